@@ -1,0 +1,89 @@
+//! What can be wrong with a spec as a whole.
+
+use std::fmt;
+
+/// Why a spec has no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// A feature map shrinks to nothing on its way through the network.
+    TooSmall(TooSmall),
+    /// Compression leaves no feature map behind a transition (counted from 1).
+    NothingLeft {
+        /// The transition, counted from 1.
+        transition: usize,
+        /// The feature maps that enter it.
+        maps: usize,
+    },
+    /// A number of the plan does not fit 63 bits.
+    Overflow {
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// There is more of something than makes sense.
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Something must not be zero.
+    Zero {
+        /// What is zero.
+        what: &'static str,
+    },
+}
+
+/// The walk of an input that is too small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// Height and width of the input.
+    pub input: (usize, usize),
+    /// Each step that changes the size, with the height and width behind it; the last is empty.
+    pub walk: Vec<(String, usize, usize)>,
+    /// The smallest height and width that would do.
+    pub smallest: usize,
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (height, width) = self.input;
+        let square = height == width;
+        let side = |height: usize, width: usize| {
+            if square {
+                height.to_string()
+            } else {
+                format!("{height}x{width}")
+            }
+        };
+        write!(
+            f,
+            "a {height}x{width} input is too small: {}",
+            side(height, width)
+        )?;
+        for (step, height, width) in &self.walk {
+            write!(f, " -> {} ({step})", side(*height, *width))?;
+        }
+        write!(f, "; use at least {0}x{0}, or fewer blocks", self.smallest)
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall(walk) => walk.fmt(f),
+            Self::NothingLeft { transition, maps } => write!(
+                f,
+                "compression leaves none of the {maps} feature maps behind transition {transition}"
+            ),
+            Self::Overflow { what } => write!(f, "{what} of this network do not fit in 63 bits"),
+            Self::TooMany { what, found, most } => {
+                write!(f, "at most {most} {what}, found {found}")
+            }
+            Self::Zero { what } => write!(f, "{what} must be at least 1, found 0"),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {}

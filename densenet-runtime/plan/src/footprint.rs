@@ -1,0 +1,134 @@
+//! The memory of a training step: which buffers, of which size.
+
+use crate::{Block, Plan, StemKind};
+
+const F32: u128 = 4;
+
+/// What the backward pass computes again instead of keeping (arXiv 1707.06990).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// Nothing: each layer's bottleneck maps are kept.
+    #[default]
+    Nothing,
+    /// The bottleneck maps: less memory for one more 1x1 convolution a layer.
+    Bottlenecks,
+}
+
+/// The activation buffers of a training step, in f32 elements for one image.
+///
+/// A dense block is one buffer that its layers append to; nothing is concatenated, and what
+/// BN and ReLU return is never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// The input image.
+    pub input: usize,
+    /// What the ImageNet stem's convolution returns; for CIFAR it goes straight to block 1.
+    pub stem: usize,
+    /// Bytes: which of its 9 pixels each output of the max pool took.
+    pub pool_choice: usize,
+    /// All feature maps of all blocks.
+    pub blocks: usize,
+    /// Gradient of one block's feature maps; the largest, as the blocks take turns.
+    pub gradient: usize,
+    /// Gradient of a transition's output, handed from a block to the one before it.
+    pub handover: usize,
+    /// Outputs of the 1x1 convolutions: of all layers, or of one where they are recomputed.
+    pub bottleneck: usize,
+    /// Gradient of one layer's bottleneck maps.
+    pub bottleneck_gradient: usize,
+    /// Pooled features, logits and their gradients.
+    pub head: usize,
+}
+
+/// Bytes of a training step, as a function of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes whatever the batch: parameters, gradients, momentum, statistics.
+    pub fixed: u64,
+    /// Bytes for each image of a batch.
+    pub per_image: u64,
+}
+
+impl Footprint {
+    /// Bytes with this batch; saturates.
+    pub const fn bytes(&self, batch: usize) -> u64 {
+        self.per_image
+            .saturating_mul(batch as u64)
+            .saturating_add(self.fixed)
+    }
+
+    /// The largest batch that fits a budget; 0 if none does.
+    pub const fn largest_batch(&self, budget: u64) -> u64 {
+        match budget.checked_sub(self.fixed) {
+            Some(rest) if self.per_image > 0 => rest / self.per_image,
+            _ => 0,
+        }
+    }
+}
+
+impl Buffers {
+    pub(crate) fn per_image_wide(&self) -> u128 {
+        let elements = [
+            self.input,
+            self.stem,
+            self.blocks,
+            self.gradient,
+            self.handover,
+            self.bottleneck,
+            self.bottleneck_gradient,
+            self.head,
+        ];
+        elements.iter().map(|&n| n as u128 * F32).sum::<u128>() + self.pool_choice as u128
+    }
+}
+
+impl Plan {
+    /// The activation buffers of a training step.
+    pub fn buffers(&self, recompute: Recompute) -> Buffers {
+        let stem = &self.stem;
+        let (convolved, choices) = match stem.kind {
+            StemKind::ImageNet => {
+                let (height, width) = stem.convolved_size();
+                let (pooled_height, pooled_width) = stem.output_size();
+                (
+                    height * width * stem.maps,
+                    pooled_height * pooled_width * stem.maps,
+                )
+            }
+            StemKind::Cifar => (0, 0),
+        };
+        let sizes = self
+            .blocks
+            .iter()
+            .map(|block| block.pixels() * block.output());
+        let maps = |block: &Block| block.pixels() * block.bottleneck.unwrap_or(0);
+        let one_layer = self.blocks.iter().map(maps).max().unwrap_or(0);
+        let handover = self.blocks.iter().map(|block| block.pixels() * block.input);
+        Buffers {
+            input: stem.channels * stem.height * stem.width,
+            stem: convolved,
+            pool_choice: choices,
+            blocks: sizes.clone().sum(),
+            gradient: sizes.max().unwrap_or(0),
+            handover: handover.max().unwrap_or(0),
+            bottleneck: match recompute {
+                Recompute::Nothing => self.blocks.iter().map(|b| maps(b) * b.layers).sum(),
+                Recompute::Bottlenecks => one_layer,
+            },
+            bottleneck_gradient: one_layer,
+            head: 2 * (self.features() + self.classes),
+        }
+    }
+
+    /// Bytes of a training step in f32: parameters, gradients, momentum, statistics,
+    /// activations. A thread's scratch, a few MiB at most, comes on top.
+    pub fn training_footprint(&self, recompute: Recompute) -> Footprint {
+        let parameters = 3 * self.parameter_count() as u128;
+        // Running statistics, and a batch's mean, deviation and their gradients.
+        let statistics = self.running_count() as u128 + 4 * self.norm_channels() as u128;
+        Footprint {
+            fixed: ((parameters + statistics) * F32) as u64,
+            per_image: self.buffers(recompute).per_image_wide() as u64,
+        }
+    }
+}

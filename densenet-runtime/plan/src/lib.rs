@@ -1,0 +1,21 @@
+//! From a DenseNet spec to its plan: plain data and exact arithmetic.
+//!
+//! A DenseNet (Huang et al., arXiv 1608.06993) is known in full before it runs.
+//! [`Spec`] is what a person writes down, [`Plan`] is what follows from it: the shape of
+//! every feature map, the parameters in their order, the multiply-adds, the bytes of a
+//! training step. The macro makes the plan while compiling and writes it into the generated
+//! code; the executors run it. Both use this crate, so there is one arithmetic.
+
+mod error;
+mod footprint;
+mod parameter;
+mod plan;
+mod ratio;
+mod spec;
+
+pub use error::{PlanError, TooSmall};
+pub use footprint::{Buffers, Footprint, Recompute};
+pub use parameter::{Parameter, Role};
+pub use plan::{Block, Layer, Plan, Stem, Transition};
+pub use ratio::Ratio;
+pub use spec::{BlockSpec, Spec, StemKind};

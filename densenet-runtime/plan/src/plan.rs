@@ -1,0 +1,360 @@
+//! What follows from a spec: the shapes of every stage, and exact counts.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::{PlanError, Recompute, StemKind};
+
+/// The most dense layers that a block may have.
+const MOST_LAYERS: usize = 4096;
+
+/// A DenseNet in full: the shapes of its stages, first to last.
+///
+/// The shapes are consistent if [`Spec::plan`](crate::Spec::plan) made the plan, and so in
+/// generated code.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The first layers.
+    pub stem: Stem,
+    /// The dense blocks.
+    pub blocks: Cow<'static, [Block]>,
+    /// The transitions: one behind each block but the last.
+    pub transitions: Cow<'static, [Transition]>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Probability with which dropout zeroes a value, in [0, 1).
+    pub dropout: f64,
+}
+
+/// The first layers: a convolution, and for ImageNet BN, ReLU and a max pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stem {
+    /// Which stem.
+    pub kind: StemKind,
+    /// Channels of an input image.
+    pub channels: usize,
+    /// Height of an input image.
+    pub height: usize,
+    /// Width of an input image.
+    pub width: usize,
+    /// Feature maps that the convolution makes.
+    pub maps: usize,
+}
+
+/// A dense block: each layer reads all feature maps before it and adds `growth` of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Feature maps that enter the block.
+    pub input: usize,
+    /// Number of dense layers.
+    pub layers: usize,
+    /// Growth rate k.
+    pub growth: usize,
+    /// Feature maps of the 1x1 convolution of each layer; `None` for plain layers.
+    pub bottleneck: Option<usize>,
+    /// Height of the feature maps.
+    pub height: usize,
+    /// Width of the feature maps.
+    pub width: usize,
+}
+
+/// One dense layer of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Feature maps that it reads: the block's input and all earlier layers' maps.
+    pub input: usize,
+    /// Feature maps of its 1x1 convolution; `None` for a plain layer.
+    pub bottleneck: Option<usize>,
+    /// Feature maps that it adds.
+    pub growth: usize,
+}
+
+/// BN, ReLU, 1x1 convolution and 2x2 average pool between two blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Feature maps that enter.
+    pub input: usize,
+    /// Feature maps that leave.
+    pub output: usize,
+    /// Height of the feature maps that enter.
+    pub height: usize,
+    /// Width of the feature maps that enter.
+    pub width: usize,
+}
+
+impl Stem {
+    /// Side of the convolution's square kernel.
+    pub const fn kernel(&self) -> usize {
+        match self.kind {
+            StemKind::ImageNet => 7,
+            StemKind::Cifar => 3,
+        }
+    }
+
+    /// Stride of the convolution.
+    pub const fn stride(&self) -> usize {
+        match self.kind {
+            StemKind::ImageNet => 2,
+            StemKind::Cifar => 1,
+        }
+    }
+
+    /// Zeros around the image on each side.
+    pub const fn padding(&self) -> usize {
+        self.kernel() / 2
+    }
+
+    /// Height and width behind the convolution.
+    pub const fn convolved_size(&self) -> (usize, usize) {
+        (
+            self.height.div_ceil(self.stride()),
+            self.width.div_ceil(self.stride()),
+        )
+    }
+
+    /// Height and width behind the stem.
+    pub const fn output_size(&self) -> (usize, usize) {
+        let (height, width) = self.convolved_size();
+        match self.kind {
+            StemKind::ImageNet => (height.div_ceil(2), width.div_ceil(2)),
+            StemKind::Cifar => (height, width),
+        }
+    }
+
+    /// Numbers in the convolution's weight.
+    pub const fn weight_len(&self) -> usize {
+        self.maps * self.channels * self.kernel() * self.kernel()
+    }
+}
+
+impl Block {
+    /// Feature maps that leave the block: `input + layers * growth`.
+    pub const fn output(&self) -> usize {
+        self.input + self.layers * self.growth
+    }
+
+    /// Pixels of a feature map.
+    pub const fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// The layer with this index, counted from 0.
+    pub const fn layer(&self, index: usize) -> Layer {
+        Layer {
+            input: self.input + index * self.growth,
+            bottleneck: self.bottleneck,
+            growth: self.growth,
+        }
+    }
+
+    /// The layers, first to last.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Layer> + ExactSizeIterator + '_ {
+        (0..self.layers).map(|index| self.layer(index))
+    }
+}
+
+impl Layer {
+    /// Multiply-adds at one pixel.
+    const fn multiply_adds(&self) -> u128 {
+        let growth = self.growth as u128;
+        match self.bottleneck {
+            Some(maps) => self.input as u128 * maps as u128 + 9 * maps as u128 * growth,
+            None => 9 * self.input as u128 * growth,
+        }
+    }
+
+    /// Trainable parameters.
+    const fn parameters(&self) -> u128 {
+        let norms = match self.bottleneck {
+            Some(maps) => self.input + maps,
+            None => self.input,
+        };
+        // One weight of a convolution is one multiply-add at a pixel.
+        self.multiply_adds() + 2 * norms as u128
+    }
+}
+
+impl Transition {
+    /// Height and width behind the average pool.
+    pub const fn output_size(&self) -> (usize, usize) {
+        (self.height / 2, self.width / 2)
+    }
+
+    /// Pixels of a feature map that enters.
+    pub const fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+}
+
+impl Plan {
+    /// Feature maps behind the last block.
+    pub fn features(&self) -> usize {
+        self.blocks.last().map_or(self.stem.maps, Block::output)
+    }
+
+    /// Trainable parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters_wide() as usize
+    }
+
+    /// Multiply-adds of convolutions and classifier for one image.
+    pub fn multiply_adds(&self) -> u64 {
+        self.multiply_adds_wide() as u64
+    }
+
+    /// The depth L as the paper counts it: convolutions and the classifier.
+    pub fn depth(&self) -> usize {
+        let layers: usize = self
+            .blocks
+            .iter()
+            .map(|block| block.layers * if block.bottleneck.is_some() { 2 } else { 1 })
+            .sum();
+        1 + layers + self.transitions.len() + 1
+    }
+
+    fn parameters_wide(&self) -> u128 {
+        let stem_norm = match self.stem.kind {
+            StemKind::ImageNet => 2 * self.stem.maps,
+            StemKind::Cifar => 0,
+        };
+        let layers: u128 = self
+            .blocks
+            .iter()
+            .flat_map(Block::iter)
+            .map(|layer| layer.parameters())
+            .sum();
+        let transitions: u128 = self
+            .transitions
+            .iter()
+            .map(|t| t.input as u128 * t.output as u128 + 2 * t.input as u128)
+            .sum();
+        let features = self.features() as u128;
+        let classes = self.classes as u128;
+        self.stem_multiply_adds()
+            + stem_norm as u128
+            + layers
+            + transitions
+            + 2 * features
+            + (features + 1) * classes
+    }
+
+    /// Multiply-adds of the stem's convolution at one pixel.
+    fn stem_multiply_adds(&self) -> u128 {
+        let kernel = self.stem.kernel() as u128;
+        self.stem.maps as u128 * self.stem.channels as u128 * kernel * kernel
+    }
+
+    fn multiply_adds_wide(&self) -> u128 {
+        let (height, width) = self.stem.convolved_size();
+        let stem = self.stem_multiply_adds() * height as u128 * width as u128;
+        let layers: u128 = self
+            .blocks
+            .iter()
+            .map(|block| {
+                let pixel: u128 = block.iter().map(|layer| layer.multiply_adds()).sum();
+                pixel * block.pixels() as u128
+            })
+            .sum();
+        let transitions: u128 = self
+            .transitions
+            .iter()
+            .map(|t| t.input as u128 * t.output as u128 * t.pixels() as u128)
+            .sum();
+        stem + layers + transitions + self.features() as u128 * self.classes as u128
+    }
+
+    /// Refuses numbers with which later arithmetic could overflow.
+    pub(crate) fn check_magnitude(&self) -> Result<(), PlanError> {
+        const MOST: u128 = i64::MAX as u128;
+        for block in self.blocks.iter() {
+            if block.layers > MOST_LAYERS {
+                return Err(PlanError::TooMany {
+                    what: "layers in a block",
+                    found: block.layers,
+                    most: MOST_LAYERS,
+                });
+            }
+        }
+        // Each dimension fits 31 bits, so the wide products below cannot overflow.
+        let stages = self.blocks.iter().flat_map(|block| {
+            [
+                block.output(),
+                block.bottleneck.unwrap_or(0),
+                block.height,
+                block.width,
+            ]
+        });
+        let stem = [
+            self.stem.channels,
+            self.stem.height,
+            self.stem.width,
+            self.stem.maps,
+        ];
+        let mut sizes = stages.chain(stem).chain([self.classes]);
+        if sizes.any(|size| size > i32::MAX as usize) {
+            return Err(PlanError::Overflow {
+                what: "the feature maps",
+            });
+        }
+        if self.multiply_adds_wide() > MOST {
+            return Err(PlanError::Overflow {
+                what: "the multiply-adds",
+            });
+        }
+        if self.parameters_wide() > MOST / 16 {
+            return Err(PlanError::Overflow {
+                what: "the parameters",
+            });
+        }
+        if self.buffers(Recompute::Nothing).per_image_wide() > MOST {
+            return Err(PlanError::Overflow {
+                what: "the activations",
+            });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The architecture as a table, as the paper's Table 1.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stem = &self.stem;
+        let (height, width) = stem.convolved_size();
+        let kernel = stem.kernel();
+        let row = |f: &mut fmt::Formatter<'_>, stage: &str, size: &str, maps: usize, what: &str| {
+            writeln!(f, "| {stage:<13} | {size:>9} | {maps:>5} | {what:<44} |")
+        };
+        writeln!(
+            f,
+            "| {:<13} | {:>9} | {:>5} | {:<44} |",
+            "stage", "output", "maps", "layers"
+        )?;
+        writeln!(f, "|:{:-<13}-|-{:-<9}:|-{:-<5}:|:{:-<44}-|", "", "", "", "")?;
+        let what = format!("{kernel}x{kernel} conv, stride {}", stem.stride());
+        row(f, "stem", &format!("{height}x{width}"), stem.maps, &what)?;
+        if stem.kind == StemKind::ImageNet {
+            let (height, width) = stem.output_size();
+            let size = format!("{height}x{width}");
+            row(f, "", &size, stem.maps, "BN, ReLU, 3x3 max pool, stride 2")?;
+        }
+        for (index, block) in self.blocks.iter().enumerate() {
+            let number = index + 1;
+            let layer = match block.bottleneck {
+                Some(maps) => format!("1x1 conv to {maps}, 3x3 conv to {}", block.growth),
+                None => format!("3x3 conv to {}", block.growth),
+            };
+            let size = format!("{}x{}", block.height, block.width);
+            let what = format!("{} x [{layer}]", block.layers);
+            row(f, &format!("block {number}"), &size, block.output(), &what)?;
+            if let Some(transition) = self.transitions.get(index) {
+                let (height, width) = transition.output_size();
+                let stage = format!("transition {number}");
+                let size = format!("{height}x{width}");
+                let what = format!("1x1 conv to {}, 2x2 average pool", transition.output);
+                row(f, &stage, &size, transition.output, &what)?;
+            }
+        }
+        let what = format!("global average pool, linear to {}", self.classes);
+        row(f, "classifier", "1x1", self.classes, &what)
+    }
+}

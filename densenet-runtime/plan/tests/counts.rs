@@ -1,0 +1,154 @@
+//! The plan's numbers are the paper's, and those of a naive count.
+
+use densenet_plan::{BlockSpec, Ratio, Recompute, Role, Spec, StemKind};
+use proptest::prelude::*;
+
+fn spec(blocks: &[usize], k: usize, compress: bool, bottleneck: bool) -> Spec {
+    let stem = StemKind::for_blocks(blocks.len());
+    let side = stem.default_side();
+    Spec {
+        blocks: blocks.iter().map(|&layers| BlockSpec { layers, growth: k }).collect(),
+        theta: if compress { Ratio::new(1, 2) } else { Ratio::ONE },
+        bottleneck: bottleneck.then_some(4),
+        stem,
+        init: stem.default_maps(k, compress && bottleneck),
+        input: [3, side, side],
+        classes: stem.default_classes(),
+        dropout: 0.0,
+    }
+}
+
+#[test]
+fn the_papers_networks_have_the_papers_numbers_of_parameters() {
+    for (blocks, k, bc, parameters) in [
+        (vec![12; 3], 12, false, 1_019_722),
+        (vec![32; 3], 12, false, 6_979_642),
+        (vec![32; 3], 24, false, 27_249_082),
+        (vec![16; 3], 12, true, 769_162),
+        (vec![41; 3], 24, true, 15_324_406),
+        (vec![31; 3], 40, true, 25_624_430),
+        (vec![6, 12, 24, 16], 32, true, 7_978_856),
+        (vec![6, 12, 32, 32], 32, true, 14_149_480),
+        (vec![6, 12, 48, 32], 32, true, 20_013_928),
+        (vec![6, 12, 64, 48], 32, true, 33_337_704),
+        (vec![6, 12, 36, 24], 48, true, 28_681_000),
+    ] {
+        let plan = spec(&blocks, k, bc, bc).plan().unwrap();
+        assert_eq!(plan.parameter_count(), parameters, "{blocks:?} k = {k}");
+    }
+}
+
+#[test]
+fn the_depths_are_the_names() {
+    for (blocks, bc, depth) in [
+        (vec![12; 3], false, 40),
+        (vec![16; 3], true, 100),
+        (vec![6, 12, 24, 16], true, 121),
+        (vec![6, 12, 48, 32], true, 201),
+    ] {
+        assert_eq!(spec(&blocks, 12, bc, bc).plan().unwrap().depth(), depth);
+    }
+}
+
+#[test]
+fn the_smallest_input_is_found_and_one_less_is_refused() {
+    let mut spec = spec(&[6, 12, 48, 32], 32, true, true);
+    assert_eq!(spec.smallest_side(), 29);
+    spec.input = [3, 29, 29];
+    assert!(spec.plan().is_ok());
+    spec.input = [3, 24, 24];
+    let message = spec.plan().unwrap_err()[0].to_string();
+    assert_eq!(
+        message,
+        "a 24x24 input is too small: 24 -> 12 (stem conv) -> 6 (stem pool) -> 3 (transition 1) \
+         -> 1 (transition 2) -> 0 (transition 3); use at least 29x29, or fewer blocks"
+    );
+}
+
+#[test]
+fn absurd_numbers_are_refused_and_do_not_overflow() {
+    let mut huge = spec(&[1, 1, 1], 1, false, true);
+    huge.init = usize::MAX / 2;
+    assert!(huge.plan().is_err());
+    let mut deep = spec(&[usize::MAX, 1, 1], 1, false, true);
+    assert!(deep.plan().is_err());
+    deep.blocks[0].layers = 1_000_000_000;
+    assert!(deep.plan().is_err());
+}
+
+fn specs() -> impl Strategy<Value = Spec> {
+    (
+        prop::collection::vec((1usize..5, 1usize..9), 1..5),
+        (1u64..=20).prop_map(|n| Ratio::new(n, 20)),
+        prop::option::of(1usize..5),
+        prop::bool::ANY,
+        20usize..40,
+        (1usize..4, 32usize..50, 32usize..50),
+    )
+        .prop_map(|(blocks, theta, bottleneck, imagenet, init, (c, h, w))| Spec {
+            blocks: blocks
+                .into_iter()
+                .map(|(layers, growth)| BlockSpec { layers, growth })
+                .collect(),
+            theta,
+            bottleneck,
+            stem: if imagenet { StemKind::ImageNet } else { StemKind::Cifar },
+            init,
+            input: [c, h, w],
+            classes: 7,
+            dropout: 0.0,
+        })
+}
+
+proptest! {
+    /// The closed forms agree with walking the listed tensors one by one.
+    #[test]
+    fn counts_agree_with_a_naive_count(spec in specs()) {
+        let Ok(plan) = spec.plan() else { return Ok(()) };
+        let parameters = plan.parameters();
+        let mut trainable = 0;
+        let mut running = 0;
+        for parameter in &parameters {
+            let end = if parameter.role.is_trainable() { &mut trainable } else { &mut running };
+            prop_assert_eq!(parameter.offset, *end, "{}", &parameter.field);
+            *end += parameter.shape.iter().product::<usize>();
+        }
+        prop_assert_eq!(trainable, plan.parameter_count());
+        prop_assert_eq!(running, plan.running_count());
+
+        // Multiply-adds: each weight of a convolution once at each pixel of its output.
+        let (mut height, mut width) = plan.stem.convolved_size();
+        let mut naive = 0usize;
+        for parameter in &parameters {
+            match parameter.role {
+                Role::ConvWeight => {
+                    let stage = parameter.field.split('.').next().unwrap();
+                    if stage == "stem" {
+                        naive += parameter.len() * height * width;
+                        (height, width) = plan.stem.output_size();
+                    } else {
+                        naive += parameter.len() * height * width;
+                        if stage.starts_with("transition") {
+                            (height, width) = (height / 2, width / 2);
+                        }
+                    }
+                }
+                Role::LinearWeight => naive += parameter.len(),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(naive as u64, plan.multiply_adds());
+    }
+
+    /// Recomputing never needs more memory, and memory grows with the batch.
+    #[test]
+    fn footprints_are_ordered(spec in specs()) {
+        let Ok(plan) = spec.plan() else { return Ok(()) };
+        let kept = plan.training_footprint(Recompute::Nothing);
+        let recomputed = plan.training_footprint(Recompute::Bottlenecks);
+        prop_assert!(recomputed.per_image <= kept.per_image);
+        let budget = kept.bytes(17);
+        prop_assert_eq!(kept.largest_batch(budget), 17);
+        prop_assert_eq!(kept.largest_batch(budget - 1), 16);
+    }
+}

@@ -1,0 +1,3 @@
+//! What `densenet!` networks run on.
+
+pub use densenet_plan as plan;
