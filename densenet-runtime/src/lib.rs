@@ -1,3 +1,12 @@
 //! What `densenet!` networks run on.
 
+pub mod cpu;
+mod executor;
+mod network;
+pub mod nn;
+
+pub use densenet_macros::densenet;
 pub use densenet_plan as plan;
+pub use dfdx;
+pub use executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step};
+pub use network::Network;

@@ -7,8 +7,15 @@ fn spec(blocks: &[usize], k: usize, compress: bool, bottleneck: bool) -> Spec {
     let stem = StemKind::for_blocks(blocks.len());
     let side = stem.default_side();
     Spec {
-        blocks: blocks.iter().map(|&layers| BlockSpec { layers, growth: k }).collect(),
-        theta: if compress { Ratio::new(1, 2) } else { Ratio::ONE },
+        blocks: blocks
+            .iter()
+            .map(|&layers| BlockSpec { layers, growth: k })
+            .collect(),
+        theta: if compress {
+            Ratio::new(1, 2)
+        } else {
+            Ratio::ONE
+        },
         bottleneck: bottleneck.then_some(4),
         stem,
         init: stem.default_maps(k, compress && bottleneck),
@@ -85,19 +92,25 @@ fn specs() -> impl Strategy<Value = Spec> {
         20usize..40,
         (1usize..4, 32usize..50, 32usize..50),
     )
-        .prop_map(|(blocks, theta, bottleneck, imagenet, init, (c, h, w))| Spec {
-            blocks: blocks
-                .into_iter()
-                .map(|(layers, growth)| BlockSpec { layers, growth })
-                .collect(),
-            theta,
-            bottleneck,
-            stem: if imagenet { StemKind::ImageNet } else { StemKind::Cifar },
-            init,
-            input: [c, h, w],
-            classes: 7,
-            dropout: 0.0,
-        })
+        .prop_map(
+            |(blocks, theta, bottleneck, imagenet, init, (c, h, w))| Spec {
+                blocks: blocks
+                    .into_iter()
+                    .map(|(layers, growth)| BlockSpec { layers, growth })
+                    .collect(),
+                theta,
+                bottleneck,
+                stem: if imagenet {
+                    StemKind::ImageNet
+                } else {
+                    StemKind::Cifar
+                },
+                init,
+                input: [c, h, w],
+                classes: 7,
+                dropout: 0.0,
+            },
+        )
 }
 
 proptest! {

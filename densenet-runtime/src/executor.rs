@@ -1,0 +1,199 @@
+//! What a plan runs on.
+//!
+//! An executor owns a network's whole training state: parameters, gradients, momentum, running
+//! statistics, activations. It is made for one plan and one largest batch, allocates once, and
+//! then computes. The CPU and CUDA executors do the same arithmetic behind this trait.
+
+use crate::plan::Plan;
+
+/// Which numbers of the training state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arena {
+    /// Trainable parameters, in the order of [`Plan::parameters`].
+    Parameters,
+    /// Their gradients.
+    Gradients,
+    /// Their momentum.
+    Momentum,
+    /// Running statistics, in the order of [`Plan::parameters`].
+    Running,
+}
+
+/// The pixels of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Pixels<'a> {
+    /// Batch x channels x height x width, ready for the network.
+    Nchw(&'a [f32]),
+    /// Batch x height x width x channels, bytes; the network sees
+    /// `(byte / 255 - mean) / deviation` of each channel.
+    Nhwc {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// Mean of each channel, of pixels in [0, 1].
+        mean: &'a [f32],
+        /// Standard deviation of each channel, of pixels in [0, 1].
+        deviation: &'a [f32],
+    },
+}
+
+/// Images and their labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The images.
+    pub pixels: Pixels<'a>,
+    /// The class of each image; their number is the batch's size.
+    pub labels: &'a [u32],
+}
+
+/// How gradients are computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The share of the target that is spread over all classes, in [0, 1).
+    pub label_smoothing: f32,
+    /// Multiplies the gradient: 1 / n where n batches are accumulated.
+    pub scale: f32,
+    /// Adds to the gradients instead of replacing them.
+    pub accumulate: bool,
+    /// Seeds dropout; a new one for each step.
+    pub seed: u64,
+}
+
+/// What came of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Mean cross-entropy over the batch, smoothed as asked.
+    pub loss: f64,
+    /// Images whose class has the highest logit.
+    pub top1: usize,
+    /// Images whose class is among the five highest logits.
+    pub top5: usize,
+}
+
+/// Stochastic gradient descent with Nesterov momentum, without dampening (paper, section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// Learning rate.
+    pub rate: f32,
+    /// Momentum; 0.9 in the paper.
+    pub momentum: f32,
+    /// Weight decay, on every parameter; 1e-4 in the paper.
+    pub weight_decay: f32,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+}
+
+/// Why an executor could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// The batch has no images or more than the executor was made for.
+    #[error(
+        "a batch of {found} images does not fit an executor made for 1 to {capacity}; make it with a larger batch"
+    )]
+    BatchSize {
+        /// Images found.
+        found: usize,
+        /// The most that fit.
+        capacity: usize,
+    },
+    /// The pixels are not as many as the labels and the input's shape ask for.
+    #[error(
+        "a batch of {labels} images of {shape:?} (channels, height, width) has {expected} values, found {found}"
+    )]
+    Pixels {
+        /// Number of labels.
+        labels: usize,
+        /// Channels, height, width.
+        shape: [usize; 3],
+        /// Values expected.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// Mean or deviation is not given for each channel.
+    #[error("the input has {channels} channels, but {found} values were given for {what}")]
+    Channels {
+        /// Channels of the input.
+        channels: usize,
+        /// Values given.
+        found: usize,
+        /// Mean or deviation.
+        what: &'static str,
+    },
+    /// A label is no class of the network.
+    #[error("image {index} of the batch has label {label}, but the network has {classes} classes (labels 0 to {})", .classes - 1)]
+    Label {
+        /// Which image of the batch.
+        index: usize,
+        /// Its label.
+        label: u32,
+        /// Classes of the network.
+        classes: usize,
+    },
+    /// A buffer handed in has the wrong length.
+    #[error("{what} has {expected} elements, found {found}")]
+    Length {
+        /// What was read or written.
+        what: &'static str,
+        /// Elements expected.
+        expected: usize,
+        /// Elements found.
+        found: usize,
+    },
+    /// There is not enough memory.
+    #[error(
+        "no memory for {bytes} bytes of {what}; use a smaller batch, or recompute the bottlenecks"
+    )]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
+}
+
+/// Runs a plan and owns its training state.
+pub trait Executor: Send {
+    /// The plan that it runs.
+    fn plan(&self) -> &Plan;
+
+    /// The largest batch.
+    fn capacity(&self) -> usize;
+
+    /// Copies a part of the training state out.
+    ///
+    /// # Errors
+    /// When `into` has another length.
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError>;
+
+    /// Copies a part of the training state in.
+    ///
+    /// # Errors
+    /// When `from` has another length.
+    fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError>;
+
+    /// Forward and backward pass on a batch's statistics: the loss's gradients are in
+    /// [`Arena::Gradients`] afterwards, and the running statistics are updated.
+    ///
+    /// # Errors
+    /// When the batch does not fit the plan. Nothing has changed then.
+    fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
+
+    /// One step of gradient descent with the gradients at hand.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError>;
+
+    /// Forward pass with running statistics, without dropout. The loss is not smoothed.
+    ///
+    /// # Errors
+    /// When the batch does not fit the plan.
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError>;
+
+    /// Copies out the logits of the latest batch: batch x classes.
+    ///
+    /// # Errors
+    /// When `into` has another length.
+    fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError>;
+}

@@ -1,0 +1,18 @@
+//! Typed layers over dfdx tensors, and the operations between them.
+//!
+//! Every parameter is a dfdx [`Tensor`](dfdx::tensor::Tensor) whose dimensions are `Const`, in
+//! PyTorch's layout. The structs hold parameters; generated code composes them into blocks,
+//! transitions and networks, and gives those their `Module` impls by way of [`infer`] and
+//! [`train`].
+
+mod classifier;
+mod conv;
+mod layer;
+mod norm;
+mod op;
+
+pub use classifier::Classifier;
+pub use conv::Conv;
+pub use layer::{BottleneckLayer, PlainLayer};
+pub use norm::BatchNorm;
+pub use op::{Head, Stage, infer, train};
