@@ -10,9 +10,10 @@ mod conv;
 mod layer;
 mod norm;
 mod op;
+mod slots;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
 pub use layer::{BottleneckLayer, PlainLayer};
-pub use norm::BatchNorm;
+pub use norm::{BatchNorm, EPSILON, MOMENTUM};
 pub use op::{Head, Stage, infer, train};
