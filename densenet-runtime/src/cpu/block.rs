@@ -362,7 +362,12 @@ pub(crate) fn backward(
         height: block.height,
         width: block.width,
     };
-    let BlockGradients { g, bottleneck: dy, fresh, raw } = buffers;
+    let BlockGradients {
+        g,
+        bottleneck: dy,
+        fresh,
+        raw,
+    } = buffers;
     let mut layers: Vec<_> = {
         let (mut weights, mut gradients) = (parameters, gradient);
         block
@@ -381,7 +386,15 @@ pub(crate) fn backward(
         let dout = &mut fresh[..pixels * layer.growth];
         let columns = channels..channels + layer.growth;
         let maps = (&state.maps, &state.gradient);
-        finish(engine, (g, x, stride), columns, maps, raw, dout, sites.maps(index));
+        finish(
+            engine,
+            (g, x, stride),
+            columns,
+            maps,
+            raw,
+            dout,
+            sites.maps(index),
+        );
         let mut affine = std::mem::take(&mut engine.affine);
         let [affine1, affine2] = &mut affine;
         affine1.set(
@@ -398,7 +411,7 @@ pub(crate) fn backward(
         match layer.bottleneck {
             Some(maps) => {
                 let recomputed = matches!(bottlenecks, Bottlenecks::Recomputed(_));
- let y = bottlenecks.layer(index, pixels * maps);
+                let y = bottlenecks.layer(index, pixels * maps);
                 if recomputed {
                     let source = NormRelu {
                         x,
@@ -519,7 +532,10 @@ impl Kernel for Finish<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Self {
             undo,
-            source: (g, x, stride), raw, columns, first,
+            source: (g, x, stride),
+            raw,
+            columns,
+            first,
             into,
             dropout,
         } = self;
@@ -535,7 +551,9 @@ impl Kernel for Finish<'_> {
             }
             if let Some(raw) = raw {
                 let raw = &raw[p * stride..][columns.clone()];
-                into.iter_mut().zip(raw).for_each(|(into, raw)| *into += raw);
+                into.iter_mut()
+                    .zip(raw)
+                    .for_each(|(into, raw)| *into += raw);
             }
             if let Some(dropout) = dropout {
                 dropout.apply(p * count, into);

@@ -7,7 +7,9 @@ pub(crate) fn to_nhwc(
     area: usize,
     (into, stride): (&mut [f32], usize),
 ) {
-    let images = from.chunks_exact(channels * area).zip(into.chunks_exact_mut(stride * area));
+    let images = from
+        .chunks_exact(channels * area)
+        .zip(into.chunks_exact_mut(stride * area));
     for (from, into) in images {
         for (c, plane) in from.chunks_exact(area).enumerate() {
             for (into, value) in into[c..].iter_mut().step_by(stride).zip(plane) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::block::{self, Bottlenecks, BlockBuffers, BlockGradients, BlockState, Norms, Sites};
+use super::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Norms, Sites};
 use super::dropout::Dropout;
 use super::engine::{Engine, padded};
 use super::head;
@@ -131,7 +131,10 @@ impl Activations {
         let buffers = plan.buffers(recompute);
         let mut maps = Vec::new();
         for block in plan.blocks.iter() {
-            maps.push(floats("feature maps", batch * block.pixels() * block.output())?);
+            maps.push(floats(
+                "feature maps",
+                batch * block.pixels() * block.output(),
+            )?);
         }
         let what = "bottleneck maps";
         let bottlenecks = match recompute {

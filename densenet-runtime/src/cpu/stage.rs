@@ -33,7 +33,9 @@ impl Engine {
             scratch.moments.reset(channels);
             let rows = x[pixels.start * stride..pixels.end * stride].chunks(112 * stride);
             for tile in rows {
-                scratch.moments.add(tile.chunks_exact(stride).map(|row| &row[..channels]));
+                scratch
+                    .moments
+                    .add(tile.chunks_exact(stride).map(|row| &row[..channels]));
             }
         });
         let mut statistics = Statistics::new(channels);
@@ -54,9 +56,7 @@ pub(crate) enum Part {
 /// How a stage runs forward.
 pub(crate) enum Mode<'a> {
     /// With running statistics.
-    Infer {
-        running: &'a [f32],
-    },
+    Infer { running: &'a [f32] },
     /// With the batch's statistics, which move the running ones.
     Train {
         running: &'a mut [f32],
@@ -123,13 +123,15 @@ pub(crate) fn forward(
 ) -> (Vec<f32>, Record) {
     let (norms, dropout, seed) = match mode {
         Mode::Infer { running } => (Norms::Running(running), 0.0, 0),
-        Mode::Train { running, dropout, seed } => (Norms::Batch(running), dropout, seed),
+        Mode::Train {
+            running,
+            dropout,
+            seed,
+        } => (Norms::Batch(running), dropout, seed),
     };
     let (output, batch, memory) = match part {
         Part::Stem(stem) => run_stem(engine, stem, norms, parameters, input),
-        Part::Block(block) => {
-            run_block(engine, block, norms, parameters, input, dropout, seed)
-        }
+        Part::Block(block) => run_block(engine, block, norms, parameters, input, dropout, seed),
         Part::Transition(transition) => {
             let part = Consumer::Transition(transition);
             run_consumer(engine, part, norms, parameters, input, dropout, seed)
@@ -139,7 +141,15 @@ pub(crate) fn forward(
             run_consumer(engine, part, norms, parameters, input, dropout, seed)
         }
     };
-    (output, Record { batch, dropout, seed, memory })
+    (
+        output,
+        Record {
+            batch,
+            dropout,
+            seed,
+            memory,
+        },
+    )
 }
 
 fn run_stem(
@@ -162,13 +172,30 @@ fn run_stem(
         choice = vec![0; output.len()];
     }
     let mut state = StemState::new(&stem);
-    let buffers = StemBuffers { convolved: &mut convolved, choice: &mut choice };
-    let target = Target { values: &mut output, stride: stem.maps, column: 0 };
+    let buffers = StemBuffers {
+        convolved: &mut convolved,
+        choice: &mut choice,
+    };
+    let target = Target {
+        values: &mut output,
+        stride: stem.maps,
+        column: 0,
+    };
     stem::forward(
         engine, &stem, batch, &images, parameters, norms, &mut state, buffers, target,
     );
     let output = to_nchw(&output, stem.maps, height * width);
-    (output, batch, Memory::Stem { stem, images, convolved, choice, state })
+    (
+        output,
+        batch,
+        Memory::Stem {
+            stem,
+            images,
+            convolved,
+            choice,
+            state,
+        },
+    )
 }
 
 fn run_block(
@@ -199,10 +226,25 @@ fn run_block(
         bottleneck: Bottlenecks::Kept(&mut bottlenecks),
         fresh: &mut fresh,
     };
-    let sites = Sites { probability: dropout, seed, first: 0 };
-    block::forward(engine, &block, batch, parameters, norms, &mut state, buffers, sites);
+    let sites = Sites {
+        probability: dropout,
+        seed,
+        first: 0,
+    };
+    block::forward(
+        engine, &block, batch, parameters, norms, &mut state, buffers, sites,
+    );
     let output = to_nchw(&x, block.output(), block.pixels());
-    (output, batch, Memory::Block { block, x, bottlenecks, state })
+    (
+        output,
+        batch,
+        Memory::Block {
+            block,
+            x,
+            bottlenecks,
+            state,
+        },
+    )
 }
 
 fn run_consumer(
@@ -225,16 +267,31 @@ fn run_consumer(
     let (norm, weights) = split_norm(parameters, channels);
     let mut affine = Affine::default();
     set_affine(&mut affine, &norm, &statistics, &mut norms, 0, batch * area);
-    let source = NormRelu { x: &x, stride: channels, affine: &affine };
+    let source = NormRelu {
+        x: &x,
+        stride: channels,
+        affine: &affine,
+    };
     let mut features = Vec::new();
     let output = match part {
         Consumer::Transition(transition) => {
             let (height, width) = transition.output_size();
             let mut output = vec![0.0; batch * height * width * transition.output];
-            let target = Target { values: &mut output, stride: transition.output, column: 0 };
+            let target = Target {
+                values: &mut output,
+                stride: transition.output,
+                column: 0,
+            };
             let dropout = Dropout::new(dropout, seed, 0);
             transition::forward(
-                engine, &transition, batch, weights, source, target, dropout, false,
+                engine,
+                &transition,
+                batch,
+                weights,
+                source,
+                target,
+                dropout,
+                false,
             );
             to_nchw(&output, transition.output, height * width)
         }
@@ -247,7 +304,16 @@ fn run_consumer(
             logits
         }
     };
-    (output, batch, Memory::Consumer { part, x, statistics, features })
+    (
+        output,
+        batch,
+        Memory::Consumer {
+            part,
+            x,
+            statistics,
+            features,
+        },
+    )
 }
 
 fn split_norm(parameters: &[f32], channels: usize) -> (NormWeights<'_>, &[f32]) {
@@ -267,14 +333,28 @@ impl Record {
         gradient: &mut [f32],
         doutput: &[f32],
     ) -> Vec<f32> {
-        let Self { batch, dropout, seed, memory } = self;
+        let Self {
+            batch,
+            dropout,
+            seed,
+            memory,
+        } = self;
         match memory {
-            Memory::Stem { stem, images, mut convolved, mut choice, state } => {
+            Memory::Stem {
+                stem,
+                images,
+                mut convolved,
+                mut choice,
+                state,
+            } => {
                 let (height, width) = stem.output_size();
                 let mut dout = vec![0.0; doutput.len()];
                 to_nhwc(doutput, stem.maps, height * width, (&mut dout, stem.maps));
                 let mut dimages = vec![0.0; images.len()];
-                let buffers = StemBuffers { convolved: &mut convolved, choice: &mut choice };
+                let buffers = StemBuffers {
+                    convolved: &mut convolved,
+                    choice: &mut choice,
+                };
                 stem::backward(
                     engine,
                     &stem,
@@ -289,7 +369,12 @@ impl Record {
                 );
                 to_nchw(&dimages, stem.channels, stem.height * stem.width)
             }
-            Memory::Block { block, x, mut bottlenecks, mut state } => {
+            Memory::Block {
+                block,
+                x,
+                mut bottlenecks,
+                mut state,
+            } => {
                 let pixels = batch * block.pixels();
                 let stride = block.output();
                 let mut raw = vec![0.0; doutput.len()];
@@ -304,7 +389,11 @@ impl Record {
                     fresh: &mut fresh,
                     raw: Some(&raw),
                 };
-                let sites = Sites { probability: dropout, seed, first: 0 };
+                let sites = Sites {
+                    probability: dropout,
+                    seed,
+                    first: 0,
+                };
                 let kept = Bottlenecks::Kept(&mut bottlenecks);
                 block::backward(
                     engine, &block, batch, parameters, gradient, &mut state, &x, kept, buffers,
@@ -317,7 +406,12 @@ impl Record {
                 block::finish(engine, source, columns, maps, Some(&raw), &mut dinput, None);
                 to_nchw(&dinput, block.input, block.pixels())
             }
-            Memory::Consumer { part, x, statistics, features } => {
+            Memory::Consumer {
+                part,
+                x,
+                statistics,
+                features,
+            } => {
                 let (channels, area) = part.input();
                 let (norm, weights) = split_norm(parameters, channels);
                 let (norm_gradient, weight_gradient) = gradient.split_at_mut(2 * channels);
@@ -343,7 +437,14 @@ impl Record {
                         to_nhwc(doutput, maps, height * width, (&mut dout, maps));
                         let dropout = Dropout::new(dropout, seed, 0);
                         transition::backward(
-                            engine, &transition, batch, weights, input, &dout, &mut g, dropout,
+                            engine,
+                            &transition,
+                            batch,
+                            weights,
+                            input,
+                            &dout,
+                            &mut g,
+                            dropout,
                         );
                         engine.add_weight(weight_gradient, channels, padded(channels));
                     }

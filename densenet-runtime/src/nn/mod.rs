@@ -7,6 +7,7 @@
 
 mod classifier;
 mod conv;
+mod input;
 mod layer;
 mod norm;
 mod op;
@@ -14,6 +15,7 @@ mod slots;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
+pub use input::{Maps, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use norm::{BatchNorm, EPSILON, MOMENTUM};
-pub use op::{Head, Stage, infer, train};
+pub use op::{Head, Stage, infer, infer_head, train, train_head};

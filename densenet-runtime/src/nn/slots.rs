@@ -17,16 +17,29 @@ impl Parameters {
     /// Copies a module's values out.
     pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Self {
         let mut parameters = Self::default();
-        // `Read` cannot fail.
-        let _ = M::iter_tensors(&mut RecursiveWalker { m: module, f: &mut Read(&mut parameters) });
+        parameters.append(module);
         parameters
+    }
+
+    /// Adds another module's.
+    pub fn append<M: TensorCollection<f32, Cpu>>(&mut self, module: &M) {
+        // `Read` cannot fail.
+        let _ = M::iter_tensors(&mut RecursiveWalker {
+            m: module,
+            f: &mut Read(self),
+        });
     }
 
     /// Copies the running statistics into a module of the same kind.
     pub fn store_running<M: TensorCollection<f32, Cpu>>(&self, module: &mut M) {
-        let mut write = WriteRunning { rest: &self.running };
+        let mut write = WriteRunning {
+            rest: &self.running,
+        };
         // `WriteRunning` cannot fail.
-        let _ = M::iter_tensors(&mut RecursiveWalker { m: module, f: &mut write });
+        let _ = M::iter_tensors(&mut RecursiveWalker {
+            m: module,
+            f: &mut write,
+        });
     }
 }
 
@@ -87,9 +100,17 @@ impl Slots {
     /// Those of a module.
     pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Self {
         let mut slots = Self(Vec::new());
-        // `Find` cannot fail.
-        let _ = M::iter_tensors(&mut RecursiveWalker { m: module, f: &mut Find(&mut slots) });
+        slots.append(module);
         slots
+    }
+
+    /// Adds another module's.
+    pub fn append<M: TensorCollection<f32, Cpu>>(&mut self, module: &M) {
+        // `Find` cannot fail.
+        let _ = M::iter_tensors(&mut RecursiveWalker {
+            m: module,
+            f: &mut Find(self),
+        });
     }
 
     /// Adds the gradients of all parameters, which lie one behind the other.
@@ -121,10 +142,14 @@ impl TensorVisitor<f32, Cpu> for Find<'_> {
             let ghost = tensor.ghost();
             let add = move |gradients: &mut Gradients<f32, Cpu>, values: &[f32]| {
                 let into = gradients.get_or_alloc_mut(&ghost)?;
-                into.iter_mut().zip(values).for_each(|(into, value)| *into += value);
+                into.iter_mut()
+                    .zip(values)
+                    .for_each(|(into, value)| *into += value);
                 Ok(())
             };
-            self.0.0.push((tensor.shape().num_elements(), Box::new(add)));
+            self.0
+                .0
+                .push((tensor.shape().num_elements(), Box::new(add)));
         }
         Ok(None)
     }
