@@ -1,1 +1,7 @@
-//! Placeholder.
+//! What the whole-product tests share: the golden files, the networks in them, a reference
+//! network that is none of ours, and how numbers are compared.
+
+pub mod compare;
+pub mod golden;
+pub mod networks;
+pub mod reference;
