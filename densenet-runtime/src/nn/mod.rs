@@ -7,12 +7,14 @@
 
 mod classifier;
 mod conv;
+mod input;
 mod layer;
 mod norm;
 mod op;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
+pub use input::{Maps, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use norm::BatchNorm;
-pub use op::{Head, Stage, infer, train};
+pub use op::{Head, Stage, infer, infer_head, train, train_head};

@@ -2,6 +2,7 @@
 
 use dfdx::prelude::*;
 
+use super::{BatchNorm, Classifier, Taped, Untaped};
 use crate::plan::{Block, Stem, Transition};
 
 /// BN, ReLU, global average pool and classifier behind the last block.
@@ -17,7 +18,7 @@ pub struct Head {
     pub classes: usize,
 }
 
-/// One stage of a network, with its shapes.
+/// One stage of a network before its head, with its shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The first layers.
@@ -26,27 +27,25 @@ pub enum Stage {
     Block(Block),
     /// A transition.
     Transition(Transition),
-    /// The last layers.
-    Head(Head),
 }
 
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.
 ///
-/// `module` holds the stage's parameters (for [`Stage::Head`] the tuple of norm and classifier);
-/// `input` is NCHW, and so is what comes back, except for the logits of a head.
+/// `module` holds the stage's parameters; `input` is NCHW, and so is what comes back.
 ///
 /// # Errors
 /// When the device is out of memory.
-pub fn infer<M, I, O>(
+pub fn infer<M, I, O, T>(
     module: &M,
     stage: Stage,
-    input: Tensor<I, f32, Cpu>,
+    input: Tensor<I, f32, Cpu, T>,
     output: O,
-) -> Result<Tensor<O, f32, Cpu>, <Cpu as HasErr>::Err>
+) -> Result<Tensor<O, f32, Cpu, T>, <Cpu as HasErr>::Err>
 where
     M: TensorCollection<f32, Cpu>,
     I: Shape,
     O: Shape,
+    T: Untaped,
 {
     let _ = (module, stage, input, output);
     todo!()
@@ -57,18 +56,59 @@ where
 ///
 /// # Errors
 /// When the device is out of memory.
-pub fn train<M, I, O>(
+pub fn train<M, I, O, T>(
     module: &mut M,
     stage: Stage,
     dropout: f64,
-    input: Tensor<I, f32, Cpu, OwnedTape<f32, Cpu>>,
+    input: Tensor<I, f32, Cpu, T>,
     output: O,
-) -> Result<Tensor<O, f32, Cpu, OwnedTape<f32, Cpu>>, <Cpu as HasErr>::Err>
+) -> Result<Tensor<O, f32, Cpu, T>, <Cpu as HasErr>::Err>
 where
     M: TensorCollection<f32, Cpu>,
     I: Shape,
     O: Shape,
+    T: Taped,
 {
     let _ = (module, stage, dropout, input, output);
+    todo!()
+}
+
+/// Like [`infer`], for the head: feature maps become logits.
+///
+/// # Errors
+/// When the device is out of memory.
+pub fn infer_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
+    norm: &BatchNorm<IN, f32, Cpu>,
+    classifier: &Classifier<IN, CLASSES, f32, Cpu>,
+    head: Head,
+    input: Tensor<(B, Const<IN>, H, W), f32, Cpu, T>,
+) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, <Cpu as HasErr>::Err>
+where
+    B: Dim,
+    H: Dim,
+    W: Dim,
+    T: Untaped,
+{
+    let _ = (norm, classifier, head, input);
+    todo!()
+}
+
+/// Like [`train`], for the head: feature maps become logits.
+///
+/// # Errors
+/// When the device is out of memory.
+pub fn train_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
+    norm: &mut BatchNorm<IN, f32, Cpu>,
+    classifier: &mut Classifier<IN, CLASSES, f32, Cpu>,
+    head: Head,
+    input: Tensor<(B, Const<IN>, H, W), f32, Cpu, T>,
+) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, <Cpu as HasErr>::Err>
+where
+    B: Dim,
+    H: Dim,
+    W: Dim,
+    T: Taped,
+{
+    let _ = (norm, classifier, head, input);
     todo!()
 }
