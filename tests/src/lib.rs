@@ -2,6 +2,8 @@
 //! network that is none of ours, and how numbers are compared.
 
 pub mod compare;
+pub mod dfdx_way;
+pub mod executor;
 pub mod golden;
 pub mod networks;
 pub mod reference;
