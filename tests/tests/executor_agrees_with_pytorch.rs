@@ -1,6 +1,8 @@
 //! The CPU executor does what PyTorch does: outputs, gradients, running statistics, and the
-//! weights after three steps; whether it recomputes or not, on one thread and on several.
+//! weights after three steps; whether it recomputes or not, on one thread and on several, with
+//! each instruction set.
 
+use densenet_runtime::cpu::Level;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Sgd, Step, cpu};
 use densenet_tests::compare::{Comparison, TOLERANCE};
@@ -10,14 +12,14 @@ use densenet_tests::golden::Golden;
 use densenet_tests::networks::Case;
 
 fn check<N: Case>() {
-    for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-        for threads in [1, 3] {
-            check_with::<N>(recompute, threads);
-        }
-    }
+    let best = Level::detect();
+    check_with::<N>(Recompute::Nothing, 1, best);
+    check_with::<N>(Recompute::Bottlenecks, 3, best);
+    check_with::<N>(Recompute::Nothing, 2, Level::Avx2);
+    check_with::<N>(Recompute::Bottlenecks, 1, Level::Baseline);
 }
 
-fn check_with<N: Case>(recompute: Recompute, threads: usize) {
+fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
     let golden = Golden::open(N::GOLDEN, &N::PLAN);
     let (images, labels) = (golden.images(), golden.labels());
     let batch = Batch {
@@ -27,6 +29,7 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize) {
     let options = cpu::Options {
         recompute,
         threads,
+        level,
         // More than the batch: its size must not matter.
         ..cpu::Options::for_batch(labels.len() + 2)
     };
@@ -71,7 +74,10 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize) {
     let logits = evaluate(&mut executor, batch);
     let expected = golden.tensor("logits.eval.step3");
     compare.add("evaluation logits after step 3", &logits, &expected);
-    compare.assert(&format!("{}, {recompute:?}, {threads} threads", N::GOLDEN));
+    let network = N::GOLDEN;
+    compare.assert(&format!(
+        "{network}, {recompute:?} recomputed, {threads} threads, {level:?}"
+    ));
 }
 
 each_network!(check);
