@@ -6,4 +6,5 @@ pub mod dfdx_way;
 pub mod executor;
 pub mod golden;
 pub mod networks;
+pub mod random;
 pub mod reference;

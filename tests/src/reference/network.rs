@@ -19,6 +19,8 @@ pub struct Reference {
     leaves: HashMap<String, Vector>,
     /// The arena of running statistics.
     running: Vec<f64>,
+    /// The distance of the value nearest to a kink in the latest pass.
+    margin: f64,
 }
 
 /// What a training pass makes.
@@ -30,6 +32,9 @@ pub struct Derivative {
     pub logits: Vec<f32>,
     /// The arena of gradients.
     pub gradients: Vec<f32>,
+    /// How near the nearest value came to a kink of ReLU or max pooling, where a rounding error
+    /// makes another gradient.
+    pub margin: f64,
 }
 
 impl Reference {
@@ -51,6 +56,7 @@ impl Reference {
             parameters,
             leaves,
             running: state.running.iter().map(|&value| value.into()).collect(),
+            margin: f64::INFINITY,
         }
     }
 
@@ -85,6 +91,7 @@ impl Reference {
             loss: loss_value,
             logits: values,
             gradients: arena,
+            margin: self.margin,
         }
     }
 
@@ -94,6 +101,7 @@ impl Reference {
     }
 
     fn forward<T: Tape<f64, Cpu>>(&mut self, images: &[f32], mode: Mode) -> Matrix<T> {
+        self.margin = f64::INFINITY;
         let plan = self.plan.clone();
         let stem = plan.stem;
         let maps = Maps::<T>::from_nchw(images, [stem.channels, stem.height, stem.width]);
@@ -104,7 +112,7 @@ impl Reference {
         let mut maps = self.conv("stem.conv", maps, window);
         if stem.kind == StemKind::ImageNet {
             maps = self.norm_relu("stem.norm", maps, mode);
-            maps = max_pool(maps, self::window(3, 2, 1));
+            maps = max_pool(maps, self::window(3, 2, 1), &mut self.margin);
         }
         for (index, block) in plan.blocks.iter().enumerate() {
             let number = index + 1;
@@ -167,6 +175,7 @@ impl Reference {
             bias: &self.leaves[&format!("{path}.bias")],
             mean,
             var,
+            margin: &mut self.margin,
         };
         norm.relu(maps, mode)
     }

@@ -26,11 +26,13 @@ pub struct Norm<'a> {
     pub mean: &'a mut [f64],
     /// Running variance, unbiased.
     pub var: &'a mut [f64],
+    /// The distance of the value nearest to a kink of ReLU or max pooling so far.
+    pub margin: &'a mut f64,
 }
 
 impl Norm<'_> {
     /// BN and ReLU.
-    pub fn relu<T: Tape<f64, Cpu>>(self, maps: Maps<T>, mode: Mode) -> Maps<T> {
+    pub fn relu<T: Tape<f64, Cpu>>(mut self, maps: Maps<T>, mode: Mode) -> Maps<T> {
         let shape = *maps.values.shape();
         let scale = each_row(self.scale.retaped::<T>(), shape);
         let bias = each_row(self.bias.retaped::<T>(), shape);
@@ -39,11 +41,14 @@ impl Norm<'_> {
                 Mode::Train => self.normalise_by_batch(values),
                 Mode::Evaluate => self.normalise_by_running(values),
             };
-            (normal * scale + bias).relu()
+            let affine = normal * scale + bias;
+            let distances = affine.as_vec().into_iter().map(f64::abs);
+            *self.margin = distances.fold(*self.margin, f64::min);
+            affine.relu()
         })
     }
 
-    fn normalise_by_batch<T: Tape<f64, Cpu>>(self, values: Matrix<T>) -> Matrix<T> {
+    fn normalise_by_batch<T: Tape<f64, Cpu>>(&mut self, values: Matrix<T>) -> Matrix<T> {
         let shape = *values.shape();
         let mean = values.retaped::<T>().mean::<(usize,), Axis<0>>();
         let means = mean.as_vec();
@@ -59,7 +64,7 @@ impl Norm<'_> {
         centred / each_row((var + EPSILON).sqrt(), shape)
     }
 
-    fn normalise_by_running<T: Tape<f64, Cpu>>(self, values: Matrix<T>) -> Matrix<T> {
+    fn normalise_by_running<T: Tape<f64, Cpu>>(&self, values: Matrix<T>) -> Matrix<T> {
         let shape = *values.shape();
         let device = Cpu::default();
         let mean: Vector = device.tensor_from_vec(self.mean.to_vec(), (shape.1,));
