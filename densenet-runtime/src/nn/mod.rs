@@ -14,7 +14,7 @@ mod op;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
-pub use input::{Maps, Taped, Untaped};
+pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use norm::BatchNorm;
 pub use op::{Head, Stage, infer, infer_head, train, train_head};
