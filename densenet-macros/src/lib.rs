@@ -65,8 +65,8 @@ pub fn densenet(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
 /// The pipeline: parse, check and plan, expand.
 fn compile(input: TokenStream) -> TokenStream {
     let ((written, network), errors) = errors::gather(|errors| {
-        let written = parse::parse(input, errors);
-        let network = check::check(&written, errors);
+        let mut written = parse::parse(input, errors);
+        let network = check::check(&mut written, errors);
         (written, network)
     });
     // A network with a plan is written out even beside errors, and a type of its name always,
