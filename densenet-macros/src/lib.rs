@@ -1,7 +1,7 @@
 //! The `densenet!` macro: a compiler from a DenseNet spec to statically shaped dfdx types.
 //!
-//! [`compile`] is the whole pipeline. [`parse`] reads what was written, key by key, and keeps
-//! every token; [`check`] looks at the spec as a whole and makes its plan; [`expand`] writes the
+//! `compile` is the whole pipeline. `parse` reads what was written, key by key, and keeps
+//! every token; `check` looks at the spec as a whole and makes its plan; `expand` writes the
 //! plan down as Rust. Parse and check report every mistake, each on its token; expand has
 //! nothing left to fail.
 

@@ -17,4 +17,4 @@ pub use conv::Conv;
 pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use norm::BatchNorm;
-pub use op::{Head, Stage, infer, infer_head, train, train_head};
+pub use op::{Head, Logits, Stage, infer, infer_head, train, train_head};

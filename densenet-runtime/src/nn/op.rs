@@ -29,6 +29,9 @@ pub enum Stage {
     Transition(Transition),
 }
 
+/// One row of logits for each image of a batch.
+pub type Logits<B, const CLASSES: usize, T> = Tensor<(B, Const<CLASSES>), f32, Cpu, T>;
+
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.
 ///
 /// `module` holds the stage's parameters; `input` is NCHW, and so is what comes back.
@@ -82,7 +85,7 @@ pub fn infer_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
     classifier: &Classifier<IN, CLASSES, f32, Cpu>,
     head: Head,
     input: Tensor<(B, Const<IN>, H, W), f32, Cpu, T>,
-) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, <Cpu as HasErr>::Err>
+) -> Result<Logits<B, CLASSES, T>, <Cpu as HasErr>::Err>
 where
     B: Dim,
     H: Dim,
@@ -102,7 +105,7 @@ pub fn train_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
     classifier: &mut Classifier<IN, CLASSES, f32, Cpu>,
     head: Head,
     input: Tensor<(B, Const<IN>, H, W), f32, Cpu, T>,
-) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, <Cpu as HasErr>::Err>
+) -> Result<Logits<B, CLASSES, T>, <Cpu as HasErr>::Err>
 where
     B: Dim,
     H: Dim,
