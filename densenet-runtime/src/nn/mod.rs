@@ -11,10 +11,11 @@ mod input;
 mod layer;
 mod norm;
 mod op;
+mod slots;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
 pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
-pub use norm::BatchNorm;
-pub use op::{Head, Logits, Stage, infer, infer_head, train, train_head};
+pub use norm::{BatchNorm, EPSILON, MOMENTUM};
+pub use op::{Head, Stage, infer, infer_head, train, train_head};
