@@ -76,9 +76,8 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
 /// `attributes pub Name { keys }`, or the keys alone.
 fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
     attributes(input.call(Attribute::parse_outer)?, written, errors);
-    let bare = input.is_empty()
-        || input.peek(Ident::peek_any) && !input.peek2(token::Brace) && !is_visibility(input);
-    if bare {
+    let is_named = input.peek(Token![pub]) || input.peek2(token::Brace);
+    if !is_named {
         keys(input, written, errors);
         return Ok(());
     }
@@ -94,10 +93,6 @@ fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> sy
         input.parse::<TokenStream>()?;
     }
     Ok(())
-}
-
-fn is_visibility(input: ParseStream) -> bool {
-    input.peek(Token![pub])
 }
 
 /// Doc comments are kept; `#[densenet(crate = path)]` says where the runtime is.

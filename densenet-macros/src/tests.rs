@@ -1,4 +1,4 @@
-//! What the macro writes, shown in full for one small network of each kind.
+//! What the macro writes and what it says; `ui-tests` shows the same as rustc prints it.
 
 use proc_macro2::TokenStream;
 use proptest::prelude::*;

@@ -212,7 +212,10 @@ pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Res
     // Whatever goes wrong, the whole value is at fault.
     let fault = |_| wrong(key, input, what);
     let source = input.fork();
-    let (_, amount) = decimal(key, &source).map_err(fault)?;
+    let (sign, amount) = decimal(key, &source).map_err(fault)?;
+    if sign == Sign::Minus {
+        return Err(wrong(key, input, what));
+    }
     let unit = source.call(Ident::parse_any).map_err(fault)?;
     let Some((_, scale)) = UNITS.iter().find(|(name, _)| unit == name) else {
         let names: Vec<_> = UNITS.iter().map(|(name, _)| *name).collect();
@@ -305,23 +308,13 @@ fn whole(key: &'static Key, input: ParseStream, what: &str) -> syn::Result<Numbe
         input.parse::<Token![-]>()?.to_tokens(&mut tokens);
     }
     input.parse::<LitInt>()?.to_tokens(&mut tokens);
-    let found = text(&tokens);
-    let title = key.title();
-    match literal.base10_parse::<usize>() {
-        Ok(value) if !negative && (1..=LARGEST).contains(&value) => Ok(Given { value, tokens }),
-        Ok(0) => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} must be at least 1, found {found}"),
-        )),
-        _ if negative => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} must be at least 1, found {found}"),
-        )),
-        _ => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} can be at most {LARGEST}, found {found}"),
-        )),
-    }
+    let problem = match literal.base10_parse() {
+        Ok(value @ 1..=LARGEST) if !negative => return Ok(Given { value, tokens }),
+        Ok(1..) | Err(_) if !negative => format!("can be at most {LARGEST}"),
+        _ => "must be at least 1".to_owned(),
+    };
+    let message = format!("{} {problem}, found {}", key.title(), text(&tokens));
+    Err(syn::Error::new_spanned(tokens, message))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
