@@ -155,13 +155,17 @@ impl ImageFolder {
         match self.evaluation {
             Evaluation::Centre => show(geometry::centre(w, h, self.width, self.height), into),
             Evaluation::TenCrop => {
-                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
                 let crops = geometry::corners_and_centre(w, h, self.width, self.height);
+                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
                 for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(self.bytes())) {
                     show(*crop, view)?;
                 }
-                mirrored.copy_from_slice(plain);
-                resize::mirror(mirrored, self.width as usize, 3);
+                // The same five of the mirrored picture, so that its left is the picture's right.
+                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(self.bytes())) {
+                    let left = w - crop.width - crop.left;
+                    show(Rect { left, ..*crop }, view)?;
+                    resize::mirror(view, self.width as usize, 3);
+                }
                 Ok(())
             }
         }
