@@ -1,7 +1,7 @@
 //! Pictures in folders named after their classes.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -31,7 +31,7 @@ pub enum Evaluation {
 /// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
 /// Evaluation shows the [centre or ten crops](Evaluation). Images are RGB, normalised with
 /// ImageNet's mean and deviation unless [told otherwise](Self::normalized).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
@@ -173,6 +173,19 @@ impl ImageFolder {
 
     fn bytes(&self) -> usize {
         3 * self.width as usize * self.height as usize
+    }
+}
+
+impl fmt::Debug for ImageFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageFolder")
+            .field("root", &self.root)
+            .field("pictures", &self.pictures.len())
+            .field("classes", &self.classes.len())
+            .field("shape", &self.shape())
+            .field("crop", &self.crop)
+            .field("evaluation", &self.evaluation)
+            .finish_non_exhaustive()
     }
 }
 
