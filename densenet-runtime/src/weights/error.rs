@@ -1,0 +1,160 @@
+//! Why weights could not be read, written or moved.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// How many names of a list are printed before the rest is only counted.
+const LISTED: usize = 8;
+
+/// Why weights could not be read, written or moved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {source}", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file could not be written; what was there before is unchanged.
+    #[error("cannot write {path}: {source}; what was there before is unchanged", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are not a safetensors file.
+    #[error("{path} is damaged or not a safetensors file: {source}", path = .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the bytes.
+        source: safetensors::SafeTensorError,
+    },
+    /// The tensors do not make a safetensors file.
+    #[error("cannot write {path}: {source}", path = .path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the tensors.
+        source: safetensors::SafeTensorError,
+    },
+    /// The file has no tensor of this name.
+    #[error("{path} has no tensor `{name}`", path = .path.display())]
+    NoTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name looked for.
+        name: String,
+    },
+    /// A tensor's elements are of a type that cannot be used here.
+    #[error("tensor `{name}` in {path} is {found}; expected {expected}", path = .path.display())]
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its element type.
+        found: String,
+        /// The element types that can be read.
+        expected: &'static str,
+    },
+    /// The file's tensors are not the network's.
+    #[error("{path} does not fit the network: {misfit}", path = .path.display())]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// Every difference.
+        misfit: Misfit,
+    },
+    /// A state is of another size than the plan or the model.
+    #[error(
+        "the state has {found} {what}, but the network has {expected}; it is of another network"
+    )]
+    Length {
+        /// Parameters or running statistics.
+        what: &'static str,
+        /// What the network has.
+        expected: usize,
+        /// What the state has.
+        found: usize,
+    },
+    /// A tensor of the model shares its memory with itself or is out of order.
+    #[error(
+        "a tensor of shape {shape:?} in the model is a broadcast or permuted view; assign one with memory of its own"
+    )]
+    View {
+        /// The tensor's dimensions.
+        shape: Vec<usize>,
+    },
+}
+
+/// Every difference between a file's tensors and a network's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misfit {
+    /// Tensors of the network that the file lacks.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the network lacks.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape.
+    pub misshapen: Vec<Misshapen>,
+}
+
+/// A tensor of another shape than the network's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape in the file.
+    pub found: Vec<usize>,
+    /// Its shape in the network.
+    pub expected: Vec<usize>,
+}
+
+impl Misfit {
+    /// Whether there is no difference.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.missing.is_empty() {
+            parts.push(list("missing", self.missing.iter()));
+        }
+        if !self.unexpected.is_empty() {
+            parts.push(list("unexpected", self.unexpected.iter()));
+        }
+        if !self.misshapen.is_empty() {
+            parts.push(list("of the wrong shape", self.misshapen.iter()));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl fmt::Display for Misshapen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            found,
+            expected,
+        } = self;
+        write!(f, "{name} (found {found:?}, expected {expected:?})")
+    }
+}
+
+/// `missing (12): a, b, c, and 9 more`.
+fn list<T: fmt::Display>(what: &str, items: impl ExactSizeIterator<Item = T>) -> String {
+    let count = items.len();
+    let names: Vec<String> = items.take(LISTED).map(|item| item.to_string()).collect();
+    let more = match count - names.len() {
+        0 => String::new(),
+        rest => format!(", and {rest} more"),
+    };
+    format!("{what} ({count}): {}{more}", names.join(", "))
+}

@@ -1,0 +1,218 @@
+//! Named tensors in a safetensors file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors, View};
+
+use super::WeightsError;
+
+/// Bytes in front of the header: its length.
+const HEADER_LENGTH: usize = 8;
+
+/// The tensors of a safetensors file, in memory and checked: every tensor lies within the file
+/// and its shape goes with its bytes.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the tensors' bytes start.
+    start: usize,
+    metadata: Metadata,
+}
+
+impl TensorFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a sound safetensors file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        let path = path.as_ref().to_path_buf();
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(WeightsError::Read { path, source }),
+        };
+        match SafeTensors::read_metadata(&bytes) {
+            Ok((header, metadata)) => Ok(Self {
+                path,
+                bytes,
+                start: HEADER_LENGTH + header,
+                metadata,
+            }),
+            Err(source) => Err(WeightsError::Corrupt { path, source }),
+        }
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the tensors, in the order of their bytes.
+    pub fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    /// A note that whoever wrote the file left under this key.
+    pub fn note(&self, key: &str) -> Option<&str> {
+        let notes = self.metadata.metadata().as_ref()?;
+        notes.get(key).map(String::as_str)
+    }
+
+    /// The shape of a tensor; `None` if there is none of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// The elements of a tensor of `F32`, `F16` or `BF16`.
+    ///
+    /// # Errors
+    /// When there is no tensor of this name, or its elements are of another type.
+    pub fn floats(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let (info, bytes) = self.tensor(name)?;
+        match info.dtype {
+            Dtype::F32 => Ok(elements(bytes, f32::from_le_bytes)),
+            Dtype::F16 => Ok(elements(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
+            Dtype::BF16 => Ok(elements(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
+            other => Err(self.element_type(name, other, "F32, F16 or BF16")),
+        }
+    }
+
+    /// The elements of a tensor of `I64`.
+    ///
+    /// # Errors
+    /// When there is no tensor of this name, or its elements are of another type.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>, WeightsError> {
+        let (info, bytes) = self.tensor(name)?;
+        match info.dtype {
+            Dtype::I64 => Ok(elements(bytes, i64::from_le_bytes)),
+            other => Err(self.element_type(name, other, "I64")),
+        }
+    }
+
+    /// Writes tensors of `F32`, with notes for whoever reads the file.
+    ///
+    /// The file appears at once or not at all: the bytes go to a file beside it, which then
+    /// takes its place.
+    ///
+    /// # Errors
+    /// When a shape does not go with its elements, or the file cannot be written.
+    pub fn write<'a>(
+        path: impl AsRef<Path>,
+        tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+        notes: HashMap<String, String>,
+    ) -> Result<(), WeightsError> {
+        let path = path.as_ref();
+        let notes = (!notes.is_empty()).then_some(notes);
+        let views = tensors
+            .into_iter()
+            .map(|tensor| (tensor.name.clone(), tensor));
+        let bytes = safetensors::serialize(views, notes)
+            // Reading back is what checks shapes against bytes; the header alone is parsed.
+            .and_then(|bytes| {
+                SafeTensors::read_metadata(&bytes)
+                    .map(|_| ())
+                    .map(|()| bytes)
+            })
+            .map_err(|source| WeightsError::Encode {
+                path: path.to_path_buf(),
+                source,
+            })?;
+        replace(path, &bytes).map_err(|source| WeightsError::Write {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), WeightsError> {
+        let found = self.metadata.info(name).and_then(|info| {
+            let (from, to) = info.data_offsets;
+            let bytes = self.bytes.get(self.start + from..self.start + to)?;
+            Some((info, bytes))
+        });
+        found.ok_or_else(|| WeightsError::NoTensor {
+            path: self.path.clone(),
+            name: name.to_string(),
+        })
+    }
+
+    fn element_type(&self, name: &str, found: Dtype, expected: &'static str) -> WeightsError {
+        WeightsError::ElementType {
+            path: self.path.clone(),
+            name: name.to_string(),
+            found: found.to_string(),
+            expected,
+        }
+    }
+}
+
+/// A tensor on its way to a file.
+#[derive(Clone, Debug)]
+pub struct NamedTensor<'a> {
+    name: String,
+    shape: Vec<usize>,
+    values: &'a [f32],
+}
+
+impl<'a> NamedTensor<'a> {
+    /// A tensor with its elements, last dimension innermost.
+    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: &'a [f32]) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.into(),
+            values,
+        }
+    }
+}
+
+impl View for NamedTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
+/// Splits bytes into elements of N bytes each.
+fn elements<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (whole, _) = bytes.as_chunks::<N>();
+    whole.iter().map(|&element| read(element)).collect()
+}
+
+/// Puts bytes in a file's place: all of them, or none.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // The temporary file is beside the other, since a rename does not cross file systems.
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // A temporary file is private otherwise, and would stay so under its final name.
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    let mut writer = BufWriter::new(&mut file);
+    writer.write_all(bytes)?;
+    writer.flush()?;
+    drop(writer);
+    // On the disk before it takes the name, or a crash could leave an empty file there.
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Weights in files, and weights in models.
+//!
+//! A [`State`] is a network's whole state as two arenas: trainable parameters and running
+//! statistics, both in the order of [`Plan::parameters`](crate::plan::Plan::parameters). That is
+//! also the order in which dfdx visits a model's tensors and in which an
+//! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
+//! executor without code for any one network.
+//!
+//! Files are safetensors under torchvision's names, so that its checkpoints load as they are.
+//!
+//! ```
+//! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};
+//!
+//! fn load(plan: &Plan) -> Result<State, WeightsError> {
+//!     State::read(plan, "densenet201.safetensors")
+//! }
+//! ```
+
+mod error;
+mod file;
+mod model;
+mod state;
+
+pub use error::{Misfit, Misshapen, WeightsError};
+pub use file::{NamedTensor, TensorFile};
+pub use state::{State, Unexpected};
