@@ -4,6 +4,7 @@ pub mod cpu;
 mod executor;
 mod network;
 pub mod nn;
+pub mod train;
 pub mod weights;
 
 pub use densenet_macros::densenet;

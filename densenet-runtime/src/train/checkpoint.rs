@@ -179,8 +179,8 @@ pub(super) fn save(
 ) -> Result<(), CheckpointError> {
     header.checksum = checksum(numbers);
     // Numbers, names and lists of them: there is nothing that JSON has no form for.
-    let header = serde_json::to_string(&header)
-        .map_err(|error| damaged(path, error.to_string()))?;
+    let header =
+        serde_json::to_string(&header).map_err(|error| damaged(path, error.to_string()))?;
     let parameters = plan.parameters();
     let tensor = |name: &str, shape: &[usize], values| NamedTensor::new(name, shape, values);
     let weights = parameters.iter().map(|parameter| {
@@ -190,7 +190,11 @@ pub(super) fn save(
     let trainable = parameters.iter().filter(|p| p.role.is_trainable());
     let momentum = trainable.map(|parameter| {
         let values = &numbers.momentum[parameter.range()];
-        tensor(&momentum_of(&parameter.torchvision), &parameter.shape, values)
+        tensor(
+            &momentum_of(&parameter.torchvision),
+            &parameter.shape,
+            values,
+        )
     });
     // PyTorch's tools look for `format`.
     let notes = HashMap::from([(NOTE.to_string(), header), ("format".into(), "pt".into())]);
@@ -229,7 +233,11 @@ pub(super) fn load(
         if values.len() != parameter.len() {
             return Err(damaged(
                 path,
-                format!("`{name}` has {} elements, not {}", values.len(), parameter.len()),
+                format!(
+                    "`{name}` has {} elements, not {}",
+                    values.len(),
+                    parameter.len()
+                ),
             ));
         }
         numbers.momentum[parameter.range()].copy_from_slice(&values);
@@ -247,9 +255,11 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
         format: u32,
         version: String,
     }
-    let note = file.note(NOTE).ok_or_else(|| CheckpointError::WeightsOnly {
-        path: path.to_path_buf(),
-    })?;
+    let note = file
+        .note(NOTE)
+        .ok_or_else(|| CheckpointError::WeightsOnly {
+            path: path.to_path_buf(),
+        })?;
     let unreadable = |error| damaged(path, format!("its note cannot be read: {error}"));
     // Another format may have another header.
     let found: Version = serde_json::from_str(note).map_err(unreadable)?;

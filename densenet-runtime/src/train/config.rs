@@ -168,13 +168,49 @@ mod tests {
     fn settings_that_make_no_sense_are_refused_with_a_reason() {
         let base = Config::cifar;
         let cases = [
-            (Config { epochs: 0, ..base() }, "epoch"),
+            (
+                Config {
+                    epochs: 0,
+                    ..base()
+                },
+                "epoch",
+            ),
             (Config { batch: 0, ..base() }, "batch"),
-            (Config { accumulation: 65, ..base() }, "65"),
-            (Config { momentum: 1.0, ..base() }, "momentum"),
-            (Config { label_smoothing: 1.0, ..base() }, "smoothing"),
-            (Config { weight_decay: -1.0, ..base() }, "weight decay"),
-            (Config { schedule: Schedule::constant(f32::NAN), ..base() }, "learning rate"),
+            (
+                Config {
+                    accumulation: 65,
+                    ..base()
+                },
+                "65",
+            ),
+            (
+                Config {
+                    momentum: 1.0,
+                    ..base()
+                },
+                "momentum",
+            ),
+            (
+                Config {
+                    label_smoothing: 1.0,
+                    ..base()
+                },
+                "smoothing",
+            ),
+            (
+                Config {
+                    weight_decay: -1.0,
+                    ..base()
+                },
+                "weight decay",
+            ),
+            (
+                Config {
+                    schedule: Schedule::constant(f32::NAN),
+                    ..base()
+                },
+                "learning rate",
+            ),
         ];
         for (config, word) in cases {
             let error = config.check().unwrap_err().to_string();

@@ -20,7 +20,7 @@ const TEXT: RGBColor = RGBColor(40, 40, 40);
 
 /// Draws a file of metrics as a PNG after each evaluation and at the end of a run.
 ///
-/// In a tuple of observers it comes behind [`Metrics`](super::Metrics), which writes the file.
+/// Among several observers it comes behind [`Metrics`](super::Metrics), which writes the file.
 #[derive(Debug)]
 pub struct Curves {
     metrics: PathBuf,
@@ -242,7 +242,10 @@ fn top_of(values: &[(f64, f64)], smooth: &[(f64, f64)]) -> f64 {
     let mut sorted: Vec<f64> = values.iter().map(|&(_, value)| value).collect();
     sorted.sort_by(f64::total_cmp);
     let most = sorted.get(sorted.len().saturating_sub(1) * 99 / 100);
-    let most = smooth.iter().map(|&(_, value)| value).fold(most.copied().unwrap_or(0.0), f64::max);
+    let most = smooth
+        .iter()
+        .map(|&(_, value)| value)
+        .fold(most.copied().unwrap_or(0.0), f64::max);
     if most > 0.0 { 1.08 * most } else { 1.0 }
 }
 
@@ -283,7 +286,11 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text.is_empty() || text == "-0" { "0".into() } else { text.into() }
+    if text.is_empty() || text == "-0" {
+        "0".into()
+    } else {
+        text.into()
+    }
 }
 
 fn write(path: &Path, pixels: &[u8]) -> Result<(), TrainError> {

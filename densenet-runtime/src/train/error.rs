@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::checkpoint::CheckpointError;
 use crate::ExecutorError;
+use crate::weights::WeightsError;
 
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +13,6 @@ pub enum TrainError {
     /// A setting makes no sense.
     #[error("{0}")]
     Config(String),
-    /// The model or the executor does not fit the network.
-    #[error("{what} has {expected} elements, found {found}")]
-    Length {
-        /// What was handed in.
-        what: &'static str,
-        /// Elements expected.
-        expected: usize,
-        /// Elements found.
-        found: usize,
-    },
     /// The loss is infinite or no number.
     #[error(
         "the loss is {loss} at step {step} with learning rate {rate}: training has diverged, or the images hold values that are no numbers. The weights before this step are unharmed; go on from the last checkpoint with a lower rate, or with a warm-up"
@@ -46,6 +37,12 @@ pub enum TrainError {
     /// A checkpoint could not be written, read or used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A model's numbers could not be moved.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Ctrl-C cannot be listened for.
+    #[error("cannot listen for Ctrl-C: {0}")]
+    CtrlC(#[from] ctrlc::Error),
     /// A file could not be written or read.
     #[error("cannot {what} {}: {source}", .path.display())]
     File {

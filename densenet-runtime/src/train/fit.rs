@@ -165,8 +165,8 @@ impl Run<'_> {
         }
         let due = |every: u64| every > 0 && report.step.is_multiple_of(every);
         // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
-        let at_end = self.engine.position.epoch_step == self.outline.epoch_steps
-            || self.steps_are_done();
+        let at_end =
+            self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done();
         if self.fit.checkpoint_every.is_some_and(due) && !at_end {
             self.checkpoint()?;
         }

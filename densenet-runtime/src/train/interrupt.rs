@@ -28,8 +28,7 @@ impl Interrupt {
                 // What a shell reports for a process that Ctrl-C ended.
                 std::process::exit(130);
             }
-        })
-        .map_err(|error| TrainError::Config(format!("cannot listen for Ctrl-C: {error}")))?;
+        })?;
         Ok(interrupt)
     }
 

@@ -20,6 +20,9 @@ mod report;
 mod schedule;
 mod trainer;
 
+#[cfg(test)]
+mod tests;
+
 pub use batches::Batches;
 pub use checkpoint::CheckpointError;
 pub use config::Config;

@@ -6,7 +6,7 @@ use super::{Evaluation, Outline, StepReport, Summary, TrainError};
 
 /// Watches a run: a progress bar, a file of metrics, a picture. An error stops the run.
 ///
-/// Tuples of observers are observers; so is `()`, which watches nothing.
+/// A vector of boxed observers is an observer, and tells each in turn; `()` watches nothing.
 #[expect(unused_variables, reason = "named for those who implement it")]
 pub trait Observer {
     /// The run starts or goes on.
@@ -50,50 +50,28 @@ pub trait Observer {
     }
 }
 
-macro_rules! tuple {
-    ($($name:ident)*) => {
-        impl<$($name: Observer),*> Observer for ($($name,)*) {
-            tuple!(@each [$($name)*] begin(outline: &Outline));
-            tuple!(@each [$($name)*] step(report: &StepReport));
-            tuple!(@each [$($name)*] evaluation(evaluation: &Evaluation));
-            tuple!(@each [$($name)*] checkpoint(path: &Path, step: u64));
-            tuple!(@each [$($name)*] end(summary: &Summary));
-        }
-    };
-    (@each [$($name:ident)*] $method:ident($($arg:ident: $type:ty),*)) => {
-        #[expect(non_snake_case, reason = "named after their types")]
-        fn $method(&mut self, $($arg: $type),*) -> Result<(), TrainError> {
-            let ($($name,)*) = self;
-            $($name.$method($($arg),*)?;)*
-            Ok(())
-        }
-    };
-}
-
 impl Observer for () {}
-tuple!(A);
-tuple!(A B);
-tuple!(A B C);
-tuple!(A B C D);
 
-impl<O: Observer + ?Sized> Observer for &mut O {
+impl Observer for Vec<Box<dyn Observer + '_>> {
     fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
-        (**self).begin(outline)
+        self.iter_mut().try_for_each(|each| each.begin(outline))
     }
 
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        (**self).step(report)
+        self.iter_mut().try_for_each(|each| each.step(report))
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
-        (**self).evaluation(evaluation)
+        self.iter_mut()
+            .try_for_each(|each| each.evaluation(evaluation))
     }
 
     fn checkpoint(&mut self, path: &Path, step: u64) -> Result<(), TrainError> {
-        (**self).checkpoint(path, step)
+        self.iter_mut()
+            .try_for_each(|each| each.checkpoint(path, step))
     }
 
     fn end(&mut self, summary: &Summary) -> Result<(), TrainError> {
-        (**self).end(summary)
+        self.iter_mut().try_for_each(|each| each.end(summary))
     }
 }

@@ -308,6 +308,9 @@ mod tests {
     fn times_and_rates_read_as_a_person_would_write_them() {
         let times = [3.0, 75.4, 12_000.0, 190_000.0].map(duration);
         assert_eq!(times, ["3.0 s", "1 min 15 s", "3 h 20 min", "2 d 4 h"]);
-        assert_eq!([0.1, 0.05, 0.0005, 1.0].map(rate), ["0.1", "0.05", "5.0e-4", "1"]);
+        assert_eq!(
+            [0.1, 0.05, 0.0005, 1.0].map(rate),
+            ["0.1", "0.05", "5.0e-4", "1"]
+        );
     }
 }

@@ -160,7 +160,8 @@ impl Schedule {
 
     /// What keeps this from being a schedule, if anything does.
     pub(super) fn problem(&self) -> Option<String> {
-        let rate_is = |what, rate: f32| format!("{what} must be 0 or more and finite, found {rate}");
+        let rate_is =
+            |what, rate: f32| format!("{what} must be 0 or more and finite, found {rate}");
         let bad = |rate: f32| !rate.is_finite() || rate < 0.0;
         if bad(self.rate) {
             return Some(rate_is("the learning rate", self.rate));
@@ -172,9 +173,7 @@ impl Schedule {
             ));
         }
         match self.decay {
-            Decay::Cosine { floor } if bad(floor) => {
-                Some(rate_is("the last learning rate", floor))
-            }
+            Decay::Cosine { floor } if bad(floor) => Some(rate_is("the last learning rate", floor)),
             Decay::Divide { by, .. } if !by.is_finite() || by <= 0.0 => Some(format!(
                 "the learning rate must be divided by more than 0, found {by}"
             )),

@@ -20,22 +20,6 @@ pub struct Trainer<N: Network> {
 }
 
 impl<N: Network> Trainer<N> {
-    /// Trains on the CPU, from the model's numbers on.
-    ///
-    /// # Errors
-    /// When a setting makes no sense, or there is not enough memory.
-    pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
-        let executor = crate::cpu::Executor::new(
-            N::PLAN,
-            crate::cpu::Options {
-                batch: config.piece(),
-                threads: config.threads,
-                recompute: config.recompute,
-            },
-        )?;
-        Self::with_executor(model, config, Box::new(executor))
-    }
-
     /// Trains on an executor that was made for the network's plan.
     ///
     /// # Errors
