@@ -14,18 +14,18 @@ pub enum PlanError {
         /// The feature maps that enter it.
         maps: usize,
     },
-    /// A number of the plan does not fit 63 bits.
+    /// A dimension does not fit 31 bits, or a count 63.
     Overflow {
         /// What does not fit.
         what: &'static str,
     },
-    /// There is more of something than makes sense.
-    TooMany {
-        /// What there is too much of.
-        what: &'static str,
-        /// How many there are.
+    /// A block has more layers than makes sense.
+    TooManyLayers {
+        /// The block, counted from 1.
+        block: usize,
+        /// How many layers it has.
         found: usize,
-        /// How many there may be.
+        /// How many it may have.
         most: usize,
     },
     /// Something must not be zero.
@@ -75,12 +75,16 @@ impl fmt::Display for PlanError {
             Self::TooSmall(walk) => walk.fmt(f),
             Self::NothingLeft { transition, maps } => write!(
                 f,
-                "compression leaves none of the {maps} feature maps behind transition {transition}"
+                "compression leaves none of the {maps} feature maps at transition {transition}; use a larger theta"
             ),
-            Self::Overflow { what } => write!(f, "{what} of this network do not fit in 63 bits"),
-            Self::TooMany { what, found, most } => {
-                write!(f, "at most {most} {what}, found {found}")
-            }
+            Self::Overflow { what } => write!(
+                f,
+                "{what} of this network are too many to count; make it or its input smaller"
+            ),
+            Self::TooManyLayers { block, found, most } => write!(
+                f,
+                "block {block} has {found} layers; a block can have at most {most}"
+            ),
             Self::Zero { what } => write!(f, "{what} must be at least 1, found 0"),
         }
     }

@@ -36,6 +36,8 @@ pub struct Buffers {
     pub bottleneck: usize,
     /// Gradient of one layer's bottleneck maps.
     pub bottleneck_gradient: usize,
+    /// Gradient of one layer's new maps; in a plain layer also the maps themselves.
+    pub fresh: usize,
     /// Pooled features, logits and their gradients.
     pub head: usize,
 }
@@ -76,6 +78,7 @@ impl Buffers {
             self.handover,
             self.bottleneck,
             self.bottleneck_gradient,
+            self.fresh,
             self.head,
         ];
         elements.iter().map(|&n| n as u128 * F32).sum::<u128>() + self.pool_choice as u128
@@ -116,6 +119,12 @@ impl Plan {
                 Recompute::Bottlenecks => one_layer,
             },
             bottleneck_gradient: one_layer,
+            fresh: self
+                .blocks
+                .iter()
+                .map(|b| b.pixels() * b.growth)
+                .max()
+                .unwrap_or(0),
             head: 2 * (self.features() + self.classes),
         }
     }

@@ -266,10 +266,10 @@ impl Plan {
     /// Refuses numbers with which later arithmetic could overflow.
     pub(crate) fn check_magnitude(&self) -> Result<(), PlanError> {
         const MOST: u128 = i64::MAX as u128;
-        for block in self.blocks.iter() {
+        for (index, block) in self.blocks.iter().enumerate() {
             if block.layers > MOST_LAYERS {
-                return Err(PlanError::TooMany {
-                    what: "layers in a block",
+                return Err(PlanError::TooManyLayers {
+                    block: index + 1,
                     found: block.layers,
                     most: MOST_LAYERS,
                 });

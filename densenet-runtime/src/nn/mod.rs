@@ -7,12 +7,15 @@
 
 mod classifier;
 mod conv;
+mod input;
 mod layer;
 mod norm;
 mod op;
+mod slots;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
+pub use input::{Maps, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
-pub use norm::BatchNorm;
-pub use op::{Head, Stage, infer, train};
+pub use norm::{BatchNorm, EPSILON, MOMENTUM};
+pub use op::{Head, Stage, infer, infer_head, train, train_head};

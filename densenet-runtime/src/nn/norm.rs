@@ -2,10 +2,16 @@
 
 use dfdx::prelude::*;
 
+/// Added to a variance before its root is taken.
+pub const EPSILON: f64 = 1e-5;
+
+/// The share of a batch's statistics in the new running statistics.
+pub const MOMENTUM: f64 = 0.1;
+
 /// Scale, shift and running statistics of a batch normalisation over C channels.
 ///
-/// Unlike dfdx's `BatchNorm2D` it has no epsilon and momentum of its own: a plan's are
-/// [`EPSILON`](Self::EPSILON) and [`MOMENTUM`](Self::MOMENTUM) throughout.
+/// Unlike dfdx's `BatchNorm2D` it has no epsilon and momentum of its own: they are [`EPSILON`]
+/// and [`MOMENTUM`] throughout.
 #[derive(Clone, Debug)]
 pub struct BatchNorm<const C: usize, E: Dtype, D: Storage<E>> {
     /// Gamma; starts at 1.
@@ -16,13 +22,6 @@ pub struct BatchNorm<const C: usize, E: Dtype, D: Storage<E>> {
     pub running_mean: Tensor<Rank1<C>, E, D>,
     /// Unbiased variance for inference; starts at 1.
     pub running_var: Tensor<Rank1<C>, E, D>,
-}
-
-impl<const C: usize, E: Dtype, D: Storage<E>> BatchNorm<C, E, D> {
-    /// Added to a variance before its root is taken.
-    pub const EPSILON: f64 = 1e-5;
-    /// The share of a batch's statistics in the new running statistics.
-    pub const MOMENTUM: f64 = 0.1;
 }
 
 impl<const C: usize, E: Dtype, D: Device<E>> TensorCollection<E, D> for BatchNorm<C, E, D> {

@@ -1,0 +1,34 @@
+//! Collects errors, so that all are reported at once.
+
+use std::fmt::Display;
+
+use proc_macro2::TokenStream;
+use quote::ToTokens;
+
+/// The errors found so far.
+#[derive(Default)]
+pub struct Errors(Option<syn::Error>);
+
+impl Errors {
+    /// Adds an error on these tokens.
+    pub fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
+        self.push(syn::Error::new_spanned(tokens, message));
+    }
+
+    /// Adds an error.
+    pub fn push(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(all) => all.combine(error),
+            None => self.0 = Some(error),
+        }
+    }
+}
+
+/// Lends out a collector, and returns its errors as `compile_error!` invocations beside the
+/// result. No other way leads to an [`Errors`], so none can be dropped with errors in it.
+pub fn gather<T>(work: impl FnOnce(&mut Errors) -> T) -> (T, TokenStream) {
+    let mut errors = Errors::default();
+    let result = work(&mut errors);
+    let tokens = errors.0.map(|all| all.to_compile_error());
+    (result, tokens.unwrap_or_default())
+}

@@ -1,0 +1,32 @@
+//! A dense block.
+
+use densenet_plan::{Block, Plan};
+use quote::format_ident;
+
+use super::stage::Stage;
+use super::{Maps, Scope, layer, literal};
+
+/// The block with this number, counted from 1.
+pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage {
+    let fields = block
+        .iter()
+        .zip(1..)
+        .map(|(layer, number)| layer::dense(scope, number, layer));
+    let size = (block.height, block.width);
+    Stage {
+        name: scope.name_of(&format!("Block{number}")),
+        field: format_ident!("block{number}"),
+        title: format!("block {number}"),
+        docs: format!(
+            "Each of its {} layers reads all feature maps before it, and adds {} of its own behind them.",
+            block.layers, block.growth
+        ),
+        fields: fields.collect(),
+        takes: Maps::new(block.input, size),
+        of: "feature maps",
+        gives: Maps::new(block.output(), size),
+        kind: format_ident!("Block"),
+        plan: literal::block(block),
+        dropout: plan.dropout,
+    }
+}

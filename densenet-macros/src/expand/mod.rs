@@ -1,0 +1,114 @@
+//! Writes a plan down as Rust. Nothing here can fail.
+//!
+//! First come the structs: one that is the network, one for each stage. Their impls stand behind
+//! them in a `const _: () = { .. }`, where imports do not reach the user's names.
+
+mod block;
+mod collection;
+mod docs;
+mod input;
+mod layer;
+mod literal;
+mod network;
+mod stage;
+mod stem;
+mod stub;
+mod transition;
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Ident, Path, Visibility};
+
+use crate::check::Network;
+use stage::Stage;
+pub use stub::stub;
+
+/// All types of a network.
+pub fn network(network: &Network) -> TokenStream {
+    let Network {
+        docs,
+        runtime,
+        vis,
+        name,
+        plan,
+    } = network;
+    let scope = Scope { runtime, vis, name };
+    let stages = stage::all(&scope, plan);
+    let whole = network::Whole::new(&scope, docs, plan, &stages);
+    let structs = stages.iter().map(|stage| stage.definition(&scope));
+    let whole_struct = whole.definition(&scope);
+    let impls = stages.iter().map(Stage::impls);
+    let whole_impls = whole.impls(&scope);
+    quote! {
+        #whole_struct
+        #(#structs)*
+
+        const _: () = {
+            use #runtime::dfdx::prelude::{self as dfdx, HasShape as _, Module as _, ModuleMut as _};
+            use #runtime::{nn, plan};
+
+            #whole_impls
+            #(#impls)*
+        };
+    }
+}
+
+/// What all generated code refers to.
+struct Scope<'a> {
+    /// Where the runtime is.
+    runtime: &'a Path,
+    /// The visibility of the types.
+    vis: &'a Visibility,
+    /// The name of the network's type, which the names of the others start with.
+    name: &'a Ident,
+}
+
+impl Scope<'_> {
+    /// The name of a type that belongs to the network.
+    fn name_of(&self, suffix: &str) -> Ident {
+        format_ident!("{}{suffix}", self.name)
+    }
+}
+
+/// A field of a generated struct.
+struct Field {
+    docs: String,
+    name: Ident,
+    /// The type outside of an impl's scope.
+    ty: TokenStream,
+}
+
+/// Channels, height and width of feature maps.
+#[derive(Clone, Copy)]
+struct Maps {
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Maps {
+    fn new(channels: usize, (height, width): (usize, usize)) -> Self {
+        Self {
+            channels,
+            height,
+            width,
+        }
+    }
+
+    /// The type of a batch of them, in an impl's scope.
+    fn shape(self, batch: TokenStream) -> TokenStream {
+        let Self {
+            channels,
+            height,
+            width,
+        } = self;
+        let [channels, height, width] = [channels, height, width].map(literal::number);
+        quote!((#batch, dfdx::Const<#channels>, dfdx::Const<#height>, dfdx::Const<#width>))
+    }
+}
+
+impl std::fmt::Display for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}

@@ -1,0 +1,169 @@
+//! The keys of a spec: one table, which the parser reads with and the messages quote from.
+
+use densenet_plan::StemKind;
+use syn::parse::ParseStream;
+
+use crate::value::{self, Budget, Decimal, Given, Growth, Number};
+
+/// A key of a spec.
+pub struct Key {
+    /// How it is written.
+    pub name: &'static str,
+    /// What it is, in a word or two.
+    pub meaning: &'static str,
+    /// A line that sets it.
+    pub example: &'static str,
+    /// Whether a spec must set it.
+    pub required: bool,
+    /// What people write who do not know its name.
+    words: &'static [&'static str],
+    /// Reads what follows the key.
+    pub read: fn(&'static Key, ParseStream, &mut Values) -> syn::Result<()>,
+}
+
+/// The values of a spec's keys: `None` where a key is not given, or its value cannot be read.
+#[derive(Default)]
+pub struct Values {
+    pub blocks: Option<Given<Vec<Number>>>,
+    pub k: Option<Given<Growth>>,
+    pub theta: Option<Given<Decimal>>,
+    pub bottleneck: Option<Number>,
+    pub stem: Option<Given<StemKind>>,
+    pub init: Option<Number>,
+    pub input: Option<Given<[usize; 3]>>,
+    pub classes: Option<Number>,
+    pub dropout: Option<Given<Decimal>>,
+    pub memory: Option<Given<Budget>>,
+}
+
+fn set<T>(
+    slot: &mut Option<Given<T>>,
+    key: &'static Key,
+    input: ParseStream,
+    read: value::Read<T>,
+) -> syn::Result<()> {
+    *slot = Some(read(key, input)?);
+    Ok(())
+}
+
+/// All keys, in the order in which messages list them.
+pub static KEYS: [Key; 10] = [
+    Key {
+        name: "blocks",
+        meaning: "layers of each block",
+        example: "blocks: [6, 12, 48, 32]",
+        required: true,
+        words: &["block", "layers", "depths", "block_config"],
+        read: |key, input, values| set(&mut values.blocks, key, input, value::blocks),
+    },
+    Key {
+        name: "k",
+        meaning: "growth rate",
+        example: "k: 32",
+        required: true,
+        words: &["growth", "growth_rate", "rate"],
+        read: |key, input, values| set(&mut values.k, key, input, value::growth),
+    },
+    Key {
+        name: "theta",
+        meaning: "compression",
+        example: "theta: 0.5",
+        required: false,
+        words: &["compression", "reduction"],
+        read: |key, input, values| set(&mut values.theta, key, input, value::theta),
+    },
+    Key {
+        name: "bottleneck",
+        meaning: "bottleneck layers",
+        example: "bottleneck",
+        required: false,
+        words: &["bn_size", "bottlenecks"],
+        read: |key, input, values| set(&mut values.bottleneck, key, input, value::bottleneck),
+    },
+    Key {
+        name: "stem",
+        meaning: "first layers",
+        example: "stem: imagenet",
+        required: false,
+        words: &["head", "start"],
+        read: |key, input, values| set(&mut values.stem, key, input, value::stem),
+    },
+    Key {
+        name: "init",
+        meaning: "feature maps of the stem",
+        example: "init: 64",
+        required: false,
+        words: &["init_features", "num_init_features", "initial"],
+        read: |key, input, values| set(&mut values.init, key, input, value::number),
+    },
+    Key {
+        name: "input",
+        meaning: "channels, height and width of an image",
+        example: "input: [3, 224, 224]",
+        required: false,
+        words: &["image", "image_size", "input_size", "shape", "size"],
+        read: |key, input, values| set(&mut values.input, key, input, value::image),
+    },
+    Key {
+        name: "classes",
+        meaning: "number of classes",
+        example: "classes: 1000",
+        required: false,
+        words: &["num_classes", "class", "labels", "outputs"],
+        read: |key, input, values| set(&mut values.classes, key, input, value::number),
+    },
+    Key {
+        name: "dropout",
+        meaning: "probability of dropout",
+        example: "dropout: 0.2",
+        required: false,
+        words: &["drop", "drop_rate"],
+        read: |key, input, values| set(&mut values.dropout, key, input, value::dropout),
+    },
+    Key {
+        name: "memory",
+        meaning: "memory budget of a training step",
+        example: "memory: 24 GiB at 64",
+        required: false,
+        words: &["budget", "mem", "ram"],
+        read: |key, input, values| set(&mut values.memory, key, input, value::memory),
+    },
+];
+
+impl Key {
+    /// The key of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The key that a misspelled name most likely means; `None` if it is like no key.
+    pub fn nearest(name: &str) -> Option<&'static Self> {
+        let likeness = |key: &Self| {
+            std::iter::once(&key.name)
+                .chain(key.words)
+                .map(|word| strsim::normalized_damerau_levenshtein(word, name))
+                .fold(0.0, f64::max)
+        };
+        KEYS.iter()
+            .map(|key| (likeness(key), key))
+            .filter(|(likeness, _)| *likeness > 0.5)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, key)| key)
+    }
+
+    /// The key and what it is, for a message: "`k` (growth rate)".
+    pub fn title(&self) -> String {
+        format!("`{}` ({})", self.name, self.meaning)
+    }
+
+    /// How to write it, for a message.
+    pub fn usage(&self) -> String {
+        format!("write it as `{}`", self.example)
+    }
+
+    /// All names, for a message.
+    pub fn list() -> String {
+        let names: Vec<_> = KEYS.iter().map(|key| format!("`{}`", key.name)).collect();
+        names.join(", ")
+    }
+}

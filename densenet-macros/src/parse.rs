@@ -1,0 +1,208 @@
+//! What was written: the grammar of `densenet!`.
+//!
+//! Parsing never gives up: a key that cannot be read is reported, and reading goes on behind it.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::{Attribute, Ident, Path, Token, Visibility, braced, token};
+
+use crate::errors::Errors;
+use crate::keys::{Key, Values};
+use crate::value::{at_end_of_value, rest_of_value, text};
+
+/// The name of a network that is not given one.
+const NAME: &str = "DenseNet";
+
+/// A spec as it was written.
+pub struct Written {
+    /// Doc comments.
+    pub docs: Vec<Attribute>,
+    /// Where the runtime is.
+    pub runtime: Path,
+    /// The visibility of the type.
+    pub vis: Visibility,
+    /// The name of the type.
+    pub name: Ident,
+    /// The keys that are given, readable or not.
+    pub given: Vec<Ident>,
+    /// The keys whose values could not be read.
+    pub unreadable: Vec<&'static str>,
+    /// The values that could be read.
+    pub values: Values,
+}
+
+impl Written {
+    fn empty() -> Self {
+        Self {
+            docs: Vec::new(),
+            runtime: syn::parse_quote!(::densenet_runtime),
+            vis: syn::parse_quote!(pub),
+            name: Ident::new(NAME, Span::call_site()),
+            given: Vec::new(),
+            unreadable: Vec::new(),
+            values: Values::default(),
+        }
+    }
+
+    /// Where a key is given, be its value readable or not.
+    pub fn given(&self, key: &str) -> Option<&Ident> {
+        self.given.iter().find(|given| *given == key)
+    }
+
+    /// Whether none of these keys has a value that could not be read.
+    pub fn is_readable(&self, keys: &[&str]) -> bool {
+        !self
+            .unreadable
+            .iter()
+            .any(|unreadable| keys.contains(unreadable))
+    }
+}
+
+/// Reads a spec as far as it can be read.
+pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
+    let mut written = Written::empty();
+    let parser = |input: ParseStream| network(input, &mut written, errors);
+    let result = parser.parse2(tokens);
+    if let Err(error) = result {
+        errors.push(error);
+    }
+    written
+}
+
+/// `attributes pub Name { keys }`, or the keys alone.
+fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
+    attributes(input.call(Attribute::parse_outer)?, written, errors);
+    let bare = input.is_empty()
+        || input.peek(Ident::peek_any) && !input.peek2(token::Brace) && !is_visibility(input);
+    if bare {
+        keys(input, written, errors);
+        return Ok(());
+    }
+    written.vis = input.parse()?;
+    written.name = input.parse()?;
+    let body;
+    braced!(body in input);
+    keys(&body, written, errors);
+    if !input.is_empty() {
+        let message =
+            "one network for each `densenet!`: write the next one in a `densenet!` of its own";
+        errors.push(syn::Error::new(input.span(), message));
+        input.parse::<TokenStream>()?;
+    }
+    Ok(())
+}
+
+fn is_visibility(input: ParseStream) -> bool {
+    input.peek(Token![pub])
+}
+
+/// Doc comments are kept; `#[densenet(crate = path)]` says where the runtime is.
+fn attributes(attributes: Vec<Attribute>, written: &mut Written, errors: &mut Errors) {
+    for attribute in attributes {
+        let path = attribute.path();
+        if path.is_ident("doc") {
+            written.docs.push(attribute);
+        } else if path.is_ident("densenet") {
+            let read = attribute.parse_nested_meta(|meta| {
+                if !meta.path.is_ident("crate") {
+                    return Err(meta.error("`#[densenet(..)]` takes `crate = path` alone"));
+                }
+                written.runtime = meta.value()?.call(Path::parse_mod_style)?;
+                Ok(())
+            });
+            if let Err(error) = read {
+                errors.push(error);
+            }
+        } else {
+            let message = "only doc comments and `#[densenet(crate = path)]` belong here; \
+                           put other attributes on the `densenet!` itself, or on a module around it";
+            errors.at(&attribute, message);
+        }
+    }
+}
+
+/// All keys, separated by commas.
+fn keys(input: ParseStream, written: &mut Written, errors: &mut Errors) {
+    while !input.is_empty() {
+        let read = key(input, written);
+        let is_read = read.is_ok();
+        if let Err(error) = read {
+            errors.push(error);
+            skip_value(input);
+        }
+        if input.is_empty() || input.parse::<Token![,]>().is_ok() {
+            continue;
+        }
+        // A key behind a missing comma is read all the same; anything else is skipped.
+        let next = input.peek(Ident::peek_any);
+        if is_read {
+            let found = rest_of_value(input);
+            let found = if found.is_empty() {
+                text(&one_token(input))
+            } else {
+                text(&found)
+            };
+            errors.push(syn::Error::new(
+                input.span(),
+                format!("expected `,` before `{found}`"),
+            ));
+        }
+        if !next {
+            skip_value(input);
+        }
+    }
+}
+
+/// One key with its value. Takes one token at least.
+fn key(input: ParseStream, written: &mut Written) -> syn::Result<()> {
+    let Ok(name) = input.call(Ident::parse_any) else {
+        let token: TokenTree = input.parse()?;
+        let message = format!(
+            "expected a key, found `{token}`\n= help: the keys are {}",
+            Key::list()
+        );
+        return Err(syn::Error::new_spanned(token, message));
+    };
+    let Some(key) = Key::named(&name.to_string()) else {
+        let hint = match Key::nearest(&name.to_string()) {
+            Some(key) => format!("; did you mean {}?", key.title()),
+            None => String::new(),
+        };
+        let message = format!(
+            "unknown key `{name}`{hint}\n= help: the keys are {}",
+            Key::list()
+        );
+        return Err(syn::Error::new_spanned(name, message));
+    };
+    if let Some(first) = written.given(key.name) {
+        let mut error = syn::Error::new_spanned(&name, format!("`{name}` is given twice"));
+        error.combine(syn::Error::new_spanned(
+            first,
+            format!("`{name}` is first given here"),
+        ));
+        return Err(error);
+    }
+    written.given.push(name);
+    let read = (key.read)(key, input, &mut written.values);
+    if read.is_err() {
+        written.unreadable.push(key.name);
+    }
+    read
+}
+
+fn one_token(input: ParseStream) -> TokenStream {
+    input
+        .fork()
+        .parse::<TokenTree>()
+        .map(TokenStream::from)
+        .unwrap_or_default()
+}
+
+fn skip_value(input: ParseStream) {
+    while !at_end_of_value(input) {
+        if TokenTree::parse(input).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The values of keys: what each key takes, and what its value may be by itself.
+
+use std::fmt::Display;
+
+use densenet_plan::{Ratio, StemKind};
+use proc_macro2::{Group, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream};
+use syn::{Ident, Lit, LitInt, Token, bracketed, token};
+
+use crate::keys::Key;
+
+/// The largest number that a spec may hold; dimensions fit 31 bits.
+const LARGEST: usize = i32::MAX as usize;
+
+/// Width of a bottleneck as a multiple of k, where a spec gives none (paper, section 3).
+const BOTTLENECK: usize = 4;
+
+/// A value, and the tokens that it was read from.
+#[derive(Clone)]
+pub struct Given<T> {
+    pub value: T,
+    pub tokens: TokenStream,
+}
+
+/// A whole number, at least 1.
+pub type Number = Given<usize>;
+
+/// Growth rates.
+pub enum Growth {
+    /// One for all blocks.
+    All(usize),
+    /// One for each block.
+    Each(Vec<usize>),
+}
+
+/// A fraction, as its decimal digits say.
+#[derive(Clone, Copy)]
+pub struct Decimal {
+    /// Exactly.
+    pub ratio: Ratio,
+    /// As a floating-point number.
+    pub float: f64,
+}
+
+/// The bytes that a training step may take.
+pub struct Budget {
+    /// How many.
+    pub bytes: u64,
+    /// How many, as they were written.
+    pub text: String,
+    /// Images in a batch.
+    pub batch: usize,
+}
+
+/// Reads what follows a key.
+pub type Read<T> = fn(&'static Key, ParseStream) -> syn::Result<Given<T>>;
+
+/// `: [6, 12, 48, 32]`
+pub fn blocks(key: &'static Key, input: ParseStream) -> syn::Result<Given<Vec<Number>>> {
+    colon(key, input)?;
+    let list = numbers(key, input)?;
+    if list.value.is_empty() {
+        let message = "`blocks` must list at least one block";
+        return Err(at(&list.tokens, message, key.usage()));
+    }
+    Ok(list)
+}
+
+/// `: 32` or `: [32, 32, 48, 48]`
+pub fn growth(key: &'static Key, input: ParseStream) -> syn::Result<Given<Growth>> {
+    colon(key, input)?;
+    if input.peek(token::Bracket) {
+        let list = numbers(key, input)?;
+        let rates = list.value.iter().map(|rate| rate.value).collect();
+        return Ok(Given {
+            value: Growth::Each(rates),
+            tokens: list.tokens,
+        });
+    }
+    let Given { value, tokens } = whole(
+        key,
+        input,
+        "a whole number, or a list with one for each block",
+    )?;
+    Ok(Given {
+        value: Growth::All(value),
+        tokens,
+    })
+}
+
+/// `: 0.5`
+pub fn theta(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decimal>> {
+    colon(key, input)?;
+    let (sign, theta) = decimal(key, input)?;
+    let ratio = theta.value.ratio;
+    if sign == Sign::Minus || ratio.is_zero() || ratio.exceeds_one() {
+        let message = format!(
+            "compression `theta` must be in (0, 1], found {}",
+            text(&theta.tokens)
+        );
+        let help = "theta = 0.5 keeps half of the feature maps at each transition (the paper's DenseNet-BC)";
+        return Err(at(&theta.tokens, message, help));
+    }
+    Ok(theta)
+}
+
+/// Nothing, or `: 2`
+pub fn bottleneck(key: &'static Key, input: ParseStream) -> syn::Result<Number> {
+    if !input.peek(Token![:]) {
+        return Ok(Given {
+            value: BOTTLENECK,
+            tokens: TokenStream::new(),
+        });
+    }
+    number(key, input)
+}
+
+/// `: imagenet` or `: cifar`
+pub fn stem(key: &'static Key, input: ParseStream) -> syn::Result<Given<StemKind>> {
+    colon(key, input)?;
+    let kinds = "`imagenet` (7x7 convolution, stride 2, and max pool) or `cifar` (3x3 convolution)";
+    let value = match input.fork().call(Ident::parse_any) {
+        Ok(name) if name == "imagenet" => StemKind::ImageNet,
+        Ok(name) if name == "cifar" => StemKind::Cifar,
+        _ => return Err(wrong(key, input, kinds)),
+    };
+    Ok(Given {
+        value,
+        tokens: input.call(Ident::parse_any)?.into_token_stream(),
+    })
+}
+
+/// `: [3, 224, 224]`
+pub fn image(key: &'static Key, input: ParseStream) -> syn::Result<Given<[usize; 3]>> {
+    colon(key, input)?;
+    let list = numbers(key, input)?;
+    let numbers: Vec<_> = list.value.iter().map(|number| number.value).collect();
+    let value = <[usize; 3]>::try_from(numbers).map_err(|numbers| {
+        let message = format!(
+            "`input` takes three numbers: channels, height, width; found {}",
+            numbers.len()
+        );
+        at(&list.tokens, message, key.usage())
+    })?;
+    Ok(Given {
+        value,
+        tokens: list.tokens,
+    })
+}
+
+/// `: 64`
+pub fn number(key: &'static Key, input: ParseStream) -> syn::Result<Number> {
+    colon(key, input)?;
+    whole(key, input, "a whole number")
+}
+
+/// `: 0.2`
+pub fn dropout(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decimal>> {
+    colon(key, input)?;
+    let (sign, dropout) = decimal(key, input)?;
+    let ratio = dropout.value.ratio;
+    let minus = sign == Sign::Minus && !ratio.is_zero();
+    if minus || ratio.exceeds_one() || ratio == Ratio::ONE {
+        let message = format!(
+            "`dropout` must be in [0, 1), found {}",
+            text(&dropout.tokens)
+        );
+        let help = "dropout = 0.2 zeroes a fifth of the values (the paper's rate where it does not augment)";
+        return Err(at(&dropout.tokens, message, help));
+    }
+    Ok(dropout)
+}
+
+/// `: 24 GiB at 64`
+pub fn memory(key: &'static Key, input: ParseStream) -> syn::Result<Given<Budget>> {
+    mod kw {
+        syn::custom_keyword!(at);
+    }
+    const UNITS: [(&str, usize); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+    ];
+    colon(key, input)?;
+    let what = "bytes and a batch";
+    let tokens = rest_of_value(input);
+    // Whatever goes wrong, the whole value is at fault.
+    let fault = |_| wrong(key, input, what);
+    let source = input.fork();
+    let (_, amount) = decimal(key, &source).map_err(fault)?;
+    let unit = source.call(Ident::parse_any).map_err(fault)?;
+    let Some((_, scale)) = UNITS.iter().find(|(name, _)| unit == name) else {
+        let names: Vec<_> = UNITS.iter().map(|(name, _)| *name).collect();
+        let message = format!(
+            "unknown unit `{unit}` of memory; use one of {}",
+            names.join(", ")
+        );
+        return Err(at(&unit, message, key.usage()));
+    };
+    source.parse::<kw::at>().map_err(fault)?;
+    let batch = whole(key, &source, "a whole number of images")?;
+    let bytes = amount
+        .value
+        .ratio
+        .floor_of(*scale)
+        .map(|bytes| bytes as u64);
+    let bytes = bytes.ok_or_else(|| {
+        at(
+            &amount.tokens,
+            "this is more memory than 64 bits can count",
+            key.usage(),
+        )
+    })?;
+    syn::parse::discouraged::Speculative::advance_to(input, &source);
+    Ok(Given {
+        value: Budget {
+            bytes,
+            text: format!("{} {unit}", text(&amount.tokens)),
+            batch: batch.value,
+        },
+        tokens,
+    })
+}
+
+fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
+    if input.parse::<Token![:]>().is_err() {
+        let message = format!("`{}` needs a value, such as `{}`", key.name, key.example);
+        return Err(syn::Error::new(input.span(), message));
+    }
+    Ok(())
+}
+
+/// `[1, 2, 3]`; each element that is no number is an error of its own.
+fn numbers(key: &'static Key, input: ParseStream) -> syn::Result<Given<Vec<Number>>> {
+    let Ok(group) = input.fork().parse::<Group>() else {
+        return Err(wrong(key, input, "a list of whole numbers"));
+    };
+    if !input.peek(token::Bracket) {
+        return Err(wrong(key, input, "a list of whole numbers"));
+    }
+    let content;
+    bracketed!(content in input);
+    let mut value = Vec::new();
+    let mut errors: Option<syn::Error> = None;
+    let mut fail = |error| match &mut errors {
+        Some(all) => all.combine(error),
+        None => errors = Some(error),
+    };
+    while !content.is_empty() {
+        match whole(key, &content, "whole numbers") {
+            Ok(number) => value.push(number),
+            Err(error) => {
+                fail(error);
+                skip_to_comma(&content);
+            }
+        }
+        if !content.is_empty() && content.parse::<Token![,]>().is_err() {
+            fail(syn::Error::new(
+                content.span(),
+                "expected `,` between two numbers",
+            ));
+        }
+    }
+    match errors {
+        Some(errors) => Err(errors),
+        None => Ok(Given {
+            value,
+            tokens: group.into_token_stream(),
+        }),
+    }
+}
+
+/// A whole number from 1 to [`LARGEST`].
+fn whole(key: &'static Key, input: ParseStream, what: &str) -> syn::Result<Number> {
+    let negative = input.peek(Token![-]) && input.peek2(LitInt);
+    if !input.peek(LitInt) && !negative {
+        return Err(wrong(key, input, what));
+    }
+    let fork = input.fork();
+    if negative {
+        fork.parse::<Token![-]>()?;
+    }
+    let literal: LitInt = fork.parse()?;
+    if !literal.suffix().is_empty() {
+        return Err(wrong(key, input, what));
+    }
+    let mut tokens = TokenStream::new();
+    if negative {
+        input.parse::<Token![-]>()?.to_tokens(&mut tokens);
+    }
+    input.parse::<LitInt>()?.to_tokens(&mut tokens);
+    let found = text(&tokens);
+    let title = key.title();
+    match literal.base10_parse::<usize>() {
+        Ok(value) if !negative && (1..=LARGEST).contains(&value) => Ok(Given { value, tokens }),
+        Ok(0) => Err(syn::Error::new_spanned(
+            tokens,
+            format!("{title} must be at least 1, found {found}"),
+        )),
+        _ if negative => Err(syn::Error::new_spanned(
+            tokens,
+            format!("{title} must be at least 1, found {found}"),
+        )),
+        _ => Err(syn::Error::new_spanned(
+            tokens,
+            format!("{title} can be at most {LARGEST}, found {found}"),
+        )),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Plus,
+    Minus,
+}
+
+/// A number in decimal digits; the value is without its sign.
+fn decimal(key: &'static Key, input: ParseStream) -> syn::Result<(Sign, Given<Decimal>)> {
+    let what = "a number in decimal digits";
+    let start = input.fork();
+    let minus: Option<Token![-]> = start.parse()?;
+    let (digits, suffix) = match start.parse::<Lit>() {
+        Ok(Lit::Float(float)) => (float.base10_digits().to_owned(), float.suffix().to_owned()),
+        Ok(Lit::Int(int)) => (int.base10_digits().to_owned(), int.suffix().to_owned()),
+        _ => return Err(wrong(key, input, what)),
+    };
+    if !suffix.is_empty() {
+        return Err(wrong(key, input, what));
+    }
+    let mut tokens = TokenStream::new();
+    input.parse::<Option<Token![-]>>()?.to_tokens(&mut tokens);
+    input.parse::<Lit>()?.to_tokens(&mut tokens);
+    let (Ok(ratio), Ok(float)) = (digits.parse(), digits.parse()) else {
+        let message = format!(
+            "{} is given to at most 18 digits, found {}",
+            key.title(),
+            text(&tokens)
+        );
+        return Err(syn::Error::new_spanned(tokens, message));
+    };
+    let sign = if minus.is_some() {
+        Sign::Minus
+    } else {
+        Sign::Plus
+    };
+    let value = Decimal { ratio, float };
+    Ok((sign, Given { value, tokens }))
+}
+
+/// The error that a value is not of the kind that its key takes.
+fn wrong(key: &'static Key, input: ParseStream, what: &str) -> syn::Error {
+    let found = rest_of_value(input);
+    if found.is_empty() {
+        let message = format!("`{}` takes {what}, such as `{}`", key.name, key.example);
+        return syn::Error::new(input.span(), message);
+    }
+    let message = format!("`{}` takes {what}, found `{}`", key.name, text(&found));
+    at(&found, message, key.usage())
+}
+
+/// An error with a line of help below its message.
+fn at(tokens: impl ToTokens, message: impl Display, help: impl Display) -> syn::Error {
+    syn::Error::new_spanned(tokens, format!("{message}\n= help: {help}"))
+}
+
+/// Tokens as a person would write them.
+pub fn text(tokens: &TokenStream) -> String {
+    tokens.to_string().replace("- ", "-")
+}
+
+/// The tokens up to the end of the value, without reading on.
+pub fn rest_of_value(input: ParseStream) -> TokenStream {
+    let ahead = input.fork();
+    let mut tokens = TokenStream::new();
+    while !at_end_of_value(&ahead) {
+        match ahead.parse::<TokenTree>() {
+            Ok(token) => tokens.extend([token]),
+            Err(_) => break,
+        }
+    }
+    tokens
+}
+
+/// Whether a value ends here: at a comma, at the next key, at the end.
+pub fn at_end_of_value(input: ParseStream) -> bool {
+    let next_key =
+        input.peek(Ident::peek_any) && input.peek2(Token![:]) && !input.peek2(Token![::]);
+    input.is_empty() || input.peek(Token![,]) || next_key
+}
+
+fn skip_to_comma(input: ParseStream) {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        if TokenTree::parse(input).is_err() {
+            return;
+        }
+    }
+}

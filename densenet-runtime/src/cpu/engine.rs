@@ -1,0 +1,122 @@
+//! What the stages compute with: threads, instructions, and scratch memory that is reused.
+
+use std::ops::Range;
+
+use super::normal::{Affine, Moments, Sums};
+use super::simd::Level;
+use super::team::Team;
+
+/// Threads, instruction set and scratch. Scratch grows to what the largest stage asks for and
+/// stays.
+pub(crate) struct Engine {
+    pub team: Team,
+    pub level: Level,
+    /// One for each thread.
+    pub scratch: Vec<Scratch>,
+    /// A weight, packed for the product at hand.
+    pub packed: Vec<f32>,
+    /// The BN of the consumer at hand, and of its bottleneck.
+    pub affine: [Affine; 2],
+}
+
+/// One thread's memory.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// A tile of the left operand.
+    pub operand: Vec<f32>,
+    /// A tile of another operand.
+    pub other: Vec<f32>,
+    /// A tile of a product.
+    pub tile: Vec<f32>,
+    /// This thread's share of a weight's gradient.
+    pub weight: Vec<f32>,
+    pub moments: Moments,
+    pub sums: Sums,
+}
+
+impl Engine {
+    pub fn new(threads: usize, level: Level) -> Self {
+        let team = Team::new(threads);
+        let scratch = (0..team.threads()).map(|_| Scratch::default()).collect();
+        Self {
+            team,
+            level: level.at_most(),
+            scratch,
+            packed: Vec::new(),
+            affine: Default::default(),
+        }
+    }
+
+    /// Divides `count` things among the threads, as evenly as can be.
+    pub fn shares(&self, count: usize) -> Vec<Range<usize>> {
+        shares(count, self.team.threads())
+    }
+
+    /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`
+    /// elements lies at `r * stride` in each share.
+    pub fn add_weight(&mut self, gradient: &mut [f32], columns: usize, stride: usize) {
+        let rows = gradient.len() / columns;
+        let shares = shares(rows, self.team.threads());
+        let scratch = &self.scratch;
+        let mut parts: Vec<_> = shares
+            .iter()
+            .cloned()
+            .zip(split_rows(gradient, columns, &shares))
+            .collect();
+        self.team.each(&mut parts, |_, (rows, gradient)| {
+            for (row, into) in rows.clone().zip(gradient.chunks_exact_mut(columns)) {
+                for share in scratch {
+                    let from = &share.weight[row * stride..][..columns];
+                    into.iter_mut()
+                        .zip(from)
+                        .for_each(|(into, from)| *into += from);
+                }
+            }
+        });
+    }
+}
+
+/// Divides `count` things into `parts` ranges of nearly equal length.
+pub(crate) fn shares(count: usize, parts: usize) -> Vec<Range<usize>> {
+    (0..parts)
+        .map(|t| t * count / parts..(t + 1) * count / parts)
+        .collect()
+}
+
+/// Splits `values`, rows of `stride`, into the rows of each range; the ranges follow each other
+/// from 0 on.
+pub(crate) fn split_rows<'a, T>(
+    values: &'a mut [T],
+    stride: usize,
+    ranges: &[Range<usize>],
+) -> Vec<&'a mut [T]> {
+    let mut rest = values;
+    ranges
+        .iter()
+        .map(|range| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(range.len() * stride);
+            rest = tail;
+            head
+        })
+        .collect()
+}
+
+/// The first `len` elements of a buffer that grows as needed.
+pub(crate) fn need(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// The first `len` elements of a buffer that grows as needed, as zeros.
+pub(crate) fn need_zeros(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    let values = need(buffer, len);
+    values.fill(0.0);
+    values
+}
+
+/// Rounds up to whole vectors of every level.
+pub(crate) const fn padded(n: usize) -> usize {
+    n.next_multiple_of(16)
+}

@@ -1,0 +1,319 @@
+//! The executor: a plan, its training state, and the passes over it.
+
+use super::engine::{Engine, shares, split_rows};
+use super::head;
+use super::layout::to_nhwc;
+use super::network::{self, Activations, Pass, Places, floats};
+use super::simd::Level;
+use crate::executor::{
+    Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
+};
+use crate::plan::{Plan, Recompute};
+
+/// How an [`Executor`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The largest batch.
+    pub batch: usize,
+    /// Threads; 0 for one on each core.
+    pub threads: usize,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
+    /// The instruction set, or the best that the processor has if that is less.
+    pub level: Level,
+}
+
+impl Options {
+    /// For a batch: one thread on each core, nothing recomputed, the best instructions.
+    pub fn for_batch(batch: usize) -> Self {
+        Self {
+            batch,
+            threads: 0,
+            recompute: Recompute::Nothing,
+            level: Level::detect(),
+        }
+    }
+}
+
+/// Runs a plan on the CPU, in f32.
+pub struct Executor {
+    plan: Plan,
+    capacity: usize,
+    places: Places,
+    engine: Engine,
+    activations: Activations,
+    parameters: Vec<f32>,
+    gradients: Vec<f32>,
+    momentum: Vec<f32>,
+    running: Vec<f32>,
+    /// Images of the latest batch.
+    latest: usize,
+}
+
+impl Executor {
+    /// Allocates everything that training with `options.batch` images needs. The parameters are
+    /// zeros until they are written.
+    ///
+    /// # Errors
+    /// When the batch is empty or there is not enough memory.
+    pub fn new(plan: Plan, options: Options) -> Result<Self, ExecutorError> {
+        let Options {
+            batch,
+            threads,
+            recompute,
+            level,
+        } = options;
+        if batch == 0 {
+            return Err(ExecutorError::BatchSize {
+                found: 0,
+                capacity: 0,
+            });
+        }
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let parameters = plan.parameter_count();
+        Ok(Self {
+            places: Places::new(&plan),
+            engine: Engine::new(threads, level),
+            activations: Activations::new(&plan, batch, recompute)?,
+            parameters: floats("parameters", parameters)?,
+            gradients: floats("gradients", parameters)?,
+            momentum: floats("momentum", parameters)?,
+            running: floats("running statistics", plan.running_count())?,
+            capacity: batch,
+            latest: 0,
+            plan,
+        })
+    }
+
+    /// Threads that work on a batch.
+    pub fn threads(&self) -> usize {
+        self.engine.team.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.engine.level
+    }
+
+    fn arena(&self, arena: Arena) -> (&'static str, &Vec<f32>) {
+        match arena {
+            Arena::Parameters => ("parameters", &self.parameters),
+            Arena::Gradients => ("gradients", &self.gradients),
+            Arena::Momentum => ("momentum", &self.momentum),
+            Arena::Running => ("running statistics", &self.running),
+        }
+    }
+
+    /// Checks a batch and copies its images in, as NHWC.
+    fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        let images = batch.labels.len();
+        if images == 0 || images > self.capacity {
+            return Err(ExecutorError::BatchSize {
+                found: images,
+                capacity: self.capacity,
+            });
+        }
+        let stem = &self.plan.stem;
+        let (channels, area) = (stem.channels, stem.height * stem.width);
+        let classes = self.plan.classes;
+        for (index, &label) in batch.labels.iter().enumerate() {
+            if label as usize >= classes {
+                return Err(ExecutorError::Label {
+                    index,
+                    label,
+                    classes,
+                });
+            }
+        }
+        let expected = images * area * channels;
+        let found = match batch.pixels {
+            Pixels::Nchw(values) => values.len(),
+            Pixels::Nhwc {
+                bytes,
+                mean,
+                deviation,
+            } => {
+                for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
+                    if values.len() != channels {
+                        let found = values.len();
+                        return Err(ExecutorError::Channels {
+                            channels,
+                            found,
+                            what,
+                        });
+                    }
+                }
+                bytes.len()
+            }
+        };
+        if found != expected {
+            return Err(ExecutorError::Pixels {
+                labels: images,
+                shape: [channels, stem.height, stem.width],
+                expected,
+                found,
+            });
+        }
+        let into = &mut self.activations.images[..expected];
+        match batch.pixels {
+            Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),
+            Pixels::Nhwc {
+                bytes,
+                mean,
+                deviation,
+            } => {
+                let pixels = into
+                    .chunks_exact_mut(channels)
+                    .zip(bytes.chunks_exact(channels));
+                for (into, bytes) in pixels {
+                    for (c, (into, &byte)) in into.iter_mut().zip(bytes).enumerate() {
+                        *into = (f32::from(byte) / 255.0 - mean[c]) / deviation[c];
+                    }
+                }
+            }
+        }
+        self.latest = images;
+        Ok(())
+    }
+
+    fn forward(&mut self, pass: Pass, training: bool) {
+        network::forward(
+            &mut self.engine,
+            &self.plan,
+            &self.places,
+            &self.parameters,
+            &mut self.running,
+            &mut self.activations,
+            pass,
+            training,
+        );
+    }
+}
+
+impl Contract for Executor {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
+        let (what, values) = self.arena(arena);
+        if into.len() != values.len() {
+            let (expected, found) = (values.len(), into.len());
+            return Err(ExecutorError::Length {
+                what,
+                expected,
+                found,
+            });
+        }
+        into.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
+        let (what, values) = self.arena(arena);
+        if from.len() != values.len() {
+            let (expected, found) = (values.len(), from.len());
+            return Err(ExecutorError::Length {
+                what,
+                expected,
+                found,
+            });
+        }
+        match arena {
+            Arena::Parameters => &mut self.parameters,
+            Arena::Gradients => &mut self.gradients,
+            Arena::Momentum => &mut self.momentum,
+            Arena::Running => &mut self.running,
+        }
+        .copy_from_slice(from);
+        Ok(())
+    }
+
+    fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
+        self.accept(batch)?;
+        let pass = Pass {
+            batch: self.latest,
+            seed: step.seed,
+        };
+        self.forward(pass, true);
+        let logits = pass.batch * self.plan.classes;
+        let outcome = head::cross_entropy(
+            &self.activations.logits[..logits],
+            batch.labels,
+            step.label_smoothing,
+            Some((&mut self.activations.logit_gradient[..logits], step.scale)),
+        );
+        if !step.accumulate {
+            self.gradients.fill(0.0);
+        }
+        network::backward(
+            &mut self.engine,
+            &self.plan,
+            &self.places,
+            &self.parameters,
+            &mut self.gradients,
+            &mut self.activations,
+            pass,
+        );
+        Ok(outcome)
+    }
+
+    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
+        let shares = shares(self.parameters.len(), self.engine.team.threads());
+        let gradients = &self.gradients;
+        let mut parts: Vec<_> = shares
+            .iter()
+            .cloned()
+            .zip(split_rows(&mut self.parameters, 1, &shares))
+            .zip(split_rows(&mut self.momentum, 1, &shares))
+            .collect();
+        self.engine
+            .team
+            .each(&mut parts, |_, ((range, parameters), momentum)| {
+                let values = parameters.iter_mut().zip(momentum.iter_mut());
+                for ((parameter, momentum), gradient) in values.zip(&gradients[range.clone()]) {
+                    let slope = gradient + sgd.weight_decay * *parameter;
+                    *momentum = sgd.momentum * *momentum + slope;
+                    let step = if sgd.nesterov {
+                        slope + sgd.momentum * *momentum
+                    } else {
+                        *momentum
+                    };
+                    *parameter -= sgd.rate * step;
+                }
+            });
+        Ok(())
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
+        self.accept(batch)?;
+        let pass = Pass {
+            batch: self.latest,
+            seed: 0,
+        };
+        self.forward(pass, false);
+        let logits = &self.activations.logits[..pass.batch * self.plan.classes];
+        Ok(head::cross_entropy(logits, batch.labels, 0.0, None))
+    }
+
+    fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
+        let logits = &self.activations.logits[..self.latest * self.plan.classes];
+        if into.len() != logits.len() {
+            let (expected, found) = (logits.len(), into.len());
+            return Err(ExecutorError::Length {
+                what: "the latest logits",
+                expected,
+                found,
+            });
+        }
+        into.copy_from_slice(logits);
+        Ok(())
+    }
+}

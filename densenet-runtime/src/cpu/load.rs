@@ -1,0 +1,193 @@
+//! How the left operand of a product is loaded: BN and ReLU on the way, nothing stored.
+
+use std::ops::Range;
+
+use super::normal::{Affine, relu};
+use super::simd::Simd;
+
+/// Fills tiles of a product's left operand.
+pub(crate) trait Load: Sync {
+    /// Fills rows `pixels`, channels `channels`, into rows of `stride`; what lies between the
+    /// channels and the stride is left alone.
+    ///
+    /// Implementations are `#[inline(always)]`.
+    fn load<S: Simd>(
+        &self,
+        simd: S,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    );
+}
+
+/// BN and ReLU of the first channels of a buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct NormRelu<'a> {
+    /// Pixels x stride.
+    pub x: &'a [f32],
+    pub stride: usize,
+    pub affine: &'a Affine,
+}
+
+impl NormRelu<'_> {
+    /// One pixel.
+    #[inline(always)]
+    pub fn pixel<S: Simd>(&self, simd: S, pixel: usize, channels: Range<usize>, into: &mut [f32]) {
+        let x = &self.x[pixel * self.stride..][channels.clone()];
+        let scale = &self.affine.scale[channels.clone()];
+        let shift = &self.affine.shift[channels];
+        for (((into, x), scale), shift) in into.iter_mut().zip(x).zip(scale).zip(shift) {
+            *into = relu(simd.scalar_fma(*x, *scale, *shift));
+        }
+    }
+}
+
+impl Load for NormRelu<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(
+        &self,
+        simd: S,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
+            self.pixel(simd, pixel, channels.clone(), &mut row[..channels.len()]);
+        }
+    }
+}
+
+/// Feature maps of one size, image by image, and their 2x2 average pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pool {
+    /// Height in front of the pool.
+    pub height: usize,
+    /// Width in front of the pool.
+    pub width: usize,
+}
+
+impl Pool {
+    /// Pooled pixels of an image.
+    pub fn pixels(self) -> usize {
+        (self.height / 2) * (self.width / 2)
+    }
+
+    /// The four pixels that pooled pixel `q`, counted over all images, is the mean of.
+    #[inline(always)]
+    pub fn corners(self, q: usize) -> [usize; 4] {
+        let pooled = self.width / 2;
+        let (image, inside) = (q / self.pixels(), q % self.pixels());
+        let (row, column) = (inside / pooled, inside % pooled);
+        let first = image * self.height * self.width + 2 * row * self.width + 2 * column;
+        [first, first + 1, first + self.width, first + self.width + 1]
+    }
+}
+
+/// BN, ReLU and 2x2 average pool. A transition's pool commutes with its 1x1 convolution, so it
+/// comes first and the convolution has a quarter of the pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Pooled<'a> {
+    pub source: NormRelu<'a>,
+    pub pool: Pool,
+}
+
+impl Load for Pooled<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(
+        &self,
+        simd: S,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        let NormRelu {
+            x,
+            stride: from,
+            affine,
+        } = self.source;
+        let scale = &affine.scale[channels.clone()];
+        let shift = &affine.shift[channels.clone()];
+        let n = scale.len();
+        for (q, row) in pixels.zip(into.chunks_exact_mut(stride)) {
+            let [a, b, c, d] = self
+                .pool
+                .corners(q)
+                .map(|pixel| &x[pixel * from + channels.start..][..n]);
+            let row = &mut row[..n];
+            for i in 0..n {
+                let at = |x: f32| relu(simd.scalar_fma(x, scale[i], shift[i]));
+                row[i] = 0.25 * ((at(a[i]) + at(b[i])) + (at(c[i]) + at(d[i])));
+            }
+        }
+    }
+}
+
+/// The pixels under a convolution's kernel, for images of few channels: channel
+/// `(ky * kernel + kx) * channels + c` of output pixel p.
+#[derive(Clone, Copy)]
+pub(crate) struct Patches<'a> {
+    /// Batch x height x width x channels.
+    pub images: &'a [f32],
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub kernel: usize,
+    pub stride: usize,
+}
+
+impl Patches<'_> {
+    /// Height and width of the convolution's output; padding is half the kernel.
+    pub fn output_size(&self) -> (usize, usize) {
+        (
+            self.height.div_ceil(self.stride),
+            self.width.div_ceil(self.stride),
+        )
+    }
+
+    /// For each of the kernel's pixels under output pixel `p`: its place in the kernel and the
+    /// image's pixel, `None` in the padding.
+    #[inline(always)]
+    pub fn under(&self, p: usize, mut each: impl FnMut(usize, Option<usize>)) {
+        let (out_height, out_width) = self.output_size();
+        let (image, inside) = (p / (out_height * out_width), p % (out_height * out_width));
+        let (row, column) = (inside / out_width, inside % out_width);
+        let padding = self.kernel / 2;
+        for ky in 0..self.kernel {
+            let y = (row * self.stride + ky).wrapping_sub(padding);
+            for kx in 0..self.kernel {
+                let x = (column * self.stride + kx).wrapping_sub(padding);
+                let pixel = (y < self.height && x < self.width)
+                    .then(|| (image * self.height + y) * self.width + x);
+                each(ky * self.kernel + kx, pixel);
+            }
+        }
+    }
+}
+
+impl Load for Patches<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(
+        &self,
+        _: S,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        let n = self.channels;
+        for (p, row) in pixels.zip(into.chunks_exact_mut(stride)) {
+            self.under(p, |place, pixel| {
+                for c in 0..n {
+                    // A kernel's pixel may lie across the range's ends.
+                    let at = (place * n + c).wrapping_sub(channels.start);
+                    if at < channels.len() {
+                        row[at] = pixel.map_or(0.0, |pixel| self.images[pixel * n + c]);
+                    }
+                }
+            });
+        }
+    }
+}

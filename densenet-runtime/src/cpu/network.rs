@@ -1,0 +1,459 @@
+//! The stages of a plan in a row, over buffers that were allocated once.
+
+use std::ops::Range;
+
+use super::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Norms, Sites};
+use super::dropout::Dropout;
+use super::engine::{Engine, padded};
+use super::head;
+use super::load::NormRelu;
+use super::normal::{Norm, NormWeights};
+use super::pointwise::{Input, Target};
+use super::stem::{self, StemBuffers, StemState};
+use super::transition;
+use crate::executor::ExecutorError;
+use crate::plan::{Block, Parameter, Plan, Recompute};
+
+/// Where a stage's parameters lie: among the trainable ones, and among the running statistics.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub trainable: Range<usize>,
+    pub running: Range<usize>,
+}
+
+/// The places of all stages: of the stem, of each block and the transition behind it, of the
+/// last norm and of the classifier.
+pub(crate) struct Places {
+    pub stem: Place,
+    pub blocks: Vec<Place>,
+    pub transitions: Vec<Place>,
+    pub norm: Place,
+    pub classifier: Place,
+}
+
+impl Places {
+    pub fn new(plan: &Plan) -> Self {
+        let parameters = plan.parameters();
+        let place = |stage: &str| {
+            let of_stage =
+                |parameter: &&Parameter| parameter.field.split('.').next() == Some(stage);
+            let span = |trainable: bool| {
+                let mut ranges = parameters
+                    .iter()
+                    .filter(of_stage)
+                    .filter(|parameter| parameter.role.is_trainable() == trainable)
+                    .map(Parameter::range);
+                let first = ranges.next().unwrap_or(0..0);
+                first.start..ranges.last().map_or(first.end, |last| last.end)
+            };
+            Place {
+                trainable: span(true),
+                running: span(false),
+            }
+        };
+        Self {
+            stem: place("stem"),
+            blocks: (1..=plan.blocks.len())
+                .map(|n| place(&format!("block{n}")))
+                .collect(),
+            transitions: (1..=plan.transitions.len())
+                .map(|n| place(&format!("transition{n}")))
+                .collect(),
+            norm: place("norm"),
+            classifier: place("classifier"),
+        }
+    }
+}
+
+/// The activations of a plan for a largest batch.
+pub(crate) struct Activations {
+    /// NHWC.
+    pub images: Vec<f32>,
+    convolved: Vec<f32>,
+    choice: Vec<u8>,
+    maps: Vec<Vec<f32>>,
+    gradient: Vec<f32>,
+    handover: Vec<f32>,
+    bottlenecks: BottleneckMaps,
+    bottleneck_gradient: Vec<f32>,
+    fresh: Vec<f32>,
+    features: Vec<f32>,
+    feature_gradient: Vec<f32>,
+    pub logits: Vec<f32>,
+    pub logit_gradient: Vec<f32>,
+    stem: StemState,
+    blocks: Vec<BlockState>,
+}
+
+/// Outputs of the 1x1 convolutions.
+enum BottleneckMaps {
+    /// Of all layers, block by block.
+    Kept(Vec<Vec<f32>>),
+    /// Of one layer: the layers take turns.
+    Recomputed(Vec<f32>),
+}
+
+impl BottleneckMaps {
+    /// Those of a block, whose layers have `len` values each.
+    fn of_block(&mut self, index: usize, len: usize) -> Bottlenecks<'_> {
+        match self {
+            Self::Kept(blocks) => Bottlenecks::Kept(&mut blocks[index]),
+            Self::Recomputed(one) => Bottlenecks::Recomputed(&mut one[..len]),
+        }
+    }
+}
+
+/// Values of a layer's bottleneck maps for one image.
+fn maps_of(block: &Block) -> usize {
+    block.pixels() * block.bottleneck.unwrap_or(0)
+}
+
+/// Allocates, or says what there was no memory for.
+fn allocate<T: Clone + Default>(what: &'static str, len: usize) -> Result<Vec<T>, ExecutorError> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(len)
+        .map_err(|_| ExecutorError::OutOfMemory {
+            what,
+            bytes: (len * size_of::<T>()) as u64,
+        })?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
+/// As [`allocate`], for f32.
+pub(crate) fn floats(what: &'static str, len: usize) -> Result<Vec<f32>, ExecutorError> {
+    allocate(what, len)
+}
+
+impl Activations {
+    pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
+        let buffers = plan.buffers(recompute);
+        let mut maps = Vec::new();
+        for block in plan.blocks.iter() {
+            maps.push(floats(
+                "feature maps",
+                batch * block.pixels() * block.output(),
+            )?);
+        }
+        let what = "bottleneck maps";
+        let bottlenecks = match recompute {
+            Recompute::Nothing => {
+                let blocks = plan.blocks.iter();
+                let blocks = blocks.map(|b| floats(what, batch * maps_of(b) * b.layers));
+                BottleneckMaps::Kept(blocks.collect::<Result<_, _>>()?)
+            }
+            Recompute::Bottlenecks => {
+                BottleneckMaps::Recomputed(floats(what, batch * buffers.bottleneck)?)
+            }
+        };
+        Ok(Self {
+            images: floats("images", batch * buffers.input)?,
+            convolved: floats("the stem's maps", batch * buffers.stem)?,
+            choice: allocate("the max pool's choices", batch * buffers.pool_choice)?,
+            maps,
+            gradient: floats("gradients of feature maps", batch * buffers.gradient)?,
+            handover: floats("gradients between blocks", batch * buffers.handover)?,
+            bottlenecks,
+            bottleneck_gradient: floats(
+                "gradients of bottleneck maps",
+                batch * buffers.bottleneck_gradient,
+            )?,
+            fresh: floats("gradients of new maps", batch * buffers.fresh)?,
+            features: floats("features", batch * plan.features())?,
+            feature_gradient: floats("gradients of features", batch * plan.features())?,
+            logits: floats("logits", batch * plan.classes)?,
+            logit_gradient: floats("gradients of logits", batch * plan.classes)?,
+            stem: StemState::new(&plan.stem),
+            blocks: plan.blocks.iter().map(BlockState::new).collect(),
+        })
+    }
+}
+
+/// How a pass runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    pub batch: usize,
+    /// Seeds dropout.
+    pub seed: u64,
+}
+
+/// The first dropout site of a block, and the site of the transition behind it.
+fn sites(plan: &Plan, index: usize, pass: Pass) -> (Sites, Option<Dropout>) {
+    let before: usize = plan.blocks[..index]
+        .iter()
+        .map(|block| 2 * block.layers + 1)
+        .sum();
+    let last = before + 2 * plan.blocks[index].layers;
+    let sites = Sites {
+        probability: plan.dropout,
+        seed: pass.seed,
+        first: before,
+    };
+    (sites, Dropout::new(plan.dropout, pass.seed, last))
+}
+
+/// From images to logits. `running` moves if `training`, and is used if not.
+pub(crate) fn forward(
+    engine: &mut Engine,
+    plan: &Plan,
+    places: &Places,
+    parameters: &[f32],
+    running: &mut [f32],
+    activations: &mut Activations,
+    pass: Pass,
+    training: bool,
+) {
+    let Pass { batch, .. } = pass;
+    let first = &plan.blocks[0];
+    let a = activations;
+    {
+        let buffers = StemBuffers {
+            convolved: &mut a.convolved,
+            choice: &mut a.choice,
+        };
+        let target = Target {
+            values: &mut a.maps[0],
+            stride: first.output(),
+            column: 0,
+        };
+        let parameters = &parameters[places.stem.trainable.clone()];
+        let norms = norms_of(running, &places.stem, training);
+        let images = &a.images;
+        stem::forward(
+            engine,
+            &plan.stem,
+            batch,
+            images,
+            parameters,
+            norms,
+            &mut a.stem,
+            buffers,
+            target,
+        );
+        if training {
+            a.blocks[0].maps.merge(0, block::moments(engine));
+        }
+    }
+    for (index, block) in plan.blocks.iter().enumerate() {
+        let (sites, dropout) = sites(plan, index, pass);
+        let pixels = batch * block.pixels();
+        let (head, tail) = a.maps.split_at_mut(index + 1);
+        let x = &mut head[index][..pixels * block.output()];
+        let buffers = BlockBuffers {
+            x,
+            bottleneck: a.bottlenecks.of_block(index, batch * maps_of(block)),
+            fresh: &mut a.fresh,
+        };
+        let place = &places.blocks[index];
+        block::forward(
+            engine,
+            block,
+            batch,
+            &parameters[place.trainable.clone()],
+            norms_of(running, place, training),
+            &mut a.blocks[index],
+            buffers,
+            sites,
+        );
+        let Some(transition) = plan.transitions.get(index) else {
+            continue;
+        };
+        let place = &places.transitions[index];
+        let (norm, weight) = split_norm(&parameters[place.trainable.clone()], block.output());
+        let mut affine = std::mem::take(&mut engine.affine);
+        let statistics = &a.blocks[index].maps;
+        let mut norms = norms_of(running, place, training);
+        block::set_affine(&mut affine[0], &norm, statistics, &mut norms, 0, pixels);
+        let source = NormRelu {
+            x: &head[index],
+            stride: block.output(),
+            affine: &affine[0],
+        };
+        let stride = plan.blocks[index + 1].output();
+        let target = Target {
+            values: &mut tail[0],
+            stride,
+            column: 0,
+        };
+        let dropout = dropout.filter(|_| training);
+        transition::forward(
+            engine, transition, batch, weight, source, target, dropout, training,
+        );
+        engine.affine = affine;
+        if training {
+            a.blocks[index + 1].maps.merge(0, block::moments(engine));
+        }
+    }
+    let last = plan.blocks.len() - 1;
+    let block = &plan.blocks[last];
+    let place = &places.norm;
+    let (norm, _) = split_norm(&parameters[place.trainable.clone()], block.output());
+    let mut affine = std::mem::take(&mut engine.affine);
+    let mut norms = norms_of(running, place, training);
+    let pixels = batch * block.pixels();
+    block::set_affine(
+        &mut affine[0],
+        &norm,
+        &a.blocks[last].maps,
+        &mut norms,
+        0,
+        pixels,
+    );
+    let source = NormRelu {
+        x: &a.maps[last],
+        stride: block.output(),
+        affine: &affine[0],
+    };
+    let features = &mut a.features[..batch * block.output()];
+    head::pool(engine, source, block.output(), block.pixels(), features);
+    engine.affine = affine;
+    let weights = &parameters[places.classifier.trainable.clone()];
+    let (weight, bias) = weights.split_at(plan.classes * block.output());
+    head::classify(
+        engine,
+        features,
+        weight,
+        bias,
+        &mut a.logits[..batch * plan.classes],
+    );
+}
+
+fn norms_of<'a>(running: &'a mut [f32], place: &Place, training: bool) -> Norms<'a> {
+    let running = &mut running[place.running.clone()];
+    if training {
+        Norms::Batch(running)
+    } else {
+        Norms::Running(running)
+    }
+}
+
+/// Gamma, beta, and what follows them.
+fn split_norm(parameters: &[f32], channels: usize) -> (NormWeights<'_>, &[f32]) {
+    let (scale, rest) = parameters.split_at(channels);
+    let (bias, rest) = rest.split_at(channels);
+    (NormWeights { scale, bias }, rest)
+}
+
+/// From the gradient of the logits to the gradients of the parameters, which are added to.
+pub(crate) fn backward(
+    engine: &mut Engine,
+    plan: &Plan,
+    places: &Places,
+    parameters: &[f32],
+    gradients: &mut [f32],
+    activations: &mut Activations,
+    pass: Pass,
+) {
+    let Pass { batch, .. } = pass;
+    let a = activations;
+    let last = plan.blocks.len() - 1;
+    {
+        let block = &plan.blocks[last];
+        let channels = block.output();
+        let place = &places.classifier;
+        let (weight, _) = parameters[place.trainable.clone()].split_at(plan.classes * channels);
+        let into = gradients[place.trainable.clone()].split_at_mut(plan.classes * channels);
+        let features = &a.features[..batch * channels];
+        let dfeatures = &mut a.feature_gradient[..batch * channels];
+        let dlogits = &a.logit_gradient[..batch * plan.classes];
+        head::classify_backward(engine, features, weight, dlogits, into, dfeatures);
+        let place = &places.norm;
+        let (norm, _) = split_norm(&parameters[place.trainable.clone()], channels);
+        let mut affine = std::mem::take(&mut engine.affine);
+        let state = &mut a.blocks[last];
+        affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
+        let input = Input {
+            x: &a.maps[last],
+            stride: channels,
+            channels,
+            norm: Norm {
+                affine: &affine[0],
+                gamma: norm.scale,
+                mean: &state.maps.mean,
+                inverse: &state.maps.inverse,
+            },
+        };
+        head::pool_backward(engine, input, block.pixels(), dfeatures, &mut a.gradient);
+        engine.affine = affine;
+        let into = gradients[place.trainable.clone()].split_at_mut(channels);
+        state.gradient.start(block::sums(engine), norm.scale, into);
+    }
+    for (index, block) in plan.blocks.iter().enumerate().rev() {
+        let (sites, _) = sites(plan, index, pass);
+        let pixels = batch * block.pixels();
+        let place = &places.blocks[index];
+        block::backward(
+            engine,
+            block,
+            batch,
+            &parameters[place.trainable.clone()],
+            &mut gradients[place.trainable.clone()],
+            &mut a.blocks[index],
+            &a.maps[index],
+            a.bottlenecks.of_block(index, batch * maps_of(block)),
+            BlockGradients {
+                g: &mut a.gradient[..pixels * block.output()],
+                bottleneck: &mut a.bottleneck_gradient,
+                fresh: &mut a.fresh,
+                raw: None,
+            },
+            sites,
+        );
+        // What is left is the gradient of the block's input, handed to the stage before it.
+        let handover = &mut a.handover[..pixels * block.input];
+        let source = (&a.gradient[..], &a.maps[index][..], block.output());
+        let state = &a.blocks[index];
+        let maps = (&state.maps, &state.gradient);
+        block::finish(engine, source, 0..block.input, maps, None, handover, None);
+        let Some(before) = index.checked_sub(1) else {
+            continue;
+        };
+        let (_, dropout) = self::sites(plan, before, pass);
+        let transition = &plan.transitions[before];
+        let place = &places.transitions[before];
+        let channels = transition.input;
+        let (norm, weight) = split_norm(&parameters[place.trainable.clone()], channels);
+        let mut affine = std::mem::take(&mut engine.affine);
+        let state = &mut a.blocks[before];
+        affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
+        let input = Input {
+            x: &a.maps[before],
+            stride: channels,
+            channels,
+            norm: Norm {
+                affine: &affine[0],
+                gamma: norm.scale,
+                mean: &state.maps.mean,
+                inverse: &state.maps.inverse,
+            },
+        };
+        let g = &mut a.gradient[..batch * transition.pixels() * channels];
+        transition::backward(
+            engine, transition, batch, weight, input, handover, g, dropout,
+        );
+        engine.affine = affine;
+        let (norm_gradient, weight_gradient) =
+            gradients[place.trainable.clone()].split_at_mut(2 * channels);
+        let into = norm_gradient.split_at_mut(channels);
+        state.gradient.start(block::sums(engine), norm.scale, into);
+        engine.add_weight(weight_gradient, channels, padded(channels));
+    }
+    let (height, width) = plan.stem.output_size();
+    let buffers = StemBuffers {
+        convolved: &mut a.convolved,
+        choice: &mut a.choice,
+    };
+    stem::backward(
+        engine,
+        &plan.stem,
+        batch,
+        &a.images,
+        &parameters[places.stem.trainable.clone()],
+        &mut gradients[places.stem.trainable.clone()],
+        &a.stem,
+        buffers,
+        &a.handover[..batch * height * width * plan.stem.maps],
+        None,
+    );
+}

@@ -1,0 +1,346 @@
+//! Matrix products on register tiles.
+//!
+//! Two products are all that a DenseNet needs:
+//!
+//! - [`multiply`]: `out[r] = sum over taps t and k of a[r * stride + t + k] * b[t][k]`. With one
+//!   tap at 0 it is a matrix product (a 1x1 convolution over pixels); with nine taps at the
+//!   offsets of a pixel's neighbours it is a 3x3 convolution over a zero-padded image.
+//! - [`accumulate`]: `out[i] += sum over r of d[r][i] * a[r]`, the gradient of a weight.
+//!
+//! `b` comes in panels of one or two vectors ([`Panels`]), so that the inner loop streams it.
+//! A register tile is up to `Simd::ROWS` rows by two vectors: with AVX-512 28 of 32 registers
+//! accumulate, and each broadcast feeds two multiply-adds.
+
+use super::simd::{Kernel, Simd};
+
+/// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
+/// start and length.
+pub(crate) fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = n.div_ceil(most);
+    (0..count).map(move |index| {
+        let start = index * n / count;
+        (start, (index + 1) * n / count - start)
+    })
+}
+
+/// How the right operand of [`multiply`] lies in memory: `depth` rows of `columns` columns, cut
+/// into panels of two vectors (the last one maybe one vector) that lie one behind the other, row
+/// by row, padded with zeros.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panels {
+    /// Rows: taps x channels.
+    pub depth: usize,
+    /// Columns, without padding.
+    pub columns: usize,
+}
+
+impl Panels {
+    /// Vectors in a row.
+    pub fn vectors(self, lanes: usize) -> usize {
+        self.columns.div_ceil(lanes)
+    }
+
+    /// Elements of all panels.
+    pub fn len(self, lanes: usize) -> usize {
+        self.depth * self.vectors(lanes) * lanes
+    }
+
+    /// Start of each panel, its first column, and its vectors.
+    fn iter(self, lanes: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        let vectors = self.vectors(lanes);
+        (0..vectors.div_ceil(2)).map(move |panel| {
+            let first = 2 * panel;
+            let width = (vectors - first).min(2);
+            (first * lanes * self.depth, first * lanes, width)
+        })
+    }
+
+    /// Fills one panel of `into`; `at(row, column)` gives the elements.
+    #[inline(always)]
+    fn pack_panel(
+        self,
+        lanes: usize,
+        (start, column, width): (usize, usize, usize),
+        into: &mut [f32],
+        at: &impl Fn(usize, usize) -> f32,
+    ) {
+        let width = width * lanes;
+        let filled = (self.columns - column).min(width);
+        let panel = &mut into[start..start + self.depth * width];
+        for (row, line) in panel.chunks_exact_mut(width).enumerate() {
+            for (j, value) in line[..filled].iter_mut().enumerate() {
+                *value = at(row, column + j);
+            }
+            line[filled..].fill(0.0);
+        }
+    }
+
+    /// Fills `into`; `at(row, column)` gives the elements.
+    pub fn pack(self, lanes: usize, into: &mut [f32], at: impl Fn(usize, usize) -> f32) {
+        for panel in self.iter(lanes) {
+            self.pack_panel(lanes, panel, into, &at);
+        }
+    }
+}
+
+/// The left operand of [`multiply`].
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// Values; row r starts at `r * stride`.
+    pub values: &'a [f32],
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Number of rows.
+    pub count: usize,
+}
+
+/// The part of the depth that a call of [`multiply`] sums over.
+#[derive(Clone, Copy)]
+pub(crate) struct Depth<'a> {
+    /// Offset of each tap in the left operand; tap t meets the rows of the right operand from
+    /// `t * channels` on.
+    pub taps: &'a [usize],
+    /// Channels of a tap.
+    pub channels: usize,
+    /// The row of the right operand that the first channel of the first tap meets.
+    pub first: usize,
+}
+
+/// `out[r][..columns] = (add ? out : 0) + sum over the depth`.
+///
+/// `out` has rows of `out_stride`, at least the vectors of `panels`; padding columns come out
+/// as zeros.
+///
+/// # Panics
+/// If a slice is shorter than the shapes ask for.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(
+    simd: S,
+    a: Rows<'_>,
+    depth: Depth<'_>,
+    panels: Panels,
+    b: &[f32],
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+) {
+    if a.count == 0 || panels.columns == 0 {
+        return;
+    }
+    let lanes = S::LANES;
+    let last_tap = depth.taps.iter().copied().max().unwrap_or(0);
+    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len());
+    assert!(depth.first + depth.taps.len() * depth.channels <= panels.depth);
+    assert!(b.len() >= panels.len(lanes));
+    assert!((a.count - 1) * out_stride + panels.vectors(lanes) * lanes <= out.len());
+    for (start, column, width) in panels.iter(lanes) {
+        for (row, rows) in blocks(a.count, S::ROWS) {
+            let tile = Tile {
+                a: a.values[row * a.stride..].as_ptr(),
+                a_stride: a.stride,
+                taps: depth.taps,
+                channels: depth.channels,
+                b: b[start + depth.first * width * lanes..].as_ptr(),
+                out: out[row * out_stride + column..].as_mut_ptr(),
+                out_stride,
+                add,
+                rows,
+                width,
+            };
+            // The assertions above bound every row, tap and channel of `a`, every row of the
+            // panel in `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
+            simd.outline(tile);
+        }
+    }
+}
+
+/// One register tile of [`multiply`].
+struct Tile<'a> {
+    a: *const f32,
+    a_stride: usize,
+    taps: &'a [usize],
+    channels: usize,
+    b: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    add: bool,
+    rows: usize,
+    width: usize,
+}
+
+/// Calls `$body::<S, rows, width>` with the run-time `rows` (1 to 14) and `width` (1 or 2) as
+/// constants.
+macro_rules! for_tile {
+    ($self:ident, $simd:ident, [$($n:literal)*]) => {
+        match ($self.rows, $self.width) {
+            $(
+                // SAFETY: only `multiply` and `accumulate` make tiles, within checked bounds.
+                ($n, 1) => unsafe { $self.body::<S, $n, 1>($simd) },
+                // SAFETY: as above.
+                ($n, 2) => unsafe { $self.body::<S, $n, 2>($simd) },
+            )*
+            (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
+        }
+    };
+}
+
+impl Kernel for Tile<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Tile<'_> {
+    /// # Safety
+    /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
+    #[inline(always)]
+    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+        if R > S::ROWS {
+            return;
+        }
+        let lanes = S::LANES;
+        let mut sums = [[simd.zero(); W]; R];
+        let mut b = self.b;
+        for &tap in self.taps {
+            // SAFETY: the caller's promise covers every tap, channel and row.
+            unsafe {
+                let a = self.a.add(tap);
+                for k in 0..self.channels {
+                    let right: [S::Vector; W] =
+                        std::array::from_fn(|j| simd.load(b.add(j * lanes)));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = simd.splat(a.add(r * self.a_stride + k));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = simd.fma(left, right, *sum);
+                        }
+                    }
+                    b = b.add(W * lanes);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                // SAFETY: the caller's promise covers every row and vector of `out`.
+                unsafe {
+                    let at = self.out.add(r * self.out_stride + j * lanes);
+                    let sum = if self.add {
+                        simd.add(simd.load(at), sum)
+                    } else {
+                        sum
+                    };
+                    simd.store(at, sum);
+                }
+            }
+        }
+    }
+}
+
+/// `out[i][j] += sum over r of d[r][i] * a[r][j]` for `columns` values of `i` and whole vectors
+/// of `j` up to `width`.
+///
+/// `a`'s rows and `out`'s rows hold `width` rounded up to vectors.
+///
+/// # Panics
+/// If a slice is shorter than the shapes ask for.
+#[inline(always)]
+pub(crate) fn accumulate<S: Simd>(
+    simd: S,
+    d: Rows<'_>,
+    columns: usize,
+    a: Rows<'_>,
+    width: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    let rows = d.count;
+    if rows == 0 || columns == 0 || width == 0 {
+        return;
+    }
+    let lanes = S::LANES;
+    let vectors = width.div_ceil(lanes);
+    assert!(rows == a.count);
+    assert!((rows - 1) * d.stride + columns <= d.values.len());
+    assert!((rows - 1) * a.stride + vectors * lanes <= a.values.len());
+    assert!((columns - 1) * out_stride + vectors * lanes <= out.len());
+    for first in (0..vectors).step_by(2) {
+        let width = (vectors - first).min(2);
+        for (column, count) in blocks(columns, S::ROWS) {
+            let tile = Outer {
+                d: d.values[column..].as_ptr(),
+                d_stride: d.stride,
+                a: a.values[first * lanes..].as_ptr(),
+                a_stride: a.stride,
+                depth: rows,
+                out: out[column * out_stride + first * lanes..].as_mut_ptr(),
+                out_stride,
+                rows: count,
+                width,
+            };
+            // The assertions above bound every row and column of `d`, every row and vector of
+            // `a`, and every row and vector of `out`.
+            simd.outline(tile);
+        }
+    }
+}
+
+/// One register tile of [`accumulate`].
+struct Outer {
+    d: *const f32,
+    d_stride: usize,
+    a: *const f32,
+    a_stride: usize,
+    depth: usize,
+    out: *mut f32,
+    out_stride: usize,
+    rows: usize,
+    width: usize,
+}
+
+impl Kernel for Outer {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Outer {
+    /// # Safety
+    /// All pointers are valid for `self.depth` rows, `R` columns of `d` and `W` vectors.
+    #[inline(always)]
+    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+        if R > S::ROWS {
+            return;
+        }
+        let lanes = S::LANES;
+        let mut sums = [[simd.zero(); W]; R];
+        let (mut d, mut a) = (self.d, self.a);
+        for _ in 0..self.depth {
+            // SAFETY: the caller's promise covers every row; the pointers are advanced with
+            // `wrapping_add`, so that they may point behind the last row without being read.
+            unsafe {
+                let right: [S::Vector; W] = std::array::from_fn(|j| simd.load(a.add(j * lanes)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = simd.splat(d.add(i));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = simd.fma(left, right, *sum);
+                    }
+                }
+            }
+            d = d.wrapping_add(self.d_stride);
+            a = a.wrapping_add(self.a_stride);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                // SAFETY: the caller's promise covers every row and vector of `out`.
+                unsafe {
+                    let at = self.out.add(i * self.out_stride + j * lanes);
+                    simd.store(at, simd.add(simd.load(at), sum));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

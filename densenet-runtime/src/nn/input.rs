@@ -1,0 +1,43 @@
+//! What the stages of a generated network take: batches of feature maps, with or without a tape.
+//!
+//! These traits stand between dfdx's `Module` and a generated type, so that a call with the
+//! wrong tensor is refused in words.
+
+use dfdx::prelude::*;
+
+/// The shape of a batch of images or feature maps: batch, maps, height, width.
+pub trait Maps: Shape {
+    /// The batch's dimension: `Const<B>` or `usize`.
+    type Batch: Dim;
+
+    /// The batch's dimension.
+    fn batch(&self) -> Self::Batch;
+}
+
+impl<B: Dim, C: Dim, H: Dim, W: Dim> Maps for (B, C, H, W) {
+    type Batch = B;
+
+    fn batch(&self) -> B {
+        self.0
+    }
+}
+
+/// The absence of a tape, for `forward`: inference with running statistics.
+#[diagnostic::on_unimplemented(
+    message = "`forward` is for inference, and this tensor records on a tape",
+    label = "a tensor with a tape, `{Self}`",
+    note = "to train, call `forward_mut`; for inference, pass the tensor without `trace(..)`"
+)]
+pub trait Untaped: Tape<f32, Cpu> {}
+
+impl Untaped for NoneTape {}
+
+/// A tape to record on, for `forward_mut`: training with a batch's statistics.
+#[diagnostic::on_unimplemented(
+    message = "`forward_mut` is for training, and this tensor has no tape to record on",
+    label = "a tensor without a tape",
+    note = "to train, pass `x.trace(gradients)`; for inference, call `forward`"
+)]
+pub trait Taped: Tape<f32, Cpu> {}
+
+impl Taped for OwnedTape<f32, Cpu> {}
