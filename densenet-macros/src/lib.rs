@@ -11,6 +11,8 @@ mod errors;
 mod expand;
 mod keys;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use proc_macro2::TokenStream;
