@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, StepReport, Summary};
 use super::{TrainError, fit};
 use crate::weights::State;
-use crate::{Arena, Batch, Executor, Network};
+use crate::{Arena, Batch, Executor, Network, cpu};
 
 /// Trains a network that `densenet!` made.
 ///
@@ -20,6 +20,23 @@ pub struct Trainer<N: Network> {
 }
 
 impl<N: Network> Trainer<N> {
+    /// Trains on the CPU, from the model's numbers on.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, or there is not enough memory.
+    pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
+        config.check()?;
+        let executor = cpu::Executor::new(
+            N::PLAN,
+            cpu::Options {
+                threads: config.threads,
+                recompute: config.recompute,
+                ..cpu::Options::for_batch(config.piece())
+            },
+        )?;
+        Self::with_executor(model, config, Box::new(executor))
+    }
+
     /// Trains on an executor that was made for the network's plan.
     ///
     /// # Errors
