@@ -32,7 +32,9 @@ fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
     let image = stem.channels * stem.height * stem.width;
     let mut state = 7u32;
     let mut pixels = Vec::with_capacity(BATCH * image);
-    let labels: Vec<u32> = (0..BATCH).map(|i| (i * 3 % N::PLAN.classes) as u32).collect();
+    let labels: Vec<u32> = (0..BATCH)
+        .map(|i| (i * 3 % N::PLAN.classes) as u32)
+        .collect();
     for &label in &labels {
         for _ in 0..image {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -172,7 +174,11 @@ fn assert_same<N: Network>(trainer: &Course, dfdx: &Course) {
     let compare = |what: &str, parameter: &Parameter, ours: &[f32], theirs: &[f32], most| {
         let [ours, theirs] = [ours, theirs].map(|all| &all[parameter.range()]);
         let difference = difference(ours, theirs);
-        assert!(difference < most, "{what} of {}: {difference}", parameter.field);
+        assert!(
+            difference < most,
+            "{what} of {}: {difference}",
+            parameter.field
+        );
     };
     for parameter in &N::PLAN.parameters() {
         if parameter.role.is_trainable() {

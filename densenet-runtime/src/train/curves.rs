@@ -130,7 +130,8 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .y_label_area_size(110)
         .right_y_label_area_size(120)
         .build_cartesian_2d(steps.clone(), 0.0..top_of(&run.losses, &smooth))?
-        .set_secondary_coord(steps, 0.0..top_of(&run.rates, &run.rates));
+        // Room above the rate for the legend.
+        .set_secondary_coord(steps, 0.0..1.3 * top_of(&run.rates, &run.rates));
     chart
         .configure_mesh()
         .x_desc("step")
@@ -154,22 +155,22 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .y_labels(6)
         .y_label_formatter(&|rate| short(*rate))
         .draw()?;
-    let rate = RATE.stroke_width(3);
+    // The rate lies below the losses in the picture.
+    let rate = RATE.mix(0.7).stroke_width(2);
     chart
         .draw_secondary_series(LineSeries::new(thinned(&run.rates), rate))?
         .label("learning rate")
         .legend(move |at| key(at, rate));
+    let light = LOSS.mix(0.3).stroke_width(2);
     chart
-        .draw_series(LineSeries::new(
-            thinned(&run.losses),
-            LOSS.mix(0.3).stroke_width(2),
-        ))?
+        .draw_series(LineSeries::new(thinned(&run.losses), light))?
         .label("loss of a batch")
-        .legend(|at| key(at, LOSS.mix(0.3).stroke_width(2)));
+        .legend(move |at| key(at, light));
+    let strong = LOSS.stroke_width(4);
     chart
-        .draw_series(LineSeries::new(thinned(&smooth), LOSS.stroke_width(4)))?
-        .label("smoothed")
-        .legend(|at| key(at, LOSS.stroke_width(4)));
+        .draw_series(LineSeries::new(thinned(&smooth), strong))?
+        .label("its moving mean")
+        .legend(move |at| key(at, strong));
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
@@ -187,9 +188,10 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     let most = top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
+        // As wide as the chart above, which has a second axis.
+        .margin_right(10 + 120)
         .x_label_area_size(70)
         .y_label_area_size(110)
-        .right_y_label_area_size(120)
         .build_cartesian_2d(epochs, 0.0..most)?;
     chart
         .configure_mesh()
@@ -210,15 +212,16 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
             Some((_, error)) => format!("{name}: {error:.1}%"),
             None => name.to_string(),
         };
+        let line = colour.stroke_width(4);
         chart
-            .draw_series(
-                LineSeries::new(points.iter().copied(), colour.stroke_width(4)).point_size(
-                    // Points that would touch are left out.
-                    if points.len() <= 60 { 5 } else { 0 },
-                ),
-            )?
+            .draw_series(LineSeries::new(points.iter().copied(), line))?
             .label(name)
-            .legend(move |at| key(at, colour.stroke_width(4)));
+            .legend(move |at| key(at, line));
+        // Points that would touch are left out.
+        if points.len() <= 60 {
+            let point = |&at| Circle::new(at, 6, colour.filled());
+            chart.draw_series(points.iter().map(point))?;
+        }
     }
     chart
         .configure_series_labels()
@@ -249,16 +252,23 @@ fn top_of(values: &[(f64, f64)], smooth: &[(f64, f64)]) -> f64 {
     if most > 0.0 { 1.08 * most } else { 1.0 }
 }
 
-/// An exponential mean over about a thirtieth of the run.
+/// The mean of the points around each, over about a thirtieth of the run.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 30.0).max(2.0);
-    let (mut sum, mut weight) = (0.0, 0.0);
+    let reach = (points.len() / 60).max(1);
+    let mut sums = vec![0.0];
+    let mut sum = 0.0;
+    for &(_, value) in points {
+        sum += value;
+        sums.push(sum);
+    }
     points
         .iter()
-        .map(|&(step, value)| {
-            sum = keep * sum + value;
-            weight = keep * weight + 1.0;
-            (step, sum / weight)
+        .enumerate()
+        .map(|(index, &(step, _))| {
+            // The same number of points on both sides, or the ends would lean inwards.
+            let reach = reach.min(index).min(points.len() - 1 - index);
+            let (from, to) = (index - reach, index + reach + 1);
+            (step, (sums[to] - sums[from]) / (to - from) as f64)
         })
         .collect()
 }
