@@ -249,6 +249,11 @@ pub(super) fn load(
     Ok((header, numbers))
 }
 
+/// The settings of a checkpoint's run.
+pub(super) fn config(path: &Path) -> Result<Config, CheckpointError> {
+    Ok(header(path, &TensorFile::read(path)?)?.config)
+}
+
 fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     #[derive(Deserialize)]
     struct Version {

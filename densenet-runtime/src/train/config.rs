@@ -1,8 +1,10 @@
 //! The settings of a run.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Schedule, TrainError};
+use super::{CheckpointError, Schedule, TrainError, checkpoint};
 use crate::Sgd;
 use crate::plan::Recompute;
 
@@ -78,6 +80,14 @@ impl Config {
             threads: 0,
             recompute: Recompute::Nothing,
         }
+    }
+
+    /// The settings of a checkpoint's run, to resume it with.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no checkpoint.
+    pub fn of_checkpoint(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        checkpoint::config(path.as_ref())
     }
 
     /// Images that are computed at a time: the largest piece of a batch.

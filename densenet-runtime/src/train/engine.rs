@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::checkpoint::{self, CheckpointError, Header, Numbers, Position};
-use super::{Config, Evaluation, Progress, StepReport, TrainError};
+use super::{Config, Evaluation, Progress, StepReport, TrainError, views};
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pixels, Step};
 
@@ -115,20 +115,36 @@ impl Engine {
         })
     }
 
-    /// Adds a batch to an evaluation.
+    /// Adds a batch to an evaluation. Of each image it has `views`, one after another.
     pub(super) fn evaluate(
         &mut self,
         batch: Batch<'_>,
+        views: usize,
         into: &mut Evaluation,
     ) -> Result<(), TrainError> {
+        let classes = self.executor.plan().classes;
         let pieces = batch.labels.len().div_ceil(self.executor.capacity());
-        for piece in self.pieces(batch, pieces) {
-            let outcome = self.executor.evaluate(piece)?;
-            // Until `finish` divides it, `loss` is a sum.
-            into.loss += outcome.loss * piece.labels.len() as f64;
-            into.images += piece.labels.len();
+        let mut logits = Vec::new();
+        let mut add = |outcome: Outcome, images: usize| {
+            // Until the evaluation's end `loss` is a sum.
+            into.loss += outcome.loss * images as f64;
+            into.images += images;
             into.top1 += outcome.top1;
             into.top5 += outcome.top5;
+        };
+        for piece in self.pieces(batch, pieces) {
+            let outcome = self.executor.evaluate(piece)?;
+            if views == 1 {
+                add(outcome, piece.labels.len());
+            } else {
+                let start = logits.len();
+                logits.resize(start + piece.labels.len() * classes, 0.0);
+                self.executor.logits(&mut logits[start..])?;
+            }
+        }
+        if views > 1 {
+            let outcome = views::outcome(&logits, batch.labels, views, classes);
+            add(outcome, batch.labels.len() / views);
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl Run<'_> {
         let mut since = Instant::now();
         let mut ended = Ok(ControlFlow::Continue(()));
         train
-            .visit(epoch, first, &mut |batch| {
+            .visit(epoch, first, &mut |batch, _| {
                 let stepped = self.engine.step(batch, since);
                 since = Instant::now();
                 match stepped.and_then(|report| self.stepped(report)) {
@@ -223,12 +223,12 @@ pub(super) fn evaluate(
     let mut ended = Ok(());
     let mut interrupted = false;
     validation
-        .visit(0, 0, &mut |batch| {
+        .visit(0, 0, &mut |batch, views| {
             interrupted = interrupt.is_requested();
             if interrupted {
                 return ControlFlow::Break(());
             }
-            match engine.evaluate(batch, &mut evaluation) {
+            match engine.evaluate(batch, views, &mut evaluation) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     ended = Err(error);

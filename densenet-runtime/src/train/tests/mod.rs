@@ -3,6 +3,7 @@
 mod checkpoint;
 mod double;
 mod fit;
+mod folder;
 mod step;
 
 use std::error::Error;
@@ -60,7 +61,7 @@ impl Batches for Images {
         &self,
         epoch: u32,
         first: u64,
-        each: &mut dyn FnMut(Batch<'_>) -> ControlFlow<()>,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let count = self.labels.len();
         let order: Vec<usize> = (0..count)
@@ -77,7 +78,7 @@ impl Batches for Images {
                 pixels: Pixels::Nchw(&pixels),
                 labels: &labels,
             };
-            if each(batch).is_break() {
+            if each(batch, 1).is_break() {
                 break;
             }
         }
