@@ -37,7 +37,7 @@ STEPS = 3
 # How far a value must be from a kink.
 MARGIN = 5e-6
 # How well PyTorch in float32 must agree with PyTorch in float64, in the measure of the tests.
-AGREEMENT = 2e-5
+AGREEMENT = 1e-5
 
 NETWORKS = {
     # Neither bottleneck nor compression.
@@ -56,7 +56,8 @@ NETWORKS = {
     "one_block": Spec([2], [3], "1", 4, "cifar", 5, (1, 7, 5), 2),
 }
 BATCH = 5
-RATE = {"imagenet_compressed": 0.05}
+# Where few values make a statistic, large steps make chaos.
+RATE = {"imagenet_bc": 0.03, "imagenet_compressed": 0.05}
 
 
 def random_state(model: nn.Module, rng: np.random.Generator) -> dict[str, torch.Tensor]:

@@ -1,1 +1,10 @@
-//! Placeholder.
+//! What the whole-product tests share: the golden files, the networks in them, a reference
+//! network that is none of ours, and how numbers are compared.
+
+pub mod compare;
+pub mod dfdx_way;
+pub mod executor;
+pub mod golden;
+pub mod networks;
+pub mod random;
+pub mod reference;

@@ -546,9 +546,7 @@ impl Kernel for Finish<'_> {
                 &g[p * stride..][columns.clone()],
                 &x[p * stride..][columns.clone()],
             );
-            for (c, into) in into.iter_mut().enumerate() {
-                *into = undo.at(simd, c, g[c], x[c]);
-            }
+            undo.pixel(simd, g, x, into);
             if let Some(raw) = raw {
                 let raw = &raw[p * stride..][columns.clone()];
                 into.iter_mut()
@@ -585,6 +583,7 @@ fn undo_norm(
     engine.team.each(&mut parts, |_, (pixels, dy)| {
         level.run(UndoNorm {
             undo: &undo,
+            maps,
             y,
             first: pixels.start,
             dy,
@@ -596,6 +595,7 @@ fn undo_norm(
 /// One thread's share of [`undo_norm`].
 struct UndoNorm<'a> {
     undo: &'a Undo,
+    maps: usize,
     y: &'a [f32],
     first: usize,
     dy: &'a mut [f32],
@@ -607,19 +607,17 @@ impl Kernel for UndoNorm<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Self {
             undo,
+            maps,
             y,
             first,
             dy,
             dropout,
         } = self;
-        let maps = undo.scale.len();
         let rows = dy
             .chunks_exact_mut(maps)
             .zip(y[first * maps..].chunks_exact(maps));
         for (row, (dy, y)) in rows.enumerate() {
-            for (c, (dy, y)) in dy.iter_mut().zip(y).enumerate() {
-                *dy = undo.at(simd, c, *dy, *y);
-            }
+            undo.pixel_in_place(simd, dy, y);
             if let Some(dropout) = dropout {
                 dropout.apply((first + row) * maps, dy);
             }

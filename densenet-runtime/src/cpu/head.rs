@@ -2,9 +2,10 @@
 
 use super::engine::{Engine, need, need_zeros, padded, split_rows};
 use super::load::NormRelu;
-use super::normal::pull_back;
+use super::normal::Sums;
 use super::pointwise::Input;
 use super::product::{Depth, Panels, Rows, accumulate, multiply};
+use super::pullback::{PullBack, Tile, TileMut};
 use super::simd::{Kernel, Simd};
 use crate::executor::Outcome;
 
@@ -410,7 +411,7 @@ struct SpreadImages<'a> {
     first: usize,
     dfeatures: &'a [f32],
     g: &'a mut [f32],
-    sums: &'a mut super::normal::Sums,
+    sums: &'a mut Sums,
 }
 
 impl Kernel for SpreadImages<'_> {
@@ -432,18 +433,31 @@ impl Kernel for SpreadImages<'_> {
         } = input;
         let share = 1.0 / pixels as f32;
         sums.reset(channels);
-        let norm = norm.channels(0..channels);
-        for (p, g) in g.chunks_exact_mut(stride).enumerate() {
-            let d = &dfeatures[(first + p / pixels) * channels..][..channels];
-            let x = &x[(first * pixels + p) * stride..][..channels];
-            let g = &mut g[..channels];
-            let gamma = &norm.gamma[..channels];
-            pull_back(simd, norm, d, x, sums.tile(0..channels), |c, _, masked| {
-                g[c] = share * gamma[c] * masked;
-            });
-            if p % pixels == pixels - 1 {
-                sums.flush(0..channels);
+        let factor: Vec<_> = norm.gamma.iter().map(|gamma| share * gamma).collect();
+        let images = g.chunks_exact_mut(pixels * stride).enumerate();
+        for (image, g) in images {
+            let (sum_scale, sum_bias) = sums.tile(0..channels);
+            // Each pixel of an image has the same gradient: a row of stride 0.
+            PullBack {
+                rows: pixels,
+                norm: norm.channels(0..channels),
+                factor: &factor,
+                d: Tile {
+                    values: &dfeatures[(first + image) * channels..],
+                    stride: 0,
+                },
+                x: Tile {
+                    values: &x[(first + image) * pixels * stride..],
+                    stride,
+                },
+                into: TileMut { values: g, stride },
+                add: false,
+                operand: None,
+                sum_scale,
+                sum_bias,
             }
+            .run(simd);
+            sums.flush(0..channels, norm.inverse);
         }
         sums.scale_all(f64::from(share));
     }

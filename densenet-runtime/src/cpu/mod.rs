@@ -11,6 +11,7 @@ mod network;
 mod normal;
 mod pointwise;
 mod product;
+mod pullback;
 mod simd;
 mod spatial;
 pub(crate) mod stage;

@@ -185,8 +185,7 @@ impl<'a> Norm<'a> {
             scale: &self.affine.scale[range.clone()],
             shift: &self.affine.shift[range.clone()],
             gamma: &self.gamma[range.clone()],
-            mean: &self.mean[range.clone()],
-            inverse: &self.inverse[range],
+            mean: &self.mean[range],
         }
     }
 }
@@ -198,7 +197,6 @@ pub(crate) struct NormSlice<'a> {
     pub shift: &'a [f32],
     pub gamma: &'a [f32],
     pub mean: &'a [f32],
-    pub inverse: &'a [f32],
 }
 
 /// One thread's sums for the gradients of gamma and beta, tile by tile.
@@ -232,9 +230,14 @@ impl Sums {
         )
     }
 
-    /// Ends a tile of these channels.
+    /// Ends a tile of these channels. The tile's sums for gamma are of deviations from the mean,
+    /// which the inverse deviation normalises.
     #[inline(always)]
-    pub fn flush(&mut self, range: std::ops::Range<usize>) {
+    pub fn flush(&mut self, range: std::ops::Range<usize>, inverse: &[f32]) {
+        let tile = &mut self.tile_scale[range.clone()];
+        tile.iter_mut()
+            .zip(&inverse[range.clone()])
+            .for_each(|(sum, inverse)| *sum *= inverse);
         for (sums, tile) in [
             (&mut self.scale, &mut self.tile_scale),
             (&mut self.bias, &mut self.tile_bias),
@@ -272,33 +275,6 @@ impl Sums {
             *bias += dbias;
             each(c, dscale, dbias);
         }
-    }
-}
-
-/// One pixel on the way back through ReLU and BN's affine part.
-///
-/// `d` is the gradient behind the ReLU, `x` the value in front of the BN. Adds to the sums of
-/// gamma and beta, and gives the masked gradient of each channel to `put`.
-#[inline(always)]
-pub(crate) fn pull_back<S: Simd>(
-    simd: S,
-    norm: NormSlice<'_>,
-    d: &[f32],
-    x: &[f32],
-    (sum_scale, sum_bias): (&mut [f32], &mut [f32]),
-    mut put: impl FnMut(usize, f32, f32),
-) {
-    let n = d.len();
-    let (x, scale, shift) = (&x[..n], &norm.scale[..n], &norm.shift[..n]);
-    let (mean, inverse) = (&norm.mean[..n], &norm.inverse[..n]);
-    let (sum_scale, sum_bias) = (&mut sum_scale[..n], &mut sum_bias[..n]);
-    for c in 0..n {
-        let z = simd.scalar_fma(x[c], scale[c], shift[c]);
-        let masked = if z > 0.0 { d[c] } else { 0.0 };
-        let normalised = (x[c] - mean[c]) * inverse[c];
-        sum_scale[c] = simd.scalar_fma(masked, normalised, sum_scale[c]);
-        sum_bias[c] += masked;
-        put(c, z, masked);
     }
 }
 
@@ -350,7 +326,7 @@ impl GradientSums {
 #[derive(Debug, Default)]
 pub(crate) struct Undo {
     /// Multiplies g.
-    pub scale: Vec<f32>,
+    scale: Vec<f32>,
     /// Multiplies the deviation from the mean.
     slope: Vec<f32>,
     shift: Vec<f32>,
@@ -380,10 +356,27 @@ impl Undo {
         undo
     }
 
-    /// The gradient in front of the normalisation of channel `c`.
+    /// One pixel: from g behind the normalisation to the gradient in front of it.
     #[inline(always)]
-    pub fn at<S: Simd>(&self, simd: S, c: usize, g: f32, x: f32) -> f32 {
-        let rest = simd.scalar_fma(x - self.mean[c], self.slope[c], self.shift[c]);
-        simd.scalar_fma(g, self.scale[c], rest)
+    pub fn pixel<S: Simd>(&self, simd: S, g: &[f32], x: &[f32], into: &mut [f32]) {
+        let n = into.len();
+        let (g, x, scale) = (&g[..n], &x[..n], &self.scale[..n]);
+        let (slope, shift, mean) = (&self.slope[..n], &self.shift[..n], &self.mean[..n]);
+        for c in 0..n {
+            let rest = simd.scalar_fma(x[c] - mean[c], slope[c], shift[c]);
+            into[c] = simd.scalar_fma(g[c], scale[c], rest);
+        }
+    }
+
+    /// As [`Undo::pixel`], in place.
+    #[inline(always)]
+    pub fn pixel_in_place<S: Simd>(&self, simd: S, g: &mut [f32], x: &[f32]) {
+        let n = g.len();
+        let (x, scale) = (&x[..n], &self.scale[..n]);
+        let (slope, shift, mean) = (&self.slope[..n], &self.shift[..n], &self.mean[..n]);
+        for c in 0..n {
+            let rest = simd.scalar_fma(x[c] - mean[c], slope[c], shift[c]);
+            g[c] = simd.scalar_fma(g[c], scale[c], rest);
+        }
     }
 }

@@ -10,12 +10,13 @@ use std::ops::Range;
 use super::dropout::Dropout;
 use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
 use super::load::Load;
-use super::normal::{Norm, pull_back};
+use super::normal::Norm;
 use super::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use super::pullback::{PullBack, Tile, TileMut};
 use super::simd::{Kernel, Simd};
 
 /// Pixels of a tile.
-const TILE: usize = 112;
+const TILE_PIXELS: usize = 112;
 /// Channels of a tile's operand; with its share of the weight it stays in the L2 cache.
 const DEPTH: usize = 384;
 /// Pixels of a tile on the way back.
@@ -130,7 +131,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
         } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         scratch.moments.reset(columns);
-        for (start, count) in blocks(pixels.len(), TILE) {
+        for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
             let first = pixels.start + start;
             let tile = need(&mut scratch.tile, count * width);
             for from in (0..channels).step_by(DEPTH) {
@@ -281,6 +282,7 @@ impl Kernel for Backward<'_> {
                 depth: maps,
                 columns: range.len(),
             };
+            let inverse = norm.inverse;
             let norm = norm.channels(range.clone());
             for (start, count) in blocks(pixels.len(), BACK_TILE) {
                 let first = pixels.start + start;
@@ -306,19 +308,36 @@ impl Kernel for Backward<'_> {
                     false,
                 );
                 let operand = need(&mut scratch.operand, count * width);
-                for (row, d) in tile.chunks_exact(width).enumerate() {
-                    let x = &x[(first + row) * stride..][range.clone()];
-                    let g = &mut g[(start + row) * stride..][range.clone()];
-                    let a = &mut operand[row * width..][..width];
-                    let gamma = &norm.gamma[..g.len()];
-                    let sums = scratch.sums.tile(range.clone());
-                    pull_back(simd, norm, &d[..range.len()], x, sums, |c, z, masked| {
-                        g[c] = simd.scalar_fma(gamma[c], masked, g[c]);
-                        a[c] = if z > 0.0 { z } else { 0.0 };
-                    });
-                    a[range.len()..].fill(0.0);
+                for row in operand.chunks_exact_mut(width) {
+                    row[range.len()..].fill(0.0);
                 }
-                scratch.sums.flush(range.clone());
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
+                PullBack {
+                    rows: count,
+                    norm,
+                    factor: norm.gamma,
+                    d: Tile {
+                        values: tile,
+                        stride: width,
+                    },
+                    x: Tile {
+                        values: &x[first * stride + from..],
+                        stride,
+                    },
+                    into: TileMut {
+                        values: &mut g[start * stride + from..],
+                        stride,
+                    },
+                    add: true,
+                    operand: Some(TileMut {
+                        values: &mut *operand,
+                        stride: width,
+                    }),
+                    sum_scale,
+                    sum_bias,
+                }
+                .run(simd);
+                scratch.sums.flush(range.clone(), inverse);
                 let a = Rows {
                     values: operand,
                     stride: width,

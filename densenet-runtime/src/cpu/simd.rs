@@ -121,6 +121,22 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `at` is valid for a write of `LANES` values.
     unsafe fn store(self, at: *mut f32, value: Self::Vector);
+    /// Reads `count` values, at most `LANES`; the other lanes are zero.
+    ///
+    /// # Safety
+    /// `at` is valid for a read of `count` values.
+    unsafe fn load_part(self, at: *const f32, count: usize) -> Self::Vector;
+    /// Writes the first `count` lanes, at most `LANES`.
+    ///
+    /// # Safety
+    /// `at` is valid for a write of `count` values.
+    unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize);
+    /// `a - b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `value` where `z > 0`, else zero.
+    fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector;
+    /// `z` where it is not below zero, else zero; NaN stays.
+    fn relu(self, z: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
@@ -160,6 +176,36 @@ impl Simd for Baseline {
         unsafe { at.cast::<[f32; 4]>().write(value) }
     }
     #[inline(always)]
+    unsafe fn load_part(self, at: *const f32, count: usize) -> [f32; 4] {
+        // SAFETY: the caller's promise; only the first `count` are read.
+        std::array::from_fn(|i| {
+            if i < count {
+                unsafe { *at.add(i) }
+            } else {
+                0.0
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, at: *mut f32, value: [f32; 4], count: usize) {
+        for (i, value) in value.into_iter().enumerate().take(count) {
+            // SAFETY: the caller's promise; only the first `count` are written.
+            unsafe { *at.add(i) = value };
+        }
+    }
+    #[inline(always)]
+    fn sub(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn where_positive(self, z: [f32; 4], value: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| if z[i] > 0.0 { value[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    fn relu(self, z: [f32; 4]) -> [f32; 4] {
+        z.map(|z| if z < 0.0 { 0.0 } else { z })
+    }
+    #[inline(always)]
     fn add(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| a[i] + b[i])
     }
@@ -191,7 +237,8 @@ pub(crate) struct Avx512(());
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_intrinsics {
     ($token:ident, $vector:ident, $lanes:literal, $rows:literal,
-     $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $outline:ident) => {
+     $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $max:ident,
+     $fma:ident, $outline:ident, { $($rest:tt)* }) => {
         impl Simd for $token {
             type Vector = x86::$vector;
             const LANES: usize = $lanes;
@@ -223,6 +270,18 @@ macro_rules! by_intrinsics {
                 unsafe { x86::$add(a, b) }
             }
             #[inline(always)]
+            fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                // SAFETY: the token.
+                unsafe { x86::$sub(a, b) }
+            }
+            #[inline(always)]
+            fn relu(self, z: Self::Vector) -> Self::Vector {
+                // SAFETY: the token. Of a NaN and a number, the instruction returns its second
+                // operand.
+                unsafe { x86::$max(x86::$zero(), z) }
+            }
+            $($rest)*
+            #[inline(always)]
             fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
                 // SAFETY: the token.
                 unsafe { x86::$fma(a, b, c) }
@@ -251,8 +310,39 @@ by_intrinsics!(
     _mm256_loadu_ps,
     _mm256_storeu_ps,
     _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_max_ps,
     _mm256_fmadd_ps,
-    run_avx2
+    run_avx2,
+    {
+        #[inline(always)]
+        unsafe fn load_part(self, at: *const f32, count: usize) -> Self::Vector {
+            if count >= Self::LANES {
+                // SAFETY: the caller's promise.
+                return unsafe { self.load(at) };
+            }
+            // SAFETY: the token; masked lanes are not read.
+            unsafe { x86::_mm256_maskload_ps(at, first_lanes(count)) }
+        }
+        #[inline(always)]
+        unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize) {
+            if count >= Self::LANES {
+                // SAFETY: the caller's promise.
+                return unsafe { self.store(at, value) };
+            }
+            // SAFETY: the token; masked lanes are not written.
+            unsafe { x86::_mm256_maskstore_ps(at, first_lanes(count), value) }
+        }
+        #[inline(always)]
+        fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector {
+            // SAFETY: the token.
+            unsafe {
+                let zero = x86::_mm256_setzero_ps();
+                let positive = x86::_mm256_cmp_ps::<{ x86::_CMP_GT_OQ }>(z, zero);
+                x86::_mm256_and_ps(positive, value)
+            }
+        }
+    }
 );
 #[cfg(target_arch = "x86_64")]
 by_intrinsics!(
@@ -265,6 +355,46 @@ by_intrinsics!(
     _mm512_loadu_ps,
     _mm512_storeu_ps,
     _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_max_ps,
     _mm512_fmadd_ps,
-    run_avx512
+    run_avx512,
+    {
+        #[inline(always)]
+        unsafe fn load_part(self, at: *const f32, count: usize) -> Self::Vector {
+            if count >= Self::LANES {
+                // SAFETY: the caller's promise.
+                return unsafe { self.load(at) };
+            }
+            // SAFETY: the token; masked lanes are not read.
+            unsafe { x86::_mm512_maskz_loadu_ps((1 << count) - 1, at) }
+        }
+        #[inline(always)]
+        unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize) {
+            if count >= Self::LANES {
+                // SAFETY: the caller's promise.
+                return unsafe { self.store(at, value) };
+            }
+            // SAFETY: the token; masked lanes are not written.
+            unsafe { x86::_mm512_mask_storeu_ps(at, (1 << count) - 1, value) }
+        }
+        #[inline(always)]
+        fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector {
+            // SAFETY: the token.
+            unsafe {
+                let zero = x86::_mm512_setzero_ps();
+                let positive = x86::_mm512_cmp_ps_mask::<{ x86::_CMP_GT_OQ }>(z, zero);
+                x86::_mm512_maskz_mov_ps(positive, value)
+            }
+        }
+    }
 );
+
+/// A mask of the first lanes for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn first_lanes(count: usize) -> x86::__m256i {
+    let lanes: [i32; 8] = std::array::from_fn(|lane| if lane < count { -1 } else { 0 });
+    // SAFETY: an array of eight i32 has the size of the vector, and every bit pattern is valid.
+    unsafe { std::mem::transmute(lanes) }
+}

@@ -14,15 +14,16 @@ use std::ops::Range;
 use super::dropout::Dropout;
 use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
 use super::load::NormRelu;
-use super::normal::{Norm, pull_back};
+use super::normal::Norm;
 use super::pointwise::Target;
 use super::product::{Depth, Panels, Rows, accumulate, multiply};
+use super::pullback::{PullBack, Tile, TileMut};
 use super::simd::{Kernel, Simd};
 
 /// Channels of a tile, in whole panels of every level.
 const CHANNELS: usize = 192;
 /// Pixels of a tile, about.
-const TILE: usize = 224;
+const TILE_PIXELS: usize = 224;
 
 /// Height and width of some feature maps.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ impl Size {
     /// Cuts rows, counted over all images, into tiles within an image; yields the first row and
     /// the number of rows.
     fn tiles(self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-        let most = (TILE / self.pitch()).max(1);
+        let most = (TILE_PIXELS / self.pitch()).max(1);
         let mut next = rows.start;
         std::iter::from_fn(move || {
             let left = (self.height - next % self.height).min(rows.end - next);
@@ -383,6 +384,7 @@ impl Kernel for Backward<'_> {
         let weight = need_zeros(&mut scratch.weight, 9 * maps * share);
         let start = rows.start;
         scratch.sums.reset(channels);
+        let ones = [1.0; CHANNELS];
         for (first, count) in size.tiles(rows) {
             let outputs = size.outputs(count);
             let gradient = need(&mut scratch.other, size.padded_pixels(count) * dstride);
@@ -438,29 +440,45 @@ impl Kernel for Backward<'_> {
                     false,
                 );
                 let slice = norm.channels(range.clone());
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
                 for row in 0..count {
-                    for column in 0..size.width {
-                        let d = &tile[(row * size.pitch() + column) * width..][..range.len()];
-                        let p = (first + row) * size.width + column;
-                        let local = p - start * size.width;
-                        let x = &x.0[p * x.1..][range.clone()];
-                        let sums = scratch.sums.tile(range.clone());
-                        match &mut sink {
-                            Sink::Store(values) => {
-                                let into = &mut values[local * channels..][range.clone()];
-                                pull_back(simd, slice, d, x, sums, |c, _, masked| into[c] = masked);
-                            }
-                            Sink::Add(values, stride) => {
-                                let into = &mut values[local * *stride..][range.clone()];
-                                let gamma = &slice.gamma[..into.len()];
-                                pull_back(simd, slice, d, x, sums, |c, _, masked| {
-                                    into[c] = simd.scalar_fma(gamma[c], masked, into[c]);
-                                });
-                            }
+                    let p = (first + row) * size.width;
+                    let local = p - start * size.width;
+                    let (into, stride, factor, add) = match &mut sink {
+                        Sink::Store(values) => (
+                            &mut values[local * channels..],
+                            channels,
+                            &ones[..range.len()],
+                            false,
+                        ),
+                        Sink::Add(values, stride) => {
+                            (&mut values[local * *stride..], *stride, slice.gamma, true)
                         }
+                    };
+                    PullBack {
+                        rows: size.width,
+                        norm: slice,
+                        factor,
+                        d: Tile {
+                            values: &tile[row * size.pitch() * width..],
+                            stride: width,
+                        },
+                        x: Tile {
+                            values: &x.0[p * x.1 + from..],
+                            stride: x.1,
+                        },
+                        into: TileMut {
+                            values: &mut into[from..],
+                            stride,
+                        },
+                        add,
+                        operand: None,
+                        sum_scale: &mut *sum_scale,
+                        sum_bias: &mut *sum_bias,
                     }
+                    .run(simd);
                 }
-                scratch.sums.flush(range);
+                scratch.sums.flush(range, norm.inverse);
             }
         }
     }

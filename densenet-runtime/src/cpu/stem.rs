@@ -10,9 +10,10 @@ use super::block::Norms;
 use super::block::{moments, set_affine, sums};
 use super::engine::{Engine, Scratch, need, need_zeros, padded, shares, split_rows};
 use super::load::{Load, Patches};
-use super::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, pull_back, relu};
+use super::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, relu};
 use super::pointwise::{self, Target};
 use super::product::{Panels, Rows, accumulate};
+use super::pullback::{PullBack, Tile, TileMut};
 use super::simd::{Kernel, Simd};
 use crate::plan::{Stem, StemKind};
 
@@ -373,10 +374,14 @@ impl Unpool<'_> {
                 let pixel = ((image * height + i) * width + j) * maps;
                 let choice = &self.choice[pixel..][..maps];
                 let dout = &self.dout[pixel..][..maps];
-                for c in 0..maps {
-                    let place = usize::from(choice[c]);
-                    if place < 9 && place / 3 == ky {
-                        into[(2 * j + place % 3 - 1) * maps + c] += dout[c];
+                for kx in 0..3 {
+                    let column = (2 * j + kx).wrapping_sub(1);
+                    let Some(into) = into[..].chunks_exact_mut(maps).nth(column) else {
+                        continue;
+                    };
+                    let place = (ky * 3 + kx) as u8;
+                    for ((into, choice), dout) in into.iter_mut().zip(choice).zip(dout) {
+                        *into += if *choice == place { *dout } else { 0.0 };
                     }
                 }
             }
@@ -395,13 +400,11 @@ impl Way<'_> {
             Self::Pooled(pool, undo) => {
                 pool.row(stem, row, into);
                 let x = &pool.x[row * into.len()..][..into.len()];
-                for (into, x) in into
+                let pixels = into
                     .chunks_exact_mut(stem.maps)
-                    .zip(x.chunks_exact(stem.maps))
-                {
-                    for (c, (into, x)) in into.iter_mut().zip(x).enumerate() {
-                        *into = undo.at(simd, c, *into, *x);
-                    }
+                    .zip(x.chunks_exact(stem.maps));
+                for (into, x) in pixels {
+                    undo.pixel_in_place(simd, into, x);
                 }
             }
         }
@@ -469,11 +472,32 @@ impl Kernel for BackRows<'_> {
                 (Task::Sum(norm), Way::Pooled(pool, _)) => {
                     pool.row(stem, row, d);
                     let x = &pool.x[row * d.len()..][..d.len()];
-                    for (d, x) in d.chunks_exact(maps).zip(x.chunks_exact(maps)) {
-                        let tile = scratch.sums.tile(0..maps);
-                        pull_back(simd, norm.channels(0..maps), d, x, tile, |_, _, _| {});
+                    // The masked gradient itself is not wanted here: it goes nowhere.
+                    let nowhere = need(&mut scratch.operand, maps);
+                    let (sum_scale, sum_bias) = scratch.sums.tile(0..maps);
+                    PullBack {
+                        rows: width,
+                        norm: norm.channels(0..maps),
+                        factor: norm.gamma,
+                        d: Tile {
+                            values: d,
+                            stride: maps,
+                        },
+                        x: Tile {
+                            values: x,
+                            stride: maps,
+                        },
+                        into: TileMut {
+                            values: nowhere,
+                            stride: 0,
+                        },
+                        add: false,
+                        operand: None,
+                        sum_scale,
+                        sum_bias,
                     }
-                    scratch.sums.flush(0..maps);
+                    .run(simd);
+                    scratch.sums.flush(0..maps, norm.inverse);
                 }
                 (Task::Sum(_), Way::Straight { .. }) => {}
                 (Task::Weight(patches), way) => {

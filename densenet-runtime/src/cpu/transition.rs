@@ -8,15 +8,15 @@ use std::ops::Range;
 
 use super::dropout::Dropout;
 use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
-use super::load::{NormRelu, Pool, Pooled};
-use super::normal::pull_back;
+use super::load::{Load, NormRelu, Pool, Pooled};
 use super::pointwise::{self, Input, Target};
 use super::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use super::pullback::{PullBack, Tile, TileMut};
 use super::simd::{Kernel, Simd};
 use crate::plan::Transition;
 
 /// Pooled pixels of a tile.
-const TILE: usize = 28;
+const TILE_PIXELS: usize = 28;
 /// Channels that are passed at a time on the way back, in whole panels of every level.
 const CHANNELS: usize = 256;
 
@@ -118,7 +118,7 @@ impl Kernel for Dropped<'_> {
         let width = panels.vectors(S::LANES) * S::LANES;
         let stride = padded(channels);
         scratch.moments.reset(columns);
-        for (start, count) in blocks(pixels.len(), TILE) {
+        for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
             let operand = need(&mut scratch.operand, 4 * count * stride);
             let tile = need(&mut scratch.tile, 4 * count * width);
             for (q, rows) in operand.chunks_exact_mut(4 * stride).enumerate() {
@@ -252,6 +252,12 @@ impl Kernel for Backward<'_> {
         let share = padded(channels);
         let weight = need_zeros(&mut scratch.weight, maps * share);
         scratch.sums.reset(channels);
+        let source = NormRelu {
+            x,
+            stride,
+            affine: norm.affine,
+        };
+        let load = Pooled { source, pool };
         if pool.height % 2 + pool.width % 2 > 0 {
             g.fill(0.0);
         }
@@ -264,8 +270,13 @@ impl Kernel for Backward<'_> {
                 depth: maps,
                 columns: range.len(),
             };
-            let norm = norm.channels(range.clone());
-            for (start, count) in blocks(pooled.len(), TILE) {
+            let slice = norm.channels(range.clone());
+            // Each of the four pixels has a quarter of the pooled pixel's gradient.
+            let mut factor = [0.0; CHANNELS];
+            for (factor, gamma) in factor.iter_mut().zip(slice.gamma) {
+                *factor = 0.25 * gamma;
+            }
+            for (start, count) in blocks(pooled.len(), TILE_PIXELS) {
                 let start = pooled.start + start;
                 let dy = match dropout {
                     None => &dout[start * maps..][..count * maps],
@@ -306,24 +317,45 @@ impl Kernel for Backward<'_> {
                     false,
                 );
                 let operand = need_zeros(&mut scratch.operand, count * group * width);
-                for q in 0..count {
-                    for (corner, p) in pool.corners(start + q).into_iter().enumerate() {
-                        let row = (q * group + corner % group) * width;
-                        let x = &x[p * stride..][range.clone()];
-                        let g = &mut g[(p - first) * stride..][range.clone()];
-                        let a = &mut operand[row..][..g.len()];
-                        let d = &tile[row..][..g.len()];
-                        let gamma = &norm.gamma[..g.len()];
-                        let sums = scratch.sums.tile(range.clone());
-                        // Each of the four pixels has a quarter of the pooled pixel's gradient;
-                        // it is taken from the operand's quarter too.
-                        pull_back(simd, norm, d, x, sums, |c, z, masked| {
-                            g[c] = 0.25 * gamma[c] * masked;
-                            a[c] += if z > 0.0 { 0.25 * z } else { 0.0 };
-                        });
+                match dropout {
+                    None => load.load(simd, start..start + count, range.clone(), operand, width),
+                    Some(_) => {
+                        let corners = (start..start + count).flat_map(|q| pool.corners(q));
+                        for (corner, row) in corners.zip(operand.chunks_exact_mut(width)) {
+                            let row = &mut row[..range.len()];
+                            load.source.pixel(simd, corner, range.clone(), row);
+                            row.iter_mut().for_each(|value| *value *= 0.25);
+                        }
                     }
                 }
-                scratch.sums.flush(range.clone());
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
+                for q in 0..count {
+                    for (corner, p) in pool.corners(start + q).into_iter().enumerate() {
+                        PullBack {
+                            rows: 1,
+                            norm: slice,
+                            factor: &factor[..range.len()],
+                            d: Tile {
+                                values: &tile[(q * group + corner % group) * width..],
+                                stride: width,
+                            },
+                            x: Tile {
+                                values: &x[p * stride + from..],
+                                stride,
+                            },
+                            into: TileMut {
+                                values: &mut g[(p - first) * stride + from..],
+                                stride,
+                            },
+                            add: false,
+                            operand: None,
+                            sum_scale: &mut *sum_scale,
+                            sum_bias: &mut *sum_bias,
+                        }
+                        .run(simd);
+                    }
+                }
+                scratch.sums.flush(range.clone(), norm.inverse);
                 let a = Rows {
                     values: operand,
                     stride: width,

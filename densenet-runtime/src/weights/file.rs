@@ -111,12 +111,8 @@ impl TensorFile {
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor));
         let bytes = safetensors::serialize(views, notes)
-            // Reading back is what checks shapes against bytes; the header alone is parsed.
-            .and_then(|bytes| {
-                SafeTensors::read_metadata(&bytes)
-                    .map(|_| ())
-                    .map(|()| bytes)
-            })
+            // Writing does not hold shapes against elements; reading the header back does.
+            .and_then(|bytes| SafeTensors::read_metadata(&bytes).map(|_| bytes))
             .map_err(|source| WeightsError::Encode {
                 path: path.to_path_buf(),
                 source,
