@@ -1,6 +1,7 @@
 //! What `densenet!` networks run on.
 
 pub mod cpu;
+pub mod data;
 mod executor;
 mod network;
 pub mod nn;
