@@ -5,6 +5,7 @@ pub mod data;
 mod executor;
 mod network;
 pub mod nn;
+pub mod train;
 pub mod weights;
 
 pub use densenet_macros::densenet;
