@@ -12,6 +12,8 @@
 
 mod cifar;
 mod imagenet;
+mod registry;
 
 pub use cifar::*;
 pub use imagenet::*;
+pub use registry::{PRESETS, Preset, preset};

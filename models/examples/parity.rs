@@ -1,0 +1,199 @@
+//! Trains a preset for a few steps on one batch and writes down everything that comes of it, for
+//! a comparison with other implementations: see `scripts/reference/torchvision_parity.py`.
+//!
+//! ```text
+//! cargo run --release --example parity -- --model densenet201 \
+//!     --weights IN.safetensors --batch BATCH.safetensors --steps 3 --lr 0.1 --out OUT.safetensors
+//! ```
+//!
+//! IN holds weights and running statistics under torchvision's names; BATCH holds `images`
+//! (float32, NCHW) and `labels` (int64). OUT then holds
+//! - `losses`: the loss before each step,
+//! - `logits_before` and `logits_after` the steps, with the running statistics,
+//! - `grad.NAME`: the gradients of the first step,
+//! - `NAME`: weights and running statistics after the steps.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use densenet_models::{PRESETS, preset};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::weights::{NamedTensor, State, TensorFile};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
+
+/// Steps of SGD on one batch: Nesterov momentum 0.9, weight decay 1e-4, no augmentation.
+#[derive(Parser)]
+struct Arguments {
+    /// The network.
+    #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
+    model: String,
+    /// Weights and running statistics at the start, under torchvision's names.
+    #[arg(long, value_name = "IN.safetensors")]
+    weights: PathBuf,
+    /// `images`, float32 NCHW, and `labels`, int64.
+    #[arg(long, value_name = "BATCH.safetensors")]
+    batch: PathBuf,
+    /// How many steps.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// The learning rate.
+    #[arg(long, value_name = "F")]
+    lr: f32,
+    /// Where the results go.
+    #[arg(long, value_name = "OUT.safetensors")]
+    out: PathBuf,
+    /// Threads; without it one on each core.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let plan = preset(&arguments.model).ok_or("no such model")?.plan();
+    let start = State::read(&plan, &arguments.weights)?;
+    let (images, labels) = read_batch(&plan, &arguments.batch)?;
+    let batch = Batch {
+        pixels: Pixels::Nchw(&images),
+        labels: &labels,
+    };
+    let options = cpu::Options {
+        threads: arguments.threads,
+        ..cpu::Options::for_batch(labels.len())
+    };
+    let mut executor = cpu::Executor::new(plan.clone(), options)?;
+    executor.write(Arena::Parameters, &start.parameters)?;
+    executor.write(Arena::Running, &start.running)?;
+    let results = train(&mut executor, batch, arguments.steps, arguments.lr)?;
+    results.write(&plan, &arguments.out)?;
+    for (step, loss) in results.losses.iter().enumerate() {
+        println!("step {}: loss {loss}", step + 1);
+    }
+    println!("wrote {}", arguments.out.display());
+    Ok(())
+}
+
+/// Images and labels of a file, checked against the plan.
+fn read_batch(plan: &Plan, path: &Path) -> Result<(Vec<f32>, Vec<u32>), Box<dyn Error>> {
+    let file = TensorFile::read(path)?;
+    let images = file.floats("images")?;
+    let labels = file.integers("labels")?;
+    let stem = &plan.stem;
+    let expected = [labels.len(), stem.channels, stem.height, stem.width];
+    let found = file.shape("images").unwrap_or_default();
+    if found != expected {
+        let path = path.display();
+        return Err(format!(
+            "`images` in {path} has shape {found:?}; the network and the {} labels ask for {expected:?}",
+            labels.len()
+        )
+        .into());
+    }
+    let labels = labels
+        .into_iter()
+        .map(u32::try_from)
+        .collect::<Result<_, _>>();
+    let labels = labels.map_err(|_| format!("a label in {} is negative", path.display()))?;
+    Ok((images, labels))
+}
+
+/// What comes of the steps.
+struct Results {
+    losses: Vec<f32>,
+    batch: usize,
+    logits_before: Vec<f32>,
+    logits_after: Vec<f32>,
+    /// Of the first step.
+    gradients: Vec<f32>,
+    end: State,
+}
+
+fn train(
+    executor: &mut impl Executor,
+    batch: Batch<'_>,
+    steps: u32,
+    rate: f32,
+) -> Result<Results, Box<dyn Error>> {
+    let sgd = Sgd {
+        rate,
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        nesterov: true,
+    };
+    let parameters = executor.plan().parameter_count();
+    let mut results = Results {
+        losses: Vec::new(),
+        batch: batch.labels.len(),
+        logits_before: evaluate(executor, batch)?,
+        logits_after: Vec::new(),
+        gradients: vec![0.0; parameters],
+        end: State {
+            parameters: vec![0.0; parameters],
+            running: vec![0.0; executor.plan().running_count()],
+        },
+    };
+    for number in 0..steps {
+        let step = Step {
+            label_smoothing: 0.0,
+            scale: 1.0,
+            accumulate: false,
+            seed: number.into(),
+        };
+        let outcome = executor.differentiate(batch, step)?;
+        results.losses.push(outcome.loss as f32);
+        if number == 0 {
+            executor.read(Arena::Gradients, &mut results.gradients)?;
+        }
+        executor.descend(sgd)?;
+    }
+    executor.read(Arena::Parameters, &mut results.end.parameters)?;
+    executor.read(Arena::Running, &mut results.end.running)?;
+    results.logits_after = evaluate(executor, batch)?;
+    Ok(results)
+}
+
+/// Logits with the running statistics.
+fn evaluate(executor: &mut impl Executor, batch: Batch<'_>) -> Result<Vec<f32>, Box<dyn Error>> {
+    executor.evaluate(batch)?;
+    let mut logits = vec![0.0; batch.labels.len() * executor.plan().classes];
+    executor.logits(&mut logits)?;
+    Ok(logits)
+}
+
+impl Results {
+    fn write(&self, plan: &Plan, path: &Path) -> Result<(), Box<dyn Error>> {
+        let logits = [self.batch, plan.classes];
+        let mut tensors = vec![
+            NamedTensor::new("losses", [self.losses.len()], &self.losses),
+            NamedTensor::new("logits_before", logits, &self.logits_before),
+            NamedTensor::new("logits_after", logits, &self.logits_after),
+        ];
+        let parameters = plan.parameters();
+        for parameter in &parameters {
+            let name = &parameter.torchvision;
+            let shape = parameter.shape.as_slice();
+            tensors.push(NamedTensor::new(
+                name,
+                shape,
+                self.end.of_parameter(parameter),
+            ));
+            if parameter.role.is_trainable() {
+                let gradient = &self.gradients[parameter.range()];
+                tensors.push(NamedTensor::new(format!("grad.{name}"), shape, gradient));
+            }
+        }
+        Ok(TensorFile::write(path, tensors, HashMap::new())?)
+    }
+}

@@ -1,0 +1,61 @@
+//! The presets by name, for programs that are told at run time which network to take.
+
+use densenet_runtime::Network;
+use densenet_runtime::plan::Plan;
+
+use crate::{cifar, imagenet};
+
+/// A network of the paper, and the name that command lines know it by.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Such as `densenet201`, or `cifar_bc_100_12`: CIFAR, DenseNet-BC, L = 100, k = 12.
+    pub name: &'static str,
+    /// The name of its type.
+    pub network: &'static str,
+    plan: fn() -> Plan,
+}
+
+impl Preset {
+    /// Its shapes.
+    pub fn plan(&self) -> Plan {
+        (self.plan)()
+    }
+}
+
+macro_rules! presets {
+    ($($name:literal => $module:ident::$network:ident,)*) => {
+        /// All presets.
+        pub const PRESETS: &[Preset] = &[$(
+            Preset {
+                name: $name,
+                network: <$module::$network as Network>::NAME,
+                plan: || <$module::$network as Network>::PLAN,
+            },
+        )*];
+    };
+}
+
+presets! {
+    "densenet121" => imagenet::DenseNet121,
+    "densenet161" => imagenet::DenseNet161,
+    "densenet169" => imagenet::DenseNet169,
+    "densenet201" => imagenet::DenseNet201,
+    "densenet264" => imagenet::DenseNet264,
+    "cifar_40_12" => cifar::DenseNet40K12,
+    "cifar_100_12" => cifar::DenseNet100K12,
+    "cifar_100_24" => cifar::DenseNet100K24,
+    "cifar_bc_100_12" => cifar::DenseNetBC100K12,
+    "cifar_bc_250_24" => cifar::DenseNetBC250K24,
+    "cifar_bc_190_40" => cifar::DenseNetBC190K40,
+    "cifar100_40_12" => cifar::DenseNet40K12C100,
+    "cifar100_100_12" => cifar::DenseNet100K12C100,
+    "cifar100_100_24" => cifar::DenseNet100K24C100,
+    "cifar100_bc_100_12" => cifar::DenseNetBC100K12C100,
+    "cifar100_bc_250_24" => cifar::DenseNetBC250K24C100,
+    "cifar100_bc_190_40" => cifar::DenseNetBC190K40C100,
+}
+
+/// The preset of this name.
+pub fn preset(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|preset| preset.name == name)
+}
