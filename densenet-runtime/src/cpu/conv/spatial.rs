@@ -11,14 +11,14 @@
 
 use std::ops::Range;
 
-use super::dropout::Dropout;
-use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
-use super::load::NormRelu;
-use super::normal::Norm;
-use super::pointwise::Target;
-use super::product::{Depth, Panels, Rows, accumulate, multiply};
-use super::pullback::{PullBack, Tile, TileMut};
-use super::simd::{Kernel, Simd};
+use crate::cpu::conv::pointwise::Target;
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::load::NormRelu;
+use crate::cpu::kernel::normal::Norm;
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Channels of a tile, in whole panels of every level.
 const CHANNELS: usize = 192;
@@ -142,7 +142,7 @@ pub(crate) fn forward(
         column,
     } = target;
     let rows = split_rows(values, stride * size.width, &shares);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(rows)
         .zip(&mut engine.scratch)
@@ -318,7 +318,7 @@ pub(crate) fn backward(
         Sink::Add(values, stride) => (values, stride, true),
     };
     let rows = split_rows(values, stride * size.width, &shares);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(rows)
         .zip(&mut engine.scratch)
@@ -512,7 +512,7 @@ pub(crate) fn add_weight(engine: &mut Engine, gradient: &mut [f32], maps: usize,
     let shares = engine.shares(maps);
     let share = padded(channels);
     let scratch = &engine.scratch;
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .iter()
         .cloned()
         .zip(split_rows(gradient, 9 * channels, &shares))

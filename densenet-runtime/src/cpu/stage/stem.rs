@@ -6,15 +6,13 @@
 
 use std::ops::Range;
 
-use super::block::Norms;
-use super::block::{moments, set_affine, sums};
-use super::engine::{Engine, Scratch, need, need_zeros, padded, shares, split_rows};
-use super::load::{Load, Patches};
-use super::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, relu};
-use super::pointwise::{self, Target};
-use super::product::{Panels, Rows, accumulate};
-use super::pullback::{PullBack, Tile, TileMut};
-use super::simd::{Kernel, Simd};
+use crate::cpu::conv::pointwise::{self, Target};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::load::{Load, Patches};
+use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
+use crate::cpu::kernel::product::{Panels, Rows, accumulate};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::{Stem, StemKind};
 
 /// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
@@ -97,19 +95,12 @@ pub(crate) fn forward(
             };
             pointwise::forward(engine, &load, pixels, panels, b, convolved, None, training);
             if training {
-                state.statistics.merge(0, moments(engine));
+                state.statistics.merge(0, engine.moments());
             }
             let (scale, bias) = rest.split_at(stem.maps);
             let norm = NormWeights { scale, bias };
             let mut affine = std::mem::take(&mut engine.affine);
-            set_affine(
-                &mut affine[0],
-                &norm,
-                &state.statistics,
-                &mut norms,
-                0,
-                pixels,
-            );
+            affine[0].prepare(&norm, &state.statistics, &mut norms, 0, pixels);
             max_pool(engine, stem, batch, buffers, &affine[0], target, training);
             engine.affine = affine;
         }
@@ -131,7 +122,7 @@ fn max_pool(
     let level = engine.level;
     let convolved = &*buffers.convolved;
     let choice = &mut buffers.choice[..batch * height * width * stem.maps];
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .iter()
         .cloned()
         .zip(split_rows(target.values, width * target.stride, &shares))
@@ -251,7 +242,7 @@ pub(crate) fn backward(
     let (weight, rest) = parameters.split_at(stem.weight_len());
     let (weight_gradient, rest_gradient) = gradient.split_at_mut(stem.weight_len());
     let mut affine = std::mem::take(&mut engine.affine);
-    let mut undo = Undo::default();
+    let mut undo = std::mem::take(&mut engine.undo);
     let channels = stem.weight_len() / stem.maps;
     let way = match stem.kind {
         StemKind::Cifar => Way::Straight { dout },
@@ -281,12 +272,13 @@ pub(crate) fn backward(
                 Task::Sum(norm),
                 Way::Pooled(pool, &undo),
             );
-            let mut totals = GradientSums::new(stem.maps);
+            let mut totals = std::mem::take(&mut engine.totals);
             let into = rest_gradient.split_at_mut(stem.maps);
-            totals.start(sums(engine), scale, into);
+            totals.start(engine.sums(), scale, into);
             let (height, width) = stem.convolved_size();
             let pixels = batch * height * width;
-            undo = Undo::new(statistics, 0..stem.maps, Some(scale), &totals, pixels);
+            undo.set(statistics, 0..stem.maps, Some(scale), &totals, pixels);
+            engine.totals = totals;
             Way::Pooled(pool, &undo)
         }
     };
@@ -311,8 +303,8 @@ pub(crate) fn backward(
     }
     if let Some(image_gradient) = image_gradient {
         let size = stem.channels * stem.height * stem.width;
-        let shares = shares_of_images(batch, engine.team.threads());
-        let mut parts: Vec<_> = shares
+        let shares = engine.shares(batch);
+        let mut parts: Parts<_> = shares
             .iter()
             .cloned()
             .zip(split_rows(image_gradient, size, &shares))
@@ -329,10 +321,7 @@ pub(crate) fn backward(
         });
     }
     engine.affine = affine;
-}
-
-fn shares_of_images(batch: usize, threads: usize) -> Vec<Range<usize>> {
-    shares(batch, threads)
+    engine.undo = undo;
 }
 
 /// The way back to what the convolution returned.
@@ -423,7 +412,7 @@ enum Task<'a> {
 fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way: Way<'_>) {
     let (height, _) = stem.convolved_size();
     let level = engine.level;
-    let mut parts: Vec<_> = engine
+    let mut parts: Parts<_> = engine
         .shares(batch * height)
         .into_iter()
         .zip(&mut engine.scratch)

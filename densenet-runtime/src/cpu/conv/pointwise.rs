@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
-use super::dropout::Dropout;
-use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
-use super::load::Load;
-use super::normal::Norm;
-use super::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
-use super::pullback::{PullBack, Tile, TileMut};
-use super::simd::{Kernel, Simd};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::load::Load;
+use crate::cpu::kernel::normal::Norm;
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = 112;
@@ -76,7 +76,7 @@ pub(crate) fn forward(
         column,
     } = target;
     let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(rows)
         .zip(&mut engine.scratch)
@@ -130,10 +130,16 @@ impl<L: Load> Kernel for Forward<'_, L> {
             columns,
         } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
+        let in_place = target.column == 0 && target.stride == width;
         scratch.moments.reset(columns);
         for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
             let first = pixels.start + start;
-            let tile = need(&mut scratch.tile, count * width);
+            // Where the result's rows are whole vectors side by side, they are the tile.
+            let tile = if in_place {
+                &mut target.values[start * width..][..count * width]
+            } else {
+                need(&mut scratch.tile, count * width)
+            };
             for from in (0..channels).step_by(DEPTH) {
                 let depth = DEPTH.min(channels - from);
                 let stride = padded(depth);
@@ -174,6 +180,10 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     .moments
                     .add(tile.chunks_exact(width).map(|row| &row[..columns]));
             }
+            if in_place {
+                continue;
+            }
+            let tile = &scratch.tile[..count * width];
             for (row, values) in tile.chunks_exact(width).enumerate() {
                 target.values[(start + row) * target.stride + target.column..][..columns]
                     .copy_from_slice(&values[..columns]);
@@ -224,7 +234,7 @@ pub(crate) fn backward(
     let level = engine.level;
     let b = &*engine.packed;
     let rows = split_rows(&mut g[..pixels * input.stride], input.stride, &shares);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(rows)
         .zip(&mut engine.scratch)

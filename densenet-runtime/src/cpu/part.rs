@@ -1,19 +1,18 @@
 //! Single stages on tensors of their own, for the dfdx way: the executor's code over buffers
 //! that live as long as a tape.
 
-use super::block::{
-    self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Norms, Sites, set_affine,
-};
-use super::dropout::Dropout;
-use super::engine::{padded, shares};
-use super::head;
+use super::conv::finish::finish;
+use super::conv::pointwise::{Input, Target};
+use super::engine::{Parts, padded, shares};
+use super::kernel::dropout::Dropout;
+use super::kernel::load::NormRelu;
+use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
+use super::kernel::simd::Level;
 use super::layout::{to_nchw, to_nhwc};
-use super::load::NormRelu;
-use super::normal::{Affine, GradientSums, Norm, NormWeights, Statistics};
-use super::pointwise::{Input, Target};
-use super::simd::Level;
-use super::stem::{self, StemBuffers, StemState};
-use super::transition;
+use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
+use super::stage::head;
+use super::stage::stem::{self, StemBuffers, StemState};
+use super::stage::transition;
 use crate::plan::{Block, Stem, StemKind, Transition};
 
 pub(crate) use super::engine::Engine;
@@ -28,7 +27,7 @@ impl Engine {
     /// Measures the first `channels` of a buffer.
     fn measure(&mut self, x: &[f32], stride: usize, channels: usize) -> Statistics {
         let shares = shares(x.len() / stride, self.team.threads());
-        let mut parts: Vec<_> = shares.into_iter().zip(&mut self.scratch).collect();
+        let mut parts: Parts<_> = shares.into_iter().zip(&mut self.scratch).collect();
         self.team.each(&mut parts, |_, (pixels, scratch)| {
             scratch.moments.reset(channels);
             let rows = x[pixels.start * stride..pixels.end * stride].chunks(112 * stride);
@@ -38,8 +37,9 @@ impl Engine {
                     .add(tile.chunks_exact(stride).map(|row| &row[..channels]));
             }
         });
+        drop(parts);
         let mut statistics = Statistics::new(channels);
-        statistics.merge(0, block::moments(self));
+        statistics.merge(0, self.moments());
         statistics
     }
 }
@@ -266,7 +266,7 @@ fn run_consumer(
     };
     let (norm, weights) = split_norm(parameters, channels);
     let mut affine = Affine::default();
-    set_affine(&mut affine, &norm, &statistics, &mut norms, 0, batch * area);
+    affine.prepare(&norm, &statistics, &mut norms, 0, batch * area);
     let source = NormRelu {
         x: &x,
         stride: channels,
@@ -382,7 +382,7 @@ impl Record {
                 let mut g = vec![0.0; raw.len()];
                 let mut dy = vec![0.0; pixels * block.bottleneck.unwrap_or(0)];
                 let mut fresh = vec![0.0; pixels * block.growth];
-                state.gradient.reset();
+                state.gradient.reset(block.output());
                 let buffers = BlockGradients {
                     g: &mut g,
                     bottleneck: &mut dy,
@@ -403,7 +403,7 @@ impl Record {
                 let maps = (&state.maps, &state.gradient);
                 let source = (&g[..], &x[..], stride);
                 let columns = 0..block.input;
-                block::finish(engine, source, columns, maps, Some(&raw), &mut dinput, None);
+                finish(engine, source, columns, maps, Some(&raw), &mut dinput, None);
                 to_nchw(&dinput, block.input, block.pixels())
             }
             Memory::Consumer {
@@ -465,11 +465,11 @@ impl Record {
                 }
                 let mut totals = GradientSums::new(channels);
                 let into = norm_gradient.split_at_mut(channels);
-                totals.start(block::sums(engine), norm.scale, into);
+                totals.start(engine.sums(), norm.scale, into);
                 let source = (&g[..], &x[..], channels);
                 let mut dinput = vec![0.0; x.len()];
                 let maps = (&statistics, &totals);
-                block::finish(engine, source, 0..channels, maps, None, &mut dinput, None);
+                finish(engine, source, 0..channels, maps, None, &mut dinput, None);
                 to_nchw(&dinput, channels, area)
             }
         }

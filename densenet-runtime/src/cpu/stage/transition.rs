@@ -6,13 +6,13 @@
 
 use std::ops::Range;
 
-use super::dropout::Dropout;
-use super::engine::{Engine, Scratch, need, need_zeros, padded, split_rows};
-use super::load::{Load, NormRelu, Pool, Pooled};
-use super::pointwise::{self, Input, Target};
-use super::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
-use super::pullback::{PullBack, Tile, TileMut};
-use super::simd::{Kernel, Simd};
+use crate::cpu::conv::pointwise::{self, Input, Target};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::Transition;
 
 /// Pooled pixels of a tile.
@@ -61,7 +61,7 @@ pub(crate) fn forward(
         column,
     } = target;
     let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(rows)
         .zip(&mut engine.scratch)
@@ -188,7 +188,7 @@ pub(crate) fn backward(
         .collect();
     let level = engine.level;
     let b = &*engine.packed;
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .into_iter()
         .zip(pixels.iter().cloned())
         .zip(split_rows(g, input.stride, &pixels))

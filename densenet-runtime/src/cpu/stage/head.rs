@@ -1,12 +1,12 @@
 //! The last layers: BN, ReLU, global average pool, classifier; and the loss.
 
-use super::engine::{Engine, need, need_zeros, padded, split_rows};
-use super::load::NormRelu;
-use super::normal::Sums;
-use super::pointwise::Input;
-use super::product::{Depth, Panels, Rows, accumulate, multiply};
-use super::pullback::{PullBack, Tile, TileMut};
-use super::simd::{Kernel, Simd};
+use crate::cpu::conv::pointwise::Input;
+use crate::cpu::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::load::NormRelu;
+use crate::cpu::kernel::normal::Sums;
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::executor::Outcome;
 
 /// Classes whose weight's gradient is computed at a time.
@@ -22,7 +22,7 @@ pub(crate) fn pool(
 ) {
     let shares = engine.shares(features.len() / channels);
     let level = engine.level;
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .iter()
         .cloned()
         .zip(split_rows(features, channels, &shares))
@@ -100,8 +100,8 @@ pub(crate) fn classify(
     let b = &*b;
     let width = panels.vectors(lanes) * lanes;
     let level = engine.level;
-    let shares = super::engine::shares(classes, engine.team.threads());
-    let mut parts: Vec<_> = shares.into_iter().zip(&mut engine.scratch).collect();
+    let shares = crate::cpu::engine::shares(classes, engine.team.threads());
+    let mut parts: Parts<_> = shares.into_iter().zip(&mut engine.scratch).collect();
     engine.team.each(&mut parts, |_, (classes, scratch)| {
         let rows = &weight[classes.start * channels..classes.end * channels];
         let out = need(&mut scratch.tile, classes.len() * width);
@@ -229,7 +229,7 @@ pub(crate) fn classify_backward(
     let rows = &*rows;
     let level = engine.level;
     let shares = engine.shares(classes);
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .iter()
         .cloned()
         .zip(split_rows(weight_gradient, channels, &shares))
@@ -275,7 +275,7 @@ pub(crate) fn classify_backward(
         columns: channels,
     };
     let lanes = level.lanes();
-    let mut parts: Vec<_> = engine
+    let mut parts: Parts<_> = engine
         .shares(classes)
         .into_iter()
         .zip(&mut engine.scratch)
@@ -386,7 +386,7 @@ pub(crate) fn pool_backward(
     let shares = engine.shares(batch);
     let level = engine.level;
     let g = &mut g[..batch * pixels * input.stride];
-    let mut parts: Vec<_> = shares
+    let mut parts: Parts<_> = shares
         .iter()
         .cloned()
         .zip(split_rows(g, pixels * input.stride, &shares))
@@ -400,6 +400,7 @@ pub(crate) fn pool_backward(
             dfeatures,
             g,
             sums: &mut scratch.sums,
+            factor: &mut scratch.other,
         });
     });
 }
@@ -412,6 +413,7 @@ struct SpreadImages<'a> {
     dfeatures: &'a [f32],
     g: &'a mut [f32],
     sums: &'a mut Sums,
+    factor: &'a mut Vec<f32>,
 }
 
 impl Kernel for SpreadImages<'_> {
@@ -424,6 +426,7 @@ impl Kernel for SpreadImages<'_> {
             dfeatures,
             g,
             sums,
+            factor,
         } = self;
         let Input {
             x,
@@ -433,7 +436,11 @@ impl Kernel for SpreadImages<'_> {
         } = input;
         let share = 1.0 / pixels as f32;
         sums.reset(channels);
-        let factor: Vec<_> = norm.gamma.iter().map(|gamma| share * gamma).collect();
+        let factor = need(factor, channels);
+        factor
+            .iter_mut()
+            .zip(norm.gamma)
+            .for_each(|(into, gamma)| *into = share * gamma);
         let images = g.chunks_exact_mut(pixels * stride).enumerate();
         for (image, g) in images {
             let (sum_scale, sum_bias) = sums.tile(0..channels);
@@ -441,7 +448,7 @@ impl Kernel for SpreadImages<'_> {
             PullBack {
                 rows: pixels,
                 norm: norm.channels(0..channels),
-                factor: &factor,
+                factor: &*factor,
                 d: Tile {
                     values: &dfeatures[(first + image) * channels..],
                     stride: 0,

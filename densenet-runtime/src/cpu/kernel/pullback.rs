@@ -159,12 +159,18 @@ impl Checked {
         // SAFETY: `count` lanes from `at(j)` on are channels, for which all pointers are valid
         // in every row.
         unsafe {
-            let [scale, shift, mean, factor] = self.norm.map(|values| {
-                std::array::from_fn::<_, W, _>(|j| simd.load_part(values.add(at(j)), count))
-            });
-            let [mut sum_scale, mut sum_bias] = self.sums.map(|values| {
-                std::array::from_fn::<_, W, _>(|j| simd.load_part(values.add(at(j)), count))
-            });
+            let mut constants = [[simd.zero(); W]; 4];
+            let mut sums = [[simd.zero(); W]; 2];
+            for j in 0..W {
+                for (constant, values) in constants.iter_mut().zip(self.norm) {
+                    constant[j] = simd.load_part(values.add(at(j)), count);
+                }
+                for (sum, values) in sums.iter_mut().zip(self.sums) {
+                    sum[j] = simd.load_part(values.add(at(j)), count);
+                }
+            }
+            let [scale, shift, mean, factor] = constants;
+            let [mut sum_scale, mut sum_bias] = sums;
             for row in 0..self.rows {
                 for j in 0..W {
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
