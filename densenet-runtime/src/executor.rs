@@ -58,6 +58,18 @@ pub struct Step {
     pub seed: u64,
 }
 
+impl Default for Step {
+    /// One batch of its own, without label smoothing.
+    fn default() -> Self {
+        Self {
+            label_smoothing: 0.0,
+            scale: 1.0,
+            accumulate: false,
+            seed: 0,
+        }
+    }
+}
+
 /// What came of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -80,6 +92,18 @@ pub struct Sgd {
     pub weight_decay: f32,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
+}
+
+impl Default for Sgd {
+    /// The paper's, with its first rate.
+    fn default() -> Self {
+        Self {
+            rate: 0.1,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            nesterov: true,
+        }
+    }
 }
 
 /// Why an executor could not do what was asked.

@@ -1,9 +1,11 @@
 //! What `densenet!` networks run on.
 
 pub mod cpu;
+pub mod data;
 mod executor;
 mod network;
 pub mod nn;
+pub mod train;
 pub mod weights;
 
 pub use densenet_macros::densenet;

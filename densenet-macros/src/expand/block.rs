@@ -18,8 +18,8 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         field: format_ident!("block{number}"),
         title: format!("block {number}"),
         docs: format!(
-            "Each of its {} layers reads all feature maps before it, and adds {} of its own behind them.",
-            block.layers, block.growth
+            " Each layer reads all feature maps before it, and adds {} of its own behind them.",
+            block.growth
         ),
         fields: fields.collect(),
         takes: Maps::new(block.input, size),

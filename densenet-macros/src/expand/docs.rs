@@ -34,16 +34,17 @@ pub fn network(plan: &Plan) -> Vec<String> {
         String::new(),
         "Memory of a training step in f32:".to_owned(),
         String::new(),
-        "| batch | all kept | bottlenecks recomputed |".to_owned(),
-        "|------:|---------:|-----------------------:|".to_owned(),
+        "| batch |  all kept | bottlenecks recomputed |".to_owned(),
+        "|------:|----------:|-----------------------:|".to_owned(),
     ]);
     let kept = plan.training_footprint(Recompute::Nothing);
     let recomputed = plan.training_footprint(Recompute::Bottlenecks);
     lines.extend(BATCHES.map(|batch| {
         let [kept, recomputed] = [kept, recomputed].map(|f| bytes::in_words(f.bytes(batch)));
-        format!("| {batch:>5} | {kept:>8} | {recomputed:>22} |")
+        format!("| {batch:>5} | {kept:>9} | {recomputed:>22} |")
     }));
-    lines
+    // As in `/// line`.
+    lines.iter().map(|line| format!(" {line}")).collect()
 }
 
 /// Digits in groups of three.

@@ -1,7 +1,7 @@
 //! What a stage or a network takes, as a trait whose absence is explained in words.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
 use syn::Ident;
 
 use super::Maps;
@@ -16,7 +16,7 @@ pub fn name(ty: &Ident) -> Ident {
 pub fn input(ty: &Ident, takes: Maps, what: &str, is_also: &TokenStream) -> TokenStream {
     let name = name(ty);
     let shape = takes.shape(quote!(B));
-    let docs = format!("The shape of a batch of {takes} {what}, which [`{ty}`] takes.");
+    let docs = format!(" The shape of a batch of {takes} {what}, which [`{ty}`] takes.");
     let message =
         format!("`{ty}` takes a batch of {takes} {what}, not a tensor of shape `{{Self}}`");
     let Maps {
@@ -27,7 +27,7 @@ pub fn input(ty: &Ident, takes: Maps, what: &str, is_also: &TokenStream) -> Toke
     let label =
         format!("expected the shape `(B, Const<{channels}>, Const<{height}>, Const<{width}>)`");
     let note = "`B` is the batch: `Const<N>`, or `usize` where it is known at run time alone";
-    quote! {
+    quote_spanned! {super::at(ty)=>
         #[doc = #docs]
         #[diagnostic::on_unimplemented(message = #message, label = #label, note = #note)]
         pub trait #name: #is_also {}

@@ -15,7 +15,7 @@ mod stem;
 mod stub;
 mod transition;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{Ident, Path, Visibility};
 
@@ -68,6 +68,11 @@ impl Scope<'_> {
     fn name_of(&self, suffix: &str) -> Ident {
         format_ident!("{}{suffix}", self.name)
     }
+}
+
+/// Where messages about a type point: at its name instead of the whole invocation.
+fn at(name: &Ident) -> Span {
+    Span::call_site().located_at(name.span())
 }
 
 /// A field of a generated struct.

@@ -2,7 +2,7 @@
 
 use densenet_plan::{Block, Plan, Recompute};
 use proc_macro2::{Literal, TokenStream};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{Attribute, Ident};
 
 use super::stage::{Stage, definition};
@@ -121,7 +121,7 @@ fn forward(name: &Ident, plan: &Plan, stages: &[Stage]) -> TokenStream {
     let [features, height, width, classes] =
         [plan.features(), height, width, plan.classes].map(literal::number);
     let output = quote!(dfdx::Tensor<(S::Batch, dfdx::Const<#classes>), f32, dfdx::Cpu, T>);
-    quote! {
+    quote_spanned! {super::at(name)=>
         const HEAD: nn::Head = nn::Head {
             input: #features,
             height: #height,

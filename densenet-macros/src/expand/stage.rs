@@ -3,7 +3,7 @@
 
 use densenet_plan::Plan;
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::Ident;
 
 use super::{Field, Maps, Scope, block, collection, input, literal, stem, transition};
@@ -68,15 +68,16 @@ impl Stage {
         let Self {
             takes, gives, docs, ..
         } = self;
-        let docs = format!("{title} of [`{network}`]: {takes} to {gives}.\n\n{docs}");
-        definition(scope, &[docs], &self.name, &self.fields)
+        let title = format!(" {title} of [`{network}`]: {takes} to {gives}.");
+        let docs = [title, String::new(), docs.clone()];
+        definition(scope, &docs, &self.name, &self.fields)
     }
 
     /// Its impls.
     pub fn impls(&self) -> TokenStream {
         let constants = self.constants();
         let collection = collection::collection(&self.name, &self.fields);
-        let input = input::input(&self.name, self.takes, self.of, &quote!(nn::Maps));
+        let input = input::input(&self.name, self.takes, self.of, &quote!(nn::Batched));
         let forward = self.forward();
         quote!(#constants #collection #input #forward)
     }
@@ -98,7 +99,7 @@ impl Stage {
         let input = input::name(name);
         let output = self.gives.shape(quote!(S::Batch));
         let dropout = literal::float(self.dropout);
-        quote! {
+        quote_spanned! {super::at(name)=>
             /// Inference.
             impl<S: #input, T: nn::Untaped> dfdx::Module<dfdx::Tensor<S, f32, dfdx::Cpu, T>> for #name {
                 type Output = dfdx::Tensor<#output, f32, dfdx::Cpu, T>;
@@ -134,6 +135,7 @@ impl Stage {
 pub fn definition(scope: &Scope, docs: &[String], name: &Ident, fields: &[Field]) -> TokenStream {
     let Scope { runtime, vis, .. } = scope;
     let fields = fields.iter().map(|Field { docs, name, ty }| {
+        let docs = format!(" {docs}");
         quote! {
             #[doc = #docs]
             pub #name: #ty,

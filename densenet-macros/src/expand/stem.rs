@@ -11,10 +11,10 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
     let stem = &plan.stem;
     let (docs, conv) = match stem.kind {
         StemKind::ImageNet => (
-            "7x7 convolution with stride 2, BN, ReLU, 3x3 max pool with stride 2.",
+            " 7x7 convolution with stride 2, BN, ReLU, 3x3 max pool with stride 2.",
             "The 7x7 convolution, stride 2, padding 3.",
         ),
-        StemKind::Cifar => ("A 3x3 convolution.", "The 3x3 convolution, padding 1."),
+        StemKind::Cifar => (" A 3x3 convolution.", "The 3x3 convolution, padding 1."),
     };
     let mut fields = vec![layer::conv(
         scope,

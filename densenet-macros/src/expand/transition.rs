@@ -18,7 +18,7 @@ pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transi
         name: scope.name_of(&format!("Transition{number}")),
         field: format_ident!("transition{number}"),
         title: format!("transition {number}"),
-        docs: "BN, ReLU, 1x1 convolution, 2x2 average pool.".into(),
+        docs: " BN, ReLU, 1x1 convolution, 2x2 average pool.".into(),
         fields: vec![
             layer::norm(scope, "Normalises the block's feature maps.", input),
             layer::conv(scope, "The 1x1 convolution.", input, output, 1),

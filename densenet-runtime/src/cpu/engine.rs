@@ -2,9 +2,17 @@
 
 use std::ops::Range;
 
-use super::normal::{Affine, Moments, Sums};
-use super::simd::Level;
+use arrayvec::ArrayVec;
+
+use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
 use super::team::Team;
+use crate::cpu::kernel::simd::Level;
+
+/// The most threads that an engine has.
+pub(crate) const THREADS: usize = 64;
+
+/// One thing for each thread, without an allocation.
+pub(crate) type Parts<T> = ArrayVec<T, THREADS>;
 
 /// Threads, instruction set and scratch. Scratch grows to what the largest stage asks for and
 /// stays.
@@ -17,6 +25,10 @@ pub(crate) struct Engine {
     pub packed: Vec<f32>,
     /// The BN of the consumer at hand, and of its bottleneck.
     pub affine: [Affine; 2],
+    /// The gradient of the BN at hand.
+    pub totals: GradientSums,
+    /// The normalisation that is undone.
+    pub undo: Undo,
 }
 
 /// One thread's memory.
@@ -36,7 +48,7 @@ pub(crate) struct Scratch {
 
 impl Engine {
     pub fn new(threads: usize, level: Level) -> Self {
-        let team = Team::new(threads);
+        let team = Team::new(threads.min(THREADS));
         let scratch = (0..team.threads()).map(|_| Scratch::default()).collect();
         Self {
             team,
@@ -44,12 +56,24 @@ impl Engine {
             scratch,
             packed: Vec::new(),
             affine: Default::default(),
+            totals: GradientSums::default(),
+            undo: Undo::default(),
         }
     }
 
     /// Divides `count` things among the threads, as evenly as can be.
-    pub fn shares(&self, count: usize) -> Vec<Range<usize>> {
+    pub fn shares(&self, count: usize) -> Parts<Range<usize>> {
         shares(count, self.team.threads())
+    }
+
+    /// What the engine's threads have measured.
+    pub fn moments(&self) -> impl Iterator<Item = &Moments> + Clone {
+        self.scratch.iter().map(|scratch| &scratch.moments)
+    }
+
+    /// The engine's threads' sums for gamma and beta.
+    pub fn sums(&self) -> impl Iterator<Item = &Sums> + Clone {
+        self.scratch.iter().map(|scratch| &scratch.sums)
     }
 
     /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`
@@ -58,7 +82,7 @@ impl Engine {
         let rows = gradient.len() / columns;
         let shares = shares(rows, self.team.threads());
         let scratch = &self.scratch;
-        let mut parts: Vec<_> = shares
+        let mut parts: Parts<_> = shares
             .iter()
             .cloned()
             .zip(split_rows(gradient, columns, &shares))
@@ -77,7 +101,7 @@ impl Engine {
 }
 
 /// Divides `count` things into `parts` ranges of nearly equal length.
-pub(crate) fn shares(count: usize, parts: usize) -> Vec<Range<usize>> {
+pub(crate) fn shares(count: usize, parts: usize) -> Parts<Range<usize>> {
     (0..parts)
         .map(|t| t * count / parts..(t + 1) * count / parts)
         .collect()
@@ -89,7 +113,7 @@ pub(crate) fn split_rows<'a, T>(
     values: &'a mut [T],
     stride: usize,
     ranges: &[Range<usize>],
-) -> Vec<&'a mut [T]> {
+) -> Parts<&'a mut [T]> {
     let mut rest = values;
     ranges
         .iter()

@@ -1,10 +1,10 @@
 //! The executor: a plan, its training state, and the passes over it.
 
-use super::engine::{Engine, shares, split_rows};
-use super::head;
+use super::engine::{Engine, Parts, shares, split_rows};
+use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::network::{self, Activations, Pass, Places, floats};
-use super::simd::Level;
+use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
 };
@@ -268,7 +268,7 @@ impl Contract for Executor {
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
         let shares = shares(self.parameters.len(), self.engine.team.threads());
         let gradients = &self.gradients;
-        let mut parts: Vec<_> = shares
+        let mut parts: Parts<_> = shares
             .iter()
             .cloned()
             .zip(split_rows(&mut self.parameters, 1, &shares))

@@ -1,22 +1,18 @@
 //! The CPU executor.
+//!
+//! From the outside in: [`Executor`] owns a training state and runs `network`, the stages in a
+//! row; a `stage` runs convolutions (`conv`) over whole buffers, which divide the pixels among
+//! the threads of the `engine` and run `kernel`s over tiles that stay in the cache.
 
-mod block;
-mod dropout;
+mod conv;
 mod engine;
 mod executor;
-mod head;
+mod kernel;
 mod layout;
-mod load;
 mod network;
-mod normal;
-mod pointwise;
-mod product;
-mod simd;
-mod spatial;
-pub(crate) mod stage;
-mod stem;
+pub(crate) mod part;
+mod stage;
 mod team;
-mod transition;
 
 pub use executor::{Executor, Options};
-pub use simd::Level;
+pub use kernel::simd::Level;

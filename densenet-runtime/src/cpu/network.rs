@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
-use super::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Norms, Sites};
-use super::dropout::Dropout;
+use super::conv::finish::finish;
+use super::conv::pointwise::{Input, Target};
 use super::engine::{Engine, padded};
-use super::head;
-use super::load::NormRelu;
-use super::normal::{Norm, NormWeights};
-use super::pointwise::{Input, Target};
-use super::stem::{self, StemBuffers, StemState};
-use super::transition;
+use super::kernel::dropout::Dropout;
+use super::kernel::load::NormRelu;
+use super::kernel::normal::{Norm, NormWeights, Norms};
+use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
+use super::stage::head;
+use super::stage::stem::{self, StemBuffers, StemState};
+use super::stage::transition;
 use crate::executor::ExecutorError;
 use crate::plan::{Block, Parameter, Plan, Recompute};
 
@@ -232,7 +233,7 @@ pub(crate) fn forward(
             target,
         );
         if training {
-            a.blocks[0].maps.merge(0, block::moments(engine));
+            a.blocks[0].maps.merge(0, engine.moments());
         }
     }
     for (index, block) in plan.blocks.iter().enumerate() {
@@ -264,7 +265,7 @@ pub(crate) fn forward(
         let mut affine = std::mem::take(&mut engine.affine);
         let statistics = &a.blocks[index].maps;
         let mut norms = norms_of(running, place, training);
-        block::set_affine(&mut affine[0], &norm, statistics, &mut norms, 0, pixels);
+        affine[0].prepare(&norm, statistics, &mut norms, 0, pixels);
         let source = NormRelu {
             x: &head[index],
             stride: block.output(),
@@ -282,7 +283,7 @@ pub(crate) fn forward(
         );
         engine.affine = affine;
         if training {
-            a.blocks[index + 1].maps.merge(0, block::moments(engine));
+            a.blocks[index + 1].maps.merge(0, engine.moments());
         }
     }
     let last = plan.blocks.len() - 1;
@@ -292,14 +293,7 @@ pub(crate) fn forward(
     let mut affine = std::mem::take(&mut engine.affine);
     let mut norms = norms_of(running, place, training);
     let pixels = batch * block.pixels();
-    block::set_affine(
-        &mut affine[0],
-        &norm,
-        &a.blocks[last].maps,
-        &mut norms,
-        0,
-        pixels,
-    );
+    affine[0].prepare(&norm, &a.blocks[last].maps, &mut norms, 0, pixels);
     let source = NormRelu {
         x: &a.maps[last],
         stride: block.output(),
@@ -377,7 +371,7 @@ pub(crate) fn backward(
         head::pool_backward(engine, input, block.pixels(), dfeatures, &mut a.gradient);
         engine.affine = affine;
         let into = gradients[place.trainable.clone()].split_at_mut(channels);
-        state.gradient.start(block::sums(engine), norm.scale, into);
+        state.gradient.start(engine.sums(), norm.scale, into);
     }
     for (index, block) in plan.blocks.iter().enumerate().rev() {
         let (sites, _) = sites(plan, index, pass);
@@ -405,7 +399,7 @@ pub(crate) fn backward(
         let source = (&a.gradient[..], &a.maps[index][..], block.output());
         let state = &a.blocks[index];
         let maps = (&state.maps, &state.gradient);
-        block::finish(engine, source, 0..block.input, maps, None, handover, None);
+        finish(engine, source, 0..block.input, maps, None, handover, None);
         let Some(before) = index.checked_sub(1) else {
             continue;
         };
@@ -436,7 +430,7 @@ pub(crate) fn backward(
         let (norm_gradient, weight_gradient) =
             gradients[place.trainable.clone()].split_at_mut(2 * channels);
         let into = norm_gradient.split_at_mut(channels);
-        state.gradient.start(block::sums(engine), norm.scale, into);
+        state.gradient.start(engine.sums(), norm.scale, into);
         engine.add_weight(weight_gradient, channels, padded(channels));
     }
     let (height, width) = plan.stem.output_size();

@@ -5,8 +5,8 @@
 
 use dfdx::prelude::*;
 
-/// The shape of a batch of images or feature maps: batch, maps, height, width.
-pub trait Maps: Shape {
+/// A shape whose first dimension is the batch.
+pub trait Batched: Shape {
     /// The batch's dimension: `Const<B>` or `usize`.
     type Batch: Dim;
 
@@ -14,18 +14,31 @@ pub trait Maps: Shape {
     fn batch(&self) -> Self::Batch;
 }
 
-impl<B: Dim, C: Dim, H: Dim, W: Dim> Maps for (B, C, H, W) {
-    type Batch = B;
+macro_rules! batched {
+    ($($rest:ident),*) => {
+        impl<B: Dim, $($rest: Dim),*> Batched for (B, $($rest,)*) {
+            type Batch = B;
 
-    fn batch(&self) -> B {
-        self.0
-    }
+            fn batch(&self) -> B {
+                self.0
+            }
+        }
+    };
 }
+
+// Networks take four dimensions. The others are here so that a tensor of theirs is refused for
+// its shape, and not for having no batch as well.
+batched!();
+batched!(D2);
+batched!(D2, D3);
+batched!(D2, D3, D4);
+batched!(D2, D3, D4, D5);
+batched!(D2, D3, D4, D5, D6);
 
 /// The absence of a tape, for `forward`: inference with running statistics.
 #[diagnostic::on_unimplemented(
     message = "`forward` is for inference, and this tensor records on a tape",
-    label = "a tensor with a tape, `{Self}`",
+    label = "a tensor with a tape",
     note = "to train, call `forward_mut`; for inference, pass the tensor without `trace(..)`"
 )]
 pub trait Untaped: Tape<f32, Cpu> {}

@@ -15,7 +15,7 @@ mod slots;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
-pub use input::{Maps, Taped, Untaped};
+pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use norm::{BatchNorm, EPSILON, MOMENTUM};
 pub use op::{Head, Stage, infer, infer_head, train, train_head};

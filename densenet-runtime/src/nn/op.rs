@@ -6,7 +6,7 @@ use dfdx::prelude::*;
 
 use super::slots::{Parameters, Slots};
 use super::{BatchNorm, Classifier, Taped, Untaped};
-use crate::cpu::stage::{self, Engine, Mode, Part};
+use crate::cpu::part::{self, Engine, Mode, Part};
 use crate::plan::{Block, Stem, Transition};
 
 /// BN, ReLU, global average pool and classifier behind the last block.
@@ -172,7 +172,7 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
     let mode = Mode::Infer {
         running: &parameters.running,
     };
-    let (values, _) = stage::forward(
+    let (values, _) = part::forward(
         &mut engine(),
         part,
         mode,
@@ -214,7 +214,7 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
         dropout,
         seed,
     };
-    let (values, record) = stage::forward(
+    let (values, record) = part::forward(
         &mut engine(),
         part,
         mode,

@@ -1,0 +1,360 @@
+//! 1x1 convolutions: products over pixels, with BN and ReLU as the operand is loaded and
+//! statistics as the result is written.
+//!
+//! Forward, for P pixels, C channels in and N out: 2 P C N operations; reads P C and writes P N
+//! values once. Backward: twice the operations; the input and the gradient of the input are each
+//! passed once.
+
+use std::ops::Range;
+
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::load::Load;
+use crate::cpu::kernel::normal::Norm;
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+
+/// Pixels of a tile.
+const TILE_PIXELS: usize = 112;
+/// Channels of a tile's operand; with its share of the weight it stays in the L2 cache.
+const DEPTH: usize = 384;
+/// Pixels of a tile on the way back.
+const BACK_TILE: usize = 56;
+/// Channels that are passed at a time on the way back, in whole panels of every level.
+const BACK_CHANNELS: usize = 256;
+
+/// Where a convolution's maps go: the columns from `column` on of rows of `stride`.
+pub(crate) struct Target<'a> {
+    pub values: &'a mut [f32],
+    pub stride: usize,
+    pub column: usize,
+}
+
+/// Convolves with a weight in natural order (maps out x channels); packs it into the engine.
+pub(crate) fn convolve(
+    engine: &mut Engine,
+    load: &impl Load,
+    pixels: usize,
+    channels: usize,
+    weight: &[f32],
+    target: Target<'_>,
+    dropout: Option<Dropout>,
+    measure: bool,
+) {
+    let panels = Panels {
+        depth: channels,
+        columns: weight.len() / channels,
+    };
+    let lanes = engine.level.lanes();
+    let mut packed = std::mem::take(&mut engine.packed);
+    let b = need(&mut packed, panels.len(lanes));
+    panels.pack(lanes, b, |c, m| weight[m * channels + c]);
+    forward(engine, load, pixels, panels, b, target, dropout, measure);
+    engine.packed = packed;
+}
+
+/// Convolves: `target[p] = weight * load[p]`, and measures the result if asked.
+///
+/// `b` is the packed weight: `panels.depth` channels in, `panels.columns` maps out. The moments
+/// are left in the engine's scratch.
+pub(crate) fn forward(
+    engine: &mut Engine,
+    load: &impl Load,
+    pixels: usize,
+    panels: Panels,
+    b: &[f32],
+    target: Target<'_>,
+    dropout: Option<Dropout>,
+    measure: bool,
+) {
+    let shares = engine.shares(pixels);
+    let level = engine.level;
+    let Target {
+        values,
+        stride,
+        column,
+    } = target;
+    let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
+    let mut parts: Parts<_> = shares
+        .into_iter()
+        .zip(rows)
+        .zip(&mut engine.scratch)
+        .map(|((pixels, out), scratch)| (pixels, out, scratch))
+        .collect();
+    engine.team.each(&mut parts, |_, (pixels, out, scratch)| {
+        level.run(Forward {
+            load,
+            pixels: pixels.clone(),
+            panels,
+            b,
+            target: Target {
+                values: out,
+                stride,
+                column,
+            },
+            dropout,
+            measure,
+            scratch,
+        });
+    });
+}
+
+/// One thread's share of [`forward`].
+struct Forward<'a, L> {
+    load: &'a L,
+    pixels: Range<usize>,
+    panels: Panels,
+    b: &'a [f32],
+    target: Target<'a>,
+    dropout: Option<Dropout>,
+    measure: bool,
+    scratch: &'a mut Scratch,
+}
+
+impl<L: Load> Kernel for Forward<'_, L> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            load,
+            pixels,
+            panels,
+            b,
+            target,
+            dropout,
+            measure,
+            scratch,
+        } = self;
+        let Panels {
+            depth: channels,
+            columns,
+        } = panels;
+        let width = panels.vectors(S::LANES) * S::LANES;
+        let in_place = target.column == 0 && target.stride == width;
+        scratch.moments.reset(columns);
+        for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
+            let first = pixels.start + start;
+            // Where the result's rows are whole vectors side by side, they are the tile.
+            let tile = if in_place {
+                &mut target.values[start * width..][..count * width]
+            } else {
+                need(&mut scratch.tile, count * width)
+            };
+            for from in (0..channels).step_by(DEPTH) {
+                let depth = DEPTH.min(channels - from);
+                let stride = padded(depth);
+                let operand = need(&mut scratch.operand, count * stride);
+                load.load(
+                    simd,
+                    first..first + count,
+                    from..from + depth,
+                    operand,
+                    stride,
+                );
+                multiply(
+                    simd,
+                    Rows {
+                        values: operand,
+                        stride,
+                        count,
+                    },
+                    Depth {
+                        taps: &[0],
+                        channels: depth,
+                        first: from,
+                    },
+                    panels,
+                    b,
+                    tile,
+                    width,
+                    from > 0,
+                );
+            }
+            if let Some(dropout) = dropout {
+                for (row, values) in tile.chunks_exact_mut(width).enumerate() {
+                    dropout.apply((first + row) * columns, &mut values[..columns]);
+                }
+            }
+            if measure {
+                scratch
+                    .moments
+                    .add(tile.chunks_exact(width).map(|row| &row[..columns]));
+            }
+            if in_place {
+                continue;
+            }
+            let tile = &scratch.tile[..count * width];
+            for (row, values) in tile.chunks_exact(width).enumerate() {
+                target.values[(start + row) * target.stride + target.column..][..columns]
+                    .copy_from_slice(&values[..columns]);
+            }
+        }
+    }
+}
+
+/// The input of a convolution on the way back.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// Pixels x stride, in front of BN.
+    pub x: &'a [f32],
+    pub stride: usize,
+    /// Channels that the convolution reads.
+    pub channels: usize,
+    /// BN in front of the convolution.
+    pub norm: Norm<'a>,
+}
+
+/// Packs the weight of [`backward`] and of a transition: natural order, maps out x channels.
+pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let panels = Panels {
+        depth: maps,
+        columns: channels,
+    };
+    let lanes = engine.level.lanes();
+    let packed = need(&mut engine.packed, panels.len(lanes));
+    panels.pack(lanes, packed, |m, c| weight[m * channels + c]);
+}
+
+/// Goes back through a 1x1 convolution, ReLU and the affine part of BN, whose input is a prefix
+/// of the channels of a block.
+///
+/// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked
+/// gradient to `g` (rows of `input.stride`). The weight's packed form is in `engine.packed`;
+/// the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
+/// engine's scratch.
+pub(crate) fn backward(
+    engine: &mut Engine,
+    input: Input<'_>,
+    dy: &[f32],
+    maps: usize,
+    g: &mut [f32],
+) {
+    let pixels = dy.len() / maps;
+    let shares = engine.shares(pixels);
+    let level = engine.level;
+    let b = &*engine.packed;
+    let rows = split_rows(&mut g[..pixels * input.stride], input.stride, &shares);
+    let mut parts: Parts<_> = shares
+        .into_iter()
+        .zip(rows)
+        .zip(&mut engine.scratch)
+        .map(|((pixels, g), scratch)| (pixels, g, scratch))
+        .collect();
+    engine.team.each(&mut parts, |_, (pixels, g, scratch)| {
+        level.run(Backward {
+            input,
+            dy,
+            maps,
+            pixels: pixels.clone(),
+            b,
+            g,
+            scratch,
+        });
+    });
+}
+
+/// One thread's share of [`backward`].
+struct Backward<'a> {
+    input: Input<'a>,
+    dy: &'a [f32],
+    maps: usize,
+    pixels: Range<usize>,
+    b: &'a [f32],
+    g: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Backward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            input,
+            dy,
+            maps,
+            pixels,
+            b,
+            g,
+            scratch,
+        } = self;
+        let Input {
+            x,
+            stride,
+            channels,
+            norm,
+        } = input;
+        let share = padded(channels);
+        let weight = need_zeros(&mut scratch.weight, maps * share);
+        scratch.sums.reset(channels);
+        for from in (0..channels).step_by(BACK_CHANNELS) {
+            let range = from..channels.min(from + BACK_CHANNELS);
+            let width = padded(range.len());
+            let panels = Panels {
+                depth: maps,
+                columns: range.len(),
+            };
+            let inverse = norm.inverse;
+            let norm = norm.channels(range.clone());
+            for (start, count) in blocks(pixels.len(), BACK_TILE) {
+                let first = pixels.start + start;
+                let dy = Rows {
+                    values: &dy[first * maps..],
+                    stride: maps,
+                    count,
+                };
+                let tile = need(&mut scratch.tile, count * width);
+                let depth = Depth {
+                    taps: &[0],
+                    channels: maps,
+                    first: 0,
+                };
+                multiply(
+                    simd,
+                    dy,
+                    depth,
+                    panels,
+                    &b[from * maps..],
+                    tile,
+                    width,
+                    false,
+                );
+                let operand = need(&mut scratch.operand, count * width);
+                for row in operand.chunks_exact_mut(width) {
+                    row[range.len()..].fill(0.0);
+                }
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
+                PullBack {
+                    rows: count,
+                    norm,
+                    factor: norm.gamma,
+                    d: Tile {
+                        values: tile,
+                        stride: width,
+                    },
+                    x: Tile {
+                        values: &x[first * stride + from..],
+                        stride,
+                    },
+                    into: TileMut {
+                        values: &mut g[start * stride + from..],
+                        stride,
+                    },
+                    add: true,
+                    operand: Some(TileMut {
+                        values: &mut *operand,
+                        stride: width,
+                    }),
+                    sum_scale,
+                    sum_bias,
+                }
+                .run(simd);
+                scratch.sums.flush(range.clone(), inverse);
+                let a = Rows {
+                    values: operand,
+                    stride: width,
+                    count,
+                };
+                accumulate(simd, dy, maps, a, range.len(), &mut weight[from..], share);
+            }
+        }
+    }
+}

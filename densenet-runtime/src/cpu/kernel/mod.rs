@@ -1,0 +1,8 @@
+//! What is done to tiles that lie in the cache.
+
+pub(crate) mod dropout;
+pub(crate) mod load;
+pub(crate) mod normal;
+pub(crate) mod product;
+pub(crate) mod pullback;
+pub(crate) mod simd;

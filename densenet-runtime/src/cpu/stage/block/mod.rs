@@ -1,0 +1,87 @@
+//! A dense block: one buffer that its layers append to.
+//!
+//! Forward, a layer reads a prefix of the buffer's channels with BN and ReLU as it loads them,
+//! and writes its k maps behind them, measured as they are written. Backward, the last layer
+//! first: the BN that all consumers of a channel share is undone once, when its producer's turn
+//! comes (`Gradient::finish`). Each consumer's part in it is linear in gamma times the masked
+//! gradient, so the two sums that undoing needs are sums of what each consumer's gradients of
+//! gamma and beta were, and cost no pass of their own.
+
+mod backward;
+mod forward;
+mod layer;
+
+pub(crate) use backward::{BlockGradients, backward};
+pub(crate) use forward::forward;
+
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::normal::{GradientSums, Statistics};
+use crate::plan::{Block, Layer};
+
+/// What a block remembers of a training step besides its feature maps.
+pub(crate) struct BlockState {
+    /// Of the feature maps.
+    pub maps: Statistics,
+    /// Of each layer's bottleneck maps.
+    bottlenecks: Vec<Statistics>,
+    /// Of the gradient of the feature maps.
+    pub gradient: GradientSums,
+}
+
+impl BlockState {
+    pub fn new(block: &Block) -> Self {
+        let bottleneck = |layer: Layer| Statistics::new(layer.bottleneck.unwrap_or(0));
+        Self {
+            maps: Statistics::new(block.output()),
+            bottlenecks: block.iter().map(bottleneck).collect(),
+            gradient: GradientSums::new(block.output()),
+        }
+    }
+}
+
+/// Outputs of a block's 1x1 convolutions.
+pub(crate) enum Bottlenecks<'a> {
+    /// Of each layer.
+    Kept(&'a mut [f32]),
+    /// Of one layer, to be computed again on the way back.
+    Recomputed(&'a mut [f32]),
+}
+
+impl Bottlenecks<'_> {
+    /// The `len` values of a layer.
+    fn layer(&mut self, index: usize, len: usize) -> &mut [f32] {
+        match self {
+            Self::Kept(all) => &mut all[index * len..][..len],
+            Self::Recomputed(one) => &mut one[..len],
+        }
+    }
+}
+
+/// The buffers of a block.
+pub(crate) struct BlockBuffers<'a> {
+    /// Pixels x all channels; the block's input in the first.
+    pub x: &'a mut [f32],
+    /// Outputs of the 1x1 convolutions.
+    pub bottleneck: Bottlenecks<'a>,
+    /// Pixels x k: the new maps of a plain layer, which reads the buffer that they belong in.
+    pub fresh: &'a mut [f32],
+}
+
+/// A block's dropout: two sites for each layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Sites {
+    pub probability: f64,
+    pub seed: u64,
+    /// The block's first site.
+    pub first: usize,
+}
+
+impl Sites {
+    fn bottleneck(self, layer: usize) -> Option<Dropout> {
+        Dropout::new(self.probability, self.seed, self.first + 2 * layer)
+    }
+
+    fn maps(self, layer: usize) -> Option<Dropout> {
+        Dropout::new(self.probability, self.seed, self.first + 2 * layer + 1)
+    }
+}

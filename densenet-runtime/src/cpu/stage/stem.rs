@@ -1,0 +1,560 @@
+//! The first layers: a convolution of the image, and for ImageNet BN, ReLU and a 3x3 max pool.
+//!
+//! The convolution is a product over patches that are gathered as they are loaded. The max pool
+//! normalises what it reads, writes straight into the first block's buffer, and remembers which
+//! of its nine pixels it took in a byte.
+
+use std::ops::Range;
+
+use crate::cpu::conv::pointwise::{self, Target};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::load::{Load, Patches};
+use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
+use crate::cpu::kernel::product::{Panels, Rows, accumulate};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::plan::{Stem, StemKind};
+
+/// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
+const NONE: u8 = u8::MAX;
+
+/// What the ImageNet stem remembers of a training step besides its maps.
+pub(crate) struct StemState {
+    statistics: Statistics,
+}
+
+impl StemState {
+    pub fn new(stem: &Stem) -> Self {
+        Self {
+            statistics: Statistics::new(stem.maps),
+        }
+    }
+}
+
+/// The ImageNet stem's buffers; empty for CIFAR.
+pub(crate) struct StemBuffers<'a> {
+    /// What the convolution returned: pixels x maps.
+    pub convolved: &'a mut [f32],
+    /// The max pool's choices: pooled pixels x maps.
+    pub choice: &'a mut [u8],
+}
+
+fn patches<'a>(stem: &Stem, images: &'a [f32]) -> Patches<'a> {
+    Patches {
+        images,
+        height: stem.height,
+        width: stem.width,
+        channels: stem.channels,
+        kernel: stem.kernel(),
+        stride: stem.stride(),
+    }
+}
+
+/// Where channel `k` of a patch is in a weight (maps x channels x kernel x kernel).
+fn place(stem: &Stem, k: usize) -> usize {
+    let area = stem.kernel() * stem.kernel();
+    (k % stem.channels) * area + k / stem.channels
+}
+
+/// Runs the stem; `images` is NHWC. With a batch's statistics, what goes into `target` is
+/// measured, and the moments are left in the engine's scratch.
+pub(crate) fn forward(
+    engine: &mut Engine,
+    stem: &Stem,
+    batch: usize,
+    images: &[f32],
+    parameters: &[f32],
+    mut norms: Norms<'_>,
+    state: &mut StemState,
+    buffers: StemBuffers<'_>,
+    target: Target<'_>,
+) {
+    let training = matches!(norms, Norms::Batch(_));
+    let (height, width) = stem.convolved_size();
+    let pixels = batch * height * width;
+    let (weight, rest) = parameters.split_at(stem.weight_len());
+    let channels = stem.weight_len() / stem.maps;
+    let panels = Panels {
+        depth: channels,
+        columns: stem.maps,
+    };
+    let lanes = engine.level.lanes();
+    let mut packed = std::mem::take(&mut engine.packed);
+    let b = need(&mut packed, panels.len(lanes));
+    panels.pack(lanes, b, |k, m| weight[m * channels + place(stem, k)]);
+    let load = patches(stem, images);
+    match stem.kind {
+        StemKind::Cifar => {
+            pointwise::forward(engine, &load, pixels, panels, b, target, None, training);
+        }
+        StemKind::ImageNet => {
+            let convolved = Target {
+                values: buffers.convolved,
+                stride: stem.maps,
+                column: 0,
+            };
+            pointwise::forward(engine, &load, pixels, panels, b, convolved, None, training);
+            if training {
+                state.statistics.merge(0, engine.moments());
+            }
+            let (scale, bias) = rest.split_at(stem.maps);
+            let norm = NormWeights { scale, bias };
+            let mut affine = std::mem::take(&mut engine.affine);
+            affine[0].prepare(&norm, &state.statistics, &mut norms, 0, pixels);
+            max_pool(engine, stem, batch, buffers, &affine[0], target, training);
+            engine.affine = affine;
+        }
+    }
+    engine.packed = packed;
+}
+
+fn max_pool(
+    engine: &mut Engine,
+    stem: &Stem,
+    batch: usize,
+    buffers: StemBuffers<'_>,
+    affine: &Affine,
+    target: Target<'_>,
+    measure: bool,
+) {
+    let (height, width) = stem.output_size();
+    let shares = engine.shares(batch * height);
+    let level = engine.level;
+    let convolved = &*buffers.convolved;
+    let choice = &mut buffers.choice[..batch * height * width * stem.maps];
+    let mut parts: Parts<_> = shares
+        .iter()
+        .cloned()
+        .zip(split_rows(target.values, width * target.stride, &shares))
+        .zip(split_rows(choice, width * stem.maps, &shares))
+        .zip(&mut engine.scratch)
+        .collect();
+    let (stride, column) = (target.stride, target.column);
+    engine
+        .team
+        .each(&mut parts, |_, (((rows, out), choice), scratch)| {
+            level.run(MaxPool {
+                stem,
+                convolved,
+                affine,
+                rows: rows.clone(),
+                target: Target {
+                    values: out,
+                    stride,
+                    column,
+                },
+                choice,
+                measure,
+                scratch,
+            });
+        });
+}
+
+/// One thread's share of the max pool.
+struct MaxPool<'a> {
+    stem: &'a Stem,
+    convolved: &'a [f32],
+    affine: &'a Affine,
+    /// Rows of pooled pixels, counted over all images.
+    rows: Range<usize>,
+    target: Target<'a>,
+    choice: &'a mut [u8],
+    measure: bool,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for MaxPool<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            stem,
+            convolved,
+            affine,
+            rows,
+            target,
+            choice,
+            measure,
+            scratch,
+        } = self;
+        let maps = stem.maps;
+        let (from_height, from_width) = stem.convolved_size();
+        let (height, width) = stem.output_size();
+        let (scale, shift) = (&affine.scale[..maps], &affine.shift[..maps]);
+        scratch.moments.reset(maps);
+        for (local, row) in rows.enumerate() {
+            let (image, y) = (row / height, row % height);
+            for x in 0..width {
+                let p = local * width + x;
+                let out = &mut target.values[p * target.stride + target.column..][..maps];
+                let choice = &mut choice[p * maps..][..maps];
+                out.fill(f32::NEG_INFINITY);
+                for ky in 0..3 {
+                    let from_y = (2 * y + ky).wrapping_sub(1);
+                    for kx in 0..3 {
+                        let from_x = (2 * x + kx).wrapping_sub(1);
+                        if from_y >= from_height || from_x >= from_width {
+                            continue;
+                        }
+                        let pixel = (image * from_height + from_y) * from_width + from_x;
+                        let from = &convolved[pixel * maps..][..maps];
+                        let place = (ky * 3 + kx) as u8;
+                        for c in 0..maps {
+                            let z = simd.scalar_fma(from[c], scale[c], shift[c]);
+                            // A NaN is taken, and stays.
+                            let taken = !(z <= out[c]);
+                            out[c] = if taken { z } else { out[c] };
+                            choice[c] = if taken { place } else { choice[c] };
+                        }
+                    }
+                }
+                for (out, choice) in out.iter_mut().zip(choice) {
+                    *choice = if *out > 0.0 { *choice } else { NONE };
+                    *out = relu(*out);
+                }
+            }
+            if measure {
+                let line = &target.values[local * width * target.stride..];
+                let pixels = line.chunks(target.stride).take(width);
+                scratch
+                    .moments
+                    .add(pixels.map(|pixel| &pixel[target.column..][..maps]));
+            }
+        }
+    }
+}
+
+/// Goes back through the stem: adds to the gradient of its parameters, and if asked sets the
+/// gradient of the images (NHWC).
+///
+/// `dout` is the gradient of what it returned (pixels x maps).
+pub(crate) fn backward(
+    engine: &mut Engine,
+    stem: &Stem,
+    batch: usize,
+    images: &[f32],
+    parameters: &[f32],
+    gradient: &mut [f32],
+    state: &StemState,
+    buffers: StemBuffers<'_>,
+    dout: &[f32],
+    image_gradient: Option<&mut [f32]>,
+) {
+    let (weight, rest) = parameters.split_at(stem.weight_len());
+    let (weight_gradient, rest_gradient) = gradient.split_at_mut(stem.weight_len());
+    let mut affine = std::mem::take(&mut engine.affine);
+    let mut undo = std::mem::take(&mut engine.undo);
+    let channels = stem.weight_len() / stem.maps;
+    let way = match stem.kind {
+        StemKind::Cifar => Way::Straight { dout },
+        StemKind::ImageNet => {
+            let (scale, bias) = rest.split_at(stem.maps);
+            let statistics = &state.statistics;
+            affine[0].set(
+                &NormWeights { scale, bias },
+                &statistics.mean,
+                &statistics.inverse,
+            );
+            let norm = Norm {
+                affine: &affine[0],
+                gamma: scale,
+                mean: &statistics.mean,
+                inverse: &statistics.inverse,
+            };
+            let pool = Unpool {
+                dout,
+                choice: buffers.choice,
+                x: buffers.convolved,
+            };
+            back_rows(
+                engine,
+                stem,
+                batch,
+                Task::Sum(norm),
+                Way::Pooled(pool, &undo),
+            );
+            let mut totals = std::mem::take(&mut engine.totals);
+            let into = rest_gradient.split_at_mut(stem.maps);
+            totals.start(engine.sums(), scale, into);
+            let (height, width) = stem.convolved_size();
+            let pixels = batch * height * width;
+            undo.set(statistics, 0..stem.maps, Some(scale), &totals, pixels);
+            engine.totals = totals;
+            Way::Pooled(pool, &undo)
+        }
+    };
+    back_rows(
+        engine,
+        stem,
+        batch,
+        Task::Weight(patches(stem, images)),
+        way,
+    );
+    let share = padded(channels);
+    let shares = &engine.scratch;
+    for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
+        for share in shares
+            .iter()
+            .map(|scratch| &scratch.weight[m * share..][..channels])
+        {
+            for (k, value) in share.iter().enumerate() {
+                into[place(stem, k)] += value;
+            }
+        }
+    }
+    if let Some(image_gradient) = image_gradient {
+        let size = stem.channels * stem.height * stem.width;
+        let shares = engine.shares(batch);
+        let mut parts: Parts<_> = shares
+            .iter()
+            .cloned()
+            .zip(split_rows(image_gradient, size, &shares))
+            .collect();
+        let level = engine.level;
+        engine.team.each(&mut parts, |_, (range, into)| {
+            level.run(ImageGradient {
+                stem,
+                weight,
+                way,
+                images: range.clone(),
+                into,
+            });
+        });
+    }
+    engine.affine = affine;
+    engine.undo = undo;
+}
+
+/// The way back to what the convolution returned.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// It is what the stem returned.
+    Straight { dout: &'a [f32] },
+    /// Through the max pool, ReLU and BN.
+    Pooled(Unpool<'a>, &'a Undo),
+}
+
+/// The way back through the max pool.
+#[derive(Clone, Copy)]
+struct Unpool<'a> {
+    /// Gradient of the pooled maps.
+    dout: &'a [f32],
+    choice: &'a [u8],
+    /// What the convolution returned.
+    x: &'a [f32],
+}
+
+impl Unpool<'_> {
+    /// The gradient behind the ReLU of one row of the convolution's output, counted over all
+    /// images. It is already masked: where the ReLU cut all values off, the pool chose none.
+    #[inline(always)]
+    fn row(&self, stem: &Stem, row: usize, into: &mut [f32]) {
+        let maps = stem.maps;
+        let (from_height, _) = stem.convolved_size();
+        let (height, width) = stem.output_size();
+        let (image, y) = (row / from_height, row % from_height);
+        into.fill(0.0);
+        // Pooled row i has the rows 2i - 1 to 2i + 1.
+        for i in y / 2..=y.div_ceil(2) {
+            if i >= height {
+                continue;
+            }
+            let ky = y + 1 - 2 * i;
+            for j in 0..width {
+                let pixel = ((image * height + i) * width + j) * maps;
+                let choice = &self.choice[pixel..][..maps];
+                let dout = &self.dout[pixel..][..maps];
+                for kx in 0..3 {
+                    let column = (2 * j + kx).wrapping_sub(1);
+                    let Some(into) = into[..].chunks_exact_mut(maps).nth(column) else {
+                        continue;
+                    };
+                    let place = (ky * 3 + kx) as u8;
+                    for ((into, choice), dout) in into.iter_mut().zip(choice).zip(dout) {
+                        *into += if *choice == place { *dout } else { 0.0 };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Way<'_> {
+    /// The gradient of one row of the convolution's output, counted over all images.
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, stem: &Stem, row: usize, into: &mut [f32]) {
+        match self {
+            Self::Straight { dout } => {
+                into.copy_from_slice(&dout[row * into.len()..][..into.len()]);
+            }
+            Self::Pooled(pool, undo) => {
+                pool.row(stem, row, into);
+                let x = &pool.x[row * into.len()..][..into.len()];
+                let pixels = into
+                    .chunks_exact_mut(stem.maps)
+                    .zip(x.chunks_exact(stem.maps));
+                for (into, x) in pixels {
+                    undo.pixel_in_place(simd, into, x);
+                }
+            }
+        }
+    }
+}
+
+/// What is done with each row of the convolution's output on the way back.
+#[derive(Clone, Copy)]
+enum Task<'a> {
+    /// The sums for gamma and beta.
+    Sum(Norm<'a>),
+    /// The gradient of the weight, from these patches.
+    Weight(Patches<'a>),
+}
+
+fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way: Way<'_>) {
+    let (height, _) = stem.convolved_size();
+    let level = engine.level;
+    let mut parts: Parts<_> = engine
+        .shares(batch * height)
+        .into_iter()
+        .zip(&mut engine.scratch)
+        .collect();
+    engine.team.each(&mut parts, |_, (rows, scratch)| {
+        level.run(BackRows {
+            stem,
+            rows: rows.clone(),
+            task,
+            way,
+            scratch,
+        });
+    });
+}
+
+/// One thread's share of [`back_rows`].
+struct BackRows<'a> {
+    stem: &'a Stem,
+    rows: Range<usize>,
+    task: Task<'a>,
+    way: Way<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for BackRows<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            stem,
+            rows,
+            task,
+            way,
+            scratch,
+        } = self;
+        let maps = stem.maps;
+        let (_, width) = stem.convolved_size();
+        let channels = stem.weight_len() / maps;
+        let stride = padded(channels);
+        scratch.sums.reset(maps);
+        if let Task::Weight(_) = task {
+            need_zeros(&mut scratch.weight, maps * stride);
+        }
+        for row in rows {
+            let d = need(&mut scratch.other, width * maps);
+            match (task, way) {
+                (Task::Sum(norm), Way::Pooled(pool, _)) => {
+                    pool.row(stem, row, d);
+                    let x = &pool.x[row * d.len()..][..d.len()];
+                    // The masked gradient itself is not wanted here: it goes nowhere.
+                    let nowhere = need(&mut scratch.operand, maps);
+                    let (sum_scale, sum_bias) = scratch.sums.tile(0..maps);
+                    PullBack {
+                        rows: width,
+                        norm: norm.channels(0..maps),
+                        factor: norm.gamma,
+                        d: Tile {
+                            values: d,
+                            stride: maps,
+                        },
+                        x: Tile {
+                            values: x,
+                            stride: maps,
+                        },
+                        into: TileMut {
+                            values: nowhere,
+                            stride: 0,
+                        },
+                        add: false,
+                        operand: None,
+                        sum_scale,
+                        sum_bias,
+                    }
+                    .run(simd);
+                    scratch.sums.flush(0..maps, norm.inverse);
+                }
+                (Task::Sum(_), Way::Straight { .. }) => {}
+                (Task::Weight(patches), way) => {
+                    way.row(simd, stem, row, d);
+                    let operand = need_zeros(&mut scratch.operand, width * stride);
+                    let pixels = row * width..(row + 1) * width;
+                    patches.load(simd, pixels, 0..channels, operand, stride);
+                    accumulate(
+                        simd,
+                        Rows {
+                            values: d,
+                            stride: maps,
+                            count: width,
+                        },
+                        maps,
+                        Rows {
+                            values: operand,
+                            stride,
+                            count: width,
+                        },
+                        channels,
+                        &mut scratch.weight,
+                        stride,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of some images, in plain loops: training has no use for it.
+struct ImageGradient<'a> {
+    stem: &'a Stem,
+    weight: &'a [f32],
+    way: Way<'a>,
+    images: Range<usize>,
+    into: &'a mut [f32],
+}
+
+impl Kernel for ImageGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            stem,
+            weight,
+            way,
+            images,
+            into,
+        } = self;
+        let (height, width) = stem.convolved_size();
+        let channels = stem.channels;
+        let area = stem.kernel() * stem.kernel();
+        let start = images.start * stem.height * stem.width;
+        let mut d = vec![0.0; width * stem.maps];
+        into.fill(0.0);
+        for row in images.start * height..images.end * height {
+            way.row(simd, stem, row, &mut d);
+            for (x, d) in d.chunks_exact(stem.maps).enumerate() {
+                patches(stem, &[]).under(row * width + x, |place, pixel| {
+                    let Some(pixel) = pixel else { return };
+                    let into = &mut into[(pixel - start) * channels..][..channels];
+                    for (m, d) in d.iter().enumerate() {
+                        for (c, into) in into.iter_mut().enumerate() {
+                            *into += d * weight[(m * channels + c) * area + place];
+                        }
+                    }
+                });
+            }
+        }
+    }
+}

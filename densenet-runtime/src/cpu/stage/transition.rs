@@ -1,0 +1,369 @@
+//! A transition: BN, ReLU, 1x1 convolution, 2x2 average pool.
+//!
+//! The pool is linear and the convolution works on each pixel alone, so the two commute: the
+//! operand is pooled as it is loaded, and the products have a quarter of the pixels. Only with
+//! dropout, which stands between the two, are they done in the paper's order.
+
+use std::ops::Range;
+
+use crate::cpu::conv::pointwise::{self, Input, Target};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
+use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::plan::Transition;
+
+/// Pooled pixels of a tile.
+const TILE_PIXELS: usize = 28;
+/// Channels that are passed at a time on the way back, in whole panels of every level.
+const CHANNELS: usize = 256;
+
+/// Runs a transition and measures what it returns if asked; the moments are left in the
+/// engine's scratch.
+pub(crate) fn forward(
+    engine: &mut Engine,
+    transition: &Transition,
+    batch: usize,
+    weight: &[f32],
+    source: NormRelu<'_>,
+    target: Target<'_>,
+    dropout: Option<Dropout>,
+    measure: bool,
+) {
+    let pool = Pool {
+        height: transition.height,
+        width: transition.width,
+    };
+    let pixels = batch * pool.pixels();
+    let channels = transition.input;
+    let Some(dropout) = dropout else {
+        let load = Pooled { source, pool };
+        return pointwise::convolve(
+            engine, &load, pixels, channels, weight, target, None, measure,
+        );
+    };
+    let panels = Panels {
+        depth: channels,
+        columns: transition.output,
+    };
+    let lanes = engine.level.lanes();
+    let mut packed = std::mem::take(&mut engine.packed);
+    let b = need(&mut packed, panels.len(lanes));
+    panels.pack(lanes, b, |c, m| weight[m * channels + c]);
+    let b = &*b;
+    let shares = engine.shares(pixels);
+    let level = engine.level;
+    let Target {
+        values,
+        stride,
+        column,
+    } = target;
+    let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
+    let mut parts: Parts<_> = shares
+        .into_iter()
+        .zip(rows)
+        .zip(&mut engine.scratch)
+        .map(|((pixels, out), scratch)| (pixels, out, scratch))
+        .collect();
+    engine.team.each(&mut parts, |_, (pixels, out, scratch)| {
+        level.run(Dropped {
+            source,
+            pool,
+            pixels: pixels.clone(),
+            panels,
+            b,
+            target: Target {
+                values: out,
+                stride,
+                column,
+            },
+            dropout,
+            scratch,
+        });
+    });
+    engine.packed = packed;
+}
+
+/// One thread's share of a forward pass with dropout: convolution, dropout, pool.
+struct Dropped<'a> {
+    source: NormRelu<'a>,
+    pool: Pool,
+    pixels: Range<usize>,
+    panels: Panels,
+    b: &'a [f32],
+    target: Target<'a>,
+    dropout: Dropout,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Dropped<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            source,
+            pool,
+            pixels,
+            panels,
+            b,
+            target,
+            dropout,
+            scratch,
+        } = self;
+        let Panels {
+            depth: channels,
+            columns,
+        } = panels;
+        let width = panels.vectors(S::LANES) * S::LANES;
+        let stride = padded(channels);
+        scratch.moments.reset(columns);
+        for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
+            let operand = need(&mut scratch.operand, 4 * count * stride);
+            let tile = need(&mut scratch.tile, 4 * count * width);
+            for (q, rows) in operand.chunks_exact_mut(4 * stride).enumerate() {
+                let corners = pool.corners(pixels.start + start + q);
+                for (corner, row) in corners.into_iter().zip(rows.chunks_exact_mut(stride)) {
+                    source.pixel(simd, corner, 0..channels, &mut row[..channels]);
+                }
+            }
+            let rows = Rows {
+                values: operand,
+                stride,
+                count: 4 * count,
+            };
+            let depth = Depth {
+                taps: &[0],
+                channels,
+                first: 0,
+            };
+            multiply(simd, rows, depth, panels, b, tile, width, false);
+            for (q, rows) in tile.chunks_exact_mut(4 * width).enumerate() {
+                let corners = pool.corners(pixels.start + start + q);
+                for (corner, row) in corners.into_iter().zip(rows.chunks_exact_mut(width)) {
+                    dropout.apply(corner * columns, &mut row[..columns]);
+                }
+                let at = (start + q) * target.stride + target.column;
+                let out = &mut target.values[at..][..columns];
+                for (c, out) in out.iter_mut().enumerate() {
+                    let at = |corner: usize| rows[corner * width + c];
+                    *out = 0.25 * ((at(0) + at(1)) + (at(2) + at(3)));
+                }
+            }
+            let rows = start..start + count;
+            let out = rows.map(|q| &target.values[q * target.stride + target.column..][..columns]);
+            scratch.moments.add(out);
+        }
+    }
+}
+
+/// Goes back through a transition.
+///
+/// `dout` is the gradient of what it returned (pooled pixels x maps). Sets `g` to gamma times
+/// the masked gradient. The shares of the weight's gradient (rows of `padded(channels)`) and the
+/// sums are left in the engine's scratch.
+pub(crate) fn backward(
+    engine: &mut Engine,
+    transition: &Transition,
+    batch: usize,
+    weight: &[f32],
+    input: Input<'_>,
+    dout: &[f32],
+    g: &mut [f32],
+    dropout: Option<Dropout>,
+) {
+    pointwise::pack_backward(engine, weight, transition.output, transition.input);
+    let pool = Pool {
+        height: transition.height,
+        width: transition.width,
+    };
+    // Whole rows of pooled pixels, so that a thread owns the pixels under them. What the pool
+    // leaves out belongs to the last row of its image.
+    let rows = transition.height / 2;
+    let shares = engine.shares(batch * rows);
+    let below = |row: usize| (row / rows * transition.height + 2 * (row % rows)) * transition.width;
+    let pixels: Vec<_> = shares
+        .iter()
+        .map(|rows| below(rows.start)..below(rows.end))
+        .collect();
+    let level = engine.level;
+    let b = &*engine.packed;
+    let mut parts: Parts<_> = shares
+        .into_iter()
+        .zip(pixels.iter().cloned())
+        .zip(split_rows(g, input.stride, &pixels))
+        .zip(&mut engine.scratch)
+        .collect();
+    let pooled = transition.width / 2;
+    engine
+        .team
+        .each(&mut parts, |_, (((rows, pixels), g), scratch)| {
+            level.run(Backward {
+                pool,
+                input,
+                dout,
+                maps: transition.output,
+                pooled: rows.start * pooled..rows.end * pooled,
+                first: pixels.start,
+                b,
+                g,
+                dropout,
+                scratch,
+            });
+        });
+}
+
+/// One thread's share of [`backward`].
+struct Backward<'a> {
+    pool: Pool,
+    input: Input<'a>,
+    dout: &'a [f32],
+    maps: usize,
+    pooled: Range<usize>,
+    /// The pixel that `g` starts at.
+    first: usize,
+    b: &'a [f32],
+    g: &'a mut [f32],
+    dropout: Option<Dropout>,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Backward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            pool,
+            input,
+            dout,
+            maps,
+            pooled,
+            first,
+            b,
+            g,
+            dropout,
+            scratch,
+        } = self;
+        let Input {
+            x,
+            stride,
+            channels,
+            norm,
+        } = input;
+        let share = padded(channels);
+        let weight = need_zeros(&mut scratch.weight, maps * share);
+        scratch.sums.reset(channels);
+        let source = NormRelu {
+            x,
+            stride,
+            affine: norm.affine,
+        };
+        let load = Pooled { source, pool };
+        if pool.height % 2 + pool.width % 2 > 0 {
+            g.fill(0.0);
+        }
+        // With dropout the product has a row for each pixel, else one for each pooled pixel.
+        let group = if dropout.is_some() { 4 } else { 1 };
+        for from in (0..channels).step_by(CHANNELS) {
+            let range = from..channels.min(from + CHANNELS);
+            let width = padded(range.len());
+            let panels = Panels {
+                depth: maps,
+                columns: range.len(),
+            };
+            let slice = norm.channels(range.clone());
+            // Each of the four pixels has a quarter of the pooled pixel's gradient.
+            let mut factor = [0.0; CHANNELS];
+            for (factor, gamma) in factor.iter_mut().zip(slice.gamma) {
+                *factor = 0.25 * gamma;
+            }
+            for (start, count) in blocks(pooled.len(), TILE_PIXELS) {
+                let start = pooled.start + start;
+                let dy = match dropout {
+                    None => &dout[start * maps..][..count * maps],
+                    Some(dropout) => {
+                        let dy = need(&mut scratch.other, 4 * count * maps);
+                        for (q, rows) in dy.chunks_exact_mut(4 * maps).enumerate() {
+                            let from = &dout[(start + q) * maps..][..maps];
+                            let corners = pool.corners(start + q);
+                            for (corner, row) in
+                                corners.into_iter().zip(rows.chunks_exact_mut(maps))
+                            {
+                                row.copy_from_slice(from);
+                                dropout.apply(corner * maps, row);
+                            }
+                        }
+                        dy
+                    }
+                };
+                let dy = Rows {
+                    values: dy,
+                    stride: maps,
+                    count: count * group,
+                };
+                let tile = need(&mut scratch.tile, count * group * width);
+                let depth = Depth {
+                    taps: &[0],
+                    channels: maps,
+                    first: 0,
+                };
+                multiply(
+                    simd,
+                    dy,
+                    depth,
+                    panels,
+                    &b[from * maps..],
+                    tile,
+                    width,
+                    false,
+                );
+                let operand = need_zeros(&mut scratch.operand, count * group * width);
+                match dropout {
+                    None => load.load(simd, start..start + count, range.clone(), operand, width),
+                    Some(_) => {
+                        let corners = (start..start + count).flat_map(|q| pool.corners(q));
+                        for (corner, row) in corners.zip(operand.chunks_exact_mut(width)) {
+                            let row = &mut row[..range.len()];
+                            load.source.pixel(simd, corner, range.clone(), row);
+                            row.iter_mut().for_each(|value| *value *= 0.25);
+                        }
+                    }
+                }
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
+                for q in 0..count {
+                    for (corner, p) in pool.corners(start + q).into_iter().enumerate() {
+                        PullBack {
+                            rows: 1,
+                            norm: slice,
+                            factor: &factor[..range.len()],
+                            d: Tile {
+                                values: &tile[(q * group + corner % group) * width..],
+                                stride: width,
+                            },
+                            x: Tile {
+                                values: &x[p * stride + from..],
+                                stride,
+                            },
+                            into: TileMut {
+                                values: &mut g[(p - first) * stride + from..],
+                                stride,
+                            },
+                            add: false,
+                            operand: None,
+                            sum_scale: &mut *sum_scale,
+                            sum_bias: &mut *sum_bias,
+                        }
+                        .run(simd);
+                    }
+                }
+                scratch.sums.flush(range.clone(), norm.inverse);
+                let a = Rows {
+                    values: operand,
+                    stride: width,
+                    count: count * group,
+                };
+                accumulate(simd, dy, maps, a, range.len(), &mut weight[from..], share);
+            }
+        }
+        scratch.sums.scale_all(0.25);
+    }
+}

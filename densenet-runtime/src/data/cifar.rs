@@ -1,0 +1,111 @@
+//! CIFAR-10 and CIFAR-100 in their binary versions.
+//!
+//! A record is one label byte (CIFAR-100: two, the coarse one first) and 3072 bytes: 32x32 red,
+//! then green, then blue.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{DataError, Dataset, InMemory, in_memory};
+
+const SIDE: usize = 32;
+const CHANNELS: usize = 3;
+const PIXELS: usize = SIDE * SIDE;
+
+/// Reads the training and the test set of CIFAR-10 from `data_batch_1.bin` to `data_batch_5.bin`,
+/// `test_batch.bin` and `batches.meta.txt`. Both are normalised as the training set is.
+///
+/// # Errors
+/// When a file is missing, cannot be read, is not a number of whole records, or has a label that
+/// is no class.
+pub fn cifar10(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
+    let dir = dir.as_ref();
+    let classes = names(&dir.join("batches.meta.txt"))?;
+    let batches: Vec<PathBuf> = (1..=5)
+        .map(|batch| dir.join(format!("data_batch_{batch}.bin")))
+        .collect();
+    pair(&batches, &[dir.join("test_batch.bin")], 1, classes)
+}
+
+/// Reads the training and the test set of CIFAR-100, with its 100 fine labels, from `train.bin`,
+/// `test.bin` and `fine_label_names.txt`. Both are normalised as the training set is.
+///
+/// # Errors
+/// As [`cifar10`].
+pub fn cifar100(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
+    let dir = dir.as_ref();
+    let classes = names(&dir.join("fine_label_names.txt"))?;
+    pair(
+        &[dir.join("train.bin")],
+        &[dir.join("test.bin")],
+        2,
+        classes,
+    )
+}
+
+fn pair(
+    train: &[PathBuf],
+    test: &[PathBuf],
+    label_bytes: usize,
+    classes: Vec<String>,
+) -> Result<(InMemory, InMemory), DataError> {
+    let train = read(train, label_bytes, classes.clone())?;
+    let test = read(test, label_bytes, classes)?.normalized(train.normalization().clone());
+    Ok((train, test))
+}
+
+/// Reads files of records; the last of a record's label bytes counts.
+fn read(
+    paths: &[PathBuf],
+    label_bytes: usize,
+    classes: Vec<String>,
+) -> Result<InMemory, DataError> {
+    let record = label_bytes + CHANNELS * PIXELS;
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for path in paths {
+        let bytes = contents(path)?;
+        if bytes.is_empty() || bytes.len() % record != 0 {
+            return Err(DataError::Length {
+                path: path.to_owned(),
+                expected: bytes.len().div_ceil(record).max(1) * record,
+                found: bytes.len(),
+                why: format!(" for whole records of {record}"),
+            });
+        }
+        let before = labels.len();
+        for record in bytes.chunks_exact(record) {
+            let (label, planes) = record.split_at(label_bytes);
+            labels.push(u32::from(label[label_bytes - 1]));
+            images.extend((0..PIXELS * CHANNELS).map(|at| {
+                let (pixel, channel) = (at / CHANNELS, at % CHANNELS);
+                planes[channel * PIXELS + pixel]
+            }));
+        }
+        let at = path.display().to_string();
+        in_memory::check_labels(&labels[before..], classes.len(), &at)?;
+    }
+    InMemory::new([CHANNELS, SIDE, SIDE], images, labels, classes)
+}
+
+fn names(path: &Path) -> Result<Vec<String>, DataError> {
+    let text = contents(path)?;
+    let names = String::from_utf8_lossy(&text);
+    Ok(names
+        .lines()
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(ToOwned::to_owned)
+        .collect())
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, DataError> {
+    if !path.is_file() {
+        return Err(DataError::Missing {
+            path: path.to_owned(),
+            wanted: "it should be a file of the binary version of CIFAR".to_owned(),
+        });
+    }
+    fs::read(path).map_err(DataError::io("read", path))
+}

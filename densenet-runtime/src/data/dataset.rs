@@ -1,0 +1,93 @@
+//! What a loader can serve.
+
+use super::{DataError, Draw, Normalization};
+
+/// Labelled images of one shape.
+pub trait Dataset: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are no images.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the classes; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// Channels, height and width of the images as they are served.
+    fn shape(&self) -> [usize; 3];
+
+    /// How the served bytes become numbers.
+    fn normalization(&self) -> &Normalization;
+
+    /// As how many images each is served in evaluation; 10 for ten-crop testing. The scores of
+    /// the views of an image are to be averaged.
+    fn views(&self) -> usize {
+        1
+    }
+
+    /// Writes an image's bytes, height x width x channels, and returns its label.
+    ///
+    /// With a `draw` the image is varied at random, for training, and is the same for the same
+    /// numbers. Without, for evaluation, all [views](Self::views) are written one after another.
+    /// `into` has the length of what is written.
+    ///
+    /// # Errors
+    /// When the image cannot be read. It is then [about one image](DataError::is_about_one_image).
+    ///
+    /// # Panics
+    /// May panic if `index` is not below [`len`](Self::len) or `into` has another length.
+    fn load(
+        &self,
+        index: usize,
+        draw: Option<&mut Draw>,
+        into: &mut [u8],
+    ) -> Result<u32, DataError>;
+}
+
+/// Tells whether a network with this input (channels, height, width) and number of classes can be
+/// trained on a dataset.
+///
+/// # Errors
+/// When the images have another shape, or labels are beyond the network's classes.
+pub fn check_fit(
+    dataset: &dyn Dataset,
+    input: [usize; 3],
+    classes: usize,
+) -> Result<(), DataError> {
+    if dataset.shape() != input {
+        return Err(DataError::Shape {
+            expected: input,
+            found: dataset.shape(),
+        });
+    }
+    if dataset.classes().len() > classes {
+        return Err(DataError::TooManyClasses {
+            expected: classes,
+            found: dataset.classes().len(),
+        });
+    }
+    Ok(())
+}
+
+/// Tells whether labels mean the same classes in two datasets.
+///
+/// # Errors
+/// With the first difference.
+pub fn check_same_classes(
+    training: &dyn Dataset,
+    validation: &dyn Dataset,
+) -> Result<(), DataError> {
+    let (ours, theirs) = (training.classes(), validation.classes());
+    let difference = if let Some(name) = ours.iter().find(|name| !theirs.contains(name)) {
+        format!("`{name}` is missing in validation")
+    } else if let Some(name) = theirs.iter().find(|name| !ours.contains(name)) {
+        format!("`{name}` is missing in training")
+    } else if ours != theirs {
+        "they are in another order".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(DataError::ClassesDiffer { difference })
+}

@@ -1,0 +1,183 @@
+//! What can be wrong with data.
+
+use std::path::PathBuf;
+
+/// Why data could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder is not there.
+    #[error("{path} is missing: {wanted}", path = .path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What it should be, and what else would do.
+        wanted: String,
+    },
+    /// The system could not read or write.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was tried, as "read".
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A folder of classes has none.
+    #[error(
+        "{path} has no class folders; pictures are expected in {path}/CLASS/*.jpg (or .jpeg, .png)",
+        path = .path.display()
+    )]
+    NoClasses {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A class has no pictures.
+    #[error(
+        "class folder {path} has no pictures (.jpg, .jpeg, .png); add some or remove the folder",
+        path = .path.display()
+    )]
+    EmptyClass {
+        /// The folder of the class.
+        path: PathBuf,
+    },
+    /// A picture cannot be decoded.
+    #[error("{path} is not a whole JPEG or PNG picture: {reason}", path = .path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A file is not of the format that its name promises.
+    #[error("{path} is not {format}: {reason}", path = .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format, as "an IDX file of images".
+        format: &'static str,
+        /// What is different.
+        reason: String,
+    },
+    /// A file is shorter or longer than its header says.
+    #[error("{path} has {found} bytes of data, but {expected} are expected{why}; download it again",
+        path = .path.display()
+    )]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes expected.
+        expected: usize,
+        /// Bytes found.
+        found: usize,
+        /// Where the expectation comes from, as " for 10 images of 28x28".
+        why: String,
+    },
+    /// Images and labels are not equally many.
+    #[error(
+        "{images} images ({images_at}) but {labels} labels ({labels_at}); they belong to different sets"
+    )]
+    Counts {
+        /// Number of images.
+        images: usize,
+        /// Where they come from.
+        images_at: String,
+        /// Number of labels.
+        labels: usize,
+        /// Where they come from.
+        labels_at: String,
+    },
+    /// A label is no class.
+    #[error("{at}: image {index} has label {label}, but there are {classes} classes (labels 0 to {last})",
+        last = .classes.saturating_sub(1)
+    )]
+    Label {
+        /// Where the label comes from.
+        at: String,
+        /// Which image.
+        index: usize,
+        /// Its label.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// Two sets that belong together have different classes.
+    #[error(
+        "the classes of training and validation differ: {difference}; both need the same class folders"
+    )]
+    ClassesDiffer {
+        /// The first difference.
+        difference: String,
+    },
+    /// The images have another shape than the network's input.
+    #[error(
+        "the data's images are {found:?} (channels, height, width), but the network's input is {expected:?}"
+    )]
+    Shape {
+        /// The network's input.
+        expected: [usize; 3],
+        /// The images' shape.
+        found: [usize; 3],
+    },
+    /// The data has more classes than the network.
+    #[error(
+        "the data has {found} classes, but the network tells {expected} apart; set `classes: {found}`"
+    )]
+    TooManyClasses {
+        /// Classes of the network.
+        expected: usize,
+        /// Classes of the data.
+        found: usize,
+    },
+    /// Something that was asked for makes no sense.
+    #[error("{0}")]
+    Options(String),
+    /// In place of a broken image none was found that works.
+    #[error("{tried} images in a row cannot be read; the last: {last}")]
+    AllBroken {
+        /// How many were tried.
+        tried: usize,
+        /// What was wrong with the last of them.
+        last: Box<DataError>,
+    },
+    /// A worker of the loader panicked.
+    #[error("loading image {index} panicked: {message}; this is a bug in the dataset")]
+    Panic {
+        /// Which image.
+        index: usize,
+        /// What the panic says.
+        message: String,
+    },
+    /// The loader's threads have ended before their work.
+    #[error("the threads that load images ended early; this is a bug in the loader")]
+    WorkersGone,
+    /// A folder for made pictures holds something else.
+    #[error("{path} {found}; remove it or choose another folder", path = .path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+}
+
+impl DataError {
+    /// Whether this is about one image, so that others may still be served.
+    pub fn is_about_one_image(&self) -> bool {
+        matches!(self, Self::Picture { .. } | Self::Io { .. })
+    }
+
+    /// For `map_err`: the path and what was tried go with the system's error.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

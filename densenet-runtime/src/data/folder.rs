@@ -1,0 +1,294 @@
+//! Pictures in folders named after their classes.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use walkdir::WalkDir;
+
+use super::{
+    DataError, Dataset, Draw, Normalization, check_same_classes, decode,
+    geometry::{self, RandomResizedCrop, Rect},
+    resize,
+};
+
+/// What of a picture is shown in evaluation. The picture's short side is first resized to 256/224
+/// of the crop's side (256 for 224).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Evaluation {
+    /// The centre.
+    #[default]
+    Centre,
+    /// The four corners and the centre, and the same mirrored (paper, table 3).
+    TenCrop,
+}
+
+/// Pictures at `DIR/CLASS/*.jpg`, also `.jpeg` and `.png`, in any case and in folders further
+/// down, as torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, pictures
+/// are sorted by path. Files and folders whose names begin with a dot are left out.
+///
+/// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
+/// Evaluation shows the [centre or ten crops](Evaluation). Images are RGB, normalised with
+/// ImageNet's mean and deviation unless [told otherwise](Self::normalized).
+#[derive(Clone)]
+pub struct ImageFolder {
+    root: PathBuf,
+    classes: Vec<String>,
+    pictures: Vec<Picture>,
+    height: u32,
+    width: u32,
+    crop: RandomResizedCrop,
+    evaluation: Evaluation,
+    normalization: Normalization,
+}
+
+/// Where a picture is. Folders of millions are held in memory, so paths are below the root.
+#[derive(Clone, Debug)]
+struct Picture {
+    path: Box<Path>,
+    label: u32,
+}
+
+impl ImageFolder {
+    /// Looks for the pictures of a folder; they are served as `height` x `width`. No picture is
+    /// read yet.
+    ///
+    /// # Errors
+    /// When the folder is missing or cannot be read, has no class folders, or a class has no
+    /// pictures.
+    pub fn open(dir: impl AsRef<Path>, [height, width]: [usize; 2]) -> Result<Self, DataError> {
+        let root = dir.as_ref();
+        let side = |side: usize| match u32::try_from(side) {
+            Ok(side @ 1..=MAX_SIDE) => Ok(side),
+            _ => Err(DataError::Options(format!(
+                "images of {height}x{width} were asked for; sides from 1 to {MAX_SIDE} work"
+            ))),
+        };
+        let (height, width) = (side(height)?, side(width)?);
+        let classes = classes(root)?;
+        let mut pictures = Vec::new();
+        for (label, class) in (0..).zip(&classes) {
+            let before = pictures.len();
+            for path in class_pictures(root, class)? {
+                pictures.push(Picture { path, label });
+            }
+            if pictures.len() == before {
+                return Err(DataError::EmptyClass {
+                    path: root.join(class),
+                });
+            }
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            classes: classes
+                .iter()
+                .map(|class| class.to_string_lossy().into_owned())
+                .collect(),
+            pictures,
+            height,
+            width,
+            crop: RandomResizedCrop::default(),
+            evaluation: Evaluation::default(),
+            normalization: Normalization::imagenet(),
+        })
+    }
+
+    /// Opens `DIR/train` and `DIR/val`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the two have different classes.
+    pub fn train_and_val(
+        dir: impl AsRef<Path>,
+        size: [usize; 2],
+    ) -> Result<(Self, Self), DataError> {
+        let train = Self::open(dir.as_ref().join("train"), size)?;
+        let val = Self::open(dir.as_ref().join("val"), size)?;
+        check_same_classes(&train, &val)?;
+        Ok((train, val))
+    }
+
+    /// Shows other parts of pictures in training.
+    pub fn cropped(self, crop: RandomResizedCrop) -> Self {
+        Self { crop, ..self }
+    }
+
+    /// Shows other parts of pictures in evaluation.
+    pub fn evaluated(self, evaluation: Evaluation) -> Self {
+        Self { evaluation, ..self }
+    }
+
+    /// Has the network see other numbers.
+    pub fn normalized(self, normalization: Normalization) -> Self {
+        Self {
+            normalization,
+            ..self
+        }
+    }
+
+    /// The file of a picture; none beyond the last.
+    pub fn path(&self, index: usize) -> Option<PathBuf> {
+        let picture = self.pictures.get(index)?;
+        Some(self.root.join(&picture.path))
+    }
+
+    fn show_random_part(
+        &self,
+        picture: &decode::Rgb,
+        draw: &mut Draw,
+        into: &mut [u8],
+    ) -> Result<(), String> {
+        let crop = self.crop.draw(picture.width, picture.height, draw);
+        let mirrored = draw.coin();
+        resize::crop_then_resize(picture, crop, self.width, self.height, into)?;
+        if mirrored {
+            resize::mirror(into, self.width as usize, 3);
+        }
+        Ok(())
+    }
+
+    fn show_views(&self, picture: &decode::Rgb, into: &mut [u8]) -> Result<(), String> {
+        let resized = geometry::resized(picture.width, picture.height, self.width, self.height);
+        let show =
+            |crop: Rect, into: &mut [u8]| resize::resize_then_crop(picture, resized, crop, into);
+        let (w, h) = resized;
+        match self.evaluation {
+            Evaluation::Centre => show(geometry::centre(w, h, self.width, self.height), into),
+            Evaluation::TenCrop => {
+                let crops = geometry::corners_and_centre(w, h, self.width, self.height);
+                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
+                for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(self.bytes())) {
+                    show(*crop, view)?;
+                }
+                // The same five of the mirrored picture, so that its left is the picture's right.
+                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(self.bytes())) {
+                    let left = w - crop.width - crop.left;
+                    show(Rect { left, ..*crop }, view)?;
+                    resize::mirror(view, self.width as usize, 3);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        3 * self.width as usize * self.height as usize
+    }
+}
+
+impl fmt::Debug for ImageFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageFolder")
+            .field("root", &self.root)
+            .field("pictures", &self.pictures.len())
+            .field("classes", &self.classes.len())
+            .field("shape", &self.shape())
+            .field("crop", &self.crop)
+            .field("evaluation", &self.evaluation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dataset for ImageFolder {
+    fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [3, self.height as usize, self.width as usize]
+    }
+
+    fn normalization(&self) -> &Normalization {
+        &self.normalization
+    }
+
+    fn views(&self) -> usize {
+        match self.evaluation {
+            Evaluation::Centre => 1,
+            Evaluation::TenCrop => 10,
+        }
+    }
+
+    fn load(
+        &self,
+        index: usize,
+        draw: Option<&mut Draw>,
+        into: &mut [u8],
+    ) -> Result<u32, DataError> {
+        let Picture { path, label } = &self.pictures[index];
+        let path = self.root.join(path);
+        let picture = decode::read(&path)?;
+        match draw {
+            Some(draw) => self.show_random_part(&picture, draw, into),
+            None => self.show_views(&picture, into),
+        }
+        .map_err(|reason| DataError::Picture { path, reason })?;
+        Ok(*label)
+    }
+}
+
+/// JPEG's own limit.
+const MAX_SIDE: u32 = 65_535;
+
+/// The class folders, by name.
+fn classes(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if !root.is_dir() {
+        return Err(DataError::Missing {
+            path: root.to_owned(),
+            wanted: "it should be a folder with one folder of pictures for each class".to_owned(),
+        });
+    }
+    let mut classes = Vec::new();
+    for entry in fs::read_dir(root).map_err(DataError::io("list", root))? {
+        let name = entry.map_err(DataError::io("list", root))?.file_name();
+        if !is_hidden(Path::new(&name)) && root.join(&name).is_dir() {
+            classes.push(PathBuf::from(name));
+        }
+    }
+    if classes.is_empty() {
+        return Err(DataError::NoClasses {
+            path: root.to_owned(),
+        });
+    }
+    classes.sort_unstable();
+    Ok(classes)
+}
+
+/// The pictures of a class, by path, from the root on.
+fn class_pictures(root: &Path, class: &Path) -> Result<Vec<Box<Path>>, DataError> {
+    let dir = root.join(class);
+    let mut pictures = Vec::new();
+    let entries = WalkDir::new(&dir)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path()));
+    for entry in entries {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(&dir).to_owned();
+            DataError::io("list", path)(error.into())
+        })?;
+        if entry.file_type().is_file() && is_picture(entry.path()) {
+            let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+            pictures.push(path.into());
+        }
+    }
+    pictures.sort_unstable();
+    Ok(pictures)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_picture(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        ["jpg", "jpeg", "png"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
+}

@@ -1,0 +1,207 @@
+//! Small images, all in memory.
+
+use std::fmt;
+
+use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, shift};
+
+/// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own.
+///
+/// They are normalised with their own mean and deviation, channel by channel. A test set needs
+/// those of the training set: `test.normalized(train.normalization().clone())`; the functions
+/// that read both sets do so.
+#[derive(Clone)]
+pub struct InMemory {
+    shape: [usize; 3],
+    images: Vec<u8>,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    augmentation: Option<ShiftAndFlip>,
+    normalization: Normalization,
+}
+
+impl InMemory {
+    /// Images of a shape (channels, height, width), given as images x height x width x channels.
+    ///
+    /// # Errors
+    /// When images and labels are not equally many, a label is no class, or the shape has no
+    /// pixels.
+    pub fn new(
+        shape: [usize; 3],
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        classes: Vec<String>,
+    ) -> Result<Self, DataError> {
+        let size: usize = shape.iter().product();
+        if size == 0 {
+            return Err(DataError::Options(format!(
+                "images of {shape:?} (channels, height, width) have no pixels"
+            )));
+        }
+        if images.len() != size * labels.len() {
+            return Err(DataError::Counts {
+                images: images.len() / size,
+                images_at: format!("{} bytes", images.len()),
+                labels: labels.len(),
+                labels_at: format!("{} bytes an image", size),
+            });
+        }
+        check_labels(&labels, classes.len(), "the labels given")?;
+        Ok(Self {
+            normalization: Normalization::of(&images, shape[0]),
+            shape,
+            images,
+            labels,
+            classes,
+            augmentation: None,
+        })
+    }
+
+    /// Varies images in training.
+    ///
+    /// # Errors
+    /// When the padding's colour has not one byte for each channel.
+    pub fn augmented(self, augmentation: ShiftAndFlip) -> Result<Self, DataError> {
+        self.check_colour(&augmentation.fill)?;
+        Ok(Self {
+            augmentation: Some(augmentation),
+            ..self
+        })
+    }
+
+    /// Has the network see other numbers.
+    pub fn normalized(self, normalization: Normalization) -> Self {
+        Self {
+            normalization,
+            ..self
+        }
+    }
+
+    /// Puts every image in the middle of a larger ground of one colour, as 28x28 on 32x32. The
+    /// normalisation stays that of the images without it.
+    ///
+    /// # Errors
+    /// When the ground is smaller than the images, or the colour has not one byte for each
+    /// channel.
+    pub fn padded(self, [height, width]: [usize; 2], fill: &[u8]) -> Result<Self, DataError> {
+        self.check_colour(fill)?;
+        let [channels, h, w] = self.shape;
+        if height < h || width < w {
+            return Err(DataError::Options(format!(
+                "images of {h}x{w} do not fit into {height}x{width}"
+            )));
+        }
+        let offset = [((height - h) / 2) as isize, ((width - w) / 2) as isize];
+        let size = height * width * channels;
+        let mut images = vec![0; size * self.labels.len()];
+        for (image, ground) in self
+            .images
+            .chunks_exact(h * w * channels)
+            .zip(images.chunks_exact_mut(size))
+        {
+            shift::paste(image, [h, w], offset, ground, [height, width], fill);
+        }
+        Ok(Self {
+            shape: [channels, height, width],
+            images,
+            ..self
+        })
+    }
+
+    /// The first `count` images, and the others: to hold images out of training, or to try
+    /// something on a few. Both keep the normalisation of all.
+    pub fn split(mut self, count: usize) -> (Self, Self) {
+        let count = count.min(self.len());
+        let rest = Self {
+            images: self.images.split_off(count * self.size()),
+            labels: self.labels.split_off(count),
+            classes: self.classes.clone(),
+            augmentation: self.augmentation.clone(),
+            normalization: self.normalization.clone(),
+            shape: self.shape,
+        };
+        (self, rest)
+    }
+
+    /// The colour of a pixel that the network sees as 0: the mean, to the nearest byte. With the
+    /// paper's augmentation of CIFAR, images are padded after they are normalised, which is this.
+    pub fn mean_colour(&self) -> Vec<u8> {
+        let byte = |mean: &f32| (mean * 255.0).round() as u8;
+        self.normalization.mean.iter().map(byte).collect()
+    }
+
+    fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn check_colour(&self, fill: &[u8]) -> Result<(), DataError> {
+        if fill.len() == self.shape[0] {
+            return Ok(());
+        }
+        Err(DataError::Options(format!(
+            "the colour of the padding has {} bytes, but the images have {} channels",
+            fill.len(),
+            self.shape[0]
+        )))
+    }
+}
+
+/// Tells whether all labels are classes.
+pub(super) fn check_labels(labels: &[u32], classes: usize, at: &str) -> Result<(), DataError> {
+    match labels.iter().position(|&label| label as usize >= classes) {
+        None => Ok(()),
+        Some(index) => Err(DataError::Label {
+            at: at.to_owned(),
+            index,
+            label: labels[index],
+            classes,
+        }),
+    }
+}
+
+impl Dataset for InMemory {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn normalization(&self) -> &Normalization {
+        &self.normalization
+    }
+
+    fn load(
+        &self,
+        index: usize,
+        draw: Option<&mut Draw>,
+        into: &mut [u8],
+    ) -> Result<u32, DataError> {
+        let size = self.size();
+        let image = &self.images[index * size..][..size];
+        let [_, height, width] = self.shape;
+        match (&self.augmentation, draw) {
+            (Some(augmentation), Some(draw)) => {
+                augmentation.apply(image, [height, width], draw, into);
+            }
+            _ => into.copy_from_slice(image),
+        }
+        Ok(self.labels[index])
+    }
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemory")
+            .field("images", &self.labels.len())
+            .field("shape", &self.shape)
+            .field("classes", &self.classes)
+            .field("augmentation", &self.augmentation)
+            .field("normalization", &self.normalization)
+            .finish_non_exhaustive()
+    }
+}

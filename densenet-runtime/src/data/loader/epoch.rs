@@ -1,0 +1,205 @@
+//! The batches of an epoch, one after another.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+};
+
+use crossbeam_channel::Sender;
+
+use super::{
+    LoadedBatch, Loader,
+    batch::Buffers,
+    order::Order,
+    worker::{Assembled, Assembly, Shared, Task, work},
+};
+use crate::data::DataError;
+
+/// Images are handed to workers in pieces of about this many bytes: small images together, so
+/// that handing out costs nothing, large ones alone, so that all workers share a batch.
+const PIECE: usize = 1 << 16;
+
+/// Iterates over the batches of an epoch, in order, while threads load the next ones.
+///
+/// An error ends it. Dropping it stops its threads, each after the image at hand.
+pub struct Epoch {
+    shared: Arc<Shared>,
+    buffers: Arc<Buffers>,
+    workers: Vec<JoinHandle<()>>,
+    /// None when no more is to be loaded.
+    tasks: Option<Sender<Task>>,
+    done: mpsc::Receiver<Assembled>,
+    /// Batches that came before their turn.
+    early: BTreeMap<usize, Assembled>,
+    views: usize,
+    piece: usize,
+    ahead: usize,
+    /// The batch to be served next.
+    next: usize,
+    /// The batch to be handed out next.
+    handed_out: usize,
+    /// The error to end with.
+    failure: Option<DataError>,
+}
+
+impl Epoch {
+    pub(super) fn start(loader: &Loader, order: Order, first: usize) -> Self {
+        let views = if loader.training {
+            1
+        } else {
+            loader.dataset.views()
+        };
+        let image_bytes = views * loader.dataset.shape().iter().product::<usize>();
+        let share = loader.batch.div_ceil(loader.workers);
+        let shared = Arc::new(Shared {
+            dataset: Arc::clone(&loader.dataset),
+            order,
+            on_broken: loader.on_broken,
+            reports: Arc::clone(&loader.reports),
+            image_bytes,
+            stop: AtomicBool::new(false),
+        });
+        let (tasks, queue) = crossbeam_channel::unbounded();
+        let (assembled, done) = mpsc::channel();
+        let mut workers = Vec::with_capacity(loader.workers);
+        let mut failure = None;
+        for number in 0..loader.workers {
+            let (shared, queue, assembled) =
+                (Arc::clone(&shared), queue.clone(), assembled.clone());
+            let spawned = thread::Builder::new()
+                .name(format!("loader {number}"))
+                .spawn(move || work(&shared, &queue, &assembled));
+            match spawned {
+                Ok(worker) => workers.push(worker),
+                // One worker is enough, if slow.
+                Err(_) if number > 0 => break,
+                Err(source) => {
+                    failure = Some(DataError::io("start", "a thread to load images")(source));
+                }
+            }
+        }
+        let mut epoch = Self {
+            shared,
+            buffers: Arc::clone(&loader.buffers),
+            workers,
+            tasks: Some(tasks),
+            done,
+            early: BTreeMap::new(),
+            views,
+            piece: (PIECE / image_bytes.max(1)).clamp(1, share),
+            ahead: loader.ahead,
+            next: first,
+            handed_out: first,
+            failure,
+        };
+        epoch.hand_out();
+        epoch
+    }
+
+    /// Keeps the workers supplied, but no further ahead than asked.
+    fn hand_out(&mut self) {
+        let Some(tasks) = &self.tasks else { return };
+        while self.handed_out < self.next.saturating_add(self.ahead) {
+            let positions = self.shared.order.positions(self.handed_out);
+            if positions.is_empty() {
+                // Workers end when the queue is empty and closed.
+                self.tasks = None;
+                return;
+            }
+            let bytes = self.buffers.take(positions.len() * self.shared.image_bytes);
+            let assembly = Arc::new(Assembly::new(self.handed_out, positions.clone(), bytes));
+            for first in positions.clone().step_by(self.piece) {
+                let task = Task {
+                    assembly: Arc::clone(&assembly),
+                    positions: first..(first + self.piece).min(positions.end),
+                };
+                // Fails only if all workers are gone, which is noticed when waiting for them.
+                let _ = tasks.send(task);
+            }
+            self.handed_out += 1;
+        }
+    }
+
+    /// Waits for the batch whose turn it is.
+    fn wait(&mut self) -> Result<(Vec<u8>, Vec<u32>), DataError> {
+        loop {
+            if let Some(assembled) = self.early.remove(&self.next) {
+                return assembled.outcome;
+            }
+            match self.done.recv() {
+                Ok(assembled) => {
+                    self.early.insert(assembled.number, assembled);
+                }
+                Err(mpsc::RecvError) => return Err(DataError::WorkersGone),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.tasks = None;
+        for worker in self.workers.drain(..) {
+            // Panics in a dataset have been served as errors; there are no others.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<LoadedBatch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(error) = self.failure.take() {
+                self.stop();
+                self.next = usize::MAX;
+                return Some(Err(error));
+            }
+            if self.next >= self.handed_out {
+                return None;
+            }
+            match self.wait() {
+                Err(error) => self.failure = Some(error),
+                Ok((bytes, labels)) => {
+                    let number = self.next;
+                    self.next += 1;
+                    self.hand_out();
+                    if labels.is_empty() {
+                        // All of its images were left out.
+                        self.buffers.put(bytes);
+                        continue;
+                    }
+                    let labels = labels
+                        .into_iter()
+                        .flat_map(|label| std::iter::repeat_n(label, self.views))
+                        .collect();
+                    let buffers = Arc::clone(&self.buffers);
+                    return Some(Ok(LoadedBatch::new(
+                        bytes, labels, self.views, number, buffers,
+                    )));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epoch")
+            .field("next", &self.next)
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

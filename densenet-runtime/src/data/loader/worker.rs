@@ -1,0 +1,207 @@
+//! What a loader's threads do.
+
+use std::{
+    any::Any,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use crossbeam_channel::Receiver;
+
+use super::{OnBroken, Reports, order::Order};
+use crate::data::{DataError, Dataset};
+
+/// In place of a broken image this many others are tried before it is said that all are.
+const REPLACEMENTS: usize = 32;
+
+/// What the workers of an epoch have in common.
+pub(super) struct Shared {
+    pub(super) dataset: Arc<dyn Dataset>,
+    pub(super) order: Order,
+    pub(super) on_broken: OnBroken,
+    pub(super) reports: Arc<Reports>,
+    /// Bytes of an image with all its views.
+    pub(super) image_bytes: usize,
+    /// Set when nobody waits for the batches any more.
+    pub(super) stop: AtomicBool,
+}
+
+/// A batch that comes together.
+pub(super) struct Assembly {
+    pub(super) number: usize,
+    pub(super) positions: Range<usize>,
+    state: Mutex<State>,
+}
+
+struct State {
+    bytes: Vec<u8>,
+    /// The label of each image that is in.
+    labels: Vec<Option<u32>>,
+    missing: usize,
+    /// What went wrong first in the batch's order, whichever worker was first.
+    failure: Option<(usize, DataError)>,
+}
+
+/// Some of a batch's images.
+pub(super) struct Task {
+    pub(super) assembly: Arc<Assembly>,
+    pub(super) positions: Range<usize>,
+}
+
+/// A batch with all its images, those left out taken away.
+pub(super) struct Assembled {
+    pub(super) number: usize,
+    pub(super) outcome: Result<(Vec<u8>, Vec<u32>), DataError>,
+}
+
+impl Assembly {
+    /// An empty batch. `bytes` are as long as its images.
+    pub(super) fn new(number: usize, positions: Range<usize>, bytes: Vec<u8>) -> Self {
+        let size = positions.len();
+        Self {
+            number,
+            positions,
+            state: Mutex::new(State {
+                bytes,
+                labels: vec![None; size],
+                missing: size,
+                failure: None,
+            }),
+        }
+    }
+
+    /// Takes images in; `loaded` holds the outcome of each, `bytes` their bytes. Hands the batch
+    /// out if they were the last.
+    fn add(
+        &self,
+        positions: Range<usize>,
+        loaded: &mut Vec<Result<Option<u32>, DataError>>,
+        bytes: &[u8],
+        image_bytes: usize,
+    ) -> Option<Assembled> {
+        let first = positions.start - self.positions.start;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes[first * image_bytes..][..bytes.len()].copy_from_slice(bytes);
+        state.missing -= positions.len();
+        for (place, loaded) in (first..).zip(loaded.drain(..)) {
+            match loaded {
+                Ok(label) => state.labels[place] = label,
+                Err(error) if state.failure.as_ref().is_none_or(|&(p, _)| place < p) => {
+                    state.failure = Some((place, error));
+                }
+                Err(_) => {}
+            }
+        }
+        (state.missing == 0).then(|| Assembled {
+            number: self.number,
+            outcome: state.finish(image_bytes),
+        })
+    }
+}
+
+impl State {
+    fn finish(&mut self, image_bytes: usize) -> Result<(Vec<u8>, Vec<u32>), DataError> {
+        if let Some((_, error)) = self.failure.take() {
+            return Err(error);
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut labels = Vec::with_capacity(self.labels.len());
+        for (place, label) in self.labels.iter().enumerate() {
+            let Some(label) = label else { continue };
+            if labels.len() < place {
+                let from = place * image_bytes;
+                bytes.copy_within(from..from + image_bytes, labels.len() * image_bytes);
+            }
+            labels.push(*label);
+        }
+        bytes.truncate(labels.len() * image_bytes);
+        Ok((bytes, labels))
+    }
+}
+
+/// Loads images until there are no more tasks or nobody waits for them.
+pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<Assembled>) {
+    let mut bytes = Vec::new();
+    let mut loaded = Vec::new();
+    for task in tasks {
+        bytes.resize(task.positions.len() * shared.image_bytes, 0);
+        for (position, into) in task
+            .positions
+            .clone()
+            .zip(bytes.chunks_exact_mut(shared.image_bytes))
+        {
+            if shared.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            loaded.push(shared.load(position, into));
+        }
+        let assembled = task.assembly.add(
+            task.positions.clone(),
+            &mut loaded,
+            &bytes,
+            shared.image_bytes,
+        );
+        if let Some(assembled) = assembled
+            && done.send(assembled).is_err()
+        {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    /// Loads the image of a position; a panic is an error. No label means that it is left out.
+    fn load(&self, position: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
+        let image = self.order.image(position);
+        // What a panic leaves half done are the bytes, which are then not served.
+        catch_unwind(AssertUnwindSafe(|| self.load_or_replace(image, into))).unwrap_or_else(
+            |panic| {
+                Err(DataError::Panic {
+                    index: image,
+                    message: message_of(&*panic),
+                })
+            },
+        )
+    }
+
+    fn load_or_replace(&self, image: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
+        let mut draw = self.order.draw(image);
+        let mut candidate = image;
+        let mut tried = 0;
+        loop {
+            let error = match self.dataset.load(candidate, draw.as_mut(), into) {
+                Ok(label) => return Ok(Some(label)),
+                Err(error) => error,
+            };
+            if self.on_broken == OnBroken::Fail || !error.is_about_one_image() {
+                return Err(error);
+            }
+            self.reports.add(candidate, &error);
+            // Without random numbers this is evaluation: nothing takes the image's place.
+            let Some(draw) = draw.as_mut() else {
+                return Ok(None);
+            };
+            tried += 1;
+            if tried > REPLACEMENTS {
+                return Err(DataError::AllBroken {
+                    tried,
+                    last: Box::new(error),
+                });
+            }
+            candidate = draw.below(self.dataset.len());
+        }
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

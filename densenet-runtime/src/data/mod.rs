@@ -1,0 +1,33 @@
+//! Images: where they come from, how they are varied, and how they reach the network in time.
+//!
+//! A [`Dataset`] serves one labelled image at a time, as bytes of a fixed shape: pictures in
+//! folders ([`ImageFolder`]), or images held in memory ([`InMemory`]), read from [IDX](idx) or
+//! [CIFAR](cifar) files. A [`Loader`] reads ahead in the background and serves batches. The same
+//! seed gives the same batches, however many threads load them. SVHN, whose files are MATLAB's,
+//! has no reader here; [`InMemory::new`] takes its images once they are bytes.
+
+pub mod cifar;
+mod dataset;
+mod decode;
+mod draw;
+mod error;
+mod folder;
+pub mod geometry;
+pub mod idx;
+mod in_memory;
+mod loader;
+mod normalization;
+pub mod pictures;
+mod resize;
+mod shift;
+
+pub use dataset::{Dataset, check_fit, check_same_classes};
+pub use decode::{Rgb, read};
+pub use draw::Draw;
+pub use error::DataError;
+pub use folder::{Evaluation, ImageFolder};
+pub use geometry::RandomResizedCrop;
+pub use in_memory::InMemory;
+pub use loader::{Broken, Epoch, LoadedBatch, Loader, OnBroken};
+pub use normalization::Normalization;
+pub use shift::ShiftAndFlip;

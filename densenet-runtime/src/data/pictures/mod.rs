@@ -1,0 +1,217 @@
+//! A small set of drawn pictures, to train on when there is nothing else at hand.
+//!
+//! Ten classes of shapes and textures in random colours, places, sizes and rotations on uneven
+//! ground, as JPEG files in the layout that [`ImageFolder`](super::ImageFolder) reads. A network
+//! learns to tell them apart from a few hundred pictures.
+
+mod scene;
+mod subject;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+
+use self::scene::Scene;
+use super::{DataError, Draw, Rgb};
+
+pub use subject::Subject;
+
+/// Which pictures are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pictures {
+    /// Seeds all of them.
+    pub seed: u64,
+    /// Their short side is about this many pixels; sizes vary by up to an eighth.
+    pub size: u32,
+    /// Pictures of each class for training.
+    pub train: usize,
+    /// Pictures of each class for validation, none of them among those for training.
+    pub val: usize,
+}
+
+impl Default for Pictures {
+    /// 60 pictures of each class for training and 20 for validation, of 256 pixels.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            size: 256,
+            train: 60,
+            val: 20,
+        }
+    }
+}
+
+/// Lies in a folder of made pictures and says which they are. Pictures that are drawn otherwise
+/// need another version.
+const MARKER: &str = "pictures.txt";
+const VERSION: u32 = 1;
+
+/// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they are there, and returns
+/// whether it had to. The same [`Pictures`] give the same files.
+///
+/// They are drawn beside the folder and moved there when they are complete: a folder that is
+/// there is whole, and several programs may make it at once.
+///
+/// # Errors
+/// When the folder holds anything but these pictures, or cannot be written; when the pictures
+/// asked for are none or too small.
+pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, DataError> {
+    let dir = dir.as_ref();
+    pictures.check()?;
+    if is_there(dir, pictures)? {
+        return Ok(false);
+    }
+    let parent = match dir.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
+    let workshop = tempfile::Builder::new()
+        .prefix(".pictures-")
+        .tempdir_in(parent)
+        .map_err(DataError::io("create a folder in", parent))?;
+    // The workshop itself is readable by its owner alone; what is made in it is not.
+    let made = workshop.path().join("pictures");
+    pictures.draw(&made)?;
+    let marker = made.join(MARKER);
+    fs::write(&marker, pictures.description()).map_err(DataError::io("write", marker))?;
+    match fs::rename(&made, dir) {
+        Ok(()) => Ok(true),
+        // Another program may have been faster.
+        Err(_) if is_there(dir, pictures)? => Ok(false),
+        Err(error) => Err(DataError::io("create", dir)(error)),
+    }
+}
+
+/// Whether a folder holds these pictures. An empty one is as good as none.
+fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, DataError> {
+    let occupied = |found: String| DataError::Occupied {
+        path: dir.to_owned(),
+        found,
+    };
+    let marker = dir.join(MARKER);
+    match fs::read_to_string(&marker) {
+        Ok(found) if found == pictures.description() => return Ok(true),
+        Ok(found) => {
+            return Err(occupied(format!(
+                "holds other pictures ({}) than asked for ({})",
+                found.trim(),
+                pictures.description().trim()
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(DataError::io("read", marker)(error)),
+    }
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DataError::io("list", dir)(error)),
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(occupied(
+                "holds something that was not made here".to_owned(),
+            )),
+            None => {
+                fs::remove_dir(dir).map_err(DataError::io("replace", dir))?;
+                Ok(false)
+            }
+        },
+    }
+}
+
+/// One of the files.
+struct File {
+    subject: Subject,
+    path: PathBuf,
+    draw: Draw,
+}
+
+impl Pictures {
+    fn check(&self) -> Result<(), DataError> {
+        const LEAST: u32 = 32;
+        const MOST: u32 = 4096;
+        if !(LEAST..=MOST).contains(&self.size) {
+            return Err(DataError::Options(format!(
+                "pictures of {} pixels were asked for; {LEAST} to {MOST} can be drawn",
+                self.size
+            )));
+        }
+        if self.train == 0 || self.val == 0 {
+            return Err(DataError::Options(
+                "no pictures were asked for; training and validation each need at least one of \
+                 each class"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn description(&self) -> String {
+        let Self {
+            seed,
+            size,
+            train,
+            val,
+        } = self;
+        format!("version {VERSION}, seed {seed}, size {size}, train {train}, val {val}\n")
+    }
+
+    /// Draws all pictures into a folder that is not there yet.
+    fn draw(&self, dir: &Path) -> Result<(), DataError> {
+        let mut files = Vec::new();
+        for (part, (set, count)) in (0..).zip([("train", self.train), ("val", self.val)]) {
+            for (label, subject) in (0..).zip(Subject::ALL) {
+                let class = dir.join(set).join(subject.name());
+                fs::create_dir_all(&class).map_err(DataError::io("create", &class))?;
+                for number in 0..count {
+                    files.push(File {
+                        subject,
+                        path: class.join(format!("{number:04}.jpg")),
+                        draw: Draw::new(self.seed, part, (label << 32) + number as u64),
+                    });
+                }
+            }
+        }
+        let workers = thread::available_parallelism().map_or(1, Into::into);
+        let share = files.len().div_ceil(workers);
+        thread::scope(|scope| {
+            let workers: Vec<_> = files
+                .chunks_mut(share)
+                .map(|files| {
+                    scope.spawn(|| files.iter_mut().try_for_each(|file| file.make(self.size)))
+                })
+                .collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| match worker.join() {
+                    Ok(outcome) => outcome,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+        })
+    }
+}
+
+impl File {
+    fn make(&mut self, size: u32) -> Result<(), DataError> {
+        let picture = self.subject.draw(size, &mut self.draw);
+        let written = picture
+            .ok_or_else(|| io::Error::other("the picture is too large"))
+            .and_then(|picture| encode(&picture).map_err(io::Error::other))
+            .and_then(|jpeg| fs::write(&self.path, jpeg));
+        written.map_err(DataError::io("write", &self.path))
+    }
+}
+
+fn encode(picture: &Rgb) -> image::ImageResult<Vec<u8>> {
+    const QUALITY: u8 = 90;
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode(
+        &picture.pixels,
+        picture.width,
+        picture.height,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
+}

@@ -1,0 +1,131 @@
+//! The paper's augmentation of small images.
+
+use super::{Draw, resize};
+
+/// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, a part of the
+/// original size is cut out anywhere, and it is mirrored half of the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShiftAndFlip {
+    /// Pixels of padding on each side.
+    pub pad: usize,
+    /// Whether images are mirrored; not for digits.
+    pub flip: bool,
+    /// The padding's colour, a byte for each channel.
+    pub fill: Vec<u8>,
+}
+
+impl ShiftAndFlip {
+    /// Pad 4, mirrored.
+    pub fn paper(fill: Vec<u8>) -> Self {
+        Self {
+            pad: 4,
+            flip: true,
+            fill,
+        }
+    }
+
+    /// Writes a varied copy of an image of `height` x `width` pixels, of as many bytes as the
+    /// fill's colour has.
+    pub(super) fn apply(
+        &self,
+        image: &[u8],
+        [height, width]: [usize; 2],
+        draw: &mut Draw,
+        into: &mut [u8],
+    ) {
+        let channels = self.fill.len();
+        let down = draw.below(2 * self.pad + 1);
+        let right = draw.below(2 * self.pad + 1);
+        paste(
+            image,
+            [height, width],
+            [
+                self.pad as isize - down as isize,
+                self.pad as isize - right as isize,
+            ],
+            into,
+            [height, width],
+            &self.fill,
+        );
+        if self.flip && draw.coin() {
+            resize::mirror(into, width, channels);
+        }
+    }
+}
+
+/// Puts an image on a ground of one colour, `top` rows down and `left` columns right; what lies
+/// outside is cut off.
+pub(super) fn paste(
+    image: &[u8],
+    [height, width]: [usize; 2],
+    [top, left]: [isize; 2],
+    ground: &mut [u8],
+    [ground_height, ground_width]: [usize; 2],
+    fill: &[u8],
+) {
+    let channels = fill.len();
+    for pixel in ground.chunks_exact_mut(channels) {
+        pixel.copy_from_slice(fill);
+    }
+    // The part of an axis that is on the ground: where it starts in the image and on the ground.
+    let overlap = |offset: isize, side: usize, ground_side: usize| {
+        let skipped = offset.min(0).unsigned_abs();
+        let from = offset.max(0).unsigned_abs();
+        let length = side
+            .saturating_sub(skipped)
+            .min(ground_side.saturating_sub(from));
+        (skipped, from, length)
+    };
+    let (skipped_rows, first_row, rows) = overlap(top, height, ground_height);
+    let (skipped_columns, first_column, columns) = overlap(left, width, ground_width);
+    if columns == 0 {
+        return;
+    }
+    for row in 0..rows {
+        let source = ((skipped_rows + row) * width + skipped_columns) * channels;
+        let target = ((first_row + row) * ground_width + first_column) * channels;
+        ground[target..][..columns * channels]
+            .copy_from_slice(&image[source..][..columns * channels]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Draw, ShiftAndFlip, paste};
+
+    #[test]
+    fn an_image_is_pasted_where_it_belongs_and_cut_at_the_edges() {
+        let image = [1, 2, 3, 4, 5, 6];
+        let pasted = |at| {
+            let mut ground = [0; 9];
+            paste(&image, [2, 3], at, &mut ground, [3, 3], &[9]);
+            ground
+        };
+        assert_eq!(pasted([1, 0]), [9, 9, 9, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(pasted([-1, 1]), [9, 4, 5, 9, 9, 9, 9, 9, 9]);
+        assert_eq!(pasted([2, -2]), [9, 9, 9, 9, 9, 9, 3, 9, 9]);
+        for outside in [[5, 5], [0, 5], [0, -5], [-5, 0], [3, 0]] {
+            assert_eq!(pasted(outside), [9; 9]);
+        }
+    }
+
+    #[test]
+    fn all_shifts_and_both_directions_turn_up() {
+        let augmentation = ShiftAndFlip {
+            pad: 1,
+            flip: true,
+            fill: vec![0],
+        };
+        let image = [1, 2, 3, 4];
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..500 {
+            let mut into = [7; 4];
+            augmentation.apply(&image, [2, 2], &mut Draw::new(0, 0, index), &mut into);
+            seen.insert(into);
+        }
+        assert_eq!(seen.len(), 18);
+        assert!(seen.contains(&image));
+        assert!(seen.contains(&[2, 1, 4, 3]));
+        assert!(seen.contains(&[0, 0, 0, 1]));
+    }
+}

@@ -1,0 +1,258 @@
+//! The settings of a run.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CheckpointError, Schedule, TrainError, checkpoint};
+use crate::Sgd;
+use crate::plan::Recompute;
+
+/// The settings of a run. Start from the paper's and change what differs:
+///
+/// ```
+/// use densenet_runtime::train::{Config, Schedule};
+///
+/// let config = Config {
+///     batch: 32,
+///     epochs: 20,
+///     schedule: Schedule::cosine(0.05, 1.0),
+///     ..Config::imagenet()
+/// };
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Passes over the training images.
+    pub epochs: u32,
+    /// Images of a step.
+    pub batch: usize,
+    /// Pieces that a step's batch is cut into, one after the other, their gradients added up:
+    /// memory is needed for one piece. Each piece is normalised on its own statistics.
+    pub accumulation: usize,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// Momentum.
+    pub momentum: f32,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// Weight decay, on every parameter.
+    pub weight_decay: f32,
+    /// The share of the target that is spread over all classes, in [0, 1).
+    pub label_smoothing: f32,
+    /// Seeds dropout. (The weights are the model's, the order of the images is the loader's.)
+    pub seed: u64,
+    /// Threads to compute with; 0 for one a core. A run repeats bit for bit with the same
+    /// number of threads.
+    #[serde(skip)]
+    pub threads: usize,
+    /// What the backward pass computes again instead of keeping it.
+    #[serde(skip)]
+    pub recompute: Recompute,
+}
+
+impl Config {
+    /// The paper's settings for ImageNet: 90 epochs, batch 256.
+    pub fn imagenet() -> Self {
+        Self::paper(90, 256, Schedule::thirties(0.1))
+    }
+
+    /// The paper's settings for CIFAR: 300 epochs, batch 64.
+    pub fn cifar() -> Self {
+        Self::paper(300, 64, Schedule::halves(0.1))
+    }
+
+    /// The paper's settings for SVHN: 40 epochs, batch 64.
+    pub fn svhn() -> Self {
+        Self::paper(40, 64, Schedule::halves(0.1))
+    }
+
+    fn paper(epochs: u32, batch: usize, schedule: Schedule) -> Self {
+        Self {
+            epochs,
+            batch,
+            accumulation: 1,
+            schedule,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 1e-4,
+            label_smoothing: 0.0,
+            seed: 0,
+            threads: 0,
+            recompute: Recompute::Nothing,
+        }
+    }
+
+    /// The settings of a checkpoint's run, to resume it with.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no checkpoint.
+    pub fn of_checkpoint(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        checkpoint::config(path.as_ref())
+    }
+
+    /// Images that are computed at a time: the largest piece of a batch.
+    pub fn piece(&self) -> usize {
+        self.batch.div_ceil(self.accumulation.max(1))
+    }
+
+    /// The optimiser's settings at a learning rate.
+    pub(super) fn sgd(&self, rate: f32) -> Sgd {
+        Sgd {
+            rate,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            nesterov: self.nesterov,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        let share = |value: f32| (0.0..1.0).contains(&value);
+        let problem = if self.epochs == 0 {
+            Some("a run needs at least 1 epoch".to_string())
+        } else if self.batch == 0 {
+            Some("a batch needs at least 1 image".to_string())
+        } else if self.accumulation == 0 || self.accumulation > self.batch {
+            Some(format!(
+                "a batch of {} images can be cut into 1 to {0} pieces, not {}",
+                self.batch, self.accumulation
+            ))
+        } else if !share(self.momentum) {
+            Some(format!(
+                "momentum must be in [0, 1), found {}",
+                self.momentum
+            ))
+        } else if !share(self.label_smoothing) {
+            Some(format!(
+                "label smoothing must be in [0, 1), found {}",
+                self.label_smoothing
+            ))
+        } else if !self.weight_decay.is_finite() || self.weight_decay < 0.0 {
+            Some(format!(
+                "weight decay must be 0 or more and finite, found {}",
+                self.weight_decay
+            ))
+        } else {
+            self.schedule.problem()
+        };
+        match problem {
+            Some(problem) => Err(TrainError::Config(problem)),
+            None => Ok(()),
+        }
+    }
+
+    /// What differs between the settings of a checkpoint and these, where it changes the run's
+    /// numbers: one line each. Threads and recompute may change, and so may the length of a run
+    /// where the learning rate does not depend on it.
+    pub(super) fn differences(&self, checkpoint: &Self) -> Vec<String> {
+        let mut theirs = checkpoint.clone();
+        if !self.schedule.depends_on_length() {
+            theirs.epochs = self.epochs;
+        }
+        let fields = |config: &Self| serde_json::to_value(config).unwrap_or_default();
+        let (ours, theirs) = (fields(self), fields(&theirs));
+        let Some(ours) = ours.as_object() else {
+            return Vec::new();
+        };
+        ours.iter()
+            .filter(|(key, value)| theirs.get(key.as_str()) != Some(value))
+            .map(|(key, value)| {
+                let before = theirs.get(key).unwrap_or(&serde_json::Value::Null);
+                format!("{key} was {before} and is {value}")
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_settings_are_valid() {
+        for config in [Config::imagenet(), Config::cifar(), Config::svhn()] {
+            config.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_with_a_reason() {
+        let base = Config::cifar;
+        let cases = [
+            (
+                Config {
+                    epochs: 0,
+                    ..base()
+                },
+                "epoch",
+            ),
+            (Config { batch: 0, ..base() }, "batch"),
+            (
+                Config {
+                    accumulation: 65,
+                    ..base()
+                },
+                "65",
+            ),
+            (
+                Config {
+                    momentum: 1.0,
+                    ..base()
+                },
+                "momentum",
+            ),
+            (
+                Config {
+                    label_smoothing: 1.0,
+                    ..base()
+                },
+                "smoothing",
+            ),
+            (
+                Config {
+                    weight_decay: -1.0,
+                    ..base()
+                },
+                "weight decay",
+            ),
+            (
+                Config {
+                    schedule: Schedule::constant(f32::NAN),
+                    ..base()
+                },
+                "learning rate",
+            ),
+        ];
+        for (config, word) in cases {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn differences_name_what_changes_the_numbers_and_nothing_else() {
+        let before = Config::cifar();
+        let now = Config {
+            batch: 32,
+            threads: 3,
+            recompute: Recompute::Bottlenecks,
+            ..Config::cifar()
+        };
+        assert_eq!(now.differences(&before), ["batch was 64 and is 32"]);
+        assert!(before.differences(&before).is_empty());
+    }
+
+    #[test]
+    fn a_run_may_be_made_longer_where_its_rates_stay_the_same() {
+        let longer = |config: Config| Config {
+            epochs: config.epochs + 10,
+            ..config
+        };
+        let imagenet = Config::imagenet();
+        assert!(longer(imagenet.clone()).differences(&imagenet).is_empty());
+        let cifar = Config::cifar();
+        assert_eq!(
+            longer(cifar.clone()).differences(&cifar),
+            ["epochs was 300 and is 310"]
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! Draws a run: loss and learning rate over the steps, errors over the epochs.
+
+use std::path::{Path, PathBuf};
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+use super::{Evaluation, Metric, Observer, Summary, TrainError, lines};
+
+const WIDTH: u32 = 1600;
+const HEIGHT: u32 = 1200;
+const FONT: &str = "DejaVu Sans";
+
+const LOSS: RGBColor = RGBColor(31, 90, 166);
+const RATE: RGBColor = RGBColor(130, 130, 130);
+const TOP1: RGBColor = RGBColor(192, 57, 43);
+const TOP5: RGBColor = RGBColor(230, 145, 56);
+const TEXT: RGBColor = RGBColor(40, 40, 40);
+
+/// Draws a file of metrics as a PNG after each evaluation and at the end of a run.
+///
+/// Among several observers it comes behind [`Metrics`](super::Metrics), which writes the file.
+#[derive(Debug)]
+pub struct Curves {
+    metrics: PathBuf,
+    picture: PathBuf,
+    title: String,
+}
+
+impl Curves {
+    /// Draws `metrics` into `picture`, with a title.
+    pub fn new(
+        metrics: impl Into<PathBuf>,
+        picture: impl Into<PathBuf>,
+        title: impl Into<String>,
+    ) -> Self {
+        Self {
+            metrics: metrics.into(),
+            picture: picture.into(),
+            title: title.into(),
+        }
+    }
+
+    /// Draws the file as it is now.
+    ///
+    /// # Errors
+    /// When the metrics cannot be read or the picture cannot be written.
+    pub fn draw(&self) -> Result<(), TrainError> {
+        let run = RunFigures::from_metrics(&lines(&self.metrics)?);
+        let mut pixels = vec![255; (WIDTH * HEIGHT * 3) as usize];
+        draw(&run, &self.title, &mut pixels).map_err(|e| TrainError::Curves(e.to_string()))?;
+        write(&self.picture, &pixels)
+    }
+}
+
+impl Observer for Curves {
+    fn evaluation(&mut self, _: &Evaluation) -> Result<(), TrainError> {
+        // A picture that cannot be drawn ends no run; the last one is an error.
+        let _ = self.draw();
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Summary) -> Result<(), TrainError> {
+        self.draw()
+    }
+}
+
+/// What is drawn.
+#[derive(Default)]
+struct RunFigures {
+    /// Step, loss.
+    losses: Vec<(f64, f64)>,
+    /// Step, learning rate.
+    rates: Vec<(f64, f64)>,
+    /// Epochs done, top-1 error in percent.
+    top1: Vec<(f64, f64)>,
+    /// Epochs done, top-5 error in percent.
+    top5: Vec<(f64, f64)>,
+}
+
+impl RunFigures {
+    fn from_metrics(metrics: &[Metric]) -> Self {
+        let mut run = Self::default();
+        for metric in metrics {
+            match *metric {
+                Metric::Step { step, loss, lr, .. } => {
+                    run.losses.push((step as f64, loss));
+                    run.rates.push((step as f64, f64::from(lr)));
+                }
+                Metric::Evaluation {
+                    epoch,
+                    top1_error,
+                    top5_error,
+                    ..
+                } => {
+                    run.top1.push((epoch, 100.0 * top1_error));
+                    run.top5.push((epoch, 100.0 * top5_error));
+                }
+            }
+        }
+        run
+    }
+}
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw(run: &RunFigures, title: &str, pixels: &mut [u8]) -> Drawn {
+    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
+        .map_err(|_| "the font cannot be read")?;
+    let root = BitMapBackend::with_buffer(pixels, (WIDTH, HEIGHT)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let root = root
+        .margin(20, 20, 20, 20)
+        .titled(title, (FONT, 34).into_font().color(&TEXT))?;
+    let (top, bottom) = root.split_vertically((HEIGHT - 90) * 55 / 100);
+    draw_loss(run, &top)?;
+    draw_errors(run, &bottom)?;
+    root.present()?;
+    Ok(())
+}
+
+fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
+    let steps = 0.0..run.losses.last().map_or(1.0, |&(step, _)| step.max(1.0));
+    let smooth = smoothed(&run.losses);
+    let mut chart = ChartBuilder::on(area)
+        .margin(10)
+        .x_label_area_size(70)
+        .y_label_area_size(110)
+        .right_y_label_area_size(120)
+        .build_cartesian_2d(steps.clone(), 0.0..top_of(&run.losses, &smooth))?
+        // Room above the rate for the legend.
+        .set_secondary_coord(steps, 0.0..1.3 * top_of(&run.rates, &run.rates));
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .y_desc("training loss")
+        .label_style((FONT, 24).into_font().color(&TEXT))
+        .axis_desc_style((FONT, 26).into_font().color(&TEXT))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .axis_style(BLACK.mix(0.5))
+        .x_labels(9)
+        .y_labels(7)
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .y_label_formatter(&|loss| short(*loss))
+        .draw()?;
+    chart
+        .configure_secondary_axes()
+        .y_desc("learning rate")
+        .label_style((FONT, 24).into_font().color(&RATE))
+        .axis_desc_style((FONT, 26).into_font().color(&RATE))
+        .axis_style(BLACK.mix(0.5))
+        .y_labels(6)
+        .y_label_formatter(&|rate| short(*rate))
+        .draw()?;
+    // The rate lies below the losses in the picture.
+    let rate = RATE.mix(0.7).stroke_width(2);
+    chart
+        .draw_secondary_series(LineSeries::new(thinned(&run.rates), rate))?
+        .label("learning rate")
+        .legend(move |at| key(at, rate));
+    let light = LOSS.mix(0.3).stroke_width(2);
+    chart
+        .draw_series(LineSeries::new(thinned(&run.losses), light))?
+        .label("loss of a batch")
+        .legend(move |at| key(at, light));
+    let strong = LOSS.stroke_width(4);
+    chart
+        .draw_series(LineSeries::new(thinned(&smooth), strong))?
+        .label("its moving mean")
+        .legend(move |at| key(at, strong));
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.2))
+        .label_font((FONT, 24).into_font().color(&TEXT))
+        .legend_area_size(50)
+        .margin(14)
+        .draw()?;
+    Ok(())
+}
+
+fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
+    let epochs = 0.0..run.top1.last().map_or(1.0, |&(epoch, _)| epoch.max(1.0));
+    let most = top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
+    let mut chart = ChartBuilder::on(area)
+        .margin(10)
+        // As wide as the chart above, which has a second axis.
+        .margin_right(10 + 120)
+        .x_label_area_size(70)
+        .y_label_area_size(110)
+        .build_cartesian_2d(epochs, 0.0..most)?;
+    chart
+        .configure_mesh()
+        .x_desc("epoch")
+        .y_desc("validation error (%)")
+        .label_style((FONT, 24).into_font().color(&TEXT))
+        .axis_desc_style((FONT, 26).into_font().color(&TEXT))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .axis_style(BLACK.mix(0.5))
+        .x_labels(9)
+        .y_labels(6)
+        .x_label_formatter(&|epoch| short(*epoch))
+        .y_label_formatter(&|error| short(*error))
+        .draw()?;
+    for (name, points, colour) in [("top-1", &run.top1, TOP1), ("top-5", &run.top5, TOP5)] {
+        let name = match points.last() {
+            Some((_, error)) => format!("{name}: {error:.1}%"),
+            None => name.to_string(),
+        };
+        let line = colour.stroke_width(4);
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), line))?
+            .label(name)
+            .legend(move |at| key(at, line));
+        // Points that would touch are left out.
+        if points.len() <= 60 {
+            let point = |&at| Circle::new(at, 6, colour.filled());
+            chart.draw_series(points.iter().map(point))?;
+        }
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.2))
+        .label_font((FONT, 24).into_font().color(&TEXT))
+        .legend_area_size(50)
+        .margin(14)
+        .draw()?;
+    Ok(())
+}
+
+/// A legend's sample of a line.
+fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i32)> {
+    PathElement::new([(x, y), (x + 40, y)], style)
+}
+
+/// The top of an axis: above all of `smooth`, and above all values but the few that stick out.
+fn top_of(values: &[(f64, f64)], smooth: &[(f64, f64)]) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().map(|&(_, value)| value).collect();
+    sorted.sort_by(f64::total_cmp);
+    let most = sorted.get(sorted.len().saturating_sub(1) * 99 / 100);
+    let most = smooth
+        .iter()
+        .map(|&(_, value)| value)
+        .fold(most.copied().unwrap_or(0.0), f64::max);
+    if most > 0.0 { 1.08 * most } else { 1.0 }
+}
+
+/// The mean of the points around each, over about a thirtieth of the run.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = (points.len() / 60).max(1);
+    let mut sums = vec![0.0];
+    let mut sum = 0.0;
+    for &(_, value) in points {
+        sum += value;
+        sums.push(sum);
+    }
+    points
+        .iter()
+        .enumerate()
+        .map(|(index, &(step, _))| {
+            // The same number of points on both sides, or the ends would lean inwards.
+            let reach = reach.min(index).min(points.len() - 1 - index);
+            let (from, to) = (index - reach, index + reach + 1);
+            (step, (sums[to] - sums[from]) / (to - from) as f64)
+        })
+        .collect()
+}
+
+/// At most about a point a pixel: the lowest and the highest of each stretch.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let stretch = points.len().div_ceil(WIDTH as usize).max(1);
+    if stretch == 1 {
+        return points.to_vec();
+    }
+    let by_value = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+    points
+        .chunks(stretch)
+        .flat_map(|chunk| {
+            let low = chunk.iter().min_by(by_value).copied();
+            let high = chunk.iter().max_by(by_value).copied();
+            let mut pair = [low, high];
+            pair.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+            pair.into_iter().flatten()
+        })
+        .collect()
+}
+
+/// A label's number, without a tail of zeros.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text.is_empty() || text == "-0" {
+        "0".into()
+    } else {
+        text.into()
+    }
+}
+
+fn write(path: &Path, pixels: &[u8]) -> Result<(), TrainError> {
+    image::save_buffer(path, pixels, WIDTH, HEIGHT, image::ExtendedColorType::Rgb8)
+        .map_err(|error| TrainError::Curves(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,246 @@
+//! Steps and evaluations of a network on an executor. Knows nothing of the network's type, so
+//! that it is compiled once, and optimised.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::checkpoint::{self, CheckpointError, Header, Numbers, Position};
+use super::{Config, Evaluation, Progress, StepReport, TrainError, views};
+use crate::weights::State;
+use crate::{Arena, Batch, Executor, Outcome, Pixels, Step};
+
+/// A network in training.
+pub(super) struct Engine {
+    network: &'static str,
+    executor: Box<dyn Executor>,
+    pub(super) config: Config,
+    pub(super) position: Position,
+}
+
+impl Engine {
+    pub(super) fn new(
+        network: &'static str,
+        executor: Box<dyn Executor>,
+        config: Config,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        if executor.capacity() < config.piece() {
+            return Err(TrainError::Config(format!(
+                "the executor was made for {} images at a time, but {} at a time were asked for",
+                executor.capacity(),
+                config.piece()
+            )));
+        }
+        Ok(Self {
+            network,
+            executor,
+            config,
+            position: Position::default(),
+        })
+    }
+
+    pub(super) fn executor(&self) -> &dyn Executor {
+        &*self.executor
+    }
+
+    pub(super) fn executor_mut(&mut self) -> &mut dyn Executor {
+        &mut *self.executor
+    }
+
+    /// The rate of the next step.
+    pub(super) fn rate(&self) -> f32 {
+        self.config.schedule.rate(self.progress())
+    }
+
+    /// Epochs done, with the fraction of the current one.
+    pub(super) fn epochs_done(&self) -> f64 {
+        self.progress().epochs_done()
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            epoch: self.position.epoch,
+            epochs: self.config.epochs,
+            step: self.position.epoch_step,
+            // Without a length no epoch ever ends.
+            steps: self.position.epoch_steps.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// One step; `since` is when the one before it was done.
+    pub(super) fn step(
+        &mut self,
+        batch: Batch<'_>,
+        since: Instant,
+    ) -> Result<StepReport, TrainError> {
+        let rate = self.rate();
+        let step = self.position.step + 1;
+        let total = batch.labels.len();
+        let pieces = self.pieces(batch, self.config.accumulation);
+        let mut outcome = Outcome::default();
+        for (index, &piece) in pieces.iter().enumerate() {
+            let share = piece.labels.len() as f64 / total.max(1) as f64;
+            let came = self.executor.differentiate(
+                piece,
+                Step {
+                    label_smoothing: self.config.label_smoothing,
+                    scale: share as f32,
+                    accumulate: index > 0,
+                    seed: mix(self.config.seed, step, index as u64),
+                },
+            )?;
+            outcome.loss += share * came.loss;
+            outcome.top1 += came.top1;
+            outcome.top5 += came.top5;
+        }
+        if !outcome.loss.is_finite() {
+            return Err(TrainError::NotFinite {
+                step,
+                rate,
+                loss: outcome.loss,
+            });
+        }
+        self.executor.descend(self.config.sgd(rate))?;
+        self.position.step = step;
+        self.position.epoch_step += 1;
+        Ok(StepReport {
+            step,
+            epoch: self.position.epoch + 1,
+            loss: outcome.loss,
+            rate,
+            images: total,
+            top1: outcome.top1,
+            top5: outcome.top5,
+            seconds: since.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Adds a batch to an evaluation. Of each image it has `views`, one after another.
+    pub(super) fn evaluate(
+        &mut self,
+        batch: Batch<'_>,
+        views: usize,
+        into: &mut Evaluation,
+    ) -> Result<(), TrainError> {
+        let classes = self.executor.plan().classes;
+        let pieces = batch.labels.len().div_ceil(self.executor.capacity());
+        let mut logits = Vec::new();
+        let mut add = |outcome: Outcome, images: usize| {
+            // Until the evaluation's end `loss` is a sum.
+            into.loss += outcome.loss * images as f64;
+            into.images += images;
+            into.top1 += outcome.top1;
+            into.top5 += outcome.top5;
+        };
+        for piece in self.pieces(batch, pieces) {
+            let outcome = self.executor.evaluate(piece)?;
+            if views == 1 {
+                add(outcome, piece.labels.len());
+            } else {
+                let start = logits.len();
+                logits.resize(start + piece.labels.len() * classes, 0.0);
+                self.executor.logits(&mut logits[start..])?;
+            }
+        }
+        if views > 1 {
+            let outcome = views::outcome(&logits, batch.labels, views, classes);
+            add(outcome, batch.labels.len() / views);
+        }
+        Ok(())
+    }
+
+    /// Cuts a batch into pieces of nearly equal size; at most one for each image.
+    fn pieces<'a>(&self, batch: Batch<'a>, pieces: usize) -> Vec<Batch<'a>> {
+        let stem = &self.executor.plan().stem;
+        let image = stem.channels * stem.height * stem.width;
+        let total = batch.labels.len();
+        let values = match batch.pixels {
+            Pixels::Nchw(values) => values.len(),
+            Pixels::Nhwc { bytes, .. } => bytes.len(),
+        };
+        let pieces = pieces.min(total);
+        // A batch that does not fit goes to the executor as it is, which says what is wrong.
+        if pieces <= 1 || values != total * image {
+            return vec![batch];
+        }
+        (0..pieces)
+            .map(|piece| {
+                let images = piece * total / pieces..(piece + 1) * total / pieces;
+                let range = images.start * image..images.end * image;
+                Batch {
+                    pixels: match batch.pixels {
+                        Pixels::Nchw(values) => Pixels::Nchw(&values[range]),
+                        Pixels::Nhwc {
+                            bytes,
+                            mean,
+                            deviation,
+                        } => Pixels::Nhwc {
+                            bytes: &bytes[range],
+                            mean,
+                            deviation,
+                        },
+                    },
+                    labels: &batch.labels[images],
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let plan = self.executor.plan();
+        let numbers = Numbers {
+            state: self.state()?,
+            momentum: self.read(Arena::Momentum, plan.parameter_count())?,
+        };
+        let header = Header::new(self.network, plan, &self.config, self.position);
+        Ok(checkpoint::save(path, plan, header, &numbers)?)
+    }
+
+    /// Takes up a run where its checkpoint left it. Nothing has changed after an error, unless
+    /// the device failed.
+    pub(super) fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
+        let (header, numbers) = checkpoint::load(path, self.network, self.executor.plan())?;
+        let differences = self.config.differences(&header.config);
+        if !differences.is_empty() {
+            return Err(CheckpointError::Settings {
+                path: path.to_path_buf(),
+                differences,
+            }
+            .into());
+        }
+        self.executor
+            .write(Arena::Parameters, &numbers.state.parameters)?;
+        self.executor
+            .write(Arena::Running, &numbers.state.running)?;
+        self.executor.write(Arena::Momentum, &numbers.momentum)?;
+        self.position = header.position;
+        Ok(())
+    }
+
+    /// The network as it is now.
+    pub(super) fn state(&self) -> Result<State, TrainError> {
+        let plan = self.executor.plan();
+        Ok(State {
+            parameters: self.read(Arena::Parameters, plan.parameter_count())?,
+            running: self.read(Arena::Running, plan.running_count())?,
+        })
+    }
+
+    fn read(&self, arena: Arena, length: usize) -> Result<Vec<f32>, TrainError> {
+        let mut values = vec![0.0; length];
+        self.executor.read(arena, &mut values)?;
+        Ok(values)
+    }
+}
+
+/// A seed for a piece of a step (SplitMix64's finaliser over each number in turn).
+fn mix(seed: u64, step: u64, piece: u64) -> u64 {
+    [step, piece].into_iter().fold(seed, |state, number| {
+        let mut z = state
+            .wrapping_add(number)
+            .wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}

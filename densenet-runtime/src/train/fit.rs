@@ -1,0 +1,250 @@
+//! The loop over epochs.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::checkpoint::CheckpointError;
+use super::engine::Engine;
+use super::{
+    Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
+    TrainError,
+};
+
+/// What a run does besides training.
+#[derive(Clone, Debug, Default)]
+pub struct Fit {
+    /// Ends the run when so many steps are done in all, of this run and those that it goes on
+    /// from. The learning rate does not depend on it.
+    pub steps: Option<u64>,
+    /// Writes a checkpoint here after each evaluation and when the run is interrupted.
+    pub checkpoint: Option<PathBuf>,
+    /// And after so many steps each.
+    pub checkpoint_every: Option<u64>,
+    /// Ends the run after the step at hand.
+    pub interrupt: Interrupt,
+}
+
+/// A run under way.
+struct Run<'a> {
+    engine: &'a mut Engine,
+    fit: &'a Fit,
+    observer: &'a mut dyn Observer,
+    outline: Outline,
+    last: Option<StepReport>,
+    evaluation: Option<Evaluation>,
+}
+
+pub(super) fn run(
+    engine: &mut Engine,
+    train: &dyn Batches,
+    validation: &dyn Batches,
+    fit: &Fit,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError> {
+    let epoch_steps = train.batches();
+    if epoch_steps == 0 {
+        return Err(TrainError::NoImages("training"));
+    }
+    if let Some(found) = engine.position.epoch_steps.replace(epoch_steps)
+        && found != epoch_steps
+    {
+        engine.position.epoch_steps = Some(found);
+        return Err(CheckpointError::Data {
+            found,
+            expected: epoch_steps,
+        }
+        .into());
+    }
+    let all = u64::from(engine.config.epochs) * epoch_steps;
+    let outline = Outline {
+        step: engine.position.step,
+        epoch_steps,
+        last_step: fit.steps.map_or(all, |steps| steps.min(all)),
+    };
+    let mut run = Run {
+        engine,
+        fit,
+        observer,
+        outline,
+        last: None,
+        evaluation: None,
+    };
+    run.observer.begin(&outline)?;
+    let ending = run.epochs(train, validation)?;
+    let summary = Summary {
+        ending,
+        step: run.engine.position.step,
+        last: run.last,
+        evaluation: run.evaluation,
+        best: run.engine.position.best,
+    };
+    run.observer.end(&summary)?;
+    Ok(summary)
+}
+
+impl Run<'_> {
+    fn epochs(
+        &mut self,
+        train: &dyn Batches,
+        validation: &dyn Batches,
+    ) -> Result<Ending, TrainError> {
+        if self.engine.position.epoch >= self.engine.config.epochs {
+            return Ok(Ending::Finished);
+        }
+        if self.steps_are_done() && self.engine.position.epoch_step < self.outline.epoch_steps {
+            return Ok(Ending::StepsDone);
+        }
+        loop {
+            if self.epoch(train)?.is_break() {
+                return self.interrupted();
+            }
+            let Some(evaluation) = evaluate(self.engine, validation, &self.fit.interrupt)? else {
+                return self.interrupted();
+            };
+            self.evaluated(evaluation)?;
+            let position = &mut self.engine.position;
+            let mid_epoch = position.epoch_step < self.outline.epoch_steps;
+            if !mid_epoch {
+                position.epoch += 1;
+                position.epoch_step = 0;
+            }
+            self.checkpoint()?;
+            if self.engine.position.epoch >= self.engine.config.epochs {
+                return Ok(Ending::Finished);
+            }
+            if self.steps_are_done() {
+                return Ok(Ending::StepsDone);
+            }
+        }
+    }
+
+    /// The steps that are left of an epoch, or as many as were asked for. Breaks on an
+    /// interrupt.
+    fn epoch(&mut self, train: &dyn Batches) -> Result<ControlFlow<()>, TrainError> {
+        let (epoch, first) = (self.engine.position.epoch, self.engine.position.epoch_step);
+        if first >= self.outline.epoch_steps {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut since = Instant::now();
+        let mut ended = Ok(ControlFlow::Continue(()));
+        train
+            .visit(epoch, first, &mut |batch, _| {
+                let stepped = self.engine.step(batch, since);
+                since = Instant::now();
+                match stepped.and_then(|report| self.stepped(report)) {
+                    Ok(ControlFlow::Continue(())) if !self.steps_are_done() => {
+                        ControlFlow::Continue(())
+                    }
+                    done => {
+                        ended = done;
+                        ControlFlow::Break(())
+                    }
+                }
+            })
+            .map_err(TrainError::Data)?;
+        let ended = ended?;
+        let done = self.engine.position.epoch_step;
+        if ended.is_continue() && done < self.outline.epoch_steps && !self.steps_are_done() {
+            return Err(TrainError::Data(
+                format!(
+                    "the training data ended after {done} of the {} batches of an epoch",
+                    self.outline.epoch_steps
+                )
+                .into(),
+            ));
+        }
+        Ok(ended)
+    }
+
+    fn stepped(&mut self, report: StepReport) -> Result<ControlFlow<()>, TrainError> {
+        self.last = Some(report);
+        self.observer.step(&report)?;
+        if self.fit.interrupt.is_requested() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let due = |every: u64| every > 0 && report.step.is_multiple_of(every);
+        // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
+        let at_end =
+            self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done();
+        if self.fit.checkpoint_every.is_some_and(due) && !at_end {
+            self.checkpoint()?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn steps_are_done(&self) -> bool {
+        self.engine.position.step >= self.outline.last_step
+    }
+
+    fn evaluated(&mut self, evaluation: Evaluation) -> Result<(), TrainError> {
+        self.evaluation = Some(evaluation);
+        let best = &mut self.engine.position.best;
+        let top1_error = evaluation.top1_error();
+        if best.is_none_or(|best| top1_error < best.top1_error) {
+            *best = Some(Best {
+                step: evaluation.step,
+                top1_error,
+            });
+        }
+        self.observer.evaluation(&evaluation)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        let Some(path) = &self.fit.checkpoint else {
+            return Ok(());
+        };
+        self.engine.save(path)?;
+        self.observer.checkpoint(path, self.engine.position.step)
+    }
+
+    fn interrupted(&mut self) -> Result<Ending, TrainError> {
+        self.checkpoint()?;
+        Ok(Ending::Interrupted)
+    }
+}
+
+/// Evaluates on all images; nothing if it was interrupted.
+pub(super) fn evaluate(
+    engine: &mut Engine,
+    validation: &dyn Batches,
+    interrupt: &Interrupt,
+) -> Result<Option<Evaluation>, TrainError> {
+    let start = Instant::now();
+    let mut evaluation = Evaluation {
+        step: engine.position.step,
+        epoch: engine.epochs_done(),
+        images: 0,
+        loss: 0.0,
+        top1: 0,
+        top5: 0,
+        seconds: 0.0,
+    };
+    let mut ended = Ok(());
+    let mut interrupted = false;
+    validation
+        .visit(0, 0, &mut |batch, views| {
+            interrupted = interrupt.is_requested();
+            if interrupted {
+                return ControlFlow::Break(());
+            }
+            match engine.evaluate(batch, views, &mut evaluation) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    ended = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })
+        .map_err(TrainError::Data)?;
+    ended?;
+    if interrupted {
+        return Ok(None);
+    }
+    if evaluation.images == 0 {
+        return Err(TrainError::NoImages("validation"));
+    }
+    evaluation.loss /= evaluation.images as f64;
+    evaluation.seconds = start.elapsed().as_secs_f64();
+    Ok(Some(evaluation))
+}

@@ -1,0 +1,176 @@
+//! A run's figures, one JSON object a line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Evaluation, Observer, StepReport, TrainError};
+
+/// A line of a file of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Metric {
+    /// An evaluation. Errors are shares, in [0, 1].
+    Evaluation {
+        /// Steps done before it.
+        step: u64,
+        /// Epochs done before it, with the fraction of the current one.
+        epoch: f64,
+        /// Share of images whose class does not have the highest logit.
+        top1_error: f64,
+        /// Share of images whose class is not among the five highest logits.
+        top5_error: f64,
+        /// Mean loss over the images, not smoothed.
+        val_loss: f64,
+    },
+    /// A step.
+    Step {
+        /// Steps done, this one included.
+        step: u64,
+        /// The epoch it belongs to, counted from 1.
+        epoch: u32,
+        /// Mean loss over the batch.
+        loss: f64,
+        /// Learning rate.
+        lr: f32,
+        /// Images a second, waiting for the data included.
+        images_per_s: f64,
+    },
+}
+
+impl Metric {
+    /// Steps done.
+    pub const fn step(&self) -> u64 {
+        match *self {
+            Self::Evaluation { step, .. } | Self::Step { step, .. } => step,
+        }
+    }
+}
+
+impl From<&StepReport> for Metric {
+    fn from(report: &StepReport) -> Self {
+        Self::Step {
+            step: report.step,
+            epoch: report.epoch,
+            loss: report.loss,
+            lr: report.rate,
+            // Figures past the first few are noise.
+            images_per_s: (report.images_per_second() * 100.0).round() / 100.0,
+        }
+    }
+}
+
+impl From<&Evaluation> for Metric {
+    fn from(evaluation: &Evaluation) -> Self {
+        Self::Evaluation {
+            step: evaluation.step,
+            epoch: evaluation.epoch,
+            top1_error: evaluation.top1_error(),
+            top5_error: evaluation.top5_error(),
+            val_loss: evaluation.loss,
+        }
+    }
+}
+
+/// Writes the metrics of a run to a file; a line is whole in the file once it is handed on.
+#[derive(Debug)]
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+}
+
+impl Metrics {
+    /// Starts a file, or goes on with one: lines of steps beyond `step`, which a run wrote
+    /// after the checkpoint from which it now goes on, are dropped.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or holds lines that are no metrics.
+    pub fn create(path: impl Into<PathBuf>, step: u64) -> Result<Self, TrainError> {
+        let path = path.into();
+        let failed = failed("write", &path);
+        let kept = if step == 0 {
+            String::new()
+        } else {
+            lines(&path)?
+                .iter()
+                .filter(|metric| metric.step() <= step)
+                .map(line)
+                .collect()
+        };
+        // All or nothing: what was measured before must not be lost.
+        let mut partial = path.clone().into_os_string();
+        partial.push(".partial");
+        std::fs::write(&partial, kept).map_err(&failed)?;
+        std::fs::rename(&partial, &path).map_err(&failed)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(&failed)?;
+        Ok(Self { path, file })
+    }
+
+    fn write(&mut self, metric: Metric) -> Result<(), TrainError> {
+        self.file
+            .write_all(line(&metric).as_bytes())
+            .map_err(failed("write", &self.path))
+    }
+}
+
+impl Observer for Metrics {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        self.write(report.into())
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        self.write(evaluation.into())
+    }
+}
+
+/// Reads a file of metrics. A last line that is cut off, as a kill leaves it, is left out; a file
+/// that does not exist has no lines.
+///
+/// # Errors
+/// When the file cannot be read, or holds lines that are no metrics.
+pub fn lines(path: &Path) -> Result<Vec<Metric>, TrainError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let mut reader = BufReader::new(file);
+    let mut metrics = Vec::new();
+    let mut text = String::new();
+    for number in 1.. {
+        text.clear();
+        if reader.read_line(&mut text).map_err(failed("read", path))? == 0 || !text.ends_with('\n')
+        {
+            break;
+        }
+        let metric = serde_json::from_str(&text).map_err(|_| TrainError::Metrics {
+            path: path.to_path_buf(),
+            line: number,
+            reason: format!("`{}` is no step and no evaluation", text.trim_end()),
+        })?;
+        metrics.push(metric);
+    }
+    Ok(metrics)
+}
+
+fn line(metric: &Metric) -> String {
+    // Numbers and fixed names: nothing that JSON has no form for.
+    let mut line = serde_json::to_string(metric).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> TrainError + use<> {
+    let path = path.to_path_buf();
+    move |source| TrainError::File {
+        what,
+        path: path.clone(),
+        source,
+    }
+}

@@ -1,0 +1,60 @@
+//! Training: the loop, schedules, checkpoints, metrics.
+//!
+//! A [`Trainer`] takes a network and a [`Config`] and runs steps on an
+//! [`Executor`](crate::Executor). [`Trainer::fit`] is the whole loop: it takes [`Batches`], and
+//! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`]) and draw it
+//! ([`Curves`]); a [`RunFolder`] is all three and the checkpoint in one place.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use densenet_runtime::{Network, data::{ImageFolder, Loader}};
+//! use densenet_runtime::train::{Config, Fit, RunFolder, TrainError, Trainer};
+//!
+//! fn train<N: Network>(model: N) -> Result<N, Box<dyn std::error::Error>> {
+//!     let config = Config { batch: 64, ..Config::imagenet() };
+//!     let (train, val) = ImageFolder::train_and_val("pictures", [224, 224])?;
+//!     let train = Loader::training(Arc::new(train), config.batch)?;
+//!     let val = Loader::evaluation(Arc::new(val), config.batch)?;
+//!
+//!     let mut trainer = Trainer::new(model, config)?;
+//!     let folder = RunFolder::create("out")?;
+//!     let fit = Fit { checkpoint: Some(folder.checkpoint()), ..Fit::default() };
+//!     trainer.fit(&train, &val, &fit, &mut folder.observers(&trainer, "A run")?)?;
+//!     Ok(trainer.into_model()?)
+//! }
+//! ```
+
+mod batches;
+mod checkpoint;
+mod config;
+mod curves;
+mod engine;
+mod error;
+mod fit;
+mod folder;
+mod interrupt;
+mod metrics;
+mod observer;
+mod progress;
+mod report;
+mod schedule;
+mod trainer;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+pub use batches::Batches;
+pub use checkpoint::CheckpointError;
+pub use config::Config;
+pub use curves::Curves;
+pub use error::TrainError;
+pub use fit::Fit;
+pub use folder::RunFolder;
+pub use interrupt::Interrupt;
+pub use metrics::{Metric, Metrics, lines};
+pub use observer::Observer;
+pub use progress::ProgressBar;
+pub use report::{Best, Ending, Evaluation, Outline, StepReport, Summary};
+pub use schedule::{Decay, Moment, Progress, Schedule};
+pub use trainer::Trainer;

@@ -1,0 +1,110 @@
+//! What a run says of itself.
+
+/// What came of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// The epoch it belongs to, counted from 1.
+    pub epoch: u32,
+    /// Mean loss over the batch, smoothed as asked.
+    pub loss: f64,
+    /// Learning rate.
+    pub rate: f32,
+    /// Images of the batch.
+    pub images: usize,
+    /// Of them, those whose class has the highest logit.
+    pub top1: usize,
+    /// Of them, those whose class is among the five highest logits.
+    pub top5: usize,
+    /// Seconds since the step before, waiting for the data included.
+    pub seconds: f64,
+}
+
+impl StepReport {
+    /// Images a second.
+    pub fn images_per_second(&self) -> f64 {
+        self.images as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// What came of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Steps done before it.
+    pub step: u64,
+    /// Epochs done before it, with the fraction of the current one.
+    pub epoch: f64,
+    /// Images evaluated.
+    pub images: usize,
+    /// Mean loss over the images, not smoothed.
+    pub loss: f64,
+    /// Images whose class has the highest logit.
+    pub top1: usize,
+    /// Images whose class is among the five highest logits.
+    pub top5: usize,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+impl Evaluation {
+    /// The share of images whose class does not have the highest logit.
+    pub fn top1_error(&self) -> f64 {
+        self.error(self.top1)
+    }
+
+    /// The share of images whose class is not among the five highest logits.
+    pub fn top5_error(&self) -> f64 {
+        self.error(self.top5)
+    }
+
+    fn error(&self, right: usize) -> f64 {
+        1.0 - right as f64 / self.images.max(1) as f64
+    }
+}
+
+/// The evaluation with the lowest top-1 error so far.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Best {
+    /// Steps done before it.
+    pub step: u64,
+    /// Its top-1 error, as a share.
+    pub top1_error: f64,
+}
+
+/// How a run is laid out, said when it starts or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// Steps done before.
+    pub step: u64,
+    /// Steps of an epoch.
+    pub epoch_steps: u64,
+    /// The step with which this run ends.
+    pub last_step: u64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All epochs are done.
+    Finished,
+    /// The number of steps that was asked for is done.
+    StepsDone,
+    /// It was asked to stop.
+    Interrupted,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Why it ended.
+    pub ending: Ending,
+    /// Steps done in all.
+    pub step: u64,
+    /// The latest step of this run; none if there was nothing left to do.
+    pub last: Option<StepReport>,
+    /// The latest evaluation of this run, if there was one.
+    pub evaluation: Option<Evaluation>,
+    /// The best evaluation of the whole run.
+    pub best: Option<Best>,
+}

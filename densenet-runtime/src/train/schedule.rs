@@ -1,0 +1,281 @@
+//! The learning rate as a function of progress.
+
+use serde::{Deserialize, Serialize};
+
+/// A learning-rate schedule: a rate, how it is reached, and how it falls.
+///
+/// ```
+/// use densenet_runtime::train::{Progress, Schedule};
+///
+/// // The paper's rate for CIFAR: 0.1, a tenth of it from half of the run on.
+/// let schedule = Schedule::halves(0.1);
+/// let at = |epoch| Progress { epoch, epochs: 300, step: 0, steps: 782 };
+/// assert_eq!(schedule.rate(at(149)), 0.1);
+/// assert_eq!(schedule.rate(at(150)), 0.1 / 10.0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The rate before it falls.
+    pub rate: f32,
+    /// Epochs over which the rate rises from 0 in a straight line, step by step; 0 for none.
+    pub warmup: f64,
+    /// How the rate falls.
+    pub decay: Decay,
+}
+
+/// How a rate falls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Decay {
+    /// Not at all.
+    Constant,
+    /// Divided by `by` at each of these moments.
+    Divide {
+        /// The moments, in any order.
+        at: Vec<Moment>,
+        /// The divisor.
+        by: f32,
+    },
+    /// Half a cosine, from the rate down to `floor` at the end of the run.
+    Cosine {
+        /// The last rate.
+        floor: f32,
+    },
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Moment {
+    /// When so many epochs are done.
+    Epoch(f64),
+    /// When this share of the run is done, in [0, 1].
+    Share(f64),
+}
+
+/// How far a run is, before the step in question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: u32,
+    /// Epochs of the whole run.
+    pub epochs: u32,
+    /// Steps done in the current epoch.
+    pub step: u64,
+    /// Steps of an epoch.
+    pub steps: u64,
+}
+
+impl Progress {
+    /// Epochs done, with the fraction of the current one.
+    pub fn epochs_done(self) -> f64 {
+        f64::from(self.epoch) + self.step as f64 / self.steps.max(1) as f64
+    }
+
+    /// The share of the run that is done; 1 at its end.
+    pub fn share_done(self) -> f64 {
+        self.epochs_done() / f64::from(self.epochs.max(1))
+    }
+}
+
+impl Schedule {
+    /// The same rate throughout.
+    pub const fn constant(rate: f32) -> Self {
+        Self {
+            rate,
+            warmup: 0.0,
+            decay: Decay::Constant,
+        }
+    }
+
+    /// Divided by 10 when half and when three quarters of the run are done: the paper's for
+    /// CIFAR and SVHN (section 4.2).
+    pub fn halves(rate: f32) -> Self {
+        Self {
+            rate,
+            warmup: 0.0,
+            decay: Decay::Divide {
+                at: vec![Moment::Share(0.5), Moment::Share(0.75)],
+                by: 10.0,
+            },
+        }
+    }
+
+    /// Divided by 10 after 30 and after 60 epochs: the paper's for ImageNet (section 4.2).
+    pub fn thirties(rate: f32) -> Self {
+        Self {
+            rate,
+            warmup: 0.0,
+            decay: Decay::Divide {
+                at: vec![Moment::Epoch(30.0), Moment::Epoch(60.0)],
+                by: 10.0,
+            },
+        }
+    }
+
+    /// Half a cosine from the rate down to 0, behind a warm-up of so many epochs.
+    pub const fn cosine(rate: f32, warmup: f64) -> Self {
+        Self {
+            rate,
+            warmup,
+            decay: Decay::Cosine { floor: 0.0 },
+        }
+    }
+
+    /// The rate of the step behind this progress.
+    pub fn rate(&self, progress: Progress) -> f32 {
+        // A step of the warm-up takes the rate of its end, so that the first is not wasted.
+        let end_of_step = Progress {
+            step: progress.step + 1,
+            ..progress
+        };
+        if end_of_step.epochs_done() < self.warmup {
+            return (f64::from(self.rate) * end_of_step.epochs_done() / self.warmup) as f32;
+        }
+        match &self.decay {
+            Decay::Constant => self.rate,
+            Decay::Divide { at, by } => {
+                let passed = at.iter().filter(|moment| moment.is_past(progress)).count();
+                self.rate / by.powi(passed as i32)
+            }
+            Decay::Cosine { floor } => {
+                let all = f64::from(progress.epochs) - self.warmup;
+                let done = (progress.epochs_done() - self.warmup) / all.max(f64::MIN_POSITIVE);
+                let height = 0.5 * (1.0 + (std::f64::consts::PI * done.clamp(0.0, 1.0)).cos());
+                floor + (self.rate - floor) * height as f32
+            }
+        }
+    }
+
+    /// Whether a longer run has other rates from its start on.
+    pub fn depends_on_length(&self) -> bool {
+        match &self.decay {
+            Decay::Constant => false,
+            Decay::Divide { at, .. } => at.iter().any(|m| matches!(m, Moment::Share(_))),
+            Decay::Cosine { .. } => true,
+        }
+    }
+
+    /// What keeps this from being a schedule, if anything does.
+    pub(super) fn problem(&self) -> Option<String> {
+        let rate_is =
+            |what, rate: f32| format!("{what} must be 0 or more and finite, found {rate}");
+        let bad = |rate: f32| !rate.is_finite() || rate < 0.0;
+        if bad(self.rate) {
+            return Some(rate_is("the learning rate", self.rate));
+        }
+        if !self.warmup.is_finite() || self.warmup < 0.0 {
+            return Some(format!(
+                "the warm-up must be 0 epochs or more, found {}",
+                self.warmup
+            ));
+        }
+        match self.decay {
+            Decay::Cosine { floor } if bad(floor) => Some(rate_is("the last learning rate", floor)),
+            Decay::Divide { by, .. } if !by.is_finite() || by <= 0.0 => Some(format!(
+                "the learning rate must be divided by more than 0, found {by}"
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Moment {
+    fn is_past(self, progress: Progress) -> bool {
+        match self {
+            Self::Epoch(epochs) => progress.epochs_done() >= epochs,
+            Self::Share(share) => progress.share_done() >= share,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: u32, step: u64, epochs: u32) -> Progress {
+        Progress {
+            epoch,
+            epochs,
+            step,
+            steps: 7,
+        }
+    }
+
+    #[test]
+    fn cifar_falls_to_a_tenth_at_half_and_at_three_quarters() {
+        let schedule = Schedule::halves(0.1);
+        assert_eq!(schedule.rate(at(0, 0, 300)), 0.1);
+        assert_eq!(schedule.rate(at(149, 6, 300)), 0.1);
+        assert_eq!(schedule.rate(at(150, 0, 300)), 0.1 / 10.0);
+        assert_eq!(schedule.rate(at(224, 6, 300)), 0.1 / 10.0);
+        assert_eq!(schedule.rate(at(225, 0, 300)), 0.1 / 100.0);
+    }
+
+    #[test]
+    fn svhn_falls_at_epochs_20_and_30_of_40() {
+        let schedule = Schedule::halves(0.1);
+        assert_eq!(schedule.rate(at(19, 6, 40)), 0.1);
+        assert_eq!(schedule.rate(at(20, 0, 40)), 0.1 / 10.0);
+        assert_eq!(schedule.rate(at(30, 0, 40)), 0.1 / 100.0);
+    }
+
+    #[test]
+    fn imagenet_falls_at_epochs_30_and_60_however_long_the_run() {
+        let schedule = Schedule::thirties(0.1);
+        for epochs in [90, 100] {
+            assert_eq!(schedule.rate(at(29, 6, epochs)), 0.1);
+            assert_eq!(schedule.rate(at(30, 0, epochs)), 0.1 / 10.0);
+            assert_eq!(schedule.rate(at(59, 6, epochs)), 0.1 / 10.0);
+            assert_eq!(schedule.rate(at(60, 0, epochs)), 0.1 / 100.0);
+        }
+        assert!(!schedule.depends_on_length());
+        assert!(Schedule::halves(0.1).depends_on_length());
+    }
+
+    #[test]
+    fn an_odd_run_falls_in_the_middle_of_an_epoch() {
+        let schedule = Schedule::halves(1.0);
+        // Half of 3 epochs of 7 steps is 10.5 steps.
+        assert_eq!(schedule.rate(at(1, 3, 3)), 1.0);
+        assert_eq!(schedule.rate(at(1, 4, 3)), 0.1);
+    }
+
+    #[test]
+    fn a_warm_up_rises_in_a_straight_line_to_the_full_rate() {
+        let schedule = Schedule {
+            warmup: 2.0,
+            ..Schedule::constant(14.0)
+        };
+        let rates: Vec<f32> = (0..16)
+            .map(|step| schedule.rate(at(step / 7, u64::from(step % 7), 5)))
+            .collect();
+        for (step, &rate) in rates.iter().enumerate() {
+            let expected = (step as f32 + 1.0).min(14.0);
+            assert!((rate - expected).abs() < 1e-5, "step {step}: {rate}");
+        }
+    }
+
+    #[test]
+    fn a_cosine_is_half_way_down_in_the_middle_and_ends_at_its_floor() {
+        let schedule = Schedule::cosine(0.2, 0.0);
+        assert_eq!(schedule.rate(at(0, 0, 10)), 0.2);
+        assert!((schedule.rate(at(5, 0, 10)) - 0.1).abs() < 1e-7);
+        assert!(schedule.rate(at(10, 0, 10)).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_schedule_survives_being_written_down() {
+        for schedule in [
+            Schedule::halves(0.1),
+            Schedule::thirties(0.05),
+            Schedule::cosine(0.3, 1.5),
+        ] {
+            let text = serde_json::to_string(&schedule).unwrap();
+            let back: Schedule = serde_json::from_str(&text).unwrap();
+            assert_eq!(back, schedule);
+        }
+    }
+}

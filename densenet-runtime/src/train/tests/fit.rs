@@ -1,0 +1,278 @@
+use super::super::fit;
+use super::*;
+use crate::train::{Curves, Ending, Fit, Interrupt, Metric, Metrics, Summary, lines};
+
+/// 19 images in batches of 8: 3 steps an epoch, the last with 3 images.
+fn train() -> Images {
+    Images::new(19, 8)
+}
+
+fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
+    fit::run(engine, &train(), &Images::new(20, 8), fit, observer).unwrap()
+}
+
+/// Interrupts behind a step.
+struct InterruptAt(u64, Interrupt, Memory);
+
+impl Observer for InterruptAt {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        if report.step == self.0 {
+            self.1.request();
+        }
+        self.2.step(report)
+    }
+}
+
+#[test]
+fn a_run_learns_and_ends_with_its_epochs() {
+    let mut engine = engine(Config {
+        epochs: 30,
+        ..config()
+    });
+    let mut memory = Memory::default();
+    let summary = run(&mut engine, &Fit::default(), &mut memory);
+    assert_eq!(summary.ending, Ending::Finished);
+    assert_eq!((summary.step, memory.0.len()), (90, 90));
+    assert!(memory.0[89].loss < 0.5 * memory.0[0].loss);
+    let evaluation = summary.evaluation.unwrap();
+    assert_eq!((evaluation.images, evaluation.epoch), (20, 30.0));
+    assert!(evaluation.top1_error() < 0.3, "{evaluation:?}");
+    assert!(summary.best.unwrap().top1_error <= evaluation.top1_error());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_bit_for_bit() {
+    let run = |seed| {
+        let mut memory = Memory::default();
+        let mut engine = engine(Config { seed, ..config() });
+        run(&mut engine, &Fit::default(), &mut memory);
+        (memory.steps(), engine.state().unwrap())
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).1, run(2).1);
+}
+
+#[test]
+fn the_rate_falls_where_the_schedule_says() {
+    let mut memory = Memory::default();
+    run(&mut engine(config()), &Fit::default(), &mut memory);
+    let rates: Vec<f32> = memory.0.iter().map(|report| report.rate).collect();
+    // 9 steps: half is 4.5, three quarters are 6.75.
+    let (whole, tenth, hundredth) = (0.2, 0.2 / 10.0, 0.2 / 100.0);
+    let expected = [vec![whole; 5], vec![tenth; 2], vec![hundredth; 2]].concat();
+    assert_eq!(rates, expected);
+}
+
+#[test]
+fn a_run_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been() {
+    let mut whole = Memory::default();
+    let mut engine_of_whole = engine(config());
+    run(&mut engine_of_whole, &Fit::default(), &mut whole);
+
+    let folder = tempfile::tempdir().unwrap();
+    for at in 1..9 {
+        let fit = Fit {
+            checkpoint: Some(folder.path().join(format!("{at}.safetensors"))),
+            ..Fit::default()
+        };
+        let mut before = InterruptAt(at, fit.interrupt.clone(), Memory::default());
+        let summary = run(&mut engine(config()), &fit, &mut before);
+        assert_eq!((summary.ending, summary.step), (Ending::Interrupted, at));
+
+        let mut engine = engine(config());
+        engine.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
+        let mut after = Memory::default();
+        let summary = run(&mut engine, &Fit::default(), &mut after);
+        assert_eq!(summary.ending, Ending::Finished);
+        let steps = [before.2.steps(), after.steps()].concat();
+        assert_eq!(steps, whole.steps(), "interrupted behind step {at}");
+        assert_eq!(engine.state().unwrap(), engine_of_whole.state().unwrap());
+        assert_eq!(engine.position, engine_of_whole.position);
+    }
+}
+
+#[test]
+fn a_limit_of_steps_ends_a_run_that_then_goes_on_as_if_it_had_none() {
+    let mut whole = Memory::default();
+    run(&mut engine(config()), &Fit::default(), &mut whole);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut steps = Vec::new();
+    for limit in [2, 3, 7, 100] {
+        let mut engine = engine(config());
+        if path.exists() {
+            engine.restore(&path).unwrap();
+        }
+        let fit = Fit {
+            steps: Some(limit),
+            checkpoint: Some(path.clone()),
+            ..Fit::default()
+        };
+        let mut memory = Memory::default();
+        let summary = run(&mut engine, &fit, &mut memory);
+        assert_eq!(summary.step, limit.min(9));
+        assert!(summary.evaluation.is_some());
+        steps.extend(memory.steps());
+    }
+    assert_eq!(steps, whole.steps());
+}
+
+#[test]
+fn a_run_that_is_done_has_nothing_left_to_do() {
+    let mut engine = engine(config());
+    run(&mut engine, &Fit::default(), &mut ());
+    let summary = run(&mut engine, &Fit::default(), &mut ());
+    assert_eq!(summary.ending, Ending::Finished);
+    assert_eq!((summary.step, summary.last), (9, None));
+}
+
+#[test]
+fn other_data_than_the_checkpoints_is_refused() {
+    let mut engine = engine(config());
+    let fit = Fit {
+        steps: Some(1),
+        ..Fit::default()
+    };
+    run(&mut engine, &fit, &mut ());
+    let more = Images::new(40, 8);
+    let error = fit::run(&mut engine, &more, &more, &fit, &mut ()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("3 steps in an epoch"), "{message}");
+    // And the run can still go on with its own.
+    assert_eq!(run(&mut engine, &Fit::default(), &mut ()).step, 9);
+}
+
+#[test]
+fn a_run_without_images_is_refused() {
+    let none = Images::new(0, 8);
+    for (train, validation, word) in [
+        (none, train(), "training"),
+        (train(), Images::new(0, 8), "validation"),
+    ] {
+        let fit = Fit::default();
+        let error = fit::run(&mut engine(config()), &train, &validation, &fit, &mut ());
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[test]
+fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = folder.path().join("metrics.jsonl");
+    let checkpoint = folder.path().join("checkpoint.safetensors");
+    let fit = |steps| Fit {
+        steps,
+        checkpoint: Some(checkpoint.clone()),
+        checkpoint_every: Some(2),
+        ..Fit::default()
+    };
+    // Without what depends on the clock.
+    let figures = || -> Vec<(u64, Option<u64>)> {
+        let of = |metric: &Metric| match *metric {
+            Metric::Step { step, loss, .. } => (step, Some(loss.to_bits())),
+            Metric::Evaluation { step, .. } => (step, None),
+        };
+        lines(&metrics).unwrap().iter().map(of).collect()
+    };
+    run(
+        &mut engine(config()),
+        &fit(None),
+        &mut Metrics::create(&metrics, 0).unwrap(),
+    );
+    let whole = figures();
+    assert_eq!(whole.len(), 9 + 3);
+
+    // A run that is killed behind step 5: its checkpoint is of step 4, its last line cut off.
+    struct KillAt5(Metrics);
+    impl Observer for KillAt5 {
+        fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+            self.0.step(report)?;
+            if report.step == 5 {
+                return Err(TrainError::Curves("killed".into()));
+            }
+            Ok(())
+        }
+        fn evaluation(&mut self, evaluation: &crate::train::Evaluation) -> Result<(), TrainError> {
+            self.0.evaluation(evaluation)
+        }
+    }
+    let mut killed = KillAt5(Metrics::create(&metrics, 0).unwrap());
+    let (train, validation) = (train(), Images::new(20, 8));
+    fit::run(
+        &mut engine(config()),
+        &train,
+        &validation,
+        &fit(None),
+        &mut killed,
+    )
+    .unwrap_err();
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    std::fs::write(&metrics, text + "{\"step\":6,\"epo").unwrap();
+
+    let mut engine = engine(config());
+    engine.restore(&checkpoint).unwrap();
+    assert_eq!(engine.position.step, 4);
+    let mut resumed = Metrics::create(&metrics, engine.position.step).unwrap();
+    run(&mut engine, &fit(None), &mut resumed);
+    assert_eq!(figures(), whole);
+}
+
+#[test]
+fn metrics_have_the_keys_that_are_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    run(
+        &mut engine(config()),
+        &Fit::default(),
+        &mut Metrics::create(&path, 0).unwrap(),
+    );
+    let text = std::fs::read_to_string(&path).unwrap();
+    let keys = |line: &str| -> Vec<String> {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys
+    };
+    let first: Vec<&str> = text.lines().take(4).collect();
+    assert_eq!(
+        keys(first[0]),
+        ["epoch", "images_per_s", "loss", "lr", "step"]
+    );
+    assert_eq!(
+        keys(first[3]),
+        ["epoch", "step", "top1_error", "top5_error", "val_loss"]
+    );
+}
+
+#[test]
+fn a_file_that_holds_no_metrics_is_not_overwritten_by_a_resumed_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    std::fs::write(&path, "step,loss\n1,2.0\n").unwrap();
+    let message = Metrics::create(&path, 3).unwrap_err().to_string();
+    assert!(message.contains("line 1"), "{message}");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "step,loss\n1,2.0\n"
+    );
+}
+
+#[test]
+fn curves_are_drawn_as_a_picture_in_colour() {
+    let folder = tempfile::tempdir().unwrap();
+    let (metrics, picture) = (
+        folder.path().join("metrics.jsonl"),
+        folder.path().join("curves.png"),
+    );
+    let mut observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(Metrics::create(&metrics, 0).unwrap()),
+        Box::new(Curves::new(&metrics, &picture, "Regression")),
+    ];
+    run(&mut engine(config()), &Fit::default(), &mut observers);
+    let image = image::open(&picture).unwrap().to_rgb8();
+    let coloured = |[r, g, b]: [u8; 3]| r.abs_diff(g).max(g.abs_diff(b)) > 60;
+    let line_pixels = image.pixels().filter(|pixel| coloured(pixel.0)).count();
+    assert!(line_pixels > 1000, "{line_pixels}");
+}

@@ -1,0 +1,122 @@
+//! The loop, its checkpoints and its files, on a small executor.
+
+mod checkpoint;
+mod double;
+mod fit;
+mod folder;
+mod step;
+
+use std::error::Error;
+use std::ops::ControlFlow;
+
+use double::{CLASSES, PIXELS, Regression};
+
+use super::engine::Engine;
+use super::{Batches, Config, Observer, Schedule, StepReport, TrainError};
+use crate::{Batch, Pixels};
+
+/// Images whose class is the brightest of their first pixels, in an order of each epoch's own.
+struct Images {
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+    batch: usize,
+}
+
+impl Images {
+    fn new(count: usize, batch: usize) -> Self {
+        let mut state = 1u32;
+        let mut pixels = Vec::new();
+        let mut labels = Vec::new();
+        for image in 0..count {
+            let label = image % CLASSES;
+            labels.push(label as u32);
+            for pixel in 0..PIXELS {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let noise = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
+                pixels.push(noise + if pixel == label { 1.0 } else { 0.0 });
+            }
+        }
+        Self {
+            pixels,
+            labels,
+            batch,
+        }
+    }
+
+    /// A batch of the first images.
+    fn first(&self, count: usize) -> Batch<'_> {
+        Batch {
+            pixels: Pixels::Nchw(&self.pixels[..count * PIXELS]),
+            labels: &self.labels[..count],
+        }
+    }
+}
+
+impl Batches for Images {
+    fn batches(&self) -> u64 {
+        self.labels.len().div_ceil(self.batch) as u64
+    }
+
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let count = self.labels.len();
+        let order: Vec<usize> = (0..count)
+            .map(|index| (index * 7 + epoch as usize * 5) % count)
+            .collect();
+        for images in order.chunks(self.batch).skip(first as usize) {
+            let labels: Vec<u32> = images.iter().map(|&image| self.labels[image]).collect();
+            let pixels: Vec<f32> = images
+                .iter()
+                .flat_map(|&image| &self.pixels[image * PIXELS..][..PIXELS])
+                .copied()
+                .collect();
+            let batch = Batch {
+                pixels: Pixels::Nchw(&pixels),
+                labels: &labels,
+            };
+            if each(batch, 1).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn config() -> Config {
+    Config {
+        epochs: 3,
+        batch: 8,
+        schedule: Schedule::halves(0.2),
+        seed: 42,
+        ..Config::cifar()
+    }
+}
+
+/// With dropout, so that the seeds matter.
+fn engine(config: Config) -> Engine {
+    let executor = Regression::new(0.2, 8);
+    Engine::new("Regression", Box::new(executor), config).unwrap()
+}
+
+/// Remembers each step.
+#[derive(Default)]
+struct Memory(Vec<StepReport>);
+
+impl Memory {
+    /// Step, epoch, loss, rate: all that must repeat.
+    fn steps(&self) -> Vec<(u64, u32, u64, u32)> {
+        let of = |r: &StepReport| (r.step, r.epoch, r.loss.to_bits(), r.rate.to_bits());
+        self.0.iter().map(of).collect()
+    }
+}
+
+impl Observer for Memory {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        self.0.push(*report);
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+use std::time::Instant;
+
+use super::*;
+use crate::Arena;
+
+fn gradients(engine: &Engine) -> Vec<f32> {
+    let mut values = vec![0.0; engine.executor().plan().parameter_count()];
+    engine
+        .executor()
+        .read(Arena::Gradients, &mut values)
+        .unwrap();
+    values
+}
+
+#[test]
+fn a_batch_in_pieces_has_the_gradients_and_the_loss_of_the_whole() {
+    let images = Images::new(7, 8);
+    let run = |accumulation| {
+        // Without dropout: its mask depends on an image's place in its piece.
+        let config = Config {
+            accumulation,
+            label_smoothing: 0.1,
+            ..config()
+        };
+        let executor = Box::new(Regression::new(0.0, config.piece()));
+        let mut engine = Engine::new("Regression", executor, config).unwrap();
+        let report = engine.step(images.first(7), Instant::now()).unwrap();
+        (report, gradients(&engine))
+    };
+    let (whole, expected) = run(1);
+    // Pieces of 3, 2 and 2.
+    let (report, found) = run(3);
+    assert!((report.loss - whole.loss).abs() < 1e-6);
+    assert_eq!((report.top1, report.top5), (whole.top1, whole.top5));
+    assert!(expected.iter().any(|&g| g.abs() > 1e-3));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+}
+
+#[test]
+fn the_first_nesterov_step_moves_by_rate_times_one_plus_momentum() {
+    let images = Images::new(8, 8);
+    let config = Config {
+        weight_decay: 0.0,
+        ..config()
+    };
+    let mut engine = engine(config);
+    engine.step(images.first(8), Instant::now()).unwrap();
+    let after = engine.state().unwrap().parameters;
+    for (after, gradient) in after.iter().zip(gradients(&engine)) {
+        assert!((after + 0.2 * 1.9 * gradient).abs() < 1e-7);
+    }
+}
+
+#[test]
+fn each_step_and_each_piece_has_a_dropout_of_its_own() {
+    let images = Images::new(8, 8);
+    // With rate 0 only dropout can change the loss.
+    let config = Config {
+        schedule: Schedule::constant(0.0),
+        ..config()
+    };
+    let losses = |seed| {
+        let mut engine = engine(Config {
+            seed,
+            ..config.clone()
+        });
+        // At the start all logits are 0, whatever is dropped.
+        let parameters = vec![0.3; engine.executor().plan().parameter_count()];
+        let parameters: Vec<f32> = (0..)
+            .zip(parameters)
+            .map(|(i, p)| p * (i % 5) as f32)
+            .collect();
+        engine
+            .executor_mut()
+            .write(Arena::Parameters, &parameters)
+            .unwrap();
+        [(); 2].map(|()| engine.step(images.first(8), Instant::now()).unwrap().loss)
+    };
+    let [first, second] = losses(1);
+    assert_ne!(first, second);
+    assert_eq!(losses(1), [first, second]);
+    assert_ne!(losses(2)[0], first);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_step_and_rate_and_leaves_the_weights() {
+    let images = Images::new(8, 8);
+    let mut engine = engine(config());
+    engine.step(images.first(8), Instant::now()).unwrap();
+    let before = engine.state().unwrap().parameters;
+    let pixels = [f32::NAN; 2 * PIXELS];
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &[0, 1],
+    };
+    let error = engine.step(batch, Instant::now()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("at step 2 with learning rate 0.2"),
+        "{message}"
+    );
+    assert_eq!(engine.state().unwrap().parameters, before);
+    assert_eq!(engine.position.step, 1);
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_refused_and_counts_as_no_step() {
+    let images = Images::new(9, 8);
+    let mut engine = engine(config());
+    let error = engine.step(images.first(9), Instant::now()).unwrap_err();
+    assert!(error.to_string().contains("9 images"), "{error}");
+    assert_eq!(engine.position.step, 0);
+}
+
+#[test]
+fn an_executor_that_is_too_small_for_the_settings_is_refused() {
+    let executor = Box::new(Regression::new(0.0, 4));
+    let error = Engine::new("Regression", executor, config()).err().unwrap();
+    assert!(error.to_string().contains("made for 4 images"), "{error}");
+}

@@ -1,0 +1,173 @@
+//! Times training steps or inference of a preset, and prints one line of JSON.
+//!
+//! ```text
+//! cargo run --release --example bench -- --model densenet201 --mode train --batch 8 --steps 10
+//! ```
+//!
+//! Training is forward, backward and the SGD step, on random images that are already in memory;
+//! what comes before the first counted step (allocation, one step to warm up) is not counted.
+
+use std::error::Error;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use densenet_models::{PRESETS, preset};
+use densenet_runtime::plan::{Plan, Recompute, Role};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+#[derive(Parser)]
+struct Arguments {
+    /// A preset, such as densenet201 or cifar_bc_100_12.
+    #[arg(long)]
+    model: String,
+    #[arg(long, value_enum, default_value = "train")]
+    mode: Mode,
+    /// Images of a step.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Steps that are counted.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Computes the bottleneck maps again instead of keeping them.
+    #[arg(long)]
+    recompute: bool,
+    /// Threads; 0 for one on each core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Train,
+    Infer,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let Some(preset) = preset(&arguments.model) else {
+        let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+        return Err(format!(
+            "no preset {:?}; there are {}",
+            arguments.model,
+            names.join(", ")
+        )
+        .into());
+    };
+    let plan = preset.plan();
+    let recompute = if arguments.recompute {
+        Recompute::Bottlenecks
+    } else {
+        Recompute::Nothing
+    };
+    let options = cpu::Options {
+        threads: arguments.threads,
+        recompute,
+        ..cpu::Options::for_batch(arguments.batch)
+    };
+    let mut rng = rand::rngs::StdRng::seed_from_u64(0);
+    let mut executor = cpu::Executor::new(plan.clone(), options)?;
+    executor.write(Arena::Parameters, &initial(&plan, &mut rng))?;
+    if arguments.mode == Mode::Infer {
+        executor.write(Arena::Running, &unit_statistics(&plan))?;
+    }
+
+    let stem = &plan.stem;
+    let len = arguments.batch * stem.channels * stem.height * stem.width;
+    let images: Vec<f32> = (0..len).map(|_| rng.random_range(-2.0..2.0)).collect();
+    let labels: Vec<u32> = (0..arguments.batch)
+        .map(|_| rng.random_range(0..plan.classes as u32))
+        .collect();
+    let mut milliseconds = Vec::new();
+    for step in 0..=arguments.steps {
+        let batch = Batch {
+            pixels: Pixels::Nchw(&images),
+            labels: &labels,
+        };
+        let start = Instant::now();
+        match arguments.mode {
+            Mode::Train => {
+                executor.differentiate(batch, Step::default())?;
+                executor.descend(Sgd::default())?;
+            }
+            Mode::Infer => {
+                executor.evaluate(batch)?;
+            }
+        }
+        if step > 0 {
+            milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / arguments.batch as f64);
+        }
+    }
+    milliseconds.sort_by(f64::total_cmp);
+    let median = milliseconds[milliseconds.len() / 2];
+    // A multiply-add is two operations; the gradients of data and weights are as many each.
+    let passes = if arguments.mode == Mode::Train {
+        3.0
+    } else {
+        1.0
+    };
+    let operations = 2.0 * passes * plan.multiply_adds() as f64;
+    let planned = plan.training_footprint(recompute).bytes(arguments.batch);
+    println!(
+        "{}",
+        json!({
+            "model": preset.name,
+            "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
+            "batch": arguments.batch,
+            "precision": "f32",
+            "threads": executor.threads(),
+            "recompute": arguments.recompute,
+            "ms_per_image": median,
+            "best_ms_per_image": milliseconds[0],
+            "gflops": operations / median / 1e6,
+            "planned_mb": planned as f64 / f64::from(1 << 20),
+            "peak_rss_mb": peak_rss_mb(),
+        })
+    );
+    Ok(())
+}
+
+/// He's initialisation, and BN that changes nothing.
+fn initial(plan: &Plan, rng: &mut rand::rngs::StdRng) -> Vec<f32> {
+    let mut values = vec![0.0; plan.parameter_count()];
+    for parameter in plan.parameters() {
+        let bound = (6.0 / parameter.shape[1..].iter().product::<usize>() as f32).sqrt();
+        if parameter.role.is_trainable() {
+            values[parameter.range()].fill_with(|| match parameter.role {
+                Role::NormScale => 1.0,
+                Role::NormBias | Role::LinearBias => 0.0,
+                _ => rng.random_range(-bound..bound),
+            });
+        }
+    }
+    values
+}
+
+/// Running means of 0 and variances of 1.
+fn unit_statistics(plan: &Plan) -> Vec<f32> {
+    let mut values = vec![0.0; plan.running_count()];
+    for parameter in plan.parameters() {
+        if parameter.role == Role::RunningVar {
+            values[parameter.range()].fill(1.0);
+        }
+    }
+    values
+}
+
+/// The most memory that this process has had, where the system tells.
+fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024.0)
+}

@@ -1,0 +1,308 @@
+//! Trains DenseNet-201 on pictures: your own, or a small set that it draws.
+//!
+//! ```text
+//! cargo run --example imagenet_densenet201
+//! cargo run --example imagenet_densenet201 -- --data DIR --epochs 90 --batch-size 256 --lr 0.1
+//! cargo run --example imagenet_densenet201 -- --resume out/imagenet_densenet201/checkpoint.safetensors
+//! ```
+//!
+//! See `models/examples/imagenet_densenet201.md`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use densenet_models::DenseNet201;
+use densenet_runtime::data::pictures::{self, Pictures};
+use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::train::{
+    Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
+};
+use densenet_runtime::{Network, cpu};
+
+const PICTURES: &str = "out/pictures";
+const OUT: &str = "out/imagenet_densenet201";
+
+/// Trains DenseNet-201 at 224x224.
+#[derive(Parser)]
+struct Arguments {
+    /// Pictures: DIR/train/CLASS/* and DIR/val/CLASS/*, JPEG or PNG. Without it a small set is
+    /// drawn, once.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Passes over the training pictures [default: 90 with --data, else 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Stop when so many steps are done in all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Pictures of a step [default: 64 with --data, else 8].
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+    /// In which numbers.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// The learning rate at its highest [default: 0.1 for 256 pictures a step, and in proportion].
+    #[arg(long, value_name = "F")]
+    lr: Option<f32>,
+    /// Seeds the weights, and the order and the variation of the pictures [default: 0].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A checkpoint to go on from, with its settings.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
+    /// out/imagenet_densenet201].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Device {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(Ending::Interrupted) => ExitCode::from(130),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
+    if arguments.device == Device::Cuda {
+        return Err("this build has no CUDA executor yet; run with --device cpu".into());
+    }
+    if arguments.precision == Precision::Bf16 {
+        return Err("the CPU executor computes in f32 only; run with --precision f32".into());
+    }
+    let config = arguments.config()?;
+    let folder = RunFolder::create(arguments.out())?;
+    let (train, val) = arguments.data()?;
+    let input = [
+        3,
+        DenseNet201::PLAN.stem.height,
+        DenseNet201::PLAN.stem.width,
+    ];
+    check_fit(&train, input, DenseNet201::PLAN.classes)?;
+    describe(&config, &train, &val);
+
+    let train = loader(
+        Loader::training(Arc::new(train), config.batch)?,
+        config.seed,
+    );
+    let val = loader(
+        Loader::evaluation(Arc::new(val), config.piece())?,
+        config.seed,
+    );
+    let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
+    let mut trainer = Trainer::new(model, config)?;
+    if let Some(file) = &arguments.resume {
+        trainer.resume(file)?;
+        println!("resuming  {} at step {}", file.display(), trainer.steps());
+    }
+    println!();
+
+    let fit = Fit {
+        steps: arguments.steps,
+        checkpoint: Some(folder.checkpoint()),
+        checkpoint_every: Some(500),
+        interrupt: Interrupt::on_ctrl_c()?,
+    };
+    let title = format!("DenseNet-201, {} pictures", train.dataset().len());
+    let mut observers = folder.observers(&trainer, &title)?;
+    let summary = trainer.fit(&train, &val, &fit, &mut observers)?;
+    if summary.ending == Ending::Interrupted {
+        println!("\ninterrupted at step {}; to go on:", summary.step);
+        println!("  {}", arguments.how_to_resume(&folder));
+    } else {
+        let evaluation = match summary.evaluation {
+            Some(evaluation) => evaluation,
+            None => {
+                println!("all steps of this run were done before; evaluating");
+                trainer.evaluate(&val)?
+            }
+        };
+        conclude(&summary, &evaluation, &folder);
+    }
+    Ok(summary.ending)
+}
+
+impl Arguments {
+    /// The settings: those of the checkpoint or the defaults, and then those given.
+    fn config(&self) -> Result<Config, Box<dyn Error>> {
+        let mut config = match (&self.resume, &self.data) {
+            (Some(file), _) => Config::of_checkpoint(file)?,
+            (None, Some(_)) => Config {
+                batch: 64,
+                ..Config::imagenet()
+            },
+            (None, None) => Config {
+                epochs: 3,
+                batch: 8,
+                schedule: Schedule::cosine(0.0, 0.5),
+                ..Config::imagenet()
+            },
+        };
+        if let Some(epochs) = self.epochs {
+            config.epochs = epochs;
+        }
+        if let Some(batch) = self.batch_size {
+            config.batch = batch;
+        }
+        if let Some(seed) = self.seed {
+            config.seed = seed;
+        }
+        if let Some(rate) = self.lr {
+            config.schedule.rate = rate;
+        } else if self.resume.is_none() {
+            // The paper's 0.1 is for 256 pictures; the rate goes with the batch.
+            config.schedule.rate = 0.1 * config.batch as f32 / 256.0;
+        }
+        Ok(config)
+    }
+
+    fn out(&self) -> PathBuf {
+        match (&self.out, &self.resume) {
+            (Some(out), _) => out.clone(),
+            (None, Some(file)) => file.parent().unwrap_or(Path::new(".")).to_path_buf(),
+            (None, None) => OUT.into(),
+        }
+    }
+
+    /// Training and validation pictures.
+    fn data(&self) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
+        let dir = match &self.data {
+            Some(dir) => dir.as_path(),
+            None => {
+                let pictures = Pictures {
+                    train: 20,
+                    val: 6,
+                    ..Pictures::default()
+                };
+                println!("drawing   pictures in {PICTURES}, unless they are there");
+                pictures::make(PICTURES, &pictures)?;
+                Path::new(PICTURES)
+            }
+        };
+        let stem = &DenseNet201::PLAN.stem;
+        Ok(ImageFolder::train_and_val(dir, [stem.height, stem.width])?)
+    }
+
+    fn how_to_resume(&self, folder: &RunFolder) -> String {
+        let mut command = "cargo run --example imagenet_densenet201 --".to_string();
+        if let Some(data) = &self.data {
+            command += &format!(" --data {}", data.display());
+        }
+        if let Some(steps) = self.steps {
+            command += &format!(" --steps {steps}");
+        }
+        command + &format!(" --resume {}", folder.checkpoint().display())
+    }
+}
+
+fn loader(loader: Loader, seed: u64) -> Loader {
+    loader
+        .seeded(seed)
+        .on_broken(OnBroken::Skip)
+        .report(|broken| eprintln!("skipped: {}", broken.reason))
+}
+
+/// What is trained, on what, with what.
+fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
+    let plan = &DenseNet201::PLAN;
+    let bytes = plan
+        .training_footprint(config.recompute)
+        .bytes(config.piece());
+    let threads = match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    println!(
+        "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
+        DenseNet201::NAME,
+        thousands(plan.parameter_count()),
+        plan.depth(),
+        plan.multiply_adds() as f64 / 1e9,
+    );
+    println!(
+        "memory    {:.2} GiB for a training step of {} images",
+        bytes as f64 / f64::from(1 << 30),
+        config.piece(),
+    );
+    println!(
+        "device    CPU, {threads} threads, {:?}, f32",
+        cpu::Options::for_batch(1).level
+    );
+    println!(
+        "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
+        thousands(train.len()),
+        thousands(val.len()),
+        train.classes().len(),
+        plan.stem.height,
+        plan.stem.width,
+    );
+    let classes = train.classes().len();
+    if classes < plan.classes {
+        println!(
+            "          the network tells {} classes apart; labels 0 to {} are used",
+            plan.classes,
+            classes - 1,
+        );
+    }
+    println!(
+        "training  {} epochs, {} images a step, learning rate {}, seed {}",
+        config.epochs, config.batch, config.schedule.rate, config.seed,
+    );
+}
+
+fn conclude(summary: &Summary, evaluation: &Evaluation, folder: &RunFolder) {
+    println!(
+        "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures)",
+        evaluation.step,
+        100.0 * evaluation.top1_error(),
+        100.0 * evaluation.top5_error(),
+        evaluation.loss,
+        evaluation.images,
+    );
+    if let Some(best) = summary.best {
+        println!(
+            "best: top-1 error {:.2}% after step {}",
+            100.0 * best.top1_error,
+            best.step
+        );
+    }
+    for file in [folder.checkpoint(), folder.metrics(), folder.curves()] {
+        println!("  {}", file.display());
+    }
+}
+
+/// `20,013,928`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

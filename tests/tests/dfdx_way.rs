@@ -1,0 +1,212 @@
+//! dfdx's own training loop works on a generated network, and computes what the `Trainer`
+//! computes.
+
+use densenet_runtime::dfdx::losses::cross_entropy_with_logits_loss;
+use densenet_runtime::dfdx::nn::tensor_collection::{
+    RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef,
+};
+use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
+use densenet_runtime::dfdx::prelude::*;
+use densenet_runtime::plan::Parameter;
+use densenet_runtime::train::{Config, Schedule, Trainer};
+use densenet_runtime::weights::State;
+use densenet_runtime::{Arena, Batch, Network, Pixels, densenet};
+
+densenet! {
+    /// BC, on grey images whose sides are not equal.
+    Small { blocks: [3, 2, 2], k: 6, theta: 0.5, bottleneck, input: [1, 16, 12], classes: 7 }
+}
+
+densenet! {
+    /// Plain layers behind the ImageNet stem.
+    Plain { blocks: [2, 2], k: 5, stem: imagenet, init: 9, input: [3, 24, 24], classes: 4 }
+}
+
+const BATCH: usize = 6;
+const STEPS: usize = 4;
+const RATE: f32 = 0.05;
+
+/// A batch with something to learn: a class is brighter than the one before it.
+fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
+    let stem = &N::PLAN.stem;
+    let image = stem.channels * stem.height * stem.width;
+    let mut state = 7u32;
+    let mut pixels = Vec::with_capacity(BATCH * image);
+    let labels: Vec<u32> = (0..BATCH)
+        .map(|i| (i * 3 % N::PLAN.classes) as u32)
+        .collect();
+    for &label in &labels {
+        for _ in 0..image {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let noise = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
+            pixels.push(2.0 * noise + 0.3 * label as f32);
+        }
+    }
+    (pixels, labels)
+}
+
+/// The gradients of a model in the order of its plan's parameters.
+struct Collect<'a>(&'a Gradients<f32, Cpu>, Vec<f32>);
+
+impl TensorVisitor<f32, Cpu> for Collect<'_> {
+    type Viewer = ViewTensorRef;
+    type Err = std::convert::Infallible;
+    type E2 = f32;
+    type D2 = Cpu;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, f32, Cpu>,
+        tensor: &Tensor<S, f32, Cpu>,
+    ) -> Result<Option<Tensor<S, f32, Cpu>>, Self::Err> {
+        if options.do_gradient_update {
+            self.1.extend(self.0.get(tensor).as_vec());
+        }
+        Ok(None)
+    }
+}
+
+fn gradients_of<M: TensorCollection<f32, Cpu>>(
+    model: &M,
+    gradients: &Gradients<f32, Cpu>,
+) -> Vec<f32> {
+    let mut collect = Collect(gradients, Vec::new());
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker {
+        m: model,
+        f: &mut collect,
+    });
+    collect.1
+}
+
+/// Losses, the first step's gradients, and the state behind the last step.
+struct Course {
+    losses: Vec<f64>,
+    gradients: Vec<f32>,
+    state: State,
+}
+
+fn trainers_course<N: Network>(model: N) -> Course {
+    let (pixels, labels) = batch::<N>();
+    let config = Config {
+        batch: BATCH,
+        schedule: Schedule::constant(RATE),
+        ..Config::cifar()
+    };
+    let mut trainer = Trainer::new(model, config).unwrap();
+    let mut losses = Vec::new();
+    let mut gradients = vec![0.0; N::PLAN.parameter_count()];
+    for step in 0..STEPS {
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        losses.push(trainer.step(batch).unwrap().loss);
+        if step == 0 {
+            trainer
+                .executor()
+                .read(Arena::Gradients, &mut gradients)
+                .unwrap();
+        }
+    }
+    Course {
+        losses,
+        gradients,
+        state: State::of(&trainer.into_model().unwrap()),
+    }
+}
+
+/// The loop as dfdx's users write it, for a network of this type.
+macro_rules! dfdx_course {
+    ($network:ty, $model:expr, [$c:literal, $h:literal, $w:literal], $classes:literal) => {{
+        let dev = Cpu::default();
+        let mut model: $network = $model;
+        let (pixels, labels) = batch::<$network>();
+        let images: Tensor<Rank4<BATCH, $c, $h, $w>, f32, Cpu> = dev.tensor(pixels);
+        let mut targets = vec![0.0; BATCH * $classes];
+        for (image, &label) in labels.iter().enumerate() {
+            targets[image * $classes + label as usize] = 1.0;
+        }
+        let targets: Tensor<Rank2<BATCH, $classes>, f32, Cpu> = dev.tensor(targets);
+
+        let mut sgd = Sgd::new(
+            &model,
+            SgdConfig {
+                lr: f64::from(RATE),
+                momentum: Some(Momentum::Nesterov(0.9)),
+                weight_decay: Some(WeightDecay::L2(1e-4)),
+            },
+        );
+        let mut gradients = model.alloc_grads();
+        let mut losses = Vec::new();
+        let mut first = Vec::new();
+        for step in 0..STEPS {
+            let logits = model.forward_mut(images.clone().trace(gradients));
+            let loss = cross_entropy_with_logits_loss(logits, targets.clone());
+            losses.push(f64::from(loss.array()));
+            gradients = loss.backward();
+            if step == 0 {
+                first = gradients_of(&model, &gradients);
+            }
+            sgd.update(&mut model, &gradients).unwrap();
+            model.zero_grads(&mut gradients);
+        }
+        Course {
+            losses,
+            gradients: first,
+            state: State::of(&model),
+        }
+    }};
+}
+
+/// The largest difference of two tensors, relative to the largest value of the first.
+fn difference(expected: &[f32], found: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let pairs = expected.iter().zip(found);
+    let difference = pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    difference / largest.max(1e-3)
+}
+
+fn assert_same<N: Network>(trainer: &Course, dfdx: &Course) {
+    for (step, (ours, theirs)) in trainer.losses.iter().zip(&dfdx.losses).enumerate() {
+        let relative = (ours - theirs).abs() / ours;
+        assert!(relative < 1e-4, "loss of step {step}: {ours} {theirs}");
+    }
+    let compare = |what: &str, parameter: &Parameter, ours: &[f32], theirs: &[f32], most| {
+        let [ours, theirs] = [ours, theirs].map(|all| &all[parameter.range()]);
+        let difference = difference(ours, theirs);
+        assert!(
+            difference < most,
+            "{what} of {}: {difference}",
+            parameter.field
+        );
+    };
+    for parameter in &N::PLAN.parameters() {
+        if parameter.role.is_trainable() {
+            let (ours, theirs) = (&trainer.gradients, &dfdx.gradients);
+            compare("gradient", parameter, ours, theirs, 1e-4);
+            let (ours, theirs) = (&trainer.state.parameters, &dfdx.state.parameters);
+            compare("value", parameter, ours, theirs, 1e-3);
+        } else {
+            let (ours, theirs) = (&trainer.state.running, &dfdx.state.running);
+            compare("value", parameter, ours, theirs, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn a_loop_of_dfdx_has_the_gradients_and_takes_the_steps_of_the_trainer() {
+    let model = Cpu::default().build_module::<Small, f32>();
+    let trainer = trainers_course(model.clone());
+    let dfdx = dfdx_course!(Small, model, [1, 16, 12], 7);
+    assert_same::<Small>(&trainer, &dfdx);
+    assert!(trainer.losses[STEPS - 1] < trainer.losses[0]);
+}
+
+#[test]
+fn so_does_one_of_plain_layers_behind_the_imagenet_stem() {
+    let model = Cpu::default().build_module::<Plain, f32>();
+    let trainer = trainers_course(model.clone());
+    let dfdx = dfdx_course!(Plain, model, [3, 24, 24], 4);
+    assert_same::<Plain>(&trainer, &dfdx);
+    assert!(trainer.losses[STEPS - 1] < trainer.losses[0]);
+}

@@ -1,0 +1,53 @@
+//! A small DenseNet-BC learns to tell clothes apart: under 15% error on Fashion-MNIST's test set.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use densenet_runtime::data::{Dataset, Loader, idx};
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::train::{Config, Ending, Fit, ProgressBar, Schedule, Trainer};
+use densenet_runtime::densenet;
+
+densenet! {
+    /// 22 layers.
+    Clothes { blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28] }
+}
+
+/// Where Debian's package puts the files.
+const FOLDER: &str = "/usr/share/datasets/fashion-mnist";
+
+/// Images to train on, once each; all 60,000 take longer and give a lower error.
+const IMAGES: usize = 20_000;
+
+#[test]
+fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
+    assert!(
+        Path::new(FOLDER).is_dir(),
+        "{FOLDER} is missing; install it with `apt-get install dataset-fashion-mnist`"
+    );
+    let (train, test) = idx::train_and_test(FOLDER, &idx::FASHION).unwrap();
+    let (train, _) = train.split(IMAGES);
+    assert_eq!((train.len(), test.len()), (IMAGES, 10_000));
+    let config = Config {
+        epochs: 1,
+        batch: 50,
+        schedule: Schedule::cosine(0.1, 0.1),
+        ..Config::cifar()
+    };
+    let train = Loader::training(Arc::new(train), config.batch).unwrap();
+    let test = Loader::evaluation(Arc::new(test), config.batch).unwrap();
+    let model = Cpu::seed_from_u64(1).build_module::<Clothes, f32>();
+    let mut trainer = Trainer::new(model, config).unwrap();
+
+    let mut progress = ProgressBar::new();
+    let summary = trainer
+        .fit(&train, &test, &Fit::default(), &mut progress)
+        .unwrap();
+
+    assert_eq!(summary.ending, Ending::Finished);
+    let evaluation = summary.evaluation.unwrap();
+    assert_eq!(evaluation.images, 10_000);
+    assert!(evaluation.top1_error() < 0.15, "{evaluation:?}");
+    // Clothes are not told apart by accident: most of the rest is among the five best.
+    assert!(evaluation.top5_error() < 0.01, "{evaluation:?}");
+}
