@@ -177,9 +177,9 @@ impl Simd for Baseline {
     }
     #[inline(always)]
     unsafe fn load_part(self, at: *const f32, count: usize) -> [f32; 4] {
-        // SAFETY: the caller's promise; only the first `count` are read.
         std::array::from_fn(|i| {
             if i < count {
+                // SAFETY: the caller's promise; only the first `count` are read.
                 unsafe { *at.add(i) }
             } else {
                 0.0

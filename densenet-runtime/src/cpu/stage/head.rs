@@ -180,7 +180,8 @@ pub(crate) fn cross_entropy(
         outcome.loss += (log_total - target) / batch as f64;
         // Ties count as wrong, and so do NaNs, so that a network that says nothing is not right.
         let own = logits[label];
-        let not_below = logits.iter().filter(|&&z| !(z < own)).count();
+        let below = logits.iter().filter(|&&z| z < own).count();
+        let not_below = classes - below;
         outcome.top1 += usize::from(not_below == 1);
         outcome.top5 += usize::from((1..=5).contains(&not_below));
         if let Some((gradient, scale)) = &mut gradient {

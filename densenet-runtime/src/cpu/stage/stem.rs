@@ -201,7 +201,7 @@ impl Kernel for MaxPool<'_> {
                         for c in 0..maps {
                             let z = simd.scalar_fma(from[c], scale[c], shift[c]);
                             // A NaN is taken, and stays.
-                            let taken = !(z <= out[c]);
+                            let taken = z > out[c] || z.is_nan();
                             out[c] = if taken { z } else { out[c] };
                             choice[c] = if taken { place } else { choice[c] };
                         }
