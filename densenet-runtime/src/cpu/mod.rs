@@ -18,4 +18,5 @@ mod stage;
 mod team;
 
 pub use executor::{Executor, Options};
+pub use kernel::product::Precision;
 pub use kernel::simd::Level;
