@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
 use super::team::Team;
-use crate::cpu::kernel::product::{Form, Precision};
+use crate::cpu::kernel::product::{Form, Panels, Precision};
 use crate::cpu::kernel::simd::Level;
 
 /// The most threads that an engine has.
@@ -83,6 +83,26 @@ impl Engine {
     /// The engine's threads' sums for gamma and beta.
     pub fn sums(&self) -> impl Iterator<Item = &Sums> + Clone {
         self.scratch.iter().map(|scratch| &scratch.sums)
+    }
+
+    /// Packs a right operand into [`Engine::packed`], all threads together; `at(row, column)`
+    /// gives the values.
+    pub fn pack(&mut self, panels: Panels, at: impl Fn(usize, usize) -> f32 + Sync) {
+        let lanes = self.level.lanes();
+        let shares = shares(panels.lines(lanes), self.team.threads());
+        let mut rest = need(&mut self.packed, panels.len(lanes));
+        let mut parts: Parts<_> = shares
+            .into_iter()
+            .map(|lines| {
+                let len = panels.line(lanes, lines.end) - panels.line(lanes, lines.start);
+                let (own, others) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = others;
+                (lines, own)
+            })
+            .collect();
+        self.team.each(&mut parts, |_, (lines, own)| {
+            panels.pack(lanes, lines.clone(), own, &at);
+        });
     }
 
     /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`

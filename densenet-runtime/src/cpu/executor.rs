@@ -4,7 +4,8 @@ use super::engine::{Engine, Parts, shares, split_rows};
 use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
-use super::network::{self, Activations, Pass, Places, floats};
+use super::memory::zeros;
+use super::network::{self, Activations, Pass, Places};
 use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
@@ -84,10 +85,10 @@ impl Executor {
             places: Places::new(&plan),
             engine: Engine::new(threads, level, precision),
             activations: Activations::new(&plan, batch, recompute)?,
-            parameters: floats("parameters", parameters)?,
-            gradients: floats("gradients", parameters)?,
-            momentum: floats("momentum", parameters)?,
-            running: floats("running statistics", plan.running_count())?,
+            parameters: zeros("parameters", parameters)?,
+            gradients: zeros("gradients", parameters)?,
+            momentum: zeros("momentum", parameters)?,
+            running: zeros("running statistics", plan.running_count())?,
             capacity: batch,
             latest: 0,
             plan,

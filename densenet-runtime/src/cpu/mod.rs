@@ -12,6 +12,7 @@ mod engine;
 mod executor;
 mod kernel;
 mod layout;
+mod memory;
 mod network;
 pub(crate) mod part;
 mod stage;

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::Load;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
@@ -49,16 +50,15 @@ pub(crate) fn convolve(
         columns: weight.len() / channels,
         form,
     };
-    let lanes = engine.level.lanes();
-    let mut packed = std::mem::take(&mut engine.packed);
-    let b = need(&mut packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, m| {
+    engine.pack(panels, |c, m| {
         if c < channels {
             weight[m * channels + c]
         } else {
             0.0
         }
     });
+    let packed = std::mem::take(&mut engine.packed);
+    let b = &packed[..];
     forward(
         engine, load, pixels, channels, panels, b, target, dropout, measure,
     );
@@ -203,18 +203,25 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     dropout.apply((first + row) * columns, &mut values[..columns]);
                 }
             }
-            if measure {
-                scratch
-                    .moments
-                    .add(tile.chunks_exact(width).map(|row| &row[..columns]));
-            }
+            // In place, the tile is measured where it lies.
+            let moments = measure.then_some(&mut scratch.moments);
             if in_place {
-                continue;
-            }
-            let tile = &scratch.tile[..count * width];
-            for (row, values) in tile.chunks_exact(width).enumerate() {
-                target.values[(start + row) * target.stride + target.column..][..columns]
-                    .copy_from_slice(&values[..columns]);
+                emit(simd, Runs::rows(tile, width, count), columns, moments, None);
+            } else {
+                let at = start * target.stride + target.column;
+                let stride = target.stride;
+                let into = TileMut {
+                    values: &mut target.values[at..],
+                    stride,
+                };
+                let tile = &scratch.tile[..count * width];
+                emit(
+                    simd,
+                    Runs::rows(tile, width, count),
+                    columns,
+                    moments,
+                    Some(into),
+                );
             }
         }
     }
@@ -245,9 +252,7 @@ pub(crate) fn pack_backward(
         columns: channels,
         form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |m, c| {
+    engine.pack(panels, |m, c| {
         if m < maps {
             weight[m * channels + c]
         } else {

@@ -14,6 +14,7 @@ use std::ops::Range;
 use crate::cpu::conv::pointwise::Target;
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
@@ -99,9 +100,7 @@ pub(crate) fn pack_forward(engine: &mut Engine, weight: &[f32], maps: usize, cha
         columns: maps,
         form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |row, m| {
+    engine.pack(panels, |row, m| {
         let (tap, c) = unpack(row, whole);
         if c < channels {
             weight[(m * channels + c) * 9 + tap]
@@ -121,9 +120,7 @@ pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, ch
         columns: channels,
         form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |row, c| {
+    engine.pack(panels, |row, c| {
         let (tap, m) = (row / whole, row % whole);
         if m < maps {
             weight[(m * channels + c) * 9 + (8 - tap)]
@@ -272,19 +269,25 @@ impl Kernel for Forward<'_> {
                     }
                 }
             }
-            let inside = (0..count).flat_map(|row| (0..size.width).map(move |x| (row, x)));
-            if measure {
-                scratch.moments.add(
-                    inside
-                        .clone()
-                        .map(|(row, x)| &tile[pixel(row, x)..][..maps]),
-                );
-            }
-            for (row, x) in inside {
-                let p = (first - start + row) * size.width + x;
-                target.values[p * target.stride + target.column..][..maps]
-                    .copy_from_slice(&tile[pixel(row, x)..][..maps]);
-            }
+            let runs = Runs {
+                values: tile,
+                stride: out,
+                runs: count,
+                len: size.width,
+                pitch: size.pitch(),
+            };
+            let at = (first - start) * size.width * target.stride + target.column;
+            let into = TileMut {
+                values: &mut target.values[at..],
+                stride: target.stride,
+            };
+            emit(
+                simd,
+                runs,
+                maps,
+                measure.then_some(&mut scratch.moments),
+                Some(into),
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is done to tiles that lie in the cache.
 
 pub(crate) mod dropout;
+pub(crate) mod emit;
 pub(crate) mod load;
 pub(crate) mod normal;
 pub(crate) mod pairs;

@@ -11,6 +11,8 @@
 //! A register tile is up to `Simd::ROWS` rows by two vectors: with AVX-512 28 of 32 registers
 //! accumulate, and each broadcast feeds two multiply-adds.
 
+use std::ops::Range;
+
 use super::pairs;
 use super::simd::{Kernel, Level, Simd};
 
@@ -109,20 +111,37 @@ impl Panels {
         })
     }
 
-    /// Fills one panel of `into`; `at(row, column)` gives the elements.
-    #[inline(always)]
-    fn pack_panel(
+    /// Lines of all panels.
+    pub fn lines(self, lanes: usize) -> usize {
+        self.vectors(lanes).div_ceil(2) * self.rows()
+    }
+
+    /// Where line `line` of all panels starts, or where the last one ends.
+    pub fn line(self, lanes: usize, line: usize) -> usize {
+        if line == self.lines(lanes) {
+            return self.len(lanes);
+        }
+        let (panel, row) = (line / self.rows(), line % self.rows());
+        let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
+        2 * panel * lanes * self.rows() + row * width
+    }
+
+    /// Fills some lines; `into` starts at the first of them, `at(row, column)` gives the values.
+    pub fn pack(
         self,
         lanes: usize,
-        (start, column, width): (usize, usize, usize),
-        into: &mut [f32],
-        at: &impl Fn(usize, usize) -> f32,
+        lines: Range<usize>,
+        mut into: &mut [f32],
+        at: impl Fn(usize, usize) -> f32,
     ) {
-        let width = width * lanes;
-        let filled = (self.columns - column).min(width);
-        let panel = &mut into[start..start + self.rows() * width];
-        for (row, line) in panel.chunks_exact_mut(width).enumerate() {
-            for (j, value) in line[..filled].iter_mut().enumerate() {
+        for line in lines {
+            let (panel, row) = (line / self.rows(), line % self.rows());
+            let column = 2 * panel * lanes;
+            let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
+            let filled = (self.columns - column).min(width);
+            let (values, rest) = std::mem::take(&mut into).split_at_mut(width);
+            into = rest;
+            for (j, value) in values[..filled].iter_mut().enumerate() {
                 *value = match self.form {
                     Form::Plain => at(row, column + j),
                     Form::Rounded => pairs::rounded(at(row, column + j)),
@@ -131,14 +150,7 @@ impl Panels {
                     }
                 };
             }
-            line[filled..].fill(0.0);
-        }
-    }
-
-    /// Fills `into`; `at(row, column)` gives the elements.
-    pub fn pack(self, lanes: usize, into: &mut [f32], at: impl Fn(usize, usize) -> f32) {
-        for panel in self.iter(lanes) {
-            self.pack_panel(lanes, panel, into, &at);
+            values[filled..].fill(0.0);
         }
     }
 }

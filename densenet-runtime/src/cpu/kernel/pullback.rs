@@ -1,8 +1,8 @@
 //! The way back through ReLU and the affine part of BN, for a tile of pixels.
 //!
 //! For each value: 3 reads (the gradient behind the ReLU, the value in front of BN, the gradient
-//! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, two vectors at a
-//! time, so that what belongs to a channel stays in registers while the pixels go by.
+//! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, some vectors
+//! at a time, so that what belongs to a channel stays in registers while the pixels go by.
 
 use super::normal::NormSlice;
 use super::simd::{Kernel, Simd};
@@ -132,6 +132,10 @@ impl Checked {
         let mut c = 0;
         // SAFETY: the channels of each call lie below `self.channels`.
         unsafe {
+            while S::WIDE && c + 4 * lanes <= self.channels {
+                self.columns::<S, 4, ADD, OPERAND>(simd, c, lanes);
+                c += 4 * lanes;
+            }
             while c + 2 * lanes <= self.channels {
                 self.columns::<S, 2, ADD, OPERAND>(simd, c, lanes);
                 c += 2 * lanes;

@@ -116,6 +116,8 @@ pub(crate) trait Simd: Copy {
     /// Rows of a product's register tile: rows x 2 accumulators, 2 operands and a broadcast
     /// fill the registers.
     const ROWS: usize;
+    /// Whether there are 32 registers and not 16.
+    const WIDE: bool;
 
     /// All lanes zero.
     fn zero(self) -> Self::Vector;
@@ -191,6 +193,7 @@ impl Simd for Baseline {
     type Vector = [f32; 4];
     const LANES: usize = 4;
     const ROWS: usize = 4;
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn zero(self) -> [f32; 4] {
@@ -279,6 +282,7 @@ macro_rules! by_intrinsics {
             type Vector = x86::$vector;
             const LANES: usize = $lanes;
             const ROWS: usize = $rows;
+            const WIDE: bool = $lanes == 16;
 
             #[inline(always)]
             fn zero(self) -> Self::Vector {

@@ -96,9 +96,8 @@ pub(crate) fn classify(
         columns: batch,
         form: Form::Plain,
     };
-    let b = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, image| features[image * channels + c]);
-    let b = &*b;
+    engine.pack(panels, |c, image| features[image * channels + c]);
+    let b = &engine.packed[..];
     let width = panels.vectors(lanes) * lanes;
     let level = engine.level;
     let shares = crate::cpu::engine::shares(classes, engine.team.threads());
@@ -292,7 +291,9 @@ pub(crate) fn classify_backward(
                 ..panels
             };
             let b = need(&mut scratch.other, panels.len(lanes));
-            panels.pack(lanes, b, |row, c| weight[(first + row) * channels + c]);
+            panels.pack(lanes, 0..panels.lines(lanes), b, |row, c| {
+                weight[(first + row) * channels + c]
+            });
             let a = Rows {
                 values: &dlogits[first..],
                 stride: classes,

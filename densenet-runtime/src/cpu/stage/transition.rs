@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::cpu::conv::pointwise::{self, Input, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
@@ -57,11 +58,9 @@ pub(crate) fn forward(
         columns: transition.output,
         form: Form::Plain,
     };
-    let lanes = engine.level.lanes();
-    let mut packed = std::mem::take(&mut engine.packed);
-    let b = need(&mut packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, m| weight[m * channels + c]);
-    let b = &*b;
+    engine.pack(panels, |c, m| weight[m * channels + c]);
+    let packed = std::mem::take(&mut engine.packed);
+    let b = &packed[..];
     let shares = engine.shares(pixels);
     let level = engine.level;
     let Target {
@@ -89,6 +88,7 @@ pub(crate) fn forward(
                 column,
             },
             dropout,
+            measure,
             scratch,
         });
     });
@@ -104,6 +104,7 @@ struct Dropped<'a> {
     b: &'a [f32],
     target: Target<'a>,
     dropout: Dropout,
+    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -118,6 +119,7 @@ impl Kernel for Dropped<'_> {
             b,
             target,
             dropout,
+            measure,
             scratch,
         } = self;
         let Panels {
@@ -160,9 +162,11 @@ impl Kernel for Dropped<'_> {
                     *out = 0.25 * ((at(0) + at(1)) + (at(2) + at(3)));
                 }
             }
-            let rows = start..start + count;
-            let out = rows.map(|q| &target.values[q * target.stride + target.column..][..columns]);
-            scratch.moments.add(out);
+            if measure {
+                let at = start * target.stride + target.column;
+                let out = Runs::rows(&target.values[at..], target.stride, count);
+                emit(simd, out, columns, Some(&mut scratch.moments), None);
+            }
         }
     }
 }

@@ -37,9 +37,12 @@ impl Kernel for Multiply<'_> {
         };
         let weight = numbers(panels.depth * columns, 2);
         let mut b = vec![f32::NAN; panels.len(S::LANES)];
-        panels.pack(S::LANES, &mut b, |row, column| {
-            weight[row * columns + column]
-        });
+        panels.pack(
+            S::LANES,
+            0..panels.lines(S::LANES),
+            &mut b,
+            |row, column| weight[row * columns + column],
+        );
         let out_stride = panels.vectors(S::LANES) * S::LANES;
         let mut out = vec![1.0; rows * out_stride];
         let left = Rows {
