@@ -1,7 +1,6 @@
 //! A spec as a whole: what is missing, what does not go together, and the plan.
 
 use densenet_plan::{BlockSpec, Plan, PlanError, Ratio, Recompute, Spec, StemKind};
-use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::{Attribute, Ident, Path, Visibility};
 
@@ -26,11 +25,12 @@ pub struct Network {
 }
 
 /// Makes the plan of what was written, and reports why there is none.
-pub fn check(written: &Written, errors: &mut Errors) -> Option<Network> {
+pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
     missing(written, errors);
+    growth_rates(written, errors);
     let plan = plan(written, errors)?;
-    if !written.unreadable.is_empty() {
-        // Defaults stand in for these keys' values: good for finding more mistakes, no more.
+    if !written.is_complete() {
+        // Stand-ins were good for finding more mistakes, and no more.
         return None;
     }
     if let Some(memory) = &written.values.memory {
@@ -55,48 +55,66 @@ fn missing(written: &Written, errors: &mut Errors) {
     }
 }
 
-/// The plan; keys that are not given have their defaults.
+/// Reports growth rates that are not as many as the blocks.
+fn growth_rates(written: &mut Written, errors: &mut Errors) {
+    let (Some(blocks), Some(k)) = (&written.values.blocks, &written.values.k) else {
+        return;
+    };
+    let Growth::Each(rates) = &k.value else {
+        return;
+    };
+    if rates.len() == blocks.value.len() {
+        return;
+    }
+    let message = format!(
+        "`k` lists {} for {}\n= help: list one for each block, or write one for all: `k: 32`",
+        count(rates.len(), "growth rate"),
+        count(blocks.value.len(), "block"),
+    );
+    errors.at(&k.tokens, message);
+    written.unreadable.push("k");
+    written.values.k = None;
+}
+
+/// The plan. Keys that are not given have their defaults, and so do those that cannot be read.
 fn plan(written: &Written, errors: &mut Errors) -> Option<Plan> {
     let values = &written.values;
-    let blocks = values.blocks.as_ref()?;
-    let growth = growth_rates(values.k.as_ref()?, blocks.value.len(), errors)?;
-    let theta = values
-        .theta
-        .as_ref()
-        .map_or(Ratio::ONE, |theta| theta.value.ratio);
-    let bottleneck = values.bottleneck.as_ref().map(|multiple| multiple.value);
-    let stem = values
-        .stem
-        .as_ref()
-        .map_or_else(|| StemKind::for_blocks(growth.len()), |stem| stem.value);
-    let side = stem.default_side();
-    let bottleneck_and_compression = bottleneck.is_some() && theta != Ratio::ONE;
-    let init = match &values.init {
-        Some(init) => init.value,
-        None => stem.default_maps(*growth.first()?, bottleneck_and_compression),
+    let layers: Vec<_> = values
+        .blocks
+        .as_ref()?
+        .value
+        .iter()
+        .map(|layers| layers.value)
+        .collect();
+    let growth = match values.k.as_ref().map(|k| &k.value) {
+        Some(Growth::Each(rates)) => rates.clone(),
+        Some(Growth::All(rate)) => vec![*rate; layers.len()],
+        // `k` is missing or unreadable.
+        None => vec![1; layers.len()],
     };
-    let layers = blocks.value.iter().map(|layers| layers.value);
+    let theta = value(&values.theta).map_or(Ratio::ONE, |theta| theta.ratio);
+    let bottleneck = value(&values.bottleneck);
+    let stem = value(&values.stem).unwrap_or(StemKind::for_blocks(layers.len()));
+    let init = match value(&values.init) {
+        Some(init) => init,
+        None => stem.default_maps(
+            *growth.first()?,
+            bottleneck.is_some() && theta != Ratio::ONE,
+        ),
+    };
+    let side = stem.default_side();
+    let blocks = layers.into_iter().zip(growth);
     let spec = Spec {
-        blocks: layers
-            .zip(growth)
+        blocks: blocks
             .map(|(layers, growth)| BlockSpec { layers, growth })
             .collect(),
         theta,
         bottleneck,
         stem,
         init,
-        input: values
-            .input
-            .as_ref()
-            .map_or([3, side, side], |input| input.value),
-        classes: values
-            .classes
-            .as_ref()
-            .map_or_else(|| stem.default_classes(), |classes| classes.value),
-        dropout: values
-            .dropout
-            .as_ref()
-            .map_or(0.0, |dropout| dropout.value.float),
+        input: value(&values.input).unwrap_or([3, side, side]),
+        classes: value(&values.classes).unwrap_or(stem.default_classes()),
+        dropout: value(&values.dropout).map_or(0.0, |dropout| dropout.float),
     };
     let report = |error| report(error, written, errors);
     spec.plan()
@@ -104,56 +122,33 @@ fn plan(written: &Written, errors: &mut Errors) -> Option<Plan> {
         .ok()
 }
 
-/// One growth rate for each block.
-fn growth_rates(k: &Given<Growth>, blocks: usize, errors: &mut Errors) -> Option<Vec<usize>> {
-    match &k.value {
-        Growth::All(rate) => Some(vec![*rate; blocks]),
-        Growth::Each(rates) if rates.len() == blocks => Some(rates.clone()),
-        Growth::Each(rates) => {
-            let message = format!(
-                "`k` lists {} for {}\n= help: list one for each block, or write one for all: `k: 32`",
-                count(rates.len(), "growth rate"),
-                count(blocks, "block"),
-            );
-            errors.at(&k.tokens, message);
-            None
-        }
-    }
+fn value<T: Copy>(given: &Option<Given<T>>) -> Option<T> {
+    given.as_ref().map(|given| given.value)
 }
 
-/// Reports why there is no plan, on the value that is to blame.
+/// Reports why there is no plan on the value that is to blame, unless a stand-in may be.
 fn report(error: PlanError, written: &Written, errors: &mut Errors) {
     let values = &written.values;
-    let whole = written.name.to_token_stream();
-    let (tokens, depends_on): (TokenStream, &[&str]) = match &error {
+    let blocks = values.blocks.as_ref();
+    let (culprit, is_certain) = match &error {
         PlanError::TooSmall(_) => {
             let input = values.input.as_ref().map(|input| &input.tokens);
-            let blocks = values.blocks.as_ref().map(|blocks| &blocks.tokens);
-            (
-                input.or(blocks).cloned().unwrap_or(whole),
-                &["input", "stem"],
-            )
-        }
-        PlanError::NothingLeft { .. } => {
-            let theta = values.theta.as_ref().map(|theta| theta.tokens.clone());
-            (
-                theta.unwrap_or(whole),
-                &["theta", "stem", "init", "bottleneck"],
-            )
+            let is_certain = written.is_readable("input") && written.is_readable("stem");
+            (input.or(blocks.map(|blocks| &blocks.tokens)), is_certain)
         }
         PlanError::TooManyLayers { block, .. } => {
-            let blocks = values.blocks.as_ref().map(|blocks| &blocks.value);
-            let layers = blocks.and_then(|blocks| blocks.get(block - 1));
-            (layers.map_or(whole, |layers| layers.tokens.clone()), &[])
+            let layers = blocks.and_then(|blocks| blocks.value.get(block - 1));
+            (layers.map(|layers| &layers.tokens), true)
         }
-        PlanError::Overflow { .. } | PlanError::Zero { .. } => (
-            whole,
-            &["theta", "stem", "init", "bottleneck", "input", "classes"],
-        ),
+        PlanError::NothingLeft { .. } => {
+            let theta = values.theta.as_ref().map(|theta| &theta.tokens);
+            (theta, written.is_complete())
+        }
+        PlanError::Overflow { .. } | PlanError::Zero { .. } => (None, written.is_complete()),
     };
-    // What a default led to is not a mistake of the spec.
-    if written.is_readable(depends_on) {
-        errors.at(tokens, error);
+    if is_certain {
+        let name = written.name.to_token_stream();
+        errors.at(culprit.unwrap_or(&name), error);
     }
 }
 

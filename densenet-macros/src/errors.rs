@@ -7,7 +7,10 @@ use quote::ToTokens;
 
 /// The errors found so far.
 #[derive(Default)]
-pub struct Errors(Option<syn::Error>);
+pub struct Errors {
+    all: Option<syn::Error>,
+    count: usize,
+}
 
 impl Errors {
     /// Adds an error on these tokens.
@@ -17,10 +20,16 @@ impl Errors {
 
     /// Adds an error.
     pub fn push(&mut self, error: syn::Error) {
-        match &mut self.0 {
+        self.count += 1;
+        match &mut self.all {
             Some(all) => all.combine(error),
-            None => self.0 = Some(error),
+            None => self.all = Some(error),
         }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 }
 
@@ -29,6 +38,6 @@ impl Errors {
 pub fn gather<T>(work: impl FnOnce(&mut Errors) -> T) -> (T, TokenStream) {
     let mut errors = Errors::default();
     let result = work(&mut errors);
-    let tokens = errors.0.map(|all| all.to_compile_error());
+    let tokens = errors.all.map(|all| all.to_compile_error());
     (result, tokens.unwrap_or_default())
 }

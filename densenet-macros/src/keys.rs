@@ -3,6 +3,7 @@
 use densenet_plan::StemKind;
 use syn::parse::ParseStream;
 
+use crate::errors::Errors;
 use crate::value::{self, Budget, Decimal, Given, Growth, Number};
 
 /// A key of a spec.
@@ -17,8 +18,9 @@ pub struct Key {
     pub required: bool,
     /// What people write who do not know its name.
     words: &'static [&'static str],
-    /// Reads what follows the key.
-    pub read: fn(&'static Key, ParseStream, &mut Values) -> syn::Result<()>,
+    /// Reads what follows the key. An error returned leaves no value; one added to the errors
+    /// leaves a value that something stands in for.
+    pub read: fn(&'static Key, ParseStream, &mut Values, &mut Errors) -> syn::Result<()>,
 }
 
 /// The values of a spec's keys: `None` where a key is not given, or its value cannot be read.
@@ -38,11 +40,12 @@ pub struct Values {
 
 fn set<T>(
     slot: &mut Option<Given<T>>,
+    read: value::Read<T>,
     key: &'static Key,
     input: ParseStream,
-    read: value::Read<T>,
+    errors: &mut Errors,
 ) -> syn::Result<()> {
-    *slot = Some(read(key, input)?);
+    *slot = Some(read(key, input, errors)?);
     Ok(())
 }
 
@@ -54,7 +57,9 @@ pub static KEYS: [Key; 10] = [
         example: "blocks: [6, 12, 48, 32]",
         required: true,
         words: &["block", "layers", "depths", "block_config"],
-        read: |key, input, values| set(&mut values.blocks, key, input, value::blocks),
+        read: |key, input, values, errors| {
+            set(&mut values.blocks, value::blocks, key, input, errors)
+        },
     },
     Key {
         name: "k",
@@ -62,7 +67,7 @@ pub static KEYS: [Key; 10] = [
         example: "k: 32",
         required: true,
         words: &["growth", "growth_rate", "rate"],
-        read: |key, input, values| set(&mut values.k, key, input, value::growth),
+        read: |key, input, values, errors| set(&mut values.k, value::growth, key, input, errors),
     },
     Key {
         name: "theta",
@@ -70,7 +75,7 @@ pub static KEYS: [Key; 10] = [
         example: "theta: 0.5",
         required: false,
         words: &["compression", "reduction"],
-        read: |key, input, values| set(&mut values.theta, key, input, value::theta),
+        read: |key, input, values, errors| set(&mut values.theta, value::theta, key, input, errors),
     },
     Key {
         name: "bottleneck",
@@ -78,7 +83,15 @@ pub static KEYS: [Key; 10] = [
         example: "bottleneck",
         required: false,
         words: &["bn_size", "bottlenecks"],
-        read: |key, input, values| set(&mut values.bottleneck, key, input, value::bottleneck),
+        read: |key, input, values, errors| {
+            set(
+                &mut values.bottleneck,
+                value::bottleneck,
+                key,
+                input,
+                errors,
+            )
+        },
     },
     Key {
         name: "stem",
@@ -86,7 +99,7 @@ pub static KEYS: [Key; 10] = [
         example: "stem: imagenet",
         required: false,
         words: &["head", "start"],
-        read: |key, input, values| set(&mut values.stem, key, input, value::stem),
+        read: |key, input, values, errors| set(&mut values.stem, value::stem, key, input, errors),
     },
     Key {
         name: "init",
@@ -94,7 +107,7 @@ pub static KEYS: [Key; 10] = [
         example: "init: 64",
         required: false,
         words: &["init_features", "num_init_features", "initial"],
-        read: |key, input, values| set(&mut values.init, key, input, value::number),
+        read: |key, input, values, errors| set(&mut values.init, value::number, key, input, errors),
     },
     Key {
         name: "input",
@@ -102,7 +115,7 @@ pub static KEYS: [Key; 10] = [
         example: "input: [3, 224, 224]",
         required: false,
         words: &["image", "image_size", "input_size", "shape", "size"],
-        read: |key, input, values| set(&mut values.input, key, input, value::image),
+        read: |key, input, values, errors| set(&mut values.input, value::image, key, input, errors),
     },
     Key {
         name: "classes",
@@ -110,7 +123,9 @@ pub static KEYS: [Key; 10] = [
         example: "classes: 1000",
         required: false,
         words: &["num_classes", "class", "labels", "outputs"],
-        read: |key, input, values| set(&mut values.classes, key, input, value::number),
+        read: |key, input, values, errors| {
+            set(&mut values.classes, value::number, key, input, errors)
+        },
     },
     Key {
         name: "dropout",
@@ -118,7 +133,9 @@ pub static KEYS: [Key; 10] = [
         example: "dropout: 0.2",
         required: false,
         words: &["drop", "drop_rate"],
-        read: |key, input, values| set(&mut values.dropout, key, input, value::dropout),
+        read: |key, input, values, errors| {
+            set(&mut values.dropout, value::dropout, key, input, errors)
+        },
     },
     Key {
         name: "memory",
@@ -126,7 +143,9 @@ pub static KEYS: [Key; 10] = [
         example: "memory: 24 GiB at 64",
         required: false,
         words: &["budget", "mem", "ram"],
-        read: |key, input, values| set(&mut values.memory, key, input, value::memory),
+        read: |key, input, values, errors| {
+            set(&mut values.memory, value::memory, key, input, errors)
+        },
     },
 ];
 
@@ -138,10 +157,11 @@ impl Key {
 
     /// The key that a misspelled name most likely means; `None` if it is like no key.
     pub fn nearest(name: &str) -> Option<&'static Self> {
+        let name = name.to_lowercase();
         let likeness = |key: &Self| {
             std::iter::once(&key.name)
                 .chain(key.words)
-                .map(|word| strsim::normalized_damerau_levenshtein(word, name))
+                .map(|word| strsim::normalized_damerau_levenshtein(word, &name))
                 .fold(0.0, f64::max)
         };
         KEYS.iter()

@@ -1,7 +1,7 @@
 //! The `densenet!` macro: a compiler from a DenseNet spec to statically shaped dfdx types.
 //!
-//! [`compile`] is the whole pipeline. [`parse`] reads what was written, key by key, and keeps
-//! every token; [`check`] looks at the spec as a whole and makes its plan; [`expand`] writes the
+//! `compile` is the whole pipeline. `parse` reads what was written, key by key, and keeps
+//! every token; `check` looks at the spec as a whole and makes its plan; `expand` writes the
 //! plan down as Rust. Parse and check report every mistake, each on its token; expand has
 //! nothing left to fail.
 
@@ -65,8 +65,8 @@ pub fn densenet(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
 /// The pipeline: parse, check and plan, expand.
 fn compile(input: TokenStream) -> TokenStream {
     let ((written, network), errors) = errors::gather(|errors| {
-        let written = parse::parse(input, errors);
-        let network = check::check(&written, errors);
+        let mut written = parse::parse(input, errors);
+        let network = check::check(&mut written, errors);
         (written, network)
     });
     // A network with a plan is written out even beside errors, and a type of its name always,

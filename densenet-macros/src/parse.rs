@@ -8,7 +8,7 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Attribute, Ident, Path, Token, Visibility, braced, token};
 
 use crate::errors::Errors;
-use crate::keys::{Key, Values};
+use crate::keys::{KEYS, Key, Values};
 use crate::value::{at_end_of_value, rest_of_value, text};
 
 /// The name of a network that is not given one.
@@ -50,12 +50,15 @@ impl Written {
         self.given.iter().find(|given| *given == key)
     }
 
-    /// Whether none of these keys has a value that could not be read.
-    pub fn is_readable(&self, keys: &[&str]) -> bool {
-        !self
-            .unreadable
-            .iter()
-            .any(|unreadable| keys.contains(unreadable))
+    /// Whether all required keys are given, and every value could be read.
+    pub fn is_complete(&self) -> bool {
+        let mut required = KEYS.iter().filter(|key| key.required);
+        self.unreadable.is_empty() && required.all(|key| self.given(key.name).is_some())
+    }
+
+    /// Whether nothing stands in for the value of a key that need not be given.
+    pub fn is_readable(&self, key: &str) -> bool {
+        !self.unreadable.contains(&key)
     }
 }
 
@@ -73,9 +76,8 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
 /// `attributes pub Name { keys }`, or the keys alone.
 fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
     attributes(input.call(Attribute::parse_outer)?, written, errors);
-    let bare = input.is_empty()
-        || input.peek(Ident::peek_any) && !input.peek2(token::Brace) && !is_visibility(input);
-    if bare {
+    let is_named = input.peek(Token![pub]) || input.peek2(token::Brace);
+    if !is_named {
         keys(input, written, errors);
         return Ok(());
     }
@@ -91,10 +93,6 @@ fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> sy
         input.parse::<TokenStream>()?;
     }
     Ok(())
-}
-
-fn is_visibility(input: ParseStream) -> bool {
-    input.peek(Token![pub])
 }
 
 /// Doc comments are kept; `#[densenet(crate = path)]` says where the runtime is.
@@ -125,7 +123,7 @@ fn attributes(attributes: Vec<Attribute>, written: &mut Written, errors: &mut Er
 /// All keys, separated by commas.
 fn keys(input: ParseStream, written: &mut Written, errors: &mut Errors) {
     while !input.is_empty() {
-        let read = key(input, written);
+        let read = key(input, written, errors);
         let is_read = read.is_ok();
         if let Err(error) = read {
             errors.push(error);
@@ -134,28 +132,40 @@ fn keys(input: ParseStream, written: &mut Written, errors: &mut Errors) {
         if input.is_empty() || input.parse::<Token![,]>().is_ok() {
             continue;
         }
-        // A key behind a missing comma is read all the same; anything else is skipped.
-        let next = input.peek(Ident::peek_any);
         if is_read {
-            let found = rest_of_value(input);
-            let found = if found.is_empty() {
-                text(&one_token(input))
-            } else {
-                text(&found)
-            };
-            errors.push(syn::Error::new(
-                input.span(),
-                format!("expected `,` before `{found}`"),
-            ));
+            let message = format!("expected `,` before `{}`", text(&next_value(input)));
+            errors.push(syn::Error::new(input.span(), message));
         }
-        if !next {
+        // A key behind a missing comma is read all the same; anything else is skipped.
+        if !is_key(input) {
             skip_value(input);
+            let _: syn::Result<Token![,]> = input.parse();
         }
     }
 }
 
+/// Whether a key stands here.
+fn is_key(input: ParseStream) -> bool {
+    let name = input.fork().call(Ident::parse_any);
+    name.is_ok_and(|name| Key::named(&name.to_string()).is_some() || input.peek2(Token![:]))
+}
+
+/// What stands in the place of a comma.
+fn next_value(input: ParseStream) -> TokenStream {
+    let rest = rest_of_value(input);
+    if is_key(input) || rest.is_empty() {
+        input
+            .fork()
+            .parse::<TokenTree>()
+            .map(TokenStream::from)
+            .unwrap_or_default()
+    } else {
+        rest
+    }
+}
+
 /// One key with its value. Takes one token at least.
-fn key(input: ParseStream, written: &mut Written) -> syn::Result<()> {
+fn key(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
     let Ok(name) = input.call(Ident::parse_any) else {
         let token: TokenTree = input.parse()?;
         let message = format!(
@@ -184,19 +194,12 @@ fn key(input: ParseStream, written: &mut Written) -> syn::Result<()> {
         return Err(error);
     }
     written.given.push(name);
-    let read = (key.read)(key, input, &mut written.values);
-    if read.is_err() {
+    let before = errors.count();
+    let read = (key.read)(key, input, &mut written.values, errors);
+    if read.is_err() || errors.count() > before {
         written.unreadable.push(key.name);
     }
     read
-}
-
-fn one_token(input: ParseStream) -> TokenStream {
-    input
-        .fork()
-        .parse::<TokenTree>()
-        .map(TokenStream::from)
-        .unwrap_or_default()
 }
 
 fn skip_value(input: ParseStream) {

@@ -9,6 +9,7 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::{Ident, Lit, LitInt, Token, bracketed, token};
 
+use crate::errors::Errors;
 use crate::keys::Key;
 
 /// The largest number that a spec may hold; dimensions fit 31 bits.
@@ -55,12 +56,16 @@ pub struct Budget {
 }
 
 /// Reads what follows a key.
-pub type Read<T> = fn(&'static Key, ParseStream) -> syn::Result<Given<T>>;
+pub type Read<T> = fn(&'static Key, ParseStream, &mut Errors) -> syn::Result<Given<T>>;
 
 /// `: [6, 12, 48, 32]`
-pub fn blocks(key: &'static Key, input: ParseStream) -> syn::Result<Given<Vec<Number>>> {
+pub fn blocks(
+    key: &'static Key,
+    input: ParseStream,
+    errors: &mut Errors,
+) -> syn::Result<Given<Vec<Number>>> {
     colon(key, input)?;
-    let list = numbers(key, input)?;
+    let list = numbers(key, input, errors)?;
     if list.value.is_empty() {
         let message = "`blocks` must list at least one block";
         return Err(at(&list.tokens, message, key.usage()));
@@ -69,10 +74,14 @@ pub fn blocks(key: &'static Key, input: ParseStream) -> syn::Result<Given<Vec<Nu
 }
 
 /// `: 32` or `: [32, 32, 48, 48]`
-pub fn growth(key: &'static Key, input: ParseStream) -> syn::Result<Given<Growth>> {
+pub fn growth(
+    key: &'static Key,
+    input: ParseStream,
+    errors: &mut Errors,
+) -> syn::Result<Given<Growth>> {
     colon(key, input)?;
     if input.peek(token::Bracket) {
-        let list = numbers(key, input)?;
+        let list = numbers(key, input, errors)?;
         let rates = list.value.iter().map(|rate| rate.value).collect();
         return Ok(Given {
             value: Growth::Each(rates),
@@ -91,7 +100,7 @@ pub fn growth(key: &'static Key, input: ParseStream) -> syn::Result<Given<Growth
 }
 
 /// `: 0.5`
-pub fn theta(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decimal>> {
+pub fn theta(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Given<Decimal>> {
     colon(key, input)?;
     let (sign, theta) = decimal(key, input)?;
     let ratio = theta.value.ratio;
@@ -107,18 +116,19 @@ pub fn theta(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decimal
 }
 
 /// Nothing, or `: 2`
-pub fn bottleneck(key: &'static Key, input: ParseStream) -> syn::Result<Number> {
+pub fn bottleneck(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Number> {
     if !input.peek(Token![:]) {
         return Ok(Given {
             value: BOTTLENECK,
             tokens: TokenStream::new(),
         });
     }
-    number(key, input)
+    colon(key, input)?;
+    whole(key, input, "a whole number, or nothing")
 }
 
 /// `: imagenet` or `: cifar`
-pub fn stem(key: &'static Key, input: ParseStream) -> syn::Result<Given<StemKind>> {
+pub fn stem(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Given<StemKind>> {
     colon(key, input)?;
     let kinds = "`imagenet` (7x7 convolution, stride 2, and max pool) or `cifar` (3x3 convolution)";
     let value = match input.fork().call(Ident::parse_any) {
@@ -133,9 +143,13 @@ pub fn stem(key: &'static Key, input: ParseStream) -> syn::Result<Given<StemKind
 }
 
 /// `: [3, 224, 224]`
-pub fn image(key: &'static Key, input: ParseStream) -> syn::Result<Given<[usize; 3]>> {
+pub fn image(
+    key: &'static Key,
+    input: ParseStream,
+    errors: &mut Errors,
+) -> syn::Result<Given<[usize; 3]>> {
     colon(key, input)?;
-    let list = numbers(key, input)?;
+    let list = numbers(key, input, errors)?;
     let numbers: Vec<_> = list.value.iter().map(|number| number.value).collect();
     let value = <[usize; 3]>::try_from(numbers).map_err(|numbers| {
         let message = format!(
@@ -151,13 +165,17 @@ pub fn image(key: &'static Key, input: ParseStream) -> syn::Result<Given<[usize;
 }
 
 /// `: 64`
-pub fn number(key: &'static Key, input: ParseStream) -> syn::Result<Number> {
+pub fn number(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Number> {
     colon(key, input)?;
     whole(key, input, "a whole number")
 }
 
 /// `: 0.2`
-pub fn dropout(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decimal>> {
+pub fn dropout(
+    key: &'static Key,
+    input: ParseStream,
+    _: &mut Errors,
+) -> syn::Result<Given<Decimal>> {
     colon(key, input)?;
     let (sign, dropout) = decimal(key, input)?;
     let ratio = dropout.value.ratio;
@@ -174,7 +192,7 @@ pub fn dropout(key: &'static Key, input: ParseStream) -> syn::Result<Given<Decim
 }
 
 /// `: 24 GiB at 64`
-pub fn memory(key: &'static Key, input: ParseStream) -> syn::Result<Given<Budget>> {
+pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Given<Budget>> {
     mod kw {
         syn::custom_keyword!(at);
     }
@@ -194,7 +212,10 @@ pub fn memory(key: &'static Key, input: ParseStream) -> syn::Result<Given<Budget
     // Whatever goes wrong, the whole value is at fault.
     let fault = |_| wrong(key, input, what);
     let source = input.fork();
-    let (_, amount) = decimal(key, &source).map_err(fault)?;
+    let (sign, amount) = decimal(key, &source).map_err(fault)?;
+    if sign == Sign::Minus {
+        return Err(wrong(key, input, what));
+    }
     let unit = source.call(Ident::parse_any).map_err(fault)?;
     let Some((_, scale)) = UNITS.iter().find(|(name, _)| unit == name) else {
         let names: Vec<_> = UNITS.iter().map(|(name, _)| *name).collect();
@@ -237,44 +258,35 @@ fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
     Ok(())
 }
 
-/// `[1, 2, 3]`; each element that is no number is an error of its own.
-fn numbers(key: &'static Key, input: ParseStream) -> syn::Result<Given<Vec<Number>>> {
-    let Ok(group) = input.fork().parse::<Group>() else {
-        return Err(wrong(key, input, "a list of whole numbers"));
-    };
+/// `[1, 2, 3]`. Where an element is no number, 1 stands in for it.
+fn numbers(
+    key: &'static Key,
+    input: ParseStream,
+    errors: &mut Errors,
+) -> syn::Result<Given<Vec<Number>>> {
     if !input.peek(token::Bracket) {
         return Err(wrong(key, input, "a list of whole numbers"));
     }
+    let tokens = input.fork().parse::<Group>()?.into_token_stream();
     let content;
     bracketed!(content in input);
     let mut value = Vec::new();
-    let mut errors: Option<syn::Error> = None;
-    let mut fail = |error| match &mut errors {
-        Some(all) => all.combine(error),
-        None => errors = Some(error),
-    };
     while !content.is_empty() {
-        match whole(key, &content, "whole numbers") {
-            Ok(number) => value.push(number),
-            Err(error) => {
-                fail(error);
+        let start = content.fork();
+        value.push(
+            whole(key, &content, "whole numbers").unwrap_or_else(|error| {
+                errors.push(error);
+                let tokens = rest_of_value(&start);
                 skip_to_comma(&content);
-            }
-        }
+                Given { value: 1, tokens }
+            }),
+        );
         if !content.is_empty() && content.parse::<Token![,]>().is_err() {
-            fail(syn::Error::new(
-                content.span(),
-                "expected `,` between two numbers",
-            ));
+            let message = "expected `,` between two numbers";
+            errors.push(syn::Error::new(content.span(), message));
         }
     }
-    match errors {
-        Some(errors) => Err(errors),
-        None => Ok(Given {
-            value,
-            tokens: group.into_token_stream(),
-        }),
-    }
+    Ok(Given { value, tokens })
 }
 
 /// A whole number from 1 to [`LARGEST`].
@@ -296,23 +308,13 @@ fn whole(key: &'static Key, input: ParseStream, what: &str) -> syn::Result<Numbe
         input.parse::<Token![-]>()?.to_tokens(&mut tokens);
     }
     input.parse::<LitInt>()?.to_tokens(&mut tokens);
-    let found = text(&tokens);
-    let title = key.title();
-    match literal.base10_parse::<usize>() {
-        Ok(value) if !negative && (1..=LARGEST).contains(&value) => Ok(Given { value, tokens }),
-        Ok(0) => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} must be at least 1, found {found}"),
-        )),
-        _ if negative => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} must be at least 1, found {found}"),
-        )),
-        _ => Err(syn::Error::new_spanned(
-            tokens,
-            format!("{title} can be at most {LARGEST}, found {found}"),
-        )),
-    }
+    let problem = match literal.base10_parse() {
+        Ok(value @ 1..=LARGEST) if !negative => return Ok(Given { value, tokens }),
+        Ok(1..) | Err(_) if !negative => format!("can be at most {LARGEST}"),
+        _ => "must be at least 1".to_owned(),
+    };
+    let message = format!("{} {problem}, found {}", key.title(), text(&tokens));
+    Err(syn::Error::new_spanned(tokens, message))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,7 @@ densenet! {
 }
 
 densenet! {
-    /// DenseNet-264 (paper, Table 1): top-1 error 22.15%, top-5 6.12% on one crop.
+    /// DenseNet-264 (paper, Table 1): top-1 error 22.15%, top-5 6.12% on one crop. The name is
+    /// the paper's; its layers are 265.
     pub DenseNet264 { blocks: [6, 12, 64, 48], k: 32, theta: 0.5, bottleneck }
 }

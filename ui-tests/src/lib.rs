@@ -1,1 +1,1 @@
-//! Placeholder.
+//! What `densenet!` compiles, and what it refuses: see `compiles`, `refused` and `tests/ui.rs`.

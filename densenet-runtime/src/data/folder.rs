@@ -1,7 +1,7 @@
 //! Pictures in folders named after their classes.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -31,7 +31,7 @@ pub enum Evaluation {
 /// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
 /// Evaluation shows the [centre or ten crops](Evaluation). Images are RGB, normalised with
 /// ImageNet's mean and deviation unless [told otherwise](Self::normalized).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
@@ -155,13 +155,17 @@ impl ImageFolder {
         match self.evaluation {
             Evaluation::Centre => show(geometry::centre(w, h, self.width, self.height), into),
             Evaluation::TenCrop => {
-                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
                 let crops = geometry::corners_and_centre(w, h, self.width, self.height);
+                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
                 for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(self.bytes())) {
                     show(*crop, view)?;
                 }
-                mirrored.copy_from_slice(plain);
-                resize::mirror(mirrored, self.width as usize, 3);
+                // The same five of the mirrored picture, so that its left is the picture's right.
+                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(self.bytes())) {
+                    let left = w - crop.width - crop.left;
+                    show(Rect { left, ..*crop }, view)?;
+                    resize::mirror(view, self.width as usize, 3);
+                }
                 Ok(())
             }
         }
@@ -169,6 +173,19 @@ impl ImageFolder {
 
     fn bytes(&self) -> usize {
         3 * self.width as usize * self.height as usize
+    }
+}
+
+impl fmt::Debug for ImageFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageFolder")
+            .field("root", &self.root)
+            .field("pictures", &self.pictures.len())
+            .field("classes", &self.classes.len())
+            .field("shape", &self.shape())
+            .field("crop", &self.crop)
+            .field("evaluation", &self.evaluation)
+            .finish_non_exhaustive()
     }
 }
 

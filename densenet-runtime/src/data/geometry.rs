@@ -130,3 +130,87 @@ pub fn corners_and_centre(width: u32, height: u32, crop_width: u32, crop_height:
         ..middle
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Draw, RandomResizedCrop, Rect, centre, corners_and_centre, resized};
+
+    /// Values of torchvision for given uniform numbers (`scripts/golden_data.py`).
+    #[test]
+    fn random_crops_have_torchvisions_sizes_and_fallback() {
+        let crop = RandomResizedCrop::default();
+        let (mut drawn, mut fallen_back) = (0, 0);
+        for row in include_str!("../../tests/data/golden/crops.csv")
+            .lines()
+            .skip(1)
+        {
+            let fields: Vec<f64> = row.split(',').map(|field| field.parse().unwrap()).collect();
+            let whole = |at: usize| fields[at] as u32;
+            let (width, height) = (whole(0), whole(1));
+            let expected = Rect {
+                left: whole(4),
+                top: whole(5),
+                width: whole(6),
+                height: whole(7),
+            };
+            let size = crop.size(width, height, fields[2], fields[3]);
+            if whole(8) == 1 {
+                assert_eq!(size, None, "{row}");
+                assert_eq!(crop.fallback(width, height), expected, "{row}");
+                fallen_back += 1;
+            } else {
+                assert_eq!(size, Some((expected.width, expected.height)), "{row}");
+                drawn += 1;
+            }
+        }
+        assert!(drawn > 20 && fallen_back > 20, "{drawn}, {fallen_back}");
+    }
+
+    #[test]
+    fn random_crops_lie_within_the_picture_and_reach_its_edges() {
+        let crop = RandomResizedCrop::default();
+        let mut edges = [0; 4];
+        for index in 0..20_000 {
+            let at = crop.draw(20, 15, &mut Draw::new(0, 0, index));
+            assert!(
+                at.left + at.width <= 20 && at.top + at.height <= 15,
+                "{at:?}"
+            );
+            for (count, meets) in edges.iter_mut().zip([
+                at.left == 0,
+                at.top == 0,
+                at.left + at.width == 20,
+                at.top + at.height == 15,
+            ]) {
+                *count += usize::from(meets);
+            }
+        }
+        assert!(edges.iter().all(|&count| count > 1000), "{edges:?}");
+    }
+
+    #[test]
+    fn evaluation_at_224_resizes_the_short_side_to_256() {
+        assert_eq!(resized(500, 375, 224, 224), (341, 256));
+        assert_eq!(resized(375, 500, 224, 224), (256, 341));
+        assert_eq!(resized(256, 256, 224, 224), (256, 256));
+        assert_eq!(resized(10, 1000, 224, 224), (256, 25_600));
+        // Twice as wide: a picture as wide as that is scaled by both sides alike.
+        assert_eq!(resized(400, 200, 448, 224), (512, 256));
+        assert_eq!(resized(400, 400, 448, 224), (512, 512));
+    }
+
+    #[test]
+    fn the_centre_is_rounded_as_in_torchvision() {
+        let left = |width| centre(width, 256, 224, 224).left;
+        assert_eq!(
+            [left(341), left(256), left(255), left(257)],
+            [58, 16, 16, 16]
+        );
+    }
+
+    #[test]
+    fn five_crops_are_the_corners_and_the_centre() {
+        let places = corners_and_centre(10, 8, 4, 4).map(|at| (at.left, at.top));
+        assert_eq!(places, [(0, 0), (6, 0), (0, 4), (6, 4), (3, 2)]);
+    }
+}

@@ -1,5 +1,7 @@
 //! Small images, all in memory.
 
+use std::fmt;
+
 use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, shift};
 
 /// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own.
@@ -7,7 +9,7 @@ use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, shift};
 /// They are normalised with their own mean and deviation, channel by channel. A test set needs
 /// those of the training set: `test.normalized(train.normalization().clone())`; the functions
 /// that read both sets do so.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct InMemory {
     shape: [usize; 3],
     images: Vec<u8>,
@@ -189,5 +191,17 @@ impl Dataset for InMemory {
             _ => into.copy_from_slice(image),
         }
         Ok(self.labels[index])
+    }
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemory")
+            .field("images", &self.labels.len())
+            .field("shape", &self.shape)
+            .field("classes", &self.classes)
+            .field("augmentation", &self.augmentation)
+            .field("normalization", &self.normalization)
+            .finish_non_exhaustive()
     }
 }

@@ -102,7 +102,29 @@ fn outside(error: CropBoxError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::mirror;
+    use super::{Rect, Rgb, crop_then_resize, mirror};
+
+    #[test]
+    fn a_crop_shows_nothing_of_what_is_beside_it() {
+        // Left half black, right half white.
+        let row = [[0; 30], [255; 30]].concat();
+        let picture = Rgb {
+            width: 20,
+            height: 10,
+            pixels: row.repeat(10),
+        };
+        let left = Rect {
+            left: 0,
+            top: 0,
+            width: 10,
+            height: 10,
+        };
+        for side in [3, 10, 25] {
+            let mut into = vec![7; (3 * side * side) as usize];
+            crop_then_resize(&picture, left, side, side, &mut into).unwrap();
+            assert!(into.iter().all(|&byte| byte == 0), "{side}");
+        }
+    }
 
     #[test]
     fn mirroring_turns_pixels_round_and_keeps_their_channels() {

@@ -78,6 +78,9 @@ pub(super) fn paste(
     };
     let (skipped_rows, first_row, rows) = overlap(top, height, ground_height);
     let (skipped_columns, first_column, columns) = overlap(left, width, ground_width);
+    if columns == 0 {
+        return;
+    }
     for row in 0..rows {
         let source = ((skipped_rows + row) * width + skipped_columns) * channels;
         let target = ((first_row + row) * ground_width + first_column) * channels;
@@ -101,7 +104,9 @@ mod tests {
         assert_eq!(pasted([1, 0]), [9, 9, 9, 1, 2, 3, 4, 5, 6]);
         assert_eq!(pasted([-1, 1]), [9, 4, 5, 9, 9, 9, 9, 9, 9]);
         assert_eq!(pasted([2, -2]), [9, 9, 9, 9, 9, 9, 3, 9, 9]);
-        assert_eq!(pasted([5, 5]), [9; 9]);
+        for outside in [[5, 5], [0, 5], [0, -5], [-5, 0], [3, 0]] {
+            assert_eq!(pasted(outside), [9; 9]);
+        }
     }
 
     #[test]

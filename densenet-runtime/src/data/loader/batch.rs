@@ -1,6 +1,9 @@
 //! Batches as they are served, and the memory that goes round with them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
     data::Normalization,
@@ -8,7 +11,6 @@ use crate::{
 };
 
 /// Images and their labels. When it is dropped, its memory goes back to the loader.
-#[derive(Debug)]
 pub struct LoadedBatch {
     /// Image after image, height x width x channels; the views of an image one after another.
     pub bytes: Vec<u8>,
@@ -54,6 +56,16 @@ impl LoadedBatch {
             number,
             home,
         }
+    }
+}
+
+impl fmt::Debug for LoadedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedBatch")
+            .field("number", &self.number)
+            .field("views", &self.views)
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
     }
 }
 

@@ -212,11 +212,14 @@ impl fmt::Debug for Loader {
     }
 }
 
+/// Hears of each skipped image.
+type Report = dyn Fn(&Broken) + Send + Sync;
+
 /// The images that were skipped, each once.
 #[derive(Default)]
 struct Reports {
     skipped: Mutex<BTreeMap<usize, Broken>>,
-    report: Option<Box<dyn Fn(&Broken) + Send + Sync>>,
+    report: Option<Box<Report>>,
 }
 
 impl Reports {

@@ -1,0 +1,335 @@
+//! The loader: the same batches whatever happens around them.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use densenet_runtime::data::{
+    DataError, Dataset, Draw, LoadedBatch, Loader, Normalization, OnBroken,
+};
+
+/// Images of two bytes, the index and a random number; some cannot be loaded.
+struct Numbers {
+    len: usize,
+    views: usize,
+    broken: Vec<usize>,
+    panics: Option<usize>,
+    delay: Duration,
+    loaded: AtomicUsize,
+    classes: Vec<String>,
+    normalization: Normalization,
+}
+
+fn numbers(len: usize) -> Numbers {
+    Numbers {
+        len,
+        views: 1,
+        broken: Vec::new(),
+        panics: None,
+        delay: Duration::ZERO,
+        loaded: AtomicUsize::new(0),
+        classes: (0..len).map(|class| class.to_string()).collect(),
+        normalization: Normalization::none(2),
+    }
+}
+
+impl Dataset for Numbers {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [2, 1, 1]
+    }
+
+    fn normalization(&self) -> &Normalization {
+        &self.normalization
+    }
+
+    fn views(&self) -> usize {
+        self.views
+    }
+
+    fn load(
+        &self,
+        index: usize,
+        draw: Option<&mut Draw>,
+        into: &mut [u8],
+    ) -> Result<u32, DataError> {
+        self.loaded.fetch_add(1, Ordering::Relaxed);
+        // Late images come early and the other way round.
+        thread::sleep(self.delay * (index % 3) as u32);
+        assert_ne!(self.panics, Some(index), "number {index} is unlucky");
+        let random = draw.map_or(0, |draw| draw.below(256) as u8);
+        for view in into.chunks_exact_mut(2) {
+            view.copy_from_slice(&[index as u8, random]);
+        }
+        if self.broken.contains(&index) {
+            return Err(DataError::Picture {
+                path: format!("{index}.jpg").into(),
+                reason: "torn".to_owned(),
+            });
+        }
+        Ok(index as u32)
+    }
+}
+
+type Content = (usize, Vec<u8>, Vec<u32>);
+
+fn content(batch: &LoadedBatch) -> Content {
+    (batch.number, batch.bytes.clone(), batch.labels.clone())
+}
+
+fn contents(batches: impl Iterator<Item = Result<LoadedBatch, DataError>>) -> Vec<Content> {
+    batches.map(|batch| content(&batch.unwrap())).collect()
+}
+
+fn labels(batches: &[Content]) -> Vec<u32> {
+    batches.iter().flat_map(|batch| batch.2.clone()).collect()
+}
+
+fn training(numbers: Numbers, batch: usize) -> Loader {
+    Loader::training(Arc::new(numbers), batch).unwrap()
+}
+
+fn evaluation(numbers: Numbers, batch: usize) -> Loader {
+    Loader::evaluation(Arc::new(numbers), batch).unwrap()
+}
+
+#[test]
+fn batches_are_the_same_for_any_number_of_workers() {
+    let with = |workers: usize, delay: u64| {
+        let numbers = Numbers {
+            delay: Duration::from_micros(delay),
+            ..numbers(100)
+        };
+        let loader = training(numbers, 8).seeded(3).workers(workers);
+        contents(loader.epoch(5))
+    };
+    let one = with(1, 0);
+    assert_eq!(one.len(), 12);
+    for workers in [2, 3, 7, 16] {
+        assert_eq!(with(workers, 300), one, "{workers} workers");
+    }
+}
+
+#[test]
+fn seeds_and_epochs_give_other_batches_and_each_image_comes_once() {
+    let epoch = |seed, epoch| contents(training(numbers(60), 6).seeded(seed).epoch(epoch));
+    let all = [epoch(0, 0), epoch(0, 1), epoch(1, 0)];
+    for (index, batches) in all.iter().enumerate() {
+        let images: BTreeSet<u32> = labels(batches).into_iter().collect();
+        assert_eq!(images.len(), 60);
+        assert!(!all[..index].contains(batches));
+    }
+}
+
+#[test]
+fn an_epoch_taken_up_in_the_middle_goes_on_as_it_would_have() {
+    let loader = training(numbers(50), 7).seeded(1);
+    let whole = contents(loader.epoch(4));
+    assert_eq!(whole.len(), loader.batches());
+    for first in 0..=whole.len() {
+        assert_eq!(contents(loader.epoch_from(4, first)), whole[first..]);
+    }
+    assert!(loader.epoch_from(4, usize::MAX).next().is_none());
+}
+
+#[test]
+fn the_last_batch_is_dropped_in_training_unless_it_is_asked_for_or_all_there_is() {
+    let sizes = |loader: Loader| -> Vec<usize> {
+        let sizes: Vec<usize> = loader.epoch(0).map(|batch| batch.unwrap().size()).collect();
+        assert_eq!(sizes.len(), loader.batches());
+        sizes
+    };
+    assert_eq!(sizes(training(numbers(10), 4)), [4, 4]);
+    assert_eq!(sizes(training(numbers(10), 4).keep_last()), [4, 4, 2]);
+    assert_eq!(sizes(training(numbers(3), 4)), [3]);
+    assert_eq!(sizes(evaluation(numbers(10), 4)), [4, 4, 2]);
+    assert_eq!(sizes(evaluation(numbers(8), 4)), [4, 4]);
+}
+
+#[test]
+fn evaluation_serves_every_image_in_order_as_it_is() {
+    let batches = contents(evaluation(numbers(10), 4).epoch(3));
+    assert_eq!(labels(&batches), (0..10).collect::<Vec<_>>());
+    assert_eq!(batches[2].1, [8, 0, 9, 0]);
+}
+
+#[test]
+fn views_are_for_evaluation_and_repeat_the_label() {
+    let with_views = || Numbers {
+        views: 3,
+        broken: vec![1],
+        ..numbers(3)
+    };
+    let loader = evaluation(with_views(), 3).on_broken(OnBroken::Skip);
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    assert_eq!((batch.size(), batch.views), (2, 3));
+    assert_eq!(batch.labels, [0, 0, 0, 2, 2, 2]);
+    assert_eq!(batch.bytes, [0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0]);
+    let loader = training(with_views(), 2).on_broken(OnBroken::Skip);
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    assert_eq!((batch.size(), batch.views, batch.bytes.len()), (2, 1, 4));
+}
+
+#[test]
+fn a_broken_image_ends_the_epoch_at_its_batch_if_so_asked() {
+    for workers in [1, 4] {
+        let broken = Numbers {
+            broken: vec![9, 14],
+            delay: Duration::from_micros(200),
+            ..numbers(40)
+        };
+        let loader = evaluation(broken, 4).workers(workers);
+        let mut epoch = loader.epoch(0);
+        assert_eq!(epoch.next().unwrap().unwrap().number, 0);
+        assert_eq!(epoch.next().unwrap().unwrap().number, 1);
+        let error = epoch.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("9.jpg") && error.contains("torn"), "{error}");
+        assert!(epoch.next().is_none());
+    }
+}
+
+#[test]
+fn skipped_images_are_replaced_in_training_and_reported_once() {
+    let broken = vec![2, 3, 17];
+    let with = |workers: usize| {
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&reported);
+        let numbers = Numbers {
+            broken: broken.clone(),
+            ..numbers(20)
+        };
+        let loader = training(numbers, 5)
+            .workers(workers)
+            .on_broken(OnBroken::Skip)
+            .report(move |broken| sink.lock().unwrap().push(broken.clone()));
+        let batches = [contents(loader.epoch(0)), contents(loader.epoch(1))].concat();
+        let mut reported = reported.lock().unwrap().clone();
+        reported.sort_by_key(|broken| broken.index);
+        assert_eq!(reported, loader.skipped());
+        let indices: Vec<usize> = reported.iter().map(|broken| broken.index).collect();
+        assert_eq!(indices, broken);
+        assert!(reported[0].reason.contains("2.jpg"));
+        batches
+    };
+    let batches = with(1);
+    assert!(batches.iter().all(|batch| batch.2.len() == 5));
+    assert!(
+        labels(&batches)
+            .iter()
+            .all(|label| !broken.contains(&(*label as usize)))
+    );
+    assert_eq!(batches, with(4));
+}
+
+#[test]
+fn skipped_images_are_left_out_in_evaluation() {
+    let numbers = Numbers {
+        broken: vec![0, 4, 5, 6, 7, 9],
+        ..numbers(12)
+    };
+    let loader = evaluation(numbers, 4).on_broken(OnBroken::Skip);
+    let batches = contents(loader.epoch(0));
+    assert_eq!(batches[0], (0, vec![1, 0, 2, 0, 3, 0], vec![1, 2, 3]));
+    // Nothing is left of batch 1.
+    assert_eq!(batches[1], (2, vec![8, 0, 10, 0, 11, 0], vec![8, 10, 11]));
+    assert_eq!(batches.len(), 2);
+}
+
+#[test]
+fn a_dataset_of_broken_images_alone_is_an_error_in_training() {
+    let numbers = Numbers {
+        broken: (0..8).collect(),
+        ..numbers(8)
+    };
+    let loader = training(numbers, 4).on_broken(OnBroken::Skip);
+    let error = loader.epoch(0).next().unwrap().unwrap_err();
+    assert!(matches!(error, DataError::AllBroken { .. }), "{error}");
+}
+
+#[test]
+fn a_panic_while_loading_is_an_error() {
+    for workers in [1, 3] {
+        let numbers = Numbers {
+            panics: Some(6),
+            ..numbers(20)
+        };
+        let loader = evaluation(numbers, 4)
+            .workers(workers)
+            .on_broken(OnBroken::Skip);
+        let mut epoch = loader.epoch(0);
+        assert!(epoch.next().unwrap().is_ok());
+        let error = epoch.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("number 6 is unlucky"), "{error}");
+        assert!(epoch.next().is_none());
+    }
+}
+
+#[test]
+fn dropping_an_epoch_early_stops_its_threads_after_the_image_at_hand() {
+    let numbers = Arc::new(Numbers {
+        delay: Duration::from_millis(10),
+        ..numbers(200)
+    });
+    let loader = Loader::training(numbers.clone(), 20).unwrap().workers(2);
+    let mut epoch = loader.epoch(0);
+    assert!(epoch.next().unwrap().is_ok());
+    drop(epoch);
+    // Of the three batches that were handed out, two at least have not been loaded to the end.
+    let loaded = numbers.loaded.load(Ordering::Relaxed);
+    assert!(loaded < 60, "{loaded}");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(numbers.loaded.load(Ordering::Relaxed), loaded);
+    // Nothing else holds the dataset: the threads are gone.
+    drop(loader);
+    assert_eq!(Arc::strong_count(&numbers), 1);
+}
+
+#[test]
+fn no_more_is_read_ahead_than_asked() {
+    let numbers = Arc::new(numbers(100));
+    let loader = Loader::training(numbers.clone(), 10).unwrap().ahead(2);
+    let stays_at = |expected: usize| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let loaded = || numbers.loaded.load(Ordering::Relaxed);
+        while loaded() < expected && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(30));
+        assert_eq!(loaded(), expected);
+    };
+    let mut epoch = loader.epoch(0);
+    stays_at(20);
+    assert!(epoch.next().unwrap().is_ok());
+    stays_at(30);
+}
+
+#[test]
+fn a_loader_of_nothing_is_refused() {
+    assert!(Loader::training(Arc::new(numbers(0)), 4).is_err());
+    assert!(Loader::training(Arc::new(numbers(4)), 0).is_err());
+}
+
+#[test]
+fn an_image_that_the_system_cannot_read_may_be_skipped() {
+    let error = DataError::Io {
+        action: "read",
+        path: "a.jpg".into(),
+        source: io::ErrorKind::PermissionDenied.into(),
+    };
+    assert!(error.is_about_one_image());
+    assert!(!DataError::WorkersGone.is_about_one_image());
+}

@@ -1,0 +1,8 @@
+densenet_runtime::densenet! {
+    pub Network {
+        blocks: [],
+        k: 32,
+    }
+}
+
+fn main() {}

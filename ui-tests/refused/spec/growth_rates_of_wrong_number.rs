@@ -1,0 +1,8 @@
+densenet_runtime::densenet! {
+    pub Network {
+        blocks: [6, 12, 48, 32],
+        k: [32, 32, 48],
+    }
+}
+
+fn main() {}

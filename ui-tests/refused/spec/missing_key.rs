@@ -1,0 +1,7 @@
+densenet_runtime::densenet! {
+    pub Network {
+        theta: 0.5,
+    }
+}
+
+fn main() {}

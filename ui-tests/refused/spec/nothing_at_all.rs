@@ -1,0 +1,3 @@
+densenet_runtime::densenet! {}
+
+fn main() {}
