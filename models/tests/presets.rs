@@ -6,7 +6,7 @@ use densenet_runtime::Network;
 use densenet_runtime::plan::{Plan, Recompute};
 
 /// What the types say of themselves.
-struct Preset {
+struct Figures {
     name: &'static str,
     plan: Plan,
     parameters: usize,
@@ -17,7 +17,7 @@ struct Preset {
 
 macro_rules! presets {
     ($($name:ident),* $(,)?) => {
-        [$(Preset {
+        [$(Figures {
             name: <$name as Network>::NAME,
             plan: <$name as Network>::PLAN,
             parameters: $name::PARAMETERS,
@@ -28,7 +28,7 @@ macro_rules! presets {
     };
 }
 
-fn imagenet() -> [Preset; 5] {
+fn imagenet() -> [Figures; 5] {
     presets![
         DenseNet121,
         DenseNet161,
@@ -38,7 +38,7 @@ fn imagenet() -> [Preset; 5] {
     ]
 }
 
-fn ten_classes() -> [Preset; 6] {
+fn ten_classes() -> [Figures; 6] {
     presets![
         DenseNet40K12,
         DenseNet100K12,
@@ -49,7 +49,7 @@ fn ten_classes() -> [Preset; 6] {
     ]
 }
 
-fn hundred_classes() -> [Preset; 6] {
+fn hundred_classes() -> [Figures; 6] {
     presets![
         DenseNet40K12C100,
         DenseNet100K12C100,
@@ -60,7 +60,7 @@ fn hundred_classes() -> [Preset; 6] {
     ]
 }
 
-fn all() -> impl Iterator<Item = Preset> {
+fn all() -> impl Iterator<Item = Figures> {
     imagenet()
         .into_iter()
         .chain(ten_classes())
@@ -149,7 +149,7 @@ fn a_name_is_the_depth_and_the_growth_rate() {
 #[test]
 fn constants_are_the_plans() {
     for preset in all() {
-        let Preset { name, plan, .. } = &preset;
+        let Figures { name, plan, .. } = &preset;
         assert_eq!(preset.parameters, plan.parameter_count(), "{name}");
         assert_eq!(preset.multiply_adds, plan.multiply_adds(), "{name}");
         assert_eq!(preset.layers, plan.depth(), "{name}");
@@ -158,6 +158,15 @@ fn constants_are_the_plans() {
             assert_eq!((preset.training_bytes)(64, recompute), bytes, "{name}");
         }
     }
+}
+
+#[test]
+fn every_network_has_a_name_for_command_lines() {
+    let mut listed: Vec<_> = PRESETS.iter().map(|preset| preset.network).collect();
+    let mut networks: Vec<_> = all().map(|figures| figures.name).collect();
+    listed.sort_unstable();
+    networks.sort_unstable();
+    assert_eq!(listed, networks);
 }
 
 #[test]

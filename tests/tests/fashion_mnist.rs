@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use densenet_runtime::data::{Dataset, Loader, idx};
+use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, ProgressBar, Schedule, Trainer};
-use densenet_runtime::densenet;
 
 densenet! {
     /// 22 layers.

@@ -1,6 +1,7 @@
 //! The executor: a plan, its training state, and the passes over it.
 
 use super::engine::{Engine, Parts, shares, split_rows};
+use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::network::{self, Activations, Pass, Places, floats};
@@ -19,6 +20,9 @@ pub struct Options {
     pub threads: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// In which numbers the products of dense layers are computed. Parameters, gradients,
+    /// statistics and sums are f32 in either case.
+    pub precision: Precision,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
 }
@@ -30,6 +34,7 @@ impl Options {
             batch,
             threads: 0,
             recompute: Recompute::Nothing,
+            precision: Precision::F32,
             level: Level::detect(),
         }
     }
@@ -61,6 +66,7 @@ impl Executor {
             batch,
             threads,
             recompute,
+            precision,
             level,
         } = options;
         if batch == 0 {
@@ -76,7 +82,7 @@ impl Executor {
         let parameters = plan.parameter_count();
         Ok(Self {
             places: Places::new(&plan),
-            engine: Engine::new(threads, level),
+            engine: Engine::new(threads, level, precision),
             activations: Activations::new(&plan, batch, recompute)?,
             parameters: floats("parameters", parameters)?,
             gradients: floats("gradients", parameters)?,

@@ -4,6 +4,9 @@
 //! row; a `stage` runs convolutions (`conv`) over whole buffers, which divide the pixels among
 //! the threads of the `engine` and run `kernel`s over tiles that stay in the cache.
 
+// A stage names its buffers one by one: a struct for each call would only rename them.
+#![allow(clippy::too_many_arguments)]
+
 mod conv;
 mod engine;
 mod executor;
@@ -15,4 +18,5 @@ mod stage;
 mod team;
 
 pub use executor::{Executor, Options};
+pub use kernel::product::Precision;
 pub use kernel::simd::Level;

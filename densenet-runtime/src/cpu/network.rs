@@ -45,7 +45,7 @@ impl Places {
                     .filter(|parameter| parameter.role.is_trainable() == trainable)
                     .map(Parameter::range);
                 let first = ranges.next().unwrap_or(0..0);
-                first.start..ranges.last().map_or(first.end, |last| last.end)
+                first.start..ranges.next_back().map_or(first.end, |last| last.end)
             };
             Place {
                 trainable: span(true),

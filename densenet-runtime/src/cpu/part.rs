@@ -7,6 +7,7 @@ use super::engine::{Parts, padded, shares};
 use super::kernel::dropout::Dropout;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
+use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::{to_nchw, to_nhwc};
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
@@ -21,7 +22,7 @@ impl Engine {
     /// One thread on each core, and the best instructions.
     pub(crate) fn for_this_machine() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new(threads, Level::detect())
+        Self::new(threads, Level::detect(), Precision::F32)
     }
 
     /// Measures the first `channels` of a buffer.

@@ -1,7 +1,8 @@
 //! The linear layer at the end.
 
 use dfdx::prelude::*;
-use rand_distr::Uniform;
+
+use super::initial::{fill, uniform};
 
 /// A linear layer from IN pooled features to CLASSES logits.
 ///
@@ -31,7 +32,7 @@ impl<const IN: usize, const CLASSES: usize, E: Dtype, D: Device<E>> TensorCollec
                     |s| &mut s.weight,
                     TensorOptions::reset_with(|t| {
                         let bound = 1.0 / (IN as f64).sqrt();
-                        t.try_fill_with_distr(Cast(Uniform::new(-bound, bound)))
+                        fill(t, |seed, count| uniform(seed, count, bound))
                     }),
                 ),
                 Self::tensor(
@@ -43,14 +44,5 @@ impl<const IN: usize, const CLASSES: usize, E: Dtype, D: Device<E>> TensorCollec
             ),
             |(weight, bias)| Classifier { weight, bias },
         )
-    }
-}
-
-/// A distribution of f64 for any dtype.
-pub(super) struct Cast<T>(pub(super) T);
-
-impl<E: Dtype, T: rand_distr::Distribution<f64>> rand_distr::Distribution<E> for Cast<T> {
-    fn sample<R: rand::Rng + ?Sized>(&self, rng: &mut R) -> E {
-        E::from_f64(self.0.sample(rng)).unwrap_or_default()
     }
 }

@@ -1,9 +1,8 @@
 //! A convolution without bias.
 
 use dfdx::prelude::*;
-use rand_distr::Normal;
 
-use super::classifier::Cast;
+use super::initial::{fill, normal};
 
 /// The weight of a KxK convolution from IN to OUT feature maps, without bias.
 ///
@@ -27,9 +26,8 @@ impl<const IN: usize, const OUT: usize, const K: usize, E: Dtype, D: Device<E>>
             |s| &s.weight,
             |s| &mut s.weight,
             TensorOptions::reset_with(|t| {
-                // The deviation is finite and positive, which is all that `Normal` asks.
                 let deviation = (2.0 / (IN * K * K) as f64).sqrt();
-                Normal::new(0.0, deviation).map_or(Ok(()), |he| t.try_fill_with_distr(Cast(he)))
+                fill(t, |seed, count| normal(seed, count, deviation))
             }),
         );
         visitor.visit_fields(weight, |weight| Conv { weight })

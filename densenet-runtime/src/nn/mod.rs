@@ -7,6 +7,7 @@
 
 mod classifier;
 mod conv;
+mod initial;
 mod input;
 mod layer;
 mod norm;

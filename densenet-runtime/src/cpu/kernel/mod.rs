@@ -3,6 +3,7 @@
 pub(crate) mod dropout;
 pub(crate) mod load;
 pub(crate) mod normal;
+pub(crate) mod pairs;
 pub(crate) mod product;
 pub(crate) mod pullback;
 pub(crate) mod simd;

@@ -16,6 +16,8 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with products of bfloat16.
+    Avx512Bf16,
 }
 
 /// Work that is compiled for each level.
@@ -36,7 +38,11 @@ impl Level {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("fma")
             {
-                return Self::Avx512;
+                return if is_x86_feature_detected!("avx512bf16") {
+                    Self::Avx512Bf16
+                } else {
+                    Self::Avx512
+                };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Self::Avx2;
@@ -57,7 +63,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::LANES,
+            Self::Avx512 | Self::Avx512Bf16 => Avx512::LANES,
             #[cfg(not(target_arch = "x86_64"))]
             _ => Baseline::LANES,
         }
@@ -73,7 +79,7 @@ impl Level {
             Self::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { run_avx512(kernel) },
+            Self::Avx512 | Self::Avx512Bf16 => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(Baseline),
         }
@@ -91,6 +97,13 @@ fn run_avx2<K: Kernel>(kernel: K) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 #[inline(never)]
 fn run_avx512<K: Kernel>(kernel: K) {
+    kernel.run(Avx512(()));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[inline(never)]
+fn run_avx512bf16<K: Kernel>(kernel: K) {
     kernel.run(Avx512(()));
 }
 
@@ -141,10 +154,33 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a * b + c` where each lane of `a` and `b` is a pair of bfloat16 (see [`super::pairs`]):
+    /// both products are added. Only AVX-512 can; for the others it is `c`.
+    ///
+    /// # Safety
+    /// The processor is at [`Level::Avx512Bf16`].
+    unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        let _ = (a, b);
+        c
+    }
+    /// Rounds neighbours to pairs of bfloat16: `into` has half as many elements as `from`.
+    #[inline(always)]
+    fn narrow(self, from: &[f32], into: &mut [f32]) {
+        for (two, into) in from.chunks_exact(2).zip(into) {
+            *into = super::pairs::pair(two[0], two[1]);
+        }
+    }
     /// `a * b + c` of scalars, fused where the level has an instruction for it.
     fn scalar_fma(self, a: f32, b: f32, c: f32) -> f32;
     /// Runs a kernel as a function of its own, compiled once for the level.
     fn outline<K: Kernel>(self, kernel: K);
+    /// As [`Simd::outline`], for a kernel that uses [`Simd::dot`].
+    ///
+    /// # Safety
+    /// The processor is at [`Level::Avx512Bf16`].
+    unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
+        self.outline(kernel);
+    }
 }
 
 /// Four lanes in plain Rust.
@@ -177,9 +213,9 @@ impl Simd for Baseline {
     }
     #[inline(always)]
     unsafe fn load_part(self, at: *const f32, count: usize) -> [f32; 4] {
-        // SAFETY: the caller's promise; only the first `count` are read.
         std::array::from_fn(|i| {
             if i < count {
+                // SAFETY: the caller's promise; only the first `count` are read.
                 unsafe { *at.add(i) }
             } else {
                 0.0
@@ -386,6 +422,21 @@ by_intrinsics!(
                 let positive = x86::_mm512_cmp_ps_mask::<{ x86::_CMP_GT_OQ }>(z, zero);
                 x86::_mm512_maskz_mov_ps(positive, value)
             }
+        }
+        #[inline(always)]
+        unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            // SAFETY: the caller's promise. The bits are what counts: a vector of f32 holds the
+            // pairs.
+            unsafe {
+                let a = std::mem::transmute::<x86::__m512, x86::__m512bh>(a);
+                let b = std::mem::transmute::<x86::__m512, x86::__m512bh>(b);
+                x86::_mm512_dpbf16_ps(c, a, b)
+            }
+        }
+        #[inline(always)]
+        unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
+            // SAFETY: the caller's promise.
+            unsafe { run_avx512bf16(kernel) }
         }
     }
 );

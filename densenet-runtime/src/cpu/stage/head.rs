@@ -4,7 +4,7 @@ use crate::cpu::conv::pointwise::Input;
 use crate::cpu::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Sums;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::executor::Outcome;
@@ -94,6 +94,7 @@ pub(crate) fn classify(
     let panels = Panels {
         depth: channels,
         columns: batch,
+        form: Form::Plain,
     };
     let b = need(&mut engine.packed, panels.len(lanes));
     panels.pack(lanes, b, |c, image| features[image * channels + c]);
@@ -180,7 +181,8 @@ pub(crate) fn cross_entropy(
         outcome.loss += (log_total - target) / batch as f64;
         // Ties count as wrong, and so do NaNs, so that a network that says nothing is not right.
         let own = logits[label];
-        let not_below = logits.iter().filter(|&&z| !(z < own)).count();
+        let below = logits.iter().filter(|&&z| z < own).count();
+        let not_below = classes - below;
         outcome.top1 += usize::from(not_below == 1);
         outcome.top5 += usize::from((1..=5).contains(&not_below));
         if let Some((gradient, scale)) = &mut gradient {
@@ -273,6 +275,7 @@ pub(crate) fn classify_backward(
     let panels = Panels {
         depth: CLASSES,
         columns: channels,
+        form: Form::Plain,
     };
     let lanes = level.lanes();
     let mut parts: Parts<_> = engine
@@ -339,7 +342,7 @@ impl Kernel for ClassGradient<'_> {
             sums,
             width,
         } = self;
-        accumulate(simd, d, count, a, channels, sums, width);
+        accumulate(simd, Form::Plain, d, count, a, channels, sums, width);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cpu::conv::pointwise::{self, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::{Load, Patches};
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
-use crate::cpu::kernel::product::{Panels, Rows, accumulate};
+use crate::cpu::kernel::product::{Form, Panels, Rows, accumulate};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::{Stem, StemKind};
@@ -77,6 +77,7 @@ pub(crate) fn forward(
     let panels = Panels {
         depth: channels,
         columns: stem.maps,
+        form: Form::Plain,
     };
     let lanes = engine.level.lanes();
     let mut packed = std::mem::take(&mut engine.packed);
@@ -85,7 +86,9 @@ pub(crate) fn forward(
     let load = patches(stem, images);
     match stem.kind {
         StemKind::Cifar => {
-            pointwise::forward(engine, &load, pixels, panels, b, target, None, training);
+            pointwise::forward(
+                engine, &load, pixels, channels, panels, b, target, None, training,
+            );
         }
         StemKind::ImageNet => {
             let convolved = Target {
@@ -93,7 +96,9 @@ pub(crate) fn forward(
                 stride: stem.maps,
                 column: 0,
             };
-            pointwise::forward(engine, &load, pixels, panels, b, convolved, None, training);
+            pointwise::forward(
+                engine, &load, pixels, channels, panels, b, convolved, None, training,
+            );
             if training {
                 state.statistics.merge(0, engine.moments());
             }
@@ -201,7 +206,7 @@ impl Kernel for MaxPool<'_> {
                         for c in 0..maps {
                             let z = simd.scalar_fma(from[c], scale[c], shift[c]);
                             // A NaN is taken, and stays.
-                            let taken = !(z <= out[c]);
+                            let taken = z > out[c] || z.is_nan();
                             out[c] = if taken { z } else { out[c] };
                             choice[c] = if taken { place } else { choice[c] };
                         }
@@ -496,6 +501,7 @@ impl Kernel for BackRows<'_> {
                     patches.load(simd, pixels, 0..channels, operand, stride);
                     accumulate(
                         simd,
+                        Form::Plain,
                         Rows {
                             values: d,
                             stride: maps,

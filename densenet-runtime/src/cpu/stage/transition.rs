@@ -10,7 +10,7 @@ use crate::cpu::conv::pointwise::{self, Input, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::Transition;
@@ -41,12 +41,21 @@ pub(crate) fn forward(
     let Some(dropout) = dropout else {
         let load = Pooled { source, pool };
         return pointwise::convolve(
-            engine, &load, pixels, channels, weight, target, None, measure,
+            engine,
+            Form::Plain,
+            &load,
+            pixels,
+            channels,
+            weight,
+            target,
+            None,
+            measure,
         );
     };
     let panels = Panels {
         depth: channels,
         columns: transition.output,
+        form: Form::Plain,
     };
     let lanes = engine.level.lanes();
     let mut packed = std::mem::take(&mut engine.packed);
@@ -114,6 +123,7 @@ impl Kernel for Dropped<'_> {
         let Panels {
             depth: channels,
             columns,
+            ..
         } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         let stride = padded(channels);
@@ -172,7 +182,13 @@ pub(crate) fn backward(
     g: &mut [f32],
     dropout: Option<Dropout>,
 ) {
-    pointwise::pack_backward(engine, weight, transition.output, transition.input);
+    pointwise::pack_backward(
+        engine,
+        Form::Plain,
+        weight,
+        transition.output,
+        transition.input,
+    );
     let pool = Pool {
         height: transition.height,
         width: transition.width,
@@ -269,6 +285,7 @@ impl Kernel for Backward<'_> {
             let panels = Panels {
                 depth: maps,
                 columns: range.len(),
+                form: Form::Plain,
             };
             let slice = norm.channels(range.clone());
             // Each of the four pixels has a quarter of the pooled pixel's gradient.
@@ -361,7 +378,16 @@ impl Kernel for Backward<'_> {
                     stride: width,
                     count: count * group,
                 };
-                accumulate(simd, dy, maps, a, range.len(), &mut weight[from..], share);
+                accumulate(
+                    simd,
+                    Form::Plain,
+                    dy,
+                    maps,
+                    a,
+                    range.len(),
+                    &mut weight[from..],
+                    share,
+                );
             }
         }
         scratch.sums.scale_all(0.25);

@@ -33,6 +33,7 @@ impl Kernel for Multiply<'_> {
         let panels = Panels {
             depth: taps.len() * channels,
             columns,
+            form: Form::Plain,
         };
         let weight = numbers(panels.depth * columns, 2);
         let mut b = vec![f32::NAN; panels.len(S::LANES)];
@@ -116,7 +117,16 @@ impl Kernel for Accumulate {
             stride,
             count: rows,
         };
-        accumulate(simd, left, columns, right, width, &mut out, stride);
+        accumulate(
+            simd,
+            Form::Plain,
+            left,
+            columns,
+            right,
+            width,
+            &mut out,
+            stride,
+        );
         for i in 0..columns {
             for j in 0..width {
                 let sum: f32 = (0..rows)
