@@ -7,6 +7,9 @@
 use super::normal::NormSlice;
 use super::simd::{Kernel, Simd};
 
+/// How many rows ahead values are asked for.
+const AHEAD: usize = 8;
+
 /// Rows of a tile: row r starts at `r * stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
@@ -177,6 +180,9 @@ impl Checked {
             let [mut sum_scale, mut sum_bias] = sums;
             for row in 0..self.rows {
                 for j in 0..W {
+                    // Rows are far apart, and the processor does not guess the next.
+                    simd.prefetch(self.x.0.wrapping_add((row + AHEAD) * self.x.1 + at(j)));
+                    simd.prefetch(self.into.0.wrapping_add((row + AHEAD) * self.into.1 + at(j)));
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
                     let x = simd.load_part(self.x.0.add(row * self.x.1 + at(j)), count);
                     let z = simd.fma(x, scale[j], shift[j]);

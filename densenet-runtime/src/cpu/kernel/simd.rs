@@ -146,6 +146,17 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `at` is valid for a write of `count` values.
     unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize);
+    /// Asks for a value that will be needed soon; `at` may point anywhere.
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the instruction is part of the target's baseline and reads nothing.
+        unsafe {
+            x86::_mm_prefetch::<{ x86::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
     /// `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `value` where `z > 0`, else zero.
