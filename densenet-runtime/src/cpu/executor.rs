@@ -1,6 +1,7 @@
 //! The executor: a plan, its training state, and the passes over it.
 
 use super::engine::{Engine, Parts, shares, split_rows};
+use super::input;
 use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
@@ -117,12 +118,7 @@ impl Executor {
     /// Checks a batch and copies its images in, as NHWC.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         let images = batch.labels.len();
-        if images == 0 || images > self.capacity {
-            return Err(ExecutorError::BatchSize {
-                found: images,
-                capacity: self.capacity,
-            });
-        }
+        input::check(&self.plan.stem, batch.pixels, images, self.capacity)?;
         let stem = &self.plan.stem;
         let (channels, area) = (stem.channels, stem.height * stem.width);
         let classes = self.plan.classes;
@@ -135,36 +131,7 @@ impl Executor {
                 });
             }
         }
-        let expected = images * area * channels;
-        let found = match batch.pixels {
-            Pixels::Nchw(values) => values.len(),
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
-                for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
-                    if values.len() != channels {
-                        let found = values.len();
-                        return Err(ExecutorError::Channels {
-                            channels,
-                            found,
-                            what,
-                        });
-                    }
-                }
-                bytes.len()
-            }
-        };
-        if found != expected {
-            return Err(ExecutorError::Pixels {
-                labels: images,
-                shape: [channels, stem.height, stem.width],
-                expected,
-                found,
-            });
-        }
-        let into = &mut self.activations.images[..expected];
+        let into = &mut self.activations.images[..images * area * channels];
         match batch.pixels {
             Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),
             Pixels::Nhwc {

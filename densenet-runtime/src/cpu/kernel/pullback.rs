@@ -182,7 +182,11 @@ impl Checked {
                 for j in 0..W {
                     // Rows are far apart, and the processor does not guess the next.
                     simd.prefetch(self.x.0.wrapping_add((row + AHEAD) * self.x.1 + at(j)));
-                    simd.prefetch(self.into.0.wrapping_add((row + AHEAD) * self.into.1 + at(j)));
+                    simd.prefetch(
+                        self.into
+                            .0
+                            .wrapping_add((row + AHEAD) * self.into.1 + at(j)),
+                    );
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
                     let x = simd.load_part(self.x.0.add(row * self.x.1 + at(j)), count);
                     let z = simd.fma(x, scale[j], shift[j]);
