@@ -88,19 +88,41 @@ pub(crate) struct Activations {
 }
 
 /// Outputs of the 1x1 convolutions.
-enum BottleneckMaps {
-    /// Of all layers, block by block.
-    Kept(Vec<Vec<f32>>),
-    /// Of one layer: the layers take turns.
-    Recomputed(Vec<f32>),
+struct BottleneckMaps {
+    /// Of all layers, block by block; nothing where they are recomputed.
+    kept: Vec<Vec<f32>>,
+    /// Of one layer of a block that recomputes them: the layers take turns.
+    one: Vec<f32>,
+    /// The blocks that recompute theirs, from the first on.
+    recomputed: usize,
 }
 
 impl BottleneckMaps {
+    fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
+        let recomputed = plan.recomputed_blocks(recompute);
+        let what = "bottleneck maps";
+        let one = plan.blocks[..recomputed]
+            .iter()
+            .map(maps_of)
+            .max()
+            .unwrap_or(0);
+        let kept = plan.blocks.iter().enumerate().map(|(index, block)| {
+            let layers = if index < recomputed { 0 } else { block.layers };
+            zeros(what, batch * maps_of(block) * layers)
+        });
+        Ok(Self {
+            kept: kept.collect::<Result<_, _>>()?,
+            one: zeros(what, batch * one)?,
+            recomputed,
+        })
+    }
+
     /// Those of a block, whose layers have `len` values each.
     fn of_block(&mut self, index: usize, len: usize) -> Bottlenecks<'_> {
-        match self {
-            Self::Kept(blocks) => Bottlenecks::Kept(&mut blocks[index]),
-            Self::Recomputed(one) => Bottlenecks::Recomputed(&mut one[..len]),
+        if index < self.recomputed {
+            Bottlenecks::Recomputed(&mut self.one[..len])
+        } else {
+            Bottlenecks::Kept(&mut self.kept[index])
         }
     }
 }
@@ -120,17 +142,6 @@ impl Activations {
                 batch * block.pixels() * block.output(),
             )?);
         }
-        let what = "bottleneck maps";
-        let bottlenecks = match recompute {
-            Recompute::Nothing => {
-                let blocks = plan.blocks.iter();
-                let blocks = blocks.map(|b| zeros(what, batch * maps_of(b) * b.layers));
-                BottleneckMaps::Kept(blocks.collect::<Result<_, _>>()?)
-            }
-            Recompute::Bottlenecks => {
-                BottleneckMaps::Recomputed(zeros(what, batch * buffers.bottleneck)?)
-            }
-        };
         Ok(Self {
             images: zeros("images", batch * buffers.input)?,
             convolved: zeros("the stem's maps", batch * buffers.stem)?,
@@ -138,7 +149,7 @@ impl Activations {
             maps,
             gradient: zeros("gradients of feature maps", batch * buffers.gradient)?,
             handover: zeros("gradients between blocks", batch * buffers.handover)?,
-            bottlenecks,
+            bottlenecks: BottleneckMaps::new(plan, batch, recompute)?,
             bottleneck_gradient: zeros(
                 "gradients of bottleneck maps",
                 batch * buffers.bottleneck_gradient,

@@ -202,7 +202,7 @@ pub(crate) fn backward(
     let rows = transition.height / 2;
     let shares = engine.shares(batch * rows);
     let below = |row: usize| (row / rows * transition.height + 2 * (row % rows)) * transition.width;
-    let pixels: Vec<_> = shares
+    let pixels: Parts<_> = shares
         .iter()
         .map(|rows| below(rows.start)..below(rows.end))
         .collect();
