@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
+use densenet_runtime::Network;
+use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Network, cpu};
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -45,9 +46,9 @@ struct Arguments {
     /// What computes.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// In which numbers.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    /// In which numbers products are computed; sums and parameters are f32 [default: f32].
+    #[arg(long, value_enum)]
+    precision: Option<Numbers>,
     /// The learning rate at its highest [default: 0.1 for 256 pictures a step, and in proportion].
     #[arg(long, value_name = "F")]
     lr: Option<f32>,
@@ -70,7 +71,7 @@ enum Device {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Precision {
+enum Numbers {
     F32,
     Bf16,
 }
@@ -89,9 +90,6 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     if arguments.device == Device::Cuda {
         return Err("this build has no CUDA executor yet; run with --device cpu".into());
-    }
-    if arguments.precision == Precision::Bf16 {
-        return Err("the CPU executor computes in f32 only; run with --precision f32".into());
     }
     let config = arguments.config()?;
     let folder = RunFolder::create(arguments.out())?;
@@ -169,6 +167,12 @@ impl Arguments {
         }
         if let Some(seed) = self.seed {
             config.seed = seed;
+        }
+        if let Some(precision) = self.precision {
+            config.precision = match precision {
+                Numbers::F32 => Precision::F32,
+                Numbers::Bf16 => Precision::Bf16,
+            };
         }
         if let Some(rate) = self.lr {
             config.schedule.rate = rate;
@@ -248,8 +252,9 @@ fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
         config.piece(),
     );
     println!(
-        "device    CPU, {threads} threads, {:?}, f32",
-        cpu::Options::for_batch(1).level
+        "device    CPU, {threads} threads, {:?}, products in {:?}",
+        Level::detect(),
+        config.precision,
     );
     println!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",

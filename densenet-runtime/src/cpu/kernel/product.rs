@@ -27,7 +27,8 @@ pub(crate) fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usiz
 }
 
 /// In which numbers products are computed; sums are f32 in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f32.
     #[default]
