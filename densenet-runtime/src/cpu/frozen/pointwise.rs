@@ -192,11 +192,11 @@ fn load_pooled<S: Simd>(
             unsafe {
                 let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
                 let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
-                let [a, b, c, d] = corners.map(|pixel| {
+                let mut sum = simd.zero();
+                for pixel in corners {
                     let x = simd.load(maps.values.as_ptr().add(pixel * maps.stride + channel));
-                    simd.relu(simd.fma(x, scale, shift))
-                });
-                let sum = simd.add(simd.add(a, b), simd.add(c, d));
+                    sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
+                }
                 let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
                 simd.store(row.as_mut_ptr().add(v * S::LANES), mean);
             }

@@ -155,6 +155,26 @@ impl Tile<'_> {
         }
         let lanes = S::LANES;
         let mut sums = [[simd.zero(); W]; R];
+        // Short loops, each of one kind, so that the sums stay in registers.
+        match self.start {
+            Start::Zero => {}
+            Start::Bias(bias) => {
+                for sums in &mut sums {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: the caller's promise covers every vector of `bias`.
+                        *sum = unsafe { simd.load(bias.as_ptr().add(j * lanes)) };
+                    }
+                }
+            }
+            Start::There => {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: the caller's promise covers every row and vector of `out`.
+                        *sum = unsafe { simd.load(self.out.add(r * self.out_stride + j * lanes)) };
+                    }
+                }
+            }
+        }
         let mut b = self.b;
         for &tap in self.taps {
             // SAFETY: the caller's promise covers every tap, channel and row.
@@ -173,19 +193,17 @@ impl Tile<'_> {
                 }
             }
         }
+        if self.relu {
+            for sums in &mut sums {
+                for sum in sums {
+                    *sum = simd.relu(*sum);
+                }
+            }
+        }
         for (r, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
-                // SAFETY: the caller's promise covers every row and vector of `out` and `bias`.
-                unsafe {
-                    let at = self.out.add(r * self.out_stride + j * lanes);
-                    let sum = match self.start {
-                        Start::Zero => sum,
-                        Start::Bias(bias) => simd.add(simd.load(bias.as_ptr().add(j * lanes)), sum),
-                        Start::There => simd.add(simd.load(at), sum),
-                    };
-                    let sum = if self.relu { simd.relu(sum) } else { sum };
-                    simd.store(at, sum);
-                }
+                // SAFETY: the caller's promise covers every row and vector of `out`.
+                unsafe { simd.store(self.out.add(r * self.out_stride + j * lanes), sum) };
             }
         }
     }
