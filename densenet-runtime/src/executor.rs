@@ -45,6 +45,60 @@ pub struct Batch<'a> {
     pub labels: &'a [u32],
 }
 
+impl Batch<'_> {
+    /// Checks that a batch fits a plan and an executor's capacity; returns its images.
+    pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
+        let images = self.labels.len();
+        if images == 0 || images > capacity {
+            return Err(ExecutorError::BatchSize {
+                found: images,
+                capacity,
+            });
+        }
+        let stem = &plan.stem;
+        let channels = stem.channels;
+        let classes = plan.classes;
+        for (index, &label) in self.labels.iter().enumerate() {
+            if label as usize >= classes {
+                return Err(ExecutorError::Label {
+                    index,
+                    label,
+                    classes,
+                });
+            }
+        }
+        let found = match self.pixels {
+            Pixels::Nchw(values) => values.len(),
+            Pixels::Nhwc {
+                bytes,
+                mean,
+                deviation,
+            } => {
+                for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
+                    if values.len() != channels {
+                        return Err(ExecutorError::Channels {
+                            channels,
+                            found: values.len(),
+                            what,
+                        });
+                    }
+                }
+                bytes.len()
+            }
+        };
+        let expected = images * stem.height * stem.width * channels;
+        if found != expected {
+            return Err(ExecutorError::Pixels {
+                labels: images,
+                shape: [channels, stem.height, stem.width],
+                expected,
+                found,
+            });
+        }
+        Ok(images)
+    }
+}
+
 /// How gradients are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -164,6 +218,9 @@ pub enum ExecutorError {
         /// Elements found.
         found: usize,
     },
+    /// The device failed.
+    #[error("{0}")]
+    Device(String),
     /// There is not enough memory.
     #[error(
         "no memory for {bytes} bytes of {what}; use a smaller batch, or recompute the bottlenecks"

@@ -109,54 +109,10 @@ impl Executor {
 
     /// Checks a batch and copies its images in, as NHWC.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let images = batch.labels.len();
-        if images == 0 || images > self.capacity {
-            return Err(ExecutorError::BatchSize {
-                found: images,
-                capacity: self.capacity,
-            });
-        }
+        let images = batch.check(&self.plan, self.capacity)?;
         let stem = &self.plan.stem;
         let (channels, area) = (stem.channels, stem.height * stem.width);
-        let classes = self.plan.classes;
-        for (index, &label) in batch.labels.iter().enumerate() {
-            if label as usize >= classes {
-                return Err(ExecutorError::Label {
-                    index,
-                    label,
-                    classes,
-                });
-            }
-        }
         let expected = images * area * channels;
-        let found = match batch.pixels {
-            Pixels::Nchw(values) => values.len(),
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
-                for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
-                    if values.len() != channels {
-                        let found = values.len();
-                        return Err(ExecutorError::Channels {
-                            channels,
-                            found,
-                            what,
-                        });
-                    }
-                }
-                bytes.len()
-            }
-        };
-        if found != expected {
-            return Err(ExecutorError::Pixels {
-                labels: images,
-                shape: [channels, stem.height, stem.width],
-                expected,
-                found,
-            });
-        }
         let into = &mut self.activations.images[..expected];
         match batch.pixels {
             Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),
