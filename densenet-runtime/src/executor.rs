@@ -4,6 +4,7 @@
 //! statistics, activations. It is made for one plan and one largest batch, allocates once, and
 //! then computes. The CPU and CUDA executors do the same arithmetic behind this trait.
 
+use crate::cpu::input;
 use crate::plan::Plan;
 
 /// Which numbers of the training state.
@@ -49,14 +50,7 @@ impl Batch<'_> {
     /// Checks that a batch fits a plan and an executor's capacity; returns its images.
     pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
         let images = self.labels.len();
-        if images == 0 || images > capacity {
-            return Err(ExecutorError::BatchSize {
-                found: images,
-                capacity,
-            });
-        }
-        let stem = &plan.stem;
-        let channels = stem.channels;
+        input::check(&plan.stem, self.pixels, images, capacity)?;
         let classes = plan.classes;
         for (index, &label) in self.labels.iter().enumerate() {
             if label as usize >= classes {
@@ -66,34 +60,6 @@ impl Batch<'_> {
                     classes,
                 });
             }
-        }
-        let found = match self.pixels {
-            Pixels::Nchw(values) => values.len(),
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
-                for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
-                    if values.len() != channels {
-                        return Err(ExecutorError::Channels {
-                            channels,
-                            found: values.len(),
-                            what,
-                        });
-                    }
-                }
-                bytes.len()
-            }
-        };
-        let expected = images * stem.height * stem.width * channels;
-        if found != expected {
-            return Err(ExecutorError::Pixels {
-                labels: images,
-                shape: [channels, stem.height, stem.width],
-                expected,
-                found,
-            });
         }
         Ok(images)
     }

@@ -46,9 +46,18 @@ enum Mode {
     Infer,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+/// What is timed.
+enum Work {
+    Train(Box<cpu::Executor>),
+    /// The frozen form.
+    Infer(Box<cpu::Frozen>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Precision {
     F32,
+    /// Products of bfloat16 in dense layers; training only.
+    Bf16,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -71,14 +80,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = cpu::Options {
         threads: arguments.threads,
         recompute,
+        precision: match arguments.precision {
+            Precision::F32 => cpu::Precision::F32,
+            Precision::Bf16 => cpu::Precision::Bf16,
+        },
         ..cpu::Options::for_batch(arguments.batch)
     };
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
-    let mut executor = cpu::Executor::new(plan.clone(), options)?;
-    executor.write(Arena::Parameters, &initial(&plan, &mut rng))?;
-    if arguments.mode == Mode::Infer {
-        executor.write(Arena::Running, &unit_statistics(&plan))?;
-    }
+    let parameters = initial(&plan, &mut rng);
+    let mut work = match arguments.mode {
+        Mode::Train => {
+            let mut executor = cpu::Executor::new(plan.clone(), options)?;
+            executor.write(Arena::Parameters, &parameters)?;
+            Work::Train(Box::new(executor))
+        }
+        Mode::Infer if arguments.precision == Precision::Bf16 => {
+            return Err("the frozen form computes in f32 only; leave out --precision".into());
+        }
+        Mode::Infer => {
+            let options = cpu::FrozenOptions {
+                threads: arguments.threads,
+                ..cpu::FrozenOptions::for_batch(arguments.batch)
+            };
+            let running = unit_statistics(&plan);
+            Work::Infer(Box::new(cpu::Frozen::new(
+                &plan,
+                &parameters,
+                &running,
+                options,
+            )?))
+        }
+    };
+    drop(parameters);
 
     let stem = &plan.stem;
     let len = arguments.batch * stem.channels * stem.height * stem.width;
@@ -93,13 +126,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             labels: &labels,
         };
         let start = Instant::now();
-        match arguments.mode {
-            Mode::Train => {
+        match &mut work {
+            Work::Train(executor) => {
                 executor.differentiate(batch, Step::default())?;
                 executor.descend(Sgd::default())?;
             }
-            Mode::Infer => {
-                executor.evaluate(batch)?;
+            Work::Infer(frozen) => {
+                frozen.infer(batch.pixels, arguments.batch)?;
             }
         }
         if step > 0 {
@@ -115,15 +148,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         1.0
     };
     let operations = 2.0 * passes * plan.multiply_adds() as f64;
-    let planned = plan.training_footprint(recompute).bytes(arguments.batch);
+    let (threads, planned) = match &work {
+        Work::Train(executor) => (
+            executor.threads(),
+            plan.training_footprint(recompute).bytes(arguments.batch),
+        ),
+        Work::Infer(frozen) => (frozen.threads(), frozen.bytes()),
+    };
     println!(
         "{}",
         json!({
             "model": preset.name,
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
             "batch": arguments.batch,
-            "precision": "f32",
-            "threads": executor.threads(),
+            "precision": if arguments.precision == Precision::Bf16 { "bf16" } else { "f32" },
+            "threads": threads,
             "recompute": arguments.recompute,
             "ms_per_image": median,
             "best_ms_per_image": milliseconds[0],

@@ -6,7 +6,7 @@
 //! cargo run --example imagenet_densenet201 -- --resume out/imagenet_densenet201/checkpoint.safetensors
 //! ```
 //!
-//! See `models/examples/imagenet_densenet201.md`.
+//! See `models/examples/README.md`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

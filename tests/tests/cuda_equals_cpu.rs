@@ -7,12 +7,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cuda_emulator::Emulator;
-use densenet_runtime::cuda::{self, Cache, Device, Placement, Precision};
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::plan::{Plan, Recompute};
-use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::executor::{evaluate, load, read, state};
-use densenet_tests::{each_network, networks::Case, random};
+use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc};
+use densenet_tests::{each_network, random};
 
 /// Tests share the device, and some set its memory or break it.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -3,6 +3,7 @@
 //! From the outside in: [`Executor`] owns a training state and runs `network`, the stages in a
 //! row; a `stage` runs convolutions (`conv`) over whole buffers, which divide the pixels among
 //! the threads of the `engine` and run `kernel`s over tiles that stay in the cache.
+//! [`Frozen`] is a form of its own for inference.
 
 // A stage names its buffers one by one: a struct for each call would only rename them.
 #![allow(clippy::too_many_arguments)]
@@ -10,12 +11,17 @@
 mod conv;
 mod engine;
 mod executor;
+mod frozen;
+pub(crate) mod input;
 mod kernel;
 mod layout;
+mod memory;
 mod network;
 pub(crate) mod part;
 mod stage;
 mod team;
 
 pub use executor::{Executor, Options};
+pub use frozen::{Frozen, FrozenOptions};
+pub use kernel::product::Precision;
 pub use kernel::simd::Level;

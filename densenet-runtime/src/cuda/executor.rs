@@ -6,7 +6,8 @@ use super::compile::Cache;
 use super::driver::{Address, Device, Graph, Value};
 use super::error::CudaError;
 use super::network::Pass;
-use super::program::{Kernels, Precision, THREADS};
+use super::program::{Kernels, THREADS};
+use crate::cpu::Precision;
 use crate::executor::{
     Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
 };
@@ -17,7 +18,8 @@ use crate::plan::{Plan, Recompute};
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// What the operands of convolutions are rounded to.
+    /// What the operands of products are rounded to; bf16 ones are multiplied by the tensor cores.
+    /// Sums, statistics, and all that is stored are f32 in either case.
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,

@@ -23,4 +23,3 @@ pub use compile::Cache;
 pub use driver::{Device, is_available};
 pub use error::CudaError;
 pub use executor::{Executor, Options};
-pub use program::Precision;

@@ -11,6 +11,7 @@ use cudarc::driver::CudaModule;
 use super::compile::{Cache, Source, image};
 use super::driver::{Device, Kernel};
 use super::error::CudaError;
+use crate::cpu::Precision;
 use crate::nn::{EPSILON, MOMENTUM};
 use crate::plan::{Block, Plan, Stem, StemKind, Transition};
 
@@ -30,16 +31,6 @@ pub(super) const ROWS: usize = 64;
 pub(super) const COLUMNS: usize = 64;
 /// Threads that work on a tile, as in `common.cuh`.
 pub(super) const THREADS: usize = 256;
-
-/// What the operands of products are rounded to. Sums and what is stored are f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Nothing: f32 operands.
-    #[default]
-    F32,
-    /// bfloat16, multiplied by the tensor cores.
-    Bf16,
-}
 
 /// The kernels of a file, by name.
 macro_rules! family {

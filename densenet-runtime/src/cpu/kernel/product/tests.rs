@@ -33,12 +33,16 @@ impl Kernel for Multiply<'_> {
         let panels = Panels {
             depth: taps.len() * channels,
             columns,
+            form: Form::Plain,
         };
         let weight = numbers(panels.depth * columns, 2);
         let mut b = vec![f32::NAN; panels.len(S::LANES)];
-        panels.pack(S::LANES, &mut b, |row, column| {
-            weight[row * columns + column]
-        });
+        panels.pack(
+            S::LANES,
+            0..panels.lines(S::LANES),
+            &mut b,
+            |row, column| weight[row * columns + column],
+        );
         let out_stride = panels.vectors(S::LANES) * S::LANES;
         let mut out = vec![1.0; rows * out_stride];
         let left = Rows {
@@ -116,7 +120,16 @@ impl Kernel for Accumulate {
             stride,
             count: rows,
         };
-        accumulate(simd, left, columns, right, width, &mut out, stride);
+        accumulate(
+            simd,
+            Form::Plain,
+            left,
+            columns,
+            right,
+            width,
+            &mut out,
+            stride,
+        );
         for i in 0..columns {
             for j in 0..width {
                 let sum: f32 = (0..rows)

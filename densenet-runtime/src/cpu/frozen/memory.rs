@@ -1,0 +1,131 @@
+//! Memory that starts at cache lines, and that the threads of a phase share.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::executor::ExecutorError;
+
+/// f32 in a cache line.
+const LINE: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Numbers in whole cache lines, so that a vector never lies across two.
+pub(super) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// `len` zeros, a multiple of a line.
+    pub fn zeros(what: &'static str, len: usize) -> Result<Self, ExecutorError> {
+        let lines = len.div_ceil(LINE);
+        let mut values = Vec::new();
+        values
+            .try_reserve_exact(lines)
+            .map_err(|_| ExecutorError::OutOfMemory {
+                what,
+                bytes: (lines * size_of::<Line>()) as u64,
+            })?;
+        values.resize(lines, Line([0.0; LINE]));
+        Ok(Self(values))
+    }
+
+    /// The numbers.
+    pub fn values(&self) -> &[f32] {
+        // SAFETY: a line is 16 f32 without padding, and the vector owns all of them.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+    }
+
+    /// The numbers.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and mutably borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+/// Gives out places in memory, each from the start of a cache line on.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// What has been given out.
+    pub len: usize,
+}
+
+impl Places {
+    /// The start of the next `len` numbers.
+    pub fn place(&mut self, len: usize) -> usize {
+        let at = self.len;
+        self.len += len.next_multiple_of(LINE);
+        at
+    }
+}
+
+/// Numbers that the threads of a phase write, each its own.
+///
+/// Whoever follows its pointers or takes its slices promises that in one phase no thread writes
+/// what another reads or writes.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    values: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the pointer is followed only in unsafe code, which promises not to race.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub fn new(values: &'a mut [f32]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+            values: PhantomData,
+        }
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// If the part is not inside.
+    pub fn part(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len);
+        Self {
+            // SAFETY: inside, as asserted.
+            start: unsafe { self.start.add(range.start) },
+            len: range.len(),
+            values: PhantomData,
+        }
+    }
+
+    /// A pointer that is good for `len` numbers from `at` on.
+    ///
+    /// # Panics
+    /// If they are not inside.
+    #[inline(always)]
+    pub fn pointer(self, at: usize, len: usize) -> *mut f32 {
+        assert!(at <= self.len && len <= self.len - at);
+        // SAFETY: inside, as asserted.
+        unsafe { self.start.add(at) }
+    }
+
+    /// All of it, to read.
+    ///
+    /// # Safety
+    /// No thread writes it while the slice lives.
+    pub unsafe fn read(self) -> &'a [f32] {
+        // SAFETY: the slice that it was made of is borrowed for 'a; the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    /// All of it, to write.
+    ///
+    /// # Safety
+    /// No other thread reads or writes it while the slice lives, nor the same thread through
+    /// another slice.
+    #[expect(clippy::mut_from_ref, reason = "the caller's promise")]
+    pub unsafe fn write(&self) -> &'a mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}

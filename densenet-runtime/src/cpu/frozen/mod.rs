@@ -1,0 +1,183 @@
+//! The frozen form of a network, for inference alone.
+//!
+//! Made once from a trained network. The stem's BN and the BN behind each 1x1 convolution are
+//! folded into the convolution in front of them; the BN that reads a block's feature maps is one
+//! multiply-add as they are loaded. Weights are packed for the products, those of 3x3
+//! convolutions transformed (see `winograd`). Activations lie in one arena that is as large as
+//! the plan says, and a call allocates nothing.
+//!
+//! Images go through the early, large blocks in groups that fit the cache and through the late
+//! blocks together, so that neither maps nor weights are read from memory more than need be.
+
+mod fold;
+mod head;
+mod memory;
+mod pass;
+mod pointwise;
+mod product;
+mod program;
+mod stem;
+mod winograd;
+
+use std::ops::Range;
+
+use super::input;
+use super::kernel::simd::Level;
+use super::team::Team;
+use crate::executor::{ExecutorError, Pixels};
+use crate::network::Network;
+use crate::plan::Plan;
+use crate::weights::State;
+use memory::Lines;
+use program::Program;
+
+/// How a [`Frozen`] network is made.
+#[derive(Clone, Copy, Debug)]
+pub struct FrozenOptions {
+    /// The most images of a call.
+    pub batch: usize,
+    /// Threads; 0 for one on each core.
+    pub threads: usize,
+    /// The instruction set, or the best that the processor has if that is less.
+    pub level: Level,
+}
+
+impl FrozenOptions {
+    /// For a batch: one thread on each core, the best instructions.
+    pub fn for_batch(batch: usize) -> Self {
+        Self {
+            batch,
+            threads: 0,
+            level: Level::detect(),
+        }
+    }
+}
+
+/// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
+///
+/// ```
+/// use densenet_runtime::cpu::{Frozen, FrozenOptions};
+/// use densenet_runtime::{ExecutorError, Network, Pixels};
+///
+/// fn classify<N: Network>(model: &N, image: &[f32]) -> Result<Vec<f32>, ExecutorError> {
+///     let mut frozen = Frozen::of(model, FrozenOptions::for_batch(1))?;
+///     Ok(frozen.infer(Pixels::Nchw(image), 1)?.to_vec())
+/// }
+/// ```
+pub struct Frozen {
+    plan: Plan,
+    program: Program,
+    batch: usize,
+    level: Level,
+    team: Team,
+    weights: Lines,
+    activations: Lines,
+    logits: Vec<f32>,
+}
+
+impl Frozen {
+    /// Freezes trained parameters and running statistics, each in the order of
+    /// [`Plan::parameters`].
+    ///
+    /// # Errors
+    /// When the batch is empty, the numbers are not as many as the plan's, or there is not
+    /// enough memory.
+    pub fn new(
+        plan: &Plan,
+        parameters: &[f32],
+        running: &[f32],
+        options: FrozenOptions,
+    ) -> Result<Self, ExecutorError> {
+        if options.batch == 0 {
+            return Err(ExecutorError::BatchSize {
+                found: 0,
+                capacity: 0,
+            });
+        }
+        for (what, expected, found) in [
+            ("parameters", plan.parameter_count(), parameters.len()),
+            ("running statistics", plan.running_count(), running.len()),
+        ] {
+            if expected != found {
+                return Err(ExecutorError::Length {
+                    what,
+                    expected,
+                    found,
+                });
+            }
+        }
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let team = Team::new(threads);
+        let level = options.level.at_most();
+        let program = Program::new(plan, options.batch, team.threads(), level.lanes());
+        let mut weights = Lines::zeros("packed weights", program.weights)?;
+        let numbers = (parameters, running);
+        fold::fold(plan, &program, level.lanes(), numbers, weights.values_mut());
+        Ok(Self {
+            plan: plan.clone(),
+            activations: Lines::zeros("activations", program.activations)?,
+            logits: super::memory::zeros("logits", options.batch * plan.classes)?,
+            batch: options.batch,
+            program,
+            level,
+            team,
+            weights,
+        })
+    }
+
+    /// Freezes a model.
+    ///
+    /// # Errors
+    /// When the batch is empty or there is not enough memory.
+    pub fn of<N: Network>(model: &N, options: FrozenOptions) -> Result<Self, ExecutorError> {
+        let state = State::of(model);
+        Self::new(&N::PLAN, &state.parameters, &state.running, options)
+    }
+
+    /// The logits of some images, at most as many as it was made for: images x classes.
+    ///
+    /// # Errors
+    /// When the images do not fit the plan.
+    pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
+        input::check(&self.plan.stem, pixels, images, self.batch)?;
+        pass::run(self, pixels, images);
+        Ok(&self.logits[..images * self.plan.classes])
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The most images of a call.
+    pub fn capacity(&self) -> usize {
+        self.batch
+    }
+
+    /// Threads that work on a call.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes that it holds: packed weights, activations and logits.
+    pub fn bytes(&self) -> u64 {
+        let numbers = self.program.weights + self.program.activations + self.logits.len();
+        (numbers * size_of::<f32>()) as u64
+    }
+}
+
+/// One thread's share of `count` things.
+fn share(count: usize, thread: usize, threads: usize) -> Range<usize> {
+    thread * count / threads..(thread + 1) * count / threads
+}
+
+#[cfg(test)]
+mod tests;

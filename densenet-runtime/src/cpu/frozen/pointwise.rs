@@ -1,0 +1,240 @@
+//! 1x1 convolutions over tiles of pixels: BN and ReLU as the operand is loaded, bias and ReLU as
+//! the result is written.
+//!
+//! Many pixels are divided among the threads; few pixels share their maps out instead, so that
+//! each weight comes through the cache once.
+
+use std::ops::Range;
+
+use super::memory::Shared;
+use super::product::{Out, Right, Start, chunks, count, multiply};
+use super::share;
+use crate::cpu::engine::padded;
+use crate::cpu::kernel::load::Pool;
+use crate::cpu::kernel::product::{Depth, Rows, blocks};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+
+/// Pixels of a tile.
+const TILE_PIXELS: usize = 112;
+/// Channels of a tile's operand.
+const DEPTH: usize = 384;
+/// A thread has at least this many pixels, or the maps are shared out.
+const FEW_PIXELS: usize = 64;
+
+/// Numbers that a thread needs for its tile.
+pub(super) fn scratch(channels: usize) -> usize {
+    TILE_PIXELS * stride(channels.min(DEPTH))
+}
+
+/// Rows of a tile, apart enough that they do not compete for the same lines of the cache.
+fn stride(channels: usize) -> usize {
+    padded(channels) + 16
+}
+
+/// BN as a multiply-add, in whole vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+}
+
+/// What a convolution reads: maps in front of BN and ReLU.
+#[derive(Clone, Copy)]
+pub(super) struct Maps<'a> {
+    /// Pixels x stride, whole vectors readable at every channel.
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub affine: Affine<'a>,
+}
+
+/// A 1x1 convolution of some pixels.
+pub(super) struct Pointwise<'a> {
+    pub maps: Maps<'a>,
+    /// Behind ReLU: each pixel is the mean of four.
+    pub pool: Option<Pool>,
+    /// Pixels, behind the pool.
+    pub pixels: usize,
+    pub weight: Right<'a>,
+    /// One for each map, in whole vectors; ReLU follows where there is one.
+    pub bias: Option<&'a [f32]>,
+    pub out: Out<'a>,
+    /// One thread's share of these.
+    pub thread: usize,
+    pub threads: usize,
+    pub scratch: Shared<'a>,
+}
+
+impl Kernel for Pointwise<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let panels = count(self.weight.panels, S::LANES);
+        let by_maps = self.pixels < FEW_PIXELS * self.threads && panels >= self.threads;
+        let (pixels, panels) = if by_maps {
+            (0..self.pixels, share(panels, self.thread, self.threads))
+        } else {
+            (share(self.pixels, self.thread, self.threads), 0..panels)
+        };
+        if panels.is_empty() {
+            return;
+        }
+        let channels = self.weight.panels.depth;
+        // SAFETY: the scratch is this thread's own.
+        let operand = unsafe { self.scratch.write() };
+        for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
+            let first = pixels.start + start;
+            for (from, depth) in chunks(channels, DEPTH) {
+                let stride = stride(depth);
+                let range = from..from + depth;
+                match self.pool {
+                    None => load(simd, self.maps, first, count, range, operand, stride),
+                    Some(pool) => {
+                        load_pooled(simd, self.maps, pool, first, count, range, operand, stride);
+                    }
+                }
+                let start = match self.bias {
+                    _ if from > 0 => Start::There,
+                    Some(bias) => Start::Bias(bias),
+                    None => Start::Zero,
+                };
+                let out = Out {
+                    at: self.out.at + first * self.out.stride,
+                    ..self.out
+                };
+                // SAFETY: threads have pixels or panels of their own.
+                unsafe {
+                    multiply(
+                        simd,
+                        Rows {
+                            values: operand,
+                            stride,
+                            count,
+                        },
+                        Depth {
+                            taps: &[0],
+                            channels: depth,
+                            first: from,
+                        },
+                        self.weight,
+                        panels.clone(),
+                        out,
+                        start,
+                        self.bias.is_some() && from + depth == channels,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// BN and ReLU of a tile: pixels from `first` on, into rows of `stride`.
+#[inline(always)]
+pub(super) fn load<S: Simd>(
+    simd: S,
+    maps: Maps<'_>,
+    first: usize,
+    count: usize,
+    channels: Range<usize>,
+    into: &mut [f32],
+    stride: usize,
+) {
+    /// Pixels that share a load of scale and shift.
+    const GROUP: usize = 4;
+    if count == 0 {
+        return;
+    }
+    let vectors = channels.len().div_ceil(S::LANES);
+    let end = channels.start + vectors * S::LANES;
+    assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
+    assert!((first + count - 1) * maps.stride + end <= maps.values.len());
+    assert!((count - 1) * stride + vectors * S::LANES <= into.len());
+    for (group, pixels) in blocks(count, GROUP) {
+        for v in 0..vectors {
+            let channel = channels.start + v * S::LANES;
+            // SAFETY: the assertions bound all vectors of all pixels.
+            unsafe {
+                let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
+                let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
+                for pixel in group..group + pixels {
+                    let at = (first + pixel) * maps.stride + channel;
+                    let x = simd.load(maps.values.as_ptr().add(at));
+                    let value = simd.relu(simd.fma(x, scale, shift));
+                    simd.store(into.as_mut_ptr().add(pixel * stride + v * S::LANES), value);
+                }
+            }
+        }
+    }
+}
+
+/// BN, ReLU and 2x2 average pool of a tile.
+#[inline(always)]
+fn load_pooled<S: Simd>(
+    simd: S,
+    maps: Maps<'_>,
+    pool: Pool,
+    first: usize,
+    count: usize,
+    channels: Range<usize>,
+    into: &mut [f32],
+    stride: usize,
+) {
+    let vectors = channels.len().div_ceil(S::LANES);
+    let end = channels.start + vectors * S::LANES;
+    assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
+    let rows = into.chunks_mut(stride).take(count);
+    let quarter = [0.25f32];
+    for (row, q) in rows.zip(first..) {
+        let corners = pool.corners(q);
+        assert!(corners[3] * maps.stride + end <= maps.values.len());
+        assert!(vectors * S::LANES <= row.len());
+        for v in 0..vectors {
+            let channel = channels.start + v * S::LANES;
+            // SAFETY: the assertions bound all vectors; the last corner is the furthest.
+            unsafe {
+                let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
+                let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
+                let [a, b, c, d] = corners.map(|pixel| {
+                    let x = simd.load(maps.values.as_ptr().add(pixel * maps.stride + channel));
+                    simd.relu(simd.fma(x, scale, shift))
+                });
+                let sum = simd.add(simd.add(a, b), simd.add(c, d));
+                let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
+                simd.store(row.as_mut_ptr().add(v * S::LANES), mean);
+            }
+        }
+    }
+}
+
+/// BN and ReLU of some pixels, stored: what a plain layer's 3x3 convolution reads.
+pub(super) struct Normalise<'a> {
+    pub maps: Maps<'a>,
+    pub channels: usize,
+    pub pixels: usize,
+    pub out: Out<'a>,
+    /// One thread's share of these.
+    pub thread: usize,
+    pub threads: usize,
+}
+
+impl Kernel for Normalise<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let pixels = share(self.pixels, self.thread, self.threads);
+        let start = self.out.at + pixels.start * self.out.stride;
+        let rows = self
+            .out
+            .values
+            .part(start..start + pixels.len() * self.out.stride);
+        // SAFETY: threads have pixels of their own.
+        let into = unsafe { rows.write() };
+        let (first, count) = (pixels.start, pixels.len());
+        load(
+            simd,
+            self.maps,
+            first,
+            count,
+            0..self.channels,
+            into,
+            self.out.stride,
+        );
+    }
+}

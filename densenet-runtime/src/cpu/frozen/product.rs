@@ -1,0 +1,192 @@
+//! A matrix product on register tiles, with a bias in front and a ReLU behind.
+//!
+//! As `kernel::product`'s, but it writes straight into memory that threads share, and what comes
+//! before and after the sum costs no pass of its own.
+
+use std::ops::Range;
+
+use super::memory::Shared;
+use crate::cpu::engine::padded;
+use crate::cpu::kernel::product::{Depth, Panels, Rows, blocks};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+
+/// A right operand: a packed weight.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub panels: Panels,
+    pub values: &'a [f32],
+}
+
+/// Where a product goes: row r's first column at `at + r * stride`. Whole vectors are written.
+#[derive(Clone, Copy)]
+pub(super) struct Out<'a> {
+    pub values: Shared<'a>,
+    pub at: usize,
+    pub stride: usize,
+}
+
+/// What the sum is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    Zero,
+    /// One number for each column, in whole vectors.
+    Bias(&'a [f32]),
+    /// What is there.
+    There,
+}
+
+/// Cuts channels into chunks of at most `most`, in whole vectors of every level.
+pub(super) fn chunks(channels: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = padded(channels.div_ceil(channels.div_ceil(most).max(1)));
+    (0..channels)
+        .step_by(size.max(1))
+        .map(move |from| (from, size.min(channels - from)))
+}
+
+/// Number of panels of a packed weight.
+pub(super) fn count(panels: Panels, lanes: usize) -> usize {
+    panels.vectors(lanes).div_ceil(2)
+}
+
+/// `out[r] = start + sum over the depth of a[r] * b`, for the columns of some panels; then ReLU
+/// if asked.
+///
+/// # Panics
+/// If a slice is shorter than the shapes ask for.
+///
+/// # Safety
+/// No other thread reads or writes the rows and columns of `out` in this phase.
+#[inline(always)]
+pub(super) unsafe fn multiply<S: Simd>(
+    simd: S,
+    a: Rows<'_>,
+    depth: Depth<'_>,
+    b: Right<'_>,
+    panels: Range<usize>,
+    out: Out<'_>,
+    start: Start<'_>,
+    relu: bool,
+) {
+    if a.count == 0 {
+        return;
+    }
+    let lanes = S::LANES;
+    let vectors = b.panels.vectors(lanes);
+    let last_tap = depth.taps.iter().copied().max().unwrap_or(0);
+    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len());
+    assert!(depth.first + depth.taps.len() * depth.channels <= b.panels.depth);
+    assert!(b.values.len() >= b.panels.len(lanes) && panels.end <= vectors.div_ceil(2));
+    if let Start::Bias(bias) = start {
+        assert!(bias.len() >= vectors * lanes);
+    }
+    let rows = (a.count - 1) * out.stride + vectors * lanes;
+    let target = out.values.pointer(out.at, rows);
+    for panel in panels {
+        let column = 2 * panel * lanes;
+        let width = (vectors - 2 * panel).min(2);
+        let values = &b.values[column * b.panels.depth + depth.first * width * lanes..];
+        for (row, rows) in blocks(a.count, S::ROWS) {
+            // The assertions above bound every row, tap and channel of `a`, every row of the
+            // panel in `b`, the bias, and every row and vector of `out`.
+            simd.outline(Tile {
+                a: a.values[row * a.stride..].as_ptr(),
+                a_stride: a.stride,
+                taps: depth.taps,
+                channels: depth.channels,
+                b: values.as_ptr(),
+                out: target.wrapping_add(row * out.stride + column),
+                out_stride: out.stride,
+                start: match start {
+                    Start::Bias(bias) => Start::Bias(&bias[column..]),
+                    other => other,
+                },
+                relu,
+                rows,
+                width,
+            });
+        }
+    }
+}
+
+/// One register tile.
+struct Tile<'a> {
+    a: *const f32,
+    a_stride: usize,
+    taps: &'a [usize],
+    channels: usize,
+    b: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    start: Start<'a>,
+    relu: bool,
+    rows: usize,
+    width: usize,
+}
+
+/// Calls `body` with the run-time rows and width as constants.
+macro_rules! for_tile {
+    ($self:ident, $simd:ident, [$($n:literal)*]) => {
+        match ($self.rows, $self.width) {
+            $(
+                // SAFETY: only `multiply` makes tiles, within checked bounds.
+                ($n, 1) => unsafe { $self.body::<S, $n, 1>($simd) },
+                // SAFETY: as above.
+                ($n, 2) => unsafe { $self.body::<S, $n, 2>($simd) },
+            )*
+            (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
+        }
+    };
+}
+
+impl Kernel for Tile<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Tile<'_> {
+    /// # Safety
+    /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
+    #[inline(always)]
+    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+        if R > S::ROWS {
+            return;
+        }
+        let lanes = S::LANES;
+        let mut sums = [[simd.zero(); W]; R];
+        let mut b = self.b;
+        for &tap in self.taps {
+            // SAFETY: the caller's promise covers every tap, channel and row.
+            unsafe {
+                let a = self.a.add(tap);
+                for k in 0..self.channels {
+                    let right: [S::Vector; W] =
+                        std::array::from_fn(|j| simd.load(b.add(j * lanes)));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = simd.splat(a.add(r * self.a_stride + k));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = simd.fma(left, right, *sum);
+                        }
+                    }
+                    b = b.add(W * lanes);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                // SAFETY: the caller's promise covers every row and vector of `out` and `bias`.
+                unsafe {
+                    let at = self.out.add(r * self.out_stride + j * lanes);
+                    let sum = match self.start {
+                        Start::Zero => sum,
+                        Start::Bias(bias) => simd.add(simd.load(bias.as_ptr().add(j * lanes)), sum),
+                        Start::There => simd.add(simd.load(at), sum),
+                    };
+                    let sum = if self.relu { simd.relu(sum) } else { sum };
+                    simd.store(at, sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! 3x3 convolutions with padding 1 by Winograd's F(2x2, 3x3): 16 products for 2x2 pixels where
+//! the plain way has 36 (Lavin and Gray, arXiv 1509.09308).
+//!
+//! For a 4x4 patch d of the input and a kernel g, the 2x2 outputs are
+//! `A^T ((G g G^T) . (B^T d B)) A`, summed over channels in the middle; so each of the 16 places
+//! of a transformed patch is a matrix product over channels. All entries of A and B are 0, 1 or
+//! -1, so rounding is as good as the plain way's.
+
+use std::ops::Range;
+
+use super::memory::Shared;
+use super::product::{Out, Right, Start, chunks, count, multiply};
+use super::share;
+use crate::cpu::engine::padded;
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, blocks};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+
+/// Places of a transformed patch.
+pub(super) const PLACES: usize = 16;
+/// Patches of a tile.
+const PATCHES: usize = 28;
+/// Channels of a tile.
+const CHANNELS: usize = 192;
+
+/// `G g G^T` of a kernel.
+pub(super) fn transform_kernel(g: &[f32; 9]) -> [f32; PLACES] {
+    let line = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+    let columns: [[f32; 4]; 3] = std::array::from_fn(|x| line(g[x], g[3 + x], g[6 + x]));
+    let mut into = [0.0; PLACES];
+    for row in 0..4 {
+        let [a, b, c] = columns.map(|column| column[row]);
+        into[4 * row..4 * row + 4].copy_from_slice(&line(a, b, c));
+    }
+    into
+}
+
+/// `B^T d` of four numbers.
+#[inline(always)]
+fn transform_in<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 4] {
+    [
+        simd.sub(d[0], d[2]),
+        simd.add(d[1], d[2]),
+        simd.sub(d[2], d[1]),
+        simd.sub(d[1], d[3]),
+    ]
+}
+
+/// `A^T m` of four numbers.
+#[inline(always)]
+fn transform_out<S: Simd>(simd: S, m: [S::Vector; 4]) -> [S::Vector; 2] {
+    [
+        simd.add(simd.add(m[0], m[1]), m[2]),
+        simd.sub(simd.sub(m[1], m[2]), m[3]),
+    ]
+}
+
+/// Numbers that a thread needs for its tile.
+pub(super) fn scratch(channels: usize, maps: usize) -> usize {
+    let (patches, sums) = sizes(channels, padded(maps));
+    patches + sums + padded(channels)
+}
+
+/// Sizes of a tile's transformed patches and of their products.
+fn sizes(channels: usize, width: usize) -> (usize, usize) {
+    let patches = PLACES * PATCHES * stride(channels.min(CHANNELS));
+    (patches, PLACES * PATCHES * width)
+}
+
+/// Rows of a tile, apart enough that they do not compete for the same lines of the cache.
+fn stride(channels: usize) -> usize {
+    padded(channels) + 16
+}
+
+/// A 3x3 convolution of some images.
+pub(super) struct Spatial<'a> {
+    /// Pixels x stride, whole vectors readable at every channel.
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    pub images: usize,
+    /// One packed weight for each place, one behind the other.
+    pub weight: &'a [f32],
+    pub maps: usize,
+    pub out: Out<'a>,
+    /// One thread's share of these.
+    pub thread: usize,
+    pub threads: usize,
+    pub scratch: Shared<'a>,
+}
+
+impl Kernel for Spatial<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let panels = Panels {
+            depth: self.channels,
+            columns: self.maps,
+            form: Form::Plain,
+        };
+        let width = panels.vectors(S::LANES) * S::LANES;
+        let (patches, sums) = sizes(self.channels, width);
+        let tile = self.scratch.part(0..patches);
+        let products = self.scratch.part(patches..patches + sums);
+        let zeros = self
+            .scratch
+            .part(patches + sums..patches + sums + padded(self.channels));
+        // SAFETY: the scratch is this thread's own, and its parts do not overlap.
+        let zeros = unsafe {
+            zeros.write().fill(0.0);
+            zeros.read()
+        };
+        let all = self.images * self.height.div_ceil(2) * self.width.div_ceil(2);
+        let own = share(all, self.thread, self.threads);
+        for (start, patches) in blocks(own.len(), PATCHES) {
+            let first = own.start + start;
+            for (from, depth) in chunks(self.channels, CHANNELS) {
+                let stride = stride(depth);
+                // SAFETY: as above; the slice ends before the tile is read.
+                let into = unsafe { tile.write() };
+                for patch in 0..patches {
+                    let place = &mut into[patch * stride..];
+                    self.load(
+                        simd,
+                        first + patch,
+                        from..from + depth,
+                        zeros,
+                        place,
+                        patches * stride,
+                    );
+                }
+                // SAFETY: nobody writes the tile while the products are made.
+                let tile = unsafe { tile.read() };
+                for place in 0..PLACES {
+                    let weight = &self.weight[place * panels.len(S::LANES)..];
+                    // SAFETY: the products are this thread's own.
+                    unsafe {
+                        multiply(
+                            simd,
+                            Rows {
+                                values: &tile[place * patches * stride..],
+                                stride,
+                                count: patches,
+                            },
+                            Depth {
+                                taps: &[0],
+                                channels: depth,
+                                first: from,
+                            },
+                            Right {
+                                panels,
+                                values: &weight[..panels.len(S::LANES)],
+                            },
+                            0..count(panels, S::LANES),
+                            Out {
+                                values: products,
+                                at: place * patches * width,
+                                stride: width,
+                            },
+                            if from > 0 { Start::There } else { Start::Zero },
+                            false,
+                        );
+                    }
+                }
+            }
+            // SAFETY: nobody writes the products while they are read.
+            let products = unsafe { products.read() };
+            for patch in 0..patches {
+                let from = &products[patch * width..];
+                self.store(simd, first + patch, from, patches * width, width);
+            }
+        }
+    }
+}
+
+impl Spatial<'_> {
+    /// Image, row and column of a patch's first output pixel.
+    #[inline(always)]
+    fn corner(&self, patch: usize) -> (usize, usize, usize) {
+        let (rows, columns) = (self.height.div_ceil(2), self.width.div_ceil(2));
+        let inside = patch % (rows * columns);
+        (
+            patch / (rows * columns),
+            2 * (inside / columns),
+            2 * (inside % columns),
+        )
+    }
+
+    /// Transforms some channels of a patch; place p of the result goes to `p * apart`.
+    #[inline(always)]
+    fn load<S: Simd>(
+        &self,
+        simd: S,
+        patch: usize,
+        channels: Range<usize>,
+        zeros: &[f32],
+        into: &mut [f32],
+        apart: usize,
+    ) {
+        let (image, y, x) = self.corner(patch);
+        let vectors = channels.len().div_ceil(S::LANES);
+        let end = channels.start + vectors * S::LANES;
+        assert!(end <= zeros.len());
+        assert!((PLACES - 1) * apart + vectors * S::LANES <= into.len());
+        let pixels: [*const f32; PLACES] = std::array::from_fn(|place| {
+            let row = (y + place / 4).wrapping_sub(1);
+            let column = (x + place % 4).wrapping_sub(1);
+            if row < self.height && column < self.width {
+                let pixel = (image * self.height + row) * self.width + column;
+                self.values[pixel * self.stride..][..end].as_ptr()
+            } else {
+                zeros.as_ptr()
+            }
+        });
+        for v in 0..vectors {
+            let channel = channels.start + v * S::LANES;
+            // SAFETY: every pixel holds `end` channels; the assertion bounds what is written.
+            unsafe {
+                let rows: [[S::Vector; 4]; 4] = std::array::from_fn(|row| {
+                    let d = std::array::from_fn(|column| {
+                        simd.load(pixels[4 * row + column].add(channel))
+                    });
+                    transform_in(simd, d)
+                });
+                for column in 0..4 {
+                    let d = std::array::from_fn(|row: usize| rows[row][column]);
+                    for (row, value) in transform_in(simd, d).into_iter().enumerate() {
+                        let at = (4 * row + column) * apart + v * S::LANES;
+                        simd.store(into.as_mut_ptr().add(at), value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms a patch's products back; place p of them is at `p * apart`.
+    #[inline(always)]
+    fn store<S: Simd>(&self, simd: S, patch: usize, from: &[f32], apart: usize, width: usize) {
+        let (image, y, x) = self.corner(patch);
+        assert!((PLACES - 1) * apart + width <= from.len());
+        let target = |row: usize, column: usize| {
+            let inside = y + row < self.height && x + column < self.width;
+            let pixel = (image * self.height + y + row) * self.width + x + column;
+            inside.then(|| {
+                let at = self.out.at + pixel * self.out.stride;
+                self.out.values.pointer(at, width)
+            })
+        };
+        let targets = [[target(0, 0), target(0, 1)], [target(1, 0), target(1, 1)]];
+        for column in (0..width).step_by(S::LANES) {
+            // SAFETY: the assertion and `pointer` bound what is read and written; a pixel
+            // belongs to one patch, and a patch to one thread.
+            unsafe {
+                let columns: [[S::Vector; 2]; 4] = std::array::from_fn(|c| {
+                    let m = std::array::from_fn(|row| {
+                        simd.load(from.as_ptr().add((4 * row + c) * apart + column))
+                    });
+                    transform_out(simd, m)
+                });
+                for (row, targets) in targets.iter().enumerate() {
+                    let m = columns.map(|column| column[row]);
+                    for (value, target) in transform_out(simd, m).into_iter().zip(targets) {
+                        if let Some(target) = target {
+                            simd.store(target.add(column), value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
