@@ -21,7 +21,7 @@ use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Network, cpu};
+use densenet_runtime::{Network, cpu, cuda};
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -86,14 +86,34 @@ fn main() -> ExitCode {
     }
 }
 
+/// An executor on the first CUDA device. Its kernels are compiled at the first start.
+fn on_cuda(config: &Config, precision: Precision) -> Result<cuda::Executor, cuda::CudaError> {
+    let device = cuda::Device::open(0)?;
+    let options = cuda::Options {
+        precision: match precision {
+            Precision::F32 => cpu::Precision::F32,
+            Precision::Bf16 => cpu::Precision::Bf16,
+        },
+        recompute: config.recompute,
+        ..cuda::Options::for_batch(config.piece())
+    };
+    cuda::Executor::new(&device, DenseNet201::PLAN, options)
+}
+
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
-    if arguments.device == Device::Cuda {
-        return Err("this build has no CUDA executor yet; run with --device cpu".into());
-    }
-    if arguments.precision == Precision::Bf16 {
-        return Err("the CPU executor computes in f32 only; run with --precision f32".into());
+    if arguments.device == Device::Cpu && arguments.precision == Precision::Bf16 {
+        return Err("--precision bf16 needs --device cuda; run with --precision f32".into());
     }
     let config = arguments.config()?;
+    // Asked for first: a device that is not there is said before anything is done.
+    let cuda = match arguments.device {
+        Device::Cpu => None,
+        Device::Cuda => Some(on_cuda(&config, arguments.precision)?),
+    };
+    let device = match &cuda {
+        None => the_cpu(&config),
+        Some(executor) => executor.device().name().to_string(),
+    };
     let folder = RunFolder::create(arguments.out())?;
     let (train, val) = arguments.data()?;
     let input = [
@@ -102,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         DenseNet201::PLAN.stem.width,
     ];
     check_fit(&train, input, DenseNet201::PLAN.classes)?;
-    describe(&config, &train, &val);
+    describe(&config, &device, &train, &val);
 
     let train = loader(
         Loader::training(Arc::new(train), config.batch)?,
@@ -113,7 +133,10 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         config.seed,
     );
     let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
-    let mut trainer = Trainer::new(model, config)?;
+    let mut trainer = match cuda {
+        None => Trainer::new(model, config)?,
+        Some(executor) => Trainer::with_executor(model, config, Box::new(executor))?,
+    };
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
         println!("resuming  {} at step {}", file.display(), trainer.steps());
@@ -226,15 +249,21 @@ fn loader(loader: Loader, seed: u64) -> Loader {
 }
 
 /// What is trained, on what, with what.
-fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
-    let plan = &DenseNet201::PLAN;
-    let bytes = plan
-        .training_footprint(config.recompute)
-        .bytes(config.piece());
+/// What computes, in words.
+fn the_cpu(config: &Config) -> String {
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let level = cpu::Options::for_batch(1).level;
+    format!("CPU, {threads} threads, {level:?}, f32")
+}
+
+fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolder) {
+    let plan = &DenseNet201::PLAN;
+    let bytes = plan
+        .training_footprint(config.recompute)
+        .bytes(config.piece());
     println!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
         DenseNet201::NAME,
@@ -247,10 +276,7 @@ fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
         bytes as f64 / f64::from(1 << 30),
         config.piece(),
     );
-    println!(
-        "device    CPU, {threads} threads, {:?}, f32",
-        cpu::Options::for_batch(1).level
-    );
+    println!("device    {device}");
     println!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
         thousands(train.len()),

@@ -125,9 +125,6 @@ fn trains_alike<N: Case>() {
 
 each_network!(trains_alike);
 
-use densenet_runtime::Network;
-use densenet_tests::networks::{Bc, Compressed, ImageNetBc};
-
 #[test]
 fn dropout_has_the_same_masks() {
     let _alone = alone();
