@@ -120,7 +120,11 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 
 fn trains_alike<N: Case>() {
     let _alone = alone();
-    compare(&N::PLAN, N::GOLDEN, options(4), TOLERANCE);
+    // Where the last maps are one pixel, a channel's statistics are of as many values as there
+    // are images, and rounding grows with every step if they are few.
+    let last = N::PLAN.blocks.last().map_or(0, |block| block.pixels());
+    let images = if last == 1 { 12 } else { 4 };
+    compare(&N::PLAN, N::GOLDEN, options(images), TOLERANCE);
 }
 
 each_network!(trains_alike);

@@ -344,12 +344,15 @@ impl Kernel {
 
 /// Which of a kernel's parameters are pointers, from its declaration.
 fn pointers(name: &str, source: &str) -> Vec<bool> {
-    let declaration = source.split_once(&format!(" {name}("));
-    let parameters = declaration.and_then(|(_, rest)| rest.split_once(')'));
-    parameters.map_or(Vec::new(), |(parameters, _)| {
-        let parameters = parameters.split(',').filter(|text| !text.trim().is_empty());
-        parameters.map(|text| text.contains('*')).collect()
-    })
+    let start = format!(" {name}(");
+    let declared = source.split("__global__").skip(1).find_map(|text| {
+        let (before, parameters) = text.split_once(&start)?;
+        let own = !before.contains(['{', ';']);
+        own.then(|| parameters.split(')').next())?
+    });
+    let parameters = declared.unwrap_or_default().split(',');
+    let parameters = parameters.filter(|text| !text.trim().is_empty());
+    parameters.map(|text| text.contains('*')).collect()
 }
 
 /// A recorded sequence of launches.
@@ -444,7 +447,8 @@ mod tests {
 
     #[test]
     fn parameters_are_read_from_the_declaration() {
-        let source = "void __launch_bounds__(256) add(const float *x,\n float *y, int n) {";
+        let source = "void other() { Add add(x, y); }\n\
+            __global__ void __launch_bounds__(256) add(const float *x,\n float *y, int n) {";
         assert_eq!(pointers("add", source), [true, true, false]);
         assert_eq!(pointers("missing", source), [false; 0]);
     }

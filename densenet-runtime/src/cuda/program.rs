@@ -21,6 +21,7 @@ const PULL: &str = include_str!("kernels/pull.cuh");
 const CONVOLUTION: &str = include_str!("kernels/convolution.cu");
 const TRANSITION: &str = include_str!("kernels/transition.cu");
 const STEM: &str = include_str!("kernels/stem.cu");
+const POOL: &str = include_str!("kernels/pool.cu");
 const HEAD: &str = include_str!("kernels/head.cu");
 const NORM: &str = include_str!("kernels/norm.cu");
 const STEP: &str = include_str!("kernels/step.cu");
@@ -148,12 +149,21 @@ impl Sources<'_> {
         file: (&'static str, &str),
         constants: &[(&'static str, usize)],
     ) -> Source {
-        let parts = [
+        self.tiled_files(family, &[file], constants)
+    }
+
+    fn tiled_files(
+        &self,
+        family: &'static str,
+        files: &[(&'static str, &str)],
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        let mut parts = vec![
             ("common.cuh", COMMON),
             ("product.cuh", PRODUCT),
             ("pull.cuh", PULL),
-            file,
         ];
+        parts.extend(files);
         program(family, self.plan, self.precision, &parts, constants)
     }
 
@@ -172,7 +182,13 @@ impl Sources<'_> {
             ("MAPS", stem.maps),
             ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
         ];
-        self.tiled("stem", ("stem.cu", STEM), &constants)
+        let files = [("stem.cu", STEM), ("pool.cu", POOL)];
+        let count = if stem.kind == StemKind::ImageNet {
+            2
+        } else {
+            1
+        };
+        self.tiled_files("stem", &files[..count], &constants)
     }
 
     fn pointwise(&self, block: &Block, maps: usize) -> Source {
