@@ -57,6 +57,7 @@ fn a_block_exchanges_values_through_shared_memory_under_every_order() {
         let n = 128i32;
         let mut launch = stream.launch_builder(&kernel);
         launch.arg(&from).arg(&mut into).arg(&n);
+        // SAFETY: the emulator checks every access.
         unsafe { launch.launch(blocks(2, 64)) }.unwrap();
         let y = stream.clone_dtoh(&into).unwrap();
         stream.synchronize().unwrap();
@@ -79,6 +80,7 @@ extern "C" __global__ void sums(float *x) {
     let kernel = module(&context, source).load_function("sums").unwrap();
     let values: Vec<f32> = (0..96).map(|i| i as f32).collect();
     let mut x = stream.clone_htod(&values).unwrap();
+    // SAFETY: the emulator checks every access.
     unsafe {
         stream
             .launch_builder(&kernel)
@@ -98,6 +100,7 @@ extern "C" __global__ void sums(float *x) {
 fn memory_starts_as_nan() {
     let _alone = DEVICE.lock();
     let (_, stream) = device();
+    // SAFETY: every bit pattern is a number.
     let memory = unsafe { stream.alloc::<f32>(9) }.unwrap();
     let values = stream.clone_dtoh(&memory).unwrap();
     stream.synchronize().unwrap();
@@ -110,12 +113,13 @@ fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
     let (context, stream) = device();
     let source = r#"extern "C" __global__ void twice(float *x) { x[threadIdx.x] *= 2.0f; }"#;
     let kernel = module(&context, source).load_function("twice").unwrap();
-    // Safe here: one stream alone uses the memory.
+    // SAFETY: one stream alone uses the memory.
     unsafe { context.disable_event_tracking() };
     let mut x = stream.clone_htod(&[1.0f32; 4]).unwrap();
     use cudarc::driver::sys;
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     stream.begin_capture(mode).unwrap();
+    // SAFETY: the emulator checks every access.
     unsafe {
         stream
             .launch_builder(&kernel)
@@ -143,7 +147,9 @@ fn the_device_has_the_memory_it_is_given() {
     let _alone = DEVICE.lock();
     let (_, stream) = device();
     emulator().set_memory(emulator().memory_used() + 1000);
+    // SAFETY: every bit pattern is a number.
     let refused = unsafe { stream.alloc::<u8>(1001) };
+    // SAFETY: every bit pattern is a number.
     let granted = unsafe { stream.alloc::<u8>(1000) };
     emulator().set_memory(1 << 30);
     assert!(refused.is_err() && granted.is_ok());
@@ -158,6 +164,7 @@ fn an_injected_failure_stays_until_the_device_recovers() {
     let mut x = stream.alloc_zeros::<f32>(1).unwrap();
     stream.synchronize().unwrap();
     emulator().fail_launch(1);
+    // SAFETY: the emulator checks every access.
     let launched = unsafe {
         stream
             .launch_builder(&kernel)

@@ -24,6 +24,7 @@ fn caught(test: &str, body: &str, expected: &[&str]) {
             block_dim: (64, 1, 1),
             shared_mem_bytes: 0,
         };
+        // SAFETY: the emulator checks every access.
         unsafe { stream.launch_builder(&kernel).arg(&mut x).launch(one_block) }.unwrap();
         stream.synchronize().unwrap();
         return;
