@@ -1,7 +1,6 @@
 //! The executor: a plan, its training state, and the passes over it.
 
 use super::engine::{Engine, Parts, shares, split_rows};
-use super::input;
 use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
@@ -117,20 +116,9 @@ impl Executor {
 
     /// Checks a batch and copies its images in, as NHWC.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let images = batch.labels.len();
-        input::check(&self.plan.stem, batch.pixels, images, self.capacity)?;
+        let images = batch.check(&self.plan, self.capacity)?;
         let stem = &self.plan.stem;
         let (channels, area) = (stem.channels, stem.height * stem.width);
-        let classes = self.plan.classes;
-        for (index, &label) in batch.labels.iter().enumerate() {
-            if label as usize >= classes {
-                return Err(ExecutorError::Label {
-                    index,
-                    label,
-                    classes,
-                });
-            }
-        }
         let into = &mut self.activations.images[..images * area * channels];
         match batch.pixels {
             Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),

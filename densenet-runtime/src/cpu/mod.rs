@@ -12,7 +12,7 @@ mod conv;
 mod engine;
 mod executor;
 mod frozen;
-mod input;
+pub(crate) mod input;
 mod kernel;
 mod layout;
 mod memory;
