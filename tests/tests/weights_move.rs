@@ -182,7 +182,8 @@ fn half_precision_files_are_read() {
     for value in state.parameters.iter_mut().chain(&mut state.running) {
         *value = (*value * 64.0).round() / 64.0;
     }
-    let encodings: [(Dtype, fn(f32) -> [u8; 2]); 2] = [
+    type Encode = fn(f32) -> [u8; 2];
+    let encodings: [(Dtype, Encode); 2] = [
         (Dtype::F16, |v| half::f16::from_f32(v).to_le_bytes()),
         (Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes()),
     ];

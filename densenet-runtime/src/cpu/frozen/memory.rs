@@ -123,7 +123,6 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// No other thread reads or writes it while the slice lives, nor the same thread through
     /// another slice.
-    #[expect(clippy::mut_from_ref, reason = "the caller's promise")]
     pub unsafe fn write(&self) -> &'a mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }

@@ -222,8 +222,10 @@ impl Spatial<'_> {
                     });
                     transform_in(simd, d)
                 });
-                for column in 0..4 {
-                    let d = std::array::from_fn(|row: usize| rows[row][column]);
+                let columns: [[S::Vector; 4]; 4] = std::array::from_fn(|column| {
+                    std::array::from_fn(|row: usize| rows[row][column])
+                });
+                for (column, d) in columns.into_iter().enumerate() {
                     for (row, value) in transform_in(simd, d).into_iter().enumerate() {
                         let at = (4 * row + column) * apart + v * S::LANES;
                         simd.store(into.as_mut_ptr().add(at), value);
