@@ -4,6 +4,7 @@
 //! statistics, activations. It is made for one plan and one largest batch, allocates once, and
 //! then computes. The CPU and CUDA executors do the same arithmetic behind this trait.
 
+use crate::cpu::input;
 use crate::plan::Plan;
 
 /// Which numbers of the training state.
@@ -43,6 +44,25 @@ pub struct Batch<'a> {
     pub pixels: Pixels<'a>,
     /// The class of each image; their number is the batch's size.
     pub labels: &'a [u32],
+}
+
+impl Batch<'_> {
+    /// Checks that a batch fits a plan and an executor's capacity; returns its images.
+    pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
+        let images = self.labels.len();
+        input::check(&plan.stem, self.pixels, images, capacity)?;
+        let classes = plan.classes;
+        for (index, &label) in self.labels.iter().enumerate() {
+            if label as usize >= classes {
+                return Err(ExecutorError::Label {
+                    index,
+                    label,
+                    classes,
+                });
+            }
+        }
+        Ok(images)
+    }
 }
 
 /// How gradients are computed.
@@ -164,6 +184,9 @@ pub enum ExecutorError {
         /// Elements found.
         found: usize,
     },
+    /// The device failed.
+    #[error("{0}")]
+    Device(String),
     /// There is not enough memory.
     #[error(
         "no memory for {bytes} bytes of {what}; use a smaller batch, or recompute the bottlenecks"

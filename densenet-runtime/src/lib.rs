@@ -1,6 +1,8 @@
 //! What `densenet!` networks run on.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 mod executor;
 mod network;

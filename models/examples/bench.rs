@@ -53,9 +53,11 @@ enum Work {
     Infer(Box<cpu::Frozen>),
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Precision {
     F32,
+    /// Products of bfloat16 in dense layers; training only.
+    Bf16,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -78,6 +80,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = cpu::Options {
         threads: arguments.threads,
         recompute,
+        precision: match arguments.precision {
+            Precision::F32 => cpu::Precision::F32,
+            Precision::Bf16 => cpu::Precision::Bf16,
+        },
         ..cpu::Options::for_batch(arguments.batch)
     };
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
@@ -87,6 +93,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut executor = cpu::Executor::new(plan.clone(), options)?;
             executor.write(Arena::Parameters, &parameters)?;
             Work::Train(Box::new(executor))
+        }
+        Mode::Infer if arguments.precision == Precision::Bf16 => {
+            return Err("the frozen form computes in f32 only; leave out --precision".into());
         }
         Mode::Infer => {
             let options = cpu::FrozenOptions {
@@ -152,7 +161,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "model": preset.name,
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
             "batch": arguments.batch,
-            "precision": "f32",
+            "precision": if arguments.precision == Precision::Bf16 { "bf16" } else { "f32" },
             "threads": threads,
             "recompute": arguments.recompute,
             "ms_per_image": median,

@@ -6,7 +6,7 @@
 //! cargo run --example imagenet_densenet201 -- --resume out/imagenet_densenet201/checkpoint.safetensors
 //! ```
 //!
-//! See `models/examples/imagenet_densenet201.md`.
+//! See `models/examples/README.md`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
+use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Network, cpu};
+use densenet_runtime::{Network, cuda};
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -45,9 +46,9 @@ struct Arguments {
     /// What computes.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// In which numbers.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    /// In which numbers products are computed; sums and parameters are f32 [default: f32].
+    #[arg(long, value_enum)]
+    precision: Option<Numbers>,
     /// The learning rate at its highest [default: 0.1 for 256 pictures a step, and in proportion].
     #[arg(long, value_name = "F")]
     lr: Option<f32>,
@@ -70,7 +71,7 @@ enum Device {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Precision {
+enum Numbers {
     F32,
     Bf16,
 }
@@ -86,14 +87,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// An executor on the first CUDA device. Its kernels are compiled at the first start.
+fn on_cuda(config: &Config) -> Result<cuda::Executor, cuda::CudaError> {
+    let device = cuda::Device::open(0)?;
+    let options = cuda::Options {
+        precision: config.precision,
+        recompute: config.recompute,
+        ..cuda::Options::for_batch(config.piece())
+    };
+    cuda::Executor::new(&device, DenseNet201::PLAN, options)
+}
+
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
-    if arguments.device == Device::Cuda {
-        return Err("this build has no CUDA executor yet; run with --device cpu".into());
-    }
-    if arguments.precision == Precision::Bf16 {
-        return Err("the CPU executor computes in f32 only; run with --precision f32".into());
-    }
     let config = arguments.config()?;
+    // Asked for first: a device that is not there is said before anything is done.
+    let cuda = match arguments.device {
+        Device::Cpu => None,
+        Device::Cuda => Some(on_cuda(&config)?),
+    };
+    let device = match &cuda {
+        None => the_cpu(&config),
+        Some(executor) => executor.device().name().to_string(),
+    };
     let folder = RunFolder::create(arguments.out())?;
     let (train, val) = arguments.data()?;
     let input = [
@@ -102,7 +117,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         DenseNet201::PLAN.stem.width,
     ];
     check_fit(&train, input, DenseNet201::PLAN.classes)?;
-    describe(&config, &train, &val);
+    describe(&config, &device, &train, &val);
 
     let train = loader(
         Loader::training(Arc::new(train), config.batch)?,
@@ -113,7 +128,10 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         config.seed,
     );
     let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
-    let mut trainer = Trainer::new(model, config)?;
+    let mut trainer = match cuda {
+        None => Trainer::new(model, config)?,
+        Some(executor) => Trainer::with_executor(model, config, Box::new(executor))?,
+    };
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
         println!("resuming  {} at step {}", file.display(), trainer.steps());
@@ -169,6 +187,12 @@ impl Arguments {
         }
         if let Some(seed) = self.seed {
             config.seed = seed;
+        }
+        if let Some(precision) = self.precision {
+            config.precision = match precision {
+                Numbers::F32 => Precision::F32,
+                Numbers::Bf16 => Precision::Bf16,
+            };
         }
         if let Some(rate) = self.lr {
             config.schedule.rate = rate;
@@ -226,15 +250,24 @@ fn loader(loader: Loader, seed: u64) -> Loader {
 }
 
 /// What is trained, on what, with what.
-fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
-    let plan = &DenseNet201::PLAN;
-    let bytes = plan
-        .training_footprint(config.recompute)
-        .bytes(config.piece());
+/// What computes, in words.
+fn the_cpu(config: &Config) -> String {
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    format!(
+        "CPU, {threads} threads, {:?}, products in {:?}",
+        Level::detect(),
+        config.precision,
+    )
+}
+
+fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolder) {
+    let plan = &DenseNet201::PLAN;
+    let bytes = plan
+        .training_footprint(config.recompute)
+        .bytes(config.piece());
     println!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
         DenseNet201::NAME,
@@ -247,10 +280,7 @@ fn describe(config: &Config, train: &ImageFolder, val: &ImageFolder) {
         bytes as f64 / f64::from(1 << 30),
         config.piece(),
     );
-    println!(
-        "device    CPU, {threads} threads, {:?}, f32",
-        cpu::Options::for_batch(1).level
-    );
+    println!("device    {device}");
     println!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
         thousands(train.len()),

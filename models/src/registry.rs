@@ -59,3 +59,21 @@ presets! {
 pub fn preset(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PRESETS, preset};
+
+    #[test]
+    fn each_preset_is_found_by_its_name_and_is_another() {
+        for one in PRESETS {
+            assert_eq!(
+                preset(one.name).map(|found| found.network),
+                Some(one.network)
+            );
+            let alike = PRESETS.iter().filter(|other| other.plan() == one.plan());
+            assert_eq!(alike.count(), 1, "{}", one.name);
+        }
+        assert!(preset("densenet122").is_none());
+    }
+}

@@ -17,7 +17,7 @@ densenet! {
 const FOLDER: &str = "/usr/share/datasets/fashion-mnist";
 
 /// Images to train on, once each; all 60,000 take longer and give a lower error.
-const IMAGES: usize = 20_000;
+const IMAGES: usize = 32_000;
 
 #[test]
 fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
@@ -30,7 +30,7 @@ fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
     assert_eq!((train.len(), test.len()), (IMAGES, 10_000));
     let config = Config {
         epochs: 1,
-        batch: 50,
+        batch: 32,
         schedule: Schedule::cosine(0.1, 0.1),
         ..Config::cifar()
     };

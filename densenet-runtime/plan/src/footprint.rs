@@ -10,7 +10,9 @@ pub enum Recompute {
     /// Nothing: each layer's bottleneck maps are kept.
     #[default]
     Nothing,
-    /// The bottleneck maps: less memory for one more 1x1 convolution a layer.
+    /// The bottleneck maps of the first blocks, whose maps are large and whose 1x1 convolutions
+    /// are cheap: as many blocks as cost at most an eighth more multiply-adds
+    /// ([`Plan::recomputed_blocks`]).
     Bottlenecks,
 }
 
@@ -32,7 +34,8 @@ pub struct Buffers {
     pub gradient: usize,
     /// Gradient of a transition's output, handed from a block to the one before it.
     pub handover: usize,
-    /// Outputs of the 1x1 convolutions: of all layers, or of one where they are recomputed.
+    /// Outputs of the 1x1 convolutions: of all layers, but only of one at a time in blocks where
+    /// they are recomputed.
     pub bottleneck: usize,
     /// Gradient of one layer's bottleneck maps.
     pub bottleneck_gradient: usize,
@@ -86,6 +89,34 @@ impl Buffers {
 }
 
 impl Plan {
+    /// How many blocks, from the first on, compute their bottleneck maps again on the way back:
+    /// as many as cost at most an eighth of a training step's multiply-adds.
+    pub fn recomputed_blocks(&self, recompute: Recompute) -> usize {
+        if recompute == Recompute::Nothing {
+            return 0;
+        }
+        // Forward, gradient of the data and gradient of the weights.
+        let mut left = 3 * u128::from(self.multiply_adds()) / 8;
+        let affordable = |block: &&Block| {
+            let maps = block.bottleneck.unwrap_or(0) as u128;
+            let channels: u128 = block.iter().map(|layer| layer.input as u128).sum();
+            let extra = block.pixels() as u128 * channels * maps;
+            let affordable = extra <= left;
+            left = left.saturating_sub(extra);
+            affordable
+        };
+        self.blocks.iter().take_while(affordable).count()
+    }
+
+    /// Bottleneck maps of one layer, the largest of the blocks that recompute theirs.
+    fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
+        let blocks = &self.blocks[..self.recomputed_blocks(recompute)];
+        let maps = blocks
+            .iter()
+            .map(|block| block.pixels() * block.bottleneck.unwrap_or(0));
+        maps.max().unwrap_or(0)
+    }
+
     /// The activation buffers of a training step.
     pub fn buffers(&self, recompute: Recompute) -> Buffers {
         let stem = &self.stem;
@@ -114,10 +145,11 @@ impl Plan {
             blocks: sizes.clone().sum(),
             gradient: sizes.max().unwrap_or(0),
             handover: handover.max().unwrap_or(0),
-            bottleneck: match recompute {
-                Recompute::Nothing => self.blocks.iter().map(|b| maps(b) * b.layers).sum(),
-                Recompute::Bottlenecks => one_layer,
-            },
+            bottleneck: self.recomputed_bottleneck(recompute)
+                + self.blocks[self.recomputed_blocks(recompute)..]
+                    .iter()
+                    .map(|block| maps(block) * block.layers)
+                    .sum::<usize>(),
             bottleneck_gradient: one_layer,
             fresh: self
                 .blocks

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
 use super::team::Team;
+use crate::cpu::kernel::product::{Form, Panels, Precision};
 use crate::cpu::kernel::simd::Level;
 
 /// The most threads that an engine has.
@@ -19,6 +20,9 @@ pub(crate) type Parts<T> = ArrayVec<T, THREADS>;
 pub(crate) struct Engine {
     pub team: Team,
     pub level: Level,
+    /// Of the operands in dense layers, where nearly all of the work is; stem, transitions and
+    /// classifier are computed in f32.
+    pub form: Form,
     /// One for each thread.
     pub scratch: Vec<Scratch>,
     /// A weight, packed for the product at hand.
@@ -38,6 +42,10 @@ pub(crate) struct Scratch {
     pub operand: Vec<f32>,
     /// A tile of another operand.
     pub other: Vec<f32>,
+    /// A tile of an operand, as pairs.
+    pub pairs: Vec<f32>,
+    /// A tile of a gradient, as pairs in both directions.
+    pub gradient_pairs: Vec<f32>,
     /// A tile of a product.
     pub tile: Vec<f32>,
     /// This thread's share of a weight's gradient.
@@ -47,12 +55,13 @@ pub(crate) struct Scratch {
 }
 
 impl Engine {
-    pub fn new(threads: usize, level: Level) -> Self {
+    pub fn new(threads: usize, level: Level, precision: Precision) -> Self {
         let team = Team::new(threads.min(THREADS));
         let scratch = (0..team.threads()).map(|_| Scratch::default()).collect();
         Self {
             team,
             level: level.at_most(),
+            form: Form::of(precision, level),
             scratch,
             packed: Vec::new(),
             affine: Default::default(),
@@ -74,6 +83,26 @@ impl Engine {
     /// The engine's threads' sums for gamma and beta.
     pub fn sums(&self) -> impl Iterator<Item = &Sums> + Clone {
         self.scratch.iter().map(|scratch| &scratch.sums)
+    }
+
+    /// Packs a right operand into [`Engine::packed`], all threads together; `at(row, column)`
+    /// gives the values.
+    pub fn pack(&mut self, panels: Panels, at: impl Fn(usize, usize) -> f32 + Sync) {
+        let lanes = self.level.lanes();
+        let shares = shares(panels.lines(lanes), self.team.threads());
+        let mut rest = need(&mut self.packed, panels.len(lanes));
+        let mut parts: Parts<_> = shares
+            .into_iter()
+            .map(|lines| {
+                let len = panels.line(lanes, lines.end) - panels.line(lanes, lines.start);
+                let (own, others) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = others;
+                (lines, own)
+            })
+            .collect();
+        self.team.each(&mut parts, |_, (lines, own)| {
+            panels.pack(lanes, lines.clone(), own, &at);
+        });
     }
 
     /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`

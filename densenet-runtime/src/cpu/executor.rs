@@ -1,10 +1,11 @@
 //! The executor: a plan, its training state, and the passes over it.
 
 use super::engine::{Engine, Parts, shares, split_rows};
-use super::input;
+use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
-use super::network::{self, Activations, Pass, Places, floats};
+use super::memory::zeros;
+use super::network::{self, Activations, Pass, Places};
 use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
@@ -20,6 +21,9 @@ pub struct Options {
     pub threads: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// In which numbers the products of dense layers are computed. Parameters, gradients,
+    /// statistics and sums are f32 in either case.
+    pub precision: Precision,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
 }
@@ -31,6 +35,7 @@ impl Options {
             batch,
             threads: 0,
             recompute: Recompute::Nothing,
+            precision: Precision::F32,
             level: Level::detect(),
         }
     }
@@ -62,6 +67,7 @@ impl Executor {
             batch,
             threads,
             recompute,
+            precision,
             level,
         } = options;
         if batch == 0 {
@@ -77,12 +83,12 @@ impl Executor {
         let parameters = plan.parameter_count();
         Ok(Self {
             places: Places::new(&plan),
-            engine: Engine::new(threads, level),
+            engine: Engine::new(threads, level, precision),
             activations: Activations::new(&plan, batch, recompute)?,
-            parameters: floats("parameters", parameters)?,
-            gradients: floats("gradients", parameters)?,
-            momentum: floats("momentum", parameters)?,
-            running: floats("running statistics", plan.running_count())?,
+            parameters: zeros("parameters", parameters)?,
+            gradients: zeros("gradients", parameters)?,
+            momentum: zeros("momentum", parameters)?,
+            running: zeros("running statistics", plan.running_count())?,
             capacity: batch,
             latest: 0,
             plan,
@@ -110,20 +116,9 @@ impl Executor {
 
     /// Checks a batch and copies its images in, as NHWC.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let images = batch.labels.len();
-        input::check(&self.plan.stem, batch.pixels, images, self.capacity)?;
+        let images = batch.check(&self.plan, self.capacity)?;
         let stem = &self.plan.stem;
         let (channels, area) = (stem.channels, stem.height * stem.width);
-        let classes = self.plan.classes;
-        for (index, &label) in batch.labels.iter().enumerate() {
-            if label as usize >= classes {
-                return Err(ExecutorError::Label {
-                    index,
-                    label,
-                    classes,
-                });
-            }
-        }
         let into = &mut self.activations.images[..images * area * channels];
         match batch.pixels {
             Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),

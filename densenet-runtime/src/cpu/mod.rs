@@ -12,9 +12,10 @@ mod conv;
 mod engine;
 mod executor;
 mod frozen;
-mod input;
+pub(crate) mod input;
 mod kernel;
 mod layout;
+mod memory;
 mod network;
 pub(crate) mod part;
 mod stage;
@@ -22,4 +23,5 @@ mod team;
 
 pub use executor::{Executor, Options};
 pub use frozen::{Frozen, FrozenOptions};
+pub use kernel::product::Precision;
 pub use kernel::simd::Level;

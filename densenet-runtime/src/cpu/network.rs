@@ -8,6 +8,7 @@ use super::engine::{Engine, padded};
 use super::kernel::dropout::Dropout;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Norm, NormWeights, Norms};
+use super::memory::zeros;
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
 use super::stage::stem::{self, StemBuffers, StemState};
@@ -87,19 +88,41 @@ pub(crate) struct Activations {
 }
 
 /// Outputs of the 1x1 convolutions.
-enum BottleneckMaps {
-    /// Of all layers, block by block.
-    Kept(Vec<Vec<f32>>),
-    /// Of one layer: the layers take turns.
-    Recomputed(Vec<f32>),
+struct BottleneckMaps {
+    /// Of all layers, block by block; nothing where they are recomputed.
+    kept: Vec<Vec<f32>>,
+    /// Of one layer of a block that recomputes them: the layers take turns.
+    one: Vec<f32>,
+    /// The blocks that recompute theirs, from the first on.
+    recomputed: usize,
 }
 
 impl BottleneckMaps {
+    fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
+        let recomputed = plan.recomputed_blocks(recompute);
+        let what = "bottleneck maps";
+        let one = plan.blocks[..recomputed]
+            .iter()
+            .map(maps_of)
+            .max()
+            .unwrap_or(0);
+        let kept = plan.blocks.iter().enumerate().map(|(index, block)| {
+            let layers = if index < recomputed { 0 } else { block.layers };
+            zeros(what, batch * maps_of(block) * layers)
+        });
+        Ok(Self {
+            kept: kept.collect::<Result<_, _>>()?,
+            one: zeros(what, batch * one)?,
+            recomputed,
+        })
+    }
+
     /// Those of a block, whose layers have `len` values each.
     fn of_block(&mut self, index: usize, len: usize) -> Bottlenecks<'_> {
-        match self {
-            Self::Kept(blocks) => Bottlenecks::Kept(&mut blocks[index]),
-            Self::Recomputed(one) => Bottlenecks::Recomputed(&mut one[..len]),
+        if index < self.recomputed {
+            Bottlenecks::Recomputed(&mut self.one[..len])
+        } else {
+            Bottlenecks::Kept(&mut self.kept[index])
         }
     }
 }
@@ -109,62 +132,33 @@ fn maps_of(block: &Block) -> usize {
     block.pixels() * block.bottleneck.unwrap_or(0)
 }
 
-/// Allocates, or says what there was no memory for.
-fn allocate<T: Clone + Default>(what: &'static str, len: usize) -> Result<Vec<T>, ExecutorError> {
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(len)
-        .map_err(|_| ExecutorError::OutOfMemory {
-            what,
-            bytes: (len * size_of::<T>()) as u64,
-        })?;
-    values.resize(len, T::default());
-    Ok(values)
-}
-
-/// As [`allocate`], for f32.
-pub(crate) fn floats(what: &'static str, len: usize) -> Result<Vec<f32>, ExecutorError> {
-    allocate(what, len)
-}
-
 impl Activations {
     pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
         let buffers = plan.buffers(recompute);
         let mut maps = Vec::new();
         for block in plan.blocks.iter() {
-            maps.push(floats(
+            maps.push(zeros(
                 "feature maps",
                 batch * block.pixels() * block.output(),
             )?);
         }
-        let what = "bottleneck maps";
-        let bottlenecks = match recompute {
-            Recompute::Nothing => {
-                let blocks = plan.blocks.iter();
-                let blocks = blocks.map(|b| floats(what, batch * maps_of(b) * b.layers));
-                BottleneckMaps::Kept(blocks.collect::<Result<_, _>>()?)
-            }
-            Recompute::Bottlenecks => {
-                BottleneckMaps::Recomputed(floats(what, batch * buffers.bottleneck)?)
-            }
-        };
         Ok(Self {
-            images: floats("images", batch * buffers.input)?,
-            convolved: floats("the stem's maps", batch * buffers.stem)?,
-            choice: allocate("the max pool's choices", batch * buffers.pool_choice)?,
+            images: zeros("images", batch * buffers.input)?,
+            convolved: zeros("the stem's maps", batch * buffers.stem)?,
+            choice: zeros("the max pool's choices", batch * buffers.pool_choice)?,
             maps,
-            gradient: floats("gradients of feature maps", batch * buffers.gradient)?,
-            handover: floats("gradients between blocks", batch * buffers.handover)?,
-            bottlenecks,
-            bottleneck_gradient: floats(
+            gradient: zeros("gradients of feature maps", batch * buffers.gradient)?,
+            handover: zeros("gradients between blocks", batch * buffers.handover)?,
+            bottlenecks: BottleneckMaps::new(plan, batch, recompute)?,
+            bottleneck_gradient: zeros(
                 "gradients of bottleneck maps",
                 batch * buffers.bottleneck_gradient,
             )?,
-            fresh: floats("gradients of new maps", batch * buffers.fresh)?,
-            features: floats("features", batch * plan.features())?,
-            feature_gradient: floats("gradients of features", batch * plan.features())?,
-            logits: floats("logits", batch * plan.classes)?,
-            logit_gradient: floats("gradients of logits", batch * plan.classes)?,
+            fresh: zeros("gradients of new maps", batch * buffers.fresh)?,
+            features: zeros("features", batch * plan.features())?,
+            feature_gradient: zeros("gradients of features", batch * plan.features())?,
+            logits: zeros("logits", batch * plan.classes)?,
+            logit_gradient: zeros("gradients of logits", batch * plan.classes)?,
             stem: StemState::new(&plan.stem),
             blocks: plan.blocks.iter().map(BlockState::new).collect(),
         })

@@ -5,9 +5,11 @@ use super::conv::finish::finish;
 use super::conv::pointwise::{Input, Target};
 use super::engine::{Parts, padded, shares};
 use super::kernel::dropout::Dropout;
+use super::kernel::emit::{Runs, emit};
 use super::kernel::load::NormRelu;
-use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
-use super::kernel::simd::Level;
+use super::kernel::normal::{Affine, GradientSums, Moments, Norm, NormWeights, Norms, Statistics};
+use super::kernel::product::Precision;
+use super::kernel::simd::{Kernel, Level, Simd};
 use super::layout::{to_nchw, to_nhwc};
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
@@ -21,26 +23,52 @@ impl Engine {
     /// One thread on each core, and the best instructions.
     pub(crate) fn for_this_machine() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new(threads, Level::detect())
+        Self::new(threads, Level::detect(), Precision::F32)
     }
 
     /// Measures the first `channels` of a buffer.
     fn measure(&mut self, x: &[f32], stride: usize, channels: usize) -> Statistics {
         let shares = shares(x.len() / stride, self.team.threads());
         let mut parts: Parts<_> = shares.into_iter().zip(&mut self.scratch).collect();
+        let level = self.level;
         self.team.each(&mut parts, |_, (pixels, scratch)| {
             scratch.moments.reset(channels);
-            let rows = x[pixels.start * stride..pixels.end * stride].chunks(112 * stride);
-            for tile in rows {
-                scratch
-                    .moments
-                    .add(tile.chunks_exact(stride).map(|row| &row[..channels]));
-            }
+            let x = &x[pixels.start * stride..pixels.end * stride];
+            level.run(Measure {
+                x,
+                stride,
+                moments: &mut scratch.moments,
+                channels,
+            });
         });
         drop(parts);
         let mut statistics = Statistics::new(channels);
         statistics.merge(0, self.moments());
         statistics
+    }
+}
+
+/// One thread's share of [`Engine::measure`].
+struct Measure<'a> {
+    x: &'a [f32],
+    stride: usize,
+    moments: &'a mut Moments,
+    channels: usize,
+}
+
+impl Kernel for Measure<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            x,
+            stride,
+            moments,
+            channels,
+        } = self;
+        for tile in x.chunks(112 * stride) {
+            let rows = Runs::rows(tile, stride, tile.len() / stride);
+            emit(simd, rows, channels, Some(&mut *moments), None);
+        }
     }
 }
 

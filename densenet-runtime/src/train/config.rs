@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, Schedule, TrainError, checkpoint};
 use crate::Sgd;
+use crate::cpu::Precision;
 use crate::plan::Recompute;
 
 /// The settings of a run. Start from the paper's and change what differs:
@@ -41,6 +42,9 @@ pub struct Config {
     pub label_smoothing: f32,
     /// Seeds dropout. (The weights are the model's, the order of the images is the loader's.)
     pub seed: u64,
+    /// In which numbers products are computed.
+    #[serde(default)]
+    pub precision: Precision,
     /// Threads to compute with; 0 for one a core. A run repeats bit for bit with the same
     /// number of threads.
     #[serde(skip)]
@@ -77,6 +81,7 @@ impl Config {
             weight_decay: 1e-4,
             label_smoothing: 0.0,
             seed: 0,
+            precision: Precision::F32,
             threads: 0,
             recompute: Recompute::Nothing,
         }

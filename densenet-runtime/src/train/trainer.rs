@@ -31,6 +31,7 @@ impl<N: Network> Trainer<N> {
             cpu::Options {
                 threads: config.threads,
                 recompute: config.recompute,
+                precision: config.precision,
                 ..cpu::Options::for_batch(config.piece())
             },
         )?;

@@ -5,6 +5,8 @@ use std::ops::Range;
 use crate::cpu::engine::{Engine, Parts, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::normal::{GradientSums, Statistics, Undo};
+use crate::cpu::kernel::pairs;
+use crate::cpu::kernel::product::Form;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Undoes the normalisation of some channels, whose consumers are all done: writes their
@@ -89,7 +91,7 @@ impl Kernel for Finish<'_> {
 }
 
 /// Turns the masked gradient of bottleneck maps, in place, into the gradient of the 1x1
-/// convolution's output.
+/// convolution's output, rounded if the engine's form is [`Form::Rounded`].
 pub(crate) fn undo_norm(
     engine: &mut Engine,
     dy: &mut [f32],
@@ -101,6 +103,7 @@ pub(crate) fn undo_norm(
     let maps = gamma.len();
     let shares = engine.shares(dy.len() / maps);
     let level = engine.level;
+    let form = engine.form;
     let pixels = dy.len() / maps;
     let mut undo = std::mem::take(&mut engine.undo);
     undo.set(statistics, 0..maps, Some(gamma), sums, pixels);
@@ -113,6 +116,7 @@ pub(crate) fn undo_norm(
         level.run(UndoNorm {
             undo: &undo,
             maps,
+            form,
             y,
             first: pixels.start,
             dy,
@@ -125,6 +129,7 @@ pub(crate) fn undo_norm(
 /// One thread's share of [`undo_norm`].
 struct UndoNorm<'a> {
     undo: &'a Undo,
+    form: Form,
     maps: usize,
     y: &'a [f32],
     first: usize,
@@ -138,6 +143,7 @@ impl Kernel for UndoNorm<'_> {
         let Self {
             undo,
             maps,
+            form,
             y,
             first,
             dy,
@@ -150,6 +156,9 @@ impl Kernel for UndoNorm<'_> {
             undo.pixel_in_place(simd, dy, y);
             if let Some(dropout) = dropout {
                 dropout.apply((first + row) * maps, dy);
+            }
+            if form == Form::Rounded {
+                pairs::round_all(dy);
             }
         }
     }

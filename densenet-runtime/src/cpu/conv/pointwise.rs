@@ -9,9 +9,11 @@ use std::ops::Range;
 
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::Load;
 use crate::cpu::kernel::normal::Norm;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::pairs;
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
@@ -34,6 +36,7 @@ pub(crate) struct Target<'a> {
 /// Convolves with a weight in natural order (maps out x channels); packs it into the engine.
 pub(crate) fn convolve(
     engine: &mut Engine,
+    form: Form,
     load: &impl Load,
     pixels: usize,
     channels: usize,
@@ -43,14 +46,22 @@ pub(crate) fn convolve(
     measure: bool,
 ) {
     let panels = Panels {
-        depth: channels,
+        depth: form.whole(channels),
         columns: weight.len() / channels,
+        form,
     };
-    let lanes = engine.level.lanes();
-    let mut packed = std::mem::take(&mut engine.packed);
-    let b = need(&mut packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, m| weight[m * channels + c]);
-    forward(engine, load, pixels, panels, b, target, dropout, measure);
+    engine.pack(panels, |c, m| {
+        if c < channels {
+            weight[m * channels + c]
+        } else {
+            0.0
+        }
+    });
+    let packed = std::mem::take(&mut engine.packed);
+    let b = &packed[..];
+    forward(
+        engine, load, pixels, channels, panels, b, target, dropout, measure,
+    );
     engine.packed = packed;
 }
 
@@ -62,6 +73,7 @@ pub(crate) fn forward(
     engine: &mut Engine,
     load: &impl Load,
     pixels: usize,
+    channels: usize,
     panels: Panels,
     b: &[f32],
     target: Target<'_>,
@@ -86,6 +98,7 @@ pub(crate) fn forward(
         level.run(Forward {
             load,
             pixels: pixels.clone(),
+            channels,
             panels,
             b,
             target: Target {
@@ -104,6 +117,7 @@ pub(crate) fn forward(
 struct Forward<'a, L> {
     load: &'a L,
     pixels: Range<usize>,
+    channels: usize,
     panels: Panels,
     b: &'a [f32],
     target: Target<'a>,
@@ -118,6 +132,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
         let Self {
             load,
             pixels,
+            channels,
             panels,
             b,
             target,
@@ -125,10 +140,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
             measure,
             scratch,
         } = self;
-        let Panels {
-            depth: channels,
-            columns,
-        } = panels;
+        let Panels { columns, form, .. } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         let in_place = target.column == 0 && target.stride == width;
         scratch.moments.reset(columns);
@@ -151,10 +163,26 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     operand,
                     stride,
                 );
+                let depth = form.whole(depth);
+                let values = match form {
+                    Form::Plain => operand,
+                    Form::Rounded => {
+                        pairs::round_all(operand);
+                        operand
+                    }
+                    Form::Pairs => {
+                        for row in operand.chunks_exact_mut(stride) {
+                            row[channels.min(from + depth) - from..depth].fill(0.0);
+                        }
+                        let pairs = need(&mut scratch.pairs, count * stride / 2);
+                        pairs::of_columns(simd, operand, pairs);
+                        pairs
+                    }
+                };
                 multiply(
                     simd,
                     Rows {
-                        values: operand,
+                        values,
                         stride,
                         count,
                     },
@@ -175,18 +203,25 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     dropout.apply((first + row) * columns, &mut values[..columns]);
                 }
             }
-            if measure {
-                scratch
-                    .moments
-                    .add(tile.chunks_exact(width).map(|row| &row[..columns]));
-            }
+            // In place, the tile is measured where it lies.
+            let moments = measure.then_some(&mut scratch.moments);
             if in_place {
-                continue;
-            }
-            let tile = &scratch.tile[..count * width];
-            for (row, values) in tile.chunks_exact(width).enumerate() {
-                target.values[(start + row) * target.stride + target.column..][..columns]
-                    .copy_from_slice(&values[..columns]);
+                emit(simd, Runs::rows(tile, width, count), columns, moments, None);
+            } else {
+                let at = start * target.stride + target.column;
+                let stride = target.stride;
+                let into = TileMut {
+                    values: &mut target.values[at..],
+                    stride,
+                };
+                let tile = &scratch.tile[..count * width];
+                emit(
+                    simd,
+                    Runs::rows(tile, width, count),
+                    columns,
+                    moments,
+                    Some(into),
+                );
             }
         }
     }
@@ -205,20 +240,32 @@ pub(crate) struct Input<'a> {
 }
 
 /// Packs the weight of [`backward`] and of a transition: natural order, maps out x channels.
-pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+pub(crate) fn pack_backward(
+    engine: &mut Engine,
+    form: Form,
+    weight: &[f32],
+    maps: usize,
+    channels: usize,
+) {
     let panels = Panels {
-        depth: maps,
+        depth: form.whole(maps),
         columns: channels,
+        form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |m, c| weight[m * channels + c]);
+    engine.pack(panels, |m, c| {
+        if m < maps {
+            weight[m * channels + c]
+        } else {
+            0.0
+        }
+    });
 }
 
 /// Goes back through a 1x1 convolution, ReLU and the affine part of BN, whose input is a prefix
 /// of the channels of a block.
 ///
-/// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked
+/// `dy` is the gradient of the convolution's maps (pixels x maps), rounded if the engine's form
+/// is [`Form::Rounded`]. Adds gamma times the masked
 /// gradient to `g` (rows of `input.stride`). The weight's packed form is in `engine.packed`;
 /// the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
 /// engine's scratch.
@@ -232,6 +279,7 @@ pub(crate) fn backward(
     let pixels = dy.len() / maps;
     let shares = engine.shares(pixels);
     let level = engine.level;
+    let form = engine.form;
     let b = &*engine.packed;
     let rows = split_rows(&mut g[..pixels * input.stride], input.stride, &shares);
     let mut parts: Parts<_> = shares
@@ -242,6 +290,7 @@ pub(crate) fn backward(
         .collect();
     engine.team.each(&mut parts, |_, (pixels, g, scratch)| {
         level.run(Backward {
+            form,
             input,
             dy,
             maps,
@@ -255,6 +304,7 @@ pub(crate) fn backward(
 
 /// One thread's share of [`backward`].
 struct Backward<'a> {
+    form: Form,
     input: Input<'a>,
     dy: &'a [f32],
     maps: usize,
@@ -268,6 +318,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             input,
             dy,
             maps,
@@ -283,40 +334,50 @@ impl Kernel for Backward<'_> {
             norm,
         } = input;
         let share = padded(channels);
+        let whole = form.whole(maps);
         let weight = need_zeros(&mut scratch.weight, maps * share);
         scratch.sums.reset(channels);
         for from in (0..channels).step_by(BACK_CHANNELS) {
             let range = from..channels.min(from + BACK_CHANNELS);
             let width = padded(range.len());
             let panels = Panels {
-                depth: maps,
+                depth: whole,
                 columns: range.len(),
+                form,
             };
             let inverse = norm.inverse;
             let norm = norm.channels(range.clone());
             for (start, count) in blocks(pixels.len(), BACK_TILE) {
                 let first = pixels.start + start;
-                let dy = Rows {
-                    values: &dy[first * maps..],
-                    stride: maps,
-                    count,
+                let dy = &dy[first * maps..][..count * maps];
+                let left = match form {
+                    // Where it must be, the gradient is rounded already.
+                    Form::Plain | Form::Rounded => Rows {
+                        values: dy,
+                        stride: maps,
+                        count,
+                    },
+                    Form::Pairs => {
+                        let pairs = need(&mut scratch.pairs, count * whole / 2);
+                        let rows = dy.chunks_exact(maps).zip(pairs.chunks_exact_mut(whole / 2));
+                        for (row, pairs) in rows {
+                            pairs::of_row(simd, row, pairs);
+                        }
+                        Rows {
+                            values: pairs,
+                            stride: whole,
+                            count,
+                        }
+                    }
                 };
                 let tile = need(&mut scratch.tile, count * width);
                 let depth = Depth {
                     taps: &[0],
-                    channels: maps,
+                    channels: whole,
                     first: 0,
                 };
-                multiply(
-                    simd,
-                    dy,
-                    depth,
-                    panels,
-                    &b[from * maps..],
-                    tile,
-                    width,
-                    false,
-                );
+                let b = &b[from * whole / form.unit()..];
+                multiply(simd, left, depth, panels, b, tile, width, false);
                 let operand = need(&mut scratch.operand, count * width);
                 for row in operand.chunks_exact_mut(width) {
                     row[range.len()..].fill(0.0);
@@ -348,12 +409,52 @@ impl Kernel for Backward<'_> {
                 }
                 .run(simd);
                 scratch.sums.flush(range.clone(), inverse);
-                let a = Rows {
-                    values: operand,
-                    stride: width,
-                    count,
+                if form == Form::Rounded {
+                    pairs::round_all(operand);
+                }
+                let (d, a) = match form {
+                    Form::Plain | Form::Rounded => (
+                        Rows {
+                            values: dy,
+                            stride: maps,
+                            count,
+                        },
+                        Rows {
+                            values: operand,
+                            stride: width,
+                            count,
+                        },
+                    ),
+                    Form::Pairs => {
+                        let count = count.div_ceil(2);
+                        let d = need(&mut scratch.pairs, count * maps);
+                        pairs::of_rows(dy, maps, d);
+                        let a = need(&mut scratch.other, count * width);
+                        pairs::of_rows(operand, width, a);
+                        (
+                            Rows {
+                                values: d,
+                                stride: maps,
+                                count,
+                            },
+                            Rows {
+                                values: a,
+                                stride: width,
+                                count,
+                            },
+                        )
+                    }
                 };
-                accumulate(simd, dy, maps, a, range.len(), &mut weight[from..], share);
+                accumulate(
+                    simd,
+                    form,
+                    d,
+                    maps,
+                    a,
+                    range.len(),
+                    &mut weight[from..],
+                    share,
+                );
             }
         }
     }

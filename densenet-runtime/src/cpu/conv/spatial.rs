@@ -14,9 +14,11 @@ use std::ops::Range;
 use crate::cpu::conv::pointwise::Target;
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Norm;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::pairs;
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
@@ -91,30 +93,40 @@ fn unpack(row: usize, channels: usize) -> (usize, usize) {
 
 /// Packs a weight (maps x channels x 3 x 3) for [`forward`].
 pub(crate) fn pack_forward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let form = engine.form;
+    let whole = form.whole(channels);
     let panels = Panels {
-        depth: 9 * channels,
+        depth: 9 * whole,
         columns: maps,
+        form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |row, m| {
-        let (tap, c) = unpack(row, channels);
-        weight[(m * channels + c) * 9 + tap]
+    engine.pack(panels, |row, m| {
+        let (tap, c) = unpack(row, whole);
+        if c < channels {
+            weight[(m * channels + c) * 9 + tap]
+        } else {
+            0.0
+        }
     });
 }
 
 /// Packs a weight (maps x channels x 3 x 3) for [`backward`]: maps in, channels out, the kernel
 /// turned by 180 degrees.
 pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let form = engine.form;
+    let whole = form.whole(maps);
     let panels = Panels {
-        depth: 9 * maps,
+        depth: 9 * whole,
         columns: channels,
+        form,
     };
-    let lanes = engine.level.lanes();
-    let packed = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, packed, |row, c| {
-        let (tap, m) = (row / maps, row % maps);
-        weight[(m * channels + c) * 9 + (8 - tap)]
+    engine.pack(panels, |row, c| {
+        let (tap, m) = (row / whole, row % whole);
+        if m < maps {
+            weight[(m * channels + c) * 9 + (8 - tap)]
+        } else {
+            0.0
+        }
     });
 }
 
@@ -135,6 +147,7 @@ pub(crate) fn forward(
 ) {
     let shares = engine.shares(batch * size.height);
     let level = engine.level;
+    let form = engine.form;
     let b = &*engine.packed;
     let Target {
         values,
@@ -150,6 +163,7 @@ pub(crate) fn forward(
         .collect();
     engine.team.each(&mut parts, |_, (rows, out, scratch)| {
         level.run(Forward {
+            form,
             source,
             channels,
             size,
@@ -170,6 +184,7 @@ pub(crate) fn forward(
 
 /// One thread's share of [`forward`].
 struct Forward<'a> {
+    form: Form,
     source: NormRelu<'a>,
     channels: usize,
     size: Size,
@@ -186,6 +201,7 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             source,
             channels,
             size,
@@ -198,8 +214,9 @@ impl Kernel for Forward<'_> {
             scratch,
         } = self;
         let panels = Panels {
-            depth: 9 * channels,
+            depth: 9 * form.whole(channels),
             columns: maps,
+            form,
         };
         let out = panels.vectors(S::LANES) * S::LANES;
         let start = rows.start;
@@ -213,16 +230,27 @@ impl Kernel for Forward<'_> {
                 let operand = need(&mut scratch.operand, size.padded_pixels(count) * stride);
                 load_tile(simd, source, range.clone(), size, (first, count), operand);
                 let taps = size.taps().map(|tap| tap * stride);
+                if form == Form::Rounded {
+                    pairs::round_all(operand);
+                }
+                let values = match form {
+                    Form::Plain | Form::Rounded => &*operand,
+                    Form::Pairs => {
+                        let pairs = need(&mut scratch.pairs, operand.len() / 2);
+                        pairs::of_columns(simd, operand, pairs);
+                        pairs
+                    }
+                };
                 multiply(
                     simd,
                     Rows {
-                        values: operand,
+                        values,
                         stride,
                         count: outputs,
                     },
                     Depth {
                         taps: &taps,
-                        channels: range.len(),
+                        channels: form.whole(range.len()),
                         first: 9 * from,
                     },
                     panels,
@@ -241,19 +269,25 @@ impl Kernel for Forward<'_> {
                     }
                 }
             }
-            let inside = (0..count).flat_map(|row| (0..size.width).map(move |x| (row, x)));
-            if measure {
-                scratch.moments.add(
-                    inside
-                        .clone()
-                        .map(|(row, x)| &tile[pixel(row, x)..][..maps]),
-                );
-            }
-            for (row, x) in inside {
-                let p = (first - start + row) * size.width + x;
-                target.values[p * target.stride + target.column..][..maps]
-                    .copy_from_slice(&tile[pixel(row, x)..][..maps]);
-            }
+            let runs = Runs {
+                values: tile,
+                stride: out,
+                runs: count,
+                len: size.width,
+                pitch: size.pitch(),
+            };
+            let at = (first - start) * size.width * target.stride + target.column;
+            let into = TileMut {
+                values: &mut target.values[at..],
+                stride: target.stride,
+            };
+            emit(
+                simd,
+                runs,
+                maps,
+                measure.then_some(&mut scratch.moments),
+                Some(into),
+            );
         }
     }
 }
@@ -312,6 +346,7 @@ pub(crate) fn backward(
     let batch_rows = dout.len() / maps / size.width;
     let shares = engine.shares(batch_rows);
     let level = engine.level;
+    let form = engine.form;
     let b = &*engine.packed;
     let (values, stride, add) = match sink {
         Sink::Store(values) => (values, channels, false),
@@ -331,6 +366,7 @@ pub(crate) fn backward(
             Sink::Store(sink)
         };
         level.run(Backward {
+            form,
             x,
             channels,
             norm,
@@ -347,6 +383,7 @@ pub(crate) fn backward(
 
 /// One thread's share of [`backward`].
 struct Backward<'a> {
+    form: Form,
     x: (&'a [f32], usize),
     channels: usize,
     norm: Norm<'a>,
@@ -363,6 +400,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             x,
             channels,
             norm,
@@ -381,6 +419,7 @@ impl Kernel for Backward<'_> {
         };
         let share = padded(channels);
         let dstride = padded(maps);
+        let whole = form.whole(maps);
         let weight = need_zeros(&mut scratch.weight, 9 * maps * share);
         let start = rows.start;
         scratch.sums.reset(channels);
@@ -389,27 +428,84 @@ impl Kernel for Backward<'_> {
             let outputs = size.outputs(count);
             let gradient = need(&mut scratch.other, size.padded_pixels(count) * dstride);
             load_gradient(dout, maps, size, (first, count), gradient);
+            if form == Form::Rounded {
+                pairs::round_all(gradient);
+            }
             // The output pixels are in the middle of the padded tile.
             let middle = (size.pitch() + 1) * dstride;
             let dtaps = size.taps().map(|tap| tap * dstride);
+            let (left, sums) = match form {
+                Form::Plain | Form::Rounded => (
+                    Rows {
+                        values: gradient,
+                        stride: dstride,
+                        count: outputs,
+                    },
+                    Rows {
+                        values: &gradient[middle..],
+                        stride: dstride,
+                        count: outputs,
+                    },
+                ),
+                Form::Pairs => {
+                    let count = outputs.div_ceil(2);
+                    let columns = need(
+                        &mut scratch.gradient_pairs,
+                        gradient.len() / 2 + count * dstride,
+                    );
+                    let (columns, rows) = columns.split_at_mut(gradient.len() / 2);
+                    pairs::of_columns(simd, gradient, columns);
+                    // A pair's second pixel may be the zeros behind the last row.
+                    pairs::of_rows(&gradient[middle..][..2 * count * dstride], dstride, rows);
+                    (
+                        Rows {
+                            values: columns,
+                            stride: dstride,
+                            count: outputs,
+                        },
+                        Rows {
+                            values: rows,
+                            stride: dstride,
+                            count,
+                        },
+                    )
+                }
+            };
             for from in (0..channels).step_by(CHANNELS) {
                 let range = from..channels.min(from + CHANNELS);
                 let width = padded(range.len());
                 let operand = need(&mut scratch.operand, size.padded_pixels(count) * width);
                 load_tile(simd, source, range.clone(), size, (first, count), operand);
+                // Pairs of pixels start at even pixels for even taps and at odd ones for odd.
+                if form == Form::Rounded {
+                    pairs::round_all(operand);
+                }
+                let (even, odd) = match form {
+                    Form::Plain | Form::Rounded => (&operand[..], &[][..]),
+                    Form::Pairs => {
+                        let len = (operand.len() / width).div_ceil(2) * width;
+                        let both = need(&mut scratch.pairs, 2 * len + width);
+                        let (even, odd) = both.split_at_mut(len);
+                        pairs::of_rows(operand, width, even);
+                        pairs::of_rows(&operand[width..], width, odd);
+                        (&*even, &*odd)
+                    }
+                };
                 for (tap, offset) in size.taps().into_iter().enumerate() {
+                    let values = match form {
+                        Form::Plain | Form::Rounded => &even[offset * width..],
+                        Form::Pairs if offset % 2 == 0 => &even[offset / 2 * width..],
+                        Form::Pairs => &odd[offset / 2 * width..],
+                    };
                     accumulate(
                         simd,
-                        Rows {
-                            values: &gradient[middle..],
-                            stride: dstride,
-                            count: outputs,
-                        },
+                        form,
+                        sums,
                         maps,
                         Rows {
-                            values: &operand[offset * width..],
+                            values,
                             stride: width,
-                            count: outputs,
+                            count: sums.count,
                         },
                         range.len(),
                         &mut weight[tap * maps * share + from..],
@@ -417,24 +513,21 @@ impl Kernel for Backward<'_> {
                     );
                 }
                 let panels = Panels {
-                    depth: 9 * maps,
+                    depth: 9 * whole,
                     columns: range.len(),
+                    form,
                 };
                 let tile = need(&mut scratch.tile, outputs * width);
                 multiply(
                     simd,
-                    Rows {
-                        values: gradient,
-                        stride: dstride,
-                        count: outputs,
-                    },
+                    left,
                     Depth {
                         taps: &dtaps,
-                        channels: maps,
+                        channels: whole,
                         first: 0,
                     },
                     panels,
-                    &b[from * 9 * maps..],
+                    &b[from * 9 * whole / form.unit()..],
                     tile,
                     width,
                     false,

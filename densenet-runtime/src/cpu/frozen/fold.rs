@@ -67,7 +67,9 @@ impl Target<'_> {
     /// A weight of maps x channels.
     fn pack(&mut self, packed: Packed, at: impl Fn(usize, usize) -> f32) {
         let into = &mut self.values[packed.at..][..packed.panels.len(self.lanes)];
-        packed.panels.pack(self.lanes, into, at);
+        packed
+            .panels
+            .pack(self.lanes, 0..packed.panels.lines(self.lanes), into, at);
     }
 
     /// A weight of maps x channels x 3 x 3, transformed.

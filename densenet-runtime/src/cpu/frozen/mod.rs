@@ -119,7 +119,7 @@ impl Frozen {
         Ok(Self {
             plan: plan.clone(),
             activations: Lines::zeros("activations", program.activations)?,
-            logits: super::network::floats("logits", options.batch * plan.classes)?,
+            logits: super::memory::zeros("logits", options.batch * plan.classes)?,
             batch: options.batch,
             program,
             level,

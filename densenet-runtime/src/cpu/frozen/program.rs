@@ -5,7 +5,7 @@
 use super::memory::Places;
 use super::{pointwise, stem, winograd};
 use crate::cpu::engine::padded;
-use crate::cpu::kernel::product::Panels;
+use crate::cpu::kernel::product::{Form, Panels};
 use crate::plan::{Block, Layer, Plan};
 
 /// A group of images whose feature maps in a block are at most these bytes goes through the
@@ -115,7 +115,11 @@ impl Program {
     pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize) -> Self {
         let mut weights = Places::default();
         let pack = |weights: &mut Places, depth, columns, times: usize| {
-            let panels = Panels { depth, columns };
+            let panels = Panels {
+                depth,
+                columns,
+                form: Form::Plain,
+            };
             Packed {
                 panels,
                 at: weights.place(times * panels.len(lanes)),

@@ -12,7 +12,7 @@ use super::memory::Shared;
 use super::product::{Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, blocks};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Places of a transformed patch.
@@ -96,6 +96,7 @@ impl Kernel for Spatial<'_> {
         let panels = Panels {
             depth: self.channels,
             columns: self.maps,
+            form: Form::Plain,
         };
         let width = panels.vectors(S::LANES) * S::LANES;
         let (patches, sums) = sizes(self.channels, width);

@@ -11,7 +11,10 @@
 //! A register tile is up to `Simd::ROWS` rows by two vectors: with AVX-512 28 of 32 registers
 //! accumulate, and each broadcast feeds two multiply-adds.
 
-use super::simd::{Kernel, Simd};
+use std::ops::Range;
+
+use super::pairs;
+use super::simd::{Kernel, Level, Simd};
 
 /// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
 /// start and length.
@@ -23,15 +26,64 @@ pub(crate) fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usiz
     })
 }
 
+/// In which numbers products are computed; sums are f32 in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Operands are rounded to bfloat16.
+    Bf16,
+}
+
+/// What the operands of a product are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Values.
+    Plain,
+    /// Values rounded to bfloat16, where the processor has no products of bfloat16.
+    Rounded,
+    /// Pairs of bfloat16 (see [`super::pairs`]): two neighbours in the direction that is summed
+    /// over are one element.
+    Pairs,
+}
+
+impl Form {
+    /// The form for a precision at a level.
+    pub fn of(precision: Precision, level: Level) -> Self {
+        match precision {
+            Precision::F32 => Self::Plain,
+            Precision::Bf16 if level.at_most() == Level::Avx512Bf16 => Self::Pairs,
+            Precision::Bf16 => Self::Rounded,
+        }
+    }
+
+    /// Values in an element.
+    pub const fn unit(self) -> usize {
+        match self {
+            Self::Plain | Self::Rounded => 1,
+            Self::Pairs => 2,
+        }
+    }
+
+    /// Rounds up to whole elements.
+    pub const fn whole(self, values: usize) -> usize {
+        values.next_multiple_of(self.unit())
+    }
+}
+
 /// How the right operand of [`multiply`] lies in memory: `depth` rows of `columns` columns, cut
 /// into panels of two vectors (the last one maybe one vector) that lie one behind the other, row
 /// by row, padded with zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
-    /// Rows: taps x channels.
+    /// Rows: taps x channels; even for pairs.
     pub depth: usize,
     /// Columns, without padding.
     pub columns: usize,
+    /// What the elements are.
+    pub form: Form,
 }
 
 impl Panels {
@@ -42,7 +94,12 @@ impl Panels {
 
     /// Elements of all panels.
     pub fn len(self, lanes: usize) -> usize {
-        self.depth * self.vectors(lanes) * lanes
+        self.rows() * self.vectors(lanes) * lanes
+    }
+
+    /// Rows in memory.
+    fn rows(self) -> usize {
+        self.depth / self.form.unit()
     }
 
     /// Start of each panel, its first column, and its vectors.
@@ -51,34 +108,50 @@ impl Panels {
         (0..vectors.div_ceil(2)).map(move |panel| {
             let first = 2 * panel;
             let width = (vectors - first).min(2);
-            (first * lanes * self.depth, first * lanes, width)
+            (first * lanes * self.rows(), first * lanes, width)
         })
     }
 
-    /// Fills one panel of `into`; `at(row, column)` gives the elements.
-    #[inline(always)]
-    fn pack_panel(
-        self,
-        lanes: usize,
-        (start, column, width): (usize, usize, usize),
-        into: &mut [f32],
-        at: &impl Fn(usize, usize) -> f32,
-    ) {
-        let width = width * lanes;
-        let filled = (self.columns - column).min(width);
-        let panel = &mut into[start..start + self.depth * width];
-        for (row, line) in panel.chunks_exact_mut(width).enumerate() {
-            for (j, value) in line[..filled].iter_mut().enumerate() {
-                *value = at(row, column + j);
-            }
-            line[filled..].fill(0.0);
-        }
+    /// Lines of all panels.
+    pub fn lines(self, lanes: usize) -> usize {
+        self.vectors(lanes).div_ceil(2) * self.rows()
     }
 
-    /// Fills `into`; `at(row, column)` gives the elements.
-    pub fn pack(self, lanes: usize, into: &mut [f32], at: impl Fn(usize, usize) -> f32) {
-        for panel in self.iter(lanes) {
-            self.pack_panel(lanes, panel, into, &at);
+    /// Where line `line` of all panels starts, or where the last one ends.
+    pub fn line(self, lanes: usize, line: usize) -> usize {
+        if line == self.lines(lanes) {
+            return self.len(lanes);
+        }
+        let (panel, row) = (line / self.rows(), line % self.rows());
+        let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
+        2 * panel * lanes * self.rows() + row * width
+    }
+
+    /// Fills some lines; `into` starts at the first of them, `at(row, column)` gives the values.
+    pub fn pack(
+        self,
+        lanes: usize,
+        lines: Range<usize>,
+        mut into: &mut [f32],
+        at: impl Fn(usize, usize) -> f32,
+    ) {
+        for line in lines {
+            let (panel, row) = (line / self.rows(), line % self.rows());
+            let column = 2 * panel * lanes;
+            let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
+            let filled = (self.columns - column).min(width);
+            let (values, rest) = std::mem::take(&mut into).split_at_mut(width);
+            into = rest;
+            for (j, value) in values[..filled].iter_mut().enumerate() {
+                *value = match self.form {
+                    Form::Plain => at(row, column + j),
+                    Form::Rounded => pairs::rounded(at(row, column + j)),
+                    Form::Pairs => {
+                        pairs::pair(at(2 * row, column + j), at(2 * row + 1, column + j))
+                    }
+                };
+            }
+            values[filled..].fill(0.0);
         }
     }
 }
@@ -108,7 +181,8 @@ pub(crate) struct Depth<'a> {
 
 /// `out[r][..columns] = (add ? out : 0) + sum over the depth`.
 ///
-/// `out` has rows of `out_stride`, at least the vectors of `panels`; padding columns come out
+/// Strides, taps and channels count values, two to an element where `panels` has pairs. `out`
+/// has rows of `out_stride`, at least the vectors of `panels`; padding columns come out
 /// as zeros.
 ///
 /// # Panics
@@ -128,19 +202,27 @@ pub(crate) fn multiply<S: Simd>(
         return;
     }
     let lanes = S::LANES;
+    let unit = panels.form.unit();
     let last_tap = depth.taps.iter().copied().max().unwrap_or(0);
-    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len());
+    let values = depth
+        .taps
+        .iter()
+        .copied()
+        .chain([a.stride, depth.channels, depth.first]);
+    assert!(unit == 1 || values.fold(panels.depth, |all, value| all | value) % unit == 0);
+    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len() * unit);
     assert!(depth.first + depth.taps.len() * depth.channels <= panels.depth);
     assert!(b.len() >= panels.len(lanes));
     assert!((a.count - 1) * out_stride + panels.vectors(lanes) * lanes <= out.len());
     for (start, column, width) in panels.iter(lanes) {
         for (row, rows) in blocks(a.count, S::ROWS) {
             let tile = Tile {
-                a: a.values[row * a.stride..].as_ptr(),
-                a_stride: a.stride,
+                a: a.values[row * a.stride / unit..].as_ptr(),
+                a_stride: a.stride / unit,
+                unit,
                 taps: depth.taps,
-                channels: depth.channels,
-                b: b[start + depth.first * width * lanes..].as_ptr(),
+                channels: depth.channels / unit,
+                b: b[start + depth.first / unit * width * lanes..].as_ptr(),
                 out: out[row * out_stride + column..].as_mut_ptr(),
                 out_stride,
                 add,
@@ -149,15 +231,20 @@ pub(crate) fn multiply<S: Simd>(
             };
             // The assertions above bound every row, tap and channel of `a`, every row of the
             // panel in `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
-            simd.outline(tile);
+            tile.start(simd);
         }
     }
 }
+
+/// A register tile whose operands are pairs.
+struct OfPairs<T>(T);
 
 /// One register tile of [`multiply`].
 struct Tile<'a> {
     a: *const f32,
     a_stride: usize,
+    /// Values in an element, by which taps are divided.
+    unit: usize,
     taps: &'a [usize],
     channels: usize,
     b: *const f32,
@@ -171,13 +258,13 @@ struct Tile<'a> {
 /// Calls `$body::<S, rows, width>` with the run-time `rows` (1 to 14) and `width` (1 or 2) as
 /// constants.
 macro_rules! for_tile {
-    ($self:ident, $simd:ident, [$($n:literal)*]) => {
+    ($self:expr, $simd:ident, $pairs:literal, [$($n:literal)*]) => {
         match ($self.rows, $self.width) {
             $(
                 // SAFETY: only `multiply` and `accumulate` make tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.body::<S, $n, 1>($simd) },
+                ($n, 1) => unsafe { $self.body::<S, $n, 1, $pairs>($simd) },
                 // SAFETY: as above.
-                ($n, 2) => unsafe { $self.body::<S, $n, 2>($simd) },
+                ($n, 2) => unsafe { $self.body::<S, $n, 2, $pairs>($simd) },
             )*
             (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
         }
@@ -187,15 +274,32 @@ macro_rules! for_tile {
 impl Kernel for Tile<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Kernel for OfPairs<Tile<'_>> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
 impl Tile<'_> {
+    #[inline(always)]
+    fn start<S: Simd>(self, simd: S) {
+        if self.unit == 1 {
+            simd.outline(self);
+        } else {
+            // SAFETY: `Form::of` makes pairs only at the level that has products of them.
+            unsafe { simd.outline_pairs(OfPairs(self)) };
+        }
+    }
+
     /// # Safety
     /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
         if R > S::ROWS {
             return;
         }
@@ -205,14 +309,19 @@ impl Tile<'_> {
         for &tap in self.taps {
             // SAFETY: the caller's promise covers every tap, channel and row.
             unsafe {
-                let a = self.a.add(tap);
+                let a = self.a.add(tap / self.unit);
                 for k in 0..self.channels {
                     let right: [S::Vector; W] =
                         std::array::from_fn(|j| simd.load(b.add(j * lanes)));
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let left = simd.splat(a.add(r * self.a_stride + k));
                         for (sum, right) in sums.iter_mut().zip(right) {
-                            *sum = simd.fma(left, right, *sum);
+                            *sum = if PAIRS {
+                                // The level has it: see `start`.
+                                simd.dot(left, right, *sum)
+                            } else {
+                                simd.fma(left, right, *sum)
+                            };
                         }
                     }
                     b = b.add(W * lanes);
@@ -239,6 +348,7 @@ impl Tile<'_> {
 /// `out[i][j] += sum over r of d[r][i] * a[r][j]` for `columns` values of `i` and whole vectors
 /// of `j` up to `width`.
 ///
+/// With pairs, a row of `d` and `a` is the pair of two pixels' rows, and `count` counts pairs.
 /// `a`'s rows and `out`'s rows hold `width` rounded up to vectors.
 ///
 /// # Panics
@@ -246,6 +356,7 @@ impl Tile<'_> {
 #[inline(always)]
 pub(crate) fn accumulate<S: Simd>(
     simd: S,
+    form: Form,
     d: Rows<'_>,
     columns: usize,
     a: Rows<'_>,
@@ -272,6 +383,7 @@ pub(crate) fn accumulate<S: Simd>(
                 a: a.values[first * lanes..].as_ptr(),
                 a_stride: a.stride,
                 depth: rows,
+                unit: form.unit(),
                 out: out[column * out_stride + first * lanes..].as_mut_ptr(),
                 out_stride,
                 rows: count,
@@ -279,7 +391,7 @@ pub(crate) fn accumulate<S: Simd>(
             };
             // The assertions above bound every row and column of `d`, every row and vector of
             // `a`, and every row and vector of `out`.
-            simd.outline(tile);
+            tile.start(simd);
         }
     }
 }
@@ -291,6 +403,8 @@ struct Outer {
     a: *const f32,
     a_stride: usize,
     depth: usize,
+    /// Values in an element.
+    unit: usize,
     out: *mut f32,
     out_stride: usize,
     rows: usize,
@@ -300,15 +414,32 @@ struct Outer {
 impl Kernel for Outer {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Kernel for OfPairs<Outer> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
 impl Outer {
+    #[inline(always)]
+    fn start<S: Simd>(self, simd: S) {
+        if self.unit == 1 {
+            simd.outline(self);
+        } else {
+            // SAFETY: `Form::of` makes pairs only at the level that has products of them.
+            unsafe { simd.outline_pairs(OfPairs(self)) };
+        }
+    }
+
     /// # Safety
     /// All pointers are valid for `self.depth` rows, `R` columns of `d` and `W` vectors.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
         if R > S::ROWS {
             return;
         }
@@ -323,7 +454,12 @@ impl Outer {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let left = simd.splat(d.add(i));
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = simd.fma(left, right, *sum);
+                        *sum = if PAIRS {
+                            // The level has it: see `start`.
+                            simd.dot(left, right, *sum)
+                        } else {
+                            simd.fma(left, right, *sum)
+                        };
                     }
                 }
             }

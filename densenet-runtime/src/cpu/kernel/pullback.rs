@@ -1,11 +1,14 @@
 //! The way back through ReLU and the affine part of BN, for a tile of pixels.
 //!
 //! For each value: 3 reads (the gradient behind the ReLU, the value in front of BN, the gradient
-//! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, two vectors at a
-//! time, so that what belongs to a channel stays in registers while the pixels go by.
+//! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, some vectors
+//! at a time, so that what belongs to a channel stays in registers while the pixels go by.
 
 use super::normal::NormSlice;
 use super::simd::{Kernel, Simd};
+
+/// How many rows ahead values are asked for.
+const AHEAD: usize = 8;
 
 /// Rows of a tile: row r starts at `r * stride`.
 #[derive(Clone, Copy)]
@@ -132,6 +135,10 @@ impl Checked {
         let mut c = 0;
         // SAFETY: the channels of each call lie below `self.channels`.
         unsafe {
+            while S::WIDE && c + 4 * lanes <= self.channels {
+                self.columns::<S, 4, ADD, OPERAND>(simd, c, lanes);
+                c += 4 * lanes;
+            }
             while c + 2 * lanes <= self.channels {
                 self.columns::<S, 2, ADD, OPERAND>(simd, c, lanes);
                 c += 2 * lanes;
@@ -173,6 +180,13 @@ impl Checked {
             let [mut sum_scale, mut sum_bias] = sums;
             for row in 0..self.rows {
                 for j in 0..W {
+                    // Rows are far apart, and the processor does not guess the next.
+                    simd.prefetch(self.x.0.wrapping_add((row + AHEAD) * self.x.1 + at(j)));
+                    simd.prefetch(
+                        self.into
+                            .0
+                            .wrapping_add((row + AHEAD) * self.into.1 + at(j)),
+                    );
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
                     let x = simd.load_part(self.x.0.add(row * self.x.1 + at(j)), count);
                     let z = simd.fma(x, scale[j], shift[j]);

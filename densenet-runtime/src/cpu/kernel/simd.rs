@@ -16,6 +16,8 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with products of bfloat16.
+    Avx512Bf16,
 }
 
 /// Work that is compiled for each level.
@@ -36,7 +38,11 @@ impl Level {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("fma")
             {
-                return Self::Avx512;
+                return if is_x86_feature_detected!("avx512bf16") {
+                    Self::Avx512Bf16
+                } else {
+                    Self::Avx512
+                };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Self::Avx2;
@@ -57,7 +63,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::LANES,
+            Self::Avx512 | Self::Avx512Bf16 => Avx512::LANES,
             #[cfg(not(target_arch = "x86_64"))]
             _ => Baseline::LANES,
         }
@@ -73,7 +79,7 @@ impl Level {
             Self::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { run_avx512(kernel) },
+            Self::Avx512 | Self::Avx512Bf16 => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(Baseline),
         }
@@ -94,6 +100,13 @@ fn run_avx512<K: Kernel>(kernel: K) {
     kernel.run(Avx512(()));
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[inline(never)]
+fn run_avx512bf16<K: Kernel>(kernel: K) {
+    kernel.run(Avx512(()));
+}
+
 /// A token of an instruction set that the processor has, with the vectors that products use.
 pub(crate) trait Simd: Copy {
     /// A vector of f32.
@@ -103,6 +116,8 @@ pub(crate) trait Simd: Copy {
     /// Rows of a product's register tile: rows x 2 accumulators, 2 operands and a broadcast
     /// fill the registers.
     const ROWS: usize;
+    /// Whether there are 32 registers and not 16.
+    const WIDE: bool;
 
     /// All lanes zero.
     fn zero(self) -> Self::Vector;
@@ -131,6 +146,17 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `at` is valid for a write of `count` values.
     unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize);
+    /// Asks for a value that will be needed soon; `at` may point anywhere.
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the instruction is part of the target's baseline and reads nothing.
+        unsafe {
+            x86::_mm_prefetch::<{ x86::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
     /// `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `value` where `z > 0`, else zero.
@@ -141,10 +167,33 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a * b + c` where each lane of `a` and `b` is a pair of bfloat16 (see [`super::pairs`]):
+    /// both products are added. Only AVX-512 can; for the others it is `c`.
+    ///
+    /// # Safety
+    /// The processor is at [`Level::Avx512Bf16`].
+    unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        let _ = (a, b);
+        c
+    }
+    /// Rounds neighbours to pairs of bfloat16: `into` has half as many elements as `from`.
+    #[inline(always)]
+    fn narrow(self, from: &[f32], into: &mut [f32]) {
+        for (two, into) in from.chunks_exact(2).zip(into) {
+            *into = super::pairs::pair(two[0], two[1]);
+        }
+    }
     /// `a * b + c` of scalars, fused where the level has an instruction for it.
     fn scalar_fma(self, a: f32, b: f32, c: f32) -> f32;
     /// Runs a kernel as a function of its own, compiled once for the level.
     fn outline<K: Kernel>(self, kernel: K);
+    /// As [`Simd::outline`], for a kernel that uses [`Simd::dot`].
+    ///
+    /// # Safety
+    /// The processor is at [`Level::Avx512Bf16`].
+    unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
+        self.outline(kernel);
+    }
 }
 
 /// Four lanes in plain Rust.
@@ -155,6 +204,7 @@ impl Simd for Baseline {
     type Vector = [f32; 4];
     const LANES: usize = 4;
     const ROWS: usize = 4;
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn zero(self) -> [f32; 4] {
@@ -243,6 +293,7 @@ macro_rules! by_intrinsics {
             type Vector = x86::$vector;
             const LANES: usize = $lanes;
             const ROWS: usize = $rows;
+            const WIDE: bool = $lanes == 16;
 
             #[inline(always)]
             fn zero(self) -> Self::Vector {
@@ -386,6 +437,21 @@ by_intrinsics!(
                 let positive = x86::_mm512_cmp_ps_mask::<{ x86::_CMP_GT_OQ }>(z, zero);
                 x86::_mm512_maskz_mov_ps(positive, value)
             }
+        }
+        #[inline(always)]
+        unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            // SAFETY: the caller's promise. The bits are what counts: a vector of f32 holds the
+            // pairs.
+            unsafe {
+                let a = std::mem::transmute::<x86::__m512, x86::__m512bh>(a);
+                let b = std::mem::transmute::<x86::__m512, x86::__m512bh>(b);
+                x86::_mm512_dpbf16_ps(c, a, b)
+            }
+        }
+        #[inline(always)]
+        unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
+            // SAFETY: the caller's promise.
+            unsafe { run_avx512bf16(kernel) }
         }
     }
 );

@@ -4,7 +4,7 @@ use crate::cpu::conv::pointwise::Input;
 use crate::cpu::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Sums;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::executor::Outcome;
@@ -94,10 +94,10 @@ pub(crate) fn classify(
     let panels = Panels {
         depth: channels,
         columns: batch,
+        form: Form::Plain,
     };
-    let b = need(&mut engine.packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, image| features[image * channels + c]);
-    let b = &*b;
+    engine.pack(panels, |c, image| features[image * channels + c]);
+    let b = &engine.packed[..];
     let width = panels.vectors(lanes) * lanes;
     let level = engine.level;
     let shares = crate::cpu::engine::shares(classes, engine.team.threads());
@@ -274,6 +274,7 @@ pub(crate) fn classify_backward(
     let panels = Panels {
         depth: CLASSES,
         columns: channels,
+        form: Form::Plain,
     };
     let lanes = level.lanes();
     let mut parts: Parts<_> = engine
@@ -290,7 +291,9 @@ pub(crate) fn classify_backward(
                 ..panels
             };
             let b = need(&mut scratch.other, panels.len(lanes));
-            panels.pack(lanes, b, |row, c| weight[(first + row) * channels + c]);
+            panels.pack(lanes, 0..panels.lines(lanes), b, |row, c| {
+                weight[(first + row) * channels + c]
+            });
             let a = Rows {
                 values: &dlogits[first..],
                 stride: classes,
@@ -340,7 +343,7 @@ impl Kernel for ClassGradient<'_> {
             sums,
             width,
         } = self;
-        accumulate(simd, d, count, a, channels, sums, width);
+        accumulate(simd, Form::Plain, d, count, a, channels, sums, width);
     }
 }
 

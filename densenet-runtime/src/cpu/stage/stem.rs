@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use crate::cpu::conv::pointwise::{self, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, Patches};
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
-use crate::cpu::kernel::product::{Panels, Rows, accumulate};
+use crate::cpu::kernel::product::{Form, Panels, Rows, accumulate};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::{Stem, StemKind};
@@ -77,15 +78,17 @@ pub(crate) fn forward(
     let panels = Panels {
         depth: channels,
         columns: stem.maps,
+        form: Form::Plain,
     };
-    let lanes = engine.level.lanes();
-    let mut packed = std::mem::take(&mut engine.packed);
-    let b = need(&mut packed, panels.len(lanes));
-    panels.pack(lanes, b, |k, m| weight[m * channels + place(stem, k)]);
+    engine.pack(panels, |k, m| weight[m * channels + place(stem, k)]);
+    let packed = std::mem::take(&mut engine.packed);
+    let b = &packed[..];
     let load = patches(stem, images);
     match stem.kind {
         StemKind::Cifar => {
-            pointwise::forward(engine, &load, pixels, panels, b, target, None, training);
+            pointwise::forward(
+                engine, &load, pixels, channels, panels, b, target, None, training,
+            );
         }
         StemKind::ImageNet => {
             let convolved = Target {
@@ -93,7 +96,9 @@ pub(crate) fn forward(
                 stride: stem.maps,
                 column: 0,
             };
-            pointwise::forward(engine, &load, pixels, panels, b, convolved, None, training);
+            pointwise::forward(
+                engine, &load, pixels, channels, panels, b, convolved, None, training,
+            );
             if training {
                 state.statistics.merge(0, engine.moments());
             }
@@ -213,11 +218,9 @@ impl Kernel for MaxPool<'_> {
                 }
             }
             if measure {
-                let line = &target.values[local * width * target.stride..];
-                let pixels = line.chunks(target.stride).take(width);
-                scratch
-                    .moments
-                    .add(pixels.map(|pixel| &pixel[target.column..][..maps]));
+                let at = local * width * target.stride + target.column;
+                let line = Runs::rows(&target.values[at..], target.stride, width);
+                emit(simd, line, maps, Some(&mut scratch.moments), None);
             }
         }
     }
@@ -496,6 +499,7 @@ impl Kernel for BackRows<'_> {
                     patches.load(simd, pixels, 0..channels, operand, stride);
                     accumulate(
                         simd,
+                        Form::Plain,
                         Rows {
                             values: d,
                             stride: maps,

@@ -9,8 +9,9 @@ use std::ops::Range;
 use crate::cpu::conv::pointwise::{self, Input, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
-use crate::cpu::kernel::product::{Depth, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::Transition;
@@ -41,18 +42,25 @@ pub(crate) fn forward(
     let Some(dropout) = dropout else {
         let load = Pooled { source, pool };
         return pointwise::convolve(
-            engine, &load, pixels, channels, weight, target, None, measure,
+            engine,
+            Form::Plain,
+            &load,
+            pixels,
+            channels,
+            weight,
+            target,
+            None,
+            measure,
         );
     };
     let panels = Panels {
         depth: channels,
         columns: transition.output,
+        form: Form::Plain,
     };
-    let lanes = engine.level.lanes();
-    let mut packed = std::mem::take(&mut engine.packed);
-    let b = need(&mut packed, panels.len(lanes));
-    panels.pack(lanes, b, |c, m| weight[m * channels + c]);
-    let b = &*b;
+    engine.pack(panels, |c, m| weight[m * channels + c]);
+    let packed = std::mem::take(&mut engine.packed);
+    let b = &packed[..];
     let shares = engine.shares(pixels);
     let level = engine.level;
     let Target {
@@ -80,6 +88,7 @@ pub(crate) fn forward(
                 column,
             },
             dropout,
+            measure,
             scratch,
         });
     });
@@ -95,6 +104,7 @@ struct Dropped<'a> {
     b: &'a [f32],
     target: Target<'a>,
     dropout: Dropout,
+    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -109,11 +119,13 @@ impl Kernel for Dropped<'_> {
             b,
             target,
             dropout,
+            measure,
             scratch,
         } = self;
         let Panels {
             depth: channels,
             columns,
+            ..
         } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         let stride = padded(channels);
@@ -150,9 +162,11 @@ impl Kernel for Dropped<'_> {
                     *out = 0.25 * ((at(0) + at(1)) + (at(2) + at(3)));
                 }
             }
-            let rows = start..start + count;
-            let out = rows.map(|q| &target.values[q * target.stride + target.column..][..columns]);
-            scratch.moments.add(out);
+            if measure {
+                let at = start * target.stride + target.column;
+                let out = Runs::rows(&target.values[at..], target.stride, count);
+                emit(simd, out, columns, Some(&mut scratch.moments), None);
+            }
         }
     }
 }
@@ -172,7 +186,13 @@ pub(crate) fn backward(
     g: &mut [f32],
     dropout: Option<Dropout>,
 ) {
-    pointwise::pack_backward(engine, weight, transition.output, transition.input);
+    pointwise::pack_backward(
+        engine,
+        Form::Plain,
+        weight,
+        transition.output,
+        transition.input,
+    );
     let pool = Pool {
         height: transition.height,
         width: transition.width,
@@ -182,7 +202,7 @@ pub(crate) fn backward(
     let rows = transition.height / 2;
     let shares = engine.shares(batch * rows);
     let below = |row: usize| (row / rows * transition.height + 2 * (row % rows)) * transition.width;
-    let pixels: Vec<_> = shares
+    let pixels: Parts<_> = shares
         .iter()
         .map(|rows| below(rows.start)..below(rows.end))
         .collect();
@@ -269,6 +289,7 @@ impl Kernel for Backward<'_> {
             let panels = Panels {
                 depth: maps,
                 columns: range.len(),
+                form: Form::Plain,
             };
             let slice = norm.channels(range.clone());
             // Each of the four pixels has a quarter of the pooled pixel's gradient.
@@ -361,7 +382,16 @@ impl Kernel for Backward<'_> {
                     stride: width,
                     count: count * group,
                 };
-                accumulate(simd, dy, maps, a, range.len(), &mut weight[from..], share);
+                accumulate(
+                    simd,
+                    Form::Plain,
+                    dy,
+                    maps,
+                    a,
+                    range.len(),
+                    &mut weight[from..],
+                    share,
+                );
             }
         }
         scratch.sums.scale_all(0.25);

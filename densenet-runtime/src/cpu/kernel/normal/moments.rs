@@ -75,38 +75,22 @@ impl Moments {
         }
     }
 
-    /// Adds rows of values, each of as many channels as [`Moments::reset`] was told.
+    /// Mean and sum of squared deviations of the tile at hand, to be filled in.
     #[inline(always)]
-    pub fn add<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]> + Clone) {
-        let channels = self.mean.len();
-        let count = rows.clone().count();
-        if count == 0 {
-            return;
-        }
-        let mean = &mut self.tile_mean[..channels];
-        mean.fill(0.0);
-        for row in rows.clone() {
-            for (sum, &value) in mean.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-        let share = 1.0 / count as f32;
-        mean.iter_mut().for_each(|sum| *sum *= share);
-        let squares = &mut self.tile_squares[..channels];
-        squares.fill(0.0);
-        for row in rows {
-            for ((square, &mean), &value) in squares.iter_mut().zip(&*mean).zip(row) {
-                *square += (value - mean) * (value - mean);
-            }
-        }
+    pub fn tile(&mut self) -> (&mut [f32], &mut [f32]) {
+        (&mut self.tile_mean, &mut self.tile_squares)
+    }
+
+    /// Adds the tile at hand, of `count` pixels.
+    pub fn add_tile(&mut self, count: usize) {
         let count = count as f64;
         let total = self.count + count;
-        for c in 0..channels {
-            let mut sum = self.count;
-            merge(
-                (&mut sum, &mut self.mean[c], &mut self.squares[c]),
-                (count, f64::from(mean[c]), f64::from(squares[c])),
-            );
+        let tile = self.tile_mean.iter().zip(&self.tile_squares);
+        for ((mean, squares), tile) in self.mean.iter_mut().zip(&mut self.squares).zip(tile) {
+            let (&tile_mean, &tile_squares) = tile;
+            let delta = f64::from(tile_mean) - *mean;
+            *mean += delta * count / total;
+            *squares += f64::from(tile_squares) + delta * delta * self.count * count / total;
         }
         self.count = total;
     }

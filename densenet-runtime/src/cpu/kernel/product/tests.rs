@@ -1,3 +1,4 @@
+use super::super::pairs;
 use super::super::simd::{Kernel, Level, Simd};
 use super::*;
 
@@ -33,12 +34,16 @@ impl Kernel for Multiply<'_> {
         let panels = Panels {
             depth: taps.len() * channels,
             columns,
+            form: Form::Plain,
         };
         let weight = numbers(panels.depth * columns, 2);
         let mut b = vec![f32::NAN; panels.len(S::LANES)];
-        panels.pack(S::LANES, &mut b, |row, column| {
-            weight[row * columns + column]
-        });
+        panels.pack(
+            S::LANES,
+            0..panels.lines(S::LANES),
+            &mut b,
+            |row, column| weight[row * columns + column],
+        );
         let out_stride = panels.vectors(S::LANES) * S::LANES;
         let mut out = vec![1.0; rows * out_stride];
         let left = Rows {
@@ -116,7 +121,16 @@ impl Kernel for Accumulate {
             stride,
             count: rows,
         };
-        accumulate(simd, left, columns, right, width, &mut out, stride);
+        accumulate(
+            simd,
+            Form::Plain,
+            left,
+            columns,
+            right,
+            width,
+            &mut out,
+            stride,
+        );
         for i in 0..columns {
             for j in 0..width {
                 let sum: f32 = (0..rows)
@@ -155,5 +169,119 @@ fn blocks_cover_everything_evenly() {
             end += len;
         }
         assert_eq!(end, n);
+    }
+}
+
+/// Products of pairs, of values that bfloat16 holds exactly.
+struct Paired {
+    rows: usize,
+    channels: usize,
+    columns: usize,
+}
+
+impl Kernel for Paired {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            rows,
+            channels,
+            columns,
+        } = self;
+        let taps = [0, 2 * channels];
+        let (a, weight) = (
+            numbers((rows + 2) * channels, 1),
+            numbers(2 * channels * columns, 2),
+        );
+        let mut narrow = vec![0.0; a.len() / 2];
+        pairs::of_columns(simd, &a, &mut narrow);
+        let panels = Panels {
+            depth: 2 * channels,
+            columns,
+            form: Form::Pairs,
+        };
+        let mut b = vec![f32::NAN; panels.len(S::LANES)];
+        let lines = 0..panels.lines(S::LANES);
+        panels.pack(S::LANES, lines, &mut b, |row, column| {
+            weight[row * columns + column]
+        });
+        let stride = panels.vectors(S::LANES) * S::LANES;
+        let mut out = vec![f32::NAN; rows * stride];
+        let left = Rows {
+            values: &narrow,
+            stride: channels,
+            count: rows,
+        };
+        let depth = Depth {
+            taps: &taps,
+            channels,
+            first: 0,
+        };
+        multiply(simd, left, depth, panels, &b, &mut out, stride, false);
+        for row in 0..rows {
+            for column in 0..columns {
+                let mut sum = 0.0;
+                for (t, tap) in taps.iter().enumerate() {
+                    for k in 0..channels {
+                        let at = (t * channels + k) * columns + column;
+                        sum += a[row * channels + tap + k] * weight[at];
+                    }
+                }
+                assert_eq!(out[row * stride + column], sum, "{row} {column}");
+            }
+        }
+
+        // The gradient of a weight: pairs of rows, the last one maybe alone.
+        let width = columns.next_multiple_of(S::LANES);
+        let (d, a) = (numbers(rows * channels, 3), numbers(rows * width, 4));
+        let count = rows.div_ceil(2);
+        let mut left = vec![f32::NAN; count * channels];
+        let mut right = vec![f32::NAN; count * width];
+        pairs::of_rows(&d, channels, &mut left);
+        pairs::of_rows(&a, width, &mut right);
+        let mut out = vec![1.0; channels * width];
+        let left = Rows {
+            values: &left,
+            stride: channels,
+            count,
+        };
+        let right = Rows {
+            values: &right,
+            stride: width,
+            count,
+        };
+        accumulate(
+            simd,
+            Form::Pairs,
+            left,
+            channels,
+            right,
+            columns,
+            &mut out,
+            width,
+        );
+        for i in 0..channels {
+            for j in 0..columns {
+                let products = (0..rows).map(|r| d[r * channels + i] * a[r * width + j]);
+                assert_eq!(out[i * width + j], 1.0 + products.sum::<f32>(), "{i} {j}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_pairs_are_the_naive_sums_where_the_processor_has_them() {
+    if Level::detect() < Level::Avx512Bf16 {
+        return;
+    }
+    for rows in [1, 2, 13, 15, 28] {
+        for channels in [2, 6, 16] {
+            for columns in [1, 12, 16, 32, 48, 65] {
+                Level::Avx512Bf16.run(Paired {
+                    rows,
+                    channels,
+                    columns,
+                });
+            }
+        }
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn backward(
                 let norm = (statistics, weights.scale2);
                 undo_norm(engine, dy, y, norm, &totals, sites.bottleneck(index));
                 engine.totals = totals;
-                pointwise::pack_backward(engine, weights.conv1, maps, channels);
+                pointwise::pack_backward(engine, engine.form, weights.conv1, maps, channels);
                 let input = Input {
                     x,
                     stride,

@@ -120,6 +120,7 @@ pub(super) fn compress(
     };
     pointwise::convolve(
         engine,
+        engine.form,
         &source,
         pixels,
         channels,

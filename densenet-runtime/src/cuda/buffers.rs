@@ -1,0 +1,307 @@
+//! The buffers of a plan, and where its parameters lie in them.
+
+use super::arena::{Layout, Slot};
+use super::program::ROWS;
+use crate::plan::{Parameter, Plan, Recompute, Role, StemKind};
+
+/// The most f32 that the slices' shares of a weight's gradient may take.
+const MOST_SHARES: usize = 4 << 20;
+/// The fewest pixels of a slice, and the most slices.
+const SLICE: (usize, usize) = (256, 64);
+
+/// Slices of the pixels that a weight's gradient is summed over, and pixels of each. Depends on
+/// shapes alone, so that sums are the same on every card.
+pub(super) fn slices(pixels: usize, weight: usize) -> (usize, usize) {
+    let most = (MOST_SHARES / weight.max(1)).clamp(1, SLICE.1);
+    let length = pixels.div_ceil(most).max(SLICE.0).next_multiple_of(16);
+    (pixels.div_ceil(length), length)
+}
+
+/// The most slices of up to so many pixels.
+fn most_slices(pixels: usize, weight: usize) -> usize {
+    let most = (MOST_SHARES / weight.max(1)).clamp(1, SLICE.1);
+    most.min(pixels.div_ceil(SLICE.0))
+}
+
+/// A BN: where its parameters, running statistics and multiply-add lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NormAt {
+    pub channels: usize,
+    /// Among the parameters; beta follows at once.
+    pub gamma: usize,
+    /// Among the running statistics: means, then variances.
+    pub running: usize,
+    /// Among the multiply-adds: scales, then shifts.
+    pub affine: usize,
+}
+
+impl NormAt {
+    pub fn beta(&self) -> usize {
+        self.gamma + self.channels
+    }
+}
+
+/// Where a dense layer's parameters lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerAt {
+    pub norm1: NormAt,
+    /// The 1x1 convolution and the BN behind it, in a bottleneck layer.
+    pub narrow: Option<(usize, NormAt)>,
+    /// The 3x3 convolution.
+    pub conv: usize,
+}
+
+/// Where all parameters of a plan lie.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub stem: usize,
+    pub stem_norm: NormAt,
+    pub blocks: Vec<Vec<LayerAt>>,
+    pub transitions: Vec<(NormAt, usize)>,
+    pub norm: NormAt,
+    pub classifier: usize,
+    pub bias: usize,
+}
+
+/// Goes through a plan's parameters in their order.
+struct Walk<I> {
+    parameters: I,
+    affine: usize,
+}
+
+impl<I: Iterator<Item = Parameter>> Walk<I> {
+    fn weight(&mut self) -> usize {
+        self.parameters
+            .next()
+            .map_or(0, |parameter| parameter.offset)
+    }
+
+    fn norm(&mut self) -> NormAt {
+        let mut at = NormAt::default();
+        for parameter in self.parameters.by_ref().take(4) {
+            match parameter.role {
+                Role::NormScale => {
+                    at.gamma = parameter.offset;
+                    at.channels = parameter.len();
+                }
+                Role::RunningMean => at.running = parameter.offset,
+                _ => {}
+            }
+        }
+        at.affine = self.affine;
+        self.affine += 2 * at.channels;
+        at
+    }
+}
+
+impl Places {
+    pub fn new(plan: &Plan) -> Self {
+        let mut walk = Walk {
+            parameters: plan.parameters().into_iter(),
+            affine: 0,
+        };
+        let stem = walk.weight();
+        let stem_norm = match plan.stem.kind {
+            StemKind::ImageNet => walk.norm(),
+            StemKind::Cifar => NormAt::default(),
+        };
+        let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
+        for (index, block) in plan.blocks.iter().enumerate() {
+            let layers = block.iter().map(|layer| LayerAt {
+                norm1: walk.norm(),
+                narrow: layer.bottleneck.map(|_| {
+                    let conv = walk.weight();
+                    (conv, walk.norm())
+                }),
+                conv: walk.weight(),
+            });
+            blocks.push(layers.collect());
+            if index < plan.transitions.len() {
+                let norm = walk.norm();
+                transitions.push((norm, walk.weight()));
+            }
+        }
+        let norm = walk.norm();
+        let classifier = walk.weight();
+        Self {
+            stem,
+            stem_norm,
+            blocks,
+            transitions,
+            norm,
+            classifier,
+            bias: walk.weight(),
+        }
+    }
+}
+
+/// The buffers of a block.
+pub(super) struct BlockSlots {
+    /// Feature maps: pixels x all channels.
+    pub maps: Slot,
+    /// Mean, variance, inverse deviation of each channel.
+    pub statistics: Slot,
+    /// Sums of g, and of g times the normalised value, of each channel.
+    pub totals: Slot,
+    /// Outputs of the 1x1 convolutions, a buffer a layer; one for all where they are recomputed.
+    pub narrow: Vec<Slot>,
+    /// Their statistics, a buffer a layer.
+    pub narrow_statistics: Vec<Slot>,
+}
+
+/// All buffers of an executor.
+pub(super) struct Slots {
+    pub parameters: Slot,
+    pub gradients: Slot,
+    pub momentum: Slot,
+    pub running: Slot,
+    pub scalars: Slot,
+    /// BN as multiply-adds, of all consumers.
+    pub affine: Slot,
+    /// Images as they came.
+    pub raw: Slot,
+    /// Their normalisation: means, deviations.
+    pub pixel_norm: Slot,
+    /// Images, NHWC.
+    pub images: Slot,
+    pub labels: Slot,
+    /// Loss, top 1 and top 5 of each image, f64.
+    pub results: Slot,
+    pub convolved: Slot,
+    pub choice: Slot,
+    pub stem_statistics: Slot,
+    pub stem_totals: Slot,
+    pub stem_undo: Slot,
+    pub blocks: Vec<BlockSlots>,
+    /// Gradient of a block's maps, behind their BN.
+    pub gradient: Slot,
+    pub handover: Slot,
+    /// Gradient of a layer's bottleneck maps, and their two sums.
+    pub narrow_gradient: Slot,
+    pub narrow_totals: Slot,
+    /// Gradient of a layer's new maps.
+    pub fresh: Slot,
+    pub features: Slot,
+    pub feature_gradient: Slot,
+    pub logits: Slot,
+    pub logit_gradient: Slot,
+    /// Tiles' moments or sums.
+    pub partial: Slot,
+    /// Slices' shares of a weight's gradient.
+    pub shares: Slot,
+}
+
+impl Slots {
+    /// Lays out what training with `batch` images needs.
+    pub fn new(plan: &Plan, batch: usize, recompute: Recompute, layout: &mut Layout) -> Self {
+        let sizes = plan.buffers(recompute);
+        let stem = &plan.stem;
+        let count = plan.parameter_count();
+        let features = plan.features();
+        let widest = plan
+            .blocks
+            .iter()
+            .filter_map(|block| block.bottleneck)
+            .max()
+            .unwrap_or(0);
+        let blocks = plan.blocks.iter().map(|block| {
+            let pixels = batch * block.pixels();
+            let maps = block.bottleneck.unwrap_or(0);
+            let narrow: Vec<Slot> = match (block.bottleneck, recompute) {
+                (None, _) => Vec::new(),
+                (Some(_), Recompute::Nothing) => (0..block.layers)
+                    .map(|_| layout.floats(pixels * maps))
+                    .collect(),
+                (Some(_), Recompute::Bottlenecks) => vec![layout.floats(pixels * maps)],
+            };
+            BlockSlots {
+                maps: layout.floats(pixels * block.output()),
+                statistics: layout.floats(3 * block.output()),
+                totals: layout.floats(2 * block.output()),
+                narrow,
+                narrow_statistics: (0..block.layers).map(|_| layout.floats(3 * maps)).collect(),
+            }
+        });
+        let blocks: Vec<_> = blocks.collect();
+        let (partial, shares) = scratch(plan, batch);
+        Self {
+            blocks,
+            parameters: layout.floats(count),
+            gradients: layout.floats(count),
+            momentum: layout.floats(count),
+            running: layout.floats(plan.running_count()),
+            scalars: layout.bytes(40),
+            affine: layout.floats(plan.running_count()),
+            raw: layout.floats(batch * sizes.input),
+            pixel_norm: layout.floats(2 * stem.channels),
+            images: layout.floats(batch * sizes.input),
+            labels: layout.floats(batch),
+            results: layout.bytes(24 * batch),
+            convolved: layout.floats(batch * sizes.stem),
+            choice: layout.bytes(batch * sizes.pool_choice),
+            stem_statistics: layout.floats(3 * stem.maps),
+            stem_totals: layout.floats(2 * stem.maps),
+            stem_undo: layout.floats(4 * stem.maps),
+            gradient: layout.floats(batch * sizes.gradient),
+            handover: layout.floats(batch * sizes.handover),
+            narrow_gradient: layout.floats(batch * sizes.bottleneck_gradient),
+            narrow_totals: layout.floats(2 * widest),
+            fresh: layout.floats(batch * sizes.fresh),
+            features: layout.floats(batch * features),
+            feature_gradient: layout.floats(batch * features),
+            logits: layout.floats(batch * plan.classes),
+            logit_gradient: layout.floats(batch * plan.classes),
+            partial: layout.floats(partial),
+            shares: layout.floats(shares),
+        }
+    }
+}
+
+/// The most f32 of tiles' sums, and of slices' shares.
+fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
+    let (mut partial, mut shares) = (0, 0);
+    let mut tiles = |pixels: usize, channels: usize| {
+        partial = partial.max(2 * (batch * pixels).div_ceil(ROWS) * channels);
+    };
+    let mut weight = |pixels: usize, count: usize| {
+        shares = shares.max(most_slices(batch * pixels, count) * count);
+    };
+    let stem = &plan.stem;
+    let (height, width) = stem.convolved_size();
+    tiles(height * width, stem.maps);
+    weight(height * width, stem.weight_len());
+    for block in plan.blocks.iter() {
+        tiles(
+            block.pixels(),
+            block.output().max(block.bottleneck.unwrap_or(0)),
+        );
+        for layer in block.iter() {
+            let maps = layer.bottleneck.unwrap_or(layer.input);
+            weight(block.pixels(), 9 * layer.growth * maps);
+            weight(block.pixels(), maps * layer.input);
+        }
+    }
+    for transition in plan.transitions.iter() {
+        tiles(transition.pixels(), transition.input.max(transition.output));
+        weight(transition.pixels(), transition.input * transition.output);
+    }
+    (partial, shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_all_pixels_and_stay_within_their_memory() {
+        for pixels in [1, 15, 256, 257, 5000, 1_000_000] {
+            for weight in [1, 1000, MOST_SHARES, 2 * MOST_SHARES] {
+                let (count, length) = slices(pixels, weight);
+                assert!(count * length >= pixels && (count - 1) * length < pixels);
+                assert!(count == 1 || count * weight <= MOST_SHARES);
+                assert!(count <= most_slices(pixels, weight));
+                assert_eq!(length % 16, 0, "pieces of a product do not cross slices");
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! CUDA behind safe calls: discovery, memory, launches, graphs. All unsafe code is here.
+//!
+//! One stream does everything in order, so no events are needed; nothing is asked of the loader
+//! that `is_culib_present` has not seen, since cudarc panics where a library is missing.
+
+use std::ffi::CString;
+use std::sync::Arc;
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr,
+    DriverError, LaunchConfig, PushKernelArg, sys,
+};
+use cudarc::nvrtc::{self, Ptx};
+
+use super::error::CudaError;
+
+/// Whether a CUDA driver and NVRTC can be loaded, and the driver sees a device.
+pub fn is_available() -> bool {
+    Device::open(0).is_ok()
+}
+
+/// A CUDA device, and the stream that everything runs in.
+#[derive(Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    name: String,
+    /// Compute capability, major and minor.
+    capability: (i32, i32),
+}
+
+impl Device {
+    /// The device with this number, counted from 0.
+    ///
+    /// # Errors
+    /// When there is no driver, no NVRTC, no such device, or it is too old.
+    pub fn open(ordinal: usize) -> Result<Self, CudaError> {
+        // SAFETY: opens and closes libraries by name; their initialisers are NVIDIA's.
+        let (driver, compiler) =
+            unsafe { (sys::is_culib_present(), nvrtc::sys::is_culib_present()) };
+        if !driver {
+            return Err(CudaError::Missing {
+                what: "CUDA driver",
+                looked_for: candidates("cuda"),
+                remedy: "it comes with NVIDIA's display driver",
+            });
+        }
+        let doing = |what: &'static str| move |error| driver_error(what, error);
+        let count = CudaContext::device_count().map_err(doing("looking for CUDA devices"))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if ordinal >= count {
+            return Err(CudaError::NoDevice { ordinal, count });
+        }
+        if !compiler {
+            return Err(CudaError::Missing {
+                what: "NVRTC, CUDA's run-time compiler",
+                looked_for: candidates("nvrtc"),
+                remedy: "it comes with the CUDA toolkit 12, or with PyPI's nvidia-cuda-nvrtc-cu12",
+            });
+        }
+        let context = CudaContext::new(ordinal).map_err(doing("opening the CUDA device"))?;
+        // SAFETY: all memory is used in one stream alone, in its order.
+        unsafe { context.disable_event_tracking() };
+        let name = context
+            .name()
+            .map_err(doing("asking for the device's name"))?;
+        let capability = context
+            .compute_capability()
+            .map_err(doing("asking for the device's capability"))?;
+        if capability < (8, 0) {
+            let found = format!("{}.{}", capability.0, capability.1);
+            return Err(CudaError::TooOld { name, found });
+        }
+        let stream = context.new_stream().map_err(doing("making a stream"))?;
+        Ok(Self {
+            context,
+            stream,
+            name,
+            capability,
+        })
+    }
+
+    /// The card's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What NVRTC calls its architecture, such as `sm_90`.
+    pub fn architecture(&self) -> String {
+        format!("sm_{}{}", self.capability.0, self.capability.1)
+    }
+
+    /// Allocates bytes, which hold anything.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<Memory, CudaError> {
+        // SAFETY: `Memory` is written before it is read: the arena's buffers are filled by
+        // their first use, and the parameters when the executor is made.
+        match unsafe { self.stream.alloc::<u8>(bytes) } {
+            Ok(slice) => Ok(Memory { slice }),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                Err(CudaError::OutOfMemory {
+                    bytes: bytes as u64,
+                    free: self
+                        .context
+                        .mem_get_info()
+                        .map_or(0, |(free, _)| free as u64),
+                    device: self.name.clone(),
+                })
+            }
+            Err(error) => Err(driver_error("allocating memory", error)),
+        }
+    }
+
+    /// Loads a compiled program.
+    pub(super) fn load(&self, image: Vec<u8>) -> Result<Arc<CudaModule>, CudaError> {
+        self.context
+            .load_module(Ptx::from_binary(image))
+            .map_err(|error| driver_error("loading compiled kernels", error))
+    }
+
+    /// Copies values to the device: they have arrived when this returns.
+    pub(super) fn upload<T: Plain>(&self, from: &[T], into: Address) -> Result<(), CudaError> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: an `Address` lies in an allocation that lives as long as the executor, and
+        // its owner has checked the length; `from` outlives the wait.
+        unsafe {
+            self.bind()?;
+            let bytes = std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from));
+            cudarc::driver::result::memcpy_htod_async(into.0, bytes, self.stream.cu_stream())
+        }
+        .map_err(|error| driver_error("copying to the device", error))?;
+        self.wait("copying to the device")
+    }
+
+    /// Copies values from the device.
+    pub(super) fn download<T: Plain>(
+        &self,
+        from: Address,
+        into: &mut [T],
+    ) -> Result<(), CudaError> {
+        if into.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: as in `upload`; every bit pattern is a value of a `Plain` type.
+        unsafe {
+            self.bind()?;
+            let size = size_of_val(into);
+            let bytes = std::slice::from_raw_parts_mut(into.as_mut_ptr().cast::<u8>(), size);
+            cudarc::driver::result::memcpy_dtoh_async(bytes, from.0, self.stream.cu_stream())
+        }
+        .map_err(|error| driver_error("copying from the device", error))?;
+        self.wait("copying from the device")
+    }
+
+    /// Fills bytes with zeros, in the stream's order.
+    pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as in `upload`.
+        unsafe {
+            self.bind()?;
+            cudarc::driver::result::memset_d8_async(at.0, 0, bytes, self.stream.cu_stream())
+        }
+        .map_err(|error| driver_error("clearing memory", error))
+    }
+
+    /// Waits for all that was asked for; reports what went wrong on the way.
+    pub(super) fn wait(&self, doing: &'static str) -> Result<(), CudaError> {
+        self.stream
+            .synchronize()
+            .map_err(|error| driver_error(doing, error))
+    }
+
+    fn bind(&self) -> Result<(), CudaError> {
+        let bound = self.context.bind_to_thread();
+        bound.map_err(|error| driver_error("making the device current", error))
+    }
+
+    /// Launches a kernel in the stream. Values that do not fit its parameters are an error.
+    pub(super) fn launch(
+        &self,
+        kernel: &Kernel,
+        (grid, threads): ([usize; 3], usize),
+        values: &[Value],
+    ) -> Result<(), CudaError> {
+        kernel.check(values)?;
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let mut launch = self.stream.launch_builder(&kernel.function);
+        for value in values {
+            match value {
+                Value::At(address) => launch.arg(&address.0),
+                Value::Int(value) => launch.arg(value),
+            };
+        }
+        let [x, y, z] = grid.map(|size| size as u32);
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (threads as u32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: number and kinds of the values were checked against the kernel's parameters;
+        // the addresses lie in the executor's arena, whose sizes follow from the same plan as
+        // the kernel's bounds.
+        unsafe { launch.launch(config) }.map_err(|error| CudaError::Driver {
+            doing: format!("launching kernel {}", kernel.name),
+            message: message(error),
+        })?;
+        Ok(())
+    }
+
+    /// Records what `work` asks of the device, instead of doing it.
+    pub(super) fn capture(
+        &self,
+        work: impl FnOnce() -> Result<(), CudaError>,
+    ) -> Result<Graph, CudaError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let failed = |error| driver_error("capturing a step as a graph", error);
+        self.stream.begin_capture(mode).map_err(failed)?;
+        let done = work();
+        // The capture ends whether the work could be asked for or not.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        done?;
+        match graph.map_err(failed)? {
+            Some(graph) => Ok(Graph { graph }),
+            None => Err(CudaError::Driver {
+                doing: "capturing a step as a graph".into(),
+                message: "nothing was captured".into(),
+            }),
+        }
+    }
+}
+
+/// An allocation on the device.
+pub(super) struct Memory {
+    slice: CudaSlice<u8>,
+}
+
+impl Memory {
+    /// Where it starts.
+    pub fn address(&self) -> Address {
+        Address(self.slice.device_ptr(self.slice.stream()).0)
+    }
+}
+
+/// A place in the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address(u64);
+
+impl Address {
+    /// The place so many f32 further on.
+    pub fn floats(self, count: usize) -> Self {
+        Self(self.0 + 4 * count as u64)
+    }
+
+    /// The place so many bytes further on.
+    pub fn bytes(self, count: usize) -> Self {
+        Self(self.0 + count as u64)
+    }
+}
+
+/// Values without padding, of which every bit pattern is one.
+pub(super) trait Plain: Copy {}
+impl Plain for u8 {}
+impl Plain for u32 {}
+impl Plain for f32 {}
+impl Plain for f64 {}
+
+/// A value that a kernel is launched with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value {
+    /// A pointer.
+    At(Address),
+    /// An `int`.
+    Int(i32),
+}
+
+impl From<Address> for Value {
+    fn from(address: Address) -> Self {
+        Self::At(address)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<usize> for Value {
+    /// Saturates: sizes that do not fit were refused when the executor was made.
+    fn from(value: usize) -> Self {
+        Self::Int(i32::try_from(value).unwrap_or(i32::MAX))
+    }
+}
+
+/// A kernel that is loaded on the device.
+pub(super) struct Kernel {
+    name: &'static str,
+    function: CudaFunction,
+    /// For each parameter, whether it is a pointer.
+    pointers: Vec<bool>,
+}
+
+impl Kernel {
+    /// Finds a kernel in a program; `source` has its declaration.
+    pub fn find(
+        module: &Arc<CudaModule>,
+        name: &'static str,
+        source: &str,
+    ) -> Result<Self, CudaError> {
+        let function = module
+            .load_function(name)
+            .map_err(|error| driver_error(&format!("looking for kernel {name}"), error))?;
+        Ok(Self {
+            name,
+            function,
+            pointers: pointers(name, source),
+        })
+    }
+
+    fn check(&self, values: &[Value]) -> Result<(), CudaError> {
+        let found: Vec<_> = values
+            .iter()
+            .map(|value| matches!(value, Value::At(_)))
+            .collect();
+        if found == self.pointers {
+            return Ok(());
+        }
+        let say = |pointers: &[bool]| {
+            let kinds = pointers.iter().map(|&p| if p { "pointer" } else { "int" });
+            format!("({})", kinds.collect::<Vec<_>>().join(", "))
+        };
+        Err(CudaError::Signature {
+            kernel: self.name,
+            expected: say(&self.pointers),
+            found: say(&found),
+        })
+    }
+}
+
+/// Which of a kernel's parameters are pointers, from its declaration.
+fn pointers(name: &str, source: &str) -> Vec<bool> {
+    let start = format!(" {name}(");
+    let declared = source.split("__global__").skip(1).find_map(|text| {
+        let (before, parameters) = text.split_once(&start)?;
+        let own = !before.contains(['{', ';']);
+        own.then(|| parameters.split(')').next())?
+    });
+    let parameters = declared.unwrap_or_default().split(',');
+    let parameters = parameters.filter(|text| !text.trim().is_empty());
+    parameters.map(|text| text.contains('*')).collect()
+}
+
+/// A recorded sequence of launches.
+pub(super) struct Graph {
+    graph: CudaGraph,
+}
+
+// SAFETY: a graph may be used by any thread, by one at a time; it is used through the executor
+// alone, which its owner borrows mutably.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Asks for the whole sequence.
+    pub fn replay(&self) -> Result<(), CudaError> {
+        self.graph
+            .launch()
+            .map_err(|error| driver_error("launching a step's graph", error))
+    }
+}
+
+/// NVRTC's version.
+pub(super) fn compiler_version() -> Result<(i32, i32), CudaError> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: writes two numbers; `Device::open` has seen the library.
+    unsafe { nvrtc::sys::nvrtcVersion(&mut major, &mut minor) }
+        .result()
+        .map_err(|error| CudaError::Driver {
+            doing: "asking for NVRTC's version".into(),
+            message: error.to_string(),
+        })?;
+    Ok((major, minor))
+}
+
+/// Compiles a program to a CUBIN; where it cannot be, returns the log.
+pub(super) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
+    let text = CString::new(source).map_err(|error| error.to_string())?;
+    let say = |error: nvrtc::result::NvrtcError| error.to_string();
+    let program = nvrtc::result::create_program(&text, None).map_err(say)?;
+    // SAFETY: the program lives until the end of this function; buffers have the sizes that
+    // NVRTC asks for, and each is filled before it is read.
+    unsafe {
+        let compiled = nvrtc::result::compile_program(program, options);
+        let image = match compiled {
+            Ok(()) => {
+                let mut size = 0;
+                nvrtc::sys::nvrtcGetCUBINSize(program, &mut size)
+                    .result()
+                    .and_then(|()| {
+                        let mut image = vec![0u8; size];
+                        nvrtc::sys::nvrtcGetCUBIN(program, image.as_mut_ptr().cast()).result()?;
+                        Ok(image)
+                    })
+                    .map_err(say)
+            }
+            Err(error) => {
+                let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+                let log: Vec<u8> = log.into_iter().map(|c| c as u8).collect();
+                let log = String::from_utf8_lossy(&log);
+                Err(format!("{error}\n{}", log.trim_end_matches('\0')))
+            }
+        };
+        // What cannot be freed is lost, and no reason to fail.
+        let _ = nvrtc::result::destroy_program(program);
+        image
+    }
+}
+
+fn candidates(library: &str) -> String {
+    let names = cudarc::get_lib_name_candidates(library);
+    let first = names.first().cloned().unwrap_or_default();
+    format!("{first} and {} more names", names.len().saturating_sub(1))
+}
+
+fn driver_error(doing: &str, error: DriverError) -> CudaError {
+    CudaError::Driver {
+        doing: doing.into(),
+        message: message(error),
+    }
+}
+
+/// What the driver says.
+fn message(error: DriverError) -> String {
+    match error.error_string() {
+        Ok(text) => format!("{} ({:?})", text.to_string_lossy(), error.0),
+        Err(_) => format!("{:?}", error.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_from_the_declaration() {
+        let source = "void other() { Add add(x, y); }\n\
+            __global__ void __launch_bounds__(256) add(const float *x,\n float *y, int n) {";
+        assert_eq!(pointers("add", source), [true, true, false]);
+        assert_eq!(pointers("missing", source), [false; 0]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Why there is no CUDA executor, or why it stopped.
+
+use std::path::PathBuf;
+
+use crate::executor::ExecutorError;
+
+/// Why CUDA could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// A library of CUDA is not there.
+    #[error(
+        "no {what}: looked for {looked_for} in the loader's path (LD_LIBRARY_PATH, then the system's folders); {remedy}"
+    )]
+    Missing {
+        /// Which library.
+        what: &'static str,
+        /// The file names tried.
+        looked_for: String,
+        /// Where to get it.
+        remedy: &'static str,
+    },
+    /// No such device.
+    #[error(
+        "no CUDA device {ordinal}: the driver sees {count}, numbered from 0 (CUDA_VISIBLE_DEVICES hides devices)"
+    )]
+    NoDevice {
+        /// The device asked for.
+        ordinal: usize,
+        /// Devices that the driver sees.
+        count: usize,
+    },
+    /// The card lacks what the kernels need.
+    #[error("{name} has compute capability {found}; the kernels need 8.0 (Ampere) or newer")]
+    TooOld {
+        /// The card.
+        name: String,
+        /// Its capability.
+        found: String,
+    },
+    /// The driver refused.
+    #[error("{doing}: {message}")]
+    Driver {
+        /// What was being done.
+        doing: String,
+        /// What the driver says.
+        message: String,
+    },
+    /// There is not enough memory on the device.
+    #[error(
+        "no memory for {bytes} bytes on {device} ({free} are free); use a smaller batch, or recompute the bottlenecks"
+    )]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Bytes free.
+        free: u64,
+        /// The card.
+        device: String,
+    },
+    /// NVRTC refused a kernel.
+    #[error("NVRTC cannot compile the {family} kernels for {architecture}:\n{log}")]
+    Compile {
+        /// The kernels' file.
+        family: &'static str,
+        /// For which architecture.
+        architecture: String,
+        /// The compiler's log.
+        log: String,
+    },
+    /// A launch does not fit its kernel's parameters.
+    #[error("kernel {kernel} takes {expected}, was given {found}")]
+    Signature {
+        /// The kernel.
+        kernel: &'static str,
+        /// Its parameters.
+        expected: String,
+        /// The values.
+        found: String,
+    },
+    /// A compiled kernel could not be cached.
+    #[error("cannot keep compiled kernels in {path}: {error}")]
+    Cache {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The executor cannot be made.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+impl From<CudaError> for ExecutorError {
+    fn from(error: CudaError) -> Self {
+        match error {
+            CudaError::Executor(error) => error,
+            error => Self::Device(error.to_string()),
+        }
+    }
+}

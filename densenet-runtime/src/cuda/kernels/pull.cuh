@@ -1,0 +1,41 @@
+// The way back through ReLU and the affine part of BN, for a tile of the gradient behind them.
+//
+//     masked = scale * x + shift > 0 ? d : 0
+//     into (+)= factor * masked;  sums of masked and of masked * (x - mean) for beta and gamma
+//
+// Each value: 2 or 3 reads, 1 write. The tile's sums go to partial[tile][channel][2].
+
+struct Norm {
+    const float *scale, *shift, *mean;
+};
+
+// `pixel(row)` is the pixel of a row, negative where there is none; `d(row, column)` its gradient;
+// `store(pixel, channel, masked)` what is done with it. `count` channels from `first` on.
+template <class Pixel, class Gradient, class Store>
+__device__ void pull(Stage &stage, const Norm &norm, const float *x, int stride, int first, int count, int channels,
+                     float *partial, Pixel pixel, Gradient d, Store store) {
+    int column = threadIdx.x % COLUMNS, c = first + column;
+    float bias = 0.0f, scale = 0.0f;
+    if (column < count) {
+        float s = norm.scale[c], t = norm.shift[c], mean = norm.mean[c];
+        for (int row = threadIdx.x / COLUMNS; row < ROWS; row += THREADS / COLUMNS) {
+            long p = pixel(row);
+            if (p < 0) continue;
+            float value = x[p * stride + c];
+            float masked = fmaf(value, s, t) > 0.0f ? d(row, column) : 0.0f;
+            bias += masked;
+            scale = fmaf(masked, value - mean, scale);
+            store(p, c, masked);
+        }
+    }
+    stage.quarter[0][threadIdx.x / COLUMNS][column] = scale;
+    stage.quarter[1][threadIdx.x / COLUMNS][column] = bias;
+    __syncthreads();
+    if (threadIdx.x < count) {
+        float *into = partial + ((size_t)blockIdx.x * channels + c) * 2;
+        for (int which = 0; which < 2; ++which) {
+            const float(&q)[4][COLUMNS] = stage.quarter[which];
+            into[which] = (q[0][column] + q[1][column]) + (q[2][column] + q[3][column]);
+        }
+    }
+}

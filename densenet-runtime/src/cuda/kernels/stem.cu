@@ -1,0 +1,119 @@
+// The first layers: a convolution of the images (side KERNEL, stride STEP), and for ImageNet BN,
+// ReLU and a 3x3 max pool of stride 2.
+//
+//     convolved[p][m] = sum over the kernel's pixels and channels of image * w
+//     out[q][m] = max over the 9 pixels p under q of relu(scale[m] * convolved[p][m] + shift[m])
+//
+// The convolution is a product over patches, gathered as they are loaded: K = KERNEL^2 CHANNELS
+// elements a pixel, the weight maps x channels x KERNEL x KERNEL. The pool remembers in a byte
+// which of its nine pixels it took; on the way back each pixel gathers from the (at most four)
+// pooled ones that may have taken it, so that nothing is added by two threads.
+
+constexpr int CONVOLVED_HEIGHT = (HEIGHT + STEP - 1) / STEP, CONVOLVED_WIDTH = (WIDTH + STEP - 1) / STEP;
+constexpr int AREA = CONVOLVED_HEIGHT * CONVOLVED_WIDTH, PATCH = KERNEL * KERNEL * CHANNELS;
+constexpr int POOLED_HEIGHT = (CONVOLVED_HEIGHT + 1) / 2, POOLED_WIDTH = (CONVOLVED_WIDTH + 1) / 2;
+// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
+constexpr unsigned char NONE = 255;
+
+// Where element k of a patch (pixel by pixel) is in a weight.
+__device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KERNEL * KERNEL + k / CHANNELS; }
+
+// Patches: lines are output pixels, elements of the patch.
+template <bool ALONG> struct Patches {
+    static constexpr bool ALONG_DEPTH = ALONG;
+    struct Place { int image, y, x; };
+    const float *images;
+    int pixels, first_pixel, first_element;
+    __device__ Place place(int line) const {
+        int p = first_pixel + line, inside = p % AREA;
+        if (p >= pixels) return {-1, 0, 0};
+        return {p / AREA, inside / CONVOLVED_WIDTH * STEP - KERNEL / 2, inside % CONVOLVED_WIDTH * STEP - KERNEL / 2};
+    }
+    __device__ float load(Place at, int, int element) const {
+        int k = first_element + element;
+        if (at.image < 0 || k >= PATCH) return 0.0f;
+        int tap = k / CHANNELS, y = at.y + tap / KERNEL, x = at.x + tap % KERNEL;
+        if (y < 0 || y >= HEIGHT || x < 0 || x >= WIDTH) return 0.0f;
+        return images[(((size_t)at.image * HEIGHT + y) * WIDTH + x) * CHANNELS + k % CHANNELS];
+    }
+};
+
+struct Weight {
+    static constexpr bool ALONG_DEPTH = true;
+    typedef int Place;
+    const float *weight;
+    int first_map;
+    __device__ Place place(int line) const { return first_map + line; }
+    __device__ float load(Place m, int, int k) const {
+        return m < MAPS && k < PATCH ? weight[(size_t)m * PATCH + place_in_weight(k)] : 0.0f;
+    }
+};
+
+// The gradient of what the convolution returned: lines are pixels, elements maps. For CIFAR it is
+// `dout`; for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
+struct Gradient {
+    static constexpr bool ALONG_DEPTH = false;
+    typedef int Place;
+    const float *dout;
+    const unsigned char *choice;
+    const float *convolved, *undo;
+    int pixels, first_map;
+    __device__ Place place(int line) const { return line; }
+    // Behind the ReLU, which masks: where it cut all values off, the pool took none.
+    __device__ float behind(int p, int m) const {
+        int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
+        float sum = 0.0f;
+        // Pooled row i has the rows 2 i - 1 to 2 i + 1.
+        for (int i = y / 2; i <= (y + 1) / 2 && i < POOLED_HEIGHT; ++i)
+            for (int j = x / 2; j <= (x + 1) / 2 && j < POOLED_WIDTH; ++j) {
+                size_t q = (((size_t)image * POOLED_HEIGHT + i) * POOLED_WIDTH + j) * MAPS + m;
+                int place = (y + 1 - 2 * i) * 3 + (x + 1 - 2 * j);
+                sum += choice[q] == place ? dout[q] : 0.0f;
+            }
+        return sum;
+    }
+    __device__ float load(Place p, int, int element) const {
+        int m = first_map + element;
+        if (p >= pixels || m >= MAPS) return 0.0f;
+#if POOL
+        float x = convolved[(size_t)p * MAPS + m];
+        float rest = fmaf(x - undo[3 * MAPS + m], undo[MAPS + m], undo[2 * MAPS + m]);
+        return fmaf(behind(p, m), undo[m], rest);
+#else
+        return dout[(size_t)p * MAPS + m];
+#endif
+    }
+};
+
+// `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps.
+extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
+    const float *images, const float *weight, float *out, float *partial, int stride, int pixels, int training) {
+    __shared__ Tile tile;
+    __shared__ Stage stage;
+    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0);
+    Sums sums;
+    product(tile, sums, 1, 0, PATCH, Patches<true>{images, pixels, row0, 0}, Weight{weight, map0});
+    sums.stage(stage);
+    __syncthreads();
+    int map = threadIdx.x % COLUMNS;
+    for (int row = threadIdx.x / COLUMNS; row < rows && map0 + map < MAPS; row += THREADS / COLUMNS)
+        out[(size_t)(row0 + row) * stride + map0 + map] = stage.value[row][map];
+    if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
+}
+
+// The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
+// Grid: tiles of a patch's elements, tiles of maps, slices.
+extern "C" __global__ void __launch_bounds__(THREADS) stem_weight(
+    const float *dout, const unsigned char *choice, const float *convolved, const float *undo, const float *images,
+    float *share, int pixels, int length) {
+    __shared__ Tile tile;
+    int element0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
+    int first = blockIdx.z * length, last = min(first + length, pixels);
+    Sums sums;
+    product(tile, sums, 1, first, last, Gradient{dout, choice, convolved, undo, last, map0},
+            Patches<false>{images, last, 0, element0});
+    for (int i = 0; i < 16; ++i) {
+        int m = map0 + Sums::row(i), k = element0 + Sums::column(i);
+        if (m < MAPS && k < PATCH) share[((size_t)blockIdx.z * MAPS + m) * PATCH + place_in_weight(k)] = sums.value[i];
+    }
+}

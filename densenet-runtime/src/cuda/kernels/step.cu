@@ -1,0 +1,44 @@
+// What surrounds a step: the images' way in, gradients started and gathered, gradient descent.
+// Each passes its values once, a thread a value.
+
+// From channels x area, image by image, to area x channels.
+extern "C" __global__ void images_from_nchw(const float *from, float *into, int channels, int area, int batch) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)batch * area * channels) return;
+    size_t p = i / channels, c = i % channels;
+    into[i] = from[(p / area * channels + c) * area + p % area];
+}
+
+// From bytes, pixels x channels; `norm` has the channels' means, then their deviations.
+extern "C" __global__ void images_from_bytes(const unsigned char *from, const float *norm, float *into, int channels, int pixels) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)pixels * channels) return;
+    int c = i % channels;
+    into[i] = ((float)from[i] / 255.0f - norm[c]) / norm[channels + c];
+}
+
+// Zeros, unless this step accumulates.
+extern "C" __global__ void start(float *gradient, const Scalars *scalars, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count && !scalars->accumulate) gradient[i] = 0.0f;
+}
+
+// Adds the slices' shares of a weight's gradient, first to last.
+extern "C" __global__ void add_shares(const float *share, float *gradient, int slices, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float sum = 0.0f;
+    for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
+    gradient[i] += sum;
+}
+
+// Stochastic gradient descent with momentum: reads 3 values, writes 2.
+extern "C" __global__ void descend(
+    float *parameters, float *momentum, const float *gradient, const Scalars *scalars, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float slope = gradient[i] + scalars->decay * parameters[i];
+    float m = scalars->momentum * momentum[i] + slope;
+    momentum[i] = m;
+    parameters[i] -= scalars->rate * (scalars->nesterov ? slope + scalars->momentum * m : m);
+}

@@ -1,0 +1,359 @@
+//! Which programs a plan needs, with which constants, and their kernels.
+//!
+//! What all layers of a block share is a constant of its program: size, strides, maps. What
+//! grows from layer to layer is a launch argument, so that a block needs one program for each
+//! side of its convolutions, whatever its depth.
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaModule;
+
+use super::compile::{Cache, Source, image};
+use super::driver::{Device, Kernel};
+use super::error::CudaError;
+use crate::cpu::Precision;
+use crate::nn::{EPSILON, MOMENTUM};
+use crate::plan::{Block, Plan, Stem, StemKind, Transition};
+
+const COMMON: &str = include_str!("kernels/common.cuh");
+const PRODUCT: &str = include_str!("kernels/product.cuh");
+const PULL: &str = include_str!("kernels/pull.cuh");
+const CONVOLUTION: &str = include_str!("kernels/convolution.cu");
+const TRANSITION: &str = include_str!("kernels/transition.cu");
+const STEM: &str = include_str!("kernels/stem.cu");
+const POOL: &str = include_str!("kernels/pool.cu");
+const HEAD: &str = include_str!("kernels/head.cu");
+const NORM: &str = include_str!("kernels/norm.cu");
+const STEP: &str = include_str!("kernels/step.cu");
+
+/// Pixels of a tile, as in `common.cuh`.
+pub(super) const ROWS: usize = 64;
+/// Channels of a tile, as in `common.cuh`.
+pub(super) const COLUMNS: usize = 64;
+/// Threads that work on a tile, as in `common.cuh`.
+pub(super) const THREADS: usize = 256;
+
+/// The kernels of a file, by name.
+macro_rules! family {
+    ($(#[$docs:meta])* $name:ident { $($kernel:ident),* $(,)? }) => {
+        $(#[$docs])*
+        pub(super) struct $name {
+            $(pub $kernel: Kernel,)*
+        }
+
+        impl $name {
+            fn find(module: &Arc<CudaModule>, source: &Source) -> Result<Self, CudaError> {
+                Ok(Self {
+                    $($kernel: Kernel::find(module, stringify!($kernel), &source.text)?,)*
+                })
+            }
+        }
+    };
+}
+
+family! {
+    /// A convolution of a block's layers.
+    Convolution { convolution_forward, convolution_pull, convolution_weight }
+}
+family! {
+    /// A transition.
+    TransitionKernels {
+        transition_forward, transition_forward_dropped,
+        transition_pull, transition_pull_dropped,
+        transition_weight, transition_weight_dropped,
+    }
+}
+family! {
+    /// The stem's convolution.
+    StemKernels { stem_forward, stem_weight }
+}
+family! {
+    /// The ImageNet stem's pool.
+    PoolKernels { stem_pool, stem_sums }
+}
+family! {
+    /// The last layers and the loss.
+    HeadKernels {
+        head_pool, classify, cross_entropy, classify_weight, classify_features, head_pull,
+    }
+}
+family! {
+    /// Batch normalisation around the convolutions.
+    NormKernels { merge_moments, prepare, merge_sums, finish, undo, undo_numbers }
+}
+family! {
+    /// What surrounds a step.
+    StepKernels { images_from_nchw, images_from_bytes, start, add_shares, descend }
+}
+
+/// The kernels of a block.
+pub(super) struct BlockKernels {
+    /// The 1x1 convolutions of bottleneck layers.
+    pub pointwise: Option<Convolution>,
+    /// The 3x3 convolutions.
+    pub spatial: Convolution,
+}
+
+/// All kernels of a plan.
+pub(super) struct Kernels {
+    pub stem: StemKernels,
+    pub pool: Option<PoolKernels>,
+    pub blocks: Vec<BlockKernels>,
+    pub transitions: Vec<TransitionKernels>,
+    pub head: HeadKernels,
+    pub norm: NormKernels,
+    pub step: StepKernels,
+}
+
+/// A file with what it includes and its constants.
+fn program(
+    family: &'static str,
+    plan: &Plan,
+    precision: Precision,
+    parts: &[(&'static str, &str)],
+    constants: &[(&'static str, usize)],
+) -> Source {
+    let mut text = String::new();
+    for (name, part) in parts {
+        text += &format!("#line 1 \"{name}\"\n{part}\n");
+    }
+    // Fractions go into the text as they are.
+    let fractions = format!("#define EPSILON {EPSILON:e}\n#define MOMENTUM {MOMENTUM:e}\n");
+    let mut constants = constants.to_vec();
+    constants.push(("BF16", usize::from(precision == Precision::Bf16)));
+    if plan.dropout > 0.0 {
+        // As in the CPU executor's dropout.
+        let scale = (1.0 / (1.0 - plan.dropout)) as f32;
+        let threshold = (plan.dropout * f64::from(u32::MAX)) as u32;
+        constants.push(("DROPOUT", 1));
+        constants.push(("DROPOUT_THRESHOLD", threshold as usize));
+        constants.push(("DROPOUT_SCALE", scale.to_bits() as usize));
+    }
+    Source {
+        family,
+        text: fractions + &text,
+        constants,
+    }
+}
+
+/// The programs of a plan.
+struct Sources<'a> {
+    plan: &'a Plan,
+    precision: Precision,
+}
+
+impl Sources<'_> {
+    fn tiled(
+        &self,
+        family: &'static str,
+        file: (&'static str, &str),
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        self.tiled_files(family, &[file], constants)
+    }
+
+    fn tiled_files(
+        &self,
+        family: &'static str,
+        files: &[(&'static str, &str)],
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        let mut parts = vec![
+            ("common.cuh", COMMON),
+            ("product.cuh", PRODUCT),
+            ("pull.cuh", PULL),
+        ];
+        parts.extend(files);
+        program(family, self.plan, self.precision, &parts, constants)
+    }
+
+    fn plain(&self, family: &'static str, file: (&'static str, &str)) -> Source {
+        let parts = [("common.cuh", COMMON), file];
+        program(family, self.plan, Precision::F32, &parts, &[])
+    }
+
+    fn stem(&self, stem: &Stem) -> Source {
+        let constants = [
+            ("KERNEL", stem.kernel()),
+            ("STEP", stem.stride()),
+            ("CHANNELS", stem.channels),
+            ("HEIGHT", stem.height),
+            ("WIDTH", stem.width),
+            ("MAPS", stem.maps),
+            ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
+        ];
+        let files = [("stem.cu", STEM), ("pool.cu", POOL)];
+        let count = if stem.kind == StemKind::ImageNet {
+            2
+        } else {
+            1
+        };
+        self.tiled_files("stem", &files[..count], &constants)
+    }
+
+    fn pointwise(&self, block: &Block, maps: usize) -> Source {
+        let constants = [
+            ("KERNEL", 1),
+            ("HEIGHT", block.height),
+            ("WIDTH", block.width),
+            ("IN_STRIDE", block.output()),
+            ("OUT_STRIDE", maps),
+            ("MAPS", maps),
+        ];
+        self.tiled("pointwise", ("convolution.cu", CONVOLUTION), &constants)
+    }
+
+    fn spatial(&self, block: &Block) -> Source {
+        let constants = [
+            ("KERNEL", 3),
+            ("HEIGHT", block.height),
+            ("WIDTH", block.width),
+            ("IN_STRIDE", block.bottleneck.unwrap_or(block.output())),
+            ("OUT_STRIDE", block.output()),
+            ("MAPS", block.growth),
+        ];
+        self.tiled("spatial", ("convolution.cu", CONVOLUTION), &constants)
+    }
+
+    fn transition(&self, transition: &Transition, next: &Block) -> Source {
+        let constants = [
+            ("HEIGHT", transition.height),
+            ("WIDTH", transition.width),
+            ("IN", transition.input),
+            ("OUT", transition.output),
+            ("OUT_STRIDE", next.output()),
+        ];
+        self.tiled("transition", ("transition.cu", TRANSITION), &constants)
+    }
+
+    fn head(&self, last: &Block) -> Source {
+        let constants = [
+            ("CHANNELS", last.output()),
+            ("PIXELS", last.pixels()),
+            ("CLASSES", self.plan.classes),
+        ];
+        self.tiled("head", ("head.cu", HEAD), &constants)
+    }
+}
+
+/// Programs that are loaded; each was compiled once.
+struct Library {
+    programs: Vec<(Source, Arc<CudaModule>)>,
+}
+
+impl Library {
+    /// Compiles on all cores, then loads.
+    fn load(device: &Device, sources: Vec<Source>, cache: &Cache) -> Result<Self, CudaError> {
+        let mut distinct: Vec<Source> = Vec::new();
+        for source in sources {
+            if !distinct.contains(&source) {
+                distinct.push(source);
+            }
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = distinct.len().div_ceil(threads).max(1);
+        let images = std::thread::scope(|scope| {
+            let compile = |sources: &[Source]| -> Vec<_> {
+                sources
+                    .iter()
+                    .map(|source| image(device, source, cache))
+                    .collect()
+            };
+            let workers: Vec<_> = distinct
+                .chunks(share)
+                .map(|sources| scope.spawn(move || compile(sources)))
+                .collect();
+            let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<_>>| match worker.join() {
+                Ok(images) => images,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            workers.into_iter().flat_map(join).collect::<Vec<_>>()
+        });
+        let mut programs = Vec::with_capacity(distinct.len());
+        for (source, image) in distinct.into_iter().zip(images) {
+            programs.push((source, device.load(image?)?));
+        }
+        Ok(Self { programs })
+    }
+
+    /// The kernels of a program that is among those loaded.
+    fn find<T>(
+        &self,
+        source: &Source,
+        find: fn(&Arc<CudaModule>, &Source) -> Result<T, CudaError>,
+    ) -> Result<T, CudaError> {
+        let loaded = self.programs.iter().find(|(loaded, _)| loaded == source);
+        match loaded {
+            Some((_, module)) => find(module, source),
+            None => Err(CudaError::Driver {
+                doing: format!("looking for the {} kernels", source.family),
+                message: "they were not compiled".into(),
+            }),
+        }
+    }
+}
+
+impl Kernels {
+    /// Compiles and loads all that a plan needs.
+    pub fn load(
+        device: &Device,
+        plan: &Plan,
+        precision: Precision,
+        cache: &Cache,
+    ) -> Result<Self, CudaError> {
+        let sources = Sources { plan, precision };
+        let stem = sources.stem(&plan.stem);
+        let blocks: Vec<_> = plan
+            .blocks
+            .iter()
+            .map(|block| {
+                let pointwise = block.bottleneck.map(|maps| sources.pointwise(block, maps));
+                (pointwise, sources.spatial(block))
+            })
+            .collect();
+        let next = plan.blocks.iter().skip(1);
+        let transitions: Vec<_> = plan
+            .transitions
+            .iter()
+            .zip(next)
+            .map(|(transition, next)| sources.transition(transition, next))
+            .collect();
+        let head = sources.head(&plan.blocks[plan.blocks.len() - 1]);
+        let norm = sources.plain("norm", ("norm.cu", NORM));
+        let step = sources.plain("step", ("step.cu", STEP));
+        let mut all = vec![stem.clone(), head.clone(), norm.clone(), step.clone()];
+        all.extend(transitions.iter().cloned());
+        for (pointwise, spatial) in &blocks {
+            all.extend(pointwise.iter().cloned());
+            all.push(spatial.clone());
+        }
+        let library = Library::load(device, all, cache)?;
+        let find_block = |(pointwise, spatial): &(Option<Source>, Source)| {
+            Ok(BlockKernels {
+                pointwise: pointwise
+                    .as_ref()
+                    .map(|source| library.find(source, Convolution::find))
+                    .transpose()?,
+                spatial: library.find(spatial, Convolution::find)?,
+            })
+        };
+        Ok(Self {
+            pool: match plan.stem.kind {
+                StemKind::ImageNet => Some(library.find(&stem, PoolKernels::find)?),
+                StemKind::Cifar => None,
+            },
+            stem: library.find(&stem, StemKernels::find)?,
+            blocks: blocks
+                .iter()
+                .map(find_block)
+                .collect::<Result<_, CudaError>>()?,
+            transitions: transitions
+                .iter()
+                .map(|source| library.find(source, TransitionKernels::find))
+                .collect::<Result<_, _>>()?,
+            head: library.find(&head, HeadKernels::find)?,
+            norm: library.find(&norm, NormKernels::find)?,
+            step: library.find(&step, StepKernels::find)?,
+        })
+    }
+}

@@ -1,0 +1,405 @@
+// libcuda, emulated: host memory behind the driver API. Strict on purpose.
+//
+// Memory starts as NaN and ends at a page without access; streams are queues that run only when
+// somebody waits, in an order drawn from a seed; a launch copies its parameters at once, as the
+// real one does; blocks run in a shuffled order.
+#include "fibers.hpp"
+#include <csignal>
+#include <cstdlib>
+#include <deque>
+#include <dlfcn.h>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+
+using namespace emulated;
+
+namespace {
+enum Error {
+    Success = 0, InvalidValue = 1, OutOfMemory = 2, InvalidDevice = 101, InvalidImage = 200,
+    InvalidHandle = 400, NotFound = 500, LaunchFailed = 719, NotSupported = 801, CaptureUnsupported = 900,
+};
+
+std::recursive_mutex lock;
+#define EXCLUSIVE std::lock_guard<std::recursive_mutex> guard(lock)
+
+// ---- memory ----
+struct Allocation { char *map; size_t mapped, size; };
+std::map<uintptr_t, Allocation> allocations;
+size_t memory_limit = size_t(8) << 30, memory_used = 0;
+constexpr size_t PAGE = 4096, ALIGNMENT = 16;
+constexpr unsigned char FILL = 0xff; // a NaN in every float format
+
+Error allocate(uintptr_t *pointer, size_t size) {
+    if (size == 0) return InvalidValue;
+    if (memory_used + size > memory_limit) return OutOfMemory;
+    size_t body = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t pages = (body + PAGE - 1) / PAGE * PAGE, mapped = pages + 2 * PAGE;
+    char *map = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return OutOfMemory;
+    memset(map, FILL, mapped - PAGE);
+    mprotect(map, PAGE, PROT_NONE);
+    mprotect(map + mapped - PAGE, PAGE, PROT_NONE);
+    *pointer = (uintptr_t)map + PAGE + pages - body;
+    allocations[*pointer] = {map, mapped, size};
+    memory_used += size;
+    return Success;
+}
+
+// What lies around an allocation inside its pages must be as it was filled.
+void check_margins(uintptr_t pointer, const Allocation &allocation, const char *when) {
+    auto margin = [&](const char *from, const char *to) {
+        for (; from < to; ++from)
+            if ((unsigned char)*from != FILL)
+                refuse(std::string("wrote outside an allocation of ") + std::to_string(allocation.size) + " bytes, " +
+                       std::to_string((long)(from - (const char *)pointer)) + " bytes from its start (found " + when + ")");
+    };
+    margin(allocation.map + PAGE, (const char *)pointer);
+    margin((const char *)pointer + allocation.size, allocation.map + allocation.mapped - PAGE);
+}
+
+Error release(uintptr_t pointer) {
+    auto found = allocations.find(pointer);
+    if (found == allocations.end()) return InvalidValue;
+    check_margins(pointer, found->second, "when it was freed");
+    memory_used -= found->second.size;
+    munmap(found->second.map, found->second.mapped);
+    allocations.erase(found);
+    return Success;
+}
+
+bool inside(uintptr_t pointer, size_t size) {
+    auto next = allocations.upper_bound(pointer);
+    if (next == allocations.begin()) return false;
+    const auto &[start, allocation] = *std::prev(next);
+    return pointer + size <= start + allocation.size;
+}
+
+// ---- streams, events, graphs ----
+// Work of a stream; says whether it could be done.
+using Work = std::function<bool()>;
+struct Graph { std::vector<Work> work; };
+struct Stream { std::deque<Work> queue; std::unique_ptr<Graph> capture; };
+struct Event { uint64_t recorded = 0, done = 0; };
+
+Stream null_stream;
+std::vector<Stream *> streams{&null_stream};
+Error sticky = Success;
+
+Stream *of(Stream *stream) {
+    // 1 and 2 are the legacy and the per-thread default streams.
+    return (uintptr_t)stream <= 2 ? &null_stream : stream;
+}
+
+void push(Stream *stream, Work work) {
+    stream = of(stream);
+    if (stream->capture) stream->capture->work.push_back(std::move(work));
+    else stream->queue.push_back(std::move(work));
+}
+
+// Runs all queues to their end, one piece of work at a time, of a stream drawn by chance.
+Error drain() {
+    for (;;) {
+        std::vector<Stream *> waiting;
+        for (Stream *stream : streams)
+            if (!stream->queue.empty()) waiting.push_back(stream);
+        if (waiting.empty()) return sticky;
+        std::shuffle(waiting.begin(), waiting.end(), chance);
+        bool progress = false;
+        for (Stream *stream : waiting)
+            if (stream->queue.front()()) {
+                stream->queue.pop_front();
+                progress = true;
+                break;
+            }
+        if (!progress) refuse("all streams wait for events that nobody records");
+    }
+}
+
+bool capturing() {
+    for (Stream *stream : streams)
+        if (stream->capture) return true;
+    return false;
+}
+
+// ---- modules and launches ----
+struct Module { void *handle; const Kernel *kernels; unsigned char *shared, *shared_end; };
+struct Function { Module *module; const Kernel *kernel; };
+std::vector<std::unique_ptr<Function>> functions;
+long launches = 0, failing_launch = -1;
+bool check_after_launch = true;
+
+struct Launch {
+    Function *function;
+    Dim grid, block;
+    std::vector<std::vector<unsigned char>> values;
+};
+
+bool run(Launch &launch) {
+    if (sticky) return true;
+    if (++launches == failing_launch) {
+        sticky = LaunchFailed;
+        return true;
+    }
+    std::vector<void *> parameters;
+    for (auto &value : launch.values) parameters.push_back(value.data());
+    running_kernel = launch.function->kernel->name;
+    context.block_size = launch.block, context.grid_size = launch.grid;
+    context.barrier = barrier, context.meet = meet;
+    const Dim &grid = launch.grid;
+    std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
+    for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::shuffle(order.begin(), order.end(), chance);
+    Module *module = launch.function->module;
+    for (uint64_t i : order) {
+        memset(module->shared, FILL, module->shared_end - module->shared);
+        context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+        block.run(launch.block.x * launch.block.y * launch.block.z, launch.function->kernel->call, parameters.data());
+    }
+    if (check_after_launch)
+        for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    running_kernel = nullptr;
+    return true;
+}
+
+// A fault inside a kernel is reported with the kernel's name and thread.
+void fault(int signal, siginfo_t *info, void *) {
+    if (!running_kernel) {
+        ::signal(signal, SIG_DFL);
+        return;
+    }
+    if (signal != SIGSEGV && signal != SIGBUS) refuse("went beyond an array of shared or local memory");
+    uintptr_t at = (uintptr_t)info->si_addr;
+    for (auto &[pointer, allocation] : allocations) {
+        uintptr_t start = (uintptr_t)allocation.map;
+        if (at < start || at >= start + allocation.mapped) continue;
+        refuse("went out of bounds of an allocation of " + std::to_string(allocation.size) + " bytes, " +
+               std::to_string((long)(at - pointer)) + " bytes from its start");
+    }
+    refuse("went to an address that is no memory of the device");
+}
+
+void watch() {
+    static char stack[64 << 10];
+    stack_t alternative{};
+    alternative.ss_sp = stack, alternative.ss_size = sizeof stack;
+    sigaltstack(&alternative, nullptr);
+    struct sigaction action{};
+    action.sa_sigaction = fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP}) sigaction(signal, &action, nullptr);
+}
+
+int the_context;
+thread_local void *current_context = nullptr;
+} // namespace
+
+extern "C" {
+// ---- what the tests set ----
+void emulator_seed(uint64_t seed) { EXCLUSIVE; chance.seed(seed); }
+void emulator_memory(size_t bytes) { EXCLUSIVE; memory_limit = bytes; }
+// The n-th launch from now on fails, as a fault on a card would.
+void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }
+void emulator_recover() { EXCLUSIVE; sticky = Success; failing_launch = -1; }
+long emulator_launches() { EXCLUSIVE; return launches; }
+size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
+
+// ---- the driver API, as far as cudarc's safe layer goes ----
+int cuInit(unsigned) { return Success; }
+int cuDriverGetVersion(int *version) { return *version = 12080, Success; }
+int cuGetExportTable(const void **, const void *) { return NotFound; }
+int cuGetErrorString(int error, const char **text) {
+    switch (error) {
+    case Success: *text = "no error"; break;
+    case InvalidValue: *text = "invalid argument"; break;
+    case OutOfMemory: *text = "out of memory"; break;
+    case InvalidDevice: *text = "invalid device ordinal"; break;
+    case InvalidImage: *text = "device kernel image is invalid"; break;
+    case LaunchFailed: *text = "unspecified launch failure"; break;
+    case CaptureUnsupported: *text = "operation not permitted when stream is capturing"; break;
+    default: *text = "an error of the emulated driver";
+    }
+    return Success;
+}
+int cuGetErrorName(int error, const char **text) { return cuGetErrorString(error, text); }
+int cuDeviceGetCount(int *count) { return *count = 1, Success; }
+int cuDeviceGet(int *device, int ordinal) { return ordinal == 0 ? (*device = 0, Success) : InvalidDevice; }
+int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "emulated device"), Success; }
+int cuDeviceTotalMem_v2(size_t *bytes, int) { EXCLUSIVE; return *bytes = memory_limit, Success; }
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    switch (attribute) {
+    case 16: *value = 4; break;     // multiprocessors
+    case 75: *value = 8; break;     // compute capability
+    case 76: *value = 0; break;
+    default: *value = 0;            // among them 115, memory pools: none
+    }
+    return Success;
+}
+int cuDevicePrimaryCtxRetain(void **context, int) { watch(); return *context = &the_context, Success; }
+int cuDevicePrimaryCtxRelease_v2(int) { return Success; }
+int cuCtxGetCurrent(void **context) { return *context = current_context, Success; }
+int cuCtxSetCurrent(void *context) { return current_context = context, Success; }
+int cuCtxSynchronize() { EXCLUSIVE; return capturing() ? CaptureUnsupported : drain(); }
+
+int cuMemGetInfo_v2(size_t *left, size_t *total) {
+    EXCLUSIVE;
+    return *left = memory_limit - memory_used, *total = memory_limit, Success;
+}
+int cuMemAlloc_v2(uintptr_t *pointer, size_t size) { EXCLUSIVE; return allocate(pointer, size); }
+int cuMemFree_v2(uintptr_t pointer) { EXCLUSIVE; drain(); return release(pointer); }
+int cuMemHostAlloc(void **pointer, size_t size, unsigned) {
+    *pointer = malloc(size);
+    memset(*pointer, FILL, size);
+    return Success;
+}
+int cuMemFreeHost(void *pointer) { EXCLUSIVE; drain(); free(pointer); return Success; }
+
+static int copy(Stream *stream, void *into, const void *from, size_t size, uintptr_t device) {
+    EXCLUSIVE;
+    if (sticky) return sticky;
+    if (!inside(device, size)) return InvalidValue;
+    push(stream, [=] { memcpy(into, from, size); return true; });
+    return Success;
+}
+int cuMemcpyHtoDAsync_v2(uintptr_t into, const void *from, size_t size, Stream *stream) {
+    EXCLUSIVE;
+    return copy(stream, (void *)into, from, size, into);
+}
+int cuMemcpyDtoHAsync_v2(void *into, uintptr_t from, size_t size, Stream *stream) {
+    return copy(stream, into, (void *)from, size, from);
+}
+int cuMemcpyDtoDAsync_v2(uintptr_t into, uintptr_t from, size_t size, Stream *stream) {
+    EXCLUSIVE;
+    return inside(from, size) ? copy(stream, (void *)into, (void *)from, size, into) : InvalidValue;
+}
+int cuMemcpyHtoD_v2(uintptr_t into, const void *from, size_t size) {
+    EXCLUSIVE;
+    int error = cuMemcpyHtoDAsync_v2(into, from, size, nullptr);
+    return error ? error : drain();
+}
+int cuMemcpyDtoH_v2(void *into, uintptr_t from, size_t size) {
+    EXCLUSIVE;
+    int error = cuMemcpyDtoHAsync_v2(into, from, size, nullptr);
+    return error ? error : drain();
+}
+int cuMemsetD8Async(uintptr_t into, unsigned char value, size_t size, Stream *stream) {
+    EXCLUSIVE;
+    if (sticky) return sticky;
+    if (!inside(into, size)) return InvalidValue;
+    push(stream, [=] { memset((void *)into, value, size); return true; });
+    return Success;
+}
+
+int cuStreamCreate(Stream **stream, unsigned) {
+    EXCLUSIVE;
+    streams.push_back(*stream = new Stream);
+    return Success;
+}
+int cuStreamDestroy_v2(Stream *stream) {
+    EXCLUSIVE;
+    drain();
+    streams.erase(std::remove(streams.begin(), streams.end(), stream), streams.end());
+    delete stream;
+    return Success;
+}
+int cuStreamSynchronize(Stream *stream) { EXCLUSIVE; return of(stream)->capture ? CaptureUnsupported : drain(); }
+int cuStreamIsCapturing(Stream *stream, int *status) { EXCLUSIVE; return *status = of(stream)->capture ? 1 : 0, Success; }
+int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+    EXCLUSIVE;
+    uint64_t turn = event->recorded;
+    push(stream, [=] { return event->done >= turn; });
+    return Success;
+}
+int cuEventCreate(Event **event, unsigned) { return *event = new Event, Success; }
+int cuEventDestroy_v2(Event *event) { EXCLUSIVE; drain(); delete event; return Success; }
+int cuEventRecord(Event *event, Stream *stream) {
+    EXCLUSIVE;
+    uint64_t turn = ++event->recorded;
+    push(stream, [=] { event->done = turn; return true; });
+    return Success;
+}
+int cuEventSynchronize(Event *) { return cuCtxSynchronize(); }
+int cuEventQuery(Event *event) { EXCLUSIVE; return event->done == event->recorded ? Success : 600; }
+int cuEventElapsedTime(float *milliseconds, Event *, Event *) { return *milliseconds = 0, Success; }
+
+int cuStreamBeginCapture_v2(Stream *stream, int) {
+    EXCLUSIVE;
+    if (of(stream) == &null_stream || of(stream)->capture) return CaptureUnsupported;
+    stream->capture = std::make_unique<Graph>();
+    return Success;
+}
+int cuStreamEndCapture(Stream *stream, Graph **graph) {
+    EXCLUSIVE;
+    *graph = of(stream)->capture.release();
+    return *graph ? Success : InvalidValue;
+}
+int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) {
+    return *executable = new Graph(*graph), Success;
+}
+int cuGraphLaunch(Graph *graph, Stream *stream) {
+    EXCLUSIVE;
+    if (sticky) return sticky;
+    for (auto &work : graph->work) push(stream, work);
+    return Success;
+}
+int cuGraphExecDestroy(Graph *graph) { EXCLUSIVE; drain(); delete graph; return Success; }
+int cuGraphDestroy(Graph *graph) { delete graph; return Success; }
+
+int cuModuleLoadData(Module **module, const void *image) {
+    EXCLUSIVE;
+    // The size of an ELF file follows from its header: the section table is its end.
+    auto *bytes = (const unsigned char *)image;
+    if (memcmp(bytes, "\177ELF", 4)) return InvalidImage;
+    uint64_t table;
+    uint16_t entry, count;
+    memcpy(&table, bytes + 40, 8), memcpy(&entry, bytes + 58, 2), memcpy(&count, bytes + 60, 2);
+    int file = memfd_create("kernel", 0);
+    size_t size = table + uint64_t(entry) * count;
+    if (file < 0 || write(file, image, size) != (ssize_t)size) return OutOfMemory;
+    void *handle = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+        fprintf(stderr, "emulated CUDA: %s\n", dlerror());
+        close(file);
+        return InvalidImage;
+    }
+    // The file stays open: its path must not name another module, which dlopen would take for it.
+    auto attach = (void (*)(Context *, unsigned char **, unsigned char **))dlsym(handle, "emulated_attach");
+    auto *kernels = (const Kernel *)dlsym(handle, "emulated_kernels");
+    if (!attach || !kernels) return InvalidImage;
+    *module = new Module{handle, kernels, nullptr, nullptr};
+    attach(&context, &(*module)->shared, &(*module)->shared_end);
+    return Success;
+}
+int cuModuleUnload(Module *module) {
+    EXCLUSIVE;
+    drain();
+    delete module;
+    return Success;
+}
+int cuModuleGetFunction(Function **function, Module *module, const char *name) {
+    EXCLUSIVE;
+    for (const Kernel *kernel = module->kernels; kernel->name; ++kernel)
+        if (!strcmp(kernel->name, name)) {
+            functions.push_back(std::make_unique<Function>(Function{module, kernel}));
+            *function = functions.back().get();
+            return Success;
+        }
+    return NotFound;
+}
+
+int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, Stream *stream, void **parameters, void **) {
+    EXCLUSIVE;
+    if (sticky) return sticky;
+    if (shared) return NotSupported;
+    uint64_t threads = uint64_t(bx) * by * bz;
+    if (!gx || !gy || !gz || !threads || threads > 1024 || bz > 64 || gx > 0x7fffffff || gy > 65535 || gz > 65535)
+        return InvalidValue;
+    Launch launch{function, {gx, gy, gz}, {bx, by, bz}, {}};
+    for (const unsigned *size = function->kernel->sizes; *size; ++size, ++parameters)
+        launch.values.emplace_back((unsigned char *)*parameters, (unsigned char *)*parameters + *size);
+    push(stream, [launch]() mutable { return run(launch); });
+    return Success;
+}
+}

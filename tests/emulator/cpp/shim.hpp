@@ -1,0 +1,104 @@
+// What CUDA C++ needs in order to be host C++: put in front of every kernel by the emulated
+// NVRTC. A thread of a block is a fiber; it leaves the processor at barriers and warp
+// collectives only. The emulated driver runs the fibers and talks to a module through `Context`.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#define CUDA_EMULATOR 1
+
+namespace emulated {
+struct Dim { unsigned x, y, z; };
+
+// One lane's value in a warp collective.
+struct alignas(64) Slot { unsigned char bytes[64]; };
+
+struct Context {
+    Dim thread, block, block_size, grid_size;
+    unsigned lane;
+    // All threads of the block meet here.
+    void (*barrier)(int line);
+    // The 32 lanes meet; each sees what all brought. Valid until the lane's next-but-one meeting.
+    const Slot *(*meet)(int line, unsigned mask, const void *value, unsigned size);
+};
+
+// A kernel as the driver calls it: the sizes of its parameters (ended by 0), and the call.
+struct Kernel {
+    const char *name;
+    const unsigned *sizes;
+    void (*call)(void **parameters);
+};
+
+template <class... A> struct Signature {
+    static constexpr unsigned sizes[] = {unsigned(sizeof(A))..., 0};
+    template <size_t... I>
+    static void call(void (*kernel)(A...), void **p, std::index_sequence<I...>) {
+        kernel(*static_cast<A *>(p[I])...);
+    }
+};
+template <class... A> const unsigned *sizes_of(void (*)(A...)) { return Signature<A...>::sizes; }
+template <class... A> void call(void (*kernel)(A...), void **p) {
+    Signature<A...>::call(kernel, p, std::index_sequence_for<A...>{});
+}
+} // namespace emulated
+
+static emulated::Context *emulated_context __attribute__((unused)) = nullptr;
+
+// Of the linker: where the module's shared memory lies.
+#define __shared__ static __attribute__((section("emulated_shared")))
+__attribute__((section("emulated_shared"), used)) static unsigned char emulated_some_shared = 0;
+extern "C" __attribute__((visibility("hidden"))) unsigned char __start_emulated_shared[];
+extern "C" __attribute__((visibility("hidden"))) unsigned char __stop_emulated_shared[];
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+
+#define threadIdx (emulated_context->thread)
+#define blockIdx (emulated_context->block)
+#define blockDim (emulated_context->block_size)
+#define gridDim (emulated_context->grid_size)
+#define __syncthreads() emulated_context->barrier(__LINE__)
+#define __syncwarp() emulated_context->meet(__LINE__, ~0u, nullptr, 0)
+#define __shfl_sync(mask, value, from) emulated::shuffle(__LINE__, mask, value, from)
+#define __shfl_xor_sync(mask, value, bits) \
+    emulated::shuffle(__LINE__, mask, value, int(emulated_context->lane) ^ (bits))
+#define __shfl_down_sync(mask, value, by) emulated::shuffle_down(__LINE__, mask, value, by)
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+
+namespace emulated {
+template <class T> T of_lane(const Slot *slots, unsigned lane) {
+    T value;
+    std::memcpy(&value, slots[lane % 32].bytes, sizeof(T));
+    return value;
+}
+template <class T> T shuffle(int line, unsigned mask, T value, int from) {
+    return of_lane<T>(emulated_context->meet(line, mask, &value, sizeof(T)), from);
+}
+template <class T> T shuffle_down(int line, unsigned mask, T value, int by) {
+    unsigned from = emulated_context->lane + by;
+    const Slot *slots = emulated_context->meet(line, mask, &value, sizeof(T));
+    return from < 32 ? of_lane<T>(slots, from) : value;
+}
+} // namespace emulated
+
+template <class T> T atomicAdd(T *at, T value) {
+    T before = *at;
+    *at = before + value;
+    return before;
+}
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
+inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }

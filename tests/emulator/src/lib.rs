@@ -1,0 +1,195 @@
+//! Runs CUDA code on machines without a GPU: an emulated `libcuda` and `libnvrtc`.
+//!
+//! The code under test is unmodified: [`Emulator::load`] compiles the two libraries (`cpp/`)
+//! with the host's C++ compiler, opens them, and whoever then looks for `libcuda.so` by name
+//! finds ours. Kernels are compiled by the host's compiler as well. A thread of a block is a
+//! fiber.
+//!
+//! It is strict, for it is there to find mistakes:
+//! - memory starts as NaN, device memory and shared memory of each block alike;
+//! - an access beyond an allocation ends the process, with the kernel's name and thread (so
+//!   allocate the buffers of a test apart); so does one beyond a shared or local array;
+//! - a barrier or warp collective that not all threads reach at one line ends the process;
+//! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
+//!   order, so that what is not ordered by barriers and events goes wrong.
+//!
+//! It cannot show: alignment faults, memory ordering within a warp, occupancy, tensor-core
+//! rounding, speed. Dynamic shared memory is refused.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{env, fs, io};
+
+use libloading::Library;
+
+/// The sources: name, text.
+const SOURCES: [(&str, &str); 4] = [
+    ("driver.cpp", include_str!("../cpp/driver.cpp")),
+    ("compiler.cpp", include_str!("../cpp/compiler.cpp")),
+    ("fibers.hpp", include_str!("../cpp/fibers.hpp")),
+    ("shim.hpp", include_str!("../cpp/shim.hpp")),
+];
+
+/// Why there is no emulator.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// A file could not be written or read.
+    #[error("{path}: {error}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The host's C++ compiler does not run, or refuses the emulator.
+    #[error("`{command}` failed: {message}; the emulator needs GCC or Clang (set CXX to choose)")]
+    Compiler {
+        /// The command.
+        command: String,
+        /// What it says.
+        message: String,
+    },
+    /// A library cannot be opened.
+    #[error("cannot open an emulated library: {0}")]
+    Open(#[from] libloading::Error),
+}
+
+/// The emulated driver of this process: one device, named "emulated device", of capability 8.0.
+pub struct Emulator {
+    driver: Library,
+    /// Kept open, so that it is found by its name.
+    _compiler: Library,
+}
+
+impl Emulator {
+    /// The emulator of this process; builds it into `folder` if it is not there, and opens it.
+    ///
+    /// Call it before anything looks for CUDA.
+    ///
+    /// # Panics
+    /// When it cannot be built, saying why: without it there is nothing to test.
+    pub fn load(folder: impl AsRef<Path>) -> &'static Self {
+        static EMULATOR: OnceLock<Emulator> = OnceLock::new();
+        EMULATOR.get_or_init(|| {
+            let opened = Self::open(folder.as_ref());
+            opened.unwrap_or_else(|error| panic!("{error}"))
+        })
+    }
+
+    fn open(folder: &Path) -> Result<Self, EmulatorError> {
+        let folder = build(folder)?;
+        // SAFETY: the libraries are ours; what runs when they are opened is nothing.
+        unsafe {
+            Ok(Self {
+                driver: Library::new(folder.join("libcuda.so"))?,
+                _compiler: Library::new(folder.join("libnvrtc.so"))?,
+            })
+        }
+    }
+
+    /// Draws the order of streams, blocks, warps and lanes from this seed from now on.
+    pub fn seed(&self, seed: u64) {
+        self.set("emulator_seed", seed);
+    }
+
+    /// The device has this many bytes.
+    pub fn set_memory(&self, bytes: usize) {
+        self.set("emulator_memory", bytes);
+    }
+
+    /// The n-th launch from now on fails, and everything behind it, until [`Emulator::recover`].
+    pub fn fail_launch(&self, n: i64) {
+        self.set("emulator_fail_launch", n);
+    }
+
+    /// The device works again after a failed launch.
+    pub fn recover(&self) {
+        self.get::<()>("emulator_recover");
+    }
+
+    /// Kernels that have run so far, in this process.
+    pub fn launches(&self) -> i64 {
+        self.get("emulator_launches")
+    }
+
+    /// Bytes of device memory in use.
+    pub fn memory_used(&self) -> usize {
+        self.get("emulator_memory_used")
+    }
+
+    /// Calls a control function of the driver library that takes a value.
+    fn set<A>(&self, name: &str, value: A) {
+        // SAFETY: driver.cpp declares the functions that are set with the type of this value.
+        unsafe {
+            let function = self.driver.get::<unsafe extern "C" fn(A)>(name);
+            function.unwrap_or_else(|error| panic!("{error}"))(value);
+        }
+    }
+
+    /// Calls a control function of the driver library that returns a value.
+    fn get<R>(&self, name: &str) -> R {
+        // SAFETY: driver.cpp declares the functions that are got with this type of value.
+        unsafe {
+            let function = self.driver.get::<unsafe extern "C" fn() -> R>(name);
+            function.unwrap_or_else(|error| panic!("{error}"))()
+        }
+    }
+}
+
+/// Compiles the libraries into a folder named by their content, unless they are there.
+fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
+    let file = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error| EmulatorError::File { path, error }
+    };
+    let done = folder.join(format!("emulated-cuda-{:016x}", key()));
+    if done.exists() {
+        return Ok(done);
+    }
+    fs::create_dir_all(folder).map_err(file(folder))?;
+    let place = tempfile::tempdir_in(folder).map_err(file(folder))?;
+    for (name, text) in SOURCES {
+        let path = place.path().join(name);
+        fs::write(&path, text).map_err(file(&path))?;
+    }
+    compile(place.path(), "driver.cpp", "libcuda.so")?;
+    compile(place.path(), "compiler.cpp", "libnvrtc.so")?;
+    // Where another test was quicker, its libraries are as good.
+    match fs::rename(place.path(), &done) {
+        Err(_) if done.exists() => {}
+        renamed => renamed.map_err(file(&done))?,
+    }
+    Ok(done)
+}
+
+fn compile(place: &Path, source: &str, library: &str) -> Result<(), EmulatorError> {
+    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let mut command = Command::new(compiler);
+    command
+        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Werror"])
+        .arg(format!("-Wl,-soname,{library}"))
+        .args(["-o", library, source, "-ldl"])
+        .current_dir(place);
+    let failed = |message: String| EmulatorError::Compiler {
+        command: format!("{command:?}"),
+        message,
+    };
+    let output = Command::new(command.get_program())
+        .args(command.get_args())
+        .current_dir(place)
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// A hash of the sources (FNV-1a).
+fn key() -> u64 {
+    let bytes = SOURCES.iter().flat_map(|(_, text)| text.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

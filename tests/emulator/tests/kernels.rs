@@ -1,0 +1,185 @@
+//! Kernels compute on the emulator what they would on a card: through cudarc, unmodified.
+
+use std::sync::Arc;
+
+use cuda_emulator::Emulator;
+use cudarc::driver::{CudaContext, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::compile_ptx;
+
+/// Tests share the device, and some set its seed or its memory.
+static DEVICE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+fn emulator() -> &'static Emulator {
+    Emulator::load(env!("CARGO_TARGET_TMPDIR"))
+}
+
+fn device() -> (Arc<CudaContext>, Arc<CudaStream>) {
+    emulator();
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.new_stream().unwrap();
+    (context, stream)
+}
+
+/// The emulated NVRTC's PTX is an image, so it is loaded as one.
+fn module(context: &Arc<CudaContext>, source: &str) -> Arc<CudaModule> {
+    let image = compile_ptx(source).unwrap();
+    context.load_module(image).unwrap()
+}
+
+fn blocks(grid: u32, block: u32) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (grid, 1, 1),
+        block_dim: (block, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}
+
+const REVERSE: &str = r#"
+extern "C" __global__ void __launch_bounds__(64) reverse(const float *x, float *y, int n) {
+    __shared__ float tile[64];
+    int t = threadIdx.x, i = blockIdx.x * 64 + t;
+    tile[t] = i < n ? x[i] : 0.0f;
+    __syncthreads();
+    if (i < n) y[i] = tile[63 - t];
+}
+"#;
+
+#[test]
+fn a_block_exchanges_values_through_shared_memory_under_every_order() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let kernel = module(&context, REVERSE).load_function("reverse").unwrap();
+    let x: Vec<f32> = (0..128).map(|i| i as f32).collect();
+    let from = stream.clone_htod(&x).unwrap();
+    for seed in 0..20 {
+        emulator().seed(seed);
+        let mut into = stream.alloc_zeros::<f32>(128).unwrap();
+        let n = 128i32;
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&from).arg(&mut into).arg(&n);
+        // SAFETY: the emulator checks every access.
+        unsafe { launch.launch(blocks(2, 64)) }.unwrap();
+        let y = stream.clone_dtoh(&into).unwrap();
+        stream.synchronize().unwrap();
+        let expected = |i: usize| x[i / 64 * 64 + 63 - i % 64];
+        assert!((0..128).all(|i| y[i] == expected(i)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_warp_sums_by_shuffles() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"
+extern "C" __global__ void sums(float *x) {
+    float v = x[threadIdx.x];
+    for (int by = 16; by > 0; by /= 2) v += __shfl_xor_sync(0xffffffffu, v, by);
+    x[threadIdx.x] = v;
+}
+"#;
+    let kernel = module(&context, source).load_function("sums").unwrap();
+    let values: Vec<f32> = (0..96).map(|i| i as f32).collect();
+    let mut x = stream.clone_htod(&values).unwrap();
+    // SAFETY: the emulator checks every access.
+    unsafe {
+        stream
+            .launch_builder(&kernel)
+            .arg(&mut x)
+            .launch(blocks(1, 96))
+    }
+    .unwrap();
+    let found = stream.clone_dtoh(&x).unwrap();
+    stream.synchronize().unwrap();
+    for (warp, sums) in found.chunks(32).enumerate() {
+        let sum: f32 = values[warp * 32..][..32].iter().sum();
+        assert_eq!(sums, [sum; 32]);
+    }
+}
+
+#[test]
+fn memory_starts_as_nan() {
+    let _alone = DEVICE.lock();
+    let (_, stream) = device();
+    // SAFETY: every bit pattern is a number.
+    let memory = unsafe { stream.alloc::<f32>(9) }.unwrap();
+    let values = stream.clone_dtoh(&memory).unwrap();
+    stream.synchronize().unwrap();
+    assert!(values.iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"extern "C" __global__ void twice(float *x) { x[threadIdx.x] *= 2.0f; }"#;
+    let kernel = module(&context, source).load_function("twice").unwrap();
+    // SAFETY: one stream alone uses the memory.
+    unsafe { context.disable_event_tracking() };
+    let mut x = stream.clone_htod(&[1.0f32; 4]).unwrap();
+    use cudarc::driver::sys;
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    stream.begin_capture(mode).unwrap();
+    // SAFETY: the emulator checks every access.
+    unsafe {
+        stream
+            .launch_builder(&kernel)
+            .arg(&mut x)
+            .launch(blocks(1, 4))
+    }
+    .unwrap();
+    assert!(stream.synchronize().is_err(), "waiting while capturing");
+    let graph = stream
+        .end_capture(sys::CUgraphInstantiate_flags(0))
+        .unwrap()
+        .unwrap();
+    let before = emulator().launches();
+    for _ in 0..3 {
+        graph.launch().unwrap();
+    }
+    let values = stream.clone_dtoh(&x).unwrap();
+    stream.synchronize().unwrap();
+    assert_eq!(values, [8.0; 4]);
+    assert_eq!(emulator().launches() - before, 3);
+}
+
+#[test]
+fn the_device_has_the_memory_it_is_given() {
+    let _alone = DEVICE.lock();
+    let (_, stream) = device();
+    emulator().set_memory(emulator().memory_used() + 1000);
+    // SAFETY: every bit pattern is a number.
+    let refused = unsafe { stream.alloc::<u8>(1001) };
+    // SAFETY: every bit pattern is a number.
+    let granted = unsafe { stream.alloc::<u8>(1000) };
+    emulator().set_memory(1 << 30);
+    assert!(refused.is_err() && granted.is_ok());
+}
+
+#[test]
+fn an_injected_failure_stays_until_the_device_recovers() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"extern "C" __global__ void one(float *x) { x[0] = 1.0f; }"#;
+    let kernel = module(&context, source).load_function("one").unwrap();
+    let mut x = stream.alloc_zeros::<f32>(1).unwrap();
+    stream.synchronize().unwrap();
+    emulator().fail_launch(1);
+    // SAFETY: the emulator checks every access.
+    let launched = unsafe {
+        stream
+            .launch_builder(&kernel)
+            .arg(&mut x)
+            .launch(blocks(1, 1))
+    };
+    let waited = stream.synchronize();
+    let again = stream.synchronize();
+    emulator().recover();
+    assert!(launched.is_ok() && waited.is_err() && again.is_err());
+    stream.synchronize().unwrap();
+}
+
+#[test]
+fn source_with_mistakes_is_refused() {
+    emulator();
+    assert!(compile_ptx("extern \"C\" __global__ void broken(").is_err());
+}

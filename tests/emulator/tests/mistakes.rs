@@ -1,0 +1,112 @@
+//! What the emulator must catch: each mistake ends a child process, which says what and where.
+
+use std::process::Command;
+
+use cuda_emulator::Emulator;
+use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::compile_ptx;
+
+/// Says which mistake a child process makes.
+const MISTAKE: &str = "EMULATOR_MISTAKE";
+
+/// Runs `test` of this file again in a child process, which launches `body` as a kernel of two
+/// warps on 64 floats; what the child says must contain all of `expected`.
+fn caught(test: &str, body: &str, expected: &[&str]) {
+    if std::env::var(MISTAKE).is_ok_and(|mistake| mistake == test) {
+        Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+        let stream = CudaContext::new(0).unwrap().new_stream().unwrap();
+        let source = format!("extern \"C\" __global__ void wrong(float *x) {{\n{body}\n}}");
+        let module = stream.context().load_module(compile_ptx(source).unwrap());
+        let kernel = module.unwrap().load_function("wrong").unwrap();
+        let mut x = stream.clone_htod(&[1.0f32; 64]).unwrap();
+        let one_block = LaunchConfig {
+            grid_dim: (1, 1, 1),
+            block_dim: (64, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the emulator checks every access.
+        unsafe { stream.launch_builder(&kernel).arg(&mut x).launch(one_block) }.unwrap();
+        stream.synchronize().unwrap();
+        return;
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(MISTAKE, test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.code(), Some(86), "{said}");
+    for expected in expected {
+        assert!(said.contains(expected), "`{expected}` is not in: {said}");
+    }
+}
+
+#[test]
+fn a_read_beyond_the_end_of_memory() {
+    caught(
+        "a_read_beyond_the_end_of_memory",
+        "int t = threadIdx.x; float v = x[t + 1]; __syncthreads(); x[t] = v;",
+        &[
+            "kernel `wrong`",
+            "thread (63, 0, 0)",
+            "256 bytes from its start",
+        ],
+    );
+}
+
+#[test]
+fn a_write_in_front_of_memory() {
+    caught(
+        "a_write_in_front_of_memory",
+        "if (threadIdx.x == 5) x[-1] = 0;",
+        &["wrote outside", "-4 bytes from its start"],
+    );
+}
+
+#[test]
+fn an_index_beyond_a_shared_array() {
+    caught(
+        "an_index_beyond_a_shared_array",
+        "__shared__ float tile[63]; tile[threadIdx.x] = x[threadIdx.x]; __syncthreads(); x[0] = tile[0];",
+        &["thread (63, 0, 0)", "beyond an array"],
+    );
+}
+
+#[test]
+fn a_barrier_in_one_branch() {
+    caught(
+        "a_barrier_in_one_branch",
+        "if (threadIdx.x < 32) __syncthreads(); x[threadIdx.x] = 0;",
+        &["barrier was reached by 32 of 64 threads"],
+    );
+}
+
+#[test]
+fn two_barriers_taken_for_one() {
+    caught(
+        "two_barriers_taken_for_one",
+        "if (threadIdx.x < 32) {\n__syncthreads();\n} else {\n__syncthreads();\n}",
+        &["barrier was reached by 64 of 64 threads", "is at line"],
+    );
+}
+
+#[test]
+fn a_shuffle_that_a_lane_misses() {
+    caught(
+        "a_shuffle_that_a_lane_misses",
+        "if (threadIdx.x != 7) x[threadIdx.x] = __shfl_xor_sync(0xffffffffu, x[threadIdx.x], 1);",
+        &["warp collective", "not reached by all lanes of warp 0"],
+    );
+}
+
+#[test]
+fn a_missing_barrier_reads_what_was_never_written() {
+    // Not fatal in itself: the NaN that comes out is what the tests of a kernel see.
+    let test = "a_missing_barrier_reads_what_was_never_written";
+    caught(
+        test,
+        "__shared__ float tile[64]; int t = threadIdx.x; tile[t] = x[t]; float v = tile[63 - t];
+         if (v != 1.0f) x[1 << 20] = v;",
+        &["kernel `wrong`"],
+    );
+}

@@ -1,0 +1,73 @@
+//! With products of bfloat16 a network computes what it computes in f32, but for the rounding of
+//! operands: and it rounds alike with each instruction set.
+
+use densenet_runtime::cpu::{Level, Precision};
+use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Step, cpu};
+use densenet_tests::compare::difference;
+use densenet_tests::each_network;
+use densenet_tests::executor::{load, read};
+use densenet_tests::golden::Golden;
+use densenet_tests::networks::Case;
+
+/// Logits and gradients of a training pass.
+fn pass<N: Case>(precision: Precision, level: Level, threads: usize) -> [Vec<f32>; 2] {
+    let golden = Golden::open(N::GOLDEN, &N::PLAN);
+    let (images, labels) = (golden.images(), golden.labels());
+    let batch = Batch {
+        pixels: Pixels::Nchw(&images),
+        labels: &labels,
+    };
+    let options = cpu::Options {
+        precision,
+        threads,
+        level,
+        ..cpu::Options::for_batch(labels.len())
+    };
+    let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
+    load(&mut executor, &golden.start());
+    executor.differentiate(batch, Step::default()).unwrap();
+    let mut logits = vec![0.0; labels.len() * N::PLAN.classes];
+    executor.logits(&mut logits).unwrap();
+    [logits, read(&executor, Arena::Gradients)]
+}
+
+/// The size of the difference of two vectors beside the size of the second.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let mut off = found.iter().zip(expected).map(|(a, b)| f64::from(a - b));
+    let off = squares(&mut off);
+    (off / squares(&mut expected.iter().map(|&b| f64::from(b)))).sqrt()
+}
+
+fn check<N: Case>() {
+    let [logits, gradients] = pass::<N>(Precision::F32, Level::detect(), 1);
+    let mut rounded: Vec<Vec<f32>> = Vec::new();
+    for level in [
+        Level::Baseline,
+        Level::Avx2,
+        Level::Avx512,
+        Level::Avx512Bf16,
+    ] {
+        let [found, gradient] = pass::<N>(Precision::Bf16, level, 2);
+        let (off, gradient_off) = (difference(&found, &logits), distance(&gradient, &gradients));
+        assert!(off < 2e-2, "{level:?}: logits differ by {off}");
+        // A value within a rounding of zero may fall on the other side of a ReLU, which in
+        // networks of a few hundred pixels shows in the gradients.
+        assert!(
+            gradient_off < 0.2,
+            "{level:?}: gradients differ by {gradient_off}"
+        );
+        assert!(off > 1e-5, "{level:?}: nothing was rounded");
+        // Instruction sets round alike: they are nearer to each other than to f32.
+        if let Some(first) = rounded.first() {
+            let apart = distance(&gradient, first);
+            assert!(
+                apart < gradient_off,
+                "{level:?}: {apart} from another, {gradient_off}"
+            );
+        }
+        rounded.push(gradient);
+    }
+}
+
+each_network!(check);
