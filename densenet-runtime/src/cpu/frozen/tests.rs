@@ -237,9 +237,9 @@ fn fewer_images_than_it_was_made_for_give_the_same_logits() {
 
 #[test]
 fn groups_of_images_give_the_same_logits_as_images_alone() {
-    // The first block's maps of 8 images do not fit a group, those of the second do.
+    // The first block's maps of 7 images do not fit a group, those of the second do.
     let half = Ratio::new(1, 2);
-    let stem = (StemKind::Cifar, 200);
+    let stem = (StemKind::Cifar, 130);
     let plan = plan(&[(1, 32), (1, 8)], half, Some(1), stem, [1, 70, 64]);
     let executor = trained(&plan, Level::detect());
     let mut many = frozen(&executor, 7, 2, Level::detect());
