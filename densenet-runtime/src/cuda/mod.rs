@@ -8,6 +8,9 @@
 //! kernels of all stages in a row; `program` says with which constants they are compiled,
 //! `compile` compiles them; `buffers` lists the buffers and `arena` places them in one allocation;
 //! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
+//!
+//! Not done yet: activations are stored in f32 whatever the precision; a batch's upload does not
+//! overlap with the step before it; nothing was tuned, or timed, on a card.
 
 mod arena;
 mod buffers;
