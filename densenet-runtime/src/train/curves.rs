@@ -185,7 +185,8 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
 
 fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     let epochs = 0.0..run.top1.last().map_or(1.0, |&(epoch, _)| epoch.max(1.0));
-    let most = top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
+    // Room above the errors for the legend.
+    let most = 1.3 * top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         // As wide as the chart above, which has a second axis.
