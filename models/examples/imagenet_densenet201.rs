@@ -237,6 +237,9 @@ impl Arguments {
         if let Some(data) = &self.data {
             command += &format!(" --data {}", data.display());
         }
+        if self.device == Device::Cuda {
+            command += " --device cuda";
+        }
         if let Some(steps) = self.steps {
             command += &format!(" --steps {steps}");
         }
@@ -251,7 +254,6 @@ fn loader(loader: Loader, seed: u64) -> Loader {
         .report(|broken| eprintln!("skipped: {}", broken.reason))
 }
 
-/// What is trained, on what, with what.
 /// What computes, in words.
 fn the_cpu(config: &Config) -> String {
     let threads = match config.threads {
@@ -265,6 +267,7 @@ fn the_cpu(config: &Config) -> String {
     )
 }
 
+/// What is trained, on what, with what.
 fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolder) {
     let plan = &DenseNet201::PLAN;
     let bytes = plan

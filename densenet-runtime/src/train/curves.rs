@@ -185,8 +185,7 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
 
 fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     let epochs = 0.0..run.top1.last().map_or(1.0, |&(epoch, _)| epoch.max(1.0));
-    // Room above the errors for the legend.
-    let most = 1.3 * top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
+    let most = top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         // As wide as the chart above, which has a second axis.
@@ -226,7 +225,8 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        // Errors begin high, so that corner is empty.
+        .position(SeriesLabelPosition::LowerLeft)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.2))
         .label_font((FONT, 24).into_font().color(&TEXT))
