@@ -8,3 +8,8 @@ pub mod golden;
 pub mod networks;
 pub mod random;
 pub mod reference;
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

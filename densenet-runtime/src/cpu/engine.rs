@@ -54,6 +54,17 @@ pub(crate) struct Scratch {
     pub sums: Sums,
 }
 
+/// One thread's share of a job over rows.
+pub(crate) struct Share<'a> {
+    /// Which rows.
+    pub rows: Range<usize>,
+    /// Their values.
+    pub values: &'a mut [f32],
+    /// The right operand that the engine has packed.
+    pub packed: &'a [f32],
+    pub scratch: &'a mut Scratch,
+}
+
 impl Engine {
     pub fn new(threads: usize, level: Level, precision: Precision) -> Self {
         let team = Team::new(threads.min(THREADS));
@@ -73,6 +84,32 @@ impl Engine {
     /// Divides `count` things among the threads, as evenly as can be.
     pub fn shares(&self, count: usize) -> Parts<Range<usize>> {
         shares(count, self.team.threads())
+    }
+
+    /// Divides the first `count` rows of `values`, each of `stride`, among the threads.
+    pub fn over_rows(
+        &mut self,
+        values: &mut [f32],
+        stride: usize,
+        count: usize,
+        job: impl Fn(Share<'_>) + Sync,
+    ) {
+        let shares = self.shares(count);
+        let rows = split_rows(&mut values[..count * stride], stride, &shares);
+        let packed = &self.packed[..];
+        let mut parts: Parts<_> = shares
+            .into_iter()
+            .zip(rows)
+            .zip(&mut self.scratch)
+            .collect();
+        self.team.each(&mut parts, |_, ((rows, values), scratch)| {
+            job(Share {
+                rows: rows.clone(),
+                values,
+                packed,
+                scratch,
+            });
+        });
     }
 
     /// What the engine's threads have measured.

@@ -204,15 +204,25 @@ impl Slots {
             .filter_map(|block| block.bottleneck)
             .max()
             .unwrap_or(0);
-        let blocks = plan.blocks.iter().map(|block| {
+        let recomputed = plan.recomputed_blocks(recompute);
+        let turns = plan.blocks[..recomputed]
+            .iter()
+            .map(|block| block.pixels() * block.bottleneck.unwrap_or(0))
+            .max()
+            .unwrap_or(0);
+        // The layers of all blocks that recompute their maps take turns in one buffer.
+        let one = (turns > 0).then(|| layout.floats(batch * turns));
+        let blocks = plan.blocks.iter().enumerate().map(|(index, block)| {
             let pixels = batch * block.pixels();
             let maps = block.bottleneck.unwrap_or(0);
-            let narrow: Vec<Slot> = match (block.bottleneck, recompute) {
-                (None, _) => Vec::new(),
-                (Some(_), Recompute::Nothing) => (0..block.layers)
+            let narrow: Vec<Slot> = if maps == 0 {
+                Vec::new()
+            } else if index < recomputed {
+                one.into_iter().collect()
+            } else {
+                (0..block.layers)
                     .map(|_| layout.floats(pixels * maps))
-                    .collect(),
-                (Some(_), Recompute::Bottlenecks) => vec![layout.floats(pixels * maps)],
+                    .collect()
             };
             BlockSlots {
                 maps: layout.floats(pixels * block.output()),

@@ -4,10 +4,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dfdx::prelude::*;
 
-use super::slots::{Parameters, Slots};
+use super::slots::{Slots, store_running};
 use super::{BatchNorm, Classifier, Taped, Untaped};
 use crate::cpu::part::{self, Engine, Mode, Part};
 use crate::plan::{Block, Stem, Transition};
+use crate::weights::State;
 
 /// BN, ReLU, global average pool and classifier behind the last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ where
     O: Shape,
     T: Untaped,
 {
-    infer_part(&Parameters::of(module), stage.into(), input, output)
+    infer_part(&State::of(module), stage.into(), input, output)
 }
 
 /// Runs a stage on a batch's statistics and records it on the tape; updates the running
@@ -92,7 +93,7 @@ where
     O: Shape,
     T: Taped,
 {
-    let mut parameters = Parameters::of(module);
+    let mut state = State::of(module);
     let slots = Slots::of(module);
     let seed = if dropout > 0.0 {
         input.device().random_u64()
@@ -104,8 +105,8 @@ where
         dropout,
         seed,
     };
-    let output = train_part(&mut parameters, slots, mode, input, output)?;
-    parameters.store_running(module);
+    let output = train_part(&mut state, slots, mode, input, output)?;
+    store_running(module, &state.running);
     Ok(output)
 }
 
@@ -125,10 +126,10 @@ where
     W: Dim,
     T: Untaped,
 {
-    let mut parameters = Parameters::of(norm);
-    parameters.append(classifier);
+    let mut state = State::of(norm);
+    state.append(classifier);
     let output = (input.shape().0, Const::<CLASSES>);
-    infer_part(&parameters, Part::Head(head), input, output)
+    infer_part(&state, Part::Head(head), input, output)
 }
 
 /// Like [`train`], for the head: feature maps become logits.
@@ -147,8 +148,8 @@ where
     W: Dim,
     T: Taped,
 {
-    let mut parameters = Parameters::of(norm);
-    parameters.append(classifier);
+    let mut state = State::of(norm);
+    state.append(classifier);
     let mut slots = Slots::of(norm);
     slots.append(classifier);
     let output = (input.shape().0, Const::<CLASSES>);
@@ -157,26 +158,26 @@ where
         dropout: 0.0,
         seed: 0,
     };
-    let output = train_part(&mut parameters, slots, mode, input, output)?;
-    parameters.store_running(norm);
+    let output = train_part(&mut state, slots, mode, input, output)?;
+    store_running(norm, &state.running);
     Ok(output)
 }
 
 fn infer_part<I: Shape, O: Shape, T: Untaped>(
-    parameters: &Parameters,
+    state: &State,
     part: Part,
     input: Tensor<I, f32, Cpu, T>,
     output: O,
 ) -> Result<Tensor<O, f32, Cpu, T>, Error> {
     let (input, tape) = input.split_tape();
     let mode = Mode::Infer {
-        running: &parameters.running,
+        running: &state.running,
     };
     let (values, _) = part::forward(
         &mut engine(),
         part,
         mode,
-        &parameters.trainable,
+        &state.parameters,
         &input.as_vec(),
     );
     Ok(input
@@ -192,9 +193,9 @@ struct Training {
     seed: u64,
 }
 
-/// Runs a part and records it; moves the running statistics in `parameters`.
+/// Runs a part and records it; moves the running statistics in `state`.
 fn train_part<I: Shape, O: Shape, T: Taped>(
-    parameters: &mut Parameters,
+    state: &mut State,
     slots: Slots,
     training: Training,
     input: Tensor<I, f32, Cpu, T>,
@@ -210,7 +211,7 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
         seed,
     } = training;
     let mode = Mode::Train {
-        running: &mut parameters.running,
+        running: &mut state.running,
         dropout,
         seed,
     };
@@ -218,12 +219,12 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
         &mut engine(),
         part,
         mode,
-        &parameters.trainable,
+        &state.parameters,
         &input.as_vec(),
     );
     let output = input.device().try_tensor_from_vec(values, output)?;
     let (from, to) = (output.ghost(), input.ghost());
-    let trainable = std::mem::take(&mut parameters.trainable);
+    let trainable = std::mem::take(&mut state.parameters);
     tape.add_backward_op(move |gradients| {
         let doutput = gradients.get_or_alloc_mut(&from)?.to_vec();
         let mut sums = vec![0.0; trainable.len()];

@@ -1,69 +1,18 @@
-//! A module's tensors as flat numbers and back, in the order in which dfdx visits them.
+//! Flat numbers back into a module's tensors and their gradients, in the order in which dfdx
+//! visits them. [`State`](crate::weights::State) is the way out.
 
 use dfdx::prelude::*;
 
 type Error = <Cpu as HasErr>::Err;
 
-/// The values of a module.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Parameters {
-    /// What an optimiser changes.
-    pub trainable: Vec<f32>,
-    /// Running statistics.
-    pub running: Vec<f32>,
-}
-
-impl Parameters {
-    /// Copies a module's values out.
-    pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Self {
-        let mut parameters = Self::default();
-        parameters.append(module);
-        parameters
-    }
-
-    /// Adds another module's.
-    pub fn append<M: TensorCollection<f32, Cpu>>(&mut self, module: &M) {
-        // `Read` cannot fail.
-        let _ = M::iter_tensors(&mut RecursiveWalker {
-            m: module,
-            f: &mut Read(self),
-        });
-    }
-
-    /// Copies the running statistics into a module of the same kind.
-    pub fn store_running<M: TensorCollection<f32, Cpu>>(&self, module: &mut M) {
-        let mut write = WriteRunning {
-            rest: &self.running,
-        };
-        // `WriteRunning` cannot fail.
-        let _ = M::iter_tensors(&mut RecursiveWalker {
-            m: module,
-            f: &mut write,
-        });
-    }
-}
-
-struct Read<'a>(&'a mut Parameters);
-
-impl TensorVisitor<f32, Cpu> for Read<'_> {
-    type Viewer = ViewTensorRef;
-    type Err = Error;
-    type E2 = f32;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, f32, Cpu>,
-        tensor: &Tensor<S, f32, Cpu>,
-    ) -> Result<Option<Tensor<S, f32, Cpu>>, Error> {
-        let into = if options.do_gradient_update {
-            &mut self.0.trainable
-        } else {
-            &mut self.0.running
-        };
-        into.extend(tensor.as_vec());
-        Ok(None)
-    }
+/// Copies running statistics into a module of the same kind.
+pub(crate) fn store_running<M: TensorCollection<f32, Cpu>>(module: &mut M, running: &[f32]) {
+    let mut write = WriteRunning { rest: running };
+    // `WriteRunning` cannot fail.
+    let _ = M::iter_tensors(&mut RecursiveWalker {
+        m: module,
+        f: &mut write,
+    });
 }
 
 struct WriteRunning<'a> {

@@ -12,13 +12,19 @@ use super::{State, WeightsError};
 impl State {
     /// The state of a model: a network, or a part of one.
     pub fn of<M: TensorCollection<f32, Cpu>>(model: &M) -> Self {
-        let mut collect = Collect(Self::default());
+        let mut state = Self::default();
+        state.append(model);
+        state
+    }
+
+    /// Adds the state of another part behind what there is.
+    pub(crate) fn append<M: TensorCollection<f32, Cpu>>(&mut self, model: &M) {
         let walked = M::iter_tensors(&mut RecursiveWalker {
             m: model,
-            f: &mut collect,
+            f: &mut Collect(self),
         });
         match walked {
-            Ok(_) => collect.0,
+            Ok(_) => {}
             Err(never) => match never {},
         }
     }
@@ -47,9 +53,9 @@ impl State {
 }
 
 /// Appends each tensor to its arena.
-struct Collect(State);
+struct Collect<'a>(&'a mut State);
 
-impl TensorVisitor<f32, Cpu> for Collect {
+impl TensorVisitor<f32, Cpu> for Collect<'_> {
     type Viewer = ViewTensorRef;
     type Err = Infallible;
     type E2 = f32;

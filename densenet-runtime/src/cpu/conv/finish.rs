@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::engine::{Engine, Parts, split_rows};
+use crate::cpu::engine::Engine;
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::normal::{GradientSums, Statistics, Undo};
 use crate::cpu::kernel::pairs;
@@ -23,23 +23,17 @@ pub(crate) fn finish(
 ) {
     let count = columns.len();
     let pixels = into.len() / count;
-    let shares = engine.shares(pixels);
     let level = engine.level;
     let mut undo = std::mem::take(&mut engine.undo);
     undo.set(statistics, columns.clone(), None, sums, pixels);
-    let mut parts: Parts<_> = shares
-        .iter()
-        .cloned()
-        .zip(split_rows(into, count, &shares))
-        .collect();
-    engine.team.each(&mut parts, |_, (pixels, into)| {
+    engine.over_rows(into, count, pixels, |share| {
         level.run(Finish {
             undo: &undo,
             source: (g, x, stride),
             raw,
             columns: columns.clone(),
-            first: pixels.start,
-            into,
+            first: share.rows.start,
+            into: share.values,
             dropout,
         });
     });
@@ -101,25 +95,18 @@ pub(crate) fn undo_norm(
     dropout: Option<Dropout>,
 ) {
     let maps = gamma.len();
-    let shares = engine.shares(dy.len() / maps);
-    let level = engine.level;
-    let form = engine.form;
+    let (level, form) = (engine.level, engine.form);
     let pixels = dy.len() / maps;
     let mut undo = std::mem::take(&mut engine.undo);
     undo.set(statistics, 0..maps, Some(gamma), sums, pixels);
-    let mut parts: Parts<_> = shares
-        .iter()
-        .cloned()
-        .zip(split_rows(dy, maps, &shares))
-        .collect();
-    engine.team.each(&mut parts, |_, (pixels, dy)| {
+    engine.over_rows(dy, maps, pixels, |share| {
         level.run(UndoNorm {
             undo: &undo,
             maps,
             form,
             y,
-            first: pixels.start,
-            dy,
+            first: share.rows.start,
+            dy: share.values,
             dropout,
         });
     });

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::Load;
@@ -57,58 +57,46 @@ pub(crate) fn convolve(
             0.0
         }
     });
-    let packed = std::mem::take(&mut engine.packed);
-    let b = &packed[..];
     forward(
-        engine, load, pixels, channels, panels, b, target, dropout, measure,
+        engine, load, pixels, channels, panels, target, dropout, measure,
     );
-    engine.packed = packed;
 }
 
 /// Convolves: `target[p] = weight * load[p]`, and measures the result if asked.
 ///
-/// `b` is the packed weight: `panels.depth` channels in, `panels.columns` maps out. The moments
-/// are left in the engine's scratch.
+/// The weight is in `engine.packed`: `panels.depth` channels in, `panels.columns` maps out. The
+/// moments are left in the engine's scratch.
 pub(crate) fn forward(
     engine: &mut Engine,
     load: &impl Load,
     pixels: usize,
     channels: usize,
     panels: Panels,
-    b: &[f32],
     target: Target<'_>,
     dropout: Option<Dropout>,
     measure: bool,
 ) {
-    let shares = engine.shares(pixels);
     let level = engine.level;
     let Target {
         values,
         stride,
         column,
     } = target;
-    let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
-    let mut parts: Parts<_> = shares
-        .into_iter()
-        .zip(rows)
-        .zip(&mut engine.scratch)
-        .map(|((pixels, out), scratch)| (pixels, out, scratch))
-        .collect();
-    engine.team.each(&mut parts, |_, (pixels, out, scratch)| {
+    engine.over_rows(values, stride, pixels, |share| {
         level.run(Forward {
             load,
-            pixels: pixels.clone(),
+            pixels: share.rows,
             channels,
             panels,
-            b,
+            b: share.packed,
             target: Target {
-                values: out,
+                values: share.values,
                 stride,
                 column,
             },
             dropout,
             measure,
-            scratch,
+            scratch: share.scratch,
         });
     });
 }
@@ -265,9 +253,8 @@ pub(crate) fn pack_backward(
 /// of the channels of a block.
 ///
 /// `dy` is the gradient of the convolution's maps (pixels x maps), rounded if the engine's form
-/// is [`Form::Rounded`]. Adds gamma times the masked
-/// gradient to `g` (rows of `input.stride`). The weight's packed form is in `engine.packed`;
-/// the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
+/// is [`Form::Rounded`]. Adds gamma times the masked gradient to `g` (rows of `input.stride`). The
+/// weight's packed form is in `engine.packed`; the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
 /// engine's scratch.
 pub(crate) fn backward(
     engine: &mut Engine,
@@ -276,28 +263,17 @@ pub(crate) fn backward(
     maps: usize,
     g: &mut [f32],
 ) {
-    let pixels = dy.len() / maps;
-    let shares = engine.shares(pixels);
-    let level = engine.level;
-    let form = engine.form;
-    let b = &*engine.packed;
-    let rows = split_rows(&mut g[..pixels * input.stride], input.stride, &shares);
-    let mut parts: Parts<_> = shares
-        .into_iter()
-        .zip(rows)
-        .zip(&mut engine.scratch)
-        .map(|((pixels, g), scratch)| (pixels, g, scratch))
-        .collect();
-    engine.team.each(&mut parts, |_, (pixels, g, scratch)| {
+    let (level, form) = (engine.level, engine.form);
+    engine.over_rows(g, input.stride, dy.len() / maps, |share| {
         level.run(Backward {
             form,
             input,
             dy,
             maps,
-            pixels: pixels.clone(),
-            b,
-            g,
-            scratch,
+            pixels: share.rows,
+            b: share.packed,
+            g: share.values,
+            scratch: share.scratch,
         });
     });
 }

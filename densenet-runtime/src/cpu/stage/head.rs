@@ -20,26 +20,16 @@ pub(crate) fn pool(
     pixels: usize,
     features: &mut [f32],
 ) {
-    let shares = engine.shares(features.len() / channels);
     let level = engine.level;
-    let mut parts: Parts<_> = shares
-        .iter()
-        .cloned()
-        .zip(split_rows(features, channels, &shares))
-        .zip(&mut engine.scratch)
-        .collect();
-    engine
-        .team
-        .each(&mut parts, |_, ((images, features), scratch)| {
-            let row = need(&mut scratch.tile, channels);
-            level.run(PoolImages {
-                source,
-                pixels,
-                first: images.start,
-                features,
-                row,
-            });
+    engine.over_rows(features, channels, features.len() / channels, |share| {
+        level.run(PoolImages {
+            source,
+            pixels,
+            first: share.rows.start,
+            features: share.values,
+            row: need(&mut share.scratch.tile, channels),
         });
+    });
 }
 
 /// One thread's share of [`pool`].
@@ -387,24 +377,16 @@ pub(crate) fn pool_backward(
     g: &mut [f32],
 ) {
     let batch = dfeatures.len() / input.channels;
-    let shares = engine.shares(batch);
     let level = engine.level;
-    let g = &mut g[..batch * pixels * input.stride];
-    let mut parts: Parts<_> = shares
-        .iter()
-        .cloned()
-        .zip(split_rows(g, pixels * input.stride, &shares))
-        .zip(&mut engine.scratch)
-        .collect();
-    engine.team.each(&mut parts, |_, ((images, g), scratch)| {
+    engine.over_rows(g, pixels * input.stride, batch, |share| {
         level.run(SpreadImages {
             input,
             pixels,
-            first: images.start,
+            first: share.rows.start,
             dfeatures,
-            g,
-            sums: &mut scratch.sums,
-            factor: &mut scratch.other,
+            g: share.values,
+            sums: &mut share.scratch.sums,
+            factor: &mut share.scratch.other,
         });
     });
 }

@@ -81,13 +81,11 @@ pub(crate) fn forward(
         form: Form::Plain,
     };
     engine.pack(panels, |k, m| weight[m * channels + place(stem, k)]);
-    let packed = std::mem::take(&mut engine.packed);
-    let b = &packed[..];
     let load = patches(stem, images);
     match stem.kind {
         StemKind::Cifar => {
             pointwise::forward(
-                engine, &load, pixels, channels, panels, b, target, None, training,
+                engine, &load, pixels, channels, panels, target, None, training,
             );
         }
         StemKind::ImageNet => {
@@ -97,7 +95,7 @@ pub(crate) fn forward(
                 column: 0,
             };
             pointwise::forward(
-                engine, &load, pixels, channels, panels, b, convolved, None, training,
+                engine, &load, pixels, channels, panels, convolved, None, training,
             );
             if training {
                 state.statistics.merge(0, engine.moments());
@@ -110,7 +108,6 @@ pub(crate) fn forward(
             engine.affine = affine;
         }
     }
-    engine.packed = packed;
 }
 
 fn max_pool(

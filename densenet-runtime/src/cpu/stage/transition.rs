@@ -59,40 +59,29 @@ pub(crate) fn forward(
         form: Form::Plain,
     };
     engine.pack(panels, |c, m| weight[m * channels + c]);
-    let packed = std::mem::take(&mut engine.packed);
-    let b = &packed[..];
-    let shares = engine.shares(pixels);
     let level = engine.level;
     let Target {
         values,
         stride,
         column,
     } = target;
-    let rows = split_rows(&mut values[..pixels * stride], stride, &shares);
-    let mut parts: Parts<_> = shares
-        .into_iter()
-        .zip(rows)
-        .zip(&mut engine.scratch)
-        .map(|((pixels, out), scratch)| (pixels, out, scratch))
-        .collect();
-    engine.team.each(&mut parts, |_, (pixels, out, scratch)| {
+    engine.over_rows(values, stride, pixels, |share| {
         level.run(Dropped {
             source,
             pool,
-            pixels: pixels.clone(),
+            pixels: share.rows,
             panels,
-            b,
+            b: share.packed,
             target: Target {
-                values: out,
+                values: share.values,
                 stride,
                 column,
             },
             dropout,
             measure,
-            scratch,
+            scratch: share.scratch,
         });
     });
-    engine.packed = packed;
 }
 
 /// One thread's share of a forward pass with dropout: convolution, dropout, pool.

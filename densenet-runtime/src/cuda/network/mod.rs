@@ -1,0 +1,308 @@
+//! The stages of a plan in a row, as launches. What is computed is the CPU executor's.
+
+use super::arena::{Arena, Slot};
+use super::buffers::{LayerAt, NormAt, Places, Slots, slices};
+use super::driver::{Address, Device, Kernel, Value};
+use super::error::CudaError;
+use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
+use crate::plan::{Block, Plan, Recompute, StemKind, Transition};
+
+/// Values of a launch, of whatever kind.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { &[$(Value::from($value)),*] };
+}
+
+mod block;
+mod head;
+mod stem;
+mod transition;
+
+/// A pass over the network with a batch of some images.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub device: &'a Device,
+    pub kernels: &'a Kernels,
+    pub arena: &'a Arena,
+    pub slots: &'a Slots,
+    pub places: &'a Places,
+    pub plan: &'a Plan,
+    pub recompute: Recompute,
+    pub batch: usize,
+    /// With the batch's statistics, which move the running ones, and dropout.
+    pub training: bool,
+}
+
+/// Statistics of some channels, the first of `stride`.
+#[derive(Clone, Copy)]
+struct Statistics {
+    mean: Address,
+    variance: Address,
+    inverse: Address,
+}
+
+/// Two sums of each channel.
+#[derive(Clone, Copy)]
+struct Totals {
+    plain: Address,
+    normalised: Address,
+}
+
+/// What a convolution of a layer reads: a prefix of channels, with BN.
+#[derive(Clone, Copy)]
+struct Input {
+    x: Address,
+    norm: NormAt,
+}
+
+/// Where a convolution's maps go.
+#[derive(Clone, Copy)]
+struct Output {
+    maps: Address,
+    column: usize,
+    count: usize,
+    /// Dropout's site.
+    site: i32,
+}
+
+fn tiles(pixels: usize) -> usize {
+    pixels.div_ceil(ROWS)
+}
+
+impl Pass<'_> {
+    fn at(&self, slot: Slot) -> Address {
+        self.arena.at(slot)
+    }
+
+    fn parameter(&self, offset: usize) -> Address {
+        self.at(self.slots.parameters).floats(offset)
+    }
+
+    fn gradient_of(&self, offset: usize) -> Address {
+        self.at(self.slots.gradients).floats(offset)
+    }
+
+    fn scale(&self, norm: NormAt) -> Address {
+        self.at(self.slots.affine).floats(norm.affine)
+    }
+
+    fn shift(&self, norm: NormAt) -> Address {
+        self.scale(norm).floats(norm.channels)
+    }
+
+    fn partial(&self) -> Address {
+        self.at(self.slots.partial)
+    }
+
+    fn shares(&self) -> Address {
+        self.at(self.slots.shares)
+    }
+
+    fn scalars(&self) -> Address {
+        self.at(self.slots.scalars)
+    }
+
+    fn training(&self) -> usize {
+        usize::from(self.training)
+    }
+
+    fn statistics(&self, slot: Slot, channels: usize) -> Statistics {
+        let mean = self.at(slot);
+        Statistics {
+            mean,
+            variance: mean.floats(channels),
+            inverse: mean.floats(2 * channels),
+        }
+    }
+
+    fn totals(&self, slot: Slot, channels: usize) -> Totals {
+        let plain = self.at(slot);
+        Totals {
+            plain,
+            normalised: plain.floats(channels),
+        }
+    }
+
+    /// A dropout site's number; none while evaluating or without dropout.
+    fn site(&self, site: usize) -> i32 {
+        if self.training && self.plan.dropout > 0.0 {
+            i32::try_from(site).unwrap_or(i32::MAX)
+        } else {
+            -1
+        }
+    }
+
+    fn tiled(&self, kernel: &Kernel, grid: [usize; 3], values: &[Value]) -> Result<(), CudaError> {
+        self.device.launch(kernel, (grid, THREADS), values)
+    }
+
+    /// A thread for each of `count` things.
+    fn each(&self, kernel: &Kernel, count: usize, values: &[Value]) -> Result<(), CudaError> {
+        let grid = [count.div_ceil(THREADS), 1, 1];
+        self.device.launch(kernel, (grid, THREADS), values)
+    }
+
+    /// A block of 128 threads for each of `count` things.
+    fn blocks(&self, kernel: &Kernel, count: usize, values: &[Value]) -> Result<(), CudaError> {
+        self.device.launch(kernel, ([count, 1, 1], 128), values)
+    }
+
+    /// Statistics of channels from the tiles' moments that their producer left.
+    fn measure(
+        &self,
+        into: Statistics,
+        first: usize,
+        channels: usize,
+        (tiles, rows, pixels): (usize, usize, usize),
+    ) -> Result<(), CudaError> {
+        if !self.training {
+            return Ok(());
+        }
+        self.blocks(
+            &self.kernels.norm.merge_moments,
+            channels,
+            values![
+                self.partial(),
+                into.mean.floats(first),
+                into.variance.floats(first),
+                into.inverse.floats(first),
+                tiles,
+                rows,
+                pixels,
+                channels,
+            ],
+        )
+    }
+
+    /// BN of a consumer as a multiply-add.
+    fn prepare(&self, norm: NormAt, from: Statistics, pixels: usize) -> Result<(), CudaError> {
+        self.each(
+            &self.kernels.norm.prepare,
+            norm.channels,
+            values![
+                self.parameter(norm.gamma),
+                self.parameter(norm.beta()),
+                from.mean,
+                from.variance,
+                from.inverse,
+                self.at(self.slots.running).floats(norm.running),
+                self.scale(norm),
+                self.shift(norm),
+                norm.channels,
+                pixels,
+                self.training(),
+            ],
+        )
+    }
+
+    /// Gradients of gamma and beta from the tiles' sums, and what undoing BN needs.
+    fn gather(
+        &self,
+        norm: NormAt,
+        inverse: Address,
+        totals: Totals,
+        tiles: usize,
+        add: bool,
+    ) -> Result<(), CudaError> {
+        self.blocks(
+            &self.kernels.norm.merge_sums,
+            norm.channels,
+            values![
+                self.partial(),
+                self.parameter(norm.gamma),
+                inverse,
+                self.gradient_of(norm.gamma),
+                self.gradient_of(norm.beta()),
+                totals.plain,
+                totals.normalised,
+                tiles,
+                norm.channels,
+                usize::from(add),
+            ],
+        )
+    }
+
+    /// Adds the slices' shares to a weight's gradient.
+    fn add_shares(&self, weight: usize, slices: usize, count: usize) -> Result<(), CudaError> {
+        self.each(
+            &self.kernels.step.add_shares,
+            count,
+            values![self.shares(), self.gradient_of(weight), slices, count],
+        )
+    }
+
+    fn convolve(
+        &self,
+        kernels: &Convolution,
+        input: Input,
+        weight: usize,
+        output: Output,
+        pixels: usize,
+        measure: bool,
+    ) -> Result<(), CudaError> {
+        self.tiled(
+            &kernels.convolution_forward,
+            [tiles(pixels), output.count.div_ceil(COLUMNS), 1],
+            values![
+                input.x,
+                self.scale(input.norm),
+                self.shift(input.norm),
+                self.parameter(weight),
+                output.maps,
+                self.partial(),
+                self.scalars(),
+                output.column,
+                output.site,
+                pixels,
+                input.norm.channels,
+                usize::from(measure && self.training),
+            ],
+        )
+    }
+
+    /// From the images to the logits.
+    pub fn forward(&self) -> Result<(), CudaError> {
+        self.stem_forward()?;
+        for index in 0..self.plan.blocks.len() {
+            self.block_forward(index)?;
+            if let Some(transition) = self.plan.transitions.get(index) {
+                self.transition_forward(index, transition)?;
+            }
+        }
+        self.head_forward()
+    }
+
+    /// The loss of each image; when training, the gradient of the logits.
+    pub fn loss(&self) -> Result<(), CudaError> {
+        self.blocks(
+            &self.kernels.head.cross_entropy,
+            self.batch,
+            values![
+                self.at(self.slots.logits),
+                self.at(self.slots.labels),
+                self.at(self.slots.logit_gradient),
+                self.at(self.slots.results),
+                self.scalars(),
+                self.batch,
+                self.training(),
+            ],
+        )
+    }
+
+    /// From the gradient of the logits to the gradients of the parameters.
+    pub fn backward(&self) -> Result<(), CudaError> {
+        let count = self.plan.parameter_count();
+        self.each(
+            &self.kernels.step.start,
+            count,
+            values![self.at(self.slots.gradients), self.scalars(), count],
+        )?;
+        self.head_backward()?;
+        for index in (0..self.plan.blocks.len()).rev() {
+            self.block_backward(index)?;
+            if let Some(before) = index.checked_sub(1) {
+                self.transition_backward(before, &self.plan.transitions[before])?;
+            }
+        }
+        self.stem_backward()
+    }
+}

@@ -1,0 +1,118 @@
+//! The first layers, as launches.
+
+use super::*;
+
+impl Pass<'_> {
+    pub(super) fn stem_forward(&self) -> Result<(), CudaError> {
+        let (plan, slots) = (self.plan, self.slots);
+        let stem = &plan.stem;
+        let first = &slots.blocks[0];
+        let block = &plan.blocks[0];
+        let (height, width) = stem.convolved_size();
+        let pixels = self.batch * height * width;
+        let (into, stride) = match stem.kind {
+            StemKind::ImageNet => (slots.convolved, stem.maps),
+            StemKind::Cifar => (first.maps, block.output()),
+        };
+        self.tiled(
+            &self.kernels.stem.stem_forward,
+            [tiles(pixels), stem.maps.div_ceil(COLUMNS), 1],
+            values![
+                self.at(slots.images),
+                self.parameter(self.places.stem),
+                self.at(into),
+                self.partial(),
+                stride,
+                pixels,
+                self.training(),
+            ],
+        )?;
+        let of_block = self.statistics(first.statistics, block.output());
+        let Some(pool) = &self.kernels.pool else {
+            return self.measure(of_block, 0, stem.maps, (tiles(pixels), ROWS, pixels));
+        };
+        let norm = self.places.stem_norm;
+        let statistics = self.statistics(slots.stem_statistics, stem.maps);
+        self.measure(statistics, 0, stem.maps, (tiles(pixels), ROWS, pixels))?;
+        self.prepare(norm, statistics, pixels)?;
+        let pooled = self.batch * block.pixels();
+        self.tiled(
+            &pool.stem_pool,
+            [tiles(pooled), stem.maps.div_ceil(COLUMNS), 1],
+            values![
+                self.at(slots.convolved),
+                self.scale(norm),
+                self.shift(norm),
+                self.at(first.maps),
+                self.at(slots.choice),
+                self.partial(),
+                block.output(),
+                pooled,
+                self.training(),
+            ],
+        )?;
+        self.measure(of_block, 0, stem.maps, (tiles(pooled), ROWS, pooled))
+    }
+
+    pub(super) fn stem_backward(&self) -> Result<(), CudaError> {
+        let slots = self.slots;
+        let stem = &self.plan.stem;
+        let (height, width) = stem.convolved_size();
+        let pixels = self.batch * height * width;
+        if let Some(pool) = &self.kernels.pool {
+            let norm = self.places.stem_norm;
+            let statistics = self.statistics(slots.stem_statistics, stem.maps);
+            let totals = self.totals(slots.stem_totals, stem.maps);
+            self.tiled(
+                &pool.stem_sums,
+                [tiles(pixels), stem.maps.div_ceil(COLUMNS), 1],
+                values![
+                    self.at(slots.handover),
+                    self.at(slots.choice),
+                    self.at(slots.convolved),
+                    self.scale(norm),
+                    self.shift(norm),
+                    statistics.mean,
+                    self.partial(),
+                    pixels,
+                ],
+            )?;
+            self.gather(norm, statistics.inverse, totals, tiles(pixels), false)?;
+            self.each(
+                &self.kernels.norm.undo_numbers,
+                stem.maps,
+                values![
+                    statistics.mean,
+                    statistics.inverse,
+                    self.parameter(norm.gamma),
+                    totals.plain,
+                    totals.normalised,
+                    self.at(slots.stem_undo),
+                    stem.maps,
+                    pixels,
+                ],
+            )?;
+        }
+        let count = stem.weight_len();
+        let (slices, length) = slices(pixels, count);
+        self.tiled(
+            &self.kernels.stem.stem_weight,
+            [
+                (count / stem.maps).div_ceil(COLUMNS),
+                stem.maps.div_ceil(ROWS),
+                slices,
+            ],
+            values![
+                self.at(slots.handover),
+                self.at(slots.choice),
+                self.at(slots.convolved),
+                self.at(slots.stem_undo),
+                self.at(slots.images),
+                self.shares(),
+                pixels,
+                length,
+            ],
+        )?;
+        self.add_shares(self.places.stem, slices, count)
+    }
+}

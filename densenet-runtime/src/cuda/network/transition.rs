@@ -1,0 +1,133 @@
+//! A transition, as launches.
+
+use super::*;
+
+impl Pass<'_> {
+    /// Rows of a transition's products for each pooled pixel.
+    pub(super) fn group(&self) -> usize {
+        if self.training && self.plan.dropout > 0.0 {
+            4
+        } else {
+            1
+        }
+    }
+
+    pub(super) fn transition_forward(
+        &self,
+        index: usize,
+        transition: &Transition,
+    ) -> Result<(), CudaError> {
+        let own = &self.slots.blocks[index];
+        let (norm, weight) = self.places.transitions[index];
+        let block = &self.plan.blocks[index];
+        let next = &self.plan.blocks[index + 1];
+        let pooled = self.batch * next.pixels();
+        let statistics = self.statistics(own.statistics, block.output());
+        self.prepare(norm, statistics, self.batch * block.pixels())?;
+        let kernels = &self.kernels.transitions[index];
+        let group = self.group();
+        let kernel = match group {
+            4 => &kernels.transition_forward_dropped,
+            _ => &kernels.transition_forward,
+        };
+        let into = &self.slots.blocks[index + 1];
+        let site = self.site(self.first_site(index) + 2 * block.layers);
+        let across = tiles(pooled * group);
+        self.tiled(
+            kernel,
+            [across, transition.output.div_ceil(COLUMNS), 1],
+            values![
+                self.at(own.maps),
+                self.scale(norm),
+                self.shift(norm),
+                self.parameter(weight),
+                self.at(into.maps),
+                self.partial(),
+                self.scalars(),
+                site,
+                pooled,
+                self.training(),
+            ],
+        )?;
+        let statistics = self.statistics(into.statistics, next.output());
+        self.measure(
+            statistics,
+            0,
+            transition.output,
+            (across, ROWS / group, pooled),
+        )
+    }
+
+    pub(super) fn transition_backward(
+        &self,
+        index: usize,
+        transition: &Transition,
+    ) -> Result<(), CudaError> {
+        let own = &self.slots.blocks[index];
+        let (norm, weight) = self.places.transitions[index];
+        let block = &self.plan.blocks[index];
+        let pixels = self.batch * block.pixels();
+        let pooled = self.batch * self.plan.blocks[index + 1].pixels();
+        let g = self.at(self.slots.gradient);
+        if !transition.height.is_multiple_of(2) || !transition.width.is_multiple_of(2) {
+            // What the pool leaves out has no gradient.
+            self.device.clear(g, 4 * pixels * block.output())?;
+        }
+        let kernels = &self.kernels.transitions[index];
+        let group = self.group();
+        let (pull, of_weight) = match group {
+            4 => (
+                &kernels.transition_pull_dropped,
+                &kernels.transition_weight_dropped,
+            ),
+            _ => (&kernels.transition_pull, &kernels.transition_weight),
+        };
+        let site = self.site(self.first_site(index) + 2 * block.layers);
+        let statistics = self.statistics(own.statistics, block.output());
+        let dout = self.at(self.slots.handover);
+        let (x, scale, shift) = (self.at(own.maps), self.scale(norm), self.shift(norm));
+        let across = tiles(pooled * group);
+        self.tiled(
+            pull,
+            [across, transition.input.div_ceil(COLUMNS), 1],
+            values![
+                dout,
+                self.parameter(weight),
+                x,
+                scale,
+                shift,
+                statistics.mean,
+                self.parameter(norm.gamma),
+                g,
+                self.partial(),
+                self.scalars(),
+                site,
+                pooled,
+            ],
+        )?;
+        let totals = self.totals(own.totals, block.output());
+        self.gather(norm, statistics.inverse, totals, across, false)?;
+        let count = transition.input * transition.output;
+        let (slices, length) = slices(pooled * group, count);
+        self.tiled(
+            of_weight,
+            [
+                transition.input.div_ceil(COLUMNS),
+                transition.output.div_ceil(ROWS),
+                slices,
+            ],
+            values![
+                dout,
+                x,
+                scale,
+                shift,
+                self.shares(),
+                self.scalars(),
+                site,
+                pooled,
+                length,
+            ],
+        )?;
+        self.add_shares(weight, slices, count)
+    }
+}
