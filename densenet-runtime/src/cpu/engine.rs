@@ -5,7 +5,9 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 
 use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
+use super::memory::Memory;
 use super::team::Team;
+use crate::cpu::kernel::matrix::{Matrix, Pack};
 use crate::cpu::kernel::product::{Form, Panels, Precision};
 use crate::cpu::kernel::simd::Level;
 
@@ -26,7 +28,7 @@ pub(crate) struct Engine {
     /// One for each thread.
     pub scratch: Vec<Scratch>,
     /// A weight, packed for the product at hand.
-    pub packed: Vec<f32>,
+    pub packed: Memory<f32>,
     /// The BN of the consumer at hand, and of its bottleneck.
     pub affine: [Affine; 2],
     /// The gradient of the BN at hand.
@@ -39,17 +41,19 @@ pub(crate) struct Engine {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// A tile of the left operand.
-    pub operand: Vec<f32>,
+    pub operand: Memory<f32>,
     /// A tile of another operand.
-    pub other: Vec<f32>,
+    pub other: Memory<f32>,
     /// A tile of an operand, as pairs.
-    pub pairs: Vec<f32>,
-    /// A tile of a gradient, as pairs in both directions.
-    pub gradient_pairs: Vec<f32>,
+    pub pairs: Memory<f32>,
+    /// A tile of a gradient, in the two forms that two products want.
+    pub gradient: Memory<f32>,
     /// A tile of a product.
-    pub tile: Vec<f32>,
+    pub tile: Memory<f32>,
+    /// A tile of products of transformed patches.
+    pub places: Memory<f32>,
     /// This thread's share of a weight's gradient.
-    pub weight: Vec<f32>,
+    pub weight: Memory<f32>,
     pub moments: Moments,
     pub sums: Sums,
 }
@@ -74,7 +78,7 @@ impl Engine {
             level: level.at_most(),
             form: Form::of(precision, level),
             scratch,
-            packed: Vec::new(),
+            packed: Memory::default(),
             affine: Default::default(),
             totals: GradientSums::default(),
             undo: Undo::default(),
@@ -94,8 +98,19 @@ impl Engine {
         count: usize,
         job: impl Fn(Share<'_>) + Sync,
     ) {
+        self.over(values, count, |row| row * stride, job);
+    }
+
+    /// Divides the first `count` rows of `values` among the threads; row r starts at `at(r)`.
+    pub fn over(
+        &mut self,
+        values: &mut [f32],
+        count: usize,
+        at: impl Fn(usize) -> usize,
+        job: impl Fn(Share<'_>) + Sync,
+    ) {
         let shares = self.shares(count);
-        let rows = split_rows(&mut values[..count * stride], stride, &shares);
+        let rows = split_at_rows(&mut values[..at(count)], &shares, at);
         let packed = &self.packed[..];
         let mut parts: Parts<_> = shares
             .into_iter()
@@ -126,20 +141,31 @@ impl Engine {
     /// gives the values.
     pub fn pack(&mut self, panels: Panels, at: impl Fn(usize, usize) -> f32 + Sync) {
         let lanes = self.level.lanes();
-        let shares = shares(panels.lines(lanes), self.team.threads());
-        let mut rest = need(&mut self.packed, panels.len(lanes));
-        let mut parts: Parts<_> = shares
-            .into_iter()
-            .map(|lines| {
-                let len = panels.line(lanes, lines.end) - panels.line(lanes, lines.start);
-                let (own, others) = std::mem::take(&mut rest).split_at_mut(len);
-                rest = others;
-                (lines, own)
-            })
-            .collect();
-        self.team.each(&mut parts, |_, (lines, own)| {
-            panels.pack(lanes, lines.clone(), own, &at);
+        self.pack_lines(panels, |lines, own| panels.pack(lanes, lines, own, &at));
+    }
+
+    /// As [`Engine::pack`], from a matrix.
+    pub fn pack_matrix(&mut self, panels: Panels, matrix: Matrix<'_>) {
+        let level = self.level;
+        self.pack_lines(panels, |lines, into| {
+            level.run(Pack {
+                panels,
+                matrix,
+                lines,
+                into,
+            });
         });
+    }
+
+    /// Divides the lines of panels among the threads.
+    fn pack_lines(&mut self, panels: Panels, pack: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+        let lanes = self.level.lanes();
+        let shares = self.shares(panels.lines(lanes));
+        let values = need(&mut self.packed, panels.len(lanes));
+        let own = split_at_rows(values, &shares, |line| panels.line(lanes, line));
+        let mut parts: Parts<_> = shares.into_iter().zip(own).collect();
+        self.team
+            .each(&mut parts, |_, (lines, own)| pack(lines.clone(), own));
     }
 
     /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`
@@ -180,11 +206,21 @@ pub(crate) fn split_rows<'a, T>(
     stride: usize,
     ranges: &[Range<usize>],
 ) -> Parts<&'a mut [T]> {
+    split_at_rows(values, ranges, |row| row * stride)
+}
+
+/// As [`split_rows`], where row r starts at `at(r)`.
+fn split_at_rows<'a, T>(
+    values: &'a mut [T],
+    ranges: &[Range<usize>],
+    at: impl Fn(usize) -> usize,
+) -> Parts<&'a mut [T]> {
     let mut rest = values;
     ranges
         .iter()
         .map(|range| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(range.len() * stride);
+            let len = at(range.end) - at(range.start);
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(len);
             rest = tail;
             head
         })
@@ -192,16 +228,13 @@ pub(crate) fn split_rows<'a, T>(
 }
 
 /// The first `len` elements of a buffer that grows as needed.
-pub(crate) fn need(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
+pub(crate) fn need(buffer: &mut Memory<f32>, len: usize) -> &mut [f32] {
+    buffer.need(len)
 }
 
 /// The first `len` elements of a buffer that grows as needed, as zeros.
-pub(crate) fn need_zeros(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    let values = need(buffer, len);
+pub(crate) fn need_zeros(buffer: &mut Memory<f32>, len: usize) -> &mut [f32] {
+    let values = buffer.need(len);
     values.fill(0.0);
     values
 }

@@ -4,7 +4,7 @@ use super::engine::{Engine, Parts, shares, split_rows};
 use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
-use super::memory::zeros;
+use super::memory::{Memory, zeros};
 use super::network::{self, Activations, Pass, Places};
 use super::stage::head;
 use crate::executor::{
@@ -48,10 +48,10 @@ pub struct Executor {
     places: Places,
     engine: Engine,
     activations: Activations,
-    parameters: Vec<f32>,
-    gradients: Vec<f32>,
-    momentum: Vec<f32>,
-    running: Vec<f32>,
+    parameters: Memory<f32>,
+    gradients: Memory<f32>,
+    momentum: Memory<f32>,
+    running: Memory<f32>,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -105,7 +105,7 @@ impl Executor {
         self.engine.level
     }
 
-    fn arena(&self, arena: Arena) -> (&'static str, &Vec<f32>) {
+    fn arena(&self, arena: Arena) -> (&'static str, &Memory<f32>) {
         match arena {
             Arena::Parameters => ("parameters", &self.parameters),
             Arena::Gradients => ("gradients", &self.gradients),

@@ -2,6 +2,8 @@
 //! where the system has them.
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::fmt::{self, Debug, Formatter};
+use std::ops::{Deref, DerefMut};
 
 use crate::executor::ExecutorError;
 
@@ -16,24 +18,81 @@ unsafe impl Number for f32 {}
 // SAFETY: all zero bits are 0.
 unsafe impl Number for u8 {}
 
+/// Numbers from the start of a cache line on, so that a vector of a row of whole vectors never
+/// lies across two lines.
+#[derive(Default)]
+pub(crate) struct Memory<T> {
+    /// The numbers, and room to start them at a line.
+    values: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+impl<T: Number> Memory<T> {
+    /// `len` zeros, if there is memory for them. They are not touched: the allocator's way for
+    /// larger alignments would.
+    fn zeros(len: usize) -> Option<Self> {
+        if len == 0 {
+            return Some(Self {
+                values: Vec::new(),
+                start: 0,
+                len,
+            });
+        }
+        let room = len.checked_add(LINE / size_of::<T>())?;
+        let layout = Layout::array::<T>(room).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: the global allocator gave it for an array of `room` elements, and by `Number`
+        // its zero bits are values.
+        let values = unsafe { Vec::from_raw_parts(start, room, room) };
+        let start = values.as_ptr().align_offset(LINE);
+        Some(Self { values, start, len })
+    }
+
+    /// The first `len` numbers; grows if it must, and then they are zeros.
+    pub fn need(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            // The old ones first, so that there are never both.
+            self.values = Vec::new();
+            *self = Self::zeros(len).unwrap_or_else(|| panic!("no memory for {len} numbers"));
+        }
+        &mut self[..len]
+    }
+}
+
+impl<T> Deref for Memory<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values[self.start..][..self.len]
+    }
+}
+
+impl<T> DerefMut for Memory<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values[self.start..][..self.len]
+    }
+}
+
+impl<T> Debug for Memory<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} numbers", self.len)
+    }
+}
+
 /// `len` zeros, or an error that says what there was no memory for.
-pub(crate) fn zeros<T: Number>(what: &'static str, len: usize) -> Result<Vec<T>, ExecutorError> {
-    let error = || ExecutorError::OutOfMemory {
+pub(crate) fn zeros<T: Number>(what: &'static str, len: usize) -> Result<Memory<T>, ExecutorError> {
+    let values = Memory::zeros(len).ok_or(ExecutorError::OutOfMemory {
         what,
         bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-    };
-    let layout = Layout::array::<T>(len).map_err(|_| error())?;
-    if layout.size() == 0 {
-        return Ok(Vec::new());
-    }
-    // SAFETY: the layout's size is not zero.
-    let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
-    if start.is_null() {
-        return Err(error());
-    }
-    // SAFETY: the global allocator gave it for an array of `len` elements, and by `Number` its
-    // zero bits are values.
-    let values = unsafe { Vec::from_raw_parts(start, len, len) };
+    })?;
     ask_for_large_pages(&values);
     Ok(values)
 }
@@ -62,10 +121,19 @@ mod tests {
 
     #[test]
     fn what_is_allocated_is_zero() {
-        assert_eq!(zeros::<f32>("numbers", 3).unwrap(), [0.0; 3]);
+        assert_eq!(*zeros::<f32>("numbers", 3).unwrap(), [0.0; 3]);
         assert!(zeros::<u8>("bytes", 0).unwrap().is_empty());
         let large = zeros::<f32>("numbers", 1 << 20).unwrap();
         assert!(large.iter().all(|&value| value == 0.0));
+        assert!(large.as_ptr().addr().is_multiple_of(LINE));
+    }
+
+    #[test]
+    fn scratch_grows_and_stays() {
+        let mut scratch = Memory::<f32>::default();
+        scratch.need(5).fill(1.0);
+        assert_eq!(*scratch.need(3), [1.0; 3]);
+        assert_eq!(*scratch.need(7), [0.0; 7]);
     }
 
     #[test]

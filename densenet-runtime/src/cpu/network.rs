@@ -8,7 +8,7 @@ use super::engine::{Engine, padded};
 use super::kernel::dropout::Dropout;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Norm, NormWeights, Norms};
-use super::memory::zeros;
+use super::memory::{Memory, zeros};
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
 use super::stage::stem::{self, StemBuffers, StemState};
@@ -70,19 +70,19 @@ impl Places {
 /// The activations of a plan for a largest batch.
 pub(crate) struct Activations {
     /// NHWC.
-    pub images: Vec<f32>,
-    convolved: Vec<f32>,
-    choice: Vec<u8>,
-    maps: Vec<Vec<f32>>,
-    gradient: Vec<f32>,
-    handover: Vec<f32>,
+    pub images: Memory<f32>,
+    convolved: Memory<f32>,
+    choice: Memory<u8>,
+    maps: Vec<Memory<f32>>,
+    gradient: Memory<f32>,
+    handover: Memory<f32>,
     bottlenecks: BottleneckMaps,
-    bottleneck_gradient: Vec<f32>,
-    fresh: Vec<f32>,
-    features: Vec<f32>,
-    feature_gradient: Vec<f32>,
-    pub logits: Vec<f32>,
-    pub logit_gradient: Vec<f32>,
+    bottleneck_gradient: Memory<f32>,
+    fresh: Memory<f32>,
+    features: Memory<f32>,
+    feature_gradient: Memory<f32>,
+    pub logits: Memory<f32>,
+    pub logit_gradient: Memory<f32>,
     stem: StemState,
     blocks: Vec<BlockState>,
 }
@@ -90,9 +90,9 @@ pub(crate) struct Activations {
 /// Outputs of the 1x1 convolutions.
 struct BottleneckMaps {
     /// Of all layers, block by block; nothing where they are recomputed.
-    kept: Vec<Vec<f32>>,
+    kept: Vec<Memory<f32>>,
     /// Of one layer of a block that recomputes them: the layers take turns.
-    one: Vec<f32>,
+    one: Memory<f32>,
     /// The blocks that recompute theirs, from the first on.
     recomputed: usize,
 }

@@ -11,6 +11,7 @@ use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::Load;
+use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
@@ -50,13 +51,7 @@ pub(crate) fn convolve(
         columns: weight.len() / channels,
         form,
     };
-    engine.pack(panels, |c, m| {
-        if c < channels {
-            weight[m * channels + c]
-        } else {
-            0.0
-        }
-    });
+    engine.pack_matrix(panels, Matrix::of_columns(weight, channels));
     forward(
         engine, load, pixels, channels, panels, target, dropout, measure,
     );
@@ -240,13 +235,10 @@ pub(crate) fn pack_backward(
         columns: channels,
         form,
     };
-    engine.pack(panels, |m, c| {
-        if m < maps {
-            weight[m * channels + c]
-        } else {
-            0.0
-        }
-    });
+    engine.pack_matrix(
+        panels,
+        Matrix::of_rows(&weight[..maps * channels], channels),
+    );
 }
 
 /// Goes back through a 1x1 convolution, ReLU and the affine part of BN, whose input is a prefix

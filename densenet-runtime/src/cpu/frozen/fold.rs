@@ -1,8 +1,8 @@
 //! Folds BN into what stands in front of it, and packs the weights.
 
 use super::program::{Norm, Packed, Program};
-use super::winograd;
 use crate::cpu::engine::padded;
+use crate::cpu::kernel::winograd::{PLACES, of_kernel};
 use crate::nn::EPSILON;
 use crate::plan::{Plan, StemKind};
 
@@ -75,9 +75,9 @@ impl Target<'_> {
     /// A weight of maps x channels x 3 x 3, transformed.
     fn transform(&mut self, packed: Packed, weight: &[f32]) {
         let (channels, maps) = (packed.panels.depth, packed.panels.columns);
-        let mut places = vec![0.0; winograd::PLACES * channels * maps];
+        let mut places = vec![0.0; PLACES * channels * maps];
         for (index, kernel) in weight.as_chunks::<9>().0.iter().enumerate() {
-            for (place, value) in winograd::transform_kernel(kernel).into_iter().enumerate() {
+            for (place, value) in of_kernel(kernel).into_iter().enumerate() {
                 places[place * channels * maps + index] = value;
             }
         }

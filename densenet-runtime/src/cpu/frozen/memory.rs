@@ -1,47 +1,10 @@
-//! Memory that starts at cache lines, and that the threads of a phase share.
+//! Places in memory, and memory that the threads of a phase share.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::executor::ExecutorError;
-
 /// f32 in a cache line.
 const LINE: usize = 16;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
-
-/// Numbers in whole cache lines, so that a vector never lies across two.
-pub(super) struct Lines(Vec<Line>);
-
-impl Lines {
-    /// `len` zeros, a multiple of a line.
-    pub fn zeros(what: &'static str, len: usize) -> Result<Self, ExecutorError> {
-        let lines = len.div_ceil(LINE);
-        let mut values = Vec::new();
-        values
-            .try_reserve_exact(lines)
-            .map_err(|_| ExecutorError::OutOfMemory {
-                what,
-                bytes: (lines * size_of::<Line>()) as u64,
-            })?;
-        values.resize(lines, Line([0.0; LINE]));
-        Ok(Self(values))
-    }
-
-    /// The numbers.
-    pub fn values(&self) -> &[f32] {
-        // SAFETY: a line is 16 f32 without padding, and the vector owns all of them.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
-    }
-
-    /// The numbers.
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and mutably borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
-    }
-}
 
 /// Gives out places in memory, each from the start of a cache line on.
 #[derive(Debug, Default)]

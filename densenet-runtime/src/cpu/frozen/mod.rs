@@ -24,11 +24,11 @@ use std::ops::Range;
 use super::input;
 use super::kernel::simd::Level;
 use super::team::Team;
+use crate::cpu::memory::{Memory, zeros};
 use crate::executor::{ExecutorError, Pixels};
 use crate::network::Network;
 use crate::plan::Plan;
 use crate::weights::State;
-use memory::Lines;
 use program::Program;
 
 /// How a [`Frozen`] network is made.
@@ -70,9 +70,9 @@ pub struct Frozen {
     batch: usize,
     level: Level,
     team: Team,
-    weights: Lines,
-    activations: Lines,
-    logits: Vec<f32>,
+    weights: Memory<f32>,
+    activations: Memory<f32>,
+    logits: Memory<f32>,
 }
 
 impl Frozen {
@@ -113,13 +113,13 @@ impl Frozen {
         let team = Team::new(threads);
         let level = options.level.at_most();
         let program = Program::new(plan, options.batch, team.threads(), level.lanes());
-        let mut weights = Lines::zeros("packed weights", program.weights)?;
+        let mut weights = zeros("packed weights", program.weights)?;
         let numbers = (parameters, running);
-        fold::fold(plan, &program, level.lanes(), numbers, weights.values_mut());
+        fold::fold(plan, &program, level.lanes(), numbers, &mut weights);
         Ok(Self {
             plan: plan.clone(),
-            activations: Lines::zeros("activations", program.activations)?,
-            logits: super::memory::zeros("logits", options.batch * plan.classes)?,
+            activations: zeros("activations", program.activations)?,
+            logits: zeros("logits", options.batch * plan.classes)?,
             batch: options.batch,
             program,
             level,

@@ -5,11 +5,12 @@ use super::memory::Shared;
 use super::pointwise::{Affine, Maps, Normalise, Pointwise};
 use super::product::{Out, Right};
 use super::program::{BlockStep, LayerStep, Norm, Packed, Program};
-use super::winograd::{PLACES, Spatial};
+use super::winograd::Spatial;
 use super::{head, stem};
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::load;
 use crate::cpu::kernel::simd::{Kernel, Level};
+use crate::cpu::kernel::winograd::PLACES;
 use crate::cpu::team::Team;
 use crate::executor::Pixels;
 use crate::plan::{Block, Plan};
@@ -32,14 +33,14 @@ pub(super) fn run(frozen: &mut Frozen, pixels: Pixels<'_>, images: usize) {
         program: &frozen.program,
         level: frozen.level,
         team: &mut frozen.team,
-        weights: frozen.weights.values(),
-        activations: Shared::new(frozen.activations.values_mut()),
+        weights: &frozen.weights,
+        activations: Shared::new(&mut frozen.activations),
         pixels,
     };
     pass.features(images);
     pass.classify(images);
     let (classes, scores) = (frozen.plan.classes, frozen.program.scores);
-    let scores = &frozen.activations.values()[scores..];
+    let scores = &frozen.activations[scores..];
     let rows = frozen.logits.chunks_exact_mut(classes).take(images);
     for (row, scores) in rows.zip(scores.chunks(padded(classes))) {
         row.copy_from_slice(&scores[..classes]);

@@ -6,6 +6,7 @@ use super::memory::Places;
 use super::{pointwise, stem, winograd};
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::product::{Form, Panels};
+use crate::cpu::kernel::winograd::PLACES;
 use crate::plan::{Block, Layer, Plan};
 
 /// A group of images whose feature maps in a block are at most these bytes goes through the
@@ -145,7 +146,7 @@ impl Program {
                     weight: pack(&mut weights, layer.input, maps, 1),
                     bias: weights.place(padded(maps)),
                 });
-                let spatial = pack(&mut weights, inner(layer), layer.growth, winograd::PLACES);
+                let spatial = pack(&mut weights, inner(layer), layer.growth, PLACES);
                 let of_layer = winograd::scratch(inner(layer), layer.growth);
                 scratch_len = scratch_len.max(of_layer);
                 scratch_len = scratch_len.max(pointwise::scratch(layer.input));

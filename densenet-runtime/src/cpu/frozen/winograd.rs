@@ -1,10 +1,4 @@
-//! 3x3 convolutions with padding 1 by Winograd's F(2x2, 3x3): 16 products for 2x2 pixels where
-//! the plain way has 36 (Lavin and Gray, arXiv 1509.09308).
-//!
-//! For a 4x4 patch d of the input and a kernel g, the 2x2 outputs are
-//! `A^T ((G g G^T) . (B^T d B)) A`, summed over channels in the middle; so each of the 16 places
-//! of a transformed patch is a matrix product over channels. All entries of A and B are 0, 1 or
-//! -1, so rounding is as good as the plain way's.
+//! 3x3 convolutions with padding 1 by Winograd's way (see `kernel::winograd`).
 
 use std::ops::Range;
 
@@ -14,45 +8,12 @@ use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::winograd::{PLACES, of_patch, to_outputs};
 
-/// Places of a transformed patch.
-pub(super) const PLACES: usize = 16;
 /// Patches of a tile.
 const PATCHES: usize = 28;
 /// Channels of a tile.
 const CHANNELS: usize = 192;
-
-/// `G g G^T` of a kernel.
-pub(super) fn transform_kernel(g: &[f32; 9]) -> [f32; PLACES] {
-    let line = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    let columns: [[f32; 4]; 3] = std::array::from_fn(|x| line(g[x], g[3 + x], g[6 + x]));
-    let mut into = [0.0; PLACES];
-    for row in 0..4 {
-        let [a, b, c] = columns.map(|column| column[row]);
-        into[4 * row..4 * row + 4].copy_from_slice(&line(a, b, c));
-    }
-    into
-}
-
-/// `B^T d` of four numbers.
-#[inline(always)]
-fn transform_in<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 4] {
-    [
-        simd.sub(d[0], d[2]),
-        simd.add(d[1], d[2]),
-        simd.sub(d[2], d[1]),
-        simd.sub(d[1], d[3]),
-    ]
-}
-
-/// `A^T m` of four numbers.
-#[inline(always)]
-fn transform_out<S: Simd>(simd: S, m: [S::Vector; 4]) -> [S::Vector; 2] {
-    [
-        simd.add(simd.add(m[0], m[1]), m[2]),
-        simd.sub(simd.sub(m[1], m[2]), m[3]),
-    ]
-}
 
 /// Numbers that a thread needs for its tile.
 pub(super) fn scratch(channels: usize, maps: usize) -> usize {
@@ -216,17 +177,11 @@ impl Spatial<'_> {
             let channel = channels.start + v * S::LANES;
             // SAFETY: every pixel holds `end` channels; the assertion bounds what is written.
             unsafe {
-                let rows: [[S::Vector; 4]; 4] = std::array::from_fn(|row| {
-                    let d = std::array::from_fn(|column| {
-                        simd.load(pixels[4 * row + column].add(channel))
-                    });
-                    transform_in(simd, d)
+                let d = std::array::from_fn(|row| {
+                    std::array::from_fn(|column| simd.load(pixels[4 * row + column].add(channel)))
                 });
-                let columns: [[S::Vector; 4]; 4] = std::array::from_fn(|column| {
-                    std::array::from_fn(|row: usize| rows[row][column])
-                });
-                for (column, d) in columns.into_iter().enumerate() {
-                    for (row, value) in transform_in(simd, d).into_iter().enumerate() {
+                for (row, values) in of_patch(simd, d).into_iter().enumerate() {
+                    for (column, value) in values.into_iter().enumerate() {
                         let at = (4 * row + column) * apart + v * S::LANES;
                         simd.store(into.as_mut_ptr().add(at), value);
                     }
@@ -253,15 +208,13 @@ impl Spatial<'_> {
             // SAFETY: the assertion and `pointer` bound what is read and written; a pixel
             // belongs to one patch, and a patch to one thread.
             unsafe {
-                let columns: [[S::Vector; 2]; 4] = std::array::from_fn(|c| {
-                    let m = std::array::from_fn(|row| {
+                let m = std::array::from_fn(|row| {
+                    std::array::from_fn(|c| {
                         simd.load(from.as_ptr().add((4 * row + c) * apart + column))
-                    });
-                    transform_out(simd, m)
+                    })
                 });
-                for (row, targets) in targets.iter().enumerate() {
-                    let m = columns.map(|column| column[row]);
-                    for (value, target) in transform_out(simd, m).into_iter().zip(targets) {
+                for (values, targets) in to_outputs(simd, m).into_iter().zip(targets) {
+                    for (value, target) in values.into_iter().zip(targets) {
                         if let Some(target) = target {
                             simd.store(target.add(column), value);
                         }

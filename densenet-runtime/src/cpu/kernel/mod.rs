@@ -3,8 +3,10 @@
 pub(crate) mod dropout;
 pub(crate) mod emit;
 pub(crate) mod load;
+pub(crate) mod matrix;
 pub(crate) mod normal;
 pub(crate) mod pairs;
 pub(crate) mod product;
 pub(crate) mod pullback;
 pub(crate) mod simd;
+pub(crate) mod winograd;

@@ -117,14 +117,31 @@ impl Panels {
         self.vectors(lanes).div_ceil(2) * self.rows()
     }
 
+    /// What line `line` of all panels is.
+    pub fn place(self, lanes: usize, line: usize) -> Place {
+        let (panel, row) = (line / self.rows(), line % self.rows());
+        Place {
+            row,
+            rows_left: self.rows() - row,
+            column: 2 * panel * lanes,
+            width: (self.vectors(lanes) - 2 * panel).min(2) * lanes,
+        }
+    }
+
     /// Where line `line` of all panels starts, or where the last one ends.
     pub fn line(self, lanes: usize, line: usize) -> usize {
         if line == self.lines(lanes) {
             return self.len(lanes);
         }
-        let (panel, row) = (line / self.rows(), line % self.rows());
-        let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
-        2 * panel * lanes * self.rows() + row * width
+        let place = self.place(lanes, line);
+        place.column * self.rows() + place.row * place.width
+    }
+
+    /// Where a vector of a row starts.
+    pub fn at(self, lanes: usize, row: usize, vector: usize) -> usize {
+        let panel = vector / 2;
+        let width = (self.vectors(lanes) - 2 * panel).min(2);
+        (2 * panel * self.rows() + row * width + vector % 2) * lanes
     }
 
     /// Fills some lines; `into` starts at the first of them, `at(row, column)` gives the values.
@@ -136,9 +153,9 @@ impl Panels {
         at: impl Fn(usize, usize) -> f32,
     ) {
         for line in lines {
-            let (panel, row) = (line / self.rows(), line % self.rows());
-            let column = 2 * panel * lanes;
-            let width = (self.vectors(lanes) - 2 * panel).min(2) * lanes;
+            let Place {
+                row, column, width, ..
+            } = self.place(lanes, line);
             let filled = (self.columns - column).min(width);
             let (values, rest) = std::mem::take(&mut into).split_at_mut(width);
             into = rest;
@@ -154,6 +171,19 @@ impl Panels {
             values[filled..].fill(0.0);
         }
     }
+}
+
+/// A line of panels: a row of one of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Row in memory.
+    pub row: usize,
+    /// Rows of the panel from this one on.
+    pub rows_left: usize,
+    /// First column.
+    pub column: usize,
+    /// Elements, with padding.
+    pub width: usize,
 }
 
 /// The left operand of [`multiply`].

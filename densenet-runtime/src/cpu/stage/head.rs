@@ -3,10 +3,12 @@
 use crate::cpu::conv::pointwise::Input;
 use crate::cpu::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::NormRelu;
+use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::normal::Sums;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::memory::Memory;
 use crate::executor::Outcome;
 
 /// Classes whose weight's gradient is computed at a time.
@@ -86,7 +88,7 @@ pub(crate) fn classify(
         columns: batch,
         form: Form::Plain,
     };
-    engine.pack(panels, |c, image| features[image * channels + c]);
+    engine.pack_matrix(panels, Matrix::of_columns(features, channels));
     let b = &engine.packed[..];
     let width = panels.vectors(lanes) * lanes;
     let level = engine.level;
@@ -399,7 +401,7 @@ struct SpreadImages<'a> {
     dfeatures: &'a [f32],
     g: &'a mut [f32],
     sums: &'a mut Sums,
-    factor: &'a mut Vec<f32>,
+    factor: &'a mut Memory<f32>,
 }
 
 impl Kernel for SpreadImages<'_> {

@@ -11,6 +11,7 @@ use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
+use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -58,7 +59,7 @@ pub(crate) fn forward(
         columns: transition.output,
         form: Form::Plain,
     };
-    engine.pack(panels, |c, m| weight[m * channels + c]);
+    engine.pack_matrix(panels, Matrix::of_columns(weight, channels));
     let level = engine.level;
     let Target {
         values,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::cpu::conv::spatial::Size;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::simd::Simd;
@@ -11,37 +12,30 @@ pub(super) const CHANNELS: usize = 192;
 /// Pixels of a tile, about.
 const TILE_PIXELS: usize = 224;
 
-/// Height and width of some feature maps.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub height: usize,
-    pub width: usize,
-}
-
 impl Size {
     /// Pixels from one row of a padded tile to the next.
-    pub fn pitch(self) -> usize {
+    pub(super) fn pitch(self) -> usize {
         self.width + 1
     }
 
     /// Pixels of a padded tile for `rows` rows of output.
-    pub fn padded_pixels(self, rows: usize) -> usize {
+    pub(super) fn padded_pixels(self, rows: usize) -> usize {
         (rows + 2) * self.pitch() + 1
     }
 
     /// Output pixels of a tile, with the zeros between rows.
-    pub fn outputs(self, rows: usize) -> usize {
+    pub(super) fn outputs(self, rows: usize) -> usize {
         rows * self.pitch() - 1
     }
 
     /// Offset of each neighbour, in pixels of the padded tile.
-    pub fn taps(self) -> [usize; 9] {
+    pub(super) fn taps(self) -> [usize; 9] {
         std::array::from_fn(|tap| (tap / 3) * self.pitch() + tap % 3)
     }
 
     /// Cuts rows, counted over all images, into tiles within an image; yields the first row and
     /// the number of rows.
-    pub fn tiles(self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn tiles(self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
         let most = (TILE_PIXELS / self.pitch()).max(1);
         let mut next = rows.start;
         std::iter::from_fn(move || {
@@ -56,7 +50,11 @@ impl Size {
     /// The rows of a padded tile (0 is above the first) that lie within the image, with the
     /// image row of each, counted over all images.
     #[inline(always)]
-    pub fn inside(self, first: usize, rows: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
+    pub(super) fn inside(
+        self,
+        first: usize,
+        rows: usize,
+    ) -> impl Iterator<Item = (usize, Option<usize>)> {
         let top = first - first % self.height;
         (0..rows + 2).map(move |row| {
             let y = (first + row).wrapping_sub(1);

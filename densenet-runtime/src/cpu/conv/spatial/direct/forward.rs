@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::tile::{CHANNELS, Size, load_tile};
+use super::tile::{CHANNELS, load_tile};
 use crate::cpu::conv::pointwise::Target;
+use crate::cpu::conv::spatial::Size;
 use crate::cpu::engine::{Engine, Scratch, need, padded};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::tile::{CHANNELS, Size, load_gradient, load_tile};
+use super::tile::{CHANNELS, load_gradient, load_tile};
+use crate::cpu::conv::spatial::{Sink, Size};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Norm;
@@ -29,14 +30,6 @@ pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, ch
             0.0
         }
     });
-}
-
-/// What becomes of the masked gradient of a convolution's input.
-pub(crate) enum Sink<'a> {
-    /// It is stored: pixels x channels.
-    Store(&'a mut [f32]),
-    /// Gamma times it is added: rows of this stride.
-    Add(&'a mut [f32], usize),
 }
 
 /// Goes back through a 3x3 convolution, ReLU and the affine part of BN.
@@ -150,10 +143,7 @@ impl Kernel for Backward<'_> {
                 ),
                 Form::Pairs => {
                     let count = outputs.div_ceil(2);
-                    let columns = need(
-                        &mut scratch.gradient_pairs,
-                        gradient.len() / 2 + count * dstride,
-                    );
+                    let columns = need(&mut scratch.gradient, gradient.len() / 2 + count * dstride);
                     let (columns, rows) = columns.split_at_mut(gradient.len() / 2);
                     pairs::of_columns(simd, gradient, columns);
                     // A pair's second pixel may be the zeros behind the last row.

@@ -1,0 +1,242 @@
+//! From the gradient of the maps to those of the weight and of what it read.
+
+use std::ops::Range;
+
+use super::{PatchRows, fill_rest, load_strip};
+use crate::cpu::conv::spatial::{Sink, Size};
+use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
+use crate::cpu::kernel::load::{Load, NormRelu};
+use crate::cpu::kernel::normal::Norm;
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Strip, transform_back};
+
+/// Patches of a tile, about.
+const PATCHES: usize = 56;
+/// Channels of a tile, in whole panels of every level.
+const CHANNELS: usize = 64;
+
+/// See [`super::super::backward`]. The shares of the weight's gradient are of its transform:
+/// (place x maps) rows of `padded(channels)`.
+pub(in crate::cpu::conv::spatial) fn backward(
+    engine: &mut Engine,
+    x: (&[f32], usize),
+    channels: usize,
+    norm: Norm<'_>,
+    size: Size,
+    dout: &[f32],
+    maps: usize,
+    sink: Sink<'_>,
+) {
+    let level = engine.level;
+    let patches = PatchRows(size);
+    let images = dout.len() / maps / (size.height * size.width);
+    let (values, stride, add) = match sink {
+        Sink::Store(values) => (values, channels, false),
+        Sink::Add(values, stride) => (values, stride, true),
+    };
+    let at = |row| patches.start(row) * size.width * stride;
+    engine.over(values, patches.count(images), at, |share| {
+        level.run(Backward {
+            x,
+            channels,
+            norm,
+            patches,
+            dout,
+            maps,
+            rows: share.rows,
+            b: share.packed,
+            into: TileMut {
+                values: share.values,
+                stride,
+            },
+            add,
+            scratch: share.scratch,
+        });
+    });
+}
+
+/// One thread's share of [`backward`].
+struct Backward<'a> {
+    x: (&'a [f32], usize),
+    channels: usize,
+    norm: Norm<'a>,
+    patches: PatchRows,
+    dout: &'a [f32],
+    maps: usize,
+    rows: Range<usize>,
+    b: &'a [f32],
+    into: TileMut<'a>,
+    add: bool,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Backward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            x,
+            channels,
+            norm,
+            patches,
+            dout,
+            maps,
+            rows,
+            b,
+            into,
+            add,
+            scratch,
+        } = self;
+        let source = NormRelu {
+            x: x.0,
+            stride: x.1,
+            affine: norm.affine,
+        };
+        let columns = patches.columns();
+        let share = padded(channels);
+        let weight = need_zeros(&mut scratch.weight, PLACES * maps * share);
+        let all = Panels {
+            depth: maps,
+            columns: channels,
+            form: Form::Plain,
+        };
+        let start = patches.pixels(0..rows.start).end;
+        scratch.sums.reset(channels);
+        let ones = [1.0; CHANNELS];
+        for tile in patches.tiles(rows, PATCHES) {
+            let count = tile.len() * columns;
+            let pixels = patches.pixels(tile.clone());
+            // The gradient, transformed as the outputs that it is and as the input that it is of
+            // the convolution with the turned kernel.
+            let outer = Layout::new(count, maps);
+            let both = need(&mut scratch.gradient, 2 * outer.len());
+            let (outputs, inputs) = both.split_at_mut(outer.len());
+            for (index, row) in tile.clone().enumerate() {
+                let stride = padded(maps);
+                let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
+                load_strip(patches, row, stride, strip, |first, line| {
+                    let from = &dout[first * maps..][..patches.0.width * maps];
+                    let rows = line.chunks_exact_mut(stride);
+                    for (into, from) in rows.zip(from.chunks_exact(maps)) {
+                        for (into, from) in into.iter_mut().zip(from) {
+                            *into = *from;
+                        }
+                    }
+                    fill_rest(line, stride, maps);
+                });
+                let strip = Strip {
+                    values: strip,
+                    columns,
+                    stride,
+                };
+                let at = index * columns * outer.stride;
+                strip.transform_outputs(simd, maps, &mut outputs[at..], outer);
+                strip.transform(simd, maps, &mut inputs[at..], outer);
+            }
+            for from in (0..channels).step_by(CHANNELS) {
+                let range = from..channels.min(from + CHANNELS);
+                let layout = Layout::new(count, range.len());
+                let operand = need(&mut scratch.operand, layout.len());
+                for (index, row) in tile.clone().enumerate() {
+                    let stride = padded(range.len());
+                    let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
+                    load_strip(patches, row, stride, strip, |first, line| {
+                        let pixels = first..first + patches.0.width;
+                        source.load(simd, pixels, range.clone(), line, stride);
+                        fill_rest(line, stride, range.len());
+                    });
+                    let strip = Strip {
+                        values: strip,
+                        columns,
+                        stride,
+                    };
+                    let into = &mut operand[index * columns * layout.stride..];
+                    strip.transform(simd, range.len(), into, layout);
+                }
+                let panels = Panels {
+                    columns: range.len(),
+                    ..all
+                };
+                let width = panels.vectors(S::LANES) * S::LANES;
+                let sums_layout = Layout {
+                    stride: width,
+                    apart: count * width,
+                };
+                let sums = need(&mut scratch.places, sums_layout.len());
+                for place in 0..PLACES {
+                    let rows = |values, layout: Layout| Rows {
+                        values,
+                        stride: layout.stride,
+                        count,
+                    };
+                    accumulate(
+                        simd,
+                        Form::Plain,
+                        rows(&outputs[place * outer.apart..], outer),
+                        maps,
+                        rows(&operand[place * layout.apart..], layout),
+                        range.len(),
+                        &mut weight[place * maps * share + from..],
+                        share,
+                    );
+                    multiply(
+                        simd,
+                        rows(&inputs[place * outer.apart..], outer),
+                        Depth {
+                            taps: &[0],
+                            channels: maps,
+                            first: 0,
+                        },
+                        panels,
+                        &b[place * all.len(S::LANES) + from * maps..],
+                        &mut sums[place * sums_layout.apart..],
+                        width,
+                        false,
+                    );
+                }
+                let values = need(&mut scratch.tile, pixels.len() * width);
+                for (index, row) in tile.clone().enumerate() {
+                    let first = patches.start(row) * patches.0.width - pixels.start;
+                    transform_back(
+                        simd,
+                        &sums[index * columns * width..],
+                        sums_layout,
+                        width,
+                        (patches.height(row), patches.0.width),
+                        &mut values[first * width..],
+                    );
+                }
+                let slice = norm.channels(range.clone());
+                let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
+                PullBack {
+                    rows: pixels.len(),
+                    norm: slice,
+                    factor: if add {
+                        slice.gamma
+                    } else {
+                        &ones[..range.len()]
+                    },
+                    d: Tile {
+                        values,
+                        stride: width,
+                    },
+                    x: Tile {
+                        values: &x.0[pixels.start * x.1 + from..],
+                        stride: x.1,
+                    },
+                    into: TileMut {
+                        values: &mut into.values[(pixels.start - start) * into.stride + from..],
+                        stride: into.stride,
+                    },
+                    add,
+                    operand: None,
+                    sum_scale,
+                    sum_bias,
+                }
+                .run(simd);
+                scratch.sums.flush(range, norm.inverse);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From feature maps to feature maps.
+
+use std::ops::Range;
+
+use super::{PatchRows, fill_rest, load_strip};
+use crate::cpu::conv::pointwise::Target;
+use crate::cpu::conv::spatial::Size;
+use crate::cpu::engine::{Engine, Scratch, need, padded};
+use crate::cpu::kernel::dropout::Dropout;
+use crate::cpu::kernel::emit::{Runs, emit};
+use crate::cpu::kernel::load::{Load, NormRelu};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, multiply};
+use crate::cpu::kernel::pullback::TileMut;
+use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Strip, transform_back};
+
+/// Patches of a tile, about.
+const PATCHES: usize = 28;
+/// Channels of a tile.
+const CHANNELS: usize = 192;
+
+/// See [`super::super::forward`].
+pub(in crate::cpu::conv::spatial) fn forward(
+    engine: &mut Engine,
+    source: NormRelu<'_>,
+    channels: usize,
+    size: Size,
+    batch: usize,
+    maps: usize,
+    target: Target<'_>,
+    dropout: Option<Dropout>,
+    measure: bool,
+) {
+    let level = engine.level;
+    let patches = PatchRows(size);
+    let Target {
+        values,
+        stride,
+        column,
+    } = target;
+    let at = |row| patches.start(row) * size.width * stride;
+    engine.over(values, patches.count(batch), at, |share| {
+        level.run(Forward {
+            source,
+            channels,
+            patches,
+            maps,
+            rows: share.rows,
+            b: share.packed,
+            target: Target {
+                values: share.values,
+                stride,
+                column,
+            },
+            dropout,
+            measure,
+            scratch: share.scratch,
+        });
+    });
+}
+
+/// One thread's share of [`forward`].
+struct Forward<'a> {
+    source: NormRelu<'a>,
+    channels: usize,
+    patches: PatchRows,
+    maps: usize,
+    rows: Range<usize>,
+    b: &'a [f32],
+    target: Target<'a>,
+    dropout: Option<Dropout>,
+    measure: bool,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Forward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            source,
+            channels,
+            patches,
+            maps,
+            rows,
+            b,
+            target,
+            dropout,
+            measure,
+            scratch,
+        } = self;
+        let panels = Panels {
+            depth: channels,
+            columns: maps,
+            form: Form::Plain,
+        };
+        let width = panels.vectors(S::LANES) * S::LANES;
+        let columns = patches.columns();
+        let start = patches.pixels(0..rows.start).end;
+        scratch.moments.reset(maps);
+        for tile in patches.tiles(rows, PATCHES) {
+            let count = tile.len() * columns;
+            let sums_layout = Layout {
+                stride: width,
+                apart: count * width,
+            };
+            let sums = need(&mut scratch.places, sums_layout.len());
+            for from in (0..channels).step_by(CHANNELS) {
+                let range = from..channels.min(from + CHANNELS);
+                let layout = Layout::new(count, range.len());
+                let operand = need(&mut scratch.operand, layout.len());
+                for (index, row) in tile.clone().enumerate() {
+                    let stride = padded(range.len());
+                    let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
+                    load_strip(patches, row, stride, strip, |first, line| {
+                        let pixels = first..first + patches.0.width;
+                        source.load(simd, pixels, range.clone(), line, stride);
+                        fill_rest(line, stride, range.len());
+                    });
+                    let strip = Strip {
+                        values: strip,
+                        columns,
+                        stride,
+                    };
+                    let into = &mut operand[index * columns * layout.stride..];
+                    strip.transform(simd, range.len(), into, layout);
+                }
+                for place in 0..PLACES {
+                    multiply(
+                        simd,
+                        Rows {
+                            values: &operand[place * layout.apart..],
+                            stride: layout.stride,
+                            count,
+                        },
+                        Depth {
+                            taps: &[0],
+                            channels: range.len(),
+                            first: from,
+                        },
+                        panels,
+                        &b[place * panels.len(S::LANES)..],
+                        &mut sums[place * sums_layout.apart..],
+                        width,
+                        from > 0,
+                    );
+                }
+            }
+            let pixels = patches.pixels(tile.clone());
+            let values = need(&mut scratch.tile, pixels.len() * width);
+            for (index, row) in tile.enumerate() {
+                let first = patches.start(row) * patches.0.width - pixels.start;
+                transform_back(
+                    simd,
+                    &sums[index * columns * width..],
+                    sums_layout,
+                    width,
+                    (patches.height(row), patches.0.width),
+                    &mut values[first * width..],
+                );
+            }
+            if let Some(dropout) = dropout {
+                for (pixel, values) in pixels.clone().zip(values.chunks_exact_mut(width)) {
+                    dropout.apply(pixel * maps, &mut values[..maps]);
+                }
+            }
+            let at = (pixels.start - start) * target.stride + target.column;
+            let into = TileMut {
+                values: &mut target.values[at..],
+                stride: target.stride,
+            };
+            emit(
+                simd,
+                Runs::rows(values, width, pixels.len()),
+                maps,
+                measure.then_some(&mut scratch.moments),
+                Some(into),
+            );
+        }
+    }
+}
