@@ -396,9 +396,9 @@ impl Kernel for Backward<'_> {
                     Form::Pairs => {
                         let count = count.div_ceil(2);
                         let d = need(&mut scratch.pairs, count * maps);
-                        pairs::of_rows(dy, maps, d);
+                        pairs::of_rows(simd, dy, maps, d);
                         let a = need(&mut scratch.other, count * width);
-                        pairs::of_rows(operand, width, a);
+                        pairs::of_rows(simd, operand, width, a);
                         (
                             Rows {
                                 values: d,

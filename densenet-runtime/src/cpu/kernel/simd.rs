@@ -176,12 +176,23 @@ pub(crate) trait Simd: Copy {
         let _ = (a, b);
         c
     }
-    /// Rounds neighbours to pairs of bfloat16: `into` has half as many elements as `from`.
-    #[inline(always)]
-    fn narrow(self, from: &[f32], into: &mut [f32]) {
-        for (two, into) in from.chunks_exact(2).zip(into) {
-            *into = super::pairs::pair(two[0], two[1]);
-        }
+    /// `2 * LANES` values, `a` and then `b`, rounded to bfloat16: neighbours are pairs. Only
+    /// AVX-512 can; for the others it is `a`.
+    ///
+    /// # Safety
+    /// As [`Simd::dot`].
+    unsafe fn pairs_of_neighbours(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let _ = b;
+        a
+    }
+    /// Each lane of `a` with that of `b` as a pair of bfloat16. Only AVX-512 can; for the others
+    /// it is `a`.
+    ///
+    /// # Safety
+    /// As [`Simd::dot`].
+    unsafe fn pairs_of_lanes(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let _ = b;
+        a
     }
     /// `a * b + c` of scalars, fused where the level has an instruction for it.
     fn scalar_fma(self, a: f32, b: f32, c: f32) -> f32;
@@ -449,12 +460,44 @@ by_intrinsics!(
             }
         }
         #[inline(always)]
+        unsafe fn pairs_of_neighbours(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+            // SAFETY: the caller's promise. The bits are what counts: a vector of f32 holds the
+            // pairs.
+            unsafe {
+                std::mem::transmute::<x86::__m512bh, x86::__m512>(x86::_mm512_cvtne2ps_pbh(b, a))
+            }
+        }
+        #[inline(always)]
+        unsafe fn pairs_of_lanes(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+            // SAFETY: the caller's promise. The low half of the conversion is `a`, the high half
+            // `b`; the shuffle takes a 16-bit lane of each in turn.
+            unsafe {
+                let both = std::mem::transmute::<x86::__m512bh, x86::__m512i>(
+                    x86::_mm512_cvtne2ps_pbh(b, a),
+                );
+                let order = x86::_mm512_loadu_si512(IN_TURN.as_ptr().cast());
+                x86::_mm512_castsi512_ps(x86::_mm512_permutexvar_epi16(order, both))
+            }
+        }
+        #[inline(always)]
         unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
             // SAFETY: the caller's promise.
             unsafe { run_avx512bf16(kernel) }
         }
     }
 );
+
+/// A 16-bit lane of the first half of a vector and one of the second, in turn.
+#[cfg(target_arch = "x86_64")]
+const IN_TURN: [u16; 32] = {
+    let mut order = [0; 32];
+    let mut lane = 0;
+    while lane < 32 {
+        order[lane] = lane as u16 / 2 + 16 * (lane as u16 % 2);
+        lane += 1;
+    }
+    order
+};
 
 /// A mask of the first lanes for AVX2.
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,10 @@
-//! Both ways against the definition, in f64.
+//! Against the definition, in f64.
 
 use super::*;
-use crate::cpu::kernel::normal::{Affine, NormWeights, Sums};
+use crate::cpu::conv::pointwise::Target;
+use crate::cpu::engine::Engine;
+use crate::cpu::kernel::load::NormRelu;
+use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Sums};
 use crate::cpu::kernel::product::Precision;
 use crate::cpu::kernel::simd::Level;
 
@@ -196,7 +199,7 @@ impl Case {
 }
 
 #[test]
-fn both_ways_are_the_definition_at_every_level_and_shape() {
+fn forth_and_back_are_the_definition_at_every_level_and_shape() {
     let sizes = [(1, 1), (1, 5), (2, 2), (7, 7), (5, 8), (8, 3), (3, 130)];
     for (height, width) in sizes {
         for (channels, maps) in [(1, 1), (5, 12), (48, 12), (70, 33), (200, 16)] {
@@ -214,7 +217,7 @@ fn both_ways_are_the_definition_at_every_level_and_shape() {
                     case.check(level, Precision::F32, threads, 1e-5);
                 }
             }
-            for level in [Level::Baseline, Level::Avx512Bf16] {
+            for level in [Level::Baseline, Level::Avx2, Level::Avx512Bf16] {
                 case.check(level, Precision::Bf16, 2, 3e-2);
             }
         }

@@ -236,8 +236,8 @@ impl Kernel for Paired {
         let count = rows.div_ceil(2);
         let mut left = vec![f32::NAN; count * channels];
         let mut right = vec![f32::NAN; count * width];
-        pairs::of_rows(&d, channels, &mut left);
-        pairs::of_rows(&a, width, &mut right);
+        pairs::of_rows(simd, &d, channels, &mut left);
+        pairs::of_rows(simd, &a, width, &mut right);
         let mut out = vec![1.0; channels * width];
         let left = Rows {
             values: &left,

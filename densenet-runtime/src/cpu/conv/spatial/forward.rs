@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::{PatchRows, fill_rest, load_strip};
+use super::Size;
+use super::patches::{PatchRows, fill_rest, load_strip};
 use crate::cpu::conv::pointwise::Target;
-use crate::cpu::conv::spatial::Size;
 use crate::cpu::engine::{Engine, Scratch, need, padded};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu};
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, multiply};
 use crate::cpu::kernel::pullback::TileMut;
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -19,8 +20,12 @@ const PATCHES: usize = 28;
 /// Channels of a tile.
 const CHANNELS: usize = 192;
 
-/// See [`super::super::forward`].
-pub(in crate::cpu::conv::spatial) fn forward(
+/// Convolves the first `channels` of a buffer, BN and ReLU on the way, and measures the result
+/// if asked.
+///
+/// The weight is in `engine.packed`, by [`super::pack_forward`]; the moments are left in the
+/// engine's scratch.
+pub(crate) fn forward(
     engine: &mut Engine,
     source: NormRelu<'_>,
     channels: usize,
@@ -31,7 +36,7 @@ pub(in crate::cpu::conv::spatial) fn forward(
     dropout: Option<Dropout>,
     measure: bool,
 ) {
-    let level = engine.level;
+    let (level, form) = (engine.level, engine.form);
     let patches = PatchRows(size);
     let Target {
         values,
@@ -41,6 +46,7 @@ pub(in crate::cpu::conv::spatial) fn forward(
     let at = |row| patches.start(row) * size.width * stride;
     engine.over(values, patches.count(batch), at, |share| {
         level.run(Forward {
+            form,
             source,
             channels,
             patches,
@@ -61,6 +67,7 @@ pub(in crate::cpu::conv::spatial) fn forward(
 
 /// One thread's share of [`forward`].
 struct Forward<'a> {
+    form: Form,
     source: NormRelu<'a>,
     channels: usize,
     patches: PatchRows,
@@ -77,6 +84,7 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             source,
             channels,
             patches,
@@ -89,9 +97,9 @@ impl Kernel for Forward<'_> {
             scratch,
         } = self;
         let panels = Panels {
-            depth: channels,
+            depth: form.whole(channels),
             columns: maps,
-            form: Form::Plain,
+            form,
         };
         let width = panels.vectors(S::LANES) * S::LANES;
         let columns = patches.columns();
@@ -125,16 +133,29 @@ impl Kernel for Forward<'_> {
                     strip.transform(simd, range.len(), into, layout);
                 }
                 for place in 0..PLACES {
+                    let values = &mut operand[place * layout.apart..][..layout.apart];
+                    let values = match form {
+                        Form::Plain => values,
+                        Form::Rounded => {
+                            pairs::round_all(values);
+                            values
+                        }
+                        Form::Pairs => {
+                            let pairs = need(&mut scratch.pairs, layout.apart / 2);
+                            pairs::of_columns(simd, values, pairs);
+                            pairs
+                        }
+                    };
                     multiply(
                         simd,
                         Rows {
-                            values: &operand[place * layout.apart..],
+                            values,
                             stride: layout.stride,
                             count,
                         },
                         Depth {
                             taps: &[0],
-                            channels: range.len(),
+                            channels: form.whole(range.len()),
                             first: from,
                         },
                         panels,

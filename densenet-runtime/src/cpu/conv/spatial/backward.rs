@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::{PatchRows, fill_rest, load_strip};
-use crate::cpu::conv::spatial::{Sink, Size};
+use super::patches::{PatchRows, fill_rest, load_strip};
+use super::{Sink, Size};
 use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
 use crate::cpu::kernel::load::{Load, NormRelu};
 use crate::cpu::kernel::normal::Norm;
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -17,9 +18,13 @@ const PATCHES: usize = 56;
 /// Channels of a tile, in whole panels of every level.
 const CHANNELS: usize = 64;
 
-/// See [`super::super::backward`]. The shares of the weight's gradient are of its transform:
-/// (place x maps) rows of `padded(channels)`.
-pub(in crate::cpu::conv::spatial) fn backward(
+/// Goes back through a 3x3 convolution, ReLU and the affine part of BN.
+///
+/// `dout` is the gradient of the maps (pixels x maps). The weight is in `engine.packed`, by
+/// [`super::pack_backward`]; the threads' shares of the gradient of the transformed weight
+/// ((place x maps) rows of `padded(channels)`), for [`super::add_weight`], and the sums are left
+/// in the engine's scratch.
+pub(crate) fn backward(
     engine: &mut Engine,
     x: (&[f32], usize),
     channels: usize,
@@ -29,7 +34,7 @@ pub(in crate::cpu::conv::spatial) fn backward(
     maps: usize,
     sink: Sink<'_>,
 ) {
-    let level = engine.level;
+    let (level, form) = (engine.level, engine.form);
     let patches = PatchRows(size);
     let images = dout.len() / maps / (size.height * size.width);
     let (values, stride, add) = match sink {
@@ -39,6 +44,7 @@ pub(in crate::cpu::conv::spatial) fn backward(
     let at = |row| patches.start(row) * size.width * stride;
     engine.over(values, patches.count(images), at, |share| {
         level.run(Backward {
+            form,
             x,
             channels,
             norm,
@@ -59,6 +65,7 @@ pub(in crate::cpu::conv::spatial) fn backward(
 
 /// One thread's share of [`backward`].
 struct Backward<'a> {
+    form: Form,
     x: (&'a [f32], usize),
     channels: usize,
     norm: Norm<'a>,
@@ -76,6 +83,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             x,
             channels,
             norm,
@@ -95,11 +103,12 @@ impl Kernel for Backward<'_> {
         };
         let columns = patches.columns();
         let share = padded(channels);
+        let whole = form.whole(maps);
         let weight = need_zeros(&mut scratch.weight, PLACES * maps * share);
         let all = Panels {
-            depth: maps,
+            depth: whole,
             columns: channels,
-            form: Form::Plain,
+            form,
         };
         let start = patches.pixels(0..rows.start).end;
         scratch.sums.reset(channels);
@@ -165,31 +174,62 @@ impl Kernel for Backward<'_> {
                 };
                 let sums = need(&mut scratch.places, sums_layout.len());
                 for place in 0..PLACES {
-                    let rows = |values, layout: Layout| Rows {
-                        values,
-                        stride: layout.stride,
-                        count,
+                    let outputs = &mut outputs[place * outer.apart..][..outer.apart];
+                    let inputs = &mut inputs[place * outer.apart..][..outer.apart];
+                    let operand = &mut operand[place * layout.apart..][..layout.apart];
+                    let (depth, outputs, operand, inputs) = match form {
+                        Form::Plain => (count, outputs, operand, inputs),
+                        Form::Rounded => {
+                            for values in [&mut *outputs, &mut *inputs, &mut *operand] {
+                                pairs::round_all(values);
+                            }
+                            (count, outputs, operand, inputs)
+                        }
+                        Form::Pairs => {
+                            let depth = count.div_ceil(2);
+                            let lens = [depth * outer.stride, depth * layout.stride];
+                            let len = lens[0] + lens[1] + outer.apart / 2;
+                            let all = need(&mut scratch.pairs, len);
+                            let (by_rows, rest) = all.split_at_mut(lens[0]);
+                            let (operands, by_columns) = rest.split_at_mut(lens[1]);
+                            pairs::of_rows(simd, outputs, outer.stride, by_rows);
+                            pairs::of_rows(simd, operand, layout.stride, operands);
+                            pairs::of_columns(simd, inputs, by_columns);
+                            (depth, by_rows, operands, by_columns)
+                        }
                     };
                     accumulate(
                         simd,
-                        Form::Plain,
-                        rows(&outputs[place * outer.apart..], outer),
+                        form,
+                        Rows {
+                            values: outputs,
+                            stride: outer.stride,
+                            count: depth,
+                        },
                         maps,
-                        rows(&operand[place * layout.apart..], layout),
+                        Rows {
+                            values: operand,
+                            stride: layout.stride,
+                            count: depth,
+                        },
                         range.len(),
                         &mut weight[place * maps * share + from..],
                         share,
                     );
                     multiply(
                         simd,
-                        rows(&inputs[place * outer.apart..], outer),
+                        Rows {
+                            values: inputs,
+                            stride: outer.stride,
+                            count,
+                        },
                         Depth {
                             taps: &[0],
-                            channels: maps,
+                            channels: whole,
                             first: 0,
                         },
                         panels,
-                        &b[place * all.len(S::LANES) + from * maps..],
+                        &b[place * all.len(S::LANES) + from * whole / form.unit()..],
                         &mut sums[place * sums_layout.apart..],
                         width,
                         false,

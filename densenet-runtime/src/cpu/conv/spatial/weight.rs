@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{PLACES, of_kernels, to_kernels};
@@ -10,52 +11,41 @@ use crate::cpu::kernel::winograd::{PLACES, of_kernels, to_kernels};
 /// The most lanes of a vector.
 const LANES: usize = 16;
 
-/// See [`super::super::pack_forward`]: one packed matrix (channels x maps) for each place.
-pub(in crate::cpu::conv::spatial) fn pack_forward(
-    engine: &mut Engine,
-    weight: &[f32],
-    maps: usize,
-    channels: usize,
-) {
-    let panels = Panels {
-        depth: channels,
-        columns: maps,
-        form: Form::Plain,
-    };
-    pack(engine, panels, weight, |c, m| m * channels + c, false);
+/// Packs a weight (maps x channels x 3 x 3) for [`super::forward`] into `engine.packed`: one
+/// matrix (channels x maps) for each place.
+pub(crate) fn pack_forward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let at = |c, m| m * channels + c;
+    pack(engine, (channels, maps), weight, at, false);
 }
 
-/// See [`super::super::pack_backward`]: one packed matrix (maps x channels) for each place, the
-/// kernels turned by 180 degrees.
-pub(in crate::cpu::conv::spatial) fn pack_backward(
-    engine: &mut Engine,
-    weight: &[f32],
-    maps: usize,
-    channels: usize,
-) {
-    let panels = Panels {
-        depth: maps,
-        columns: channels,
-        form: Form::Plain,
-    };
-    pack(engine, panels, weight, |m, c| m * channels + c, true);
+/// Packs a weight (maps x channels x 3 x 3) for [`super::backward`] into `engine.packed`: one
+/// matrix (maps x channels) for each place, the kernels turned by 180 degrees.
+pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let at = |m, c| m * channels + c;
+    pack(engine, (maps, channels), weight, at, true);
 }
 
 /// Packs kernels, transformed; `at(row, column)` is the number of a kernel. The threads share
 /// the places.
 fn pack(
     engine: &mut Engine,
-    panels: Panels,
+    (rows, columns): (usize, usize),
     weight: &[f32],
     at: impl Fn(usize, usize) -> usize + Sync,
     turned: bool,
 ) {
     let level = engine.level;
+    let panels = Panels {
+        depth: engine.form.whole(rows),
+        columns,
+        form: engine.form,
+    };
     let len = panels.len(level.lanes());
     let mut packed = std::mem::take(&mut engine.packed);
     engine.over_rows(need(&mut packed, PLACES * len), len, PLACES, |share| {
         level.run(Pack {
             panels,
+            rows,
             kernels: weight.as_chunks().0,
             at: &at,
             turned,
@@ -70,6 +60,8 @@ fn pack(
 /// One thread's share of [`pack`].
 struct Pack<'a, F> {
     panels: Panels,
+    /// Rows, without a last one of zeros.
+    rows: usize,
     kernels: &'a [[f32; 9]],
     at: &'a F,
     turned: bool,
@@ -83,6 +75,7 @@ impl<F: Fn(usize, usize) -> usize> Kernel for Pack<'_, F> {
     fn run<S: Simd>(self, simd: S) {
         let Self {
             panels,
+            rows,
             kernels,
             at,
             turned,
@@ -92,45 +85,78 @@ impl<F: Fn(usize, usize) -> usize> Kernel for Pack<'_, F> {
         } = self;
         let len = panels.len(S::LANES);
         let width = panels.vectors(S::LANES) * S::LANES;
-        // One row's kernels, tap by tap.
-        let taps = need_zeros(&mut scratch.tile, 9 * width);
-        for row in 0..panels.depth {
-            for column in 0..panels.columns {
-                let kernel = &kernels[at(row, column)];
-                for (tap, line) in taps.chunks_exact_mut(width).enumerate() {
-                    line[column] = if turned { kernel[8 - tap] } else { kernel[tap] };
+        let unit = panels.form.unit();
+        // The kernels of the rows in an element, tap by tap.
+        let taps = need_zeros(&mut scratch.tile, 2 * 9 * width);
+        for line in 0..panels.depth / unit {
+            for (r, taps) in taps.chunks_exact_mut(9 * width).enumerate().take(unit) {
+                let row = line * unit + r;
+                if row == rows {
+                    taps.fill(0.0);
+                    continue;
+                }
+                for column in 0..panels.columns {
+                    let kernel = &kernels[at(row, column)];
+                    for (tap, line) in taps.chunks_exact_mut(width).enumerate() {
+                        line[column] = if turned { kernel[8 - tap] } else { kernel[tap] };
+                    }
                 }
             }
+            let (first, second) = taps.split_at(9 * width);
             for vector in 0..panels.vectors(S::LANES) {
-                let line = |tap: usize| &taps[tap * width + vector * S::LANES..][..S::LANES];
-                // SAFETY: a line holds the lanes of a vector.
-                let tap = |tap: usize| unsafe { simd.load(line(tap).as_ptr()) };
-                let transformed = of_kernels(
-                    simd,
-                    [
-                        [tap(0), tap(1), tap(2)],
-                        [tap(3), tap(4), tap(5)],
-                        [tap(6), tap(7), tap(8)],
-                    ],
-                );
-                let start = panels.at(S::LANES, row, vector);
+                let column = vector * S::LANES;
+                let start = panels.at(S::LANES, line, vector);
+                let values = transform(simd, first, width, column);
                 for (matrix, place) in into.chunks_exact_mut(len).zip(places.clone()) {
-                    let into = &mut matrix[start..start + S::LANES];
-                    // SAFETY: the slice has the lanes of a vector.
-                    unsafe { simd.store(into.as_mut_ptr(), transformed[place / 4][place % 4]) };
+                    write(simd, values[place / 4][place % 4], &mut matrix[start..]);
+                }
+                match panels.form {
+                    Form::Plain => {}
+                    Form::Rounded => {
+                        for matrix in into.chunks_exact_mut(len) {
+                            pairs::round_all(&mut matrix[start..start + S::LANES]);
+                        }
+                    }
+                    Form::Pairs => {
+                        let values = transform(simd, second, width, column);
+                        for (matrix, place) in into.chunks_exact_mut(len).zip(places.clone()) {
+                            let mut others = [0.0; LANES];
+                            write(simd, values[place / 4][place % 4], &mut others);
+                            for (into, other) in matrix[start..].iter_mut().zip(others) {
+                                *into = pairs::pair(*into, other);
+                            }
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-/// See [`super::super::add_weight`].
-pub(in crate::cpu::conv::spatial) fn add_weight(
-    engine: &mut Engine,
-    gradient: &mut [f32],
-    maps: usize,
-    channels: usize,
-) {
+/// Transforms the kernels of a vector of columns; `taps` are rows of `width`.
+#[inline(always)]
+fn transform<S: Simd>(simd: S, taps: &[f32], width: usize, column: usize) -> [[S::Vector; 4]; 4] {
+    let mut kernels = [[simd.zero(); 3]; 3];
+    for (row, kernels) in kernels.iter_mut().enumerate() {
+        for (x, kernel) in kernels.iter_mut().enumerate() {
+            let line = &taps[(3 * row + x) * width + column..][..S::LANES];
+            // SAFETY: the slice has the lanes of a vector.
+            *kernel = unsafe { simd.load(line.as_ptr()) };
+        }
+    }
+    of_kernels(simd, kernels)
+}
+
+/// Writes a vector.
+#[inline(always)]
+fn write<S: Simd>(simd: S, vector: S::Vector, into: &mut [f32]) {
+    let into = &mut into[..S::LANES];
+    // SAFETY: the slice has the lanes of a vector.
+    unsafe { simd.store(into.as_mut_ptr(), vector) };
+}
+
+/// Adds the threads' shares of a weight's gradient into `gradient` (maps x channels x 3 x 3).
+pub(crate) fn add_weight(engine: &mut Engine, gradient: &mut [f32], maps: usize, channels: usize) {
     let level = engine.level;
     let shares = engine.shares(maps);
     let scratch = &engine.scratch[..];
@@ -188,8 +214,7 @@ impl Kernel for AddWeight<'_> {
                 for (row, taps) in to_kernels(simd, sums).into_iter().enumerate() {
                     for (column, values) in taps.into_iter().enumerate() {
                         let mut tap = [0.0; LANES];
-                        // SAFETY: an array holds at least the lanes of a vector.
-                        unsafe { simd.store(tap.as_mut_ptr(), values) };
+                        write(simd, values, &mut tap);
                         let into = gradient[3 * row + column..].iter_mut().step_by(9);
                         into.zip(tap).for_each(|(into, value)| *into += value);
                     }

@@ -1,17 +1,4 @@
-//! Winograd's way (see `kernel::winograd`): patches are transformed, multiplied place by place,
-//! and transformed back.
-//!
-//! A tile is some whole rows of patches, each two rows of pixels (one, at the end of an image of
-//! odd height), so a tile's pixels follow each other in memory. For P pixels, C channels in and
-//! K maps out, each of the three products is 8 P C K operations.
-
-mod backward;
-mod forward;
-mod weight;
-
-pub(super) use backward::backward;
-pub(super) use forward::forward;
-pub(super) use weight::{add_weight, pack_backward, pack_forward};
+//! Rows of patches, and the strips of pixels under them.
 
 use std::ops::Range;
 
@@ -20,37 +7,37 @@ use crate::cpu::kernel::product::blocks;
 
 /// Rows of patches, counted over all images.
 #[derive(Clone, Copy)]
-struct PatchRows(Size);
+pub(super) struct PatchRows(pub Size);
 
 impl PatchRows {
     /// Patches in a row.
-    fn columns(self) -> usize {
+    pub fn columns(self) -> usize {
         self.0.width.div_ceil(2)
     }
 
     /// Rows of patches in `images` images.
-    fn count(self, images: usize) -> usize {
+    pub fn count(self, images: usize) -> usize {
         images * self.0.height.div_ceil(2)
     }
 
     /// The first row of pixels of a row of patches, counted over all images.
-    fn start(self, row: usize) -> usize {
+    pub fn start(self, row: usize) -> usize {
         let inside = self.0.height.div_ceil(2);
         row / inside * self.0.height + row % inside * 2
     }
 
     /// Rows of pixels of a row of patches.
-    fn height(self, row: usize) -> usize {
+    pub fn height(self, row: usize) -> usize {
         self.start(row + 1) - self.start(row)
     }
 
     /// The pixels of some rows of patches.
-    fn pixels(self, rows: Range<usize>) -> Range<usize> {
+    pub fn pixels(self, rows: Range<usize>) -> Range<usize> {
         self.start(rows.start) * self.0.width..self.start(rows.end) * self.0.width
     }
 
     /// Cuts rows of patches into tiles of about `patches` patches.
-    fn tiles(self, rows: Range<usize>, patches: usize) -> impl Iterator<Item = Range<usize>> {
+    pub fn tiles(self, rows: Range<usize>, patches: usize) -> impl Iterator<Item = Range<usize>> {
         let most = (patches / self.columns()).max(1);
         blocks(rows.len(), most).map(move |(first, count)| {
             let first = rows.start + first;
@@ -60,7 +47,7 @@ impl PatchRows {
 
     /// Where the four rows of pixels under a row of patches lie: the first pixel of each, or
     /// `None` in the padding.
-    fn under(self, row: usize) -> [Option<usize>; 4] {
+    pub fn under(self, row: usize) -> [Option<usize>; 4] {
         let Size { height, width } = self.0;
         let inside = height.div_ceil(2);
         let (image, top) = (row / inside, row % inside * 2);
@@ -74,7 +61,7 @@ impl PatchRows {
 /// Fills a strip with the four rows of pixels under a row of patches, and zeros around the
 /// image. `load` fills the pixels of a row, which start at the pixel that it is given.
 #[inline(always)]
-fn load_strip(
+pub(super) fn load_strip(
     patches: PatchRows,
     row: usize,
     stride: usize,
@@ -98,7 +85,7 @@ fn load_strip(
 
 /// Zeros behind the `filled` first values of each row.
 #[inline(always)]
-fn fill_rest(values: &mut [f32], stride: usize, filled: usize) {
+pub(super) fn fill_rest(values: &mut [f32], stride: usize, filled: usize) {
     if filled < stride {
         for row in values.chunks_exact_mut(stride) {
             row[filled..].fill(0.0);
