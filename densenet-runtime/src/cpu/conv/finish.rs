@@ -5,8 +5,6 @@ use std::ops::Range;
 use crate::cpu::engine::Engine;
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::normal::{GradientSums, Statistics, Undo};
-use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::Form;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Undoes the normalisation of some channels, whose consumers are all done: writes their
@@ -85,7 +83,7 @@ impl Kernel for Finish<'_> {
 }
 
 /// Turns the masked gradient of bottleneck maps, in place, into the gradient of the 1x1
-/// convolution's output, rounded if the engine's form is [`Form::Rounded`].
+/// convolution's output.
 pub(crate) fn undo_norm(
     engine: &mut Engine,
     dy: &mut [f32],
@@ -95,7 +93,7 @@ pub(crate) fn undo_norm(
     dropout: Option<Dropout>,
 ) {
     let maps = gamma.len();
-    let (level, form) = (engine.level, engine.form);
+    let level = engine.level;
     let pixels = dy.len() / maps;
     let mut undo = std::mem::take(&mut engine.undo);
     undo.set(statistics, 0..maps, Some(gamma), sums, pixels);
@@ -103,7 +101,6 @@ pub(crate) fn undo_norm(
         level.run(UndoNorm {
             undo: &undo,
             maps,
-            form,
             y,
             first: share.rows.start,
             dy: share.values,
@@ -116,7 +113,6 @@ pub(crate) fn undo_norm(
 /// One thread's share of [`undo_norm`].
 struct UndoNorm<'a> {
     undo: &'a Undo,
-    form: Form,
     maps: usize,
     y: &'a [f32],
     first: usize,
@@ -130,7 +126,6 @@ impl Kernel for UndoNorm<'_> {
         let Self {
             undo,
             maps,
-            form,
             y,
             first,
             dy,
@@ -143,9 +138,6 @@ impl Kernel for UndoNorm<'_> {
             undo.pixel_in_place(simd, dy, y);
             if let Some(dropout) = dropout {
                 dropout.apply((first + row) * maps, dy);
-            }
-            if form == Form::Rounded {
-                pairs::round_all(dy);
             }
         }
     }

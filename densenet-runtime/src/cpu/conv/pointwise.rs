@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
+use crate::cpu::engine::{Engine, Scratch, need, padded};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::Load;
@@ -137,41 +137,20 @@ impl<L: Load> Kernel for Forward<'_, L> {
             };
             for from in (0..channels).step_by(DEPTH) {
                 let depth = DEPTH.min(channels - from);
-                let stride = padded(depth);
-                let operand = need(&mut scratch.operand, count * stride);
-                load.load(
+                let operand = load.operand(
                     simd,
+                    form,
                     first..first + count,
                     from..from + depth,
-                    operand,
-                    stride,
+                    &mut scratch.operand,
+                    &mut scratch.pairs,
                 );
-                let depth = form.whole(depth);
-                let values = match form {
-                    Form::Plain => operand,
-                    Form::Rounded => {
-                        pairs::round_all(operand);
-                        operand
-                    }
-                    Form::Pairs => {
-                        for row in operand.chunks_exact_mut(stride) {
-                            row[channels.min(from + depth) - from..depth].fill(0.0);
-                        }
-                        let pairs = need(&mut scratch.pairs, count * stride / 2);
-                        pairs::of_columns(simd, operand, pairs);
-                        pairs
-                    }
-                };
                 multiply(
                     simd,
-                    Rows {
-                        values,
-                        stride,
-                        count,
-                    },
+                    operand,
                     Depth {
                         taps: &[0],
-                        channels: depth,
+                        channels: form.whole(depth),
                         first: from,
                     },
                     panels,
@@ -244,8 +223,7 @@ pub(crate) fn pack_backward(
 /// Goes back through a 1x1 convolution, ReLU and the affine part of BN, whose input is a prefix
 /// of the channels of a block.
 ///
-/// `dy` is the gradient of the convolution's maps (pixels x maps), rounded if the engine's form
-/// is [`Form::Rounded`]. Adds gamma times the masked gradient to `g` (rows of `input.stride`). The
+/// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked gradient to `g` (rows of `input.stride`). The
 /// weight's packed form is in `engine.packed`; the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
 /// engine's scratch.
 pub(crate) fn backward(
@@ -303,7 +281,10 @@ impl Kernel for Backward<'_> {
         } = input;
         let share = padded(channels);
         let whole = form.whole(maps);
-        let weight = need_zeros(&mut scratch.weight, maps * share);
+        let weight = need(&mut scratch.weight, maps * share);
+        if pixels.is_empty() {
+            weight.fill(0.0);
+        }
         scratch.sums.reset(channels);
         for from in (0..channels).step_by(BACK_CHANNELS) {
             let range = from..channels.min(from + BACK_CHANNELS);
@@ -317,27 +298,12 @@ impl Kernel for Backward<'_> {
             let norm = norm.channels(range.clone());
             for (start, count) in blocks(pixels.len(), BACK_TILE) {
                 let first = pixels.start + start;
-                let dy = &dy[first * maps..][..count * maps];
-                let left = match form {
-                    // Where it must be, the gradient is rounded already.
-                    Form::Plain | Form::Rounded => Rows {
-                        values: dy,
-                        stride: maps,
-                        count,
-                    },
-                    Form::Pairs => {
-                        let pairs = need(&mut scratch.pairs, count * whole / 2);
-                        let rows = dy.chunks_exact(maps).zip(pairs.chunks_exact_mut(whole / 2));
-                        for (row, pairs) in rows {
-                            pairs::of_row(simd, row, pairs);
-                        }
-                        Rows {
-                            values: pairs,
-                            stride: whole,
-                            count,
-                        }
-                    }
+                let dy = Rows {
+                    values: &dy[first * maps..],
+                    stride: maps,
+                    count,
                 };
+                let left = pairs::of_columns(simd, form, dy, &mut scratch.pairs);
                 let tile = need(&mut scratch.tile, count * width);
                 let depth = Depth {
                     taps: &[0],
@@ -377,42 +343,13 @@ impl Kernel for Backward<'_> {
                 }
                 .run(simd);
                 scratch.sums.flush(range.clone(), inverse);
-                if form == Form::Rounded {
-                    pairs::round_all(operand);
-                }
-                let (d, a) = match form {
-                    Form::Plain | Form::Rounded => (
-                        Rows {
-                            values: dy,
-                            stride: maps,
-                            count,
-                        },
-                        Rows {
-                            values: operand,
-                            stride: width,
-                            count,
-                        },
-                    ),
-                    Form::Pairs => {
-                        let count = count.div_ceil(2);
-                        let d = need(&mut scratch.pairs, count * maps);
-                        pairs::of_rows(simd, dy, maps, d);
-                        let a = need(&mut scratch.other, count * width);
-                        pairs::of_rows(simd, operand, width, a);
-                        (
-                            Rows {
-                                values: d,
-                                stride: maps,
-                                count,
-                            },
-                            Rows {
-                                values: a,
-                                stride: width,
-                                count,
-                            },
-                        )
-                    }
+                let a = Rows {
+                    values: operand,
+                    stride: width,
+                    count,
                 };
+                let d = pairs::of_rows(simd, form, dy, &mut scratch.pairs);
+                let a = pairs::of_rows(simd, form, a, &mut scratch.other);
                 accumulate(
                     simd,
                     form,
@@ -422,6 +359,7 @@ impl Kernel for Backward<'_> {
                     range.len(),
                     &mut weight[from..],
                     share,
+                    start > 0,
                 );
             }
         }

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::normal::{Affine, relu};
-use super::simd::Simd;
+use super::pairs;
+use super::product::{Form, Rows};
+use super::simd::{Kernel, Simd};
+use crate::cpu::memory::Memory;
 
 /// Fills tiles of a product's left operand.
 pub(crate) trait Load: Sync {
@@ -19,6 +22,34 @@ pub(crate) trait Load: Sync {
         into: &mut [f32],
         stride: usize,
     );
+
+    /// Loads rows in the form of a product's left operand. `values` and `pairs` hold them.
+    #[inline(always)]
+    fn operand<'a, S: Simd>(
+        &self,
+        simd: S,
+        form: Form,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        values: &'a mut Memory<f32>,
+        pairs: &'a mut Memory<f32>,
+    ) -> Rows<'a> {
+        let (count, depth) = (pixels.len(), channels.len());
+        let stride = depth.next_multiple_of(16);
+        let values = values.need(count * stride);
+        self.load(simd, pixels, channels, values, stride);
+        if depth < form.whole(depth) {
+            for row in values.chunks_exact_mut(stride) {
+                row[depth] = 0.0;
+            }
+        }
+        let rows = Rows {
+            values,
+            stride,
+            count,
+        };
+        pairs::of_columns(simd, form, rows, pairs)
+    }
 }
 
 /// BN and ReLU of the first channels of a buffer.
@@ -55,6 +86,87 @@ impl Load for NormRelu<'_> {
     ) {
         for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             self.pixel(simd, pixel, channels.clone(), &mut row[..channels.len()]);
+        }
+    }
+
+    #[inline(always)]
+    fn operand<'a, S: Simd>(
+        &self,
+        simd: S,
+        form: Form,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        values: &'a mut Memory<f32>,
+        pairs: &'a mut Memory<f32>,
+    ) -> Rows<'a> {
+        let (count, stride) = (pixels.len(), channels.len().next_multiple_of(16));
+        let into = values.need(count * stride);
+        let rows = |values, stride| Rows {
+            values,
+            stride,
+            count,
+        };
+        match form {
+            Form::Plain => {
+                self.load(simd, pixels, channels, into, stride);
+                rows(into, stride)
+            }
+            Form::Rounded => {
+                self.load(simd, pixels, channels, into, stride);
+                pairs::of_columns(simd, form, rows(into, stride), pairs)
+            }
+            Form::Pairs => {
+                let into = &mut into[..count * stride / 2];
+                let kernel = LoadPairs {
+                    source: *self,
+                    pixels,
+                    channels,
+                    into: &mut *into,
+                    stride: stride / 2,
+                };
+                // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
+                unsafe { simd.outline_pairs(kernel) };
+                rows(into, stride)
+            }
+        }
+    }
+}
+
+/// BN and ReLU on the way into pairs of channels; `stride` elements are whole vectors of values.
+struct LoadPairs<'a> {
+    source: NormRelu<'a>,
+    pixels: Range<usize>,
+    channels: Range<usize>,
+    into: &'a mut [f32],
+    stride: usize,
+}
+
+impl Kernel for LoadPairs<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            source,
+            pixels,
+            channels,
+            into,
+            stride,
+        } = self;
+        let n = channels.len();
+        let scale = &source.affine.scale[channels.clone()];
+        let shift = &source.affine.shift[channels.clone()];
+        assert!(n.div_ceil(S::LANES) * S::LANES <= 2 * stride);
+        for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
+            let x = &source.x[pixel * source.stride..][channels.clone()];
+            for c in (0..n).step_by(S::LANES) {
+                let count = S::LANES.min(n - c);
+                // SAFETY: `count` channels from `c` on can be read, and by the assertion a
+                // vector's pairs can be written. Lanes behind the channels come out as zeros.
+                unsafe {
+                    let part = |values: &[f32]| simd.load_part(values.as_ptr().add(c), count);
+                    let z = simd.fma(part(x), part(scale), part(shift));
+                    simd.store_pairs(row.as_mut_ptr().add(c / 2), simd.relu(z));
+                }
+            }
         }
     }
 }

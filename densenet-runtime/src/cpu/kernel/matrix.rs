@@ -66,6 +66,33 @@ impl<'a> Matrix<'a> {
     }
 }
 
+impl Matrix<'_> {
+    /// As [`Matrix::copy`] of columns, where two rows are one.
+    #[inline(always)]
+    fn copy_pairs(
+        self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        let end = rows.end.min(self.line);
+        let (lines, there) = (rows.len() / 2, end.saturating_sub(rows.start));
+        for (j, column) in columns.enumerate() {
+            let from = &self.values[column * self.line + rows.start..][..there];
+            let (two, last) = from.as_chunks::<2>();
+            let mut into = into[j..].iter_mut().step_by(stride).take(lines);
+            for ([first, second], into) in two.iter().zip(&mut into) {
+                *into = pairs::pair(*first, *second);
+            }
+            if let (Some(into), [last]) = (into.next(), last) {
+                *into = pairs::pair(*last, 0.0);
+            }
+        }
+        into[there.div_ceil(2) * stride..lines * stride].fill(0.0);
+    }
+}
+
 /// Lines of a panel that are packed at a time.
 const LINES: usize = 16;
 /// The most columns of a panel.
@@ -102,6 +129,9 @@ impl Kernel for Pack<'_> {
             match panels.form {
                 Form::Plain | Form::Rounded => {
                     matrix.copy(rows, columns, packed, place.width);
+                }
+                Form::Pairs if matrix.by_columns => {
+                    matrix.copy_pairs(rows, columns, packed, place.width);
                 }
                 Form::Pairs => {
                     matrix.copy(rows, columns, &mut block, COLUMNS);

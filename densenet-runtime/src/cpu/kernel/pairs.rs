@@ -5,7 +5,9 @@
 //! half. Where channels are summed over, they are neighbours in a row; where pixels are, they are
 //! the same channel of two rows.
 
+use super::product::{Form, Rows};
 use super::simd::{Kernel, Simd};
+use crate::cpu::memory::Memory;
 
 /// The bits of a value rounded to bfloat16 (to nearest, ties to even), in the high half; the low
 /// half is rubbish.
@@ -39,30 +41,98 @@ pub(crate) fn pair(first: f32, second: f32) -> f32 {
     f32::from_bits(round(first) >> 16 | round(second) & 0xffff_0000)
 }
 
-/// Neighbouring values: as many elements as half of `from`.
+/// Some rows in the form of a product's left operand that is summed over columns. `memory` holds
+/// them where they are converted.
 #[inline(always)]
-pub(crate) fn of_columns<S: Simd>(simd: S, from: &[f32], into: &mut [f32]) {
-    assert_eq!(from.len(), 2 * into.len());
-    // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
-    unsafe { simd.outline_pairs(OfColumns { from, into }) };
-}
-
-/// Neighbouring values of one row, whose last is paired with zero if it is alone.
-#[inline(always)]
-pub(crate) fn of_row<S: Simd>(simd: S, from: &[f32], into: &mut [f32]) {
-    let whole = from.len() / 2;
-    of_columns(simd, &from[..2 * whole], &mut into[..whole]);
-    if let (Some(last), Some(into)) = (from.get(2 * whole), into.get_mut(whole)) {
-        *into = pair(*last, 0.0);
+pub(crate) fn of_columns<'a, S: Simd>(
+    simd: S,
+    form: Form,
+    rows: Rows<'a>,
+    memory: &'a mut Memory<f32>,
+) -> Rows<'a> {
+    let Rows {
+        values,
+        stride,
+        count,
+    } = rows;
+    let from = &values[..count * stride];
+    match form {
+        Form::Plain => rows,
+        Form::Rounded => rounded_copy(rows, memory),
+        Form::Pairs => {
+            let whole = form.whole(stride);
+            let into = memory.need(count * whole / 2);
+            if whole == stride {
+                // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
+                unsafe { simd.outline_pairs(OfColumns { from, into }) };
+            } else {
+                let lines = from.chunks_exact(stride);
+                for (from, into) in lines.zip(into.chunks_exact_mut(whole / 2)) {
+                    let (neighbours, last) = from.split_at(stride - 1);
+                    let (into, last_into) = into.split_at_mut(stride / 2);
+                    last_into[0] = pair(last[0], 0.0);
+                    let from = neighbours;
+                    // SAFETY: as above.
+                    unsafe { simd.outline_pairs(OfColumns { from, into }) };
+                }
+            }
+            Rows {
+                values: into,
+                stride: whole,
+                count,
+            }
+        }
     }
 }
 
-/// Rows `2 r` and `2 r + 1` of `from` as row r of `into`, both of `stride`; where there is no
-/// second row it counts as zeros.
+/// Some rows in the form of a product's operand that is summed over rows: two rows are one, and a
+/// last one alone has zeros beside it. `memory` holds them where they are converted.
 #[inline(always)]
-pub(crate) fn of_rows<S: Simd>(simd: S, from: &[f32], stride: usize, into: &mut [f32]) {
-    // SAFETY: as in `of_columns`.
-    unsafe { simd.outline_pairs(OfRows { from, stride, into }) };
+pub(crate) fn of_rows<'a, S: Simd>(
+    simd: S,
+    form: Form,
+    rows: Rows<'a>,
+    memory: &'a mut Memory<f32>,
+) -> Rows<'a> {
+    let Rows {
+        values,
+        stride,
+        count,
+    } = rows;
+    match form {
+        Form::Plain => rows,
+        Form::Rounded => rounded_copy(rows, memory),
+        Form::Pairs => {
+            let from = &values[..count * stride];
+            let count = count.div_ceil(2);
+            let into = memory.need(count * stride);
+            let kernel = OfRows {
+                from,
+                stride,
+                into: &mut *into,
+            };
+            // SAFETY: as in `of_columns`.
+            unsafe { simd.outline_pairs(kernel) };
+            Rows {
+                values: into,
+                stride,
+                count,
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rounded_copy<'a>(rows: Rows<'_>, memory: &'a mut Memory<f32>) -> Rows<'a> {
+    let from = &rows.values[..rows.count * rows.stride];
+    let into = memory.need(from.len());
+    for (into, from) in into.iter_mut().zip(from) {
+        *into = rounded(*from);
+    }
+    Rows {
+        values: into,
+        ..rows
+    }
 }
 
 struct OfColumns<'a> {
@@ -73,16 +143,12 @@ struct OfColumns<'a> {
 impl Kernel for OfColumns<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut from = self.from.chunks_exact(2 * S::LANES);
-        let mut into = self.into.chunks_exact_mut(S::LANES);
+        let mut from = self.from.chunks_exact(S::LANES);
+        let mut into = self.into.chunks_exact_mut(S::LANES / 2);
         for (from, into) in (&mut from).zip(&mut into) {
-            // SAFETY: the chunks have the lanes of two vectors and of one; for the level see
+            // SAFETY: the chunks have the lanes of a vector and half as many; for the level see
             // `of_columns`.
-            unsafe {
-                let (a, b) = (from.as_ptr(), from[S::LANES..].as_ptr());
-                let pairs = simd.pairs_of_neighbours(simd.load(a), simd.load(b));
-                simd.store(into.as_mut_ptr(), pairs);
-            }
+            unsafe { simd.store_pairs(into.as_mut_ptr(), simd.load(from.as_ptr())) };
         }
         let rest = from.remainder().chunks_exact(2);
         for (two, into) in rest.zip(into.into_remainder()) {
@@ -155,21 +221,35 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let values: Vec<f32> = (0..7 * 70).map(|i| (i as f32 - 200.0) * 0.37).collect();
+            let mut memory = Memory::default();
             for stride in [1, 2, 15, 16, 17, 70] {
-                for rows in [1, 2, 5, 6] {
-                    let from = &values[..rows * stride];
-                    let mut into = vec![f32::NAN; rows.div_ceil(2) * stride];
-                    of_rows(simd, from, stride, &mut into);
-                    for (i, found) in into.iter().enumerate() {
-                        let at = i / stride * 2 * stride + i % stride;
-                        let second = from.get(at + stride).copied().unwrap_or(0.0);
-                        assert_eq!(found.to_bits(), pair(from[at], second).to_bits());
+                for count in [1, 2, 5, 6] {
+                    let rows = Rows {
+                        values: &values,
+                        stride,
+                        count,
+                    };
+                    let at = |row: usize, column: usize| {
+                        if row < count && column < stride {
+                            values[row * stride + column]
+                        } else {
+                            0.0
+                        }
+                    };
+                    let found = of_rows(simd, Form::Pairs, rows, &mut memory);
+                    assert_eq!((found.stride, found.count), (stride, count.div_ceil(2)));
+                    for (i, found) in found.values.iter().enumerate() {
+                        let (row, column) = (i / stride * 2, i % stride);
+                        let expected = pair(at(row, column), at(row + 1, column));
+                        assert_eq!(found.to_bits(), expected.to_bits());
                     }
-                    let mut into = vec![f32::NAN; from.len().div_ceil(2)];
-                    of_row(simd, from, &mut into);
-                    for (found, two) in into.iter().zip(from.chunks(2)) {
-                        let second = two.get(1).copied().unwrap_or(0.0);
-                        assert_eq!(found.to_bits(), pair(two[0], second).to_bits());
+                    let found = of_columns(simd, Form::Pairs, rows, &mut memory);
+                    let whole = stride.next_multiple_of(2);
+                    assert_eq!((found.stride, found.count), (whole, count));
+                    for (i, found) in found.values.iter().enumerate() {
+                        let (row, column) = (i / (whole / 2), i % (whole / 2) * 2);
+                        let expected = pair(at(row, column), at(row, column + 1));
+                        assert_eq!(found.to_bits(), expected.to_bits());
                     }
                 }
             }

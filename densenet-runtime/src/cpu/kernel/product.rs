@@ -59,6 +59,11 @@ impl Form {
         }
     }
 
+    /// Pairs, if elements are pairs.
+    pub fn pairs<T>(self, of: T) -> Option<T> {
+        (self == Self::Pairs).then_some(of)
+    }
+
     /// Values in an element.
     pub const fn unit(self) -> usize {
         match self {
@@ -186,7 +191,7 @@ pub(crate) struct Place {
     pub width: usize,
 }
 
-/// The left operand of [`multiply`].
+/// The left operand of [`multiply`], and both of [`accumulate`].
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     /// Values; row r starts at `r * stride`.
@@ -375,8 +380,8 @@ impl Tile<'_> {
     }
 }
 
-/// `out[i][j] += sum over r of d[r][i] * a[r][j]` for `columns` values of `i` and whole vectors
-/// of `j` up to `width`.
+/// `out[i][j] = (add ? out : 0) + sum over r of d[r][i] * a[r][j]` for `columns` values of `i`
+/// and whole vectors of `j` up to `width`. Without rows, nothing happens.
 ///
 /// With pairs, a row of `d` and `a` is the pair of two pixels' rows, and `count` counts pairs.
 /// `a`'s rows and `out`'s rows hold `width` rounded up to vectors.
@@ -393,6 +398,7 @@ pub(crate) fn accumulate<S: Simd>(
     width: usize,
     out: &mut [f32],
     out_stride: usize,
+    add: bool,
 ) {
     let rows = d.count;
     if rows == 0 || columns == 0 || width == 0 {
@@ -414,6 +420,7 @@ pub(crate) fn accumulate<S: Simd>(
                 a_stride: a.stride,
                 depth: rows,
                 unit: form.unit(),
+                add,
                 out: out[column * out_stride + first * lanes..].as_mut_ptr(),
                 out_stride,
                 rows: count,
@@ -435,6 +442,7 @@ struct Outer {
     depth: usize,
     /// Values in an element.
     unit: usize,
+    add: bool,
     out: *mut f32,
     out_stride: usize,
     rows: usize,
@@ -501,7 +509,12 @@ impl Outer {
                 // SAFETY: the caller's promise covers every row and vector of `out`.
                 unsafe {
                     let at = self.out.add(i * self.out_stride + j * lanes);
-                    simd.store(at, simd.add(simd.load(at), sum));
+                    let sum = if self.add {
+                        simd.add(simd.load(at), sum)
+                    } else {
+                        sum
+                    };
+                    simd.store(at, sum);
                 }
             }
         }

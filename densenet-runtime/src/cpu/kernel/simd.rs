@@ -176,14 +176,13 @@ pub(crate) trait Simd: Copy {
         let _ = (a, b);
         c
     }
-    /// `2 * LANES` values, `a` and then `b`, rounded to bfloat16: neighbours are pairs. Only
-    /// AVX-512 can; for the others it is `a`.
+    /// Writes a vector as `LANES / 2` pairs of bfloat16: neighbours are pairs. Only AVX-512 can;
+    /// the others do nothing.
     ///
     /// # Safety
-    /// As [`Simd::dot`].
-    unsafe fn pairs_of_neighbours(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        let _ = b;
-        a
+    /// As [`Simd::dot`], and `at` is valid for a write of `LANES / 2` values.
+    unsafe fn store_pairs(self, at: *mut f32, value: Self::Vector) {
+        let _ = (at, value);
     }
     /// Each lane of `a` with that of `b` as a pair of bfloat16. Only AVX-512 can; for the others
     /// it is `a`.
@@ -460,11 +459,11 @@ by_intrinsics!(
             }
         }
         #[inline(always)]
-        unsafe fn pairs_of_neighbours(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-            // SAFETY: the caller's promise. The bits are what counts: a vector of f32 holds the
-            // pairs.
+        unsafe fn store_pairs(self, at: *mut f32, value: Self::Vector) {
+            // SAFETY: the caller's promise. The bits are what counts: eight f32 hold the pairs.
             unsafe {
-                std::mem::transmute::<x86::__m512bh, x86::__m512>(x86::_mm512_cvtne2ps_pbh(b, a))
+                let pairs = x86::_mm512_cvtneps_pbh(value);
+                at.cast::<x86::__m256bh>().write_unaligned(pairs);
             }
         }
         #[inline(always)]

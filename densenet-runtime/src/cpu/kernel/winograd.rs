@@ -8,6 +8,7 @@
 //! place. The input's gradient is a convolution of y with the turned kernel. All entries of A and
 //! B are 0, 1 or -1, so rounding is as good as the plain way's.
 
+use super::product::Rows;
 use super::simd::{Baseline, Kernel, Simd};
 
 /// Places of a transformed patch.
@@ -112,22 +113,55 @@ pub(crate) fn of_kernel(g: &[f32; 9]) -> [f32; PLACES] {
     std::array::from_fn(|place| places[place / 4][place % 4][0])
 }
 
-/// How transformed patches lie in memory: place q of patch p starts at
+/// Of what transformed patches make pairs of bfloat16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// Of neighbouring channels, which a product sums over.
+    Channels,
+    /// Of neighbouring patches, which a weight's gradient sums over; the last one of a row, if it
+    /// is alone, has zeros beside it.
+    Patches,
+}
+
+/// How transformed patches lie in memory: place q of patch (or pair) p starts at
 /// `q * apart + p * stride`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    pub stride: usize,
-    pub apart: usize,
+    pairs: Option<Pairs>,
+    /// Elements from one patch, or pair of patches, to the next.
+    stride: usize,
+    /// Elements from one row of patches to the next.
+    row: usize,
+    /// Elements from one place to the next.
+    apart: usize,
 }
 
 impl Layout {
-    /// Of `patches` patches of some channels, their rows apart enough that they do not compete
+    /// Of `rows` rows of `columns` patches of some channels, apart enough that they do not compete
     /// for the same lines of the cache.
-    pub fn new(patches: usize, channels: usize) -> Self {
-        let stride = channels.next_multiple_of(16) + 16;
+    pub fn new(rows: usize, columns: usize, channels: usize, pairs: Option<Pairs>) -> Self {
+        let elements = match pairs {
+            Some(Pairs::Channels) => channels.div_ceil(2),
+            Some(Pairs::Patches) | None => channels,
+        };
+        Self::with_stride(rows, columns, elements.next_multiple_of(16) + 16, pairs)
+    }
+
+    /// Of products: `rows` rows of `columns` patches, each of `width` elements.
+    pub fn of_products(rows: usize, columns: usize, width: usize) -> Self {
+        Self::with_stride(rows, columns, width, None)
+    }
+
+    fn with_stride(rows: usize, columns: usize, stride: usize, pairs: Option<Pairs>) -> Self {
+        let columns = match pairs {
+            Some(Pairs::Patches) => columns.div_ceil(2),
+            Some(Pairs::Channels) | None => columns,
+        };
         Self {
+            pairs,
             stride,
-            apart: patches * stride,
+            row: columns * stride,
+            apart: rows * columns * stride,
         }
     }
 
@@ -136,9 +170,31 @@ impl Layout {
         PLACES * self.apart
     }
 
-    /// Where the last place of the last of some patches ends.
-    fn end(self, patches: usize, width: usize) -> usize {
-        (PLACES - 1) * self.apart + (patches - 1) * self.stride + width
+    /// Where a place starts.
+    pub fn place(self, place: usize) -> usize {
+        place * self.apart
+    }
+
+    /// Where a row of patches starts, in its first place.
+    pub fn row(self, row: usize) -> usize {
+        row * self.row
+    }
+
+    /// A place's patches, or pairs of patches, as an operand.
+    pub fn rows(self, values: &[f32], place: usize) -> Rows<'_> {
+        Rows {
+            values: &values[self.place(place)..],
+            stride: match self.pairs {
+                Some(Pairs::Channels) => 2 * self.stride,
+                Some(Pairs::Patches) | None => self.stride,
+            },
+            count: self.apart / self.stride,
+        }
+    }
+
+    /// Where the last place of a row of patches ends, from its first place's start.
+    fn end(self, width: usize) -> usize {
+        (PLACES - 1) * self.apart + self.row - self.stride + width
     }
 }
 
@@ -157,27 +213,13 @@ impl Strip<'_> {
         2 * columns + 2
     }
 
-    fn check(&self, channels: usize, lanes: usize) -> usize {
-        let width = channels.next_multiple_of(lanes);
-        assert!(width <= self.stride);
-        assert!(4 * Self::pitch(self.columns) * self.stride <= self.values.len());
-        width
-    }
-
     /// Transforms the patches, as a convolution's input.
     ///
     /// # Panics
-    /// If a slice is shorter than the shapes ask for.
+    /// If a slice is shorter than the shapes ask for, or `layout` has other columns.
     #[inline(always)]
     pub fn transform<S: Simd>(self, simd: S, channels: usize, into: &mut [f32], layout: Layout) {
-        let width = self.check(channels, S::LANES);
-        assert!(layout.end(self.columns, width) <= into.len());
-        simd.outline(Forth::<false> {
-            strip: self,
-            width,
-            into: into.as_mut_ptr(),
-            layout,
-        });
+        self.run::<S, false>(simd, channels, into, layout);
     }
 
     /// Transforms the middle 2x2 pixels of the patches, as the gradient of a convolution's
@@ -193,14 +235,39 @@ impl Strip<'_> {
         into: &mut [f32],
         layout: Layout,
     ) {
-        let width = self.check(channels, S::LANES);
-        assert!(layout.end(self.columns, width) <= into.len());
-        simd.outline(Forth::<true> {
+        self.run::<S, true>(simd, channels, into, layout);
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const OUTPUTS: bool>(
+        self,
+        simd: S,
+        channels: usize,
+        into: &mut [f32],
+        layout: Layout,
+    ) {
+        let width = channels.next_multiple_of(S::LANES);
+        assert!(width <= self.stride);
+        assert!(4 * Self::pitch(self.columns) * self.stride <= self.values.len());
+        let (columns, elements) = match layout.pairs {
+            None => (self.columns, width),
+            Some(Pairs::Channels) => (self.columns, width / 2),
+            Some(Pairs::Patches) => (self.columns.div_ceil(2), width),
+        };
+        assert!(layout.row == columns * layout.stride && elements <= layout.stride);
+        assert!(layout.end(elements) <= into.len());
+        let forth = Forth::<OUTPUTS> {
             strip: self,
             width,
             into: into.as_mut_ptr(),
             layout,
-        });
+        };
+        if layout.pairs.is_none() {
+            simd.outline(forth);
+        } else {
+            // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
+            unsafe { simd.outline_pairs(forth) };
+        }
     }
 }
 
@@ -215,35 +282,98 @@ struct Forth<'a, const OUTPUTS: bool> {
 impl<const OUTPUTS: bool> Kernel for Forth<'_, OUTPUTS> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let Layout {
+            pairs,
+            stride,
+            apart,
+            ..
+        } = self.layout;
+        let columns = self.strip.columns;
+        // SAFETY: `Strip::run` has checked that the places of every patch, or pair of patches, can
+        // be written; each call is for patches of the strip and channels below `width`. Where
+        // there are pairs, the level has them.
+        unsafe {
+            match pairs {
+                None => {
+                    for column in 0..columns {
+                        for c in (0..self.width).step_by(S::LANES) {
+                            let into = self.into.add(column * stride + c);
+                            each(self.places(simd, column, c), |place, value| {
+                                simd.store(into.add(place * apart), value);
+                            });
+                        }
+                    }
+                }
+                Some(Pairs::Channels) => {
+                    for column in 0..columns {
+                        for c in (0..self.width).step_by(S::LANES) {
+                            let into = self.into.add(column * stride + c / 2);
+                            each(self.places(simd, column, c), |place, value| {
+                                simd.store_pairs(into.add(place * apart), value);
+                            });
+                        }
+                    }
+                }
+                Some(Pairs::Patches) => {
+                    for column in (0..columns).step_by(2) {
+                        for c in (0..self.width).step_by(S::LANES) {
+                            let into = self.into.add(column / 2 * stride + c);
+                            let first = self.places(simd, column, c);
+                            let second = if column + 1 < columns {
+                                self.places(simd, column + 1, c)
+                            } else {
+                                [[simd.zero(); 4]; 4]
+                            };
+                            for row in 0..4 {
+                                for x in 0..4 {
+                                    let pair = simd.pairs_of_lanes(first[row][x], second[row][x]);
+                                    simd.store(into.add((4 * row + x) * apart), pair);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives each place and its vector to `store`.
+#[inline(always)]
+fn each<V>(places: [[V; 4]; 4], mut store: impl FnMut(usize, V)) {
+    for (row, places) in places.into_iter().enumerate() {
+        for (x, value) in places.into_iter().enumerate() {
+            store(4 * row + x, value);
+        }
+    }
+}
+
+impl<const OUTPUTS: bool> Forth<'_, OUTPUTS> {
+    /// The places of a patch, for the channels from `c` on.
+    ///
+    /// # Safety
+    /// The patch is one of the strip's, and the channels lie below `width`.
+    #[inline(always)]
+    unsafe fn places<S: Simd>(&self, simd: S, column: usize, c: usize) -> [[S::Vector; 4]; 4] {
         let Strip {
             values,
             columns,
             stride,
         } = self.strip;
         let pitch = Strip::pitch(columns);
-        for column in 0..columns {
-            for c in (0..self.width).step_by(S::LANES) {
-                // SAFETY: `Strip` has checked that four rows of `pitch` pixels can be read, and
-                // that every place of `columns` patches can be written.
-                unsafe {
-                    let at = |row: usize, x: usize| {
-                        let pixel = row * pitch + 2 * column + x;
-                        simd.load(values.as_ptr().add(pixel * stride + c))
-                    };
-                    let places = if OUTPUTS {
-                        of_outputs(simd, [[at(1, 1), at(1, 2)], [at(2, 1), at(2, 2)]])
-                    } else {
-                        let d = std::array::from_fn(|row| std::array::from_fn(|x| at(row, x)));
-                        of_patch(simd, d)
-                    };
-                    let into = self.into.add(column * self.layout.stride + c);
-                    for (row, places) in places.into_iter().enumerate() {
-                        for (x, value) in places.into_iter().enumerate() {
-                            simd.store(into.add((4 * row + x) * self.layout.apart), value);
-                        }
-                    }
-                }
+        let from = values[2 * column * stride + c..].as_ptr();
+        let mut d = [[simd.zero(); 4]; 4];
+        let inside = if OUTPUTS { 1..3 } else { 0..4 };
+        for row in inside.clone() {
+            for x in inside.clone() {
+                // SAFETY: four rows of `pitch` pixels can be read, as `Strip::run` has checked.
+                d[row][x] = unsafe { simd.load(from.add((row * pitch + x) * stride)) };
             }
+        }
+        if OUTPUTS {
+            of_outputs(simd, [[d[1][1], d[1][2]], [d[2][1], d[2][2]]])
+        } else {
+            of_patch(simd, d)
         }
     }
 }
@@ -262,9 +392,9 @@ pub(crate) fn transform_back<S: Simd>(
     (rows, pixels): (usize, usize),
     into: &mut [f32],
 ) {
-    let columns = pixels.div_ceil(2);
     assert!(width.is_multiple_of(S::LANES) && (1..=2).contains(&rows));
-    assert!(layout.end(columns, width) <= from.len());
+    assert!(layout.row == pixels.div_ceil(2) * layout.stride);
+    assert!(layout.end(width) <= from.len());
     assert!(rows * pixels * width <= into.len());
     simd.outline(Back {
         from: from.as_ptr(),

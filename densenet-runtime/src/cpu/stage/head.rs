@@ -234,7 +234,7 @@ pub(crate) fn classify_backward(
             for (chunk, gradient) in gradient.chunks_mut(CLASSES * channels).enumerate() {
                 let count = gradient.len() / channels;
                 let first = range.start + chunk * CLASSES;
-                let sums = need_zeros(&mut scratch.weight, count * width);
+                let sums = need(&mut scratch.weight, count * width);
                 let d = Rows {
                     values: &dlogits[first..],
                     stride: classes,
@@ -335,7 +335,7 @@ impl Kernel for ClassGradient<'_> {
             sums,
             width,
         } = self;
-        accumulate(simd, Form::Plain, d, count, a, channels, sums, width);
+        accumulate(simd, Form::Plain, d, count, a, channels, sums, width, false);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, Patches};
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels, Rows, accumulate};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -75,12 +76,19 @@ pub(crate) fn forward(
     let pixels = batch * height * width;
     let (weight, rest) = parameters.split_at(stem.weight_len());
     let channels = stem.weight_len() / stem.maps;
+    let form = engine.form;
     let panels = Panels {
-        depth: channels,
+        depth: form.whole(channels),
         columns: stem.maps,
-        form: Form::Plain,
+        form,
     };
-    engine.pack(panels, |k, m| weight[m * channels + place(stem, k)]);
+    engine.pack(panels, |k, m| {
+        if k < channels {
+            weight[m * channels + place(stem, k)]
+        } else {
+            0.0
+        }
+    });
     let load = patches(stem, images);
     match stem.kind {
         StemKind::Cifar => {
@@ -411,7 +419,7 @@ enum Task<'a> {
 
 fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way: Way<'_>) {
     let (height, _) = stem.convolved_size();
-    let level = engine.level;
+    let (level, form) = (engine.level, engine.form);
     let mut parts: Parts<_> = engine
         .shares(batch * height)
         .into_iter()
@@ -419,6 +427,7 @@ fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way
         .collect();
     engine.team.each(&mut parts, |_, (rows, scratch)| {
         level.run(BackRows {
+            form,
             stem,
             rows: rows.clone(),
             task,
@@ -430,6 +439,7 @@ fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way
 
 /// One thread's share of [`back_rows`].
 struct BackRows<'a> {
+    form: Form,
     stem: &'a Stem,
     rows: Range<usize>,
     task: Task<'a>,
@@ -441,6 +451,7 @@ impl Kernel for BackRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             stem,
             rows,
             task,
@@ -494,23 +505,22 @@ impl Kernel for BackRows<'_> {
                     let operand = need_zeros(&mut scratch.operand, width * stride);
                     let pixels = row * width..(row + 1) * width;
                     patches.load(simd, pixels, 0..channels, operand, stride);
+                    let rows = |values, stride| Rows {
+                        values,
+                        stride,
+                        count: width,
+                    };
+                    let (d, a) = (rows(d, maps), rows(operand, stride));
                     accumulate(
                         simd,
-                        Form::Plain,
-                        Rows {
-                            values: d,
-                            stride: maps,
-                            count: width,
-                        },
+                        form,
+                        pairs::of_rows(simd, form, d, &mut scratch.pairs),
                         maps,
-                        Rows {
-                            values: operand,
-                            stride,
-                            count: width,
-                        },
+                        pairs::of_rows(simd, form, a, &mut scratch.gradient),
                         channels,
                         &mut scratch.weight,
                         stride,
+                        true,
                     );
                 }
             }

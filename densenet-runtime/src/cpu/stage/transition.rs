@@ -12,6 +12,7 @@ use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
 use crate::cpu::kernel::matrix::Matrix;
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -44,7 +45,7 @@ pub(crate) fn forward(
         let load = Pooled { source, pool };
         return pointwise::convolve(
             engine,
-            Form::Plain,
+            engine.form,
             &load,
             pixels,
             channels,
@@ -54,10 +55,11 @@ pub(crate) fn forward(
             measure,
         );
     };
+    let form = engine.form;
     let panels = Panels {
-        depth: channels,
+        depth: form.whole(channels),
         columns: transition.output,
-        form: Form::Plain,
+        form,
     };
     engine.pack_matrix(panels, Matrix::of_columns(weight, channels));
     let level = engine.level;
@@ -68,6 +70,7 @@ pub(crate) fn forward(
     } = target;
     engine.over_rows(values, stride, pixels, |share| {
         level.run(Dropped {
+            channels,
             source,
             pool,
             pixels: share.rows,
@@ -87,6 +90,7 @@ pub(crate) fn forward(
 
 /// One thread's share of a forward pass with dropout: convolution, dropout, pool.
 struct Dropped<'a> {
+    channels: usize,
     source: NormRelu<'a>,
     pool: Pool,
     pixels: Range<usize>,
@@ -102,6 +106,7 @@ impl Kernel for Dropped<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            channels,
             source,
             pool,
             pixels,
@@ -112,11 +117,7 @@ impl Kernel for Dropped<'_> {
             measure,
             scratch,
         } = self;
-        let Panels {
-            depth: channels,
-            columns,
-            ..
-        } = panels;
+        let Panels { columns, form, .. } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         let stride = padded(channels);
         scratch.moments.reset(columns);
@@ -126,7 +127,9 @@ impl Kernel for Dropped<'_> {
             for (q, rows) in operand.chunks_exact_mut(4 * stride).enumerate() {
                 let corners = pool.corners(pixels.start + start + q);
                 for (corner, row) in corners.into_iter().zip(rows.chunks_exact_mut(stride)) {
-                    source.pixel(simd, corner, 0..channels, &mut row[..channels]);
+                    let (values, rest) = row.split_at_mut(channels);
+                    source.pixel(simd, corner, 0..channels, values);
+                    rest.fill(0.0);
                 }
             }
             let rows = Rows {
@@ -134,9 +137,10 @@ impl Kernel for Dropped<'_> {
                 stride,
                 count: 4 * count,
             };
+            let rows = pairs::of_columns(simd, form, rows, &mut scratch.pairs);
             let depth = Depth {
                 taps: &[0],
-                channels,
+                channels: form.whole(channels),
                 first: 0,
             };
             multiply(simd, rows, depth, panels, b, tile, width, false);
@@ -178,7 +182,7 @@ pub(crate) fn backward(
 ) {
     pointwise::pack_backward(
         engine,
-        Form::Plain,
+        engine.form,
         weight,
         transition.output,
         transition.input,
@@ -196,7 +200,7 @@ pub(crate) fn backward(
         .iter()
         .map(|rows| below(rows.start)..below(rows.end))
         .collect();
-    let level = engine.level;
+    let (level, form) = (engine.level, engine.form);
     let b = &*engine.packed;
     let mut parts: Parts<_> = shares
         .into_iter()
@@ -209,6 +213,7 @@ pub(crate) fn backward(
         .team
         .each(&mut parts, |_, (((rows, pixels), g), scratch)| {
             level.run(Backward {
+                form,
                 pool,
                 input,
                 dout,
@@ -225,6 +230,7 @@ pub(crate) fn backward(
 
 /// One thread's share of [`backward`].
 struct Backward<'a> {
+    form: Form,
     pool: Pool,
     input: Input<'a>,
     dout: &'a [f32],
@@ -242,6 +248,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             pool,
             input,
             dout,
@@ -260,7 +267,11 @@ impl Kernel for Backward<'_> {
             norm,
         } = input;
         let share = padded(channels);
-        let weight = need_zeros(&mut scratch.weight, maps * share);
+        let whole = form.whole(maps);
+        let weight = need(&mut scratch.weight, maps * share);
+        if pooled.is_empty() {
+            weight.fill(0.0);
+        }
         scratch.sums.reset(channels);
         let source = NormRelu {
             x,
@@ -277,9 +288,9 @@ impl Kernel for Backward<'_> {
             let range = from..channels.min(from + CHANNELS);
             let width = padded(range.len());
             let panels = Panels {
-                depth: maps,
+                depth: whole,
                 columns: range.len(),
-                form: Form::Plain,
+                form,
             };
             let slice = norm.channels(range.clone());
             // Each of the four pixels has a quarter of the pooled pixel's gradient.
@@ -288,6 +299,7 @@ impl Kernel for Backward<'_> {
                 *factor = 0.25 * gamma;
             }
             for (start, count) in blocks(pooled.len(), TILE_PIXELS) {
+                let add = start > 0;
                 let start = pooled.start + start;
                 let dy = match dropout {
                     None => &dout[start * maps..][..count * maps],
@@ -314,15 +326,15 @@ impl Kernel for Backward<'_> {
                 let tile = need(&mut scratch.tile, count * group * width);
                 let depth = Depth {
                     taps: &[0],
-                    channels: maps,
+                    channels: whole,
                     first: 0,
                 };
                 multiply(
                     simd,
-                    dy,
+                    pairs::of_columns(simd, form, dy, &mut scratch.pairs),
                     depth,
                     panels,
-                    &b[from * maps..],
+                    &b[from * whole / form.unit()..],
                     tile,
                     width,
                     false,
@@ -374,13 +386,14 @@ impl Kernel for Backward<'_> {
                 };
                 accumulate(
                     simd,
-                    Form::Plain,
-                    dy,
+                    form,
+                    pairs::of_rows(simd, form, dy, &mut scratch.pairs),
                     maps,
-                    a,
+                    pairs::of_rows(simd, form, a, &mut scratch.gradient),
                     range.len(),
                     &mut weight[from..],
                     share,
+                    add,
                 );
             }
         }

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use super::patches::{PatchRows, fill_rest, load_strip};
 use super::{Sink, Size};
-use crate::cpu::engine::{Engine, Scratch, need, need_zeros, padded};
+use crate::cpu::engine::{Engine, Scratch, need, padded};
 use crate::cpu::kernel::load::{Load, NormRelu};
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::kernel::winograd::{Layout, PLACES, Strip, transform_back};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, Strip, transform_back};
 
 /// Patches of a tile, about.
 const PATCHES: usize = 56;
@@ -104,7 +104,10 @@ impl Kernel for Backward<'_> {
         let columns = patches.columns();
         let share = padded(channels);
         let whole = form.whole(maps);
-        let weight = need_zeros(&mut scratch.weight, PLACES * maps * share);
+        let weight = need(&mut scratch.weight, PLACES * maps * share);
+        if rows.is_empty() {
+            weight.fill(0.0);
+        }
         let all = Panels {
             depth: whole,
             columns: channels,
@@ -113,13 +116,15 @@ impl Kernel for Backward<'_> {
         let start = patches.pixels(0..rows.start).end;
         scratch.sums.reset(channels);
         let ones = [1.0; CHANNELS];
+        let first_row = rows.start;
         for tile in patches.tiles(rows, PATCHES) {
-            let count = tile.len() * columns;
             let pixels = patches.pixels(tile.clone());
             // The gradient, transformed as the outputs that it is and as the input that it is of
             // the convolution with the turned kernel.
-            let outer = Layout::new(count, maps);
-            let both = need(&mut scratch.gradient, 2 * outer.len());
+            let of_rows = form.pairs(Pairs::Patches);
+            let outer = Layout::new(tile.len(), columns, maps, of_rows);
+            let inner = Layout::new(tile.len(), columns, maps, form.pairs(Pairs::Channels));
+            let both = need(&mut scratch.gradient, outer.len() + inner.len());
             let (outputs, inputs) = both.split_at_mut(outer.len());
             for (index, row) in tile.clone().enumerate() {
                 let stride = padded(maps);
@@ -139,13 +144,16 @@ impl Kernel for Backward<'_> {
                     columns,
                     stride,
                 };
-                let at = index * columns * outer.stride;
-                strip.transform_outputs(simd, maps, &mut outputs[at..], outer);
-                strip.transform(simd, maps, &mut inputs[at..], outer);
+                strip.transform_outputs(simd, maps, &mut outputs[outer.row(index)..], outer);
+                strip.transform(simd, maps, &mut inputs[inner.row(index)..], inner);
             }
+            if form == Form::Rounded {
+                pairs::round_all(both);
+            }
+            let (outputs, inputs) = both.split_at(outer.len());
             for from in (0..channels).step_by(CHANNELS) {
                 let range = from..channels.min(from + CHANNELS);
-                let layout = Layout::new(count, range.len());
+                let layout = Layout::new(tile.len(), columns, range.len(), of_rows);
                 let operand = need(&mut scratch.operand, layout.len());
                 for (index, row) in tile.clone().enumerate() {
                     let stride = padded(range.len());
@@ -160,69 +168,33 @@ impl Kernel for Backward<'_> {
                         columns,
                         stride,
                     };
-                    let into = &mut operand[index * columns * layout.stride..];
-                    strip.transform(simd, range.len(), into, layout);
+                    strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
+                }
+                if form == Form::Rounded {
+                    pairs::round_all(operand);
                 }
                 let panels = Panels {
                     columns: range.len(),
                     ..all
                 };
                 let width = panels.vectors(S::LANES) * S::LANES;
-                let sums_layout = Layout {
-                    stride: width,
-                    apart: count * width,
-                };
-                let sums = need(&mut scratch.places, sums_layout.len());
+                let products = Layout::of_products(tile.len(), columns, width);
+                let sums = need(&mut scratch.places, products.len());
                 for place in 0..PLACES {
-                    let outputs = &mut outputs[place * outer.apart..][..outer.apart];
-                    let inputs = &mut inputs[place * outer.apart..][..outer.apart];
-                    let operand = &mut operand[place * layout.apart..][..layout.apart];
-                    let (depth, outputs, operand, inputs) = match form {
-                        Form::Plain => (count, outputs, operand, inputs),
-                        Form::Rounded => {
-                            for values in [&mut *outputs, &mut *inputs, &mut *operand] {
-                                pairs::round_all(values);
-                            }
-                            (count, outputs, operand, inputs)
-                        }
-                        Form::Pairs => {
-                            let depth = count.div_ceil(2);
-                            let lens = [depth * outer.stride, depth * layout.stride];
-                            let len = lens[0] + lens[1] + outer.apart / 2;
-                            let all = need(&mut scratch.pairs, len);
-                            let (by_rows, rest) = all.split_at_mut(lens[0]);
-                            let (operands, by_columns) = rest.split_at_mut(lens[1]);
-                            pairs::of_rows(simd, outputs, outer.stride, by_rows);
-                            pairs::of_rows(simd, operand, layout.stride, operands);
-                            pairs::of_columns(simd, inputs, by_columns);
-                            (depth, by_rows, operands, by_columns)
-                        }
-                    };
                     accumulate(
                         simd,
                         form,
-                        Rows {
-                            values: outputs,
-                            stride: outer.stride,
-                            count: depth,
-                        },
+                        outer.rows(outputs, place),
                         maps,
-                        Rows {
-                            values: operand,
-                            stride: layout.stride,
-                            count: depth,
-                        },
+                        layout.rows(operand, place),
                         range.len(),
                         &mut weight[place * maps * share + from..],
                         share,
+                        tile.start > first_row,
                     );
                     multiply(
                         simd,
-                        Rows {
-                            values: inputs,
-                            stride: outer.stride,
-                            count,
-                        },
+                        inner.rows(inputs, place),
                         Depth {
                             taps: &[0],
                             channels: whole,
@@ -230,7 +202,7 @@ impl Kernel for Backward<'_> {
                         },
                         panels,
                         &b[place * all.len(S::LANES) + from * whole / form.unit()..],
-                        &mut sums[place * sums_layout.apart..],
+                        &mut sums[products.place(place)..],
                         width,
                         false,
                     );
@@ -240,8 +212,8 @@ impl Kernel for Backward<'_> {
                     let first = patches.start(row) * patches.0.width - pixels.start;
                     transform_back(
                         simd,
-                        &sums[index * columns * width..],
-                        sums_layout,
+                        &sums[products.row(index)..],
+                        products,
                         width,
                         (patches.height(row), patches.0.width),
                         &mut values[first * width..],

@@ -10,10 +10,10 @@ use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu};
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, multiply};
 use crate::cpu::kernel::pullback::TileMut;
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::kernel::winograd::{Layout, PLACES, Strip, transform_back};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, Strip, transform_back};
 
 /// Patches of a tile, about.
 const PATCHES: usize = 28;
@@ -106,15 +106,12 @@ impl Kernel for Forward<'_> {
         let start = patches.pixels(0..rows.start).end;
         scratch.moments.reset(maps);
         for tile in patches.tiles(rows, PATCHES) {
-            let count = tile.len() * columns;
-            let sums_layout = Layout {
-                stride: width,
-                apart: count * width,
-            };
-            let sums = need(&mut scratch.places, sums_layout.len());
+            let products = Layout::of_products(tile.len(), columns, width);
+            let sums = need(&mut scratch.places, products.len());
             for from in (0..channels).step_by(CHANNELS) {
                 let range = from..channels.min(from + CHANNELS);
-                let layout = Layout::new(count, range.len());
+                let of_channels = form.pairs(Pairs::Channels);
+                let layout = Layout::new(tile.len(), columns, range.len(), of_channels);
                 let operand = need(&mut scratch.operand, layout.len());
                 for (index, row) in tile.clone().enumerate() {
                     let stride = padded(range.len());
@@ -129,30 +126,15 @@ impl Kernel for Forward<'_> {
                         columns,
                         stride,
                     };
-                    let into = &mut operand[index * columns * layout.stride..];
-                    strip.transform(simd, range.len(), into, layout);
+                    strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
+                }
+                if form == Form::Rounded {
+                    pairs::round_all(operand);
                 }
                 for place in 0..PLACES {
-                    let values = &mut operand[place * layout.apart..][..layout.apart];
-                    let values = match form {
-                        Form::Plain => values,
-                        Form::Rounded => {
-                            pairs::round_all(values);
-                            values
-                        }
-                        Form::Pairs => {
-                            let pairs = need(&mut scratch.pairs, layout.apart / 2);
-                            pairs::of_columns(simd, values, pairs);
-                            pairs
-                        }
-                    };
                     multiply(
                         simd,
-                        Rows {
-                            values,
-                            stride: layout.stride,
-                            count,
-                        },
+                        layout.rows(operand, place),
                         Depth {
                             taps: &[0],
                             channels: form.whole(range.len()),
@@ -160,7 +142,7 @@ impl Kernel for Forward<'_> {
                         },
                         panels,
                         &b[place * panels.len(S::LANES)..],
-                        &mut sums[place * sums_layout.apart..],
+                        &mut sums[products.place(place)..],
                         width,
                         from > 0,
                     );
@@ -172,8 +154,8 @@ impl Kernel for Forward<'_> {
                 let first = patches.start(row) * patches.0.width - pixels.start;
                 transform_back(
                     simd,
-                    &sums[index * columns * width..],
-                    sums_layout,
+                    &sums[products.row(index)..],
+                    products,
                     width,
                     (patches.height(row), patches.0.width),
                     &mut values[first * width..],

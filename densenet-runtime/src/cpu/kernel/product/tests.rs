@@ -1,6 +1,7 @@
 use super::super::pairs;
 use super::super::simd::{Kernel, Level, Simd};
 use super::*;
+use crate::cpu::memory::Memory;
 
 const LEVELS: [Level; 3] = [Level::Baseline, Level::Avx2, Level::Avx512];
 
@@ -97,6 +98,7 @@ struct Accumulate {
     rows: usize,
     columns: usize,
     width: usize,
+    add: bool,
 }
 
 impl Kernel for Accumulate {
@@ -106,10 +108,12 @@ impl Kernel for Accumulate {
             rows,
             columns,
             width,
+            add,
         } = self;
         let stride = width.next_multiple_of(S::LANES);
         let d = numbers(rows * columns, 3);
         let a = numbers(rows * stride, 4);
+        let before = if add { 1.0 } else { 0.0 };
         let mut out = vec![1.0; columns * stride];
         let left = Rows {
             values: &d,
@@ -130,13 +134,14 @@ impl Kernel for Accumulate {
             width,
             &mut out,
             stride,
+            add,
         );
         for i in 0..columns {
             for j in 0..width {
                 let sum: f32 = (0..rows)
                     .map(|r| d[r * columns + i] * a[r * stride + j])
                     .sum();
-                assert_eq!(out[i * stride + j], 1.0 + sum, "{i} {j}");
+                assert_eq!(out[i * stride + j], before + sum, "{i} {j}");
             }
         }
     }
@@ -148,11 +153,14 @@ fn accumulate_is_the_naive_sum_at_every_level_and_shape() {
         for rows in [1, 5, 20] {
             for columns in [1, 4, 13, 14, 15, 32] {
                 for width in [1, 12, 16, 31, 48] {
-                    level.run(Accumulate {
-                        rows,
-                        columns,
-                        width,
-                    });
+                    for add in [false, true] {
+                        level.run(Accumulate {
+                            rows,
+                            columns,
+                            width,
+                            add,
+                        });
+                    }
                 }
             }
         }
@@ -192,8 +200,12 @@ impl Kernel for Paired {
             numbers((rows + 2) * channels, 1),
             numbers(2 * channels * columns, 2),
         );
-        let mut narrow = vec![0.0; a.len() / 2];
-        pairs::of_columns(simd, &a, &mut narrow);
+        let [mut narrow, mut of_d, mut of_a] = [(); 3].map(|()| Memory::default());
+        let all = Rows {
+            values: &a,
+            stride: channels,
+            count: rows + 2,
+        };
         let panels = Panels {
             depth: 2 * channels,
             columns,
@@ -207,9 +219,8 @@ impl Kernel for Paired {
         let stride = panels.vectors(S::LANES) * S::LANES;
         let mut out = vec![f32::NAN; rows * stride];
         let left = Rows {
-            values: &narrow,
-            stride: channels,
             count: rows,
+            ..pairs::of_columns(simd, Form::Pairs, all, &mut narrow)
         };
         let depth = Depth {
             taps: &taps,
@@ -233,22 +244,19 @@ impl Kernel for Paired {
         // The gradient of a weight: pairs of rows, the last one maybe alone.
         let width = columns.next_multiple_of(S::LANES);
         let (d, a) = (numbers(rows * channels, 3), numbers(rows * width, 4));
-        let count = rows.div_ceil(2);
-        let mut left = vec![f32::NAN; count * channels];
-        let mut right = vec![f32::NAN; count * width];
-        pairs::of_rows(simd, &d, channels, &mut left);
-        pairs::of_rows(simd, &a, width, &mut right);
-        let mut out = vec![1.0; channels * width];
-        let left = Rows {
-            values: &left,
+        let d_rows = Rows {
+            values: &d,
             stride: channels,
-            count,
+            count: rows,
         };
-        let right = Rows {
-            values: &right,
+        let a_rows = Rows {
+            values: &a,
             stride: width,
-            count,
+            count: rows,
         };
+        let left = pairs::of_rows(simd, Form::Pairs, d_rows, &mut of_d);
+        let right = pairs::of_rows(simd, Form::Pairs, a_rows, &mut of_a);
+        let mut out = vec![1.0; channels * width];
         accumulate(
             simd,
             Form::Pairs,
@@ -258,6 +266,7 @@ impl Kernel for Paired {
             columns,
             &mut out,
             width,
+            true,
         );
         for i in 0..channels {
             for j in 0..columns {
