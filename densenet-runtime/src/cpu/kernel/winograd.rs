@@ -199,12 +199,13 @@ impl Layout {
 }
 
 /// A row of patches: four rows of `2 * columns + 2` pixels, each of `stride` elements; patch p
-/// starts at pixel `2 p`.
+/// starts at pixel `2 p`. The rows go round: the one on top is row `first` in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Strip<'a> {
     pub values: &'a [f32],
     pub columns: usize,
     pub stride: usize,
+    pub first: usize,
 }
 
 impl Strip<'_> {
@@ -359,15 +360,17 @@ impl<const OUTPUTS: bool> Forth<'_, OUTPUTS> {
             values,
             columns,
             stride,
+            first,
         } = self.strip;
-        let pitch = Strip::pitch(columns);
+        let line = Strip::pitch(columns) * stride;
         let from = values[2 * column * stride + c..].as_ptr();
         let mut d = [[simd.zero(); 4]; 4];
         let inside = if OUTPUTS { 1..3 } else { 0..4 };
         for row in inside.clone() {
             for x in inside.clone() {
-                // SAFETY: four rows of `pitch` pixels can be read, as `Strip::run` has checked.
-                d[row][x] = unsafe { simd.load(from.add((row * pitch + x) * stride)) };
+                let at = (first + row) % 4 * line + x * stride;
+                // SAFETY: four lines of pixels can be read, as `Strip::run` has checked.
+                d[row][x] = unsafe { simd.load(from.add(at)) };
             }
         }
         if OUTPUTS {

@@ -11,10 +11,10 @@ use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, Strip, transform_back};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
 
 /// Patches of a tile, about.
-const PATCHES: usize = 56;
+const PATCHES: usize = 64;
 /// Channels of a tile, in whole panels of every level.
 const CHANNELS: usize = 64;
 
@@ -128,8 +128,8 @@ impl Kernel for Backward<'_> {
             let (outputs, inputs) = both.split_at_mut(outer.len());
             for (index, row) in tile.clone().enumerate() {
                 let stride = padded(maps);
-                let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
-                load_strip(patches, row, stride, strip, |first, line| {
+                let strip = &mut scratch.other;
+                let strip = load_strip(patches, row, stride, strip, index > 0, |first, line| {
                     let from = &dout[first * maps..][..patches.0.width * maps];
                     let rows = line.chunks_exact_mut(stride);
                     for (into, from) in rows.zip(from.chunks_exact(maps)) {
@@ -139,11 +139,6 @@ impl Kernel for Backward<'_> {
                     }
                     fill_rest(line, stride, maps);
                 });
-                let strip = Strip {
-                    values: strip,
-                    columns,
-                    stride,
-                };
                 strip.transform_outputs(simd, maps, &mut outputs[outer.row(index)..], outer);
                 strip.transform(simd, maps, &mut inputs[inner.row(index)..], inner);
             }
@@ -157,17 +152,13 @@ impl Kernel for Backward<'_> {
                 let operand = need(&mut scratch.operand, layout.len());
                 for (index, row) in tile.clone().enumerate() {
                     let stride = padded(range.len());
-                    let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
-                    load_strip(patches, row, stride, strip, |first, line| {
-                        let pixels = first..first + patches.0.width;
-                        source.load(simd, pixels, range.clone(), line, stride);
-                        fill_rest(line, stride, range.len());
-                    });
-                    let strip = Strip {
-                        values: strip,
-                        columns,
-                        stride,
-                    };
+                    let strip = &mut scratch.other;
+                    let strip =
+                        load_strip(patches, row, stride, strip, index > 0, |first, line| {
+                            let pixels = first..first + patches.0.width;
+                            source.load(simd, pixels, range.clone(), line, stride);
+                            fill_rest(line, stride, range.len());
+                        });
                     strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
                 }
                 if form == Form::Rounded {

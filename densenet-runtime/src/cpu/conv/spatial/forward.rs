@@ -13,10 +13,10 @@ use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, multiply};
 use crate::cpu::kernel::pullback::TileMut;
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, Strip, transform_back};
+use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
 
 /// Patches of a tile, about.
-const PATCHES: usize = 28;
+const PATCHES: usize = 32;
 /// Channels of a tile.
 const CHANNELS: usize = 192;
 
@@ -115,17 +115,13 @@ impl Kernel for Forward<'_> {
                 let operand = need(&mut scratch.operand, layout.len());
                 for (index, row) in tile.clone().enumerate() {
                     let stride = padded(range.len());
-                    let strip = need(&mut scratch.other, 4 * Strip::pitch(columns) * stride);
-                    load_strip(patches, row, stride, strip, |first, line| {
-                        let pixels = first..first + patches.0.width;
-                        source.load(simd, pixels, range.clone(), line, stride);
-                        fill_rest(line, stride, range.len());
-                    });
-                    let strip = Strip {
-                        values: strip,
-                        columns,
-                        stride,
-                    };
+                    let strip = &mut scratch.other;
+                    let strip =
+                        load_strip(patches, row, stride, strip, index > 0, |first, line| {
+                            let pixels = first..first + patches.0.width;
+                            source.load(simd, pixels, range.clone(), line, stride);
+                            fill_rest(line, stride, range.len());
+                        });
                     strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
                 }
                 if form == Form::Rounded {

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use super::Size;
 use crate::cpu::kernel::product::blocks;
+use crate::cpu::kernel::winograd::Strip;
+use crate::cpu::memory::Memory;
 
 /// Rows of patches, counted over all images.
 #[derive(Clone, Copy)]
@@ -58,20 +60,29 @@ impl PatchRows {
     }
 }
 
-/// Fills a strip with the four rows of pixels under a row of patches, and zeros around the
-/// image. `load` fills the pixels of a row, which start at the pixel that it is given.
+/// Loads the strip under a row of patches, with zeros around the image. `load` fills the pixels
+/// of a row, which start at the pixel that it is given. With `again`, the memory holds the strip
+/// of the row of patches before, and the rows of pixels that both have are kept.
 #[inline(always)]
-pub(super) fn load_strip(
+pub(super) fn load_strip<'a>(
     patches: PatchRows,
     row: usize,
     stride: usize,
-    into: &mut [f32],
+    memory: &'a mut Memory<f32>,
+    again: bool,
     mut load: impl FnMut(usize, &mut [f32]),
-) {
-    let width = patches.0.width;
-    let lines = into.chunks_exact_mut((2 * patches.columns() + 2) * stride);
-    for (first, line) in patches.under(row).into_iter().zip(lines) {
-        let Some(first) = first else {
+) -> Strip<'a> {
+    let (width, columns) = (patches.0.width, patches.columns());
+    let line = Strip::pitch(columns) * stride;
+    let values = memory.need(4 * line);
+    let inside = row % patches.0.height.div_ceil(2);
+    // Every other row of patches has its first two rows of pixels where the one before had its
+    // last two.
+    let first = inside % 2 * 2;
+    let kept = if again && inside > 0 { 2 } else { 0 };
+    for (r, pixel) in patches.under(row).into_iter().enumerate().skip(kept) {
+        let line = &mut values[(first + r) % 4 * line..][..line];
+        let Some(pixel) = pixel else {
             line.fill(0.0);
             continue;
         };
@@ -79,7 +90,13 @@ pub(super) fn load_strip(
         let (middle, right) = rest.split_at_mut(width * stride);
         left.fill(0.0);
         right.fill(0.0);
-        load(first, middle);
+        load(pixel, middle);
+    }
+    Strip {
+        values,
+        columns,
+        stride,
+        first,
     }
 }
 
