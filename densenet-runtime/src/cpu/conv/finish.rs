@@ -7,6 +7,9 @@ use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::normal::{GradientSums, Statistics, Undo};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
+/// How many rows ahead values are asked for: rows are far apart.
+const AHEAD: usize = 16;
+
 /// Undoes the normalisation of some channels, whose consumers are all done: writes their
 /// gradient into `into` (pixels x columns), plus the `raw` gradient of consumers that do not
 /// normalise if there are any, with dropout's mask if the maps had one.
@@ -64,6 +67,11 @@ impl Kernel for Finish<'_> {
         let count = columns.len();
         for (row, into) in into.chunks_exact_mut(count).enumerate() {
             let p = first + row;
+            let ahead = (p + AHEAD) * stride + columns.start;
+            for c in [0, count - 1] {
+                simd.prefetch(g.as_ptr().wrapping_add(ahead + c));
+                simd.prefetch(x.as_ptr().wrapping_add(ahead + c));
+            }
             let (g, x) = (
                 &g[p * stride..][columns.clone()],
                 &x[p * stride..][columns.clone()],

@@ -14,7 +14,7 @@ use crate::cpu::kernel::load::Load;
 use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply_while};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
@@ -145,7 +145,14 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     &mut scratch.operand,
                     &mut scratch.pairs,
                 );
-                multiply(
+                // What comes next: more channels of these pixels, or the next pixels.
+                let next = if from + depth < channels {
+                    (first, from + depth)
+                } else {
+                    (first + count, 0)
+                };
+                let share = DEPTH.min(channels - next.1).div_ceil(width);
+                multiply_while(
                     simd,
                     operand,
                     Depth {
@@ -158,6 +165,13 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     tile,
                     width,
                     from > 0,
+                    |rows, columns| {
+                        let [start, end] = [columns.start, columns.end]
+                            .map(|column| (next.1 + column * share).min(channels));
+                        for row in rows {
+                            load.expect(simd, next.0 + row, start..end);
+                        }
+                    },
                 );
             }
             if let Some(dropout) = dropout {
@@ -311,7 +325,26 @@ impl Kernel for Backward<'_> {
                     first: 0,
                 };
                 let b = &b[from * whole / form.unit()..];
-                multiply(simd, left, depth, panels, b, tile, width, false);
+                multiply_while(
+                    simd,
+                    left,
+                    depth,
+                    panels,
+                    b,
+                    tile,
+                    width,
+                    false,
+                    |rows, columns| {
+                        for row in rows {
+                            let at = (first + row) * stride + from;
+                            let into = (start + row) * stride + from;
+                            for c in columns.clone().step_by(16) {
+                                simd.prefetch_far(x.as_ptr().wrapping_add(at + c));
+                                simd.prefetch_far(g.as_ptr().wrapping_add(into + c));
+                            }
+                        }
+                    },
+                );
                 let operand = need(&mut scratch.operand, count * width);
                 for row in operand.chunks_exact_mut(width) {
                     row[range.len()..].fill(0.0);

@@ -23,6 +23,12 @@ pub(crate) trait Load: Sync {
         stride: usize,
     );
 
+    /// Asks for some channels of a pixel, which may be none, to be loaded later.
+    #[inline(always)]
+    fn expect<S: Simd>(&self, simd: S, pixel: usize, channels: Range<usize>) {
+        let _ = (simd, pixel, channels);
+    }
+
     /// Loads rows in the form of a product's left operand. `values` and `pairs` hold them.
     #[inline(always)]
     fn operand<'a, S: Simd>(
@@ -86,6 +92,14 @@ impl Load for NormRelu<'_> {
     ) {
         for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             self.pixel(simd, pixel, channels.clone(), &mut row[..channels.len()]);
+        }
+    }
+
+    #[inline(always)]
+    fn expect<S: Simd>(&self, simd: S, pixel: usize, channels: Range<usize>) {
+        let pixel = self.x.as_ptr().wrapping_add(pixel * self.stride);
+        for c in channels.step_by(16) {
+            simd.prefetch_far(pixel.wrapping_add(c));
         }
     }
 

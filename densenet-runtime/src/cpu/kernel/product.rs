@@ -233,6 +233,23 @@ pub(crate) fn multiply<S: Simd>(
     out_stride: usize,
     add: bool,
 ) {
+    multiply_while(simd, a, depth, panels, b, out, out_stride, add, |_, _| {});
+}
+
+/// As [`multiply`]; before each register tile, `meanwhile` gets its rows and its columns (in
+/// whole vectors), and can ask for memory that will be needed soon.
+#[inline(always)]
+pub(crate) fn multiply_while<S: Simd>(
+    simd: S,
+    a: Rows<'_>,
+    depth: Depth<'_>,
+    panels: Panels,
+    b: &[f32],
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+    mut meanwhile: impl FnMut(Range<usize>, Range<usize>),
+) {
     if a.count == 0 || panels.columns == 0 {
         return;
     }
@@ -251,6 +268,7 @@ pub(crate) fn multiply<S: Simd>(
     assert!((a.count - 1) * out_stride + panels.vectors(lanes) * lanes <= out.len());
     for (start, column, width) in panels.iter(lanes) {
         for (row, rows) in blocks(a.count, S::ROWS) {
+            meanwhile(row..row + rows, column..column + width * lanes);
             let tile = Tile {
                 a: a.values[row * a.stride / unit..].as_ptr(),
                 a_stride: a.stride / unit,

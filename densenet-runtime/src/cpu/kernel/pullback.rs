@@ -179,14 +179,17 @@ impl Checked {
             let [scale, shift, mean, factor] = constants;
             let [mut sum_scale, mut sum_bias] = sums;
             for row in 0..self.rows {
+                // Behind the last row come the first ones of the next channels.
+                let (next, over) = if row + AHEAD < self.rows {
+                    (row + AHEAD, 0)
+                } else {
+                    (row + AHEAD - self.rows, W * S::LANES)
+                };
+                let next_at = |j: usize| at(j) + over;
                 for j in 0..W {
                     // Rows are far apart, and the processor does not guess the next.
-                    simd.prefetch(self.x.0.wrapping_add((row + AHEAD) * self.x.1 + at(j)));
-                    simd.prefetch(
-                        self.into
-                            .0
-                            .wrapping_add((row + AHEAD) * self.into.1 + at(j)),
-                    );
+                    simd.prefetch(self.x.0.wrapping_add(next * self.x.1 + next_at(j)));
+                    simd.prefetch(self.into.0.wrapping_add(next * self.into.1 + next_at(j)));
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
                     let x = simd.load_part(self.x.0.add(row * self.x.1 + at(j)), count);
                     let z = simd.fma(x, scale[j], shift[j]);

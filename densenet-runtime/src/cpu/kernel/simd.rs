@@ -157,6 +157,18 @@ pub(crate) trait Simd: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
+    /// As [`Simd::prefetch`], for a value that will not be needed quite so soon: as far as the L2
+    /// cache.
+    #[inline(always)]
+    fn prefetch_far(self, at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `prefetch`.
+        unsafe {
+            x86::_mm_prefetch::<{ x86::_MM_HINT_T1 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
     /// `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `value` where `z > 0`, else zero.
