@@ -39,7 +39,24 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
     (off / squares(&mut expected.iter().map(|&b| f64::from(b)))).sqrt()
 }
 
+/// What the logits and the gradients of PyTorch's bfloat16 autocast differ by on the same pass
+/// (`scripts/reference/autocast.py`). The gradients' share is large, for a value within a rounding
+/// of zero may fall on the other side of a ReLU, which in networks of a few hundred pixels shows.
+fn autocast(golden: &str) -> [f64; 2] {
+    match golden {
+        "plain" => [0.0047, 0.1507],
+        "bottleneck" => [0.0059, 0.1278],
+        "compressed" => [0.0059, 0.0351],
+        "bc" => [0.0086, 0.2123],
+        "imagenet_bc" => [0.0358, 0.2986],
+        "imagenet_compressed" => [0.0031, 0.0800],
+        "one_block" => [0.0053, 0.0205],
+        other => panic!("no figures for {other}"),
+    }
+}
+
 fn check<N: Case>() {
+    let [theirs, theirs_gradient] = autocast(N::GOLDEN);
     let [logits, gradients] = pass::<N>(Precision::F32, Level::detect(), 1);
     let mut rounded: Vec<Vec<f32>> = Vec::new();
     for level in [
@@ -50,12 +67,9 @@ fn check<N: Case>() {
     ] {
         let [found, gradient] = pass::<N>(Precision::Bf16, level, 2);
         let (off, gradient_off) = (difference(&found, &logits), distance(&gradient, &gradients));
-        assert!(off < 2e-2, "{level:?}: logits differ by {off}");
-        // A value within a rounding of zero may fall on the other side of a ReLU, which in
-        // networks of a few hundred pixels shows in the gradients.
         assert!(
-            gradient_off < 0.2,
-            "{level:?}: gradients differ by {gradient_off}"
+            off < 2.0 * theirs && gradient_off < 2.0 * theirs_gradient,
+            "{level:?}: logits differ by {off}, gradients by {gradient_off}"
         );
         assert!(off > 1e-5, "{level:?}: nothing was rounded");
         // Instruction sets round alike: they are nearer to each other than to f32.
