@@ -77,13 +77,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         Recompute::Nothing
     };
+    let precision = match arguments.precision {
+        Precision::F32 => cpu::Precision::F32,
+        Precision::Bf16 => cpu::Precision::Bf16,
+    };
     let options = cpu::Options {
         threads: arguments.threads,
         recompute,
-        precision: match arguments.precision {
-            Precision::F32 => cpu::Precision::F32,
-            Precision::Bf16 => cpu::Precision::Bf16,
-        },
+        precision,
         ..cpu::Options::for_batch(arguments.batch)
     };
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
@@ -94,12 +95,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             executor.write(Arena::Parameters, &parameters)?;
             Work::Train(Box::new(executor))
         }
-        Mode::Infer if arguments.precision == Precision::Bf16 => {
-            return Err("the frozen form computes in f32 only; leave out --precision".into());
-        }
         Mode::Infer => {
             let options = cpu::FrozenOptions {
                 threads: arguments.threads,
+                precision,
                 ..cpu::FrozenOptions::for_batch(arguments.batch)
             };
             let running = unit_statistics(&plan);

@@ -65,16 +65,17 @@ impl Target<'_> {
     }
 
     /// A weight of maps x channels.
-    fn pack(&mut self, packed: Packed, at: impl Fn(usize, usize) -> f32) {
+    fn pack(&mut self, packed: Packed, channels: usize, at: impl Fn(usize, usize) -> f32) {
         let into = &mut self.values[packed.at..][..packed.panels.len(self.lanes)];
-        packed
-            .panels
-            .pack(self.lanes, 0..packed.panels.lines(self.lanes), into, at);
+        let lines = 0..packed.panels.lines(self.lanes);
+        packed.panels.pack(self.lanes, lines, into, |c, m| {
+            if c < channels { at(c, m) } else { 0.0 }
+        });
     }
 
     /// A weight of maps x channels x 3 x 3, transformed.
-    fn transform(&mut self, packed: Packed, weight: &[f32]) {
-        let (channels, maps) = (packed.panels.depth, packed.panels.columns);
+    fn transform(&mut self, packed: Packed, channels: usize, weight: &[f32]) {
+        let maps = packed.panels.columns;
         let mut places = vec![0.0; PLACES * channels * maps];
         for (index, kernel) in weight.as_chunks::<9>().0.iter().enumerate() {
             for (place, value) in of_kernel(kernel).into_iter().enumerate() {
@@ -84,7 +85,7 @@ impl Target<'_> {
         for (place, weight) in places.chunks_exact(channels * maps).enumerate() {
             let at = packed.at + place * packed.panels.len(self.lanes);
             let packed = Packed { at, ..packed };
-            self.pack(packed, |c, m| weight[m * channels + c]);
+            self.pack(packed, channels, |c, m| weight[m * channels + c]);
         }
     }
 }
@@ -113,7 +114,7 @@ pub(super) fn fold(
     };
     let (channels, area) = (stem.channels, stem.kernel() * stem.kernel());
     // Rows of the packed weight: kernel row, kernel column, channel.
-    target.pack(program.stem, |k, m| {
+    target.pack(program.stem, channels * area, |k, m| {
         norm.scale[m] * weight[(m * channels + k % channels) * area + k / channels]
     });
     target.vector(program.stem_bias, &norm.shift);
@@ -124,25 +125,27 @@ pub(super) fn fold(
             if let (Some(maps), Some(compress)) = (layer.bottleneck, step.compress) {
                 let weight = source.weight(maps * layer.input);
                 let norm = source.norm(maps);
-                target.pack(compress.weight, |c, m| {
+                target.pack(compress.weight, layer.input, |c, m| {
                     norm.scale[m] * weight[m * layer.input + c]
                 });
                 target.vector(compress.bias, &norm.shift);
                 inner = maps;
             }
-            target.transform(step.spatial, source.weight(9 * inner * layer.growth));
+            target.transform(step.spatial, inner, source.weight(9 * inner * layer.growth));
         }
         let transition = plan.transitions.get(index);
         if let (Some(transition), Some(step)) = (transition, program.transitions.get(index)) {
             let channels = transition.input;
             target.norm(step.norm, &source.norm(channels));
             let weight = source.weight(channels * transition.output);
-            target.pack(step.weight, |c, m| weight[m * channels + c]);
+            target.pack(step.weight, channels, |c, m| weight[m * channels + c]);
         }
     }
     let channels = plan.features();
     target.norm(program.norm, &source.norm(channels));
     let weight = source.weight(channels * plan.classes);
-    target.pack(program.classifier, |c, m| weight[m * channels + c]);
+    target.pack(program.classifier, channels, |c, m| {
+        weight[m * channels + c]
+    });
     target.vector(program.classifier_bias, source.weight(plan.classes));
 }

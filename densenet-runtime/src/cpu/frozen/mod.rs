@@ -22,6 +22,7 @@ mod winograd;
 use std::ops::Range;
 
 use super::input;
+use super::kernel::product::{Form, Precision};
 use super::kernel::simd::Level;
 use super::team::Team;
 use crate::cpu::memory::{Memory, zeros};
@@ -40,15 +41,18 @@ pub struct FrozenOptions {
     pub threads: usize,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
+    /// In which numbers the products of blocks and transitions are computed.
+    pub precision: Precision,
 }
 
 impl FrozenOptions {
-    /// For a batch: one thread on each core, the best instructions.
+    /// For a batch: one thread on each core, the best instructions, f32.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
             threads: 0,
             level: Level::detect(),
+            precision: Precision::F32,
         }
     }
 }
@@ -112,7 +116,8 @@ impl Frozen {
         };
         let team = Team::new(threads);
         let level = options.level.at_most();
-        let program = Program::new(plan, options.batch, team.threads(), level.lanes());
+        let form = Form::of(options.precision, level);
+        let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);
         let mut weights = zeros("packed weights", program.weights)?;
         let numbers = (parameters, running);
         fold::fold(plan, &program, level.lanes(), numbers, &mut weights);

@@ -237,6 +237,7 @@ impl<'a> Pass<'a> {
                     maps: source,
                     pool: None,
                     pixels,
+                    channels: layer.norm.channels,
                     weight,
                     bias,
                     out,
@@ -272,11 +273,12 @@ impl<'a> Pass<'a> {
         let len = PLACES * layer.spatial.panels.len(self.level.lanes());
         let weight = &self.weights[layer.spatial.at..][..len];
         let out = self.columns(step, 0, column);
-        let maps = layer.spatial.panels.columns;
+        let (maps, form) = (layer.spatial.panels.columns, layer.spatial.panels.form);
         self.phase(|thread, threads, scratch| Spatial {
             values,
             stride: padded(channels),
             channels,
+            form,
             height: block.height,
             width: block.width,
             images,
@@ -303,6 +305,7 @@ impl<'a> Pass<'a> {
             maps,
             pool: Some(pool),
             pixels: images * pool.pixels(),
+            channels: transition.input,
             weight,
             bias: None,
             out,

@@ -11,7 +11,8 @@ use super::product::{Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::load::Pool;
-use crate::cpu::kernel::product::{Depth, Rows, blocks};
+use crate::cpu::kernel::pairs;
+use crate::cpu::kernel::product::{Depth, Form, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Pixels of a tile.
@@ -54,6 +55,8 @@ pub(super) struct Pointwise<'a> {
     pub pool: Option<Pool>,
     /// Pixels, behind the pool.
     pub pixels: usize,
+    /// Channels that it reads.
+    pub channels: usize,
     pub weight: Right<'a>,
     /// One for each map, in whole vectors; ReLU follows where there is one.
     pub bias: Option<&'a [f32]>,
@@ -77,7 +80,8 @@ impl Kernel for Pointwise<'_> {
         if panels.is_empty() {
             return;
         }
-        let channels = self.weight.panels.depth;
+        let form = self.weight.panels.form;
+        let channels = self.channels;
         // SAFETY: the scratch is this thread's own.
         let operand = unsafe { self.scratch.write() };
         for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
@@ -85,11 +89,32 @@ impl Kernel for Pointwise<'_> {
             for (from, depth) in chunks(channels, DEPTH) {
                 let stride = stride(depth);
                 let range = from..from + depth;
-                match self.pool {
-                    None => load(simd, self.maps, first, count, range, operand, stride),
-                    Some(pool) => {
-                        load_pooled(simd, self.maps, pool, first, count, range, operand, stride);
+                match (form, self.pool) {
+                    (Form::Pairs, pool) => {
+                        let kernel = LoadPairs {
+                            maps: self.maps,
+                            pool,
+                            first,
+                            count,
+                            channels: range,
+                            into: &mut *operand,
+                            stride,
+                        };
+                        // SAFETY: `Form::of` makes pairs only at the level that has them.
+                        unsafe { simd.outline_pairs(kernel) };
                     }
+                    (_, None) => {
+                        load::<S, false>(simd, self.maps, first, count, range, operand, stride);
+                    }
+                    (_, Some(pool)) => {
+                        let maps = self.maps;
+                        load_pooled::<S, false>(
+                            simd, maps, pool, first, count, range, operand, stride,
+                        );
+                    }
+                }
+                if form == Form::Rounded {
+                    pairs::round_all(&mut operand[..count * stride]);
                 }
                 let start = match self.bias {
                     _ if from > 0 => Start::There,
@@ -111,7 +136,7 @@ impl Kernel for Pointwise<'_> {
                         },
                         Depth {
                             taps: &[0],
-                            channels: depth,
+                            channels: form.whole(depth),
                             first: from,
                         },
                         self.weight,
@@ -126,9 +151,63 @@ impl Kernel for Pointwise<'_> {
     }
 }
 
-/// BN and ReLU of a tile: pixels from `first` on, into rows of `stride`.
+/// A tile on its way to pairs of channels; rows of `stride` values.
+struct LoadPairs<'a> {
+    maps: Maps<'a>,
+    pool: Option<Pool>,
+    first: usize,
+    count: usize,
+    channels: Range<usize>,
+    into: &'a mut [f32],
+    stride: usize,
+}
+
+impl Kernel for LoadPairs<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            maps,
+            pool,
+            first,
+            count,
+            channels,
+            into,
+            stride,
+        } = self;
+        match pool {
+            None => load::<S, true>(simd, maps, first, count, channels, into, stride / 2),
+            Some(pool) => {
+                load_pooled::<S, true>(simd, maps, pool, first, count, channels, into, stride / 2);
+            }
+        }
+    }
+}
+
+/// Writes a vector of channels from `channel` of a row on, as it is or as pairs.
+///
+/// # Safety
+/// The row holds so many elements; if `PAIRS`, the level has them.
 #[inline(always)]
-pub(super) fn load<S: Simd>(
+unsafe fn write<S: Simd, const PAIRS: bool>(
+    simd: S,
+    row: *mut f32,
+    channel: usize,
+    value: S::Vector,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if PAIRS {
+            simd.store_pairs(row.add(channel / 2), value);
+        } else {
+            simd.store(row.add(channel), value);
+        }
+    }
+}
+
+/// BN and ReLU of a tile: pixels from `first` on, into rows of `stride` elements, which are
+/// values or pairs.
+#[inline(always)]
+fn load<S: Simd, const PAIRS: bool>(
     simd: S,
     maps: Maps<'_>,
     first: usize,
@@ -146,7 +225,8 @@ pub(super) fn load<S: Simd>(
     let end = channels.start + vectors * S::LANES;
     assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
     assert!((first + count - 1) * maps.stride + end <= maps.values.len());
-    assert!((count - 1) * stride + vectors * S::LANES <= into.len());
+    let elements = vectors * S::LANES / if PAIRS { 2 } else { 1 };
+    assert!((count - 1) * stride + elements <= into.len());
     for (group, pixels) in blocks(count, GROUP) {
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
@@ -158,7 +238,8 @@ pub(super) fn load<S: Simd>(
                     let at = (first + pixel) * maps.stride + channel;
                     let x = simd.load(maps.values.as_ptr().add(at));
                     let value = simd.relu(simd.fma(x, scale, shift));
-                    simd.store(into.as_mut_ptr().add(pixel * stride + v * S::LANES), value);
+                    let row = into.as_mut_ptr().add(pixel * stride);
+                    write::<S, PAIRS>(simd, row, v * S::LANES, value);
                 }
             }
         }
@@ -167,7 +248,7 @@ pub(super) fn load<S: Simd>(
 
 /// BN, ReLU and 2x2 average pool of a tile.
 #[inline(always)]
-fn load_pooled<S: Simd>(
+fn load_pooled<S: Simd, const PAIRS: bool>(
     simd: S,
     maps: Maps<'_>,
     pool: Pool,
@@ -185,7 +266,7 @@ fn load_pooled<S: Simd>(
     for (row, q) in rows.zip(first..) {
         let corners = pool.corners(q);
         assert!(corners[3] * maps.stride + end <= maps.values.len());
-        assert!(vectors * S::LANES <= row.len());
+        assert!(vectors * S::LANES / if PAIRS { 2 } else { 1 } <= row.len());
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
             // SAFETY: the assertions bound all vectors; the last corner is the furthest.
@@ -198,7 +279,7 @@ fn load_pooled<S: Simd>(
                     sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
                 }
                 let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
-                simd.store(row.as_mut_ptr().add(v * S::LANES), mean);
+                write::<S, PAIRS>(simd, row.as_mut_ptr(), v * S::LANES, mean);
             }
         }
     }
@@ -227,7 +308,7 @@ impl Kernel for Normalise<'_> {
         // SAFETY: threads have pixels of their own.
         let into = unsafe { rows.write() };
         let (first, count) = (pixels.start, pixels.len());
-        load(
+        load::<S, false>(
             simd,
             self.maps,
             first,

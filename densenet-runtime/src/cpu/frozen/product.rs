@@ -71,9 +71,13 @@ pub(super) unsafe fn multiply<S: Simd>(
         return;
     }
     let lanes = S::LANES;
+    let unit = b.panels.form.unit();
     let vectors = b.panels.vectors(lanes);
     let last_tap = depth.taps.iter().copied().max().unwrap_or(0);
-    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len());
+    let values = depth.taps.iter().copied();
+    let values = values.chain([a.stride, depth.channels, depth.first]);
+    assert!(unit == 1 || values.fold(b.panels.depth, |all, value| all | value) % unit == 0);
+    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len() * unit);
     assert!(depth.first + depth.taps.len() * depth.channels <= b.panels.depth);
     assert!(b.values.len() >= b.panels.len(lanes) && panels.end <= vectors.div_ceil(2));
     if let Start::Bias(bias) = start {
@@ -84,15 +88,17 @@ pub(super) unsafe fn multiply<S: Simd>(
     for panel in panels {
         let column = 2 * panel * lanes;
         let width = (vectors - 2 * panel).min(2);
-        let values = &b.values[column * b.panels.depth + depth.first * width * lanes..];
+        let start_of_panel = column * b.panels.depth + depth.first * width * lanes;
+        let values = &b.values[start_of_panel / unit..];
         for (row, rows) in blocks(a.count, S::ROWS) {
             // The assertions above bound every row, tap and channel of `a`, every row of the
             // panel in `b`, the bias, and every row and vector of `out`.
-            simd.outline(Tile {
-                a: a.values[row * a.stride..].as_ptr(),
-                a_stride: a.stride,
+            let tile = Tile {
+                a: a.values[row * a.stride / unit..].as_ptr(),
+                a_stride: a.stride / unit,
+                unit,
                 taps: depth.taps,
-                channels: depth.channels,
+                channels: depth.channels / unit,
                 b: values.as_ptr(),
                 out: target.wrapping_add(row * out.stride + column),
                 out_stride: out.stride,
@@ -103,15 +109,26 @@ pub(super) unsafe fn multiply<S: Simd>(
                 relu,
                 rows,
                 width,
-            });
+            };
+            if unit == 1 {
+                simd.outline(tile);
+            } else {
+                // SAFETY: `Form::of` makes pairs only at the level that has products of them.
+                unsafe { simd.outline_pairs(OfPairs(tile)) };
+            }
         }
     }
 }
+
+/// A register tile whose operands are pairs of bfloat16.
+struct OfPairs<T>(T);
 
 /// One register tile.
 struct Tile<'a> {
     a: *const f32,
     a_stride: usize,
+    /// Values in an element, by which taps are divided.
+    unit: usize,
     taps: &'a [usize],
     channels: usize,
     b: *const f32,
@@ -125,13 +142,13 @@ struct Tile<'a> {
 
 /// Calls `body` with the run-time rows and width as constants.
 macro_rules! for_tile {
-    ($self:ident, $simd:ident, [$($n:literal)*]) => {
+    ($self:expr, $simd:ident, $pairs:literal, [$($n:literal)*]) => {
         match ($self.rows, $self.width) {
             $(
                 // SAFETY: only `multiply` makes tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.body::<S, $n, 1>($simd) },
+                ($n, 1) => unsafe { $self.body::<S, $n, 1, $pairs>($simd) },
                 // SAFETY: as above.
-                ($n, 2) => unsafe { $self.body::<S, $n, 2>($simd) },
+                ($n, 2) => unsafe { $self.body::<S, $n, 2, $pairs>($simd) },
             )*
             (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
         }
@@ -141,7 +158,14 @@ macro_rules! for_tile {
 impl Kernel for Tile<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    }
+}
+
+impl Kernel for OfPairs<Tile<'_>> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
@@ -149,7 +173,7 @@ impl Tile<'_> {
     /// # Safety
     /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize>(&self, simd: S) {
+    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
         if R > S::ROWS {
             return;
         }
@@ -179,14 +203,19 @@ impl Tile<'_> {
         for &tap in self.taps {
             // SAFETY: the caller's promise covers every tap, channel and row.
             unsafe {
-                let a = self.a.add(tap);
+                let a = self.a.add(tap / self.unit);
                 for k in 0..self.channels {
                     let right: [S::Vector; W] =
                         std::array::from_fn(|j| simd.load(b.add(j * lanes)));
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let left = simd.splat(a.add(r * self.a_stride + k));
                         for (sum, right) in sums.iter_mut().zip(right) {
-                            *sum = simd.fma(left, right, *sum);
+                            *sum = if PAIRS {
+                                // The level has it: see `multiply`.
+                                simd.dot(left, right, *sum)
+                            } else {
+                                simd.fma(left, right, *sum)
+                            };
                         }
                     }
                     b = b.add(W * lanes);

@@ -113,13 +113,15 @@ fn group(block: &Block, batch: usize, weights: usize) -> usize {
 }
 
 impl Program {
-    pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize) -> Self {
+    /// `form` is that of the products in blocks and transitions; stem and classifier compute in
+    /// f32.
+    pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize, form: Form) -> Self {
         let mut weights = Places::default();
-        let pack = |weights: &mut Places, depth, columns, times: usize| {
+        let pack = |weights: &mut Places, form: Form, depth, columns, times: usize| {
             let panels = Panels {
-                depth,
+                depth: form.whole(depth),
                 columns,
-                form: Form::Plain,
+                form,
             };
             Packed {
                 panels,
@@ -131,7 +133,7 @@ impl Program {
             channels,
         };
         let depth = plan.stem.weight_len() / plan.stem.maps;
-        let stem = pack(&mut weights, depth, plan.stem.maps, 1);
+        let stem = pack(&mut weights, Form::Plain, depth, plan.stem.maps, 1);
         let stem_bias = weights.place(padded(plan.stem.maps));
         let mut activations = Places::default();
         let mut blocks: Vec<BlockStep> = Vec::new();
@@ -143,10 +145,10 @@ impl Program {
             let layers = block.iter().map(|layer| {
                 let norm = norm(&mut weights, layer.input);
                 let compress = layer.bottleneck.map(|maps| Compress {
-                    weight: pack(&mut weights, layer.input, maps, 1),
+                    weight: pack(&mut weights, form, layer.input, maps, 1),
                     bias: weights.place(padded(maps)),
                 });
-                let spatial = pack(&mut weights, inner(layer), layer.growth, PLACES);
+                let spatial = pack(&mut weights, form, inner(layer), layer.growth, PLACES);
                 let of_layer = winograd::scratch(inner(layer), layer.growth);
                 scratch_len = scratch_len.max(of_layer);
                 scratch_len = scratch_len.max(pointwise::scratch(layer.input));
@@ -175,7 +177,7 @@ impl Program {
                 scratch_len = scratch_len.max(pointwise::scratch(transition.input));
                 transitions.push(TransitionStep {
                     norm: norm(&mut weights, transition.input),
-                    weight: pack(&mut weights, transition.input, transition.output, 1),
+                    weight: pack(&mut weights, form, transition.input, transition.output, 1),
                 });
             }
         }
@@ -187,7 +189,7 @@ impl Program {
             blocks,
             transitions,
             norm: norm(&mut weights, features),
-            classifier: pack(&mut weights, features, plan.classes, 1),
+            classifier: pack(&mut weights, Form::Plain, features, plan.classes, 1),
             classifier_bias: weights.place(padded(plan.classes)),
             weights: weights.len,
             image: activations.place(stem::padded_image(&plan.stem).1),

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{Frozen, FrozenOptions};
-use crate::cpu::{Executor, Level, Options};
+use crate::cpu::{Executor, Level, Options, Precision};
 use crate::executor::{Arena, Batch, Executor as Contract, ExecutorError, Pixels, Sgd, Step};
 use crate::plan::{BlockSpec, Plan, Ratio, Role, Spec, StemKind};
 
@@ -152,16 +152,20 @@ fn trained(plan: &Plan, level: Level) -> Executor {
 }
 
 fn frozen(executor: &Executor, batch: usize, threads: usize, level: Level) -> Frozen {
+    let options = FrozenOptions {
+        threads,
+        level,
+        ..FrozenOptions::for_batch(batch)
+    };
+    frozen_with(executor, options)
+}
+
+fn frozen_with(executor: &Executor, options: FrozenOptions) -> Frozen {
     let plan = executor.plan();
     let mut parameters = vec![0.0; plan.parameter_count()];
     let mut running = vec![0.0; plan.running_count()];
     executor.read(Arena::Parameters, &mut parameters).unwrap();
     executor.read(Arena::Running, &mut running).unwrap();
-    let options = FrozenOptions {
-        batch,
-        threads,
-        level,
-    };
     Frozen::new(plan, &parameters, &running, options).unwrap()
 }
 
@@ -180,6 +184,10 @@ fn evaluated(executor: &mut Executor, pixels: Pixels<'_>, count: usize) -> Vec<f
 
 /// Fails unless the values agree to 1e-4 of the largest.
 fn assert_agree(what: &str, found: &[f32], expected: &[f32]) {
+    assert_within(1e-4, what, found, expected);
+}
+
+fn assert_within(tolerance: f32, what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     assert!(
@@ -189,7 +197,7 @@ fn assert_agree(what: &str, found: &[f32], expected: &[f32]) {
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (found - expected).abs();
         assert!(
-            error <= 1e-4 * largest,
+            error <= tolerance * largest,
             "{what}: logit {index} is {found}, the executor says {expected}"
         );
     }
@@ -216,6 +224,32 @@ fn agrees_with_the_executor_for_every_kind_of_network_and_level() {
                     &expected,
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn in_bfloat16_agrees_but_for_rounding_and_levels_agree() {
+    for (name, plan) in networks() {
+        let mut executor = trained(&plan, Level::detect());
+        let pixels = images(&plan, BATCH, 9);
+        let expected = evaluated(&mut executor, Pixels::Nchw(&pixels), BATCH);
+        let mut others: Option<Vec<f32>> = None;
+        for level in levels().chain([Level::detect()]) {
+            let options = FrozenOptions {
+                threads: 2,
+                level,
+                precision: Precision::Bf16,
+                ..FrozenOptions::for_batch(BATCH)
+            };
+            let mut frozen = frozen_with(&executor, options);
+            let found = frozen.infer(Pixels::Nchw(&pixels), BATCH).unwrap();
+            let what = format!("{name}, {level:?}");
+            assert_within(2e-2, &what, found, &expected);
+            assert_ne!(found, expected, "{what}: nothing was rounded");
+            // They round the same values, but for sums that differ in the last digit.
+            let others = others.get_or_insert_with(|| found.to_vec());
+            assert_within(5e-3, &what, found, others);
         }
     }
 }

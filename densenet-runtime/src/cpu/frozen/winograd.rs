@@ -6,6 +6,7 @@ use super::memory::Shared;
 use super::product::{Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
+use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{PLACES, of_patch, to_outputs};
@@ -38,6 +39,7 @@ pub(super) struct Spatial<'a> {
     pub values: &'a [f32],
     pub stride: usize,
     pub channels: usize,
+    pub form: Form,
     pub height: usize,
     pub width: usize,
     pub images: usize,
@@ -55,9 +57,9 @@ impl Kernel for Spatial<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let panels = Panels {
-            depth: self.channels,
+            depth: self.form.whole(self.channels),
             columns: self.maps,
-            form: Form::Plain,
+            form: self.form,
         };
         let width = panels.vectors(S::LANES) * S::LANES;
         let (patches, sums) = sizes(self.channels, width);
@@ -79,16 +81,23 @@ impl Kernel for Spatial<'_> {
                 let stride = stride(depth);
                 // SAFETY: as above; the slice ends before the tile is read.
                 let into = unsafe { tile.write() };
-                for patch in 0..patches {
-                    let place = &mut into[patch * stride..];
-                    self.load(
-                        simd,
-                        first + patch,
-                        from..from + depth,
-                        zeros,
-                        place,
-                        patches * stride,
-                    );
+                let load = Load {
+                    spatial: &self,
+                    first,
+                    patches,
+                    channels: from..from + depth,
+                    zeros,
+                    into: &mut *into,
+                    stride,
+                };
+                if self.form == Form::Pairs {
+                    // SAFETY: `Form::of` makes pairs only at the level that has them.
+                    unsafe { simd.outline_pairs(load) };
+                } else {
+                    load.run(simd);
+                }
+                if self.form == Form::Rounded {
+                    pairs::round_all(&mut into[..PLACES * patches * stride]);
                 }
                 // SAFETY: nobody writes the tile while the products are made.
                 let tile = unsafe { tile.read() };
@@ -99,13 +108,13 @@ impl Kernel for Spatial<'_> {
                         multiply(
                             simd,
                             Rows {
-                                values: &tile[place * patches * stride..],
+                                values: &tile[place * patches * stride / self.form.unit()..],
                                 stride,
                                 count: patches,
                             },
                             Depth {
                                 taps: &[0],
-                                channels: depth,
+                                channels: self.form.whole(depth),
                                 first: from,
                             },
                             Right {
@@ -134,6 +143,43 @@ impl Kernel for Spatial<'_> {
     }
 }
 
+/// Transforms some channels of the patches of a tile; rows of `stride` values.
+struct Load<'a, 'b> {
+    spatial: &'a Spatial<'b>,
+    first: usize,
+    patches: usize,
+    channels: Range<usize>,
+    zeros: &'a [f32],
+    into: &'a mut [f32],
+    stride: usize,
+}
+
+impl Kernel for Load<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            spatial,
+            first,
+            patches,
+            channels,
+            zeros,
+            into,
+            stride,
+        } = self;
+        let stride = stride / spatial.form.unit();
+        let apart = patches * stride;
+        for patch in 0..patches {
+            let place = &mut into[patch * stride..];
+            let (patch, channels) = (first + patch, channels.clone());
+            if spatial.form == Form::Pairs {
+                spatial.load::<S, true>(simd, patch, channels, zeros, place, apart);
+            } else {
+                spatial.load::<S, false>(simd, patch, channels, zeros, place, apart);
+            }
+        }
+    }
+}
+
 impl Spatial<'_> {
     /// Image, row and column of a patch's first output pixel.
     #[inline(always)]
@@ -147,9 +193,10 @@ impl Spatial<'_> {
         )
     }
 
-    /// Transforms some channels of a patch; place p of the result goes to `p * apart`.
+    /// Transforms some channels of a patch; place p of the result, values or pairs of channels,
+    /// goes to `p * apart`.
     #[inline(always)]
-    fn load<S: Simd>(
+    fn load<S: Simd, const PAIRS: bool>(
         &self,
         simd: S,
         patch: usize,
@@ -162,7 +209,8 @@ impl Spatial<'_> {
         let vectors = channels.len().div_ceil(S::LANES);
         let end = channels.start + vectors * S::LANES;
         assert!(end <= zeros.len());
-        assert!((PLACES - 1) * apart + vectors * S::LANES <= into.len());
+        let unit = if PAIRS { 2 } else { 1 };
+        assert!((PLACES - 1) * apart + vectors * S::LANES / unit <= into.len());
         let pixels: [*const f32; PLACES] = std::array::from_fn(|place| {
             let row = (y + place / 4).wrapping_sub(1);
             let column = (x + place % 4).wrapping_sub(1);
@@ -175,15 +223,21 @@ impl Spatial<'_> {
         });
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
-            // SAFETY: every pixel holds `end` channels; the assertion bounds what is written.
+            // SAFETY: every pixel holds `end` channels; the assertion bounds what is written. Pairs
+            // are asked for only at the level that has them.
             unsafe {
                 let d = std::array::from_fn(|row| {
                     std::array::from_fn(|column| simd.load(pixels[4 * row + column].add(channel)))
                 });
                 for (row, values) in of_patch(simd, d).into_iter().enumerate() {
                     for (column, value) in values.into_iter().enumerate() {
-                        let at = (4 * row + column) * apart + v * S::LANES;
-                        simd.store(into.as_mut_ptr().add(at), value);
+                        let at = (4 * row + column) * apart + v * S::LANES / unit;
+                        let into = into.as_mut_ptr().add(at);
+                        if PAIRS {
+                            simd.store_pairs(into, value);
+                        } else {
+                            simd.store(into, value);
+                        }
                     }
                 }
             }
