@@ -22,7 +22,7 @@ use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Network, cuda};
+use densenet_runtime::{Device, DeviceChoice, Network};
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -43,9 +43,9 @@ struct Arguments {
     /// Pictures of a step [default: 64 with --data, else 8].
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
     #[arg(long, value_enum)]
     precision: Option<Numbers>,
@@ -66,12 +66,6 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Device {
-    Cpu,
-    Cuda,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Numbers {
     F32,
     Bf16,
@@ -88,28 +82,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// An executor on the first CUDA device. Its kernels are compiled at the first start.
-fn on_cuda(config: &Config) -> Result<cuda::Executor, cuda::CudaError> {
-    let device = cuda::Device::open(0)?;
-    let options = cuda::Options {
-        precision: config.precision,
-        recompute: config.recompute,
-        ..cuda::Options::for_batch(config.piece())
-    };
-    cuda::Executor::new(&device, DenseNet201::PLAN, options)
-}
-
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let config = arguments.config()?;
     // Asked for first: a device that is not there is said before anything is done.
-    let cuda = match arguments.device {
-        Device::Cpu => None,
-        Device::Cuda => Some(on_cuda(&config)?),
-    };
-    let device = match &cuda {
-        None => the_cpu(&config),
-        Some(executor) => executor.device().name().to_string(),
-    };
+    let device = arguments.device.open()?;
     let folder = RunFolder::create(arguments.out())?;
     let (train, val) = arguments.data()?;
     let input = [
@@ -129,10 +105,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         config.seed,
     );
     let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
-    let mut trainer = match cuda {
-        None => Trainer::new(model, config)?,
-        Some(executor) => Trainer::with_executor(model, config, Box::new(executor))?,
-    };
+    let mut trainer = Trainer::on(&device, model, config)?;
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
         println!("resuming  {} at step {}", file.display(), trainer.steps());
@@ -237,8 +210,8 @@ impl Arguments {
         if let Some(data) = &self.data {
             command += &format!(" --data {}", data.display());
         }
-        if self.device == Device::Cuda {
-            command += " --device cuda";
+        if self.device != DeviceChoice::Cpu {
+            command += &format!(" --device {}", self.device);
         }
         if let Some(steps) = self.steps {
             command += &format!(" --steps {steps}");
@@ -255,20 +228,25 @@ fn loader(loader: Loader, seed: u64) -> Loader {
 }
 
 /// What computes, in words.
-fn the_cpu(config: &Config) -> String {
-    let threads = match config.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    format!(
-        "CPU, {threads} threads, {:?}, products in {:?}",
-        Level::detect(),
-        config.precision,
-    )
+fn in_words(device: &Device, config: &Config) -> String {
+    match device {
+        Device::Cpu => {
+            let threads = match config.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            };
+            let level = Level::detect();
+            format!(
+                "CPU, {threads} threads, {level:?}, products in {:?}",
+                config.precision
+            )
+        }
+        device => format!("{device}, products in {:?}", config.precision),
+    }
 }
 
 /// What is trained, on what, with what.
-fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolder) {
+fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFolder) {
     let plan = &DenseNet201::PLAN;
     let bytes = plan
         .training_footprint(config.recompute)
@@ -285,7 +263,7 @@ fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolde
         bytes as f64 / f64::from(1 << 30),
         config.piece(),
     );
-    println!("device    {device}");
+    println!("device    {}", in_words(device, config));
     println!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
         thousands(train.len()),

@@ -14,6 +14,8 @@ use cudarc::nvrtc::{self, Ptx};
 
 use super::error::CudaError;
 
+mod discover;
+
 /// Whether a CUDA driver and NVRTC can be loaded, and the driver sees a device.
 pub fn is_available() -> bool {
     Device::open(0).is_ok()
@@ -35,42 +37,10 @@ impl Device {
     /// # Errors
     /// When there is no driver, no NVRTC, no such device, or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        // SAFETY: opens and closes libraries by name; their initialisers are NVIDIA's.
-        let (driver, compiler) =
-            unsafe { (sys::is_culib_present(), nvrtc::sys::is_culib_present()) };
-        if !driver {
-            return Err(CudaError::Missing {
-                what: "CUDA driver",
-                looked_for: candidates("cuda"),
-                remedy: "it comes with NVIDIA's display driver",
-            });
-        }
-        let doing = |what: &'static str| move |error| driver_error(what, error);
-        let count = CudaContext::device_count().map_err(doing("looking for CUDA devices"))?;
-        let count = usize::try_from(count).unwrap_or(0);
-        if ordinal >= count {
-            return Err(CudaError::NoDevice { ordinal, count });
-        }
-        if !compiler {
-            return Err(CudaError::Missing {
-                what: "NVRTC, CUDA's run-time compiler",
-                looked_for: candidates("nvrtc"),
-                remedy: "it comes with the CUDA toolkit 12, or with PyPI's nvidia-cuda-nvrtc-cu12",
-            });
-        }
-        let context = CudaContext::new(ordinal).map_err(doing("opening the CUDA device"))?;
+        let (context, name, capability) = discover::device(ordinal)?;
         // SAFETY: all memory is used in one stream alone, in its order.
         unsafe { context.disable_event_tracking() };
-        let name = context
-            .name()
-            .map_err(doing("asking for the device's name"))?;
-        let capability = context
-            .compute_capability()
-            .map_err(doing("asking for the device's capability"))?;
-        if capability < (8, 0) {
-            let found = format!("{}.{}", capability.0, capability.1);
-            return Err(CudaError::TooOld { name, found });
-        }
+        let doing = |what: &'static str| move |error| driver_error(what, error);
         let stream = context.new_stream().map_err(doing("making a stream"))?;
         Ok(Self {
             context,
@@ -78,6 +48,11 @@ impl Device {
             name,
             capability,
         })
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
     }
 
     /// The card's name.
@@ -418,12 +393,6 @@ pub(super) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, Strin
         let _ = nvrtc::result::destroy_program(program);
         image
     }
-}
-
-fn candidates(library: &str) -> String {
-    let names = cudarc::get_lib_name_candidates(library);
-    let first = names.first().cloned().unwrap_or_default();
-    format!("{first} and {} more names", names.len().saturating_sub(1))
 }
 
 fn driver_error(doing: &str, error: DriverError) -> CudaError {

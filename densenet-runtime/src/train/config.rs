@@ -5,9 +5,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, Schedule, TrainError, checkpoint};
-use crate::Sgd;
-use crate::cpu::Precision;
-use crate::plan::Recompute;
+use crate::cpu::{self, Precision};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::plan::{Plan, Recompute};
+use crate::{Device, Executor, ExecutorError, Sgd};
 
 /// The settings of a run. Start from the paper's and change what differs:
 ///
@@ -98,6 +100,37 @@ impl Config {
     /// Images that are computed at a time: the largest piece of a batch.
     pub fn piece(&self) -> usize {
         self.batch.div_ceil(self.accumulation.max(1))
+    }
+
+    /// An executor for a plan, as these settings ask for.
+    ///
+    /// # Errors
+    /// When there is not enough memory, or the device fails.
+    pub fn executor(
+        &self,
+        plan: Plan,
+        device: &Device,
+    ) -> Result<Box<dyn Executor>, ExecutorError> {
+        match device {
+            Device::Cpu => {
+                let options = cpu::Options {
+                    threads: self.threads,
+                    recompute: self.recompute,
+                    precision: self.precision,
+                    ..cpu::Options::for_batch(self.piece())
+                };
+                Ok(Box::new(cpu::Executor::new(plan, options)?))
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                let options = cuda::Options {
+                    recompute: self.recompute,
+                    precision: self.precision,
+                    ..cuda::Options::for_batch(self.piece())
+                };
+                Ok(Box::new(cuda::Executor::new(device, plan, options)?))
+            }
+        }
     }
 
     /// The optimiser's settings at a learning rate.

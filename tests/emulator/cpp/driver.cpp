@@ -17,7 +17,7 @@ using namespace emulated;
 
 namespace {
 enum Error {
-    Success = 0, InvalidValue = 1, OutOfMemory = 2, InvalidDevice = 101, InvalidImage = 200,
+    Success = 0, InvalidValue = 1, OutOfMemory = 2, NoDevice = 100, InvalidDevice = 101, InvalidImage = 200,
     InvalidHandle = 400, NotFound = 500, LaunchFailed = 719, NotSupported = 801, CaptureUnsupported = 900,
 };
 
@@ -191,7 +191,7 @@ void watch() {
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP}) sigaction(signal, &action, nullptr);
 }
 
-int the_context;
+int the_context, device_count = 1, driver_version = 12080;
 thread_local void *current_context = nullptr;
 } // namespace
 
@@ -201,19 +201,22 @@ void emulator_seed(uint64_t seed) { EXCLUSIVE; chance.seed(seed); }
 void emulator_memory(size_t bytes) { EXCLUSIVE; memory_limit = bytes; }
 // The n-th launch from now on fails, as a fault on a card would.
 void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }
+void emulator_devices(int count) { EXCLUSIVE; device_count = count; }
+void emulator_driver_version(int version) { EXCLUSIVE; driver_version = version; }
 void emulator_recover() { EXCLUSIVE; sticky = Success; failing_launch = -1; }
 long emulator_launches() { EXCLUSIVE; return launches; }
 size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
 
 // ---- the driver API, as far as cudarc's safe layer goes ----
-int cuInit(unsigned) { return Success; }
-int cuDriverGetVersion(int *version) { return *version = 12080, Success; }
+int cuInit(unsigned) { return device_count ? Success : NoDevice; }
+int cuDriverGetVersion(int *version) { return *version = driver_version, Success; }
 int cuGetExportTable(const void **, const void *) { return NotFound; }
 int cuGetErrorString(int error, const char **text) {
     switch (error) {
     case Success: *text = "no error"; break;
     case InvalidValue: *text = "invalid argument"; break;
     case OutOfMemory: *text = "out of memory"; break;
+    case NoDevice: *text = "no CUDA-capable device is detected"; break;
     case InvalidDevice: *text = "invalid device ordinal"; break;
     case InvalidImage: *text = "device kernel image is invalid"; break;
     case LaunchFailed: *text = "unspecified launch failure"; break;
@@ -223,8 +226,10 @@ int cuGetErrorString(int error, const char **text) {
     return Success;
 }
 int cuGetErrorName(int error, const char **text) { return cuGetErrorString(error, text); }
-int cuDeviceGetCount(int *count) { return *count = 1, Success; }
-int cuDeviceGet(int *device, int ordinal) { return ordinal == 0 ? (*device = 0, Success) : InvalidDevice; }
+int cuDeviceGetCount(int *count) { return *count = device_count, Success; }
+int cuDeviceGet(int *device, int ordinal) {
+    return ordinal >= 0 && ordinal < device_count ? (*device = ordinal, Success) : InvalidDevice;
+}
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "emulated device"), Success; }
 int cuDeviceTotalMem_v2(size_t *bytes, int) { EXCLUSIVE; return *bytes = memory_limit, Success; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {

@@ -55,11 +55,12 @@ pub enum EmulatorError {
     Open(#[from] libloading::Error),
 }
 
-/// The emulated driver of this process: one device, named "emulated device", of capability 8.0.
+/// The emulated driver of this process: one device unless told otherwise, named "emulated
+/// device", of capability 8.0.
 pub struct Emulator {
     driver: Library,
     /// Kept open, so that it is found by its name.
-    _compiler: Library,
+    _compiler: Option<Library>,
 }
 
 impl Emulator {
@@ -70,22 +71,43 @@ impl Emulator {
     /// # Panics
     /// When it cannot be built, saying why: without it there is nothing to test.
     pub fn load(folder: impl AsRef<Path>) -> &'static Self {
+        Self::once(folder.as_ref(), true)
+    }
+
+    /// The driver alone: a machine without NVRTC.
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    pub fn load_without_compiler(folder: impl AsRef<Path>) -> &'static Self {
+        Self::once(folder.as_ref(), false)
+    }
+
+    fn once(folder: &Path, compiler: bool) -> &'static Self {
         static EMULATOR: OnceLock<Emulator> = OnceLock::new();
         EMULATOR.get_or_init(|| {
-            let opened = Self::open(folder.as_ref());
+            let opened = Self::open(folder, compiler);
             opened.unwrap_or_else(|error| panic!("{error}"))
         })
     }
 
-    fn open(folder: &Path) -> Result<Self, EmulatorError> {
+    fn open(folder: &Path, compiler: bool) -> Result<Self, EmulatorError> {
         let folder = build(folder)?;
         // SAFETY: the libraries are ours; what runs when they are opened is nothing.
-        unsafe {
-            Ok(Self {
-                driver: Library::new(folder.join("libcuda.so"))?,
-                _compiler: Library::new(folder.join("libnvrtc.so"))?,
-            })
-        }
+        let library = |name: &str| unsafe { Library::new(folder.join(name)) };
+        Ok(Self {
+            driver: library("libcuda.so")?,
+            _compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
+        })
+    }
+
+    /// The driver sees this many devices.
+    pub fn set_devices(&self, count: i32) {
+        self.set("emulator_devices", count);
+    }
+
+    /// The driver says that it is for this version of CUDA: 12080 is 12.8.
+    pub fn set_driver_version(&self, version: i32) {
+        self.set("emulator_driver_version", version);
     }
 
     /// Draws the order of streams, blocks, warps and lanes from this seed from now on.
