@@ -25,7 +25,11 @@ std::recursive_mutex lock;
 #define EXCLUSIVE std::lock_guard<std::recursive_mutex> guard(lock)
 
 // ---- memory ----
-struct Allocation { char *map; size_t mapped, size; };
+struct Allocation {
+    char *map;
+    size_t mapped, size;
+    std::vector<bool> read, written; // which bytes, by the kernel at hand
+};
 std::map<uintptr_t, Allocation> allocations;
 size_t memory_limit = size_t(8) << 30, memory_used = 0;
 constexpr size_t PAGE = 4096, ALIGNMENT = 16;
@@ -42,7 +46,7 @@ Error allocate(uintptr_t *pointer, size_t size) {
     mprotect(map, PAGE, PROT_NONE);
     mprotect(map + mapped - PAGE, PAGE, PROT_NONE);
     *pointer = (uintptr_t)map + PAGE + pages - body;
-    allocations[*pointer] = {map, mapped, size};
+    allocations[*pointer] = {map, mapped, size, std::vector<bool>(size), std::vector<bool>(size)};
     memory_used += size;
     return Success;
 }
@@ -76,6 +80,35 @@ bool inside(uintptr_t pointer, size_t size) {
     return pointer + size <= start + allocation.size;
 }
 
+// ---- which bytes kernels touch ----
+struct Touched { const char *kernel; uint64_t read, written; };
+std::vector<Touched> touched;
+bool watching = false;
+
+// Of kernels that were compiled to be watched: marks what lies in the device's memory.
+void touch(const void *at, unsigned size, bool write) {
+    if (!watching) return;
+    uintptr_t from = (uintptr_t)at;
+    auto next = allocations.upper_bound(from);
+    if (next == allocations.begin()) return;
+    auto &[start, allocation] = *std::prev(next);
+    if (from + size > start + allocation.size) return;
+    auto &bytes = write ? allocation.written : allocation.read;
+    for (unsigned i = 0; i < size; ++i) bytes[from - start + i] = true;
+}
+
+// Adds up what the kernel at hand touched.
+void settle(const char *kernel) {
+    Touched sum{kernel, 0, 0};
+    for (auto &[start, allocation] : allocations) {
+        sum.read += std::count(allocation.read.begin(), allocation.read.end(), true);
+        sum.written += std::count(allocation.written.begin(), allocation.written.end(), true);
+        std::fill(allocation.read.begin(), allocation.read.end(), false);
+        std::fill(allocation.written.begin(), allocation.written.end(), false);
+    }
+    touched.push_back(sum);
+}
+
 // ---- streams, events, graphs ----
 // Work of a stream; says whether it could be done.
 using Work = std::function<bool()>;
@@ -98,21 +131,27 @@ void push(Stream *stream, Work work) {
     else stream->queue.push_back(std::move(work));
 }
 
-// Runs all queues to their end, one piece of work at a time, of a stream drawn by chance.
-Error drain() {
+// Runs the queues, one piece of work at a time: until what is waited for is done, and no further,
+// or else to their end. Which stream is next is drawn by chance: for each piece, or once for all,
+// so that a stream may also lag behind another as far as it is let.
+Error drain(const std::function<bool()> &done = [] { return false; }) {
+    std::vector<Stream *> order = streams;
+    std::shuffle(order.begin(), order.end(), chance);
+    const bool once = chance() % 2;
     for (;;) {
-        std::vector<Stream *> waiting;
-        for (Stream *stream : streams)
-            if (!stream->queue.empty()) waiting.push_back(stream);
-        if (waiting.empty()) return sticky;
-        std::shuffle(waiting.begin(), waiting.end(), chance);
-        bool progress = false;
-        for (Stream *stream : waiting)
+        if (done()) return sticky;
+        if (!once) std::shuffle(order.begin(), order.end(), chance);
+        bool waiting = false, progress = false;
+        for (Stream *stream : order) {
+            if (stream->queue.empty()) continue;
+            waiting = true;
             if (stream->queue.front()()) {
                 stream->queue.pop_front();
                 progress = true;
                 break;
             }
+        }
+        if (!waiting) return sticky;
         if (!progress) refuse("all streams wait for events that nobody records");
     }
 }
@@ -146,7 +185,7 @@ bool run(Launch &launch) {
     for (auto &value : launch.values) parameters.push_back(value.data());
     running_kernel = launch.function->kernel->name;
     context.block_size = launch.block, context.grid_size = launch.grid;
-    context.barrier = barrier, context.meet = meet;
+    context.barrier = barrier, context.meet = meet, context.touch = touch;
     const Dim &grid = launch.grid;
     std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
     for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -159,6 +198,7 @@ bool run(Launch &launch) {
     }
     if (check_after_launch)
         for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    if (watching) settle(running_kernel);
     running_kernel = nullptr;
     return true;
 }
@@ -204,6 +244,14 @@ void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }
 void emulator_devices(int count) { EXCLUSIVE; device_count = count; }
 void emulator_driver_version(int version) { EXCLUSIVE; driver_version = version; }
 void emulator_recover() { EXCLUSIVE; sticky = Success; failing_launch = -1; }
+// Counts, from now on, the bytes that each kernel touches, if it was compiled to be watched.
+void emulator_watch_memory(int on) { EXCLUSIVE; watching = on, touched.clear(); }
+// The n-th launch since then, with how many different bytes it read and wrote; null behind the last.
+const char *emulator_touched(size_t n, uint64_t *read, uint64_t *written) {
+    EXCLUSIVE;
+    if (n >= touched.size()) return nullptr;
+    return *read = touched[n].read, *written = touched[n].written, touched[n].kernel;
+}
 long emulator_launches() { EXCLUSIVE; return launches; }
 size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
 
@@ -292,7 +340,11 @@ int cuMemsetD8Async(uintptr_t into, unsigned char value, size_t size, Stream *st
     EXCLUSIVE;
     if (sticky) return sticky;
     if (!inside(into, size)) return InvalidValue;
-    push(stream, [=] { memset((void *)into, value, size); return true; });
+    push(stream, [=] {
+        memset((void *)into, value, size);
+        if (watching) touched.push_back({"memset", 0, size});
+        return true;
+    });
     return Success;
 }
 
@@ -308,7 +360,11 @@ int cuStreamDestroy_v2(Stream *stream) {
     delete stream;
     return Success;
 }
-int cuStreamSynchronize(Stream *stream) { EXCLUSIVE; return of(stream)->capture ? CaptureUnsupported : drain(); }
+int cuStreamSynchronize(Stream *stream) {
+    EXCLUSIVE;
+    stream = of(stream);
+    return stream->capture ? CaptureUnsupported : drain([=] { return stream->queue.empty(); });
+}
 int cuStreamIsCapturing(Stream *stream, int *status) { EXCLUSIVE; return *status = of(stream)->capture ? 1 : 0, Success; }
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
     EXCLUSIVE;
@@ -324,7 +380,11 @@ int cuEventRecord(Event *event, Stream *stream) {
     push(stream, [=] { event->done = turn; return true; });
     return Success;
 }
-int cuEventSynchronize(Event *) { return cuCtxSynchronize(); }
+int cuEventSynchronize(Event *event) {
+    EXCLUSIVE;
+    uint64_t turn = event->recorded;
+    return capturing() ? CaptureUnsupported : drain([=] { return event->done >= turn; });
+}
 int cuEventQuery(Event *event) { EXCLUSIVE; return event->done == event->recorded ? Success : 600; }
 int cuEventElapsedTime(float *milliseconds, Event *, Event *) { return *milliseconds = 0, Success; }
 

@@ -16,6 +16,7 @@
 //! It cannot show: alignment faults, memory ordering within a warp, occupancy, tensor-core
 //! rounding, speed. Dynamic shared memory is refused.
 
+use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -55,12 +56,23 @@ pub enum EmulatorError {
     Open(#[from] libloading::Error),
 }
 
+/// What a launch touched: different bytes of the device's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The kernel, or `memset`.
+    pub kernel: String,
+    /// Bytes that it read.
+    pub read: u64,
+    /// Bytes that it wrote.
+    pub written: u64,
+}
+
 /// The emulated driver of this process: one device unless told otherwise, named "emulated
 /// device", of capability 8.0.
 pub struct Emulator {
     driver: Library,
-    /// Kept open, so that it is found by its name.
-    _compiler: Option<Library>,
+    /// Both are kept open, so that they are found by their names.
+    compiler: Option<Library>,
 }
 
 impl Emulator {
@@ -96,7 +108,7 @@ impl Emulator {
         let library = |name: &str| unsafe { Library::new(folder.join(name)) };
         Ok(Self {
             driver: library("libcuda.so")?,
-            _compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
+            compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
         })
     }
 
@@ -133,6 +145,50 @@ impl Emulator {
     /// Kernels that have run so far, in this process.
     pub fn launches(&self) -> i64 {
         self.get("emulator_launches")
+    }
+
+    /// Has the kernels that are compiled during `load` tell of each access. They are slower, and
+    /// must not come from a cache of others.
+    pub fn watched<T>(&self, load: impl FnOnce() -> T) -> T {
+        let set = |on: i32| {
+            let Some(compiler) = &self.compiler else {
+                return;
+            };
+            // SAFETY: compiler.cpp declares the function with this type.
+            unsafe {
+                let function = compiler.get::<unsafe extern "C" fn(i32)>("emulator_watch");
+                function.unwrap_or_else(|error| panic!("{error}"))(on);
+            }
+        };
+        set(1);
+        let loaded = load();
+        set(0);
+        loaded
+    }
+
+    /// What the kernels that run during `work` touch, launch by launch, if they were compiled to
+    /// be [`watched`](Self::watched). `work` waits for them.
+    pub fn touched(&self, work: impl FnOnce()) -> Vec<Touched> {
+        self.set("emulator_watch_memory", 1i32);
+        work();
+        type Get = unsafe extern "C" fn(usize, *mut u64, *mut u64) -> *const c_char;
+        // SAFETY: driver.cpp declares the function with this type, and returns the name of a
+        // kernel of a module that is loaded, or null.
+        let one = |n: usize| unsafe {
+            let get = self.driver.get::<Get>("emulator_touched");
+            let get = get.unwrap_or_else(|error| panic!("{error}"));
+            let (mut read, mut written) = (0, 0);
+            let name = get(n, &mut read, &mut written);
+            let name = (!name.is_null()).then(|| CStr::from_ptr(name))?;
+            Some(Touched {
+                kernel: name.to_string_lossy().into_owned(),
+                read,
+                written,
+            })
+        };
+        let all = (0..).map_while(one).collect();
+        self.set("emulator_watch_memory", 0i32);
+        all
     }
 
     /// Bytes of device memory in use.
@@ -191,6 +247,7 @@ fn compile(place: &Path, source: &str, library: &str) -> Result<(), EmulatorErro
     command
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Werror"])
         .arg(format!("-Wl,-soname,{library}"))
+        .arg(format!("-DEMULATOR_KEY={}", key() as u32 >> 2 << 1))
         .args(["-o", library, source, "-ldl"])
         .current_dir(place);
     let failed = |message: String| EmulatorError::Compiler {
