@@ -3,13 +3,15 @@
 use super::arena::{Arena, Layout, Placement};
 use super::buffers::{Places, Slots};
 use super::compile::Cache;
-use super::driver::{Address, Device, Graph, Value};
+use super::driver::{Address, Device, Graph};
 use super::error::CudaError;
+use super::feed::{DESCENT_WORDS, Destination, Feed, STEP_WORDS};
 use super::network::Pass;
-use super::program::{Kernels, THREADS};
+use super::program::Kernels;
+use super::target::Target;
 use crate::cpu::Precision;
 use crate::executor::{
-    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
+    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Pixels, Sgd, Step,
 };
 use crate::plan::{Plan, Recompute};
 
@@ -45,9 +47,6 @@ impl Options {
     }
 }
 
-/// Words of the kernels' `Scalars`: those of a step, then those of the descent.
-const STEP_WORDS: usize = 5;
-
 /// Runs a plan on a CUDA device.
 pub struct Executor {
     plan: Plan,
@@ -60,6 +59,7 @@ pub struct Executor {
     training: Option<Graph>,
     evaluation: Option<Graph>,
     arena: Arena,
+    feed: Feed,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -92,6 +92,7 @@ impl Executor {
         let arena = layout.allocate(device, options.placement)?;
         let executor = Self {
             places: Places::new(&plan),
+            feed: Feed::new(device, batch, plan.stem.channels)?,
             device: device.clone(),
             kernels,
             slots,
@@ -111,6 +112,7 @@ impl Executor {
             let (_, at, count) = executor.part(part);
             device.clear(at, 4 * count)?;
         }
+        device.clear(executor.arena.at(executor.slots.scalars), 40)?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }
@@ -148,51 +150,51 @@ impl Executor {
         (what, self.arena.at(slot), count)
     }
 
-    /// Checks a batch and brings it to the device, as NHWC.
-    fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let images = batch.check(&self.plan, self.options.batch)?;
-        let stem = &self.plan.stem;
-        let (channels, area) = (stem.channels, stem.height * stem.width);
-        let raw = self.arena.at(self.slots.raw);
-        let into = self.arena.at(self.slots.images);
-        let step = &self.kernels.step;
-        let count = images * area * channels;
-        let grid = ([count.div_ceil(THREADS), 1, 1], THREADS);
+    /// Starts a pass over a batch; returns the number to ask for its outcome by. The host does
+    /// not wait, unless it is two batches ahead.
+    fn begin(
+        &mut self,
+        batch: Batch<'_>,
+        scalars: Option<[u32; STEP_WORDS]>,
+    ) -> Result<u64, ExecutorError> {
+        self.latest = batch.check(&self.plan, self.options.batch)?;
+        let destination = Destination {
+            raw: self.slots.raw.map(|slot| self.arena.at(slot)),
+            labels: self.arena.at(self.slots.labels),
+            scalars: self.arena.at(self.slots.scalars),
+            norm: self.arena.at(self.slots.pixel_norm),
+        };
+        self.feed.send(
+            &self.device,
+            batch.pixels,
+            batch.labels,
+            scalars,
+            &destination,
+        )?;
+        let raw = destination.raw[self.feed.turn()];
         match batch.pixels {
-            Pixels::Nchw(values) => {
-                self.device.upload(values, raw)?;
-                let values = [
-                    Value::from(raw),
-                    into.into(),
-                    channels.into(),
-                    area.into(),
-                    images.into(),
-                ];
-                self.device.launch(&step.images_from_nchw, grid, &values)?;
-            }
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
-                let norm = self.arena.at(self.slots.pixel_norm);
-                self.device.upload(bytes, raw)?;
-                self.device.upload(mean, norm)?;
-                self.device.upload(deviation, norm.floats(channels))?;
-                let values = [
-                    Value::from(raw),
-                    norm.into(),
-                    into.into(),
-                    channels.into(),
-                    (images * area).into(),
-                ];
-                self.device.launch(&step.images_from_bytes, grid, &values)?;
-            }
+            Pixels::Nchw(_) => self.pass(false).images_from_nchw(raw)?,
+            Pixels::Nhwc { .. } => self.pass(false).images_from_bytes(raw)?,
         }
-        self.device
-            .upload(batch.labels, self.arena.at(self.slots.labels))?;
-        self.latest = images;
-        Ok(())
+        self.run(scalars.is_some())?;
+        let results = self.arena.at(self.slots.results);
+        Ok(self.feed.expect(&self.device, results, self.latest)?)
+    }
+
+    /// Waits for a pass. Where its loss is not finite, the host knows now, and gradient descent
+    /// is its affair again.
+    fn end(&mut self, number: u64) -> Result<Outcome, ExecutorError> {
+        let Some(outcome) = self.feed.outcome(number)? else {
+            return Err(ExecutorError::Device(format!(
+                "the outcome of batch {number} was asked for before"
+            )));
+        };
+        if !outcome.loss.is_finite() {
+            let scalars = self.arena.at(self.slots.scalars);
+            let broken = scalars.floats(STEP_WORDS + DESCENT_WORDS);
+            self.device.clear(broken, 4)?;
+        }
+        Ok(outcome)
     }
 
     fn pass(&self, training: bool) -> Pass<'_> {
@@ -237,20 +239,6 @@ impl Executor {
         }) = Some(graph);
         Ok(())
     }
-
-    /// Sums of what the loss left for each image.
-    fn outcome(&self) -> Result<Outcome, CudaError> {
-        let mut results = vec![0.0f64; 3 * self.latest];
-        self.device
-            .download(self.arena.at(self.slots.results), &mut results)?;
-        let mut outcome = Outcome::default();
-        for image in results.chunks_exact(3) {
-            outcome.loss += image[0];
-            outcome.top1 += usize::from(image[1] > 0.0);
-            outcome.top5 += usize::from(image[2] > 0.0);
-        }
-        Ok(outcome)
-    }
 }
 
 fn length(what: &'static str, expected: usize, found: usize) -> Result<(), ExecutorError> {
@@ -286,18 +274,26 @@ impl Contract for Executor {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        self.accept(batch)?;
-        let words: [u32; STEP_WORDS] = [
+        let pending = self.start(batch, step)?;
+        self.finish(pending)
+    }
+
+    fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
+        let words = [
             step.seed as u32,
             (step.seed >> 32) as u32,
             step.label_smoothing.to_bits(),
             step.scale.to_bits(),
             u32::from(step.accumulate),
         ];
-        self.device
-            .upload(&words, self.arena.at(self.slots.scalars))?;
-        self.run(true)?;
-        Ok(self.outcome()?)
+        self.begin(batch, Some(words)).map(Pending::later)
+    }
+
+    fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
+        match pending.number() {
+            Some(number) => self.end(number),
+            None => pending.into_outcome(),
+        }
     }
 
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
@@ -308,25 +304,14 @@ impl Contract for Executor {
             u32::from(sgd.nesterov),
         ];
         let scalars = self.arena.at(self.slots.scalars);
-        self.device.upload(&words, scalars.floats(STEP_WORDS))?;
-        let count = self.plan.parameter_count();
-        let values = [
-            Value::from(self.part(Part::Parameters).1),
-            self.part(Part::Momentum).1.into(),
-            self.part(Part::Gradients).1.into(),
-            scalars.into(),
-            count.into(),
-        ];
-        let grid = ([count.div_ceil(THREADS), 1, 1], THREADS);
-        self.device
-            .launch(&self.kernels.step.descend, grid, &values)?;
-        Ok(())
+        self.feed
+            .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
+        Ok(self.pass(true).descend()?)
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
-        self.accept(batch)?;
-        self.run(false)?;
-        Ok(self.outcome()?)
+        let number = self.begin(batch, None)?;
+        self.end(number)
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {

@@ -2,9 +2,10 @@
 
 use super::arena::{Arena, Slot};
 use super::buffers::{LayerAt, NormAt, Places, Slots, slices};
-use super::driver::{Address, Device, Kernel, Value};
+use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
+use super::target::Target;
 use crate::plan::{Block, Plan, Recompute, StemKind, Transition};
 
 /// Values of a launch, of whatever kind.
@@ -15,12 +16,13 @@ macro_rules! values {
 mod block;
 mod head;
 mod stem;
+mod step;
 mod transition;
 
 /// A pass over the network with a batch of some images.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
-    pub device: &'a Device,
+    pub device: &'a dyn Target,
     pub kernels: &'a Kernels,
     pub arena: &'a Arena,
     pub slots: &'a Slots,
