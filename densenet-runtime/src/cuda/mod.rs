@@ -30,3 +30,4 @@ pub use cost::{Card, Eager, Launch, Roof, cards, eager, launches};
 pub use driver::{Device, is_available};
 pub use error::CudaError;
 pub use executor::{Executor, Options};
+pub use program::{Program, programs};

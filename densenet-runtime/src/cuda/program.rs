@@ -236,6 +236,37 @@ impl Sources<'_> {
     }
 }
 
+/// A program as NVRTC is given it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What its kernels are for.
+    pub family: &'static str,
+    /// CUDA C++.
+    pub source: String,
+    /// Its constants, as options: `-DNAME=VALUE`.
+    pub constants: Vec<String>,
+}
+
+/// The programs that a plan needs, each once. Needs no CUDA.
+///
+/// # Errors
+/// None; it goes through what compiles them, which has some.
+pub fn programs(plan: &Plan, precision: Precision) -> Result<Vec<Program>, CudaError> {
+    let mut programs = Vec::new();
+    Kernels::of(plan, precision, |sources| {
+        let library = Library::on_paper(sources);
+        for (source, _) in &library.programs {
+            programs.push(Program {
+                family: source.family,
+                source: source.text.clone(),
+                constants: source.definitions().collect(),
+            });
+        }
+        Ok(library)
+    })?;
+    Ok(programs)
+}
+
 /// Programs, each once; compiled and loaded, or on paper.
 struct Library {
     programs: Vec<(Source, Option<Arc<CudaModule>>)>,
@@ -253,6 +284,13 @@ fn distinct(sources: Vec<Source>) -> Vec<Source> {
 }
 
 impl Library {
+    fn on_paper(sources: Vec<Source>) -> Self {
+        let programs = distinct(sources).into_iter().map(|source| (source, None));
+        Self {
+            programs: programs.collect(),
+        }
+    }
+
     /// Compiles on all cores, then loads.
     fn load(device: &Device, sources: Vec<Source>, cache: &Cache) -> Result<Self, CudaError> {
         let distinct = distinct(sources);
@@ -314,12 +352,7 @@ impl Kernels {
 
     /// All that a plan needs, on paper: to be counted, not launched.
     pub fn on_paper(plan: &Plan, precision: Precision) -> Result<Self, CudaError> {
-        Self::of(plan, precision, |sources| {
-            let programs = distinct(sources).into_iter().map(|source| (source, None));
-            Ok(Library {
-                programs: programs.collect(),
-            })
-        })
+        Self::of(plan, precision, |sources| Ok(Library::on_paper(sources)))
     }
 
     fn of(
