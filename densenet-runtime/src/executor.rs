@@ -293,6 +293,16 @@ pub trait Executor: Send {
     /// When the batch does not fit the plan.
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError>;
 
+    /// Adds up numbers over all executors that train together
+    /// ([`parallel`](crate::parallel)); one that is alone leaves them as they are.
+    ///
+    /// # Errors
+    /// When another one has gone.
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        let _ = sums;
+        Ok(())
+    }
+
     /// Copies out the logits of the latest batch: batch x classes.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod device;
 mod executor;
 mod network;
 pub mod nn;
+pub mod parallel;
 pub mod train;
 pub mod weights;
 

@@ -199,6 +199,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Adds what others who train together have evaluated.
+    pub(super) fn total(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
+        // Counts are exact in f64 up to 2^53.
+        let counts = [evaluation.images, evaluation.top1, evaluation.top5];
+        let [images, top1, top5] = counts.map(|count| count as f64);
+        let mut sums = [evaluation.loss, images, top1, top5];
+        self.executor.total(&mut sums)?;
+        let [loss, images, top1, top5] = sums;
+        evaluation.loss = loss;
+        evaluation.images = images as usize;
+        evaluation.top1 = top1 as usize;
+        evaluation.top5 = top5 as usize;
+        Ok(())
+    }
+
     /// Cuts a batch into pieces of nearly equal size; at most one for each image.
     fn pieces<'a>(&self, batch: Batch<'a>, pieces: usize) -> Vec<Batch<'a>> {
         let stem = &self.executor.plan().stem;

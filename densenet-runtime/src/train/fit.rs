@@ -286,6 +286,7 @@ pub(super) fn evaluate(
     if interrupted {
         return Ok(None);
     }
+    engine.total(&mut evaluation)?;
     if evaluation.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }
