@@ -19,22 +19,26 @@ use super::target::Target;
 mod discover;
 mod kernel;
 mod lanes;
+mod nccl;
 
 pub(super) use kernel::{Kernel, Value};
 pub(super) use lanes::{Event, Lane, Pinned};
+pub(super) use nccl::{ID_BYTES, Nccl};
 
 /// Whether a CUDA driver and NVRTC can be loaded, and the driver sees a device.
 pub fn is_available() -> bool {
     Device::open(0).is_ok()
 }
 
-/// A CUDA device, the stream that everything is computed in, and one for uploads.
+/// A CUDA device, the stream that everything is computed in, and those beside it.
 #[derive(Clone)]
 pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// Beside it, for batches that come in.
     uploads: Arc<CudaStream>,
+    /// Beside it, for averages over several devices.
+    reductions: Arc<CudaStream>,
     name: String,
     /// Compute capability, major and minor.
     capability: (i32, i32),
@@ -52,10 +56,12 @@ impl Device {
         let doing = |what: &'static str| move |error| driver_error(what, error);
         let stream = context.new_stream().map_err(doing("making a stream"))?;
         let uploads = context.new_stream().map_err(doing("making a stream"))?;
+        let reductions = context.new_stream().map_err(doing("making a stream"))?;
         Ok(Self {
             context,
             stream,
             uploads,
+            reductions,
             name,
             capability,
         })

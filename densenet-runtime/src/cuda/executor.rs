@@ -8,11 +8,13 @@ use super::error::CudaError;
 use super::feed::{DESCENT_WORDS, Destination, Feed, STEP_WORDS};
 use super::network::Pass;
 use super::program::Kernels;
+use super::ranks::{Member, Ranks};
 use super::target::Target;
 use crate::cpu::Precision;
 use crate::executor::{
     Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Pixels, Sgd, Step,
 };
+use crate::parallel::{Collective, Meeting};
 use crate::plan::{Plan, Recompute};
 
 /// How an [`Executor`] is made.
@@ -60,6 +62,8 @@ pub struct Executor {
     evaluation: Option<Graph>,
     arena: Arena,
     feed: Feed,
+    /// The others that it trains with.
+    ranks: Option<Ranks>,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -99,6 +103,7 @@ impl Executor {
             arena,
             training: None,
             evaluation: None,
+            ranks: None,
             latest: 0,
             options,
             plan,
@@ -115,6 +120,32 @@ impl Executor {
         device.clear(executor.arena.at(executor.slots.scalars), 40)?;
         device.wait("clearing the training state")?;
         Ok(executor)
+    }
+
+    /// Trains with the devices of the processes that have met, from now on: gradients are averaged
+    /// by NCCL. Their parameters must be equal; see [`parallel`](crate::parallel).
+    ///
+    /// # Errors
+    /// When there is no NCCL, or it fails.
+    pub fn join(&mut self, meeting: Meeting) -> Result<(), CudaError> {
+        self.with(Ranks::by_nccl(&self.device, meeting)?)
+    }
+
+    /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
+    /// for each stage.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn join_by_host(&mut self, collective: Box<dyn Collective>) -> Result<(), CudaError> {
+        self.with(Ranks::by_host(collective))
+    }
+
+    fn with(&mut self, ranks: Ranks) -> Result<(), CudaError> {
+        // What was recorded has nothing of the others.
+        self.device.wait("joining other devices")?;
+        self.training = None;
+        self.ranks = Some(ranks);
+        Ok(())
     }
 
     /// The device.
@@ -173,8 +204,8 @@ impl Executor {
         )?;
         let raw = destination.raw[self.feed.turn()];
         match batch.pixels {
-            Pixels::Nchw(_) => self.pass(false).images_from_nchw(raw)?,
-            Pixels::Nhwc { .. } => self.pass(false).images_from_bytes(raw)?,
+            Pixels::Nchw(_) => self.pass(&self.member(), false).images_from_nchw(raw)?,
+            Pixels::Nhwc { .. } => self.pass(&self.member(), false).images_from_bytes(raw)?,
         }
         self.run(scalars.is_some())?;
         let results = self.arena.at(self.slots.results);
@@ -197,9 +228,16 @@ impl Executor {
         Ok(outcome)
     }
 
-    fn pass(&self, training: bool) -> Pass<'_> {
-        Pass {
+    fn member(&self) -> Member<'_> {
+        Member {
             device: &self.device,
+            ranks: self.ranks.as_ref(),
+        }
+    }
+
+    fn pass<'a>(&'a self, device: &'a Member<'a>, training: bool) -> Pass<'a> {
+        Pass {
+            device,
             kernels: &self.kernels,
             arena: &self.arena,
             slots: &self.slots,
@@ -213,13 +251,15 @@ impl Executor {
 
     /// Runs a pass over the images at hand: a full batch's is recorded once and replayed.
     fn run(&mut self, training: bool) -> Result<(), CudaError> {
-        let pass = self.pass(training);
+        let member = self.member();
+        let pass = self.pass(&member, training);
         let work = || {
             pass.forward()?;
             pass.loss()?;
             if training { pass.backward() } else { Ok(()) }
         };
-        if !self.options.graphs || self.latest < self.options.batch {
+        let recordable = self.ranks.as_ref().is_none_or(Ranks::is_recordable) || !training;
+        if !self.options.graphs || !recordable || self.latest < self.options.batch {
             return work();
         }
         let recorded = if training {
@@ -290,10 +330,15 @@ impl Contract for Executor {
     }
 
     fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
-        match pending.number() {
-            Some(number) => self.end(number),
-            None => pending.into_outcome(),
+        let Some(number) = pending.number() else {
+            return pending.into_outcome();
+        };
+        let mut outcome = self.end(number)?;
+        if let Some(ranks) = &self.ranks {
+            // A loss that is not finite on one rank is so on all, and all stop.
+            outcome.loss = ranks.mean(outcome.loss)?;
         }
+        Ok(outcome)
     }
 
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
@@ -306,12 +351,19 @@ impl Contract for Executor {
         let scalars = self.arena.at(self.slots.scalars);
         self.feed
             .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
-        Ok(self.pass(true).descend()?)
+        Ok(self.pass(&self.member(), true).descend()?)
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         let number = self.begin(batch, None)?;
         self.end(number)
+    }
+
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        match &self.ranks {
+            Some(ranks) => Ok(ranks.sum(sums)?),
+            None => Ok(()),
+        }
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {

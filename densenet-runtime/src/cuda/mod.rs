@@ -22,6 +22,7 @@ mod executor;
 mod feed;
 mod network;
 mod program;
+mod ranks;
 mod target;
 
 pub use arena::Placement;

@@ -15,4 +15,16 @@ pub(super) trait Target {
 
     /// Fills bytes with zeros.
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError>;
+
+    /// So many f32, gradients or statistics, are complete: those who train with others average
+    /// them, while the pass goes on.
+    fn complete(&self, at: Address, count: usize) -> Result<(), CudaError> {
+        let _ = (at, count);
+        Ok(())
+    }
+
+    /// What comes next needs all that is complete.
+    fn join(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
 }

@@ -16,6 +16,8 @@ pub(in super::super) enum Lane {
     Main,
     /// Where batches come in.
     Uploads,
+    /// Where gradients are averaged over several devices.
+    Reductions,
 }
 
 /// A point in a lane that others can wait for.
@@ -94,6 +96,7 @@ impl Device {
         match lane {
             Lane::Main => &self.stream,
             Lane::Uploads => &self.uploads,
+            Lane::Reductions => &self.reductions,
         }
     }
 

@@ -298,13 +298,30 @@ impl Pass<'_> {
             count,
             values![self.at(self.slots.gradients), self.scalars(), count],
         )?;
+        // A stage's parameters lie behind those of the stages before it.
+        let mut until = count;
+        let mut complete = |from: usize| {
+            let stage = until - from;
+            until = from;
+            self.device.complete(self.gradient_of(from), stage)
+        };
         self.head_backward()?;
+        complete(self.places.norm.gamma)?;
         for index in (0..self.plan.blocks.len()).rev() {
             self.block_backward(index)?;
+            if let Some(first) = self.places.blocks[index].first() {
+                complete(first.norm1.gamma)?;
+            }
             if let Some(before) = index.checked_sub(1) {
                 self.transition_backward(before, &self.plan.transitions[before])?;
+                complete(self.places.transitions[before].0.gamma)?;
             }
         }
-        self.stem_backward()
+        self.stem_backward()?;
+        complete(0)?;
+        // The running statistics have moved in the forward pass.
+        let running = self.at(self.slots.running);
+        self.device.complete(running, self.plan.running_count())?;
+        self.device.join()
     }
 }
