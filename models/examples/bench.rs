@@ -136,20 +136,38 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let stem = &plan.stem;
     let len = arguments.batch * stem.channels * stem.height * stem.width;
     let images: Vec<f32> = (0..len).map(|_| rng.random_range(-2.0..2.0)).collect();
+    // A device is handed bytes, as a loader does.
+    let bytes: Vec<u8> = match device {
+        Device::Cpu => Vec::new(),
+        _ => (0..len).map(|_| rng.random_range(0..=255)).collect(),
+    };
+    let norm = vec![0.5; stem.channels];
     let labels: Vec<u32> = (0..arguments.batch)
         .map(|_| rng.random_range(0..plan.classes as u32))
         .collect();
     let mut milliseconds = Vec::new();
+    // A device's step is asked for its outcome when the next one is started, as the trainer does.
+    let mut ahead = None;
     for step in 0..=arguments.steps {
         let batch = Batch {
-            pixels: Pixels::Nchw(&images),
+            pixels: match device {
+                Device::Cpu => Pixels::Nchw(&images),
+                _ => Pixels::Nhwc {
+                    bytes: &bytes,
+                    mean: &norm,
+                    deviation: &norm,
+                },
+            },
             labels: &labels,
         };
         let start = Instant::now();
         match &mut work {
             Work::Train(executor) => {
-                executor.differentiate(batch, Step::default())?;
+                let started = executor.start(batch, Step::default())?;
                 executor.descend(Sgd::default())?;
+                if let Some(before) = ahead.replace(started) {
+                    executor.finish(before)?;
+                }
             }
             Work::Infer(frozen) => {
                 frozen.infer(batch.pixels, arguments.batch)?;

@@ -70,13 +70,15 @@ pub struct Touched {
 /// The emulated driver of this process: one device unless told otherwise, named "emulated
 /// device", of capability 8.0.
 pub struct Emulator {
-    driver: Library,
+    /// None on a card.
+    driver: Option<Library>,
     /// Both are kept open, so that they are found by their names.
     compiler: Option<Library>,
 }
 
 impl Emulator {
-    /// The emulator of this process; builds it into `folder` if it is not there, and opens it.
+    /// The emulator of this process, or, where the environment has `CUDA_ON_CARD`, none: the code
+    /// under test then finds the machine's own driver, and what tests set has no effect. Builds it into `folder` if it is not there, and opens it.
     ///
     /// Call it before anything looks for CUDA.
     ///
@@ -103,11 +105,17 @@ impl Emulator {
     }
 
     fn open(folder: &Path, compiler: bool) -> Result<Self, EmulatorError> {
+        if env::var_os("CUDA_ON_CARD").is_some() {
+            return Ok(Self {
+                driver: None,
+                compiler: None,
+            });
+        }
         let folder = build(folder)?;
         // SAFETY: the libraries are ours; what runs when they are opened is nothing.
         let library = |name: &str| unsafe { Library::new(folder.join(name)) };
         Ok(Self {
-            driver: library("libcuda.so")?,
+            driver: Some(library("libcuda.so")?),
             compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
         })
     }
@@ -175,7 +183,7 @@ impl Emulator {
         // SAFETY: driver.cpp declares the function with this type, and returns the name of a
         // kernel of a module that is loaded, or null.
         let one = |n: usize| unsafe {
-            let get = self.driver.get::<Get>("emulator_touched");
+            let get = self.driver.as_ref()?.get::<Get>("emulator_touched");
             let get = get.unwrap_or_else(|error| panic!("{error}"));
             let (mut read, mut written) = (0, 0);
             let name = get(n, &mut read, &mut written);
@@ -198,18 +206,22 @@ impl Emulator {
 
     /// Calls a control function of the driver library that takes a value.
     fn set<A>(&self, name: &str, value: A) {
+        let Some(driver) = &self.driver else { return };
         // SAFETY: driver.cpp declares the functions that are set with the type of this value.
         unsafe {
-            let function = self.driver.get::<unsafe extern "C" fn(A)>(name);
+            let function = driver.get::<unsafe extern "C" fn(A)>(name);
             function.unwrap_or_else(|error| panic!("{error}"))(value);
         }
     }
 
     /// Calls a control function of the driver library that returns a value.
-    fn get<R>(&self, name: &str) -> R {
+    fn get<R: Default>(&self, name: &str) -> R {
+        let Some(driver) = &self.driver else {
+            return R::default();
+        };
         // SAFETY: driver.cpp declares the functions that are got with this type of value.
         unsafe {
-            let function = self.driver.get::<unsafe extern "C" fn() -> R>(name);
+            let function = driver.get::<unsafe extern "C" fn() -> R>(name);
             function.unwrap_or_else(|error| panic!("{error}"))()
         }
     }
