@@ -46,7 +46,7 @@ fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
     let images = if number == 2 { BATCH - 1 } else { BATCH };
     let (values, labels) = random::batch(&PLAN, images, number as u64);
     let bytes: Vec<u8> = values.iter().map(|value| value.to_bits() as u8).collect();
-    let pixels = if number % 2 == 0 {
+    let pixels = if number.is_multiple_of(2) {
         Pixels::Nchw(&values)
     } else {
         Pixels::Nhwc {

@@ -105,7 +105,8 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
             (loss, read(&executor, Arena::Gradients), running)
         })
         .collect();
-    let average = |of: fn(&(f64, Vec<f32>, Vec<f32>)) -> &Vec<f32>| -> Vec<f32> {
+    type Own = (f64, Vec<f32>, Vec<f32>);
+    let average = |of: fn(&Own) -> &Vec<f32>| -> Vec<f32> {
         let pairs = of(&alone[0]).iter().zip(of(&alone[1]));
         pairs.map(|(a, b)| (a + b) / 2.0).collect()
     };

@@ -50,7 +50,11 @@ impl Device {
     /// # Errors
     /// When there is no driver, no NVRTC, no such device, or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        let (context, name, capability) = discover::device(ordinal)?;
+        let discover::Found {
+            context,
+            name,
+            capability,
+        } = discover::device(ordinal)?;
         // SAFETY: memory is used in one stream alone, in its order, or between events (`lanes`).
         unsafe { context.disable_event_tracking() };
         let doing = |what: &'static str| move |error| driver_error(what, error);

@@ -8,6 +8,7 @@ use super::{CheckpointError, Schedule, TrainError, checkpoint};
 use crate::cpu::{self, Precision};
 #[cfg(feature = "cuda")]
 use crate::cuda;
+use crate::parallel::{Meeting, Parallel};
 use crate::plan::{Plan, Recompute};
 use crate::{Device, Executor, ExecutorError, Sgd};
 
@@ -111,6 +112,19 @@ impl Config {
         plan: Plan,
         device: &Device,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
+        self.executor_among(plan, device, None)
+    }
+
+    /// The same, one of those of the processes that have met: they train together.
+    ///
+    /// # Errors
+    /// As [`executor`](Self::executor), and when there is no NCCL for CUDA devices.
+    pub fn executor_among(
+        &self,
+        plan: Plan,
+        device: &Device,
+        meeting: Option<Meeting>,
+    ) -> Result<Box<dyn Executor>, ExecutorError> {
         match device {
             Device::Cpu => {
                 let options = cpu::Options {
@@ -119,7 +133,11 @@ impl Config {
                     precision: self.precision,
                     ..cpu::Options::for_batch(self.piece())
                 };
-                Ok(Box::new(cpu::Executor::new(plan, options)?))
+                let executor = Box::new(cpu::Executor::new(plan, options)?);
+                match meeting {
+                    None => Ok(executor),
+                    Some(meeting) => Ok(Box::new(Parallel::new(executor, Box::new(meeting)))),
+                }
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => {
@@ -128,7 +146,11 @@ impl Config {
                     precision: self.precision,
                     ..cuda::Options::for_batch(self.piece())
                 };
-                Ok(Box::new(cuda::Executor::new(device, plan, options)?))
+                let mut executor = cuda::Executor::new(device, plan, options)?;
+                if let Some(meeting) = meeting {
+                    executor.join(meeting)?;
+                }
+                Ok(Box::new(executor))
             }
         }
     }

@@ -68,11 +68,9 @@ impl<'a> Arguments<'a> {
     /// Bytes of an element of what a parameter points to, as it is declared. What is declared
     /// under a name of its own is what the precision stores.
     fn element(&self, name: &str) -> u64 {
-        let parameters = self.kernel.parameters.iter();
-        let of = parameters
-            .filter(|parameter| parameter.name == name)
-            .map(|parameter| parameter.of.as_str());
-        match of.last() {
+        let mut parameters = self.kernel.parameters.iter();
+        let own = parameters.find(|parameter| parameter.name == name);
+        match own.map(|parameter| parameter.of.as_str()) {
             None => 0,
             Some("Scalars" | "unsigned char") => 1,
             Some("float" | "unsigned" | "int") => 4,

@@ -14,8 +14,16 @@ const OLDEST_DRIVER: i32 = 12_000;
 /// The oldest compute capability: bf16 `mma`.
 const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
 
-/// A device that can run the kernels: its context, name and compute capability.
-pub(super) fn device(ordinal: usize) -> Result<(Arc<CudaContext>, String, (i32, i32)), CudaError> {
+/// A device that can run the kernels.
+pub(super) struct Found {
+    pub context: Arc<CudaContext>,
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+}
+
+/// Finds the device with this number.
+pub(super) fn device(ordinal: usize) -> Result<Found, CudaError> {
     let driver = driver_version()?;
     let count = count()?;
     if ordinal >= count {
@@ -42,7 +50,11 @@ pub(super) fn device(ordinal: usize) -> Result<(Arc<CudaContext>, String, (i32, 
         let found = format!("{}.{}", capability.0, capability.1);
         return Err(CudaError::TooOld { name, found });
     }
-    Ok((context, name, capability))
+    Ok(Found {
+        context,
+        name,
+        capability,
+    })
 }
 
 fn driver_version() -> Result<i32, CudaError> {
