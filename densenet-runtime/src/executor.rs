@@ -101,6 +101,39 @@ pub struct Outcome {
     pub top5: usize,
 }
 
+/// A batch that was [started](Executor::start): what came of it, or a number to ask for it by.
+#[derive(Debug)]
+#[must_use = "the outcome is to be asked for with `Executor::finish`"]
+pub struct Pending(Result<Outcome, u64>);
+
+impl Pending {
+    /// A batch that is done.
+    pub fn done(outcome: Outcome) -> Self {
+        Self(Ok(outcome))
+    }
+
+    /// A batch that is not done; the executor knows it by this number.
+    pub fn later(number: u64) -> Self {
+        Self(Err(number))
+    }
+
+    /// What came of it, if it is done.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.0.ok()
+    }
+
+    /// The number to ask by, if it is not done.
+    pub fn number(&self) -> Option<u64> {
+        self.0.err()
+    }
+
+    pub(crate) fn into_outcome(self) -> Result<Outcome, ExecutorError> {
+        self.0.map_err(|number| {
+            ExecutorError::Device(format!("batch {number} was started by another executor"))
+        })
+    }
+}
+
 /// Stochastic gradient descent with Nesterov momentum, without dampening (paper, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
@@ -226,6 +259,28 @@ pub trait Executor: Send {
     /// When the batch does not fit the plan. Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
 
+    /// Starts what [`differentiate`](Self::differentiate) does. A device may be at work when this
+    /// returns: the next batch can be brought to it meanwhile, and nothing waits for the loss.
+    ///
+    /// A [`descend`](Self::descend) that follows while the outcome has not been asked for changes
+    /// nothing if the loss turns out not to be finite, and neither do later ones, until
+    /// [`finish`](Self::finish) has said so. An executor that is done at once
+    /// ([`Pending::outcome`]) leaves that to its caller.
+    ///
+    /// # Errors
+    /// As [`differentiate`](Self::differentiate).
+    fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
+        self.differentiate(batch, step).map(Pending::done)
+    }
+
+    /// Waits for a batch that was started.
+    ///
+    /// # Errors
+    /// When the device fails, or the batch was started by another executor.
+    fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
+        pending.into_outcome()
+    }
+
     /// One step of gradient descent with the gradients at hand.
     ///
     /// # Errors
@@ -237,6 +292,16 @@ pub trait Executor: Send {
     /// # Errors
     /// When the batch does not fit the plan.
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError>;
+
+    /// Adds up numbers over all executors that train together
+    /// ([`parallel`](crate::parallel)); one that is alone leaves them as they are.
+    ///
+    /// # Errors
+    /// When another one has gone.
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        let _ = sums;
+        Ok(())
+    }
 
     /// Copies out the logits of the latest batch: batch x classes.
     ///

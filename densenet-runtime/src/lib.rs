@@ -4,14 +4,17 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
+mod device;
 mod executor;
 mod network;
 pub mod nn;
+pub mod parallel;
 pub mod train;
 pub mod weights;
 
 pub use densenet_macros::densenet;
 pub use densenet_plan as plan;
+pub use device::{Best, Device, DeviceChoice, UnknownDevice};
 pub use dfdx;
-pub use executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step};
+pub use executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pending, Pixels, Sgd, Step};
 pub use network::Network;

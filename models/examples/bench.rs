@@ -8,12 +8,14 @@
 //! what comes before the first counted step (allocation, one step to warm up) is not counted.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::plan::{Plan, Recompute, Role};
-use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
+use densenet_runtime::train::Config;
+use densenet_runtime::{Arena, Batch, Device, DeviceChoice, Executor, Pixels, Sgd, Step, cpu};
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
@@ -35,7 +37,11 @@ struct Arguments {
     /// Computes the bottleneck maps again instead of keeping them.
     #[arg(long)]
     recompute: bool,
-    /// Threads; 0 for one on each core.
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best; inference has the CPU
+    /// alone.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+    /// Threads of the CPU; 0 for one on each core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
@@ -48,7 +54,7 @@ enum Mode {
 
 /// What is timed.
 enum Work {
-    Train(Box<cpu::Executor>),
+    Train(Box<dyn Executor>),
     /// The frozen form.
     Infer(Box<cpu::Frozen>),
 }
@@ -60,8 +66,17 @@ enum Precision {
     Bf16,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Some(preset) = preset(&arguments.model) else {
         let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
         return Err(format!(
@@ -81,19 +96,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         Precision::F32 => cpu::Precision::F32,
         Precision::Bf16 => cpu::Precision::Bf16,
     };
-    let options = cpu::Options {
+    let config = Config {
+        batch: arguments.batch,
         threads: arguments.threads,
         recompute,
         precision,
-        ..cpu::Options::for_batch(arguments.batch)
+        ..Config::imagenet()
     };
+    let device = arguments.device.open()?;
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
     let parameters = initial(&plan, &mut rng);
     let mut work = match arguments.mode {
         Mode::Train => {
-            let mut executor = cpu::Executor::new(plan.clone(), options)?;
+            let mut executor = config.executor(plan.clone(), &device)?;
             executor.write(Arena::Parameters, &parameters)?;
-            Work::Train(Box::new(executor))
+            Work::Train(executor)
+        }
+        Mode::Infer if !matches!(device, Device::Cpu) => {
+            return Err("the frozen form runs on the CPU; leave out --device".into());
         }
         Mode::Infer => {
             let options = cpu::FrozenOptions {
@@ -115,20 +135,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stem = &plan.stem;
     let len = arguments.batch * stem.channels * stem.height * stem.width;
     let images: Vec<f32> = (0..len).map(|_| rng.random_range(-2.0..2.0)).collect();
+    // A device is handed bytes, as a loader does.
+    let bytes: Vec<u8> = match device {
+        Device::Cpu => Vec::new(),
+        _ => (0..len).map(|_| rng.random_range(0..=255)).collect(),
+    };
+    let norm = vec![0.5; stem.channels];
     let labels: Vec<u32> = (0..arguments.batch)
         .map(|_| rng.random_range(0..plan.classes as u32))
         .collect();
     let mut milliseconds = Vec::new();
+    // A device's step is asked for its outcome when the next one is started, as the trainer does.
+    let mut ahead = None;
     for step in 0..=arguments.steps {
         let batch = Batch {
-            pixels: Pixels::Nchw(&images),
+            pixels: match device {
+                Device::Cpu => Pixels::Nchw(&images),
+                _ => Pixels::Nhwc {
+                    bytes: &bytes,
+                    mean: &norm,
+                    deviation: &norm,
+                },
+            },
             labels: &labels,
         };
         let start = Instant::now();
         match &mut work {
             Work::Train(executor) => {
-                executor.differentiate(batch, Step::default())?;
+                let started = executor.start(batch, Step::default())?;
                 executor.descend(Sgd::default())?;
+                if let Some(before) = ahead.replace(started) {
+                    executor.finish(before)?;
+                }
             }
             Work::Infer(frozen) => {
                 frozen.infer(batch.pixels, arguments.batch)?;
@@ -147,12 +185,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         1.0
     };
     let operations = 2.0 * passes * plan.multiply_adds() as f64;
-    let (threads, planned) = match &work {
-        Work::Train(executor) => (
-            executor.threads(),
-            plan.training_footprint(recompute).bytes(arguments.batch),
-        ),
-        Work::Infer(frozen) => (frozen.threads(), frozen.bytes()),
+    let planned = match &work {
+        Work::Train(_) => plan.training_footprint(recompute).bytes(arguments.batch),
+        Work::Infer(frozen) => frozen.bytes(),
+    };
+    let threads = match (&work, &device) {
+        (Work::Infer(frozen), _) => Some(frozen.threads()),
+        (_, Device::Cpu) if arguments.threads > 0 => Some(arguments.threads),
+        (_, Device::Cpu) => std::thread::available_parallelism().map(usize::from).ok(),
+        _ => None,
     };
     println!(
         "{}",
@@ -161,6 +202,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
             "batch": arguments.batch,
             "precision": if arguments.precision == Precision::Bf16 { "bf16" } else { "f32" },
+            "device": device.to_string(),
             "threads": threads,
             "recompute": arguments.recompute,
             "ms_per_image": median,

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use clap::Parser;
 use densenet_runtime::data::{Loader, idx};
-use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
+use densenet_runtime::{DeviceChoice, densenet};
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -35,6 +35,9 @@ struct Arguments {
     /// Passes over the 60,000 training images.
     #[arg(long, value_name = "N", default_value_t = 1)]
     epochs: u32,
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// A checkpoint to go on from.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -61,6 +64,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
+    let device = arguments.device.open()?;
     let config = Config {
         epochs: arguments.epochs,
         batch: 32,
@@ -77,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     );
 
     let model = Cpu::seed_from_u64(config.seed).build_module::<Clothes, f32>();
-    let mut trainer = Trainer::new(model, config)?;
+    let mut trainer = Trainer::on(&device, model, config)?;
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
     }

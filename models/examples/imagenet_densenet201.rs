@@ -12,6 +12,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
@@ -19,11 +20,14 @@ use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::parallel::{Meeting, Place};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Network, cuda};
+use densenet_runtime::{Device, DeviceChoice, Network};
 
+/// How long the processes of a run wait for each other at its start.
+const PATIENCE: Duration = Duration::from_secs(300);
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
 
@@ -40,12 +44,12 @@ struct Arguments {
     /// Stop when so many steps are done in all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Pictures of a step [default: 64 with --data, else 8].
+    /// Pictures of a step, on each rank [default: 64 with --data, else 8].
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
     #[arg(long, value_enum)]
     precision: Option<Numbers>,
@@ -66,12 +70,6 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Device {
-    Cpu,
-    Cuda,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Numbers {
     F32,
     Bf16,
@@ -88,27 +86,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// An executor on the first CUDA device. Its kernels are compiled at the first start.
-fn on_cuda(config: &Config) -> Result<cuda::Executor, cuda::CudaError> {
-    let device = cuda::Device::open(0)?;
-    let options = cuda::Options {
-        precision: config.precision,
-        recompute: config.recompute,
-        ..cuda::Options::for_batch(config.piece())
-    };
-    cuda::Executor::new(&device, DenseNet201::PLAN, options)
-}
-
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
-    let config = arguments.config()?;
+    let place = Place::from_env()?;
+    let (rank, ranks) = place
+        .as_ref()
+        .map_or((0, 1), |place| (place.rank, place.size));
+    let config = arguments.config(ranks)?;
     // Asked for first: a device that is not there is said before anything is done.
-    let cuda = match arguments.device {
-        Device::Cpu => None,
-        Device::Cuda => Some(on_cuda(&config)?),
-    };
-    let device = match &cuda {
-        None => the_cpu(&config),
-        Some(executor) => executor.device().name().to_string(),
+    let device = match (&place, arguments.device) {
+        (Some(place), DeviceChoice::Cuda(0)) => Device::cuda(place.local_rank)?,
+        _ => arguments.device.open()?,
     };
     let folder = RunFolder::create(arguments.out())?;
     let (train, val) = arguments.data()?;
@@ -118,21 +105,24 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         DenseNet201::PLAN.stem.width,
     ];
     check_fit(&train, input, DenseNet201::PLAN.classes)?;
-    describe(&config, &device, &train, &val);
+    if rank == 0 {
+        describe(&config, &device, &train, &val);
+    }
 
     let train = loader(
-        Loader::training(Arc::new(train), config.batch)?,
+        Loader::training(Arc::new(train), config.batch)?.sharded(rank, ranks)?,
         config.seed,
     );
     let val = loader(
-        Loader::evaluation(Arc::new(val), config.piece())?,
+        Loader::evaluation(Arc::new(val), config.piece())?.sharded(rank, ranks)?,
         config.seed,
     );
     let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
-    let mut trainer = match cuda {
-        None => Trainer::new(model, config)?,
-        Some(executor) => Trainer::with_executor(model, config, Box::new(executor))?,
-    };
+    let meeting = place
+        .map(|place| Meeting::join(place, PATIENCE))
+        .transpose()?;
+    let executor = config.executor_among(DenseNet201::PLAN, &device, meeting)?;
+    let mut trainer = Trainer::with_executor(model, config, executor)?;
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
         println!("resuming  {} at step {}", file.display(), trainer.steps());
@@ -141,13 +131,20 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 
     let fit = Fit {
         steps: arguments.steps,
-        checkpoint: Some(folder.checkpoint()),
+        // All ranks are equal: one of them writes.
+        checkpoint: (rank == 0).then(|| folder.checkpoint()),
         checkpoint_every: Some(500),
         interrupt: Interrupt::on_ctrl_c()?,
     };
     let title = format!("DenseNet-201, {} pictures", train.dataset().len());
-    let mut observers = folder.observers(&trainer, &title)?;
+    let mut observers = match rank {
+        0 => folder.observers(&trainer, &title)?,
+        _ => Vec::new(),
+    };
     let summary = trainer.fit(&train, &val, &fit, &mut observers)?;
+    if rank > 0 {
+        return Ok(summary.ending);
+    }
     if summary.ending == Ending::Interrupted {
         println!("\ninterrupted at step {}; to go on:", summary.step);
         println!("  {}", arguments.how_to_resume(&folder));
@@ -166,7 +163,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 
 impl Arguments {
     /// The settings: those of the checkpoint or the defaults, and then those given.
-    fn config(&self) -> Result<Config, Box<dyn Error>> {
+    fn config(&self, ranks: usize) -> Result<Config, Box<dyn Error>> {
         let mut config = match (&self.resume, &self.data) {
             (Some(file), _) => Config::of_checkpoint(file)?,
             (None, Some(_)) => Config {
@@ -200,7 +197,7 @@ impl Arguments {
             config.schedule.rate = rate;
         } else if self.resume.is_none() && self.data.is_some() {
             // The paper's 0.1 is for 256 pictures; the rate goes with the batch.
-            config.schedule.rate = 0.1 * config.batch as f32 / 256.0;
+            config.schedule.rate = 0.1 * (ranks * config.batch) as f32 / 256.0;
         }
         Ok(config)
     }
@@ -237,8 +234,8 @@ impl Arguments {
         if let Some(data) = &self.data {
             command += &format!(" --data {}", data.display());
         }
-        if self.device == Device::Cuda {
-            command += " --device cuda";
+        if self.device != DeviceChoice::Cpu {
+            command += &format!(" --device {}", self.device);
         }
         if let Some(steps) = self.steps {
             command += &format!(" --steps {steps}");
@@ -255,20 +252,25 @@ fn loader(loader: Loader, seed: u64) -> Loader {
 }
 
 /// What computes, in words.
-fn the_cpu(config: &Config) -> String {
-    let threads = match config.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    format!(
-        "CPU, {threads} threads, {:?}, products in {:?}",
-        Level::detect(),
-        config.precision,
-    )
+fn in_words(device: &Device, config: &Config) -> String {
+    match device {
+        Device::Cpu => {
+            let threads = match config.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            };
+            let level = Level::detect();
+            format!(
+                "CPU, {threads} threads, {level:?}, products in {:?}",
+                config.precision
+            )
+        }
+        device => format!("{device}, products in {:?}", config.precision),
+    }
 }
 
 /// What is trained, on what, with what.
-fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolder) {
+fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFolder) {
     let plan = &DenseNet201::PLAN;
     let bytes = plan
         .training_footprint(config.recompute)
@@ -285,7 +287,7 @@ fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolde
         bytes as f64 / f64::from(1 << 30),
         config.piece(),
     );
-    println!("device    {device}");
+    println!("device    {}", in_words(device, config));
     println!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
         thousands(train.len()),

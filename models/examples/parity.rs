@@ -22,8 +22,9 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::plan::Plan;
+use densenet_runtime::train::Config;
 use densenet_runtime::weights::{NamedTensor, State, TensorFile};
-use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Arena, Batch, DeviceChoice, Executor, Pixels, Sgd, Step};
 
 /// Steps of SGD on one batch: Nesterov momentum 0.9, weight decay 1e-4, no augmentation.
 #[derive(Parser)]
@@ -46,6 +47,9 @@ struct Arguments {
     /// Where the results go.
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// Threads; without it one on each core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -69,14 +73,15 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         pixels: Pixels::Nchw(&images),
         labels: &labels,
     };
-    let options = cpu::Options {
+    let config = Config {
         threads: arguments.threads,
-        ..cpu::Options::for_batch(labels.len())
+        batch: labels.len(),
+        ..Config::imagenet()
     };
-    let mut executor = cpu::Executor::new(plan.clone(), options)?;
+    let mut executor = config.executor(plan.clone(), &arguments.device.open()?)?;
     executor.write(Arena::Parameters, &start.parameters)?;
     executor.write(Arena::Running, &start.running)?;
-    let results = train(&mut executor, batch, arguments.steps, arguments.lr)?;
+    let results = train(&mut *executor, batch, arguments.steps, arguments.lr)?;
     results.write(&plan, &arguments.out)?;
     for (step, loss) in results.losses.iter().enumerate() {
         println!("step {}: loss {loss}", step + 1);
@@ -121,7 +126,7 @@ struct Results {
 }
 
 fn train(
-    executor: &mut impl Executor,
+    executor: &mut dyn Executor,
     batch: Batch<'_>,
     steps: u32,
     rate: f32,
@@ -165,7 +170,7 @@ fn train(
 }
 
 /// Logits with the running statistics.
-fn evaluate(executor: &mut impl Executor, batch: Batch<'_>) -> Result<Vec<f32>, Box<dyn Error>> {
+fn evaluate(executor: &mut dyn Executor, batch: Batch<'_>) -> Result<Vec<f32>, Box<dyn Error>> {
     executor.evaluate(batch)?;
     let mut logits = vec![0.0; batch.labels.len() * executor.plan().classes];
     executor.logits(&mut logits)?;

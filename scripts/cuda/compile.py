@@ -1,13 +1,20 @@
-"""Compiles every kernel family with NVIDIA's own NVRTC, which needs no card, for the shapes of
-DenseNet-201 and of DenseNet-BC-100-12, and prints what ptxas says: registers and spills.
+"""Compiles the CUDA kernels of every preset with NVIDIA's own NVRTC, which needs no card, and
+writes what ptxas says of them to docs/kernels.md: registers, shared memory, spills.
 
-    python3 scripts/cuda/compile.py [sm_80 sm_90 ...]
+    python3 scripts/cuda/compile.py [--models densenet201 ...] [--out docs/kernels.md] [sm_80 ...]
 
-NVRTC comes from PyPI into a folder of its own (target/nvrtc). The constants are those of
-densenet-runtime/src/cuda/program.rs.
+The programs are those that the CUDA executor compiles: `cargo run --example kernels` prints them.
+NVRTC is that of the interpreter's environment (PyPI's nvidia-cuda-nvrtc-cu12), or else fetched
+into target/nvrtc. Fails if a kernel does not compile, or spills registers.
 """
 
+import argparse
+import collections
+import concurrent.futures
 import ctypes
+import importlib.util
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -15,105 +22,136 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "densenet-runtime/src/cuda/kernels"
-WHEEL = "nvidia-cuda-nvrtc-cu12==12.9.86"
+WHEEL = "nvidia-cuda-nvrtc-cu12==12.8.93"
 PLACE = ROOT / "target/nvrtc"
+LIMIT = 20  # seconds that a first start of DenseNet-201 may compile
 
 
 def nvrtc():
-    """The library, fetched once."""
-    folder = PLACE / "nvidia/cuda_nvrtc/lib"
-    if not folder.exists():
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", PLACE, WHEEL]
-        subprocess.run(pip, check=True)
-    return ctypes.CDLL(str(folder / "libnvrtc.so.12"))
+    """The library, fetched if it is not there."""
+    found = importlib.util.find_spec("nvidia")
+    places = [pathlib.Path(place) for place in found.submodule_search_locations] if found else []
+    for place in [*places, PLACE / "nvidia"]:
+        library = place / "cuda_nvrtc/lib/libnvrtc.so.12"
+        if library.exists():
+            return ctypes.CDLL(str(library))
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", PLACE, WHEEL]
+    subprocess.run(pip, check=True)
+    return ctypes.CDLL(str(PLACE / "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"))
 
 
-def program(files, constants):
-    lines = "#define EPSILON 1e-5\n#define MOMENTUM 0.1\n"
-    for file in files:
-        lines += f'#line 1 "{file}"\n' + (KERNELS / file).read_text() + "\n"
-    return lines, constants
+def version(library):
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
-def programs():
-    """Name, source and constants of each program."""
-    tiled = ["common.cuh", "product.cuh", "pull.cuh"]
-    dropout = {"DROPOUT": 1, "DROPOUT_THRESHOLD": 858993459, "DROPOUT_SCALE": 0x3FA00000}
-    networks = {
-        "densenet201": dict(k=32, init=64, layers=[6, 12, 48, 32], side=56, input=224, classes=1000),
-        "bc_100_12": dict(k=12, init=24, layers=[16, 16, 16], side=32, input=32, classes=10),
-    }
-    yield "norm", *program(["common.cuh", "norm.cu"], {})
-    yield "step", *program(["common.cuh", "step.cu"], {})
-    for name, net in networks.items():
-        imagenet = net["input"] == 224
-        for bf16 in (0, 1):
-            kind = f"{name} {'bf16' if bf16 else 'f32'}"
-            own = {"BF16": bf16, **(dropout if name == "bc_100_12" else {})}
-            k, maps, side = net["k"], net["init"], net["side"]
-            stem = {
-                "KERNEL": 7 if imagenet else 3, "STEP": 2 if imagenet else 1, "CHANNELS": 3,
-                "HEIGHT": net["input"], "WIDTH": net["input"], "MAPS": maps, "POOL": int(imagenet),
-            }
-            files = tiled + ["stem.cu"] + (["pool.cu"] if imagenet else [])
-            yield f"{kind} stem", *program(files, {**own, **stem})
-            for number, layers in enumerate(net["layers"], 1):
-                out = maps + layers * k
-                size = {"HEIGHT": side, "WIDTH": side}
-                narrow = {"KERNEL": 1, "IN_STRIDE": out, "OUT_STRIDE": 4 * k, "MAPS": 4 * k}
-                wide = {"KERNEL": 3, "IN_STRIDE": 4 * k, "OUT_STRIDE": out, "MAPS": k}
-                for what, shape in (("1x1", narrow), ("3x3", wide)):
-                    constants = {**own, **size, **shape}
-                    yield f"{kind} block{number} {what}", *program(tiled + ["convolution.cu"], constants)
-                if number < len(net["layers"]):
-                    maps = out // 2
-                    after = maps + net["layers"][number] * k
-                    shape = {**size, "IN": out, "OUT": maps, "OUT_STRIDE": after}
-                    yield f"{kind} transition{number}", *program(tiled + ["transition.cu"], {**own, **shape})
-                    side //= 2
-            head = {"CHANNELS": out, "PIXELS": side * side, "CLASSES": net["classes"]}
-            yield f"{kind} head", *program(tiled + ["head.cu"], {**own, **head})
+def programs(models):
+    """The programs of presets, as the executor would compile them."""
+    command = ["cargo", "run", "-q", "--example", "kernels", "--", *models]
+    out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
 
 
-def compile_one(library, source, constants, architecture):
-    """Whether it compiles, and the log."""
+def compile_one(job):
+    """Name, architecture, log, whether it compiled, and seconds."""
+    architecture, source, constants = job
+    library = nvrtc()
+    start = time.perf_counter()
     handle = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(handle), source.encode(), None, 0, None, None)
-    options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v"]
-    options += [f"-D{name}={value}" for name, value in constants.items()]
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", *constants, "--ptxas-options=-v"]
     array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
     failed = library.nvrtcCompileProgram(handle, len(options), array)
+    seconds = time.perf_counter() - start
     size = ctypes.c_size_t()
     library.nvrtcGetProgramLogSize(handle, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
     library.nvrtcGetProgramLog(handle, log)
     library.nvrtcDestroyProgram(ctypes.byref(handle))
-    return not failed, log.value.decode()
+    return not failed, log.value.decode(), seconds
+
+
+def entries(log):
+    """Of each kernel of a log: its name, registers, shared bytes, spilled bytes."""
+    for entry in re.split(r"Compiling entry function '", log)[1:]:
+        registers = re.search(r"Used (\d+) registers", entry)
+        shared = re.search(r"(\d+) bytes smem", entry)
+        spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill", entry))
+        yield entry.split("'")[0], int(registers[1]), int(shared[1]) if shared else 0, spills
 
 
 def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("architectures", nargs="*")
+    arguments.add_argument("--models", nargs="*", default=[])
+    arguments.add_argument("--programs", type=pathlib.Path, help="what the example printed, instead of running it")
+    arguments.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/kernels.md")
+    arguments = arguments.parse_args()
+    architectures = arguments.architectures or ["sm_80", "sm_90", "sm_100"]
+
+    if arguments.programs:
+        found = [json.loads(line) for line in arguments.programs.read_text().splitlines()]
+    else:
+        found = programs(arguments.models)
+    jobs = {}
+    for program in found:
+        for architecture in architectures:
+            job = (architecture, program["source"], tuple(program["constants"]))
+            jobs.setdefault(job, []).append(program)
     library = nvrtc()
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = dict(zip(jobs, pool.map(compile_one, jobs)))
+
     mistakes = 0
-    for architecture in sys.argv[1:] or ["sm_80", "sm_90"]:
-        start, count = time.time(), 0
-        print(f"\n| {architecture} | kernel | registers | shared bytes | spilled bytes |\n|---|---|---|---|---|")
-        for name, source, constants in programs():
-            good, log = compile_one(library, source, constants, architecture)
-            count += 1
-            if not good:
+    # Of each kernel and precision, the most of all programs that have it, by architecture.
+    table = collections.defaultdict(dict)
+    seconds = collections.Counter()
+    for job, users in jobs.items():
+        good, log, took = results[job]
+        architecture, program = job[0], users[0]
+        for model, precision in {(user["model"], user["precision"]) for user in users}:
+            seconds[model, precision, architecture] += took
+        name = f'{program["model"]} {program["precision"]} {program["family"]}'
+        if not good:
+            mistakes += 1
+            print(f"{name} does not compile for {architecture}:\n{log}", file=sys.stderr)
+            continue
+        for kernel, *numbers in entries(log):
+            if numbers[2]:
                 mistakes += 1
-                print(f"{name} for {architecture}:\n{log}", file=sys.stderr)
-                continue
-            entries = re.split(r"Compiling entry function '", log)[1:]
-            for entry in entries:
-                kernel = entry.split("'")[0]
-                registers = re.search(r"Used (\d+) registers", entry)
-                shared = re.search(r"(\d+) bytes smem", entry)
-                spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill", entry))
-                print(f"| {name} | {kernel} | {registers[1] if registers else '?'} | {shared[1] if shared else 0} | {spills} |")
-        print(f"{count} programs for {architecture} in {time.time() - start:.1f} s", file=sys.stderr)
-    sys.exit(mistakes > 0)
+                print(f"{name}, kernel {kernel}, spills {numbers[2]} bytes on {architecture}", file=sys.stderr)
+            bf16 = "-DBF16=1" in job[2]
+            of = table[program["family"], kernel, "bf16" if bf16 else "f32"]
+            of[architecture] = [max(pair) for pair in zip(of.get(architecture, [0, 0, 0]), numbers)]
+
+    models = sorted({program["model"] for program in found})
+    lines = [
+        "# Kernels, as ptxas sees them",
+        "",
+        f"`scripts/cuda/compile.py` with NVRTC {version(library)}: {len(jobs)} programs of {len(models)} presets,"
+        f" for {', '.join(architectures)}. A kernel's numbers are the most of all programs that have it:"
+        " registers a thread / bytes of shared memory a block / bytes spilled. No kernel may spill.",
+        "",
+        "| family | kernel | products | " + " | ".join(architectures) + " |",
+        "|---|---|---|" + "---|" * len(architectures),
+    ]
+    for (family, kernel, precision), of in sorted(table.items()):
+        cells = [" / ".join(map(str, of[architecture])) if architecture in of else "-" for architecture in architectures]
+        lines.append(f"| {family} | `{kernel}` | {precision} | " + " | ".join(cells) + " |")
+    slow = []
+    if "densenet201" in models:
+        lines += ["", "Seconds to compile all programs of DenseNet-201, added up as if one core did it alone"
+                  f" (a first start may take {LIMIT}; programs are compiled on all cores):", "",
+                  "| products | " + " | ".join(architectures) + " |", "|---|" + "---|" * len(architectures)]
+        for precision in ("f32", "bf16"):
+            took = [seconds["densenet201", precision, architecture] for architecture in architectures]
+            slow += [t for t in took if t > LIMIT]
+            lines.append(f"| {precision} | " + " | ".join(f"{t:.1f}" for t in took) + " |")
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n")
+    print(f"wrote {arguments.out}: {len(jobs)} programs, {mistakes} mistakes")
+    sys.exit(mistakes > 0 or bool(slow))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ use densenet_runtime::{Arena, Batch, Executor};
 ///
 /// # Panics
 /// When it is of another network.
-pub fn load(executor: &mut impl Executor, state: &State) {
+pub fn load(executor: &mut (impl Executor + ?Sized), state: &State) {
     for (arena, values) in [
         (Arena::Parameters, &state.parameters),
         (Arena::Running, &state.running),
@@ -21,7 +21,7 @@ pub fn load(executor: &mut impl Executor, state: &State) {
 ///
 /// # Panics
 /// When the device fails.
-pub fn read(executor: &impl Executor, arena: Arena) -> Vec<f32> {
+pub fn read(executor: &(impl Executor + ?Sized), arena: Arena) -> Vec<f32> {
     let length = match arena {
         Arena::Running => executor.plan().running_count(),
         _ => executor.plan().parameter_count(),
@@ -33,7 +33,7 @@ pub fn read(executor: &impl Executor, arena: Arena) -> Vec<f32> {
 }
 
 /// The executor's parameters and running statistics.
-pub fn state(executor: &impl Executor) -> State {
+pub fn state(executor: &(impl Executor + ?Sized)) -> State {
     State {
         parameters: read(executor, Arena::Parameters),
         running: read(executor, Arena::Running),
@@ -44,7 +44,7 @@ pub fn state(executor: &impl Executor) -> State {
 ///
 /// # Panics
 /// When the batch does not fit.
-pub fn evaluate(executor: &mut impl Executor, batch: Batch<'_>) -> Vec<f32> {
+pub fn evaluate(executor: &mut (impl Executor + ?Sized), batch: Batch<'_>) -> Vec<f32> {
     let evaluated = executor.evaluate(batch);
     evaluated.unwrap_or_else(|error| panic!("{error}"));
     let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes];

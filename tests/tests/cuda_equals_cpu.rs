@@ -295,6 +295,45 @@ fn a_failing_launch_is_an_error_and_what_was_read_before_is_whole() {
 }
 
 #[test]
+fn compiled_kernels_are_kept_and_a_damaged_one_is_compiled_again() {
+    let _alone = alone();
+    let (_, device) = device();
+    let folder = tempfile::tempdir().unwrap();
+    let make = || {
+        let options = cuda::Options {
+            cache: Cache::Folder(folder.path().to_path_buf()),
+            ..options(2)
+        };
+        on_cuda(&device, &Bc::PLAN, options);
+        let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            (
+                path.clone(),
+                std::fs::metadata(path).unwrap().modified().unwrap(),
+            )
+        };
+        let mut entries: Vec<_> = folder.path().read_dir().unwrap().map(entry).collect();
+        entries.sort();
+        entries
+    };
+    let first = make();
+    assert!(first.len() > 5, "{first:?}");
+    assert_eq!(make(), first, "nothing is compiled twice");
+    let damaged = &first[0].0;
+    let whole = std::fs::read(damaged).unwrap();
+    std::fs::write(damaged, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&first[1].0, b"").unwrap();
+    let again = make();
+    let names = |entries: &[(std::path::PathBuf, _)]| -> Vec<_> {
+        entries.iter().map(|(path, _)| path.clone()).collect()
+    };
+    assert_eq!(names(&again), names(&first));
+    assert_eq!(again[2..], first[2..], "the others stay");
+    let mended = std::fs::metadata(damaged).unwrap().len();
+    assert_eq!(mended, whole.len() as u64);
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named() {
     let _alone = alone();
     device();

@@ -47,6 +47,21 @@ impl Layout {
             .sum()
     }
 
+    /// Places without memory: to be counted, not used.
+    pub fn on_paper(&self) -> Arena {
+        let mut next = Address::on_paper();
+        let places = self.sizes.iter().map(|size| {
+            let place = next;
+            next = next.bytes(size.next_multiple_of(ALIGNMENT));
+            place
+        });
+        Arena {
+            places: places.collect(),
+            _memory: Vec::new(),
+            bytes: self.total(),
+        }
+    }
+
     /// Allocates.
     pub fn allocate(&self, device: &Device, placement: Placement) -> Result<Arena, CudaError> {
         let mut places = Vec::with_capacity(self.sizes.len());

@@ -158,8 +158,8 @@ pub(super) struct Slots {
     pub scalars: Slot,
     /// BN as multiply-adds, of all consumers.
     pub affine: Slot,
-    /// Images as they came.
-    pub raw: Slot,
+    /// Images as they came: one batch is computed while the next one comes in.
+    pub raw: [Slot; 2],
     /// Their normalisation: means, deviations.
     pub pixel_norm: Slot,
     /// Images, NHWC.
@@ -242,7 +242,7 @@ impl Slots {
             running: layout.floats(plan.running_count()),
             scalars: layout.bytes(40),
             affine: layout.floats(plan.running_count()),
-            raw: layout.floats(batch * sizes.input),
+            raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
             images: layout.floats(batch * sizes.input),
             labels: layout.floats(batch),

@@ -47,16 +47,30 @@ pub(super) struct Source {
     pub constants: Vec<(&'static str, usize)>,
 }
 
-/// Compiles a program for a device, or takes it from the cache. A cache that cannot be used is
-/// an error, since silence would cost every start the time to compile.
+impl Source {
+    /// Its constants, as options.
+    pub fn definitions(&self) -> impl Iterator<Item = String> {
+        let constants = self.constants.iter();
+        constants.map(|(name, value)| format!("-D{name}={value}"))
+    }
+
+    /// NVRTC's options.
+    fn options(&self, architecture: &str) -> Vec<String> {
+        let mut options = vec![
+            format!("--gpu-architecture={architecture}"),
+            "--std=c++17".to_string(),
+        ];
+        options.extend(self.definitions());
+        options
+    }
+}
+
+/// Compiles a program for a device, or takes it from the cache. An entry that is damaged is
+/// compiled again. A cache that cannot be written is an error, since silence would cost every
+/// start the time to compile.
 pub(super) fn image(device: &Device, source: &Source, cache: &Cache) -> Result<Vec<u8>, CudaError> {
     let architecture = device.architecture();
-    let mut options = vec![
-        format!("--gpu-architecture={architecture}"),
-        "--std=c++17".to_string(),
-    ];
-    let constants = source.constants.iter();
-    options.extend(constants.map(|(name, value)| format!("-D{name}={value}")));
+    let options = source.options(&architecture);
     let fresh = || {
         compile(&source.text, &options).map_err(|log| CudaError::Compile {
             family: source.family,
@@ -67,19 +81,9 @@ pub(super) fn image(device: &Device, source: &Source, cache: &Cache) -> Result<V
     let Some(folder) = cache.folder() else {
         return fresh();
     };
-    let version = compiler_version()?;
-    let key = format!(
-        "{:?}|{version:?}|{}|{}",
-        options,
-        device.name(),
-        source.text
-    );
-    let path = folder.join(format!(
-        "{}-{:032x}.cubin",
-        source.family,
-        hash(key.as_bytes())
-    ));
-    if let Ok(image) = fs::read(&path) {
+    let key = key(&source.text, &options, compiler_version()?, device.name());
+    let path = folder.join(format!("{}-{key:032x}.cubin", source.family));
+    if let Some(image) = fs::read(&path).ok().and_then(whole) {
         return Ok(image);
     }
     let image = fresh()?;
@@ -91,8 +95,26 @@ pub(super) fn image(device: &Device, source: &Source, cache: &Cache) -> Result<V
     // An entry appears whole or not at all.
     let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
     file.write_all(&image).map_err(failed)?;
+    file.write_all(&crc32fast::hash(&image).to_le_bytes())
+        .map_err(failed)?;
     file.persist(&path).map_err(|error| failed(error.error))?;
     Ok(image)
+}
+
+/// The name of all that an image depends on: the source, NVRTC's options (with the architecture
+/// and the constants), NVRTC's version, and the card, which may be an emulated one.
+fn key(text: &str, options: &[String], version: (i32, i32), card: &str) -> u128 {
+    hash(format!("{options:?}|{version:?}|{card:?}|{text}").as_bytes())
+}
+
+/// An entry's image, if it is as it was written: its checksum is behind it.
+fn whole(mut entry: Vec<u8>) -> Option<Vec<u8>> {
+    let image = entry.len().checked_sub(4)?;
+    let expected = crc32fast::hash(&entry[..image]).to_le_bytes();
+    (entry[image..] == expected).then(|| {
+        entry.truncate(image);
+        entry
+    })
 }
 
 /// FNV-1a in 128 bits.
@@ -102,4 +124,47 @@ fn hash(bytes: &[u8]) -> u128 {
         .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
             (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_with_all_that_an_image_depends_on() {
+        let source = Source {
+            family: "x",
+            text: "text".into(),
+            constants: vec![("MAPS", 32)],
+        };
+        let options = source.options("sm_90");
+        let keys = [
+            key("text", &options, (12, 8), "H100"),
+            key("text ", &options, (12, 8), "H100"),
+            key("text", &source.options("sm_80"), (12, 8), "H100"),
+            key("text", &options[..2], (12, 8), "H100"),
+            key("text", &options, (12, 9), "H100"),
+            key("text", &options, (13, 8), "H100"),
+            key("text", &options, (12, 8), "H200"),
+        ];
+        for (number, one) in keys.iter().enumerate() {
+            assert!(!keys[..number].contains(one), "key {number}");
+        }
+        assert_eq!(
+            keys[0],
+            key("text", &source.options("sm_90"), (12, 8), "H100")
+        );
+    }
+
+    #[test]
+    fn an_entry_that_is_not_as_it_was_written_is_none() {
+        let mut entry = b"image".to_vec();
+        entry.extend(crc32fast::hash(b"image").to_le_bytes());
+        assert_eq!(whole(entry.clone()).as_deref(), Some(&b"image"[..]));
+        for length in 0..entry.len() {
+            assert_eq!(whole(entry[..length].to_vec()), None);
+        }
+        entry[2] ^= 1;
+        assert_eq!(whole(entry), None);
+    }
 }

@@ -1,29 +1,44 @@
 //! CUDA behind safe calls: discovery, memory, launches, graphs. All unsafe code is here.
 //!
-//! One stream does everything in order, so no events are needed; nothing is asked of the loader
-//! that `is_culib_present` has not seen, since cudarc panics where a library is missing.
+//! One stream computes everything in order; what runs beside it (`lanes`) is held together by
+//! events. Nothing is asked of the loader that `is_culib_present` has not seen (`discover`), since
+//! cudarc panics where a library is missing.
 
 use std::ffi::CString;
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr,
-    DriverError, LaunchConfig, PushKernelArg, sys,
+    CudaContext, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    LaunchConfig, PushKernelArg, sys,
 };
 use cudarc::nvrtc::{self, Ptx};
 
 use super::error::CudaError;
+use super::target::Target;
+
+mod discover;
+mod kernel;
+mod lanes;
+mod nccl;
+
+pub(super) use kernel::{Kernel, Value};
+pub(super) use lanes::{Event, Lane, Pinned};
+pub(super) use nccl::{ID_BYTES, Nccl};
 
 /// Whether a CUDA driver and NVRTC can be loaded, and the driver sees a device.
 pub fn is_available() -> bool {
     Device::open(0).is_ok()
 }
 
-/// A CUDA device, and the stream that everything runs in.
+/// A CUDA device, the stream that everything is computed in, and those beside it.
 #[derive(Clone)]
 pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// Beside it, for batches that come in.
+    uploads: Arc<CudaStream>,
+    /// Beside it, for averages over several devices.
+    reductions: Arc<CudaStream>,
     name: String,
     /// Compute capability, major and minor.
     capability: (i32, i32),
@@ -35,49 +50,30 @@ impl Device {
     /// # Errors
     /// When there is no driver, no NVRTC, no such device, or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        // SAFETY: opens and closes libraries by name; their initialisers are NVIDIA's.
-        let (driver, compiler) =
-            unsafe { (sys::is_culib_present(), nvrtc::sys::is_culib_present()) };
-        if !driver {
-            return Err(CudaError::Missing {
-                what: "CUDA driver",
-                looked_for: candidates("cuda"),
-                remedy: "it comes with NVIDIA's display driver",
-            });
-        }
-        let doing = |what: &'static str| move |error| driver_error(what, error);
-        let count = CudaContext::device_count().map_err(doing("looking for CUDA devices"))?;
-        let count = usize::try_from(count).unwrap_or(0);
-        if ordinal >= count {
-            return Err(CudaError::NoDevice { ordinal, count });
-        }
-        if !compiler {
-            return Err(CudaError::Missing {
-                what: "NVRTC, CUDA's run-time compiler",
-                looked_for: candidates("nvrtc"),
-                remedy: "it comes with the CUDA toolkit 12, or with PyPI's nvidia-cuda-nvrtc-cu12",
-            });
-        }
-        let context = CudaContext::new(ordinal).map_err(doing("opening the CUDA device"))?;
-        // SAFETY: all memory is used in one stream alone, in its order.
+        let discover::Found {
+            context,
+            name,
+            capability,
+        } = discover::device(ordinal)?;
+        // SAFETY: memory is used in one stream alone, in its order, or between events (`lanes`).
         unsafe { context.disable_event_tracking() };
-        let name = context
-            .name()
-            .map_err(doing("asking for the device's name"))?;
-        let capability = context
-            .compute_capability()
-            .map_err(doing("asking for the device's capability"))?;
-        if capability < (8, 0) {
-            let found = format!("{}.{}", capability.0, capability.1);
-            return Err(CudaError::TooOld { name, found });
-        }
+        let doing = |what: &'static str| move |error| driver_error(what, error);
         let stream = context.new_stream().map_err(doing("making a stream"))?;
+        let uploads = context.new_stream().map_err(doing("making a stream"))?;
+        let reductions = context.new_stream().map_err(doing("making a stream"))?;
         Ok(Self {
             context,
             stream,
+            uploads,
+            reductions,
             name,
             capability,
         })
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
     }
 
     /// The card's name.
@@ -153,19 +149,6 @@ impl Device {
         self.wait("copying from the device")
     }
 
-    /// Fills bytes with zeros, in the stream's order.
-    pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: as in `upload`.
-        unsafe {
-            self.bind()?;
-            cudarc::driver::result::memset_d8_async(at.0, 0, bytes, self.stream.cu_stream())
-        }
-        .map_err(|error| driver_error("clearing memory", error))
-    }
-
     /// Waits for all that was asked for; reports what went wrong on the way.
     pub(super) fn wait(&self, doing: &'static str) -> Result<(), CudaError> {
         self.stream
@@ -176,40 +159,6 @@ impl Device {
     fn bind(&self) -> Result<(), CudaError> {
         let bound = self.context.bind_to_thread();
         bound.map_err(|error| driver_error("making the device current", error))
-    }
-
-    /// Launches a kernel in the stream. Values that do not fit its parameters are an error.
-    pub(super) fn launch(
-        &self,
-        kernel: &Kernel,
-        (grid, threads): ([usize; 3], usize),
-        values: &[Value],
-    ) -> Result<(), CudaError> {
-        kernel.check(values)?;
-        if grid.contains(&0) {
-            return Ok(());
-        }
-        let mut launch = self.stream.launch_builder(&kernel.function);
-        for value in values {
-            match value {
-                Value::At(address) => launch.arg(&address.0),
-                Value::Int(value) => launch.arg(value),
-            };
-        }
-        let [x, y, z] = grid.map(|size| size as u32);
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (threads as u32, 1, 1),
-            shared_mem_bytes: 0,
-        };
-        // SAFETY: number and kinds of the values were checked against the kernel's parameters;
-        // the addresses lie in the executor's arena, whose sizes follow from the same plan as
-        // the kernel's bounds.
-        unsafe { launch.launch(config) }.map_err(|error| CudaError::Driver {
-            doing: format!("launching kernel {}", kernel.name),
-            message: message(error),
-        })?;
-        Ok(())
     }
 
     /// Records what `work` asks of the device, instead of doing it.
@@ -234,6 +183,60 @@ impl Device {
     }
 }
 
+impl Target for Device {
+    /// Values that do not fit the kernel's parameters are an error.
+    fn launch(
+        &self,
+        kernel: &Kernel,
+        (grid, threads): ([usize; 3], usize),
+        values: &[Value],
+    ) -> Result<(), CudaError> {
+        kernel.check(values)?;
+        let Some(function) = &kernel.function else {
+            return Err(CudaError::Driver {
+                doing: format!("launching kernel {}", kernel.name),
+                message: "it was never compiled".into(),
+            });
+        };
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let mut launch = self.stream.launch_builder(function);
+        for value in values {
+            match value {
+                Value::At(address) => launch.arg(&address.0),
+                Value::Int(value) => launch.arg(value),
+            };
+        }
+        let [x, y, z] = grid.map(|size| size as u32);
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (threads as u32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: number and kinds of the values were checked against the kernel's parameters;
+        // the addresses lie in the executor's arena, whose sizes follow from the same plan as
+        // the kernel's bounds.
+        unsafe { launch.launch(config) }.map_err(|error| CudaError::Driver {
+            doing: format!("launching kernel {}", kernel.name),
+            message: message(error),
+        })?;
+        Ok(())
+    }
+
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as in `upload`.
+        unsafe {
+            self.bind()?;
+            cudarc::driver::result::memset_d8_async(at.0, 0, bytes, self.stream.cu_stream())
+        }
+        .map_err(|error| driver_error("clearing memory", error))
+    }
+}
+
 /// An allocation on the device.
 pub(super) struct Memory {
     slice: CudaSlice<u8>,
@@ -251,6 +254,11 @@ impl Memory {
 pub(super) struct Address(u64);
 
 impl Address {
+    /// Where no memory is.
+    pub fn on_paper() -> Self {
+        Self(1 << 40)
+    }
+
     /// The place so many f32 further on.
     pub fn floats(self, count: usize) -> Self {
         Self(self.0 + 4 * count as u64)
@@ -268,92 +276,6 @@ impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for f32 {}
 impl Plain for f64 {}
-
-/// A value that a kernel is launched with.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value {
-    /// A pointer.
-    At(Address),
-    /// An `int`.
-    Int(i32),
-}
-
-impl From<Address> for Value {
-    fn from(address: Address) -> Self {
-        Self::At(address)
-    }
-}
-
-impl From<i32> for Value {
-    fn from(value: i32) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<usize> for Value {
-    /// Saturates: sizes that do not fit were refused when the executor was made.
-    fn from(value: usize) -> Self {
-        Self::Int(i32::try_from(value).unwrap_or(i32::MAX))
-    }
-}
-
-/// A kernel that is loaded on the device.
-pub(super) struct Kernel {
-    name: &'static str,
-    function: CudaFunction,
-    /// For each parameter, whether it is a pointer.
-    pointers: Vec<bool>,
-}
-
-impl Kernel {
-    /// Finds a kernel in a program; `source` has its declaration.
-    pub fn find(
-        module: &Arc<CudaModule>,
-        name: &'static str,
-        source: &str,
-    ) -> Result<Self, CudaError> {
-        let function = module
-            .load_function(name)
-            .map_err(|error| driver_error(&format!("looking for kernel {name}"), error))?;
-        Ok(Self {
-            name,
-            function,
-            pointers: pointers(name, source),
-        })
-    }
-
-    fn check(&self, values: &[Value]) -> Result<(), CudaError> {
-        let found: Vec<_> = values
-            .iter()
-            .map(|value| matches!(value, Value::At(_)))
-            .collect();
-        if found == self.pointers {
-            return Ok(());
-        }
-        let say = |pointers: &[bool]| {
-            let kinds = pointers.iter().map(|&p| if p { "pointer" } else { "int" });
-            format!("({})", kinds.collect::<Vec<_>>().join(", "))
-        };
-        Err(CudaError::Signature {
-            kernel: self.name,
-            expected: say(&self.pointers),
-            found: say(&found),
-        })
-    }
-}
-
-/// Which of a kernel's parameters are pointers, from its declaration.
-fn pointers(name: &str, source: &str) -> Vec<bool> {
-    let start = format!(" {name}(");
-    let declared = source.split("__global__").skip(1).find_map(|text| {
-        let (before, parameters) = text.split_once(&start)?;
-        let own = !before.contains(['{', ';']);
-        own.then(|| parameters.split(')').next())?
-    });
-    let parameters = declared.unwrap_or_default().split(',');
-    let parameters = parameters.filter(|text| !text.trim().is_empty());
-    parameters.map(|text| text.contains('*')).collect()
-}
 
 /// A recorded sequence of launches.
 pub(super) struct Graph {
@@ -420,12 +342,6 @@ pub(super) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, Strin
     }
 }
 
-fn candidates(library: &str) -> String {
-    let names = cudarc::get_lib_name_candidates(library);
-    let first = names.first().cloned().unwrap_or_default();
-    format!("{first} and {} more names", names.len().saturating_sub(1))
-}
-
 fn driver_error(doing: &str, error: DriverError) -> CudaError {
     CudaError::Driver {
         doing: doing.into(),
@@ -438,18 +354,5 @@ fn message(error: DriverError) -> String {
     match error.error_string() {
         Ok(text) => format!("{} ({:?})", text.to_string_lossy(), error.0),
         Err(_) => format!("{:?}", error.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_read_from_the_declaration() {
-        let source = "void other() { Add add(x, y); }\n\
-            __global__ void __launch_bounds__(256) add(const float *x,\n float *y, int n) {";
-        assert_eq!(pointers("add", source), [true, true, false]);
-        assert_eq!(pointers("missing", source), [false; 0]);
     }
 }

@@ -9,13 +9,11 @@ use crate::executor::ExecutorError;
 #[non_exhaustive]
 pub enum CudaError {
     /// A library of CUDA is not there.
-    #[error(
-        "no {what}: looked for {looked_for} in the loader's path (LD_LIBRARY_PATH, then the system's folders); {remedy}"
-    )]
+    #[error("no {what}: looked for {looked_for}; {remedy}")]
     Missing {
         /// Which library.
         what: &'static str,
-        /// The file names tried.
+        /// The file names tried, and where.
         looked_for: String,
         /// Where to get it.
         remedy: &'static str,
@@ -29,6 +27,18 @@ pub enum CudaError {
         ordinal: usize,
         /// Devices that the driver sees.
         count: usize,
+    },
+    /// The driver is older than what it is to run.
+    #[error(
+        "the NVIDIA driver is for CUDA {found}, but {by} need {needed} or newer; update the driver"
+    )]
+    OldDriver {
+        /// The CUDA version that the driver is for.
+        found: String,
+        /// The oldest that would do.
+        needed: String,
+        /// What needs it.
+        by: String,
     },
     /// The card lacks what the kernels need.
     #[error("{name} has compute capability {found}; the kernels need 8.0 (Ampere) or newer")]

@@ -3,14 +3,18 @@
 use super::arena::{Arena, Layout, Placement};
 use super::buffers::{Places, Slots};
 use super::compile::Cache;
-use super::driver::{Address, Device, Graph, Value};
+use super::driver::{Address, Device, Graph};
 use super::error::CudaError;
+use super::feed::{DESCENT_WORDS, Destination, Feed, STEP_WORDS};
 use super::network::Pass;
-use super::program::{Kernels, THREADS};
+use super::program::Kernels;
+use super::ranks::{Member, Ranks};
+use super::target::Target;
 use crate::cpu::Precision;
 use crate::executor::{
-    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
+    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Pixels, Sgd, Step,
 };
+use crate::parallel::{Collective, Meeting};
 use crate::plan::{Plan, Recompute};
 
 /// How an [`Executor`] is made.
@@ -45,9 +49,6 @@ impl Options {
     }
 }
 
-/// Words of the kernels' `Scalars`: those of a step, then those of the descent.
-const STEP_WORDS: usize = 5;
-
 /// Runs a plan on a CUDA device.
 pub struct Executor {
     plan: Plan,
@@ -60,6 +61,9 @@ pub struct Executor {
     training: Option<Graph>,
     evaluation: Option<Graph>,
     arena: Arena,
+    feed: Feed,
+    /// The others that it trains with.
+    ranks: Option<Ranks>,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -92,12 +96,14 @@ impl Executor {
         let arena = layout.allocate(device, options.placement)?;
         let executor = Self {
             places: Places::new(&plan),
+            feed: Feed::new(device, batch, plan.stem.channels)?,
             device: device.clone(),
             kernels,
             slots,
             arena,
             training: None,
             evaluation: None,
+            ranks: None,
             latest: 0,
             options,
             plan,
@@ -111,8 +117,35 @@ impl Executor {
             let (_, at, count) = executor.part(part);
             device.clear(at, 4 * count)?;
         }
+        device.clear(executor.arena.at(executor.slots.scalars), 40)?;
         device.wait("clearing the training state")?;
         Ok(executor)
+    }
+
+    /// Trains with the devices of the processes that have met, from now on: gradients are averaged
+    /// by NCCL. Their parameters must be equal; see [`parallel`](crate::parallel).
+    ///
+    /// # Errors
+    /// When there is no NCCL, or it fails.
+    pub fn join(&mut self, meeting: Meeting) -> Result<(), CudaError> {
+        self.with(Ranks::by_nccl(&self.device, meeting)?)
+    }
+
+    /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
+    /// for each stage.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn join_by_host(&mut self, collective: Box<dyn Collective>) -> Result<(), CudaError> {
+        self.with(Ranks::by_host(collective))
+    }
+
+    fn with(&mut self, ranks: Ranks) -> Result<(), CudaError> {
+        // What was recorded has nothing of the others.
+        self.device.wait("joining other devices")?;
+        self.training = None;
+        self.ranks = Some(ranks);
+        Ok(())
     }
 
     /// The device.
@@ -148,56 +181,63 @@ impl Executor {
         (what, self.arena.at(slot), count)
     }
 
-    /// Checks a batch and brings it to the device, as NHWC.
-    fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let images = batch.check(&self.plan, self.options.batch)?;
-        let stem = &self.plan.stem;
-        let (channels, area) = (stem.channels, stem.height * stem.width);
-        let raw = self.arena.at(self.slots.raw);
-        let into = self.arena.at(self.slots.images);
-        let step = &self.kernels.step;
-        let count = images * area * channels;
-        let grid = ([count.div_ceil(THREADS), 1, 1], THREADS);
+    /// Starts a pass over a batch; returns the number to ask for its outcome by. The host does
+    /// not wait, unless it is two batches ahead.
+    fn begin(
+        &mut self,
+        batch: Batch<'_>,
+        scalars: Option<[u32; STEP_WORDS]>,
+    ) -> Result<u64, ExecutorError> {
+        self.latest = batch.check(&self.plan, self.options.batch)?;
+        let destination = Destination {
+            raw: self.slots.raw.map(|slot| self.arena.at(slot)),
+            labels: self.arena.at(self.slots.labels),
+            scalars: self.arena.at(self.slots.scalars),
+            norm: self.arena.at(self.slots.pixel_norm),
+        };
+        self.feed.send(
+            &self.device,
+            batch.pixels,
+            batch.labels,
+            scalars,
+            &destination,
+        )?;
+        let raw = destination.raw[self.feed.turn()];
         match batch.pixels {
-            Pixels::Nchw(values) => {
-                self.device.upload(values, raw)?;
-                let values = [
-                    Value::from(raw),
-                    into.into(),
-                    channels.into(),
-                    area.into(),
-                    images.into(),
-                ];
-                self.device.launch(&step.images_from_nchw, grid, &values)?;
-            }
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
-                let norm = self.arena.at(self.slots.pixel_norm);
-                self.device.upload(bytes, raw)?;
-                self.device.upload(mean, norm)?;
-                self.device.upload(deviation, norm.floats(channels))?;
-                let values = [
-                    Value::from(raw),
-                    norm.into(),
-                    into.into(),
-                    channels.into(),
-                    (images * area).into(),
-                ];
-                self.device.launch(&step.images_from_bytes, grid, &values)?;
-            }
+            Pixels::Nchw(_) => self.pass(&self.member(), false).images_from_nchw(raw)?,
+            Pixels::Nhwc { .. } => self.pass(&self.member(), false).images_from_bytes(raw)?,
         }
-        self.device
-            .upload(batch.labels, self.arena.at(self.slots.labels))?;
-        self.latest = images;
-        Ok(())
+        self.run(scalars.is_some())?;
+        let results = self.arena.at(self.slots.results);
+        Ok(self.feed.expect(&self.device, results, self.latest)?)
     }
 
-    fn pass(&self, training: bool) -> Pass<'_> {
-        Pass {
+    /// Waits for a pass. Where its loss is not finite, the host knows now, and gradient descent
+    /// is its affair again.
+    fn end(&mut self, number: u64) -> Result<Outcome, ExecutorError> {
+        let Some(outcome) = self.feed.outcome(number)? else {
+            return Err(ExecutorError::Device(format!(
+                "the outcome of batch {number} was asked for before"
+            )));
+        };
+        if !outcome.loss.is_finite() {
+            let scalars = self.arena.at(self.slots.scalars);
+            let broken = scalars.floats(STEP_WORDS + DESCENT_WORDS);
+            self.device.clear(broken, 4)?;
+        }
+        Ok(outcome)
+    }
+
+    fn member(&self) -> Member<'_> {
+        Member {
             device: &self.device,
+            ranks: self.ranks.as_ref(),
+        }
+    }
+
+    fn pass<'a>(&'a self, device: &'a Member<'a>, training: bool) -> Pass<'a> {
+        Pass {
+            device,
             kernels: &self.kernels,
             arena: &self.arena,
             slots: &self.slots,
@@ -211,13 +251,15 @@ impl Executor {
 
     /// Runs a pass over the images at hand: a full batch's is recorded once and replayed.
     fn run(&mut self, training: bool) -> Result<(), CudaError> {
-        let pass = self.pass(training);
+        let member = self.member();
+        let pass = self.pass(&member, training);
         let work = || {
             pass.forward()?;
             pass.loss()?;
             if training { pass.backward() } else { Ok(()) }
         };
-        if !self.options.graphs || self.latest < self.options.batch {
+        let recordable = self.ranks.as_ref().is_none_or(Ranks::is_recordable) || !training;
+        if !self.options.graphs || !recordable || self.latest < self.options.batch {
             return work();
         }
         let recorded = if training {
@@ -236,20 +278,6 @@ impl Executor {
             &mut self.evaluation
         }) = Some(graph);
         Ok(())
-    }
-
-    /// Sums of what the loss left for each image.
-    fn outcome(&self) -> Result<Outcome, CudaError> {
-        let mut results = vec![0.0f64; 3 * self.latest];
-        self.device
-            .download(self.arena.at(self.slots.results), &mut results)?;
-        let mut outcome = Outcome::default();
-        for image in results.chunks_exact(3) {
-            outcome.loss += image[0];
-            outcome.top1 += usize::from(image[1] > 0.0);
-            outcome.top5 += usize::from(image[2] > 0.0);
-        }
-        Ok(outcome)
     }
 }
 
@@ -286,18 +314,31 @@ impl Contract for Executor {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        self.accept(batch)?;
-        let words: [u32; STEP_WORDS] = [
+        let pending = self.start(batch, step)?;
+        self.finish(pending)
+    }
+
+    fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
+        let words = [
             step.seed as u32,
             (step.seed >> 32) as u32,
             step.label_smoothing.to_bits(),
             step.scale.to_bits(),
             u32::from(step.accumulate),
         ];
-        self.device
-            .upload(&words, self.arena.at(self.slots.scalars))?;
-        self.run(true)?;
-        Ok(self.outcome()?)
+        self.begin(batch, Some(words)).map(Pending::later)
+    }
+
+    fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
+        let Some(number) = pending.number() else {
+            return pending.into_outcome();
+        };
+        let mut outcome = self.end(number)?;
+        if let Some(ranks) = &self.ranks {
+            // A loss that is not finite on one rank is so on all, and all stop.
+            outcome.loss = ranks.mean(outcome.loss)?;
+        }
+        Ok(outcome)
     }
 
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
@@ -308,25 +349,21 @@ impl Contract for Executor {
             u32::from(sgd.nesterov),
         ];
         let scalars = self.arena.at(self.slots.scalars);
-        self.device.upload(&words, scalars.floats(STEP_WORDS))?;
-        let count = self.plan.parameter_count();
-        let values = [
-            Value::from(self.part(Part::Parameters).1),
-            self.part(Part::Momentum).1.into(),
-            self.part(Part::Gradients).1.into(),
-            scalars.into(),
-            count.into(),
-        ];
-        let grid = ([count.div_ceil(THREADS), 1, 1], THREADS);
-        self.device
-            .launch(&self.kernels.step.descend, grid, &values)?;
-        Ok(())
+        self.feed
+            .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
+        Ok(self.pass(&self.member(), true).descend()?)
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
-        self.accept(batch)?;
-        self.run(false)?;
-        Ok(self.outcome()?)
+        let number = self.begin(batch, None)?;
+        self.end(number)
+    }
+
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        match &self.ranks {
+            Some(ranks) => Ok(ranks.sum(sums)?),
+            None => Ok(()),
+        }
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {

@@ -9,20 +9,26 @@
 //! `compile` compiles them; `buffers` lists the buffers and `arena` places them in one allocation;
 //! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
-//! Not done yet: activations are stored in f32 whatever the precision; a batch's upload does not
-//! overlap with the step before it; nothing was tuned, or timed, on a card.
+//! Not done yet: activations are stored in f32 whatever the precision; nothing was tuned, or timed,
+//! on a card.
 
 mod arena;
 mod buffers;
 mod compile;
+mod cost;
 mod driver;
 mod error;
 mod executor;
+mod feed;
 mod network;
 mod program;
+mod ranks;
+mod target;
 
 pub use arena::Placement;
 pub use compile::Cache;
+pub use cost::{Card, Eager, Launch, Roof, cards, eager, launches};
 pub use driver::{Device, is_available};
 pub use error::CudaError;
 pub use executor::{Executor, Options};
+pub use program::{Program, programs};

@@ -42,9 +42,9 @@ macro_rules! family {
         }
 
         impl $name {
-            fn find(module: &Arc<CudaModule>, source: &Source) -> Result<Self, CudaError> {
+            fn find(module: Option<&Arc<CudaModule>>, source: &Source) -> Result<Self, CudaError> {
                 Ok(Self {
-                    $($kernel: Kernel::find(module, stringify!($kernel), &source.text)?,)*
+                    $($kernel: Kernel::find(module, stringify!($kernel), source)?,)*
                 })
             }
         }
@@ -236,20 +236,64 @@ impl Sources<'_> {
     }
 }
 
-/// Programs that are loaded; each was compiled once.
+/// A program as NVRTC is given it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What its kernels are for.
+    pub family: &'static str,
+    /// CUDA C++.
+    pub source: String,
+    /// Its constants, as options: `-DNAME=VALUE`.
+    pub constants: Vec<String>,
+}
+
+/// The programs that a plan needs, each once. Needs no CUDA.
+///
+/// # Errors
+/// None; it goes through what compiles them, which has some.
+pub fn programs(plan: &Plan, precision: Precision) -> Result<Vec<Program>, CudaError> {
+    let mut programs = Vec::new();
+    Kernels::of(plan, precision, |sources| {
+        let library = Library::on_paper(sources);
+        for (source, _) in &library.programs {
+            programs.push(Program {
+                family: source.family,
+                source: source.text.clone(),
+                constants: source.definitions().collect(),
+            });
+        }
+        Ok(library)
+    })?;
+    Ok(programs)
+}
+
+/// Programs, each once; compiled and loaded, or on paper.
 struct Library {
-    programs: Vec<(Source, Arc<CudaModule>)>,
+    programs: Vec<(Source, Option<Arc<CudaModule>>)>,
+}
+
+/// Each source once.
+fn distinct(sources: Vec<Source>) -> Vec<Source> {
+    let mut distinct: Vec<Source> = Vec::new();
+    for source in sources {
+        if !distinct.contains(&source) {
+            distinct.push(source);
+        }
+    }
+    distinct
 }
 
 impl Library {
+    fn on_paper(sources: Vec<Source>) -> Self {
+        let programs = distinct(sources).into_iter().map(|source| (source, None));
+        Self {
+            programs: programs.collect(),
+        }
+    }
+
     /// Compiles on all cores, then loads.
     fn load(device: &Device, sources: Vec<Source>, cache: &Cache) -> Result<Self, CudaError> {
-        let mut distinct: Vec<Source> = Vec::new();
-        for source in sources {
-            if !distinct.contains(&source) {
-                distinct.push(source);
-            }
-        }
+        let distinct = distinct(sources);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let share = distinct.len().div_ceil(threads).max(1);
         let images = std::thread::scope(|scope| {
@@ -271,7 +315,7 @@ impl Library {
         });
         let mut programs = Vec::with_capacity(distinct.len());
         for (source, image) in distinct.into_iter().zip(images) {
-            programs.push((source, device.load(image?)?));
+            programs.push((source, Some(device.load(image?)?)));
         }
         Ok(Self { programs })
     }
@@ -280,11 +324,11 @@ impl Library {
     fn find<T>(
         &self,
         source: &Source,
-        find: fn(&Arc<CudaModule>, &Source) -> Result<T, CudaError>,
+        find: fn(Option<&Arc<CudaModule>>, &Source) -> Result<T, CudaError>,
     ) -> Result<T, CudaError> {
         let loaded = self.programs.iter().find(|(loaded, _)| loaded == source);
         match loaded {
-            Some((_, module)) => find(module, source),
+            Some((_, module)) => find(module.as_ref(), source),
             None => Err(CudaError::Driver {
                 doing: format!("looking for the {} kernels", source.family),
                 message: "they were not compiled".into(),
@@ -300,6 +344,21 @@ impl Kernels {
         plan: &Plan,
         precision: Precision,
         cache: &Cache,
+    ) -> Result<Self, CudaError> {
+        Self::of(plan, precision, |sources| {
+            Library::load(device, sources, cache)
+        })
+    }
+
+    /// All that a plan needs, on paper: to be counted, not launched.
+    pub fn on_paper(plan: &Plan, precision: Precision) -> Result<Self, CudaError> {
+        Self::of(plan, precision, |sources| Ok(Library::on_paper(sources)))
+    }
+
+    fn of(
+        plan: &Plan,
+        precision: Precision,
+        load: impl FnOnce(Vec<Source>) -> Result<Library, CudaError>,
     ) -> Result<Self, CudaError> {
         let sources = Sources { plan, precision };
         let stem = sources.stem(&plan.stem);
@@ -327,7 +386,7 @@ impl Kernels {
             all.extend(pointwise.iter().cloned());
             all.push(spatial.clone());
         }
-        let library = Library::load(device, all, cache)?;
+        let library = load(all)?;
         let find_block = |(pointwise, spatial): &(Option<Source>, Source)| {
             Ok(BlockKernels {
                 pointwise: pointwise

@@ -5,9 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, Schedule, TrainError, checkpoint};
-use crate::Sgd;
-use crate::cpu::Precision;
-use crate::plan::Recompute;
+use crate::cpu::{self, Precision};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::parallel::{Meeting, Parallel};
+use crate::plan::{Plan, Recompute};
+use crate::{Device, Executor, ExecutorError, Sgd};
 
 /// The settings of a run. Start from the paper's and change what differs:
 ///
@@ -98,6 +101,58 @@ impl Config {
     /// Images that are computed at a time: the largest piece of a batch.
     pub fn piece(&self) -> usize {
         self.batch.div_ceil(self.accumulation.max(1))
+    }
+
+    /// An executor for a plan, as these settings ask for.
+    ///
+    /// # Errors
+    /// When there is not enough memory, or the device fails.
+    pub fn executor(
+        &self,
+        plan: Plan,
+        device: &Device,
+    ) -> Result<Box<dyn Executor>, ExecutorError> {
+        self.executor_among(plan, device, None)
+    }
+
+    /// The same, one of those of the processes that have met: they train together.
+    ///
+    /// # Errors
+    /// As [`executor`](Self::executor), and when there is no NCCL for CUDA devices.
+    pub fn executor_among(
+        &self,
+        plan: Plan,
+        device: &Device,
+        meeting: Option<Meeting>,
+    ) -> Result<Box<dyn Executor>, ExecutorError> {
+        match device {
+            Device::Cpu => {
+                let options = cpu::Options {
+                    threads: self.threads,
+                    recompute: self.recompute,
+                    precision: self.precision,
+                    ..cpu::Options::for_batch(self.piece())
+                };
+                let executor = Box::new(cpu::Executor::new(plan, options)?);
+                match meeting {
+                    None => Ok(executor),
+                    Some(meeting) => Ok(Box::new(Parallel::new(executor, Box::new(meeting)))),
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                let options = cuda::Options {
+                    recompute: self.recompute,
+                    precision: self.precision,
+                    ..cuda::Options::for_batch(self.piece())
+                };
+                let mut executor = cuda::Executor::new(device, plan, options)?;
+                if let Some(meeting) = meeting {
+                    executor.join(meeting)?;
+                }
+                Ok(Box::new(executor))
+            }
+        }
     }
 
     /// The optimiser's settings at a learning rate.

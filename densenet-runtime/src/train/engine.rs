@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::checkpoint::{self, CheckpointError, Header, Numbers, Position};
 use super::{Config, Evaluation, Progress, StepReport, TrainError, views};
 use crate::weights::State;
-use crate::{Arena, Batch, Executor, Outcome, Pixels, Step};
+use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
 
 /// A network in training.
 pub(super) struct Engine {
@@ -15,6 +15,32 @@ pub(super) struct Engine {
     executor: Box<dyn Executor>,
     pub(super) config: Config,
     pub(super) position: Position,
+}
+
+/// A step that was started.
+pub(super) struct Started {
+    before: Position,
+    step: u64,
+    rate: f32,
+    images: usize,
+    /// What each piece counts for, and its outcome.
+    pieces: Vec<(f64, Pending)>,
+}
+
+impl Started {
+    /// Whether its outcome is there, without waiting.
+    pub(super) fn is_done(&self) -> bool {
+        let mut pieces = self.pieces.iter();
+        pieces.all(|(_, pending)| pending.outcome().is_some())
+    }
+
+    fn not_finite(&self, loss: f64) -> TrainError {
+        TrainError::NotFinite {
+            step: self.step,
+            rate: self.rate,
+            loss,
+        }
+    }
 }
 
 impl Engine {
@@ -73,42 +99,66 @@ impl Engine {
         batch: Batch<'_>,
         since: Instant,
     ) -> Result<StepReport, TrainError> {
-        let rate = self.rate();
-        let step = self.position.step + 1;
-        let total = batch.labels.len();
+        let started = self.start(batch)?;
+        self.finish(started, since)
+    }
+
+    /// Starts a step, descent included; the device may be at work when this returns. The weights
+    /// do not change where the loss is not finite.
+    pub(super) fn start(&mut self, batch: Batch<'_>) -> Result<Started, TrainError> {
+        let mut started = Started {
+            before: self.position,
+            step: self.position.step + 1,
+            rate: self.rate(),
+            images: batch.labels.len(),
+            pieces: Vec::new(),
+        };
         let pieces = self.pieces(batch, self.config.accumulation);
-        let mut outcome = Outcome::default();
         for (index, &piece) in pieces.iter().enumerate() {
-            let share = piece.labels.len() as f64 / total.max(1) as f64;
-            let came = self.executor.differentiate(
-                piece,
-                Step {
-                    label_smoothing: self.config.label_smoothing,
-                    scale: share as f32,
-                    accumulate: index > 0,
-                    seed: mix(self.config.seed, step, index as u64),
-                },
-            )?;
+            let share = piece.labels.len() as f64 / started.images.max(1) as f64;
+            let step = Step {
+                label_smoothing: self.config.label_smoothing,
+                scale: share as f32,
+                accumulate: index > 0,
+                seed: mix(self.config.seed, started.step, index as u64),
+            };
+            let pending = self.executor.start(piece, step)?;
+            started.pieces.push((share, pending));
+        }
+        let done = started.pieces.iter().map(|(_, pending)| pending.outcome());
+        if let Some(outcome) = done.flatten().find(|outcome| !outcome.loss.is_finite()) {
+            return Err(started.not_finite(outcome.loss));
+        }
+        self.executor.descend(self.config.sgd(started.rate))?;
+        self.position.step = started.step;
+        self.position.epoch_step += 1;
+        Ok(started)
+    }
+
+    /// Waits for a step; `since` is when the one before it was done. Where its loss is not finite
+    /// the run is again where it was before the step.
+    pub(super) fn finish(
+        &mut self,
+        mut started: Started,
+        since: Instant,
+    ) -> Result<StepReport, TrainError> {
+        let mut outcome = Outcome::default();
+        for (share, pending) in std::mem::take(&mut started.pieces) {
+            let came = self.executor.finish(pending)?;
             outcome.loss += share * came.loss;
             outcome.top1 += came.top1;
             outcome.top5 += came.top5;
         }
         if !outcome.loss.is_finite() {
-            return Err(TrainError::NotFinite {
-                step,
-                rate,
-                loss: outcome.loss,
-            });
+            self.position = started.before;
+            return Err(started.not_finite(outcome.loss));
         }
-        self.executor.descend(self.config.sgd(rate))?;
-        self.position.step = step;
-        self.position.epoch_step += 1;
         Ok(StepReport {
-            step,
-            epoch: self.position.epoch + 1,
+            step: started.step,
+            epoch: started.before.epoch + 1,
             loss: outcome.loss,
-            rate,
-            images: total,
+            rate: started.rate,
+            images: started.images,
             top1: outcome.top1,
             top5: outcome.top5,
             seconds: since.elapsed().as_secs_f64(),
@@ -146,6 +196,21 @@ impl Engine {
             let outcome = views::outcome(&logits, batch.labels, views, classes);
             add(outcome, batch.labels.len() / views);
         }
+        Ok(())
+    }
+
+    /// Adds what others who train together have evaluated.
+    pub(super) fn total(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
+        // Counts are exact in f64 up to 2^53.
+        let counts = [evaluation.images, evaluation.top1, evaluation.top5];
+        let [images, top1, top5] = counts.map(|count| count as f64);
+        let mut sums = [evaluation.loss, images, top1, top5];
+        self.executor.total(&mut sums)?;
+        let [loss, images, top1, top5] = sums;
+        evaluation.loss = loss;
+        evaluation.images = images as usize;
+        evaluation.top1 = top1 as usize;
+        evaluation.top5 = top5 as usize;
         Ok(())
     }
 

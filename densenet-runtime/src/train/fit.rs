@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::checkpoint::CheckpointError;
-use super::engine::Engine;
+use super::engine::{Engine, Started};
 use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
 };
+use crate::Batch;
 
 /// What a run does besides training.
 #[derive(Clone, Debug, Default)]
@@ -128,21 +129,21 @@ impl Run<'_> {
         }
         let mut since = Instant::now();
         let mut ended = Ok(ControlFlow::Continue(()));
-        train
-            .visit(epoch, first, &mut |batch, _| {
-                let stepped = self.engine.step(batch, since);
-                since = Instant::now();
-                match stepped.and_then(|report| self.stepped(report)) {
-                    Ok(ControlFlow::Continue(())) if !self.steps_are_done() => {
-                        ControlFlow::Continue(())
-                    }
-                    done => {
-                        ended = done;
-                        ControlFlow::Break(())
-                    }
+        // A step whose outcome is still to be asked for.
+        let mut ahead = None;
+        let visited = train.visit(epoch, first, &mut |batch, _| {
+            ended = self.advance(batch, &mut ahead, &mut since);
+            match ended {
+                Ok(ControlFlow::Continue(())) if !self.steps_are_done() => {
+                    ControlFlow::Continue(())
                 }
-            })
-            .map_err(TrainError::Data)?;
+                _ => ControlFlow::Break(()),
+            }
+        });
+        if let Some(started) = ahead {
+            ended = self.finish(started, &mut since);
+        }
+        visited.map_err(TrainError::Data)?;
         let ended = ended?;
         let done = self.engine.position.epoch_step;
         if ended.is_continue() && done < self.outline.epoch_steps && !self.steps_are_done() {
@@ -157,17 +158,61 @@ impl Run<'_> {
         Ok(ended)
     }
 
+    /// Starts a step, and says what came of the one before. A device thus computes while its
+    /// next batch is got; but where something depends on the step's outcome, it is waited for.
+    fn advance(
+        &mut self,
+        batch: Batch<'_>,
+        ahead: &mut Option<Started>,
+        since: &mut Instant,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        let started = self.engine.start(batch);
+        if let Some(before) = ahead.take() {
+            // Nothing was asked for, and nothing is due: this does not break.
+            let _ = self.finish(before, since)?;
+        }
+        let started = started?;
+        if started.is_done() || self.waits_for(self.engine.position.step) {
+            return self.finish(started, since);
+        }
+        *ahead = Some(started);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Waits for a step and says what came of it.
+    fn finish(
+        &mut self,
+        started: Started,
+        since: &mut Instant,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        let report = self.engine.finish(started, *since)?;
+        *since = Instant::now();
+        self.stepped(report)
+    }
+
+    /// Whether something follows this step that needs its outcome, or the weights behind it.
+    fn waits_for(&self, step: u64) -> bool {
+        self.is_at_end() || self.is_checkpoint_due(step) || self.fit.interrupt.is_requested()
+    }
+
+    fn is_checkpoint_due(&self, step: u64) -> bool {
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        self.fit.checkpoint_every.is_some_and(due)
+    }
+
+    /// Whether the epoch, or the run, ends with the steps that were started.
+    fn is_at_end(&self) -> bool {
+        self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done()
+    }
+
     fn stepped(&mut self, report: StepReport) -> Result<ControlFlow<()>, TrainError> {
         self.last = Some(report);
         self.observer.step(&report)?;
         if self.fit.interrupt.is_requested() {
             return Ok(ControlFlow::Break(()));
         }
-        let due = |every: u64| every > 0 && report.step.is_multiple_of(every);
         // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
-        let at_end =
-            self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done();
-        if self.fit.checkpoint_every.is_some_and(due) && !at_end {
+        if self.is_checkpoint_due(report.step) && !self.is_at_end() {
             self.checkpoint()?;
         }
         Ok(ControlFlow::Continue(()))
@@ -241,6 +286,7 @@ pub(super) fn evaluate(
     if interrupted {
         return Ok(None);
     }
+    engine.total(&mut evaluation)?;
     if evaluation.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }

@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, StepReport, Summary};
 use super::{TrainError, fit};
 use crate::weights::State;
-use crate::{Arena, Batch, Executor, Network, cpu};
+use crate::{Arena, Batch, Device, Executor, Network};
 
 /// Trains a network that `densenet!` made.
 ///
@@ -25,17 +25,17 @@ impl<N: Network> Trainer<N> {
     /// # Errors
     /// When a setting makes no sense, or there is not enough memory.
     pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
+        Self::on(&Device::Cpu, model, config)
+    }
+
+    /// Trains on a device, from the model's numbers on.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when the device fails.
+    pub fn on(device: &Device, model: N, config: Config) -> Result<Self, TrainError> {
         config.check()?;
-        let executor = cpu::Executor::new(
-            N::PLAN,
-            cpu::Options {
-                threads: config.threads,
-                recompute: config.recompute,
-                precision: config.precision,
-                ..cpu::Options::for_batch(config.piece())
-            },
-        )?;
-        Self::with_executor(model, config, Box::new(executor))
+        let executor = config.executor(N::PLAN, device)?;
+        Self::with_executor(model, config, executor)
     }
 
     /// Trains on an executor that was made for the network's plan.

@@ -333,3 +333,65 @@ fn an_image_that_the_system_cannot_read_may_be_skipped() {
     assert!(error.is_about_one_image());
     assert!(!DataError::WorkersGone.is_about_one_image());
 }
+
+#[test]
+fn parts_of_an_epoch_are_disjoint_equal_and_together_the_larger_batches() {
+    // 26 images in batches of 3 for each of 4: two batches each, two images left over.
+    let whole = contents(training(numbers(26), 12).seeded(7).epoch(3));
+    let parts: Vec<_> = (0..4)
+        .map(|rank| {
+            let loader = training(numbers(26), 3).seeded(7).sharded(rank, 4).unwrap();
+            assert_eq!(loader.batches(), 2);
+            contents(loader.epoch(3))
+        })
+        .collect();
+    assert_eq!(whole.len(), 2);
+    for (number, batch) in whole.iter().enumerate() {
+        let together = parts.iter().flat_map(|part| part[number].2.clone());
+        assert_eq!(together.collect::<Vec<_>>(), batch.2, "batch {number}");
+        let bytes = parts.iter().flat_map(|part| part[number].1.clone());
+        assert_eq!(bytes.collect::<Vec<_>>(), batch.1, "varied alike");
+    }
+    assert!(parts.iter().all(|part| part.len() == 2));
+    let served: BTreeSet<u32> = parts.iter().flat_map(|part| labels(part)).collect();
+    assert_eq!(served.len(), 24, "no image is served twice");
+}
+
+#[test]
+fn parts_of_an_evaluation_have_every_image_once() {
+    for images in [4, 9, 10, 11] {
+        let mut served: Vec<u32> = (0..4)
+            .flat_map(|rank| {
+                let loader = evaluation(numbers(images), 2).sharded(rank, 4).unwrap();
+                let batches = contents(loader.epoch(0));
+                assert_eq!(batches.len(), loader.batches());
+                labels(&batches)
+            })
+            .collect();
+        served.sort_unstable();
+        assert!(served.iter().copied().eq(0..images as u32));
+    }
+}
+
+#[test]
+fn an_epoch_of_a_part_is_taken_up_where_it_was_left() {
+    let part = || training(numbers(40), 3).seeded(1).sharded(1, 3).unwrap();
+    let all = contents(part().epoch(2));
+    assert_eq!(contents(part().epoch_from(2, 1)), all[1..]);
+}
+
+#[test]
+fn parts_that_cannot_be_are_refused() {
+    let refused = |loader: Result<Loader, DataError>| loader.unwrap_err().to_string();
+    let error = refused(training(numbers(40), 3).sharded(3, 3));
+    assert!(error.contains("no part 3 of 3"), "{error}");
+    let error = refused(training(numbers(11), 3).sharded(0, 4));
+    assert!(error.contains("12 or more"), "{error}");
+    let error = refused(training(numbers(40), 3).keep_last().sharded(0, 4));
+    assert!(error.contains("left at the end"), "{error}");
+    assert!(evaluation(numbers(3), 2).sharded(0, 4).is_err());
+    assert!(
+        training(numbers(2), 3).sharded(0, 1).is_ok(),
+        "alone is as before"
+    );
+}

@@ -17,7 +17,7 @@ using namespace emulated;
 
 namespace {
 enum Error {
-    Success = 0, InvalidValue = 1, OutOfMemory = 2, InvalidDevice = 101, InvalidImage = 200,
+    Success = 0, InvalidValue = 1, OutOfMemory = 2, NoDevice = 100, InvalidDevice = 101, InvalidImage = 200,
     InvalidHandle = 400, NotFound = 500, LaunchFailed = 719, NotSupported = 801, CaptureUnsupported = 900,
 };
 
@@ -25,7 +25,11 @@ std::recursive_mutex lock;
 #define EXCLUSIVE std::lock_guard<std::recursive_mutex> guard(lock)
 
 // ---- memory ----
-struct Allocation { char *map; size_t mapped, size; };
+struct Allocation {
+    char *map;
+    size_t mapped, size;
+    std::vector<bool> read, written; // which bytes, by the kernel at hand
+};
 std::map<uintptr_t, Allocation> allocations;
 size_t memory_limit = size_t(8) << 30, memory_used = 0;
 constexpr size_t PAGE = 4096, ALIGNMENT = 16;
@@ -42,7 +46,7 @@ Error allocate(uintptr_t *pointer, size_t size) {
     mprotect(map, PAGE, PROT_NONE);
     mprotect(map + mapped - PAGE, PAGE, PROT_NONE);
     *pointer = (uintptr_t)map + PAGE + pages - body;
-    allocations[*pointer] = {map, mapped, size};
+    allocations[*pointer] = {map, mapped, size, std::vector<bool>(size), std::vector<bool>(size)};
     memory_used += size;
     return Success;
 }
@@ -76,6 +80,35 @@ bool inside(uintptr_t pointer, size_t size) {
     return pointer + size <= start + allocation.size;
 }
 
+// ---- which bytes kernels touch ----
+struct Touched { const char *kernel; uint64_t read, written; };
+std::vector<Touched> touched;
+bool watching = false;
+
+// Of kernels that were compiled to be watched: marks what lies in the device's memory.
+void touch(const void *at, unsigned size, bool write) {
+    if (!watching) return;
+    uintptr_t from = (uintptr_t)at;
+    auto next = allocations.upper_bound(from);
+    if (next == allocations.begin()) return;
+    auto &[start, allocation] = *std::prev(next);
+    if (from + size > start + allocation.size) return;
+    auto &bytes = write ? allocation.written : allocation.read;
+    for (unsigned i = 0; i < size; ++i) bytes[from - start + i] = true;
+}
+
+// Adds up what the kernel at hand touched.
+void settle(const char *kernel) {
+    Touched sum{kernel, 0, 0};
+    for (auto &[start, allocation] : allocations) {
+        sum.read += std::count(allocation.read.begin(), allocation.read.end(), true);
+        sum.written += std::count(allocation.written.begin(), allocation.written.end(), true);
+        std::fill(allocation.read.begin(), allocation.read.end(), false);
+        std::fill(allocation.written.begin(), allocation.written.end(), false);
+    }
+    touched.push_back(sum);
+}
+
 // ---- streams, events, graphs ----
 // Work of a stream; says whether it could be done.
 using Work = std::function<bool()>;
@@ -98,21 +131,27 @@ void push(Stream *stream, Work work) {
     else stream->queue.push_back(std::move(work));
 }
 
-// Runs all queues to their end, one piece of work at a time, of a stream drawn by chance.
-Error drain() {
+// Runs the queues, one piece of work at a time: until what is waited for is done, and no further,
+// or else to their end. Which stream is next is drawn by chance: for each piece, or once for all,
+// so that a stream may also lag behind another as far as it is let.
+Error drain(const std::function<bool()> &done = [] { return false; }) {
+    std::vector<Stream *> order = streams;
+    std::shuffle(order.begin(), order.end(), chance);
+    const bool once = chance() % 2;
     for (;;) {
-        std::vector<Stream *> waiting;
-        for (Stream *stream : streams)
-            if (!stream->queue.empty()) waiting.push_back(stream);
-        if (waiting.empty()) return sticky;
-        std::shuffle(waiting.begin(), waiting.end(), chance);
-        bool progress = false;
-        for (Stream *stream : waiting)
+        if (done()) return sticky;
+        if (!once) std::shuffle(order.begin(), order.end(), chance);
+        bool waiting = false, progress = false;
+        for (Stream *stream : order) {
+            if (stream->queue.empty()) continue;
+            waiting = true;
             if (stream->queue.front()()) {
                 stream->queue.pop_front();
                 progress = true;
                 break;
             }
+        }
+        if (!waiting) return sticky;
         if (!progress) refuse("all streams wait for events that nobody records");
     }
 }
@@ -146,7 +185,7 @@ bool run(Launch &launch) {
     for (auto &value : launch.values) parameters.push_back(value.data());
     running_kernel = launch.function->kernel->name;
     context.block_size = launch.block, context.grid_size = launch.grid;
-    context.barrier = barrier, context.meet = meet;
+    context.barrier = barrier, context.meet = meet, context.touch = touch;
     const Dim &grid = launch.grid;
     std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
     for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -159,6 +198,7 @@ bool run(Launch &launch) {
     }
     if (check_after_launch)
         for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    if (watching) settle(running_kernel);
     running_kernel = nullptr;
     return true;
 }
@@ -191,7 +231,7 @@ void watch() {
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP}) sigaction(signal, &action, nullptr);
 }
 
-int the_context;
+int the_context, device_count = 1, driver_version = 12080;
 thread_local void *current_context = nullptr;
 } // namespace
 
@@ -201,19 +241,30 @@ void emulator_seed(uint64_t seed) { EXCLUSIVE; chance.seed(seed); }
 void emulator_memory(size_t bytes) { EXCLUSIVE; memory_limit = bytes; }
 // The n-th launch from now on fails, as a fault on a card would.
 void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }
+void emulator_devices(int count) { EXCLUSIVE; device_count = count; }
+void emulator_driver_version(int version) { EXCLUSIVE; driver_version = version; }
 void emulator_recover() { EXCLUSIVE; sticky = Success; failing_launch = -1; }
+// Counts, from now on, the bytes that each kernel touches, if it was compiled to be watched.
+void emulator_watch_memory(int on) { EXCLUSIVE; watching = on, touched.clear(); }
+// The n-th launch since then, with how many different bytes it read and wrote; null behind the last.
+const char *emulator_touched(size_t n, uint64_t *read, uint64_t *written) {
+    EXCLUSIVE;
+    if (n >= touched.size()) return nullptr;
+    return *read = touched[n].read, *written = touched[n].written, touched[n].kernel;
+}
 long emulator_launches() { EXCLUSIVE; return launches; }
 size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
 
 // ---- the driver API, as far as cudarc's safe layer goes ----
-int cuInit(unsigned) { return Success; }
-int cuDriverGetVersion(int *version) { return *version = 12080, Success; }
+int cuInit(unsigned) { return device_count ? Success : NoDevice; }
+int cuDriverGetVersion(int *version) { return *version = driver_version, Success; }
 int cuGetExportTable(const void **, const void *) { return NotFound; }
 int cuGetErrorString(int error, const char **text) {
     switch (error) {
     case Success: *text = "no error"; break;
     case InvalidValue: *text = "invalid argument"; break;
     case OutOfMemory: *text = "out of memory"; break;
+    case NoDevice: *text = "no CUDA-capable device is detected"; break;
     case InvalidDevice: *text = "invalid device ordinal"; break;
     case InvalidImage: *text = "device kernel image is invalid"; break;
     case LaunchFailed: *text = "unspecified launch failure"; break;
@@ -223,8 +274,10 @@ int cuGetErrorString(int error, const char **text) {
     return Success;
 }
 int cuGetErrorName(int error, const char **text) { return cuGetErrorString(error, text); }
-int cuDeviceGetCount(int *count) { return *count = 1, Success; }
-int cuDeviceGet(int *device, int ordinal) { return ordinal == 0 ? (*device = 0, Success) : InvalidDevice; }
+int cuDeviceGetCount(int *count) { return *count = device_count, Success; }
+int cuDeviceGet(int *device, int ordinal) {
+    return ordinal >= 0 && ordinal < device_count ? (*device = ordinal, Success) : InvalidDevice;
+}
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "emulated device"), Success; }
 int cuDeviceTotalMem_v2(size_t *bytes, int) { EXCLUSIVE; return *bytes = memory_limit, Success; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
@@ -287,7 +340,11 @@ int cuMemsetD8Async(uintptr_t into, unsigned char value, size_t size, Stream *st
     EXCLUSIVE;
     if (sticky) return sticky;
     if (!inside(into, size)) return InvalidValue;
-    push(stream, [=] { memset((void *)into, value, size); return true; });
+    push(stream, [=] {
+        memset((void *)into, value, size);
+        if (watching) touched.push_back({"memset", 0, size});
+        return true;
+    });
     return Success;
 }
 
@@ -303,7 +360,11 @@ int cuStreamDestroy_v2(Stream *stream) {
     delete stream;
     return Success;
 }
-int cuStreamSynchronize(Stream *stream) { EXCLUSIVE; return of(stream)->capture ? CaptureUnsupported : drain(); }
+int cuStreamSynchronize(Stream *stream) {
+    EXCLUSIVE;
+    stream = of(stream);
+    return stream->capture ? CaptureUnsupported : drain([=] { return stream->queue.empty(); });
+}
 int cuStreamIsCapturing(Stream *stream, int *status) { EXCLUSIVE; return *status = of(stream)->capture ? 1 : 0, Success; }
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
     EXCLUSIVE;
@@ -319,7 +380,11 @@ int cuEventRecord(Event *event, Stream *stream) {
     push(stream, [=] { event->done = turn; return true; });
     return Success;
 }
-int cuEventSynchronize(Event *) { return cuCtxSynchronize(); }
+int cuEventSynchronize(Event *event) {
+    EXCLUSIVE;
+    uint64_t turn = event->recorded;
+    return capturing() ? CaptureUnsupported : drain([=] { return event->done >= turn; });
+}
 int cuEventQuery(Event *event) { EXCLUSIVE; return event->done == event->recorded ? Success : 600; }
 int cuEventElapsedTime(float *milliseconds, Event *, Event *) { return *milliseconds = 0, Success; }
 

@@ -23,6 +23,8 @@ struct Context {
     void (*barrier)(int line);
     // The 32 lanes meet; each sees what all brought. Valid until the lane's next-but-one meeting.
     const Slot *(*meet)(int line, unsigned mask, const void *value, unsigned size);
+    // A kernel that was compiled to be watched reads or writes here.
+    void (*touch)(const void *at, unsigned size, bool write);
 };
 
 // A kernel as the driver calls it: the sizes of its parameters (ended by 0), and the call.
@@ -46,6 +48,27 @@ template <class... A> void call(void (*kernel)(A...), void **p) {
 } // namespace emulated
 
 static emulated::Context *emulated_context __attribute__((unused)) = nullptr;
+
+// What the compiler calls at each access where the emulated NVRTC asks it to (the calls are those
+// of GCC's and Clang's thread sanitizer, whose library is not there).
+#if __SANITIZE_THREAD__
+#define UNWATCHED extern "C" __attribute__((visibility("hidden"), no_sanitize("thread")))
+UNWATCHED void emulated_touch(void *at, size_t size, bool write) {
+    // While a module is loaded nobody watches yet.
+    if (emulated_context && emulated_context->touch) emulated_context->touch(at, size, write);
+}
+#define WATCHED(size)                                                               \
+    UNWATCHED void __tsan_read##size(void *at) { emulated_touch(at, size, false); } \
+    UNWATCHED void __tsan_write##size(void *at) { emulated_touch(at, size, true); } \
+    UNWATCHED void __tsan_unaligned_read##size(void *at) { emulated_touch(at, size, false); } \
+    UNWATCHED void __tsan_unaligned_write##size(void *at) { emulated_touch(at, size, true); }
+WATCHED(1) WATCHED(2) WATCHED(4) WATCHED(8) WATCHED(16)
+UNWATCHED void __tsan_read_range(void *at, size_t size) { emulated_touch(at, size, false); }
+UNWATCHED void __tsan_write_range(void *at, size_t size) { emulated_touch(at, size, true); }
+UNWATCHED void __tsan_func_entry(void *) {}
+UNWATCHED void __tsan_func_exit() {}
+UNWATCHED void __tsan_init() {}
+#endif
 
 // Of the linker: where the module's shared memory lies.
 #define __shared__ static __attribute__((section("emulated_shared")))

@@ -16,6 +16,7 @@
 //! It cannot show: alignment faults, memory ordering within a warp, occupancy, tensor-core
 //! rounding, speed. Dynamic shared memory is refused.
 
+use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -55,37 +56,78 @@ pub enum EmulatorError {
     Open(#[from] libloading::Error),
 }
 
-/// The emulated driver of this process: one device, named "emulated device", of capability 8.0.
+/// What a launch touched: different bytes of the device's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The kernel, or `memset`.
+    pub kernel: String,
+    /// Bytes that it read.
+    pub read: u64,
+    /// Bytes that it wrote.
+    pub written: u64,
+}
+
+/// The emulated driver of this process: one device unless told otherwise, named "emulated
+/// device", of capability 8.0.
 pub struct Emulator {
-    driver: Library,
-    /// Kept open, so that it is found by its name.
-    _compiler: Library,
+    /// None on a card.
+    driver: Option<Library>,
+    /// Both are kept open, so that they are found by their names.
+    compiler: Option<Library>,
 }
 
 impl Emulator {
-    /// The emulator of this process; builds it into `folder` if it is not there, and opens it.
+    /// The emulator of this process, or, where the environment has `CUDA_ON_CARD`, none: the code
+    /// under test then finds the machine's own driver, and what tests set has no effect. Builds it into `folder` if it is not there, and opens it.
     ///
     /// Call it before anything looks for CUDA.
     ///
     /// # Panics
     /// When it cannot be built, saying why: without it there is nothing to test.
     pub fn load(folder: impl AsRef<Path>) -> &'static Self {
+        Self::once(folder.as_ref(), true)
+    }
+
+    /// The driver alone: a machine without NVRTC.
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    pub fn load_without_compiler(folder: impl AsRef<Path>) -> &'static Self {
+        Self::once(folder.as_ref(), false)
+    }
+
+    fn once(folder: &Path, compiler: bool) -> &'static Self {
         static EMULATOR: OnceLock<Emulator> = OnceLock::new();
         EMULATOR.get_or_init(|| {
-            let opened = Self::open(folder.as_ref());
+            let opened = Self::open(folder, compiler);
             opened.unwrap_or_else(|error| panic!("{error}"))
         })
     }
 
-    fn open(folder: &Path) -> Result<Self, EmulatorError> {
+    fn open(folder: &Path, compiler: bool) -> Result<Self, EmulatorError> {
+        if env::var_os("CUDA_ON_CARD").is_some() {
+            return Ok(Self {
+                driver: None,
+                compiler: None,
+            });
+        }
         let folder = build(folder)?;
         // SAFETY: the libraries are ours; what runs when they are opened is nothing.
-        unsafe {
-            Ok(Self {
-                driver: Library::new(folder.join("libcuda.so"))?,
-                _compiler: Library::new(folder.join("libnvrtc.so"))?,
-            })
-        }
+        let library = |name: &str| unsafe { Library::new(folder.join(name)) };
+        Ok(Self {
+            driver: Some(library("libcuda.so")?),
+            compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
+        })
+    }
+
+    /// The driver sees this many devices.
+    pub fn set_devices(&self, count: i32) {
+        self.set("emulator_devices", count);
+    }
+
+    /// The driver says that it is for this version of CUDA: 12080 is 12.8.
+    pub fn set_driver_version(&self, version: i32) {
+        self.set("emulator_driver_version", version);
     }
 
     /// Draws the order of streams, blocks, warps and lanes from this seed from now on.
@@ -113,6 +155,50 @@ impl Emulator {
         self.get("emulator_launches")
     }
 
+    /// Has the kernels that are compiled during `load` tell of each access. They are slower, and
+    /// must not come from a cache of others.
+    pub fn watched<T>(&self, load: impl FnOnce() -> T) -> T {
+        let set = |on: i32| {
+            let Some(compiler) = &self.compiler else {
+                return;
+            };
+            // SAFETY: compiler.cpp declares the function with this type.
+            unsafe {
+                let function = compiler.get::<unsafe extern "C" fn(i32)>("emulator_watch");
+                function.unwrap_or_else(|error| panic!("{error}"))(on);
+            }
+        };
+        set(1);
+        let loaded = load();
+        set(0);
+        loaded
+    }
+
+    /// What the kernels that run during `work` touch, launch by launch, if they were compiled to
+    /// be [`watched`](Self::watched). `work` waits for them.
+    pub fn touched(&self, work: impl FnOnce()) -> Vec<Touched> {
+        self.set("emulator_watch_memory", 1i32);
+        work();
+        type Get = unsafe extern "C" fn(usize, *mut u64, *mut u64) -> *const c_char;
+        // SAFETY: driver.cpp declares the function with this type, and returns the name of a
+        // kernel of a module that is loaded, or null.
+        let one = |n: usize| unsafe {
+            let get = self.driver.as_ref()?.get::<Get>("emulator_touched");
+            let get = get.unwrap_or_else(|error| panic!("{error}"));
+            let (mut read, mut written) = (0, 0);
+            let name = get(n, &mut read, &mut written);
+            let name = (!name.is_null()).then(|| CStr::from_ptr(name))?;
+            Some(Touched {
+                kernel: name.to_string_lossy().into_owned(),
+                read,
+                written,
+            })
+        };
+        let all = (0..).map_while(one).collect();
+        self.set("emulator_watch_memory", 0i32);
+        all
+    }
+
     /// Bytes of device memory in use.
     pub fn memory_used(&self) -> usize {
         self.get("emulator_memory_used")
@@ -120,18 +206,22 @@ impl Emulator {
 
     /// Calls a control function of the driver library that takes a value.
     fn set<A>(&self, name: &str, value: A) {
+        let Some(driver) = &self.driver else { return };
         // SAFETY: driver.cpp declares the functions that are set with the type of this value.
         unsafe {
-            let function = self.driver.get::<unsafe extern "C" fn(A)>(name);
+            let function = driver.get::<unsafe extern "C" fn(A)>(name);
             function.unwrap_or_else(|error| panic!("{error}"))(value);
         }
     }
 
     /// Calls a control function of the driver library that returns a value.
-    fn get<R>(&self, name: &str) -> R {
+    fn get<R: Default>(&self, name: &str) -> R {
+        let Some(driver) = &self.driver else {
+            return R::default();
+        };
         // SAFETY: driver.cpp declares the functions that are got with this type of value.
         unsafe {
-            let function = self.driver.get::<unsafe extern "C" fn() -> R>(name);
+            let function = driver.get::<unsafe extern "C" fn() -> R>(name);
             function.unwrap_or_else(|error| panic!("{error}"))()
         }
     }
@@ -169,6 +259,7 @@ fn compile(place: &Path, source: &str, library: &str) -> Result<(), EmulatorErro
     command
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Werror"])
         .arg(format!("-Wl,-soname,{library}"))
+        .arg(format!("-DEMULATOR_KEY={}", key() as u32 >> 2 << 1))
         .args(["-o", library, source, "-ldl"])
         .current_dir(place);
     let failed = |message: String| EmulatorError::Compiler {

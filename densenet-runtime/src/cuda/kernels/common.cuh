@@ -10,14 +10,15 @@ constexpr int ROWS = 64, COLUMNS = 64, THREADS = 256;
 #define INFINITE __uint_as_float(0x7f800000u)
 
 // What changes from step to step, in device memory, so that a captured graph need not change.
-// As `Scalars` in executor.rs.
+// In the order of the words in feed.rs.
 struct Scalars {
     unsigned long long seed;
     float smoothing, scale;
     unsigned accumulate;
     float rate, momentum, decay;
     unsigned nesterov;
-    unsigned reserved;
+    unsigned broken; // a loss was not finite, which the host does not know yet: no descent
+
 };
 
 __device__ __forceinline__ float relu(float z) { return z < 0.0f ? 0.0f : z; } // lets NaN through

@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify(
 // first or among the first five, and the gradient of the mean loss, times the step's scale.
 // `results` is batch x 3. In f64, as it is little work: batch x classes.
 extern "C" __global__ void __launch_bounds__(128) cross_entropy(
-    const float *logits, const unsigned *labels, float *gradient, double *results, const Scalars *scalars, int batch,
+    const float *logits, const unsigned *labels, float *gradient, double *results, Scalars *scalars, int batch,
     int training) {
     __shared__ double sums[128];
     int t = threadIdx.x, b = blockIdx.x;
@@ -77,7 +77,9 @@ extern "C" __global__ void __launch_bounds__(128) cross_entropy(
     double smoothing = training ? scalars->smoothing : 0.0f;
     if (t == 0) {
         double target = (1.0 - smoothing) * z[label] + smoothing * mean;
-        results[3 * b] = (log_total - target) / batch;
+        double loss = (log_total - target) / batch;
+        results[3 * b] = loss;
+        if (training && loss - loss != 0) scalars->broken = 1; // by whichever blocks, the same
         results[3 * b + 1] = not_below == 1;
         results[3 * b + 2] = not_below >= 1 && not_below <= 5;
     }

@@ -32,11 +32,12 @@ extern "C" __global__ void add_shares(const float *share, float *gradient, int s
     gradient[i] += sum;
 }
 
-// Stochastic gradient descent with momentum: reads 3 values, writes 2.
+// Stochastic gradient descent with momentum: reads 3 values, writes 2. Nothing changes where the
+// loss that the gradient is of was not finite.
 extern "C" __global__ void descend(
     float *parameters, float *momentum, const float *gradient, const Scalars *scalars, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
+    if (i >= count || scalars->broken) return;
     float slope = gradient[i] + scalars->decay * parameters[i];
     float m = scalars->momentum * momentum[i] + slope;
     momentum[i] = m;

@@ -2,9 +2,10 @@
 
 use super::arena::{Arena, Slot};
 use super::buffers::{LayerAt, NormAt, Places, Slots, slices};
-use super::driver::{Address, Device, Kernel, Value};
+use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
+use super::target::Target;
 use crate::plan::{Block, Plan, Recompute, StemKind, Transition};
 
 /// Values of a launch, of whatever kind.
@@ -15,12 +16,13 @@ macro_rules! values {
 mod block;
 mod head;
 mod stem;
+mod step;
 mod transition;
 
 /// A pass over the network with a batch of some images.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
-    pub device: &'a Device,
+    pub device: &'a dyn Target,
     pub kernels: &'a Kernels,
     pub arena: &'a Arena,
     pub slots: &'a Slots,
@@ -296,13 +298,30 @@ impl Pass<'_> {
             count,
             values![self.at(self.slots.gradients), self.scalars(), count],
         )?;
+        // A stage's parameters lie behind those of the stages before it.
+        let mut until = count;
+        let mut complete = |from: usize| {
+            let stage = until - from;
+            until = from;
+            self.device.complete(self.gradient_of(from), stage)
+        };
         self.head_backward()?;
+        complete(self.places.norm.gamma)?;
         for index in (0..self.plan.blocks.len()).rev() {
             self.block_backward(index)?;
+            if let Some(first) = self.places.blocks[index].first() {
+                complete(first.norm1.gamma)?;
+            }
             if let Some(before) = index.checked_sub(1) {
                 self.transition_backward(before, &self.plan.transitions[before])?;
+                complete(self.places.transitions[before].0.gamma)?;
             }
         }
-        self.stem_backward()
+        self.stem_backward()?;
+        complete(0)?;
+        // The running statistics have moved in the forward pass.
+        let running = self.at(self.slots.running);
+        self.device.complete(running, self.plan.running_count())?;
+        self.device.join()
     }
 }

@@ -73,6 +73,14 @@ pub struct Loader {
     on_broken: OnBroken,
     reports: Arc<Reports>,
     buffers: Arc<Buffers>,
+    shard: Shard,
+}
+
+/// Which part of each epoch is served.
+#[derive(Clone, Copy, Debug)]
+struct Shard {
+    rank: usize,
+    size: usize,
 }
 
 impl Loader {
@@ -114,6 +122,7 @@ impl Loader {
             on_broken: OnBroken::default(),
             reports: Arc::default(),
             buffers: Arc::default(),
+            shard: Shard { rank: 0, size: 1 },
         })
     }
 
@@ -137,6 +146,42 @@ impl Loader {
         Self {
             ahead: batches.max(1),
             ..self
+        }
+    }
+
+    /// Serves one of `size` parts of each epoch, as one of those who train together
+    /// ([`parallel`](crate::parallel)); together they serve what one loader would. In training
+    /// their batches are parts of a batch of `size` times as many images, one behind another, and
+    /// all have as many: what is left and does not fill a batch for each is dropped. In evaluation
+    /// every `size`-th image is served.
+    ///
+    /// # Errors
+    /// When there is no such part, when a part of the dataset would be empty, or when
+    /// [`keep_last`](Self::keep_last) asks for parts that are not equal.
+    pub fn sharded(self, rank: usize, size: usize) -> Result<Self, DataError> {
+        let needed = if self.training {
+            size.saturating_mul(self.batch)
+        } else {
+            size
+        };
+        let refused = if rank >= size {
+            Some(format!("there is no part {rank} of {size}"))
+        } else if size > 1 && self.training && self.keep_last {
+            Some("parts are equal only without the images left at the end".to_owned())
+        } else if size > 1 && self.dataset.len() < needed {
+            let images = self.dataset.len();
+            Some(format!(
+                "{images} images cannot be served in {size} parts; {needed} or more can"
+            ))
+        } else {
+            None
+        };
+        match refused {
+            Some(reason) => Err(DataError::Options(reason)),
+            None => Ok(Self {
+                shard: Shard { rank, size },
+                ..self
+            }),
         }
     }
 
@@ -176,11 +221,20 @@ impl Loader {
 
     /// Batches in an epoch.
     pub fn batches(&self) -> usize {
-        let images = self.dataset.len();
         if self.keep_last {
-            images.div_ceil(self.batch)
+            self.own().div_ceil(self.batch)
         } else {
-            (images / self.batch).max(1)
+            (self.own() / self.batch).max(1)
+        }
+    }
+
+    /// Images of its part.
+    fn own(&self) -> usize {
+        let Shard { rank, size } = self.shard;
+        if self.training {
+            self.dataset.len() / size
+        } else {
+            self.dataset.len().saturating_sub(rank).div_ceil(size)
         }
     }
 

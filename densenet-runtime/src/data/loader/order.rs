@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Loader;
+use super::{Loader, Shard};
 use crate::data::Draw;
 
 /// Stands for no image, to draw the order of an epoch.
@@ -16,6 +16,7 @@ pub(super) struct Order {
     variation: Option<(u64, u64)>,
     served: usize,
     batch: usize,
+    shard: Shard,
 }
 
 impl Order {
@@ -28,12 +29,13 @@ impl Order {
         Self {
             images,
             variation: loader.training.then_some((loader.seed, epoch)),
-            served: loader.dataset.len().min(loader.batches() * loader.batch),
+            served: loader.own().min(loader.batches() * loader.batch),
             batch: loader.batch,
+            shard: loader.shard,
         }
     }
 
-    /// The positions of a batch; none behind the last.
+    /// The positions of a batch among those that are served; none behind the last.
     pub(super) fn positions(&self, batch: usize) -> Range<usize> {
         let clamp = |batch: usize| batch.saturating_mul(self.batch).min(self.served);
         clamp(batch)..clamp(batch + 1)
@@ -41,9 +43,14 @@ impl Order {
 
     /// The image at a position.
     pub(super) fn image(&self, position: usize) -> usize {
+        let Shard { rank, size } = self.shard;
         match &self.images {
-            Some(images) => images[position] as usize,
-            None => position,
+            // A batch of all parts, of which this is one.
+            Some(images) => {
+                let (batch, inside) = (position / self.batch, position % self.batch);
+                images[(batch * size + rank) * self.batch + inside] as usize
+            }
+            None => position * size + rank,
         }
     }
 

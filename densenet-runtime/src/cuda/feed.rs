@@ -1,0 +1,198 @@
+//! How batches come in and outcomes go out while the device computes.
+//!
+//! There are two of everything that a batch passes through, used in turns: pinned memory, from
+//! which an own stream copies pixels to the device while the step before is computed, and pinned
+//! memory to which the outcome is copied behind the step. The host waits only where it comes round
+//! to a place whose batch is not done, so that it can be two steps ahead; and what is done has
+//! taken over its pixels, so that the next copy needs to wait for nothing.
+//!
+//! ```text
+//! uploads:  copy pixels of step n + 1
+//! main:     step n ..   wait for the copy, images to NHWC, step n + 1, copy outcome
+//! ```
+
+use std::collections::VecDeque;
+
+use super::driver::{Address, Device, Lane, Pinned};
+use super::error::CudaError;
+use crate::executor::{Outcome, Pixels};
+
+/// Outcomes that nobody has asked for are forgotten beyond so many.
+const MOST_OUTCOMES: usize = 1024;
+
+/// Words of the kernels' `Scalars`: those of a step, then those of the descent.
+pub(super) const STEP_WORDS: usize = 5;
+pub(super) const DESCENT_WORDS: usize = 4;
+
+/// A place that a batch passes through.
+struct Place {
+    pixels: Pinned,
+    /// Labels, scalars of the step, normalisation of the pixels.
+    words: Pinned,
+    /// Loss, top 1 and top 5 of each image.
+    results: Pinned,
+    /// Whose results are on their way, and of how many images.
+    waiting: Option<(u64, usize)>,
+}
+
+/// Batches on their way in, outcomes on their way out.
+pub(super) struct Feed {
+    places: [Place; 2],
+    /// Scalars of the descent, in turns.
+    descents: [Pinned; 2],
+    /// How often each is used.
+    batches: u64,
+    steps: usize,
+    outcomes: VecDeque<(u64, Outcome)>,
+}
+
+/// Where a batch goes on the device.
+pub(super) struct Destination {
+    /// Pixels as they come, for each place.
+    pub raw: [Address; 2],
+    pub labels: Address,
+    pub scalars: Address,
+    pub norm: Address,
+}
+
+impl Feed {
+    pub fn new(device: &Device, batch: usize, channels: usize) -> Result<Self, CudaError> {
+        let place = || -> Result<Place, CudaError> {
+            Ok(Place {
+                // Grows to what a batch has: a byte a value, or four.
+                pixels: device.pinned(1)?,
+                words: device.pinned(4 * (batch + STEP_WORDS + 2 * channels))?,
+                results: device.pinned(24 * batch)?,
+                waiting: None,
+            })
+        };
+        let words = || device.pinned(4 * DESCENT_WORDS);
+        Ok(Self {
+            places: [place()?, place()?],
+            descents: [words()?, words()?],
+            batches: 0,
+            steps: 0,
+            outcomes: VecDeque::new(),
+        })
+    }
+
+    /// The place of the batch at hand.
+    pub fn turn(&self) -> usize {
+        (self.batches % 2) as usize
+    }
+
+    /// Sends a batch on its way: its pixels by the stream for uploads, which the main stream then
+    /// waits for; the rest, which is little, by the main stream itself.
+    pub fn send(
+        &mut self,
+        device: &Device,
+        pixels: Pixels<'_>,
+        labels: &[u32],
+        scalars: Option<[u32; STEP_WORDS]>,
+        into: &Destination,
+    ) -> Result<(), CudaError> {
+        self.batches += 1;
+        let turn = self.turn();
+        self.collect(turn)?;
+        let place = &mut self.places[turn];
+        let (mean, deviation): (&[f32], &[f32]) = match pixels {
+            Pixels::Nchw(_) => (&[], &[]),
+            Pixels::Nhwc {
+                mean, deviation, ..
+            } => (mean, deviation),
+        };
+        let bytes = match pixels {
+            Pixels::Nchw(values) => 4 * values.len(),
+            Pixels::Nhwc { bytes, .. } => bytes.len(),
+        };
+        if place.pixels.len() < bytes {
+            place.pixels = device.pinned(bytes)?;
+        }
+        match pixels {
+            Pixels::Nchw(values) => place.pixels.values(values.len())?.copy_from_slice(values),
+            Pixels::Nhwc { bytes, .. } => {
+                place.pixels.values(bytes.len())?.copy_from_slice(bytes);
+            }
+        }
+        device.copy_in(Lane::Uploads, &mut place.pixels, 0..bytes, into.raw[turn])?;
+
+        let norm = mean.iter().chain(deviation).map(|value| value.to_bits());
+        let words = labels.iter().copied();
+        let words = words.chain(scalars.unwrap_or_default()).chain(norm);
+        let count = labels.len() + STEP_WORDS + 2 * mean.len();
+        for (into, word) in place.words.values::<u32>(count)?.iter_mut().zip(words) {
+            *into = word;
+        }
+        let (scalars_at, norm_at) = (4 * labels.len(), 4 * (labels.len() + STEP_WORDS));
+        let mut send = |range, into| device.copy_in(Lane::Main, &mut place.words, range, into);
+        send(0..scalars_at, into.labels)?;
+        if scalars.is_some() {
+            send(scalars_at..norm_at, into.scalars)?;
+        }
+        if !mean.is_empty() {
+            send(norm_at..4 * count, into.norm)?;
+        }
+        device.hold_for_copy(Lane::Main, &place.pixels)
+    }
+
+    /// Has the results of the batch at hand copied out; returns the number to ask for them by.
+    pub fn expect(
+        &mut self,
+        device: &Device,
+        results: Address,
+        images: usize,
+    ) -> Result<u64, CudaError> {
+        let place = &mut self.places[(self.batches % 2) as usize];
+        device.copy_out(results, 24 * images, &mut place.results)?;
+        place.waiting = Some((self.batches, images));
+        Ok(self.batches)
+    }
+
+    /// Has the scalars of a descent copied in.
+    pub fn descent(
+        &mut self,
+        device: &Device,
+        words: [u32; DESCENT_WORDS],
+        into: Address,
+    ) -> Result<(), CudaError> {
+        self.steps += 1;
+        let pinned = &mut self.descents[self.steps % 2];
+        pinned.values(DESCENT_WORDS)?.copy_from_slice(&words);
+        device.copy_in(Lane::Main, pinned, 0..4 * DESCENT_WORDS, into)
+    }
+
+    /// Waits for the results that are on their way to a place.
+    fn collect(&mut self, turn: usize) -> Result<(), CudaError> {
+        let place = &mut self.places[turn];
+        let Some((number, images)) = place.waiting.take() else {
+            return Ok(());
+        };
+        let mut outcome = Outcome::default();
+        for image in place.results.values::<f64>(3 * images)?.chunks_exact(3) {
+            outcome.loss += image[0];
+            outcome.top1 += usize::from(image[1] > 0.0);
+            outcome.top5 += usize::from(image[2] > 0.0);
+        }
+        if self.outcomes.len() == MOST_OUTCOMES {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back((number, outcome));
+        Ok(())
+    }
+
+    /// The outcome of a batch, waited for; nothing where it was asked for before.
+    pub fn outcome(&mut self, number: u64) -> Result<Option<Outcome>, CudaError> {
+        for turn in 0..2 {
+            if self.places[turn]
+                .waiting
+                .is_some_and(|(own, _)| own == number)
+            {
+                self.collect(turn)?;
+            }
+        }
+        let at = self.outcomes.iter().position(|&(own, _)| own == number);
+        Ok(at
+            .and_then(|at| self.outcomes.remove(at))
+            .map(|(_, outcome)| outcome))
+    }
+}

@@ -1,0 +1,131 @@
+//! A device that trains with others: gradients are averaged over all ranks, stage by stage.
+//!
+//! As soon as the backward pass is done with a stage, its gradients are complete, and NCCL
+//! averages them on a stream of its own while the next stage is at work. Descent waits for all.
+//!
+//! ```text
+//! main:        backward of head   of block 4      of transition 3  ..   wait for all
+//! reductions:                     average head    average block 4  ..
+//! ```
+//!
+//! Without NCCL a [`Collective`] on the host does the same, and is waited for: on an emulated
+//! device this shows that each gradient is averaged once, when it is complete.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::driver::{Address, Device, Event, Kernel, Lane, Nccl, Value};
+use super::error::CudaError;
+use super::target::Target;
+use crate::ExecutorError;
+use crate::parallel::{Collective, Meeting, ParallelError};
+
+/// A device's part in a group.
+pub(super) struct Ranks {
+    /// For what the host needs: losses, counts.
+    collective: Mutex<Box<dyn Collective>>,
+    nccl: Option<OnDevice>,
+}
+
+struct OnDevice {
+    nccl: Nccl,
+    /// Gradients are complete; all are averaged.
+    complete: Event,
+    averaged: Event,
+}
+
+impl Ranks {
+    /// Averages by way of the host.
+    pub fn by_host(collective: Box<dyn Collective>) -> Self {
+        Self {
+            collective: Mutex::new(collective),
+            nccl: None,
+        }
+    }
+
+    /// Averages on the devices of the processes that have met. The group's name is rank 0's.
+    pub fn by_nccl(device: &Device, mut meeting: Meeting) -> Result<Self, CudaError> {
+        let (rank, size) = (meeting.rank(), meeting.size());
+        let mut id = match rank {
+            0 => Nccl::id()?,
+            _ => [0; super::driver::ID_BYTES],
+        };
+        let told = meeting.tell(&mut id);
+        told.map_err(ExecutorError::from)?;
+        Ok(Self {
+            nccl: Some(OnDevice {
+                nccl: Nccl::join(device, id, rank, size)?,
+                complete: device.event()?,
+                averaged: device.event()?,
+            }),
+            collective: Mutex::new(Box::new(meeting)),
+        })
+    }
+
+    /// Whether a pass can be recorded once and replayed: what the host does cannot.
+    pub fn is_recordable(&self) -> bool {
+        self.nccl.is_some()
+    }
+
+    fn collective(&self) -> MutexGuard<'_, Box<dyn Collective>> {
+        let collective = self.collective.lock();
+        collective.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds up numbers of the host.
+    pub fn sum(&self, values: &mut [f64]) -> Result<(), ParallelError> {
+        self.collective().sum(values)
+    }
+
+    /// The average of a number of the host.
+    pub fn mean(&self, value: f64) -> Result<f64, ParallelError> {
+        let mut values = [value];
+        let mut collective = self.collective();
+        collective.sum(&mut values)?;
+        Ok(values[0] / collective.size() as f64)
+    }
+}
+
+/// A device, alone or with others.
+pub(super) struct Member<'a> {
+    pub device: &'a Device,
+    pub ranks: Option<&'a Ranks>,
+}
+
+impl Target for Member<'_> {
+    fn launch(
+        &self,
+        kernel: &Kernel,
+        shape: ([usize; 3], usize),
+        values: &[Value],
+    ) -> Result<(), CudaError> {
+        self.device.launch(kernel, shape, values)
+    }
+
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        self.device.clear(at, bytes)
+    }
+
+    fn complete(&self, at: Address, count: usize) -> Result<(), CudaError> {
+        let Some(ranks) = self.ranks else {
+            return Ok(());
+        };
+        if let Some(own) = &ranks.nccl {
+            self.device.record(Lane::Main, &own.complete)?;
+            self.device.hold(Lane::Reductions, &own.complete)?;
+            return own.nccl.average(self.device, at, count);
+        }
+        let mut values = vec![0.0f32; count];
+        self.device.download(at, &mut values)?;
+        let averaged = ranks.collective().average(&mut values);
+        averaged.map_err(ExecutorError::from)?;
+        self.device.upload(&values, at)
+    }
+
+    fn join(&self) -> Result<(), CudaError> {
+        let Some(own) = self.ranks.and_then(|ranks| ranks.nccl.as_ref()) else {
+            return Ok(());
+        };
+        self.device.record(Lane::Reductions, &own.averaged)?;
+        self.device.hold(Lane::Main, &own.averaged)
+    }
+}

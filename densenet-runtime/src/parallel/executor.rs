@@ -1,0 +1,83 @@
+//! An executor that is one of several.
+
+use super::Collective;
+use crate::plan::Plan;
+use crate::{Arena, Batch, Executor, ExecutorError, Outcome, Sgd, Step};
+
+/// An executor that trains with others: after each batch its gradients and running statistics are
+/// the averages over all ranks, and so is the loss that it reports. What of its images was right
+/// (top 1, top 5) is its own.
+pub struct Parallel {
+    executor: Box<dyn Executor>,
+    collective: Box<dyn Collective>,
+    /// Gradients or statistics on their way.
+    values: Vec<f32>,
+}
+
+impl Parallel {
+    /// Makes an executor one of several. Their parameters must be equal: made from the same seed,
+    /// or read from the same file.
+    pub fn new(executor: Box<dyn Executor>, collective: Box<dyn Collective>) -> Self {
+        Self {
+            executor,
+            collective,
+            values: Vec::new(),
+        }
+    }
+
+    fn average(&mut self, arena: Arena, count: usize) -> Result<(), ExecutorError> {
+        self.values.resize(count, 0.0);
+        self.executor.read(arena, &mut self.values)?;
+        self.collective.average(&mut self.values)?;
+        self.executor.write(arena, &self.values)
+    }
+}
+
+impl Executor for Parallel {
+    fn plan(&self) -> &Plan {
+        self.executor.plan()
+    }
+
+    fn capacity(&self) -> usize {
+        self.executor.capacity()
+    }
+
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
+        self.executor.read(arena, into)
+    }
+
+    fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
+        self.executor.write(arena, from)
+    }
+
+    fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
+        let mut outcome = self.executor.differentiate(batch, step)?;
+        let plan = self.executor.plan();
+        let (parameters, running) = (plan.parameter_count(), plan.running_count());
+        // An accumulating step adds its own gradient to the average so far, of which the average
+        // is that of the sums: averages of averages are the same.
+        self.average(Arena::Gradients, parameters)?;
+        self.average(Arena::Running, running)?;
+        let mut loss = [outcome.loss];
+        self.collective.sum(&mut loss)?;
+        // A loss that is not finite on one rank is so on all, and all stop.
+        outcome.loss = loss[0] / self.collective.size() as f64;
+        Ok(outcome)
+    }
+
+    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
+        self.executor.descend(sgd)
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
+        self.executor.evaluate(batch)
+    }
+
+    fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
+        self.executor.logits(into)
+    }
+
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        Ok(self.collective.sum(sums)?)
+    }
+}

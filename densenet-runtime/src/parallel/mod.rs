@@ -1,0 +1,122 @@
+//! Data-parallel training: several processes (or threads), each with a part of every batch.
+//!
+//! A *rank* has its own executor, the same network and the same settings. In every step it
+//! differentiates its part of the batch, and gradients are averaged over all ranks before each
+//! descends: all stay equal, bit for bit, and follow what one rank would do with the whole batch,
+//! but for the statistics. Those are a rank's own: its part is normalised with its part's mean and
+//! variance, as with PyTorch's `DistributedDataParallel` without `SyncBatchNorm`. The running
+//! statistics that this leaves are averaged in every step, too, so that they have seen all images,
+//! and evaluation and checkpoints are the same on whichever rank.
+//!
+//! Parts are equal: [`Loader::sharded`](crate::data::Loader::sharded) cuts each batch of the
+//! epoch's order into as many as there are ranks. So the average of the ranks' mean losses is the
+//! mean over the whole batch, and so are the gradients.
+//!
+//! - [`Place`] says who one is, from the variables that torchrun sets.
+//! - [`Meeting`] connects the processes over TCP. It is a [`Collective`] that serves the CPU, and
+//!   brings the processes of several CUDA devices together, whose gradients NCCL then averages on
+//!   the devices themselves.
+//! - [`Threads`] is a collective within a process.
+//! - [`Parallel`] makes an executor on the CPU one of several.
+//!
+//! A rank that fails ends its own run; the others then say that it has gone.
+
+mod executor;
+mod meeting;
+mod place;
+mod threads;
+
+pub use executor::Parallel;
+pub use meeting::Meeting;
+pub use place::Place;
+pub use threads::Threads;
+
+/// Ranks that compute something together: all call the same functions in the same order.
+pub trait Collective: Send {
+    /// Which rank this is, counted from 0.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn size(&self) -> usize;
+
+    /// Replaces values by their sums over all ranks, added in the ranks' order: every rank gets
+    /// the same bits.
+    ///
+    /// # Errors
+    /// When another rank has gone, or brings another number of values.
+    fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError>;
+
+    /// Replaces values by their averages over all ranks, added in the ranks' order.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    fn average(&mut self, values: &mut [f32]) -> Result<(), ParallelError>;
+}
+
+/// Why ranks could not compute together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParallelError {
+    /// A variable is not set, though others of its kind are.
+    #[error(
+        "{missing} is not set, but {set} is; torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each process"
+    )]
+    Missing {
+        /// The variable.
+        missing: &'static str,
+        /// One that is set.
+        set: &'static str,
+    },
+    /// A variable makes no sense.
+    #[error("{name} is `{value}`, but must be {expected}")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// The ranks could not be brought together.
+    #[error("rank {rank} of {size} {what} {address}: {reason}")]
+    Meeting {
+        /// The rank that says so.
+        rank: usize,
+        /// How many there are to be.
+        size: usize,
+        /// What it was doing.
+        what: &'static str,
+        /// Where rank 0 is.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Another rank has gone.
+    #[error("rank {rank} lost rank {other}: {reason}")]
+    Lost {
+        /// The rank that says so.
+        rank: usize,
+        /// The one that has gone.
+        other: usize,
+        /// What the system says.
+        reason: String,
+    },
+    /// Ranks do different things.
+    #[error(
+        "rank {rank} brought {found} values where rank 0 brought {expected}: all ranks need the same network and settings"
+    )]
+    Different {
+        /// The rank.
+        rank: usize,
+        /// Its values.
+        found: usize,
+        /// Those of rank 0.
+        expected: usize,
+    },
+}
+
+impl From<ParallelError> for crate::ExecutorError {
+    fn from(error: ParallelError) -> Self {
+        Self::Device(error.to_string())
+    }
+}

@@ -1,0 +1,56 @@
+//! Prints the CUDA programs of presets as NVRTC is given them, one JSON object a line: for
+//! `scripts/cuda/compile.py`, which compiles them without a card.
+//!
+//! ```text
+//! cargo run --example kernels -- densenet201 cifar_bc_100_12
+//! ```
+//!
+//! Without names, those of all presets.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use densenet_models::PRESETS;
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda;
+use serde_json::json;
+
+/// Prints the CUDA programs of presets.
+#[derive(Parser)]
+struct Arguments {
+    /// The networks; all without it.
+    #[arg(value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
+    models: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match print(&Arguments::parse(), &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(arguments: &Arguments, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    let asked = |name: &str| arguments.models.iter().any(|model| model == name);
+    let presets = PRESETS.iter();
+    for preset in presets.filter(|preset| arguments.models.is_empty() || asked(preset.name)) {
+        for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
+            for program in cuda::programs(&preset.plan(), precision)? {
+                let line = json!({
+                    "model": preset.name,
+                    "precision": name,
+                    "family": program.family,
+                    "constants": program.constants,
+                    "source": program.source,
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What the roofline counts for a training step is what the kernels do: the same launches in the
+//! same order, and of each as many bytes read and written as an emulated device sees it touch.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use cuda_emulator::{Emulator, Touched};
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda::{self, Cache, Device, Launch, Placement};
+use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::executor::load;
+use densenet_tests::networks::{Bc, Compressed, ImageNetBc};
+use densenet_tests::random;
+
+/// Tests share the device.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A training step on bytes of images, with kernels that tell of each access.
+fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -> Vec<Touched> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let emulator = Emulator::load(folder);
+    let device = Device::open(0).unwrap();
+    let options = cuda::Options {
+        precision,
+        recompute,
+        cache: Cache::Folder(folder.join("kernels")),
+        placement: Placement::Apart,
+        ..cuda::Options::for_batch(batch)
+    };
+    let made = emulator.watched(|| cuda::Executor::new(&device, plan.clone(), options));
+    let mut executor = made.unwrap_or_else(|error| panic!("{error}"));
+    load(&mut executor, &random::state(plan, 1));
+    let stem = &plan.stem;
+    let count = batch * stem.channels * stem.height * stem.width;
+    let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
+    let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes) as u32).collect();
+    let (mean, deviation) = (vec![0.5; stem.channels], vec![0.25; stem.channels]);
+    let batch = Batch {
+        pixels: Pixels::Nhwc {
+            bytes: &bytes,
+            mean: &mean,
+            deviation: &deviation,
+        },
+        labels: &labels,
+    };
+    emulator.touched(|| {
+        executor.differentiate(batch, Step::default()).unwrap();
+        executor.descend(Sgd::default()).unwrap();
+        let mut logits = vec![0.0; labels.len() * plan.classes];
+        executor.logits(&mut logits).unwrap();
+    })
+}
+
+/// Kernels that read a gradient only where a ReLU let its value through: they may read less than
+/// is counted.
+const BY_CHANCE: [&str; 3] = ["head_pull", "stem_sums", "stem_weight"];
+
+fn agree(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let counted = cuda::launches(plan, batch, precision, recompute).unwrap();
+    let seen = step(plan, batch, precision, recompute);
+    let names = |launch: &Launch| launch.kernel.to_string();
+    let expected: Vec<_> = counted.iter().map(names).collect();
+    let found: Vec<_> = seen.iter().map(|launch| launch.kernel.clone()).collect();
+    assert_eq!(found, expected, "the same launches in the same order");
+    let mut mistakes = Vec::new();
+    for (number, (counted, seen)) in counted.iter().zip(&seen).enumerate() {
+        let may_read_less = BY_CHANCE.contains(&counted.kernel) && seen.read > counted.reads / 2;
+        let reads = seen.read == counted.reads || (may_read_less && seen.read < counted.reads);
+        if !reads || seen.written != counted.writes {
+            mistakes.push(format!("launch {number}: {counted:?}, but {seen:?}"));
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+#[test]
+fn of_a_bottleneck_network_with_dropout_and_recomputed_maps() {
+    let mut plan = Bc::PLAN;
+    plan.dropout = 0.25;
+    agree(&plan, 3, Precision::F32, Recompute::Bottlenecks);
+}
+
+#[test]
+fn of_a_plain_network_with_the_cifar_stem() {
+    agree(&Compressed::PLAN, 3, Precision::F32, Recompute::Nothing);
+}
+
+#[test]
+fn of_an_imagenet_network_in_f32_and_bf16() {
+    agree(&ImageNetBc::PLAN, 2, Precision::F32, Recompute::Nothing);
+    agree(&ImageNetBc::PLAN, 2, Precision::Bf16, Recompute::Nothing);
+}

@@ -1,0 +1,158 @@
+//! A CUDA device that cannot be used is an error that says what was looked for and where; the
+//! best device is then the CPU. Nothing panics.
+
+use std::process::Command;
+
+use cuda_emulator::Emulator;
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::train::{Config, Trainer};
+use densenet_runtime::{Device, DeviceChoice, Network};
+use densenet_tests::networks::Bc;
+
+/// Names the test that a child process is to run: what is opened, and the device's state, belong
+/// to a process.
+const ALONE: &str = "CUDA_DEVICES_TEST";
+const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// Runs `work` in a process of its own.
+fn alone(test: &str, work: impl FnOnce()) {
+    if std::env::var(ALONE).is_ok_and(|name| name == test) {
+        return work();
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, test)
+        .env("XDG_CACHE_HOME", FOLDER)
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (said(&child.stdout), said(&child.stderr));
+    assert!(child.status.success(), "{out}{err}");
+    assert!(out.contains("1 passed"), "{out}");
+}
+
+fn contains(error: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(error.contains(expected), "`{expected}` is not in: {error}");
+    }
+}
+
+fn refused(ordinal: usize) -> String {
+    Device::cuda(ordinal).err().expect("an error").to_string()
+}
+
+/// Whether the machine has a library of CUDA's own, so that its absence cannot be shown.
+fn has(library: &str) -> bool {
+    // Looked for in the system's folders, as the loader's cache lists them.
+    let listed = Command::new("/sbin/ldconfig").arg("-p").output();
+    listed.is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).contains(library))
+}
+
+#[test]
+fn without_cuda_the_error_names_the_driver_and_the_best_device_is_the_cpu() {
+    alone(
+        "without_cuda_the_error_names_the_driver_and_the_best_device_is_the_cpu",
+        || {
+            if has("libcuda.so") {
+                return;
+            }
+            contains(
+                &refused(0),
+                &["no CUDA driver", "libcuda.so", "LD_LIBRARY_PATH (not set)"],
+            );
+            let best = Device::best();
+            assert!(matches!(best.device, Device::Cpu));
+            contains(
+                &best.to_string(),
+                &["CPU, since there is no CUDA device to use", "libcuda.so"],
+            );
+            assert!(matches!(DeviceChoice::Best.open(), Ok(Device::Cpu)));
+            assert!(DeviceChoice::Cuda(0).open().is_err());
+        },
+    );
+}
+
+#[test]
+fn without_nvrtc_the_error_names_it() {
+    alone("without_nvrtc_the_error_names_it", || {
+        if has("libnvrtc") {
+            return;
+        }
+        Emulator::load_without_compiler(FOLDER);
+        contains(
+            &refused(0),
+            &["no NVRTC", "libnvrtc.so", "nvidia-cuda-nvrtc-cu12"],
+        );
+        assert!(Device::best().reason.is_some());
+    });
+}
+
+#[test]
+fn a_driver_that_is_too_old_is_named_with_what_is_needed() {
+    alone(
+        "a_driver_that_is_too_old_is_named_with_what_is_needed",
+        || {
+            Emulator::load(FOLDER).set_driver_version(11_080);
+            contains(&refused(0), &["driver is for CUDA 11.8", "need 12.0"]);
+        },
+    );
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_with_how_many_there_are() {
+    alone(
+        "a_device_that_is_not_there_is_named_with_how_many_there_are",
+        || {
+            let emulator = Emulator::load(FOLDER);
+            contains(
+                &refused(7),
+                &["no CUDA device 7", "sees 1", "CUDA_VISIBLE_DEVICES"],
+            );
+            emulator.set_devices(0);
+            contains(&refused(0), &["no CUDA device 0", "sees 0"]);
+            let best = Device::best();
+            contains(&best.to_string(), &["CPU, since", "sees 0"]);
+        },
+    );
+}
+
+#[test]
+fn the_device_that_is_asked_for_is_opened() {
+    alone("the_device_that_is_asked_for_is_opened", || {
+        let emulator = Emulator::load(FOLDER);
+        emulator.set_devices(2);
+        let device = "cuda:1".parse::<DeviceChoice>().unwrap().open().unwrap();
+        assert_eq!(device.to_string(), "emulated device (cuda:1, sm_80)");
+        let best = Device::best();
+        assert!(best.reason.is_none());
+        assert_eq!(best.to_string(), "emulated device (cuda:0, sm_80)");
+    });
+}
+
+#[test]
+fn too_little_memory_for_a_trainer_is_an_error_with_sizes() {
+    alone(
+        "too_little_memory_for_a_trainer_is_an_error_with_sizes",
+        || {
+            let emulator = Emulator::load(FOLDER);
+            let device = Device::cuda(0).unwrap();
+            emulator.set_memory(emulator.memory_used() + 100_000);
+            let model = Cpu::default().build_module::<Bc, f32>();
+            let config = Config {
+                batch: 8,
+                ..Config::cifar()
+            };
+            let refused = Trainer::on(&device, model, config);
+            let error = refused.err().expect("an error").to_string();
+            let plan: Plan = Bc::PLAN;
+            let planned = plan.training_footprint(Default::default()).bytes(8);
+            assert!(planned > 100_000);
+            contains(
+                &error,
+                &["no memory for", "on emulated device", "100000 are free"],
+            );
+        },
+    );
+}

@@ -1,0 +1,269 @@
+//! Batches come in, and outcomes go out, while the CUDA executor computes: nothing that it then
+//! computes differs from what it does when it is waited for at every step. The emulated device
+//! runs its streams late, in an order drawn from a seed, so that what does not wait for an event
+//! that it should wait for goes wrong.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use cuda_emulator::Emulator;
+use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::train::{
+    Batches, Config, Fit, Observer, Schedule, StepReport, TrainError, Trainer,
+};
+use densenet_runtime::{
+    Arena, Batch, Executor, ExecutorError, Network, Outcome, Pixels, Sgd, Step,
+};
+use densenet_tests::executor::{load, state};
+use densenet_tests::networks::OneBlock;
+use densenet_tests::random;
+use safetensors::SafeTensors;
+
+/// Tests share the device.
+static ALONE: Mutex<()> = Mutex::new(());
+const BATCH: usize = 3;
+const PLAN: Plan = OneBlock::PLAN;
+
+fn executor(seed: u64) -> cuda::Executor {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    Emulator::load(folder).seed(seed);
+    let device = Device::open(0).unwrap();
+    let options = cuda::Options {
+        cache: Cache::Folder(folder.join("kernels")),
+        placement: Placement::Apart,
+        ..cuda::Options::for_batch(BATCH)
+    };
+    let mut executor = cuda::Executor::new(&device, PLAN, options).unwrap();
+    load(&mut executor, &random::state(&PLAN, 1));
+    executor
+}
+
+/// Batches of floats and of bytes in turn, the third one not full.
+fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
+    let images = if number == 2 { BATCH - 1 } else { BATCH };
+    let (values, labels) = random::batch(&PLAN, images, number as u64);
+    let bytes: Vec<u8> = values.iter().map(|value| value.to_bits() as u8).collect();
+    let pixels = if number.is_multiple_of(2) {
+        Pixels::Nchw(&values)
+    } else {
+        Pixels::Nhwc {
+            bytes: &bytes,
+            mean: &[0.1 * number as f32],
+            deviation: &[0.5],
+        }
+    };
+    // What was handed in is gone when this returns, as a loader's batch is.
+    work(Batch {
+        pixels,
+        labels: &labels,
+    })
+}
+
+fn sgd(number: usize) -> Sgd {
+    Sgd {
+        rate: 0.05 / (number + 1) as f32,
+        ..Sgd::default()
+    }
+}
+
+fn step(number: usize) -> Step {
+    Step {
+        seed: number as u64,
+        scale: 1.0 / (number + 1) as f32,
+        ..Step::default()
+    }
+}
+
+/// Outcomes and the state after seven steps, of which `ahead` are begun before the first is
+/// waited for.
+fn train(seed: u64, ahead: usize) -> (Vec<Outcome>, Vec<u32>) {
+    let mut executor = executor(seed);
+    let mut started = std::collections::VecDeque::new();
+    let mut outcomes = Vec::new();
+    for number in 0..7 {
+        started.push_back(with_batch(number, |batch| executor.start(batch, step(number))).unwrap());
+        executor.descend(sgd(number)).unwrap();
+        if started.len() > ahead {
+            outcomes.push(executor.finish(started.pop_front().unwrap()).unwrap());
+        }
+    }
+    for started in started {
+        outcomes.push(executor.finish(started).unwrap());
+    }
+    let after = state(&executor);
+    let values = after.parameters.into_iter().chain(after.running);
+    (outcomes, values.map(f32::to_bits).collect())
+}
+
+#[test]
+fn steps_that_nobody_waits_for_are_the_same_steps() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let expected = train(0, 0);
+    assert_eq!(expected.0.len(), 7);
+    for seed in 1..9 {
+        for ahead in [0, 1, 2, 6] {
+            assert!(train(seed, ahead) == expected, "seed {seed}, {ahead} ahead");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut executor = executor(1);
+    let parameters = |executor: &cuda::Executor| state(executor).parameters;
+    let before = parameters(&executor);
+    let (mut values, labels) = random::batch(&PLAN, BATCH, 0);
+    values[0] = f32::NAN;
+    let broken = Batch {
+        pixels: Pixels::Nchw(&values),
+        labels: &labels,
+    };
+    let first = executor.start(broken, step(0)).unwrap();
+    executor.descend(sgd(0)).unwrap();
+    // Begun before anybody knows.
+    let second = with_batch(1, |batch| executor.start(batch, step(1))).unwrap();
+    executor.descend(sgd(1)).unwrap();
+    assert!(executor.finish(first).unwrap().loss.is_nan());
+    let _ = executor.finish(second).unwrap();
+    assert_eq!(parameters(&executor), before);
+    // The statistics are broken as they would be anywhere; with others, training goes on.
+    load(&mut executor, &random::state(&PLAN, 1));
+    let third = with_batch(1, |batch| executor.start(batch, step(1))).unwrap();
+    executor.descend(sgd(1)).unwrap();
+    assert!(executor.finish(third).unwrap().loss.is_finite());
+    assert_ne!(parameters(&executor), before);
+}
+
+/// The same executor, waited for at every step.
+struct Waiting(cuda::Executor);
+
+impl Executor for Waiting {
+    fn plan(&self) -> &Plan {
+        self.0.plan()
+    }
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
+        self.0.read(arena, into)
+    }
+    fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
+        self.0.write(arena, from)
+    }
+    fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
+        self.0.differentiate(batch, step)
+    }
+    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
+        self.0.descend(sgd)
+    }
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
+        self.0.evaluate(batch)
+    }
+    fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
+        self.0.logits(into)
+    }
+}
+
+struct FourBatches;
+
+impl Batches for FourBatches {
+    fn batches(&self) -> u64 {
+        4
+    }
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        for number in first as usize..4 {
+            let number = number + 4 * epoch as usize;
+            if with_batch(number, |batch| each(batch, 1)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an observer hears.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Observer for Heard {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        let numbers = (report.step, report.epoch, report.loss, report.top1);
+        self.0.push(format!("step {numbers:?}"));
+        Ok(())
+    }
+    fn checkpoint(&mut self, _: &Path, step: u64) -> Result<(), TrainError> {
+        self.0.push(format!("checkpoint {step}"));
+        Ok(())
+    }
+}
+
+/// A file's tensors and metadata, whatever their order.
+fn contents(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(file).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let said = header.metadata().clone().unwrap_or_default();
+    let said = said.into_iter().map(|(key, text)| (key, text.into_bytes()));
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = tensors
+        .iter()
+        .map(|(name, one)| (name.to_owned(), one.data().to_vec()));
+    let mut all: Vec<_> = tensors.chain(said).collect();
+    all.sort();
+    all
+}
+
+/// What was heard, the weights, and the checkpoint.
+type Run = (Vec<String>, Vec<f32>, Vec<(String, Vec<u8>)>);
+
+fn fit(executor: Box<dyn Executor>) -> Run {
+    let config = Config {
+        epochs: 2,
+        batch: BATCH,
+        schedule: Schedule::halves(0.05),
+        ..Config::cifar()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    let model = Cpu::seed_from_u64(5).build_module::<OneBlock, f32>();
+    let mut trainer = Trainer::with_executor(model, config, executor).unwrap();
+    let mut heard = Heard::default();
+    let fit = Fit {
+        checkpoint: Some(checkpoint.clone()),
+        checkpoint_every: Some(3),
+        ..Fit::default()
+    };
+    trainer
+        .fit(&FourBatches, &FourBatches, &fit, &mut heard)
+        .unwrap();
+    let mut parameters = vec![0.0; PLAN.parameter_count()];
+    let numbers = trainer.executor();
+    numbers.read(Arena::Parameters, &mut parameters).unwrap();
+    (heard.0, parameters, contents(&checkpoint))
+}
+
+#[test]
+fn a_trainer_that_runs_ahead_reports_and_keeps_the_same() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited_for = fit(Box::new(Waiting(executor(3))));
+    let ahead = fit(Box::new(executor(4)));
+    assert_eq!(ahead.0, waited_for.0);
+    assert_eq!(
+        ahead
+            .0
+            .iter()
+            .filter(|line| line.starts_with("step"))
+            .count(),
+        8
+    );
+    assert!(ahead.1 == waited_for.1, "the weights");
+    assert!(ahead.2 == waited_for.2, "the checkpoint");
+}

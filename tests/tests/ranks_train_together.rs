@@ -1,0 +1,365 @@
+//! Data-parallel training: ranks with equal parts of each batch follow the arithmetic of one that
+//! has it all, and stay equal to each other bit for bit. In threads, and in processes that meet
+//! over TCP as torchrun would start them.
+
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Threads};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::train::{Batches, Config, Fit, Observer, StepReport, TrainError, Trainer};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+use densenet_tests::executor::{load, read, state};
+use densenet_tests::networks::OneBlock;
+use densenet_tests::random;
+
+const PLAN: Plan = OneBlock::PLAN;
+/// Images of a rank.
+const PART: usize = 4;
+
+fn on_cpu() -> cpu::Executor {
+    let options = cpu::Options {
+        threads: 1,
+        ..cpu::Options::for_batch(PART)
+    };
+    let mut executor = cpu::Executor::new(PLAN, options).unwrap();
+    load(&mut executor, &random::state(&PLAN, 3));
+    executor
+}
+
+/// The images of a rank in a step.
+fn part(step: u64, rank: usize) -> (Vec<f32>, Vec<u32>) {
+    random::batch(&PLAN, PART, 10 * step + rank as u64)
+}
+
+fn differentiate(executor: &mut dyn Executor, step: u64, rank: usize, accumulate: bool) -> f64 {
+    let (pixels, labels) = part(step, rank);
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let how = Step {
+        accumulate,
+        scale: 0.5,
+        ..Step::default()
+    };
+    executor.differentiate(batch, how).unwrap().loss
+}
+
+/// Gradients, then parameters and running statistics.
+type Numbers = (Vec<f32>, Vec<f32>, Vec<f32>);
+
+/// Two steps, each of two batches whose gradients are added up; the losses of all four.
+fn two_steps(executor: &mut dyn Executor, rank: usize) -> (Vec<f64>, Numbers) {
+    let mut losses = Vec::new();
+    for step in 0..4 {
+        losses.push(differentiate(executor, step, rank, step % 2 == 1));
+        if step % 2 == 1 {
+            executor.descend(Sgd::default()).unwrap();
+        }
+    }
+    let after = state(executor);
+    let gradients = read(executor, Arena::Gradients);
+    (losses, (gradients, after.parameters, after.running))
+}
+
+/// Each rank's work in a thread.
+fn together<T: Send>(size: usize, work: impl Fn(Threads, usize) -> T + Sync) -> Vec<T> {
+    let work = &work;
+    thread::scope(|scope| {
+        let ranks = Threads::group(size).into_iter().enumerate();
+        let threads: Vec<_> = ranks
+            .map(|(rank, collective)| scope.spawn(move || work(collective, rank)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    })
+}
+
+fn close(found: &[f32], expected: &[f32], what: &str) {
+    let largest = expected
+        .iter()
+        .fold(0.0f32, |most, value| most.max(value.abs()));
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let off = (found - expected).abs();
+        assert!(
+            off <= 1e-5 * largest,
+            "{what} {index}: {found}, not {expected}"
+        );
+    }
+}
+
+#[test]
+fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
+    // By hand: each rank's own, from the same start, averaged.
+    let alone: Vec<_> = (0..2)
+        .map(|rank| {
+            let mut executor = on_cpu();
+            let loss = differentiate(&mut executor, 0, rank, false);
+            let running = state(&executor).running;
+            (loss, read(&executor, Arena::Gradients), running)
+        })
+        .collect();
+    type Own = (f64, Vec<f32>, Vec<f32>);
+    let average = |of: fn(&Own) -> &Vec<f32>| -> Vec<f32> {
+        let pairs = of(&alone[0]).iter().zip(of(&alone[1]));
+        pairs.map(|(a, b)| (a + b) / 2.0).collect()
+    };
+    let (gradients, running) = (average(|own| &own.1), average(|own| &own.2));
+    assert_ne!(alone[0].1, alone[1].1, "the parts differ");
+    let ranks = together(2, |collective, rank| {
+        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        let loss = differentiate(&mut executor, 0, rank, false);
+        let after = state(&executor).running;
+        (loss, read(&executor, Arena::Gradients), after)
+    });
+    for found in &ranks {
+        assert_eq!(found.0, (alone[0].0 + alone[1].0) / 2.0);
+        close(&found.1, &gradients, "gradient");
+        close(&found.2, &running, "statistic");
+    }
+    assert!(ranks[0] == ranks[1]);
+}
+
+#[test]
+fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
+    let ranks = together(2, |collective, rank| {
+        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        two_steps(&mut executor, rank)
+    });
+    assert!(ranks[0] == ranks[1], "ranks are equal bit for bit");
+    // One executor, which takes each part of each batch in turn, normalised on its own, and adds
+    // the gradients up.
+    let mut one = on_cpu();
+    for step in 0..4u64 {
+        for rank in 0..2 {
+            let (pixels, labels) = part(step, rank);
+            let batch = Batch {
+                pixels: Pixels::Nchw(&pixels),
+                labels: &labels,
+            };
+            let how = Step {
+                accumulate: step % 2 == 1 || rank == 1,
+                scale: 0.25,
+                ..Step::default()
+            };
+            one.differentiate(batch, how).unwrap();
+        }
+        if step % 2 == 1 {
+            one.descend(Sgd::default()).unwrap();
+        }
+    }
+    close(&ranks[0].1.0, &read(&one, Arena::Gradients), "gradient");
+    close(&ranks[0].1.1, &state(&one).parameters, "parameter");
+}
+
+/// A rank's part of eight images; in evaluation, of five.
+struct Images(usize);
+
+impl Batches for Images {
+    fn batches(&self) -> u64 {
+        2
+    }
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        for step in first..2 {
+            let (pixels, labels) = part(100 * u64::from(epoch) + step, self.0);
+            let batch = Batch {
+                pixels: Pixels::Nchw(&pixels),
+                labels: &labels,
+            };
+            if each(batch, 1).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        self.0.push(report.loss);
+        Ok(())
+    }
+}
+
+/// A run of the trainer on a rank: what must be equal on all.
+fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, Vec<f32>) {
+    let config = Config {
+        epochs: 2,
+        batch: PART,
+        threads: 1,
+        ..Config::cifar()
+    };
+    let executor = Parallel::new(Box::new(on_cpu()), collective);
+    let model = Cpu::seed_from_u64(1).build_module::<OneBlock, f32>();
+    let mut trainer = Trainer::with_executor(model, config, Box::new(executor)).unwrap();
+    let mut losses = Losses::default();
+    let images = Images(rank);
+    let summary = trainer
+        .fit(&images, &images, &Fit::default(), &mut losses)
+        .unwrap();
+    let evaluation = summary.evaluation.unwrap();
+    let parameters = read(trainer.executor(), Arena::Parameters);
+    (losses.0, evaluation.loss, evaluation.images, parameters)
+}
+
+#[test]
+fn a_trainer_on_each_rank_reports_and_evaluates_the_same() {
+    let ranks = together(3, |collective, rank| run(Box::new(collective), rank));
+    assert!(ranks[0] == ranks[1] && ranks[1] == ranks[2]);
+    assert_eq!(ranks[0].2, 3 * 2 * PART, "all ranks' images are evaluated");
+    assert_eq!(ranks[0].0.len(), 4);
+}
+
+fn port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+fn place(rank: usize, size: usize, port: u16) -> Place {
+    Place {
+        rank,
+        size,
+        local_rank: rank,
+        master: "127.0.0.1".into(),
+        port,
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a process of the next test does: its variables say which rank it is.
+#[test]
+fn a_rank() {
+    // Started by the next test alone, and nothing to do otherwise.
+    if std::env::var("RANKS_TEST").is_err() {
+        return;
+    }
+    let place = Place::from_env().unwrap().expect("one of several");
+    let rank = place.rank;
+    let meeting = Meeting::join(place, LONG).unwrap();
+    let (losses, loss, images, parameters) = run(Box::new(meeting), rank);
+    let bits: Vec<_> = parameters.iter().map(|value| value.to_bits()).collect();
+    println!("CAME {losses:?} {loss} {images} {bits:?}");
+}
+
+#[test]
+fn processes_meet_and_compute_what_threads_do() {
+    let port = port().to_string();
+    let children: Vec<_> = (0..2)
+        .map(|rank: usize| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "a_rank", "--nocapture"])
+                .env("RANKS_TEST", "1")
+                .env("RANK", rank.to_string())
+                .env("LOCAL_RANK", rank.to_string())
+                .env("WORLD_SIZE", "2")
+                .env("MASTER_ADDR", "localhost")
+                .env("MASTER_PORT", &port)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let came: Vec<_> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let start = text.find("CAME").expect("a result");
+            text[start..].lines().next().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(came[0], came[1]);
+    let threads = together(2, |collective, rank| run(Box::new(collective), rank));
+    let (losses, loss, images, parameters) = &threads[0];
+    let bits: Vec<_> = parameters.iter().map(|value| value.to_bits()).collect();
+    assert_eq!(came[0], format!("CAME {losses:?} {loss} {images} {bits:?}"));
+}
+
+#[test]
+fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
+    let port = port();
+    let start = Instant::now();
+    let patience = Duration::from_millis(300);
+    let error = Meeting::join(place(0, 3, port), patience).err().unwrap();
+    let error = error.to_string();
+    assert!(error.contains("rank 0 of 3"), "{error}");
+    assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert!(error.contains("not here in time: 1, 2"), "{error}");
+    let error = Meeting::join(place(1, 3, port), patience).err().unwrap();
+    let error = error.to_string();
+    assert!(error.contains("rank 1 of 3 cannot reach rank 0"), "{error}");
+    assert!(start.elapsed() < LONG / 2);
+}
+
+#[test]
+fn worlds_of_other_sizes_do_not_meet_and_a_stranger_is_let_go() {
+    let port = port();
+    let error = thread::scope(|scope| {
+        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        scope.spawn(move || Meeting::join(place(1, 3, port), Duration::from_millis(500)));
+        zero.join().unwrap().err().unwrap().to_string()
+    });
+    assert!(error.contains("rank 1 of 3"), "{error}");
+}
+
+#[test]
+fn a_rank_that_has_gone_is_named() {
+    let port = port();
+    thread::scope(|scope| {
+        let zero = scope.spawn(move || {
+            let mut meeting = Meeting::join(place(0, 2, port), LONG).unwrap();
+            meeting.sum(&mut [1.0]).map_err(|error| error.to_string())
+        });
+        // Comes and goes.
+        drop(Meeting::join(place(1, 2, port), LONG).unwrap());
+        let error = zero.join().unwrap().unwrap_err();
+        assert!(error.contains("rank 0 lost rank 1"), "{error}");
+    });
+}
+
+#[test]
+fn ranks_with_other_networks_are_told_apart() {
+    let came = together(2, |mut collective, rank| {
+        collective.average(&mut vec![1.0; 3 + rank])
+    });
+    for came in came {
+        let error = came.unwrap_err().to_string();
+        assert!(error.contains("rank 1 brought 4 values"), "{error}");
+    }
+}
+
+#[test]
+fn bytes_of_rank_0_reach_all() {
+    let port = port();
+    thread::scope(|scope| {
+        for rank in 0..3usize {
+            scope.spawn(move || {
+                let mut meeting = Meeting::join(place(rank, 3, port), LONG).unwrap();
+                let mut bytes = [rank as u8 + 7; 128];
+                meeting.tell(&mut bytes).unwrap();
+                assert_eq!(bytes, [7; 128]);
+                let mut sum = [rank as f64, 1.0];
+                meeting.sum(&mut sum).unwrap();
+                assert_eq!(sum, [3.0, 3.0]);
+            });
+        }
+    });
+}
