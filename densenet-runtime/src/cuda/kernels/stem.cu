@@ -64,7 +64,10 @@ struct Gradient {
         int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
         float sum = 0.0f;
         // Pooled row i has the rows 2 i - 1 to 2 i + 1.
+        // Not unrolled: that spilled registers on sm_100.
+#pragma unroll 1
         for (int i = y / 2; i <= (y + 1) / 2 && i < POOLED_HEIGHT; ++i)
+#pragma unroll 1
             for (int j = x / 2; j <= (x + 1) / 2 && j < POOLED_WIDTH; ++j) {
                 size_t q = (((size_t)image * POOLED_HEIGHT + i) * POOLED_WIDTH + j) * MAPS + m;
                 int place = (y + 1 - 2 * i) * 3 + (x + 1 - 2 * j);
@@ -103,7 +106,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
 
 // The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
 // Grid: tiles of a patch's elements, tiles of maps, slices.
-extern "C" __global__ void __launch_bounds__(THREADS) stem_weight(
+// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
     const float *dout, const unsigned char *choice, const float *convolved, const float *undo, const float *images,
     float *share, int pixels, int length) {
     __shared__ Tile tile;
