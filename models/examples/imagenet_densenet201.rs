@@ -17,7 +17,9 @@ use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
 use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
-use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
+use densenet_runtime::data::{
+    Dataset, Evaluation as Crop, ImageFolder, Loader, OnBroken, check_fit,
+};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
@@ -53,6 +55,10 @@ struct Arguments {
     /// proportion; else 0.01].
     #[arg(long, value_name = "F")]
     lr: Option<f32>,
+    /// Views of a picture whose logits are averaged in validation: its centre, or ten crops (paper,
+    /// Table 3).
+    #[arg(long, value_enum, default_value_t = Crops::One)]
+    crops: Crops,
     /// Seeds the weights, and the order and the variation of the pictures [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -75,6 +81,14 @@ enum Device {
 enum Numbers {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Crops {
+    #[value(name = "1")]
+    One,
+    #[value(name = "10")]
+    Ten,
 }
 
 fn main() -> ExitCode {
@@ -144,6 +158,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         checkpoint: Some(folder.checkpoint()),
         checkpoint_every: Some(500),
         interrupt: Interrupt::on_ctrl_c()?,
+        ..Fit::default()
     };
     let title = format!("DenseNet-201, {} pictures", train.dataset().len());
     let mut observers = folder.observers(&trainer, &title)?;
@@ -159,7 +174,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
                 trainer.evaluate(&val)?
             }
         };
-        conclude(&summary, &evaluation, &folder);
+        conclude(&summary, &evaluation, arguments.crops, &folder);
     }
     Ok(summary.ending)
 }
@@ -229,7 +244,12 @@ impl Arguments {
             }
         };
         let stem = &DenseNet201::PLAN.stem;
-        Ok(ImageFolder::train_and_val(dir, [stem.height, stem.width])?)
+        let (train, val) = ImageFolder::train_and_val(dir, [stem.height, stem.width])?;
+        let shown = match self.crops {
+            Crops::One => Crop::Centre,
+            Crops::Ten => Crop::TenCrop,
+        };
+        Ok((train, val.evaluated(shown)))
     }
 
     fn how_to_resume(&self, folder: &RunFolder) -> String {
@@ -239,6 +259,9 @@ impl Arguments {
         }
         if self.device == Device::Cuda {
             command += " --device cuda";
+        }
+        if self.crops == Crops::Ten {
+            command += " --crops 10";
         }
         if let Some(steps) = self.steps {
             command += &format!(" --steps {steps}");
@@ -308,9 +331,13 @@ fn describe(config: &Config, device: &str, train: &ImageFolder, val: &ImageFolde
     );
 }
 
-fn conclude(summary: &Summary, evaluation: &Evaluation, folder: &RunFolder) {
+fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &RunFolder) {
+    let views = match crops {
+        Crops::One => "centre crop",
+        Crops::Ten => "ten crops",
+    };
     println!(
-        "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures)",
+        "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures, {views})",
         evaluation.step,
         100.0 * evaluation.top1_error(),
         100.0 * evaluation.top5_error(),
