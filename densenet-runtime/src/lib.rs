@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod data;
 mod executor;
+pub mod figures;
 mod network;
 pub mod nn;
 pub mod train;

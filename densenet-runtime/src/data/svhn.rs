@@ -2,10 +2,34 @@
 //!
 //! `train_32x32.mat`, `extra_32x32.mat` and `test_32x32.mat` hold a variable `X` of 32 x 32 x 3 x
 //! images bytes (rows, columns, channels) and a variable `y` of labels, in which 10 stands for the
-//! digit 0. As the paper has it, pixels are divided by 255 and not normalised otherwise (section
-//! 4.1); it trains on `train` and `extra`, holds 6,000 images out of them to validate on
-//! ([`InMemory::split`]), and tests the model with the lowest validation error
-//! ([`Fit::best`](crate::train::Fit)).
+//! digit 0. As the paper has it, pixels are divided by 255 and not normalised otherwise; it holds
+//! 6,000 images of `train` and `extra` out to validate on, and tests the model with the lowest
+//! validation error (sections 4.1 and 4.2):
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use densenet_runtime::data::{Loader, svhn};
+//! use densenet_runtime::dfdx::prelude::*;
+//! use densenet_runtime::train::{Config, Fit, Trainer};
+//!
+//! densenet_runtime::densenet! { DenseNet { blocks: [12, 12, 12], k: 12, dropout: 0.2 } }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (train, test) = svhn::train_and_test("svhn")?;
+//! let (validation, train) = train.split(6_000);
+//! let config = Config::svhn();
+//! let train = Loader::training(Arc::new(train), config.batch)?;
+//! let validation = Loader::evaluation(Arc::new(validation), config.batch)?;
+//! let test = Loader::evaluation(Arc::new(test), config.batch)?;
+//! let model = Cpu::default().build_module::<DenseNet, f32>();
+//! let mut trainer = Trainer::new(model, config)?;
+//! let fit = Fit { best: Some("best.safetensors".into()), ..Fit::default() };
+//! trainer.fit(&train, &validation, &fit, &mut ())?;
+//! trainer.resume("best.safetensors")?;
+//! println!("test error: {:.2}%", 100.0 * trainer.evaluate(&test)?.top1_error());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::Path;
 
