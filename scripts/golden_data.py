@@ -1,8 +1,8 @@
 """Makes densenet-runtime/tests/data/golden: what torchvision and Pillow make of some pictures.
 
-Run from the root of the repository with torch, torchvision, numpy and Pillow installed:
+Run from the root of the repository with torch, torchvision, numpy, scipy and Pillow installed:
     python scripts/golden_data.py
-Made with torchvision 0.24.1 and Pillow 13.0.0.
+Made with torchvision 0.24.1, scipy 1.17.1 and Pillow 13.0.0.
 """
 
 import csv
@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from scipy.io import savemat
 from torchvision.transforms import v2
 from torchvision.transforms import RandomResizedCrop
 
@@ -107,7 +108,20 @@ def formats() -> None:
     Image.fromarray(grey).convert("RGB").save(folder / "grey16.png.expected.png")
 
 
+def svhn() -> None:
+    """Four images of SVHN's layout, with labels as bytes and as doubles, compressed and not. A
+    pixel is its row, its column or its image's number, by channel."""
+    row, column, _, image = np.indices((32, 32, 1, 4), dtype=np.uint8)
+    images = np.concatenate([row, column, 100 + image], axis=2)
+    labels = np.array([[1], [10], [9], [5]])
+    for name, kind, compressed in [("bytes", np.uint8, True), ("doubles", np.float64, False)]:
+        variables = {"about": "not a number", "X": images, "y": labels.astype(kind)}
+        file = GOLDEN / f"svhn_{name}.mat"
+        savemat(file, variables, do_compression=compressed)
+
+
 GOLDEN.mkdir(parents=True, exist_ok=True)
 crops()
 views()
 formats()
+svhn()

@@ -6,6 +6,7 @@ pub mod cuda;
 pub mod data;
 mod device;
 mod executor;
+pub mod figures;
 mod network;
 pub mod nn;
 pub mod parallel;

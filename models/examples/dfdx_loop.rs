@@ -1,4 +1,4 @@
-//! Trains a generated network with dfdx alone: its tape, its loss, its optimiser.
+//! Trains a generated network as a dfdx module: dfdx's tape, loss and optimiser.
 //!
 //! For those who compose: the network is a dfdx module like any other, and can be a part of a
 //! larger one. It computes what `Trainer` computes; `Trainer` does it without copying parameters
@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use densenet_runtime::data::{LoadedBatch, Loader, idx};
 use densenet_runtime::densenet;
-use densenet_runtime::dfdx::losses::cross_entropy_with_logits_loss;
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
 use densenet_runtime::dfdx::prelude::*;
 
@@ -62,7 +61,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     for (step, batch) in train.epoch(0).take(STEPS).enumerate() {
         let (images, targets) = tensors(&dev, &train, &batch?);
         let logits = model.forward_mut(images.trace(gradients));
-        let loss = cross_entropy_with_logits_loss(logits, targets);
+        // dfdx's loss; with targets of other classes this would not compile.
+        let loss = Clothes::cross_entropy(logits, targets);
         if step % 20 == 0 {
             println!("step {step:3}: loss {:.3}", loss.array());
         }

@@ -18,7 +18,9 @@ use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
 use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
-use densenet_runtime::data::{Dataset, ImageFolder, Loader, OnBroken, check_fit};
+use densenet_runtime::data::{
+    Dataset, Evaluation as Crop, ImageFolder, Loader, OnBroken, check_fit,
+};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Meeting, Place};
 use densenet_runtime::train::{
@@ -57,6 +59,10 @@ struct Arguments {
     /// proportion; else 0.01].
     #[arg(long, value_name = "F")]
     lr: Option<f32>,
+    /// Views of a picture whose logits are averaged in validation: its centre, or ten crops (paper,
+    /// Table 3).
+    #[arg(long, value_enum, default_value_t = Crops::One)]
+    crops: Crops,
     /// Seeds the weights, and the order and the variation of the pictures [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -73,6 +79,14 @@ struct Arguments {
 enum Numbers {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Crops {
+    #[value(name = "1")]
+    One,
+    #[value(name = "10")]
+    Ten,
 }
 
 fn main() -> ExitCode {
@@ -135,6 +149,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         checkpoint: (rank == 0).then(|| folder.checkpoint()),
         checkpoint_every: Some(500),
         interrupt: Interrupt::on_ctrl_c()?,
+        ..Fit::default()
     };
     let title = format!("DenseNet-201, {} pictures", train.dataset().len());
     let mut observers = match rank {
@@ -156,7 +171,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
                 trainer.evaluate(&val)?
             }
         };
-        conclude(&summary, &evaluation, &folder);
+        conclude(&summary, &evaluation, arguments.crops, &folder);
     }
     Ok(summary.ending)
 }
@@ -226,7 +241,12 @@ impl Arguments {
             }
         };
         let stem = &DenseNet201::PLAN.stem;
-        Ok(ImageFolder::train_and_val(dir, [stem.height, stem.width])?)
+        let (train, val) = ImageFolder::train_and_val(dir, [stem.height, stem.width])?;
+        let shown = match self.crops {
+            Crops::One => Crop::Centre,
+            Crops::Ten => Crop::TenCrop,
+        };
+        Ok((train, val.evaluated(shown)))
     }
 
     fn how_to_resume(&self, folder: &RunFolder) -> String {
@@ -236,6 +256,9 @@ impl Arguments {
         }
         if self.device != DeviceChoice::Cpu {
             command += &format!(" --device {}", self.device);
+        }
+        if self.crops == Crops::Ten {
+            command += " --crops 10";
         }
         if let Some(steps) = self.steps {
             command += &format!(" --steps {steps}");
@@ -310,9 +333,13 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
     );
 }
 
-fn conclude(summary: &Summary, evaluation: &Evaluation, folder: &RunFolder) {
+fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &RunFolder) {
+    let views = match crops {
+        Crops::One => "centre crop",
+        Crops::Ten => "ten crops",
+    };
     println!(
-        "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures)",
+        "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures, {views})",
         evaluation.step,
         100.0 * evaluation.top1_error(),
         100.0 * evaluation.top5_error(),

@@ -11,9 +11,11 @@
 //! ```
 
 mod cifar;
+mod dropout;
 mod imagenet;
 mod registry;
 
 pub use cifar::*;
+pub use dropout::*;
 pub use imagenet::*;
 pub use registry::{PRESETS, Preset, preset};

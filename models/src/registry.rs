@@ -3,12 +3,13 @@
 use densenet_runtime::Network;
 use densenet_runtime::plan::Plan;
 
-use crate::{cifar, imagenet};
+use crate::{cifar, dropout, imagenet};
 
 /// A network of the paper, and the name that command lines know it by.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
-    /// Such as `densenet201`, or `cifar_bc_100_12`: CIFAR, DenseNet-BC, L = 100, k = 12.
+    /// Such as `densenet201`, or `cifar_bc_100_12`: CIFAR, DenseNet-BC, L = 100, k = 12;
+    /// `cifar_bc_100_12_dropout` is the same for images that are not augmented.
     pub name: &'static str,
     /// The name of its type.
     pub network: &'static str,
@@ -53,6 +54,16 @@ presets! {
     "cifar100_bc_100_12" => cifar::DenseNetBC100K12C100,
     "cifar100_bc_250_24" => cifar::DenseNetBC250K24C100,
     "cifar100_bc_190_40" => cifar::DenseNetBC190K40C100,
+    "cifar_40_12_dropout" => dropout::DenseNet40K12Dropout,
+    "cifar_100_12_dropout" => dropout::DenseNet100K12Dropout,
+    "cifar_100_24_dropout" => dropout::DenseNet100K24Dropout,
+    "cifar_bc_100_12_dropout" => dropout::DenseNetBC100K12Dropout,
+    "cifar_bc_250_24_dropout" => dropout::DenseNetBC250K24Dropout,
+    "cifar100_40_12_dropout" => dropout::DenseNet40K12C100Dropout,
+    "cifar100_100_12_dropout" => dropout::DenseNet100K12C100Dropout,
+    "cifar100_100_24_dropout" => dropout::DenseNet100K24C100Dropout,
+    "cifar100_bc_100_12_dropout" => dropout::DenseNetBC100K12C100Dropout,
+    "cifar100_bc_250_24_dropout" => dropout::DenseNetBC250K24C100Dropout,
 }
 
 /// The preset of this name.

@@ -60,6 +60,23 @@ fn hundred_classes() -> [Figures; 6] {
     ]
 }
 
+/// For images that are not augmented.
+fn with_dropout() -> [Figures; 10] {
+    presets![
+        DenseNet40K12Dropout,
+        DenseNet100K12Dropout,
+        DenseNet100K24Dropout,
+        DenseNetBC100K12Dropout,
+        DenseNetBC250K24Dropout,
+        DenseNet40K12C100Dropout,
+        DenseNet100K12C100Dropout,
+        DenseNet100K24C100Dropout,
+        DenseNetBC100K12C100Dropout,
+        DenseNetBC250K24C100Dropout,
+    ]
+}
+
+/// All networks but those that differ in dropout alone.
 fn all() -> impl Iterator<Item = Figures> {
     imagenet()
         .into_iter()
@@ -104,6 +121,19 @@ fn ninety_more_classes_are_ninety_more_rows_of_the_classifier() {
             ten.name
         );
     }
+}
+
+#[test]
+fn networks_with_dropout_are_those_without_it() {
+    for dropout in with_dropout() {
+        let same = all().find(|other| format!("{}Dropout", other.name) == dropout.name);
+        let plan = Plan {
+            dropout: 0.2,
+            ..same.unwrap().plan
+        };
+        assert_eq!(dropout.plan, plan, "{}", dropout.name);
+    }
+    assert!(all().all(|preset| preset.plan.dropout == 0.0));
 }
 
 #[test]
@@ -163,7 +193,10 @@ fn constants_are_the_plans() {
 #[test]
 fn every_network_has_a_name_for_command_lines() {
     let mut listed: Vec<_> = PRESETS.iter().map(|preset| preset.network).collect();
-    let mut networks: Vec<_> = all().map(|figures| figures.name).collect();
+    let mut networks: Vec<_> = all()
+        .chain(with_dropout())
+        .map(|figures| figures.name)
+        .collect();
     listed.sort_unstable();
     networks.sort_unstable();
     assert_eq!(listed, networks);

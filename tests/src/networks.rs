@@ -100,7 +100,7 @@ macro_rules! networks {
                     let values = logits.as_vec();
                     let shape = (labels.len(), Const::<$classes>);
                     let targets = device.tensor_from_vec(targets, shape);
-                    let loss = cross_entropy_with_logits_loss(logits, targets);
+                    let loss = Self::cross_entropy(logits, targets);
                     Pass {
                         loss: loss.array(),
                         logits: values,

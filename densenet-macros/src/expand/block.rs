@@ -1,7 +1,7 @@
 //! A dense block.
 
 use densenet_plan::{Block, Plan};
-use quote::format_ident;
+use quote::{format_ident, quote};
 
 use super::stage::Stage;
 use super::{Maps, Scope, layer, literal};
@@ -13,6 +13,13 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         .zip(1..)
         .map(|(layer, number)| layer::dense(scope, number, layer));
     let size = (block.height, block.width);
+    let [layers, input, maps, growth] = [
+        block.layers,
+        block.input,
+        block.bottleneck.unwrap_or(0),
+        block.growth,
+    ]
+    .map(literal::number);
     Stage {
         name: scope.name_of(&format!("Block{number}")),
         field: format_ident!("block{number}"),
@@ -27,6 +34,7 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         gives: Maps::new(block.output(), size),
         kind: format_ident!("Block"),
         plan: literal::block(block),
+        shapes: quote!(BlockShapes<#layers, #input, #maps, #growth>),
         dropout: plan.dropout,
     }
 }

@@ -9,6 +9,7 @@ mod docs;
 mod input;
 mod layer;
 mod literal;
+mod loss;
 mod network;
 mod stage;
 mod stem;

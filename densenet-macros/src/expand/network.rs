@@ -6,7 +6,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::{Attribute, Ident};
 
 use super::stage::{Stage, definition};
-use super::{Field, Scope, collection, docs, input, layer, literal};
+use super::{Field, Scope, collection, docs, input, layer, literal, loss};
 
 /// The network's struct and impls.
 pub struct Whole<'a> {
@@ -54,7 +54,8 @@ impl<'a> Whole<'a> {
             let supertrait = input::name(&stem.name).into_token_stream();
             input::input(scope.name, stem.takes, stem.of, &supertrait)
         });
-        quote!(#constants #collection #input #forward)
+        let loss = loss::loss(scope.name, self.plan.classes);
+        quote!(#constants #collection #input #forward #loss)
     }
 }
 
@@ -77,6 +78,7 @@ fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
     let (stem, blocks, transitions) = (plan_of("Stem"), plan_of("Block"), plan_of("Transition"));
     let classes = literal::number(plan.classes);
     let dropout = literal::float(plan.dropout);
+    let stages = stages.iter().map(|stage| &stage.name);
     quote! {
         impl #runtime::Network for #name {
             const NAME: &'static str = #name_in_words;
@@ -87,6 +89,7 @@ fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
                 classes: #classes,
                 dropout: #dropout,
             };
+            type Features = (#(<#stages as nn::Transplant>::Shapes,)*);
         }
 
         impl #name {

@@ -30,6 +30,8 @@ pub struct Stage {
     pub kind: Ident,
     /// Its plan.
     pub plan: TokenStream,
+    /// The shapes of its tensors, as a type of the runtime's `nn`.
+    pub shapes: TokenStream,
     /// Probability of dropout behind its convolutions.
     pub dropout: f64,
 }
@@ -84,12 +86,20 @@ impl Stage {
 
     fn constants(&self) -> TokenStream {
         let Self {
-            name, kind, plan, ..
+            name,
+            kind,
+            plan,
+            shapes,
+            ..
         } = self;
         quote! {
             impl #name {
                 /// Its shapes.
                 pub const PLAN: plan::#kind = #plan;
+            }
+
+            impl nn::Transplant for #name {
+                type Shapes = nn::#shapes;
             }
         }
     }

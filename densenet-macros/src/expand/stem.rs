@@ -1,7 +1,7 @@
 //! The first layers.
 
 use densenet_plan::{Plan, StemKind};
-use quote::format_ident;
+use quote::{format_ident, quote};
 
 use super::stage::Stage;
 use super::{Maps, Scope, layer, literal};
@@ -30,6 +30,7 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
             stem.maps,
         ));
     }
+    let [channels, kernel, maps] = [stem.channels, stem.kernel(), stem.maps].map(literal::number);
     Stage {
         name: scope.name_of("Stem"),
         field: format_ident!("stem"),
@@ -41,6 +42,7 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
         gives: Maps::new(stem.maps, stem.output_size()),
         kind: format_ident!("Stem"),
         plan: literal::stem(stem),
+        shapes: quote!(StemShapes<#channels, #kernel, #maps>),
         // Dropout is behind every convolution but the first (paper, section 4.2).
         dropout: 0.0,
     }

@@ -1,7 +1,7 @@
 //! A transition between two blocks.
 
 use densenet_plan::{Plan, Transition};
-use quote::format_ident;
+use quote::{format_ident, quote};
 
 use super::stage::Stage;
 use super::{Maps, Scope, layer, literal};
@@ -14,6 +14,7 @@ pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transi
         height,
         width,
     } = *transition;
+    let [from, to] = [input, output].map(literal::number);
     Stage {
         name: scope.name_of(&format!("Transition{number}")),
         field: format_ident!("transition{number}"),
@@ -28,6 +29,7 @@ pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transi
         gives: Maps::new(output, transition.output_size()),
         kind: format_ident!("Transition"),
         plan: literal::transition(transition),
+        shapes: quote!(TransitionShapes<#from, #to>),
         dropout: plan.dropout,
     }
 }

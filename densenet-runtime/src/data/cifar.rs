@@ -2,6 +2,33 @@
 //!
 //! A record is one label byte (CIFAR-100: two, the coarse one first) and 3072 bytes: 32x32 red,
 //! then green, then blue.
+//!
+//! The paper's run on CIFAR-10 with augmentation, "C10+" (section 4.2):
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use densenet_runtime::data::{Loader, ShiftAndFlip, cifar};
+//! use densenet_runtime::dfdx::prelude::*;
+//! use densenet_runtime::train::{Config, Fit, Trainer};
+//!
+//! densenet_runtime::densenet! {
+//!     DenseNetBC { blocks: [16, 16, 16], k: 12, theta: 0.5, bottleneck }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (train, test) = cifar::cifar10("cifar-10-batches-bin")?;
+//! let fill = train.mean_colour();
+//! let train = train.augmented(ShiftAndFlip::paper(fill))?;
+//! let config = Config::cifar();
+//! let train = Loader::training(Arc::new(train), config.batch)?;
+//! let test = Loader::evaluation(Arc::new(test), config.batch)?;
+//! let model = Cpu::default().build_module::<DenseNetBC, f32>();
+//! Trainer::new(model, config)?.fit(&train, &test, &Fit::default(), &mut ())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without augmentation ("C10") the network has `dropout: 0.2`.
 
 use std::{
     fs,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, shift};
+use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, check_same_classes, shift};
 
 /// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own.
 ///
@@ -120,6 +120,23 @@ impl InMemory {
             shape: self.shape,
         };
         (self, rest)
+    }
+
+    /// These images, and others behind them, as these are normalised and varied.
+    ///
+    /// # Errors
+    /// When the others have another shape or other classes.
+    pub fn joined(mut self, others: Self) -> Result<Self, DataError> {
+        if others.shape != self.shape {
+            return Err(DataError::Options(format!(
+                "images of {:?} (channels, height, width) cannot be joined to images of {:?}",
+                others.shape, self.shape
+            )));
+        }
+        check_same_classes(&self, &others)?;
+        self.images.extend(others.images);
+        self.labels.extend(others.labels);
+        Ok(self)
     }
 
     /// The colour of a pixel that the network sees as 0: the mean, to the nearest byte. With the

@@ -1,10 +1,9 @@
 //! Images: where they come from, how they are varied, and how they reach the network in time.
 //!
 //! A [`Dataset`] serves one labelled image at a time, as bytes of a fixed shape: pictures in
-//! folders ([`ImageFolder`]), or images held in memory ([`InMemory`]), read from [IDX](idx) or
-//! [CIFAR](cifar) files. A [`Loader`] reads ahead in the background and serves batches. The same
-//! seed gives the same batches, however many threads load them. SVHN, whose files are MATLAB's,
-//! has no reader here; [`InMemory::new`] takes its images once they are bytes.
+//! folders ([`ImageFolder`]), or images held in memory ([`InMemory`]), read from [IDX](idx),
+//! [CIFAR](cifar) or [SVHN](svhn) files. A [`Loader`] reads ahead in the background and serves
+//! batches. The same seed gives the same batches, however many threads load them.
 
 pub mod cifar;
 mod dataset;
@@ -16,10 +15,12 @@ pub mod geometry;
 pub mod idx;
 mod in_memory;
 mod loader;
+mod mat;
 mod normalization;
 pub mod pictures;
 mod resize;
 mod shift;
+pub mod svhn;
 
 pub use dataset::{Dataset, check_fit, check_same_classes};
 pub use decode::{Rgb, read};

@@ -10,13 +10,17 @@ mod conv;
 mod initial;
 mod input;
 mod layer;
+mod loss;
 mod norm;
 mod op;
 mod slots;
+mod transplant;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
 pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
+pub use loss::cross_entropy;
 pub use norm::{BatchNorm, EPSILON, MOMENTUM};
 pub use op::{Head, Stage, infer, infer_head, train, train_head};
+pub use transplant::{BlockShapes, Fit, StemShapes, TransitionShapes, Transplant};

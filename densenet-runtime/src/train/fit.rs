@@ -1,7 +1,7 @@
 //! The loop over epochs.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::checkpoint::CheckpointError;
@@ -22,6 +22,9 @@ pub struct Fit {
     pub checkpoint: Option<PathBuf>,
     /// And after so many steps each.
     pub checkpoint_every: Option<u64>,
+    /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: of
+    /// SVHN the paper tests the model with the lowest validation error (section 4.2).
+    pub best: Option<PathBuf>,
     /// Ends the run after the step at hand.
     pub interrupt: Interrupt,
 }
@@ -103,14 +106,17 @@ impl Run<'_> {
             let Some(evaluation) = evaluate(self.engine, validation, &self.fit.interrupt)? else {
                 return self.interrupted();
             };
-            self.evaluated(evaluation)?;
+            let is_best = self.evaluated(evaluation)?;
             let position = &mut self.engine.position;
             let mid_epoch = position.epoch_step < self.outline.epoch_steps;
             if !mid_epoch {
                 position.epoch += 1;
                 position.epoch_step = 0;
             }
-            self.checkpoint()?;
+            self.checkpoint(self.fit.checkpoint.as_deref())?;
+            if is_best {
+                self.checkpoint(self.fit.best.as_deref())?;
+            }
             if self.engine.position.epoch >= self.engine.config.epochs {
                 return Ok(Ending::Finished);
             }
@@ -213,7 +219,7 @@ impl Run<'_> {
         }
         // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
         if self.is_checkpoint_due(report.step) && !self.is_at_end() {
-            self.checkpoint()?;
+            self.checkpoint(self.fit.checkpoint.as_deref())?;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -222,21 +228,24 @@ impl Run<'_> {
         self.engine.position.step >= self.outline.last_step
     }
 
-    fn evaluated(&mut self, evaluation: Evaluation) -> Result<(), TrainError> {
+    /// Takes an evaluation down, and returns whether it is the best so far.
+    fn evaluated(&mut self, evaluation: Evaluation) -> Result<bool, TrainError> {
         self.evaluation = Some(evaluation);
         let best = &mut self.engine.position.best;
         let top1_error = evaluation.top1_error();
-        if best.is_none_or(|best| top1_error < best.top1_error) {
+        let is_best = best.is_none_or(|best| top1_error < best.top1_error);
+        if is_best {
             *best = Some(Best {
                 step: evaluation.step,
                 top1_error,
             });
         }
-        self.observer.evaluation(&evaluation)
+        self.observer.evaluation(&evaluation)?;
+        Ok(is_best)
     }
 
-    fn checkpoint(&mut self) -> Result<(), TrainError> {
-        let Some(path) = &self.fit.checkpoint else {
+    fn checkpoint(&mut self, path: Option<&Path>) -> Result<(), TrainError> {
+        let Some(path) = path else {
             return Ok(());
         };
         self.engine.save(path)?;
@@ -244,7 +253,7 @@ impl Run<'_> {
     }
 
     fn interrupted(&mut self) -> Result<Ending, TrainError> {
-        self.checkpoint()?;
+        self.checkpoint(self.fit.checkpoint.as_deref())?;
         Ok(Ending::Interrupted)
     }
 }

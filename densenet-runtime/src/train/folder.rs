@@ -36,6 +36,11 @@ impl RunFolder {
         self.0.join("checkpoint.safetensors")
     }
 
+    /// The file of the checkpoint with the lowest validation error, for [`Fit::best`](super::Fit).
+    pub fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
     /// The file of metrics.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")

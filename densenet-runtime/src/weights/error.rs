@@ -19,7 +19,10 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The file could not be written; what was there before is unchanged.
-    #[error("cannot write {path}: {source}; what was there before is unchanged", path = .path.display())]
+    #[error(
+        "cannot write {path}: {source}; what was there before is unchanged; make room, or write to another folder",
+        path = .path.display()
+    )]
     Write {
         /// The file.
         path: PathBuf,

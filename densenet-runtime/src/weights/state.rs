@@ -138,7 +138,7 @@ impl State {
     }
 
     /// Refuses a state of another size.
-    pub(super) fn check_lengths(
+    pub(crate) fn check_lengths(
         &self,
         parameters: usize,
         running: usize,

@@ -6,3 +6,4 @@ mod folder;
 mod idx;
 mod loader;
 mod pictures;
+mod svhn;

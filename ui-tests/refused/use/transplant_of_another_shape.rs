@@ -1,4 +1,5 @@
 use densenet_runtime::dfdx::prelude::*;
+use densenet_runtime::{Network, nn::Transplant};
 
 densenet_runtime::densenet! {
     pub Small {
@@ -23,7 +24,9 @@ fn main() {
     let device = Cpu::default();
     let mut network = device.build_module::<Small, f32>();
     let wide = device.build_module::<Wide, f32>();
-    network.stem.conv.weight = wide.stem.conv.weight;
-    network.block1.layer1 = wide.block1.layer1;
-    network.transition1 = wide.transition1;
+    let _ = network.stem.conv.transplant(&wide.stem.conv);
+    let _ = network.block1.layer1.transplant(&wide.block1.layer1);
+    let _ = network.transition1.transplant(&wide.transition1);
+    let _ = network.block1.transplant(&wide.block1);
+    let _ = network.transplant_features(&wide);
 }

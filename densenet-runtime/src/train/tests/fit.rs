@@ -1,6 +1,6 @@
 use super::super::fit;
 use super::*;
-use crate::train::{Curves, Ending, Fit, Interrupt, Metric, Metrics, Summary, lines};
+use crate::train::{Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, lines};
 
 /// 19 images in batches of 8: 3 steps an epoch, the last with 3 images.
 fn train() -> Images {
@@ -116,6 +116,45 @@ fn a_limit_of_steps_ends_a_run_that_then_goes_on_as_if_it_had_none() {
         steps.extend(memory.steps());
     }
     assert_eq!(steps, whole.steps());
+}
+
+#[test]
+fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("best.safetensors");
+    let fit = Fit {
+        best: Some(path.clone()),
+        ..Fit::default()
+    };
+    // At this rate the errors go up and down.
+    let mut trained = engine(Config {
+        epochs: 20,
+        schedule: Schedule::constant(4.0),
+        ..config()
+    });
+    let mut evaluations = Errors::default();
+    let summary = run(&mut trained, &fit, &mut evaluations);
+    let least = evaluations.0.iter().copied().fold(1.0, f64::min);
+    let last = evaluations.0.last().copied().unwrap();
+    assert!(least < last, "{:?}", evaluations.0);
+
+    let mut best = engine(Config::of_checkpoint(&path).unwrap());
+    best.restore(&path).unwrap();
+    assert_eq!(best.position.step, summary.best.unwrap().step);
+    let images = Images::new(20, 8);
+    let evaluation = fit::evaluate(&mut best, &images, &Interrupt::new()).unwrap();
+    assert_eq!(evaluation.unwrap().top1_error(), least);
+}
+
+/// Remembers the top-1 error of each evaluation.
+#[derive(Default)]
+struct Errors(Vec<f64>);
+
+impl Observer for Errors {
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        self.0.push(evaluation.top1_error());
+        Ok(())
+    }
 }
 
 #[test]

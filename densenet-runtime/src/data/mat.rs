@@ -1,0 +1,229 @@
+//! MATLAB's files of version 5: as much of them as datasets need, which is arrays of small whole
+//! numbers.
+//!
+//! A file is a header of 128 bytes, and an element for each variable. An element is a tag (its
+//! type and length) and its bytes. A variable is a matrix, mostly within a zlib stream, and a
+//! matrix consists of elements itself: flags, dimensions, name, numbers. Those are padded to 8
+//! bytes; one of at most 4 bytes may lie in its tag. (MathWorks, "MAT-File Format".)
+//!
+//! Reads as it goes along, so that no more is in memory than the numbers, once.
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use flate2::read::ZlibDecoder;
+
+use super::DataError;
+
+/// The types of elements that occur here.
+const INT8: u32 = 1;
+const UINT8: u32 = 2;
+const INT32: u32 = 5;
+const UINT32: u32 = 6;
+const DOUBLE: u32 = 9;
+const MATRIX: u32 = 14;
+const COMPRESSED: u32 = 15;
+
+/// More dimensions than this are a damaged file's.
+const MOST_DIMENSIONS: u64 = 32;
+/// A longer name is a damaged file's.
+const LONGEST_NAME: u64 = 1 << 10;
+
+/// An array of numbers from 0 to 255.
+#[derive(Debug)]
+pub(super) struct Array {
+    /// The first one varies fastest.
+    pub(super) dimensions: Vec<usize>,
+    pub(super) numbers: Vec<u8>,
+}
+
+/// Reads the variables of two names; the others are passed over.
+///
+/// # Errors
+/// When the file cannot be read, is no MATLAB file of version 5, is damaged, or has no array of
+/// numbers from 0 to 255 of each name.
+pub(super) fn read(path: &Path, names: [&str; 2]) -> Result<[Array; 2], DataError> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let [first, second] = variables(BufReader::new(file), names).map_err(|error| {
+        let wrong = |reason: String| DataError::Format {
+            path: path.to_owned(),
+            format: "a MATLAB file of version 5",
+            reason,
+        };
+        match error.kind() {
+            ErrorKind::UnexpectedEof => wrong("it ends too early; download it again".to_owned()),
+            // What is found here, and what zlib finds.
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => wrong(error.to_string()),
+            _ => DataError::io("read", path)(error),
+        }
+    })?;
+    let there = |array: Option<Array>, name: &str| {
+        array.ok_or_else(|| DataError::Format {
+            path: path.to_owned(),
+            format: "such a file",
+            reason: format!("it has no variable `{name}`"),
+        })
+    };
+    Ok([there(first, names[0])?, there(second, names[1])?])
+}
+
+/// An error of the file, not of reading it.
+fn wrong(reason: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, reason.into())
+}
+
+fn variables(mut file: impl Read, names: [&str; 2]) -> io::Result<[Option<Array>; 2]> {
+    let mut header = [0; 128];
+    file.read_exact(&mut header)?;
+    if header.starts_with(b"MATLAB 7.3") {
+        return Err(wrong("it is of version 7.3; save it with `-v7`"));
+    }
+    if header[124..] != [0, 1, b'I', b'M'] {
+        return Err(wrong("its header is another"));
+    }
+    let mut found = [None, None];
+    while let Some(tag) = Tag::read_or_end(&mut file)? {
+        // What the variable leaves unread is passed over.
+        let mut body = (&mut file).take(tag.length);
+        match tag.kind {
+            COMPRESSED => {
+                let mut stream = ZlibDecoder::new(&mut body);
+                let inner = Tag::read(&mut stream)?;
+                if inner.kind == MATRIX {
+                    variable(&mut stream, names, &mut found)?;
+                }
+                // To its end, where its checksum is.
+                io::copy(&mut stream, &mut io::sink())?;
+            }
+            MATRIX => variable(&mut body, names, &mut found)?,
+            _ => {}
+        }
+        io::copy(&mut body, &mut io::sink())?;
+        if body.limit() > 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(found)
+}
+
+/// Takes a variable if it has one of the names.
+fn variable(
+    body: &mut impl Read,
+    names: [&str; 2],
+    found: &mut [Option<Array>; 2],
+) -> io::Result<()> {
+    element(body, UINT32, 8)?;
+    let dimensions = element(body, INT32, 4 * MOST_DIMENSIONS)?;
+    let name = element(body, INT8, LONGEST_NAME)?;
+    let Some(place) = names.iter().position(|wanted| wanted.as_bytes() == name) else {
+        return Ok(());
+    };
+    let (dimensions, _) = dimensions.as_chunks::<4>();
+    let dimensions = dimensions
+        .iter()
+        .map(|&bytes| usize::try_from(i32::from_le_bytes(bytes)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| wrong(format!("`{}` has negative dimensions", names[place])))?;
+    let count = dimensions
+        .iter()
+        .try_fold(1_usize, |count, &side| count.checked_mul(side))
+        .ok_or_else(|| wrong(format!("`{}` has dimensions {dimensions:?}", names[place])))?;
+    let tag = Tag::read(body)?;
+    let stored = tag.bytes(body)?;
+    let numbers = match tag.kind {
+        UINT8 => Some(stored),
+        // MATLAB's own numbers are doubles; it stores them smaller where it can.
+        DOUBLE => small(&stored),
+        _ => None,
+    };
+    let numbers = numbers
+        .filter(|numbers| numbers.len() == count)
+        .ok_or_else(|| {
+            let name = names[place];
+            wrong(format!(
+                "`{name}` is not {dimensions:?} whole numbers from 0 to 255"
+            ))
+        })?;
+    found[place] = Some(Array {
+        dimensions,
+        numbers,
+    });
+    Ok(())
+}
+
+/// Doubles as bytes, if that is what they are.
+fn small(doubles: &[u8]) -> Option<Vec<u8>> {
+    let (doubles, rest) = doubles.as_chunks::<8>();
+    let numbers = doubles.iter().map(|&bytes| {
+        let number = f64::from_le_bytes(bytes);
+        (number.fract() == 0.0 && (0.0..256.0).contains(&number)).then_some(number as u8)
+    });
+    rest.is_empty().then(|| numbers.collect())?
+}
+
+/// An element that must be of a type and not longer than `most`.
+fn element(body: &mut impl Read, kind: u32, most: u64) -> io::Result<Vec<u8>> {
+    let tag = Tag::read(body)?;
+    if tag.kind != kind || tag.length > most {
+        return Err(wrong(format!(
+            "it has an element of type {} and {} bytes where one of type {kind} should be",
+            tag.kind, tag.length
+        )));
+    }
+    tag.bytes(body)
+}
+
+/// What comes before an element's bytes.
+struct Tag {
+    kind: u32,
+    length: u64,
+    /// The bytes of a small element, which lie in the tag.
+    within: Option<[u8; 4]>,
+}
+
+impl Tag {
+    fn read(from: &mut impl Read) -> io::Result<Self> {
+        Self::read_or_end(from)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    /// None at the end of the file.
+    fn read_or_end(from: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut tag = Vec::with_capacity(8);
+        from.take(8).read_to_end(&mut tag)?;
+        let (&[first, second], []) = tag.as_chunks::<4>() else {
+            return match tag.is_empty() {
+                true => Ok(None),
+                false => Err(ErrorKind::UnexpectedEof.into()),
+            };
+        };
+        let word = u32::from_le_bytes(first);
+        Ok(Some(match word >> 16 {
+            0 => Self {
+                kind: word,
+                length: u32::from_le_bytes(second).into(),
+                within: None,
+            },
+            length => Self {
+                kind: word & 0xffff,
+                length: length.min(4).into(),
+                within: Some(second),
+            },
+        }))
+    }
+
+    /// The element's bytes; leaves the reader behind their padding.
+    fn bytes(&self, from: &mut impl Read) -> io::Result<Vec<u8>> {
+        if let Some(bytes) = self.within {
+            return Ok(bytes[..self.length as usize].to_vec());
+        }
+        let mut bytes = Vec::new();
+        from.take(self.length).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != self.length {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let padding = self.length.next_multiple_of(8) - self.length;
+        io::copy(&mut from.take(padding), &mut io::sink())?;
+        Ok(bytes)
+    }
+}

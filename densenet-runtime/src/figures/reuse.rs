@@ -1,0 +1,113 @@
+//! Which features the layers of a network read (paper, Fig. 5).
+
+use std::path::Path;
+
+use super::{DrawError, heat};
+use crate::plan::{Block, Parameter, Plan, Role};
+use crate::weights::{State, WeightsError};
+
+/// How much each layer of a network reads of each layer before it: the mean absolute weight of
+/// its convolution over the feature maps of that layer (paper, section 5 and Fig. 5).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureReuse {
+    blocks: Vec<BlockReuse>,
+}
+
+/// The same of one dense block.
+///
+/// Sources are counted from 0, the block's input, and the first layer is 1. Targets are the
+/// layers, from 1 on, and behind the last one the transition, or the classifier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockReuse {
+    layers: usize,
+    /// Of each target its sources, in order: one of the first layer, two of the second.
+    targets: Vec<Vec<f64>>,
+}
+
+impl FeatureReuse {
+    /// Of a network with these weights. Of a bottleneck layer the 1x1 convolution counts, which
+    /// is what reads the layers before.
+    ///
+    /// # Errors
+    /// When the state is of another network.
+    pub fn of(plan: &Plan, state: &State) -> Result<Self, WeightsError> {
+        state.check_lengths(plan.parameter_count(), plan.running_count())?;
+        let parameters = plan.parameters();
+        // What reads a block's maps, in order: its layers, and what lies behind it.
+        let mut readers = parameters.iter().filter(|parameter| {
+            let is_weight = matches!(parameter.role, Role::ConvWeight | Role::LinearWeight);
+            let field = &parameter.field;
+            is_weight && !field.starts_with("stem.") && !field.ends_with(".conv2.weight")
+        });
+        let blocks = plan.blocks.iter().map(|block| {
+            let readers = readers.by_ref().take(block.layers + 1);
+            let targets = readers.map(|weight| means(state.of_parameter(weight), weight, block));
+            BlockReuse {
+                layers: block.layers,
+                targets: targets.collect(),
+            }
+        });
+        Ok(Self {
+            blocks: blocks.collect(),
+        })
+    }
+
+    /// Block by block.
+    pub fn blocks(&self) -> &[BlockReuse] {
+        &self.blocks
+    }
+
+    /// Draws a heat map for each block into a PNG, as the paper's Fig. 5. Colours go from 0 to the
+    /// largest mean of the block.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn draw(&self, path: impl AsRef<Path>, title: &str) -> Result<(), DrawError> {
+        heat::draw(&self.blocks, title, path.as_ref())
+    }
+}
+
+impl BlockReuse {
+    /// Layers of the block.
+    pub const fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// The mean absolute weight with which `target` reads `source`; none where it does not.
+    pub fn mean(&self, source: usize, target: usize) -> Option<f64> {
+        let sources = self.targets.get(target.checked_sub(1)?)?;
+        sources.get(source).copied()
+    }
+
+    /// The largest mean.
+    pub fn largest(&self) -> f64 {
+        let means = self.targets.iter().flatten().copied();
+        means.fold(0.0, f64::max)
+    }
+}
+
+/// The mean absolute weight over the maps of each source.
+fn means(values: &[f32], weight: &Parameter, block: &Block) -> Vec<f64> {
+    let (outputs, input) = (weight.shape[0], weight.shape[1]);
+    let kernel: usize = weight.shape[2..].iter().product();
+    let mut sums = vec![0.0; 1 + (input - block.input) / block.growth];
+    for row in values.chunks_exact(input * kernel) {
+        for (map, values) in row.chunks_exact(kernel).enumerate() {
+            let source = match map.checked_sub(block.input) {
+                None => 0,
+                Some(map) => 1 + map / block.growth,
+            };
+            let absolute = values.iter().map(|&value| f64::from(value.abs()));
+            sums[source] += absolute.sum::<f64>();
+        }
+    }
+    for (source, sum) in sums.iter_mut().enumerate() {
+        let maps = if source == 0 {
+            block.input
+        } else {
+            block.growth
+        };
+        *sum /= (maps * outputs * kernel) as f64;
+    }
+    sums
+}

@@ -1,0 +1,31 @@
+//! The loss of a network's logits.
+
+use dfdx::losses::cross_entropy_with_logits_loss;
+use dfdx::prelude::*;
+
+use super::Batched;
+
+/// Mean cross-entropy of logits against labels, both batch x classes.
+///
+/// Call it by the network, as `DenseNet201::cross_entropy`, which refuses the classes of another
+/// network in words.
+///
+/// # Panics
+/// When batches that are known at run time alone differ, or the device is out of memory.
+pub fn cross_entropy<S, L, T>(
+    logits: Tensor<S, f32, Cpu, T>,
+    labels: Tensor<L, f32, Cpu>,
+) -> Tensor<Rank0, f32, Cpu, T>
+where
+    S: Batched,
+    L: Batched<Batch = S::Batch>,
+    T: Tape<f32, Cpu>,
+{
+    let shape = *logits.shape();
+    let (images, labelled) = (shape.concrete(), labels.shape().concrete());
+    assert!(
+        images.into_iter().eq(labelled),
+        "logits of shape {images:?} (images, classes), but labels of shape {labelled:?}"
+    );
+    cross_entropy_with_logits_loss(logits, labels.reshape_like(&shape))
+}

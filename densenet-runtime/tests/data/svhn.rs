@@ -1,0 +1,126 @@
+//! SVHN's files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use densenet_runtime::data::{DataError, Dataset, InMemory, Normalization, svhn};
+use tempfile::TempDir;
+
+/// What scipy wrote (`scripts/golden_data.py`).
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/golden")
+        .join(name)
+}
+
+fn image(set: &InMemory, index: usize) -> (Vec<u8>, u32) {
+    let mut bytes = vec![0; 32 * 32 * 3];
+    let label = set.load(index, None, &mut bytes).unwrap();
+    (bytes, label)
+}
+
+#[test]
+fn images_are_upright_labels_are_digits_and_pixels_are_divided_by_255() {
+    for file in ["svhn_bytes.mat", "svhn_doubles.mat"] {
+        let set = svhn::open(golden(file)).unwrap();
+        assert_eq!((set.len(), set.shape()), (4, [3, 32, 32]));
+        assert_eq!(set.classes().len(), 10);
+        assert_eq!(set.normalization(), &Normalization::none(3));
+        let labels: Vec<u32> = (0..4).map(|index| image(&set, index).1).collect();
+        assert_eq!(labels, [1, 0, 9, 5], "{file}");
+        for index in 0..4 {
+            let (bytes, _) = image(&set, index as usize);
+            for (at, pixel) in bytes.chunks_exact(3).enumerate() {
+                let (row, column) = ((at / 32) as u8, (at % 32) as u8);
+                assert_eq!(pixel, [row, column, 100 + index], "{file}, image {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_extra_images_come_behind_the_training_set() {
+    let dir = TempDir::new().unwrap();
+    let place = |name: &str, from: &str| {
+        fs::copy(golden(from), dir.path().join(name)).unwrap();
+    };
+    place("train_32x32.mat", "svhn_bytes.mat");
+    place("test_32x32.mat", "svhn_bytes.mat");
+    let error = svhn::train_and_test(&dir).unwrap_err();
+    assert!(matches!(error, DataError::Missing { .. }));
+    assert!(error.to_string().contains("extra_32x32.mat"), "{error}");
+
+    place("extra_32x32.mat", "svhn_doubles.mat");
+    let (train, test) = svhn::train_and_test(&dir).unwrap();
+    assert_eq!((train.len(), test.len()), (8, 4));
+    assert_eq!(image(&train, 5), image(&test, 1));
+    assert_eq!(train.normalization(), &Normalization::none(3));
+}
+
+/// What is said of a file with these bytes.
+fn refusal(bytes: &[u8]) -> String {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("train_32x32.mat");
+    fs::write(&path, bytes).unwrap();
+    let message = svhn::open(&path).unwrap_err().to_string();
+    assert!(message.contains("train_32x32.mat is not"), "{message}");
+    message
+}
+
+#[test]
+fn a_file_that_is_cut_off_anywhere_is_refused() {
+    for file in ["svhn_bytes.mat", "svhn_doubles.mat"] {
+        let whole = fs::read(golden(file)).unwrap();
+        for length in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+            let message = refusal(&whole[..length]);
+            let expected = ["ends too early", "has no variable"];
+            let known = expected.iter().any(|words| message.contains(words));
+            assert!(known, "{file}, {length}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_says_what_it_holds() {
+    let whole = fs::read(golden("svhn_bytes.mat")).unwrap();
+    // The text at its front means nothing, and so do the lengths of what is passed over.
+    for at in 124..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("train_32x32.mat");
+        fs::write(&path, bytes).unwrap();
+        match svhn::open(&path) {
+            Err(error) => assert!(error.to_string().contains("train_32x32.mat"), "{error}"),
+            Ok(set) => {
+                let intact = svhn::open(golden("svhn_bytes.mat")).unwrap();
+                let images = |set: &InMemory| (0..4).map(|i| image(set, i)).collect::<Vec<_>>();
+                assert_eq!(images(&set), images(&intact), "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn other_files_are_refused_for_what_they_are() {
+    let message = refusal(&[b'x'; 300]);
+    assert!(message.contains("its header is another"), "{message}");
+    let mut newer = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".to_vec();
+    newer.resize(600, 0);
+    let message = refusal(&newer);
+    assert!(message.contains("save it with `-v7`"), "{message}");
+
+    let whole = fs::read(golden("svhn_doubles.mat")).unwrap();
+    let five = 5.0_f64.to_le_bytes();
+    let at = whole.windows(8).rposition(|bytes| bytes == five).unwrap();
+    for (label, words) in [
+        (12.0_f64, "image 3 has label 12; they go from 1 to 10"),
+        (0.0, "image 3 has label 0"),
+        (1.5, "`y` is not [4, 1] whole numbers from 0 to 255"),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[at..at + 8].copy_from_slice(&label.to_le_bytes());
+        let message = refusal(&bytes);
+        assert!(message.contains(words), "{message}");
+    }
+}
