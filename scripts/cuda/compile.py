@@ -44,8 +44,9 @@ def programs():
         "densenet201": dict(k=32, init=64, layers=[6, 12, 48, 32], side=56, input=224, classes=1000),
         "bc_100_12": dict(k=12, init=24, layers=[16, 16, 16], side=32, input=32, classes=10),
     }
-    yield "norm", *program(["common.cuh", "norm.cu"], {})
-    yield "step", *program(["common.cuh", "step.cu"], {})
+    for bf16, kind in enumerate(["f32", "bf16"]):
+        for family in ("norm", "step"):
+            yield f"{kind} {family}", *program(["common.cuh", f"{family}.cu"], {"BF16": bf16})
     for name, net in networks.items():
         imagenet = net["input"] == 224
         for bf16 in (0, 1):

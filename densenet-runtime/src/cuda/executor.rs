@@ -11,15 +11,16 @@ use crate::cpu::Precision;
 use crate::executor::{
     Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
 };
-use crate::plan::{Plan, Recompute};
+use crate::plan::{Plan, Recompute, Storage};
 
 /// How an [`Executor`] is made.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// What the operands of products are rounded to; bf16 ones are multiplied by the tensor cores.
-    /// Sums, statistics, and all that is stored are f32 in either case.
+    /// In bf16, maps and their gradients are stored in bfloat16, and so are the operands of
+    /// products, which the tensor cores multiply. Parameters and their gradients, momentum,
+    /// statistics and sums are f32 in either case.
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,
@@ -42,6 +43,26 @@ impl Options {
             graphs: true,
             placement: Placement::Together,
         }
+    }
+
+    /// Bytes that an executor of a plan allocates on its device, without one at hand. Compiled
+    /// kernels and what the driver keeps for itself come on top.
+    pub fn bytes(&self, plan: &Plan) -> usize {
+        self.layout(plan).1.total()
+    }
+
+    fn storage(&self) -> Storage {
+        match self.precision {
+            Precision::F32 => Storage::F32,
+            Precision::Bf16 => Storage::Bf16,
+        }
+    }
+
+    fn layout(&self, plan: &Plan) -> (Slots, Layout) {
+        let mut layout = Layout::default();
+        let storage = self.storage();
+        let slots = Slots::new(plan, self.batch, self.recompute, storage, &mut layout);
+        (slots, layout)
     }
 }
 
@@ -87,8 +108,7 @@ impl Executor {
             .into());
         }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
-        let mut layout = Layout::default();
-        let slots = Slots::new(&plan, batch, options.recompute, &mut layout);
+        let (slots, layout) = options.layout(&plan);
         let arena = layout.allocate(device, options.placement)?;
         let executor = Self {
             places: Places::new(&plan),
@@ -204,6 +224,7 @@ impl Executor {
             places: &self.places,
             plan: &self.plan,
             recompute: self.options.recompute,
+            storage: self.options.storage(),
             batch: self.latest,
             training,
         }

@@ -9,8 +9,8 @@
 //! `compile` compiles them; `buffers` lists the buffers and `arena` places them in one allocation;
 //! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
-//! Not done yet: activations are stored in f32 whatever the precision; a batch's upload does not
-//! overlap with the step before it; nothing was tuned, or timed, on a card.
+//! Not done yet: a batch's upload does not overlap with the step before it; nothing was tuned, or
+//! timed, on a card.
 
 mod arena;
 mod buffers;

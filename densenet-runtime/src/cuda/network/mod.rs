@@ -5,7 +5,7 @@ use super::buffers::{LayerAt, NormAt, Places, Slots, slices};
 use super::driver::{Address, Device, Kernel, Value};
 use super::error::CudaError;
 use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
-use crate::plan::{Block, Plan, Recompute, StemKind, Transition};
+use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
 
 /// Values of a launch, of whatever kind.
 macro_rules! values {
@@ -27,6 +27,7 @@ pub(super) struct Pass<'a> {
     pub places: &'a Places,
     pub plan: &'a Plan,
     pub recompute: Recompute,
+    pub storage: Storage,
     pub batch: usize,
     /// With the batch's statistics, which move the running ones, and dropout.
     pub training: bool,
