@@ -36,7 +36,6 @@ fn scratch() -> PathBuf {
 
 impl Gpu {
     /// Opens the device; blocks, warps and lanes run in an order drawn from `seed`.
-    #[allow(clippy::new_without_default)]
     pub fn new(seed: u64) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let emulator = Emulator::load(scratch());

@@ -12,14 +12,14 @@ impl Numbers {
     }
 
     /// In [-1, 1).
-    pub fn next(&mut self) -> f32 {
+    pub fn draw(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
     /// So many in [middle - reach, middle + reach).
     pub fn around(&mut self, count: usize, middle: f32, reach: f32) -> Vec<f32> {
-        (0..count).map(|_| middle + reach * self.next()).collect()
+        (0..count).map(|_| middle + reach * self.draw()).collect()
     }
 
     /// So many in [-1, 1).

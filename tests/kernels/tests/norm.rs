@@ -27,7 +27,7 @@ fn moments_of_tiles_are_those_of_all_values() {
         let values: Vec<Vec<f64>> = (0..channels)
             .map(|c| {
                 (0..pixels)
-                    .map(|_| f64::from(numbers.next()) + 3.0 * c as f64)
+                    .map(|_| f64::from(numbers.draw()) + 3.0 * c as f64)
                     .collect()
             })
             .collect();

@@ -118,7 +118,7 @@ impl Case {
         let mut numbers = Numbers::new(5);
         let value = |i: usize| match i % self.maps {
             0 => -9.0,
-            _ => (numbers.next() * 8.0).round() / 4.0,
+            _ => (numbers.draw() * 8.0).round() / 4.0,
         };
         precision.round_all(
             &(0..self.pixels() * self.maps)
