@@ -191,6 +191,51 @@ fn recomputed_bottlenecks_are_the_same() {
     train(&mut executor, &Bc::PLAN, rounded, "recomputed", BFLOAT16);
 }
 
+densenet! {
+    /// A block as deep as DenseNet-121's deepest, so that its first maps have 24 consumers.
+    pub Deep {
+        blocks: [24],
+        k: 4,
+        bottleneck: 2,
+        stem: cifar,
+        init: 8,
+        input: [3, 12, 12],
+        classes: 4,
+    }
+}
+
+/// Gradients of the plain step, of all parameters.
+fn gradients(round: fn(f32) -> f32, accumulate: fn(f32) -> f32) -> Vec<f32> {
+    let plan = &Deep::PLAN;
+    let mut plain = Plain::new(plan, &random::state(plan, 7), round);
+    plain.accumulate_in(accumulate);
+    let (pixels, labels) = batch(plan, 8, 10);
+    plain.differentiate(&pixels, &labels, Step::default());
+    plain.gradients
+}
+
+/// The size of the difference of two vectors beside the size of the second.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let mut off = found.iter().zip(expected).map(|(a, b)| f64::from(a - b));
+    (squares(&mut off) / squares(&mut expected.iter().map(|&b| f64::from(b)))).sqrt()
+}
+
+/// Why the gradient buffer is bfloat16, too, though many consumers add to it: that costs little
+/// beside what storing maps costs, and it is the largest part of what a step moves.
+#[test]
+fn sums_of_consumers_in_bfloat16_cost_little_accuracy() {
+    let exact = gradients(|value| value, |value| value);
+    let alone = distance(&gradients(|value| value, rounded), &exact);
+    let maps = distance(&gradients(rounded, |value| value), &exact);
+    let both = distance(&gradients(rounded, rounded), &exact);
+    println!("sums in bf16 {alone:.4}, all else {maps:.4}, both {both:.4}");
+    assert!(
+        alone < 0.02 && both < 1.25 * maps,
+        "{alone}, {maps}, {both}"
+    );
+}
+
 mod without_rounding {
     use super::*;
 

@@ -187,7 +187,8 @@ impl Plan {
         self.training_footprint_in(recompute, Storage::F32)
     }
 
-    /// The same with maps and their gradients in `storage`.
+    /// The same with maps and their gradients in `storage`. On CUDA the images as they were
+    /// handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
     pub fn training_footprint_in(&self, recompute: Recompute, storage: Storage) -> Footprint {
         let parameters = 3 * self.parameter_count() as u128;
         // Running statistics, and a batch's mean, deviation and their gradients.

@@ -23,16 +23,18 @@ pub struct Block {
     narrow: Vec<Maps>,
     /// The gradient of all maps behind their BN, as it is stored; its two sums for each channel.
     gradient: Maps,
+    pub accumulate: fn(f32) -> f32,
     sums: Vec<[f64; 2]>,
 }
 
 impl Block {
-    pub fn new(plan: plan::Block, layers: Vec<Layer>) -> Self {
+    pub fn new(plan: plan::Block, layers: Vec<Layer>, accumulate: fn(f32) -> f32) -> Self {
         Self {
             plan,
             layers,
             narrow: Vec::new(),
             gradient: Maps::default(),
+            accumulate,
             sums: Vec::new(),
         }
     }
@@ -91,14 +93,13 @@ impl Block {
         d: &[f32],
         state: &State,
         gradients: &mut [f32],
-        round: fn(f32) -> f32,
     ) {
         let prefix = maps.columns(0, norm.channels);
         let (masked, sums) = norm.mask(&prefix, d, gradients);
         for (i, masked) in masked.into_iter().enumerate() {
             let c = i % norm.channels;
             let at = &mut self.gradient.values[i / norm.channels * maps.channels + c];
-            *at = round(state.parameters[norm.gamma + c].mul_add(masked, *at));
+            *at = (self.accumulate)(state.parameters[norm.gamma + c].mul_add(masked, *at));
         }
         for (c, sums) in sums.into_iter().enumerate() {
             let gamma = f64::from(state.parameters[norm.gamma + c]);
@@ -180,7 +181,7 @@ impl Block {
                 spatial.add_weight(&fresh, &wide, &mut gradients[range.clone()]);
                 spatial.backward(&fresh, &rounded(&state.parameters[range], round), &wide)
             };
-            self.consume(&norm1, maps, &d.values, state, gradients, round);
+            self.consume(&norm1, maps, &d.values, state, gradients);
         }
         self.finish(maps, 0, self.plan.input, round)
     }

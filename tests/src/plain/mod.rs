@@ -71,7 +71,7 @@ impl Plain {
                 }),
                 conv: weight(&mut parameters),
             });
-            blocks.push(Block::new(block.clone(), layers.collect()));
+            blocks.push(Block::new(block.clone(), layers.collect(), round));
             if index < plan.transitions.len() {
                 let norm = Norm::next(&mut parameters);
                 transitions.push((norm, weight(&mut parameters)));
@@ -92,6 +92,14 @@ impl Plain {
             gradients: vec![0.0; plan.parameter_count()],
             momentum: vec![0.0; plan.parameter_count()],
             logits: Vec::new(),
+        }
+    }
+
+    /// Stores the buffer to which all consumers of a block's maps add their gradients in another
+    /// format than the rest.
+    pub fn accumulate_in(&mut self, round: fn(f32) -> f32) {
+        for block in &mut self.blocks {
+            block.accumulate = round;
         }
     }
 
@@ -190,14 +198,7 @@ impl Plain {
             blocks, gradients, ..
         } = self;
         blocks[last].start(&trace.blocks[last]);
-        blocks[last].consume(
-            &self.norm,
-            &trace.blocks[last],
-            &d,
-            &self.state,
-            gradients,
-            self.round,
-        );
+        blocks[last].consume(&self.norm, &trace.blocks[last], &d, &self.state, gradients);
         for index in (0..=last).rev() {
             let maps = &trace.blocks[index];
             let dinput =
@@ -216,14 +217,7 @@ impl Plain {
             let values = rounded(&self.state.parameters[range], self.round);
             let d = maps.spread(&product.backward(&dinput, &values, &pooled));
             self.blocks[before].start(maps);
-            self.blocks[before].consume(
-                norm,
-                maps,
-                &d,
-                &self.state,
-                &mut self.gradients,
-                self.round,
-            );
+            self.blocks[before].consume(norm, maps, &d, &self.state, &mut self.gradients);
         }
     }
 
