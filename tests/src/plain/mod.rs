@@ -60,7 +60,7 @@ impl Plain {
             |parameters: &mut dyn Iterator<Item = Parameter>| parameters.next().unwrap().offset;
         let conv = weight(&mut parameters);
         let norm = (plan.stem.kind == StemKind::ImageNet).then(|| Norm::next(&mut parameters));
-        let stem = Stem::new(plan.stem.clone(), conv, norm);
+        let stem = Stem::new(plan.stem, conv, norm);
         let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
         for (index, block) in plan.blocks.iter().enumerate() {
             let layers = block.iter().map(|layer| Layer {
@@ -71,7 +71,7 @@ impl Plain {
                 }),
                 conv: weight(&mut parameters),
             });
-            blocks.push(Block::new(block.clone(), layers.collect(), round));
+            blocks.push(Block::new(*block, layers.collect(), round));
             if index < plan.transitions.len() {
                 let norm = Norm::next(&mut parameters);
                 transitions.push((norm, weight(&mut parameters)));
