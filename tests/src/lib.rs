@@ -6,6 +6,7 @@ pub mod dfdx_way;
 pub mod executor;
 pub mod golden;
 pub mod networks;
+pub mod plain;
 pub mod random;
 pub mod reference;
 

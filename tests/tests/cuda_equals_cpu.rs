@@ -3,56 +3,24 @@
 //! (the kernels and the code that launches them are unmodified), where memory starts as NaN, each
 //! buffer ends at a page without access, and blocks and warps run in a shuffled order.
 
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+mod support;
 
-use cuda_emulator::Emulator;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::plan::{Plan, Recompute};
-use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::executor::{evaluate, load, read, state};
 use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc};
 use densenet_tests::{each_network, random};
-
-/// Tests share the device, and some set its memory or break it.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn device() -> (&'static Emulator, Device) {
-    let emulator = Emulator::load(env!("CARGO_TARGET_TMPDIR"));
-    let device = Device::open(0).unwrap_or_else(|error| panic!("{error}"));
-    (emulator, device)
-}
-
-fn options(batch: usize) -> cuda::Options {
-    cuda::Options {
-        cache: Cache::Folder(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels")),
-        placement: Placement::Apart,
-        ..cuda::Options::for_batch(batch)
-    }
-}
-
-fn on_cuda(device: &Device, plan: &Plan, options: cuda::Options) -> cuda::Executor {
-    let executor = cuda::Executor::new(device, plan.clone(), options);
-    executor.unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn on_cpu(plan: &Plan, batch: usize, recompute: Recompute) -> cpu::Executor {
-    let options = cpu::Options {
-        recompute,
-        threads: 1,
-        ..cpu::Options::for_batch(batch)
-    };
-    cpu::Executor::new(plan.clone(), options).unwrap()
-}
+use support::{alone, device, on_cpu, on_cuda, options};
 
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
 /// that can be seen at every step.
 fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance: f64) {
     let (emulator, device) = device();
     let capacity = options.batch;
-    let mut cpu = on_cpu(plan, capacity, options.recompute);
+    let mut cpu = on_cpu(plan, capacity, options.recompute, Precision::F32);
     let mut cuda = on_cuda(&device, plan, options);
     let start = random::state(plan, seed);
     load(&mut cpu, &start);
@@ -112,10 +80,6 @@ fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance
         &evaluate(&mut cpu, batch),
     );
     compare.assert(name);
-}
-
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn trains_alike<N: Case>() {
@@ -215,7 +179,7 @@ fn bytes_of_images_are_normalised_alike() {
         },
         labels: &[3, 8],
     };
-    let mut cpu = on_cpu(&plan, 2, Recompute::Nothing);
+    let mut cpu = on_cpu(&plan, 2, Recompute::Nothing, Precision::F32);
     let mut cuda = on_cuda(&device, &plan, options(2));
     load(&mut cpu, &random::state(&plan, 4));
     load(&mut cuda, &random::state(&plan, 4));
@@ -226,33 +190,6 @@ fn bytes_of_images_are_normalised_alike() {
         &evaluate(&mut cpu, batch),
     );
     compare.assert("bytes");
-}
-
-#[test]
-fn bf16_operands_stay_close() {
-    let _alone = alone();
-    let (_, device) = device();
-    let plan = ImageNetBc::PLAN;
-    let options = cuda::Options {
-        precision: Precision::Bf16,
-        ..options(4)
-    };
-    let (pixels, labels) = random::batch(&plan, 4, 3);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
-    let mut cpu = on_cpu(&plan, 4, Recompute::Nothing);
-    let mut cuda = on_cuda(&device, &plan, options);
-    load(&mut cpu, &random::state(&plan, 4));
-    load(&mut cuda, &random::state(&plan, 4));
-    let mut compare = Comparison::within(2e-2);
-    let found = evaluate(&mut cuda, batch);
-    let expected = evaluate(&mut cpu, batch);
-    compare.add("logits", &found, &expected);
-    compare.assert("bf16");
-    // Rounding shows: the tensor cores' way was taken.
-    assert_ne!(found, expected);
 }
 
 #[test]

@@ -16,7 +16,27 @@ pub enum Recompute {
     Bottlenecks,
 }
 
-/// The activation buffers of a training step, in f32 elements for one image.
+/// What maps and their gradients are stored in. Parameters, statistics and sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// Four bytes.
+    #[default]
+    F32,
+    /// Two bytes: bfloat16, on CUDA.
+    Bf16,
+}
+
+impl Storage {
+    /// Bytes of an element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// The activation buffers of a training step, in elements for one image.
 ///
 /// A dense block is one buffer that its layers append to; nothing is concatenated, and what
 /// BN and ReLU return is never stored.
@@ -72,7 +92,7 @@ impl Footprint {
 }
 
 impl Buffers {
-    pub(crate) fn per_image_wide(&self) -> u128 {
+    pub(crate) fn per_image_wide(&self, storage: Storage) -> u128 {
         let elements = [
             self.input,
             self.stem,
@@ -82,9 +102,9 @@ impl Buffers {
             self.bottleneck,
             self.bottleneck_gradient,
             self.fresh,
-            self.head,
         ];
-        elements.iter().map(|&n| n as u128 * F32).sum::<u128>() + self.pool_choice as u128
+        let stored: u128 = elements.iter().map(|&n| n as u128).sum();
+        stored * storage.bytes() as u128 + self.head as u128 * F32 + self.pool_choice as u128
     }
 }
 
@@ -164,12 +184,18 @@ impl Plan {
     /// Bytes of a training step in f32: parameters, gradients, momentum, statistics,
     /// activations. A thread's scratch, a few MiB at most, comes on top.
     pub fn training_footprint(&self, recompute: Recompute) -> Footprint {
+        self.training_footprint_in(recompute, Storage::F32)
+    }
+
+    /// The same with maps and their gradients in `storage`. On CUDA the images as they were
+    /// handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
+    pub fn training_footprint_in(&self, recompute: Recompute, storage: Storage) -> Footprint {
         let parameters = 3 * self.parameter_count() as u128;
         // Running statistics, and a batch's mean, deviation and their gradients.
         let statistics = self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,
-            per_image: self.buffers(recompute).per_image_wide() as u64,
+            per_image: self.buffers(recompute).per_image_wide(storage) as u64,
         }
     }
 }

@@ -14,7 +14,7 @@ mod ratio;
 mod spec;
 
 pub use error::{PlanError, TooSmall};
-pub use footprint::{Buffers, Footprint, Recompute};
+pub use footprint::{Buffers, Footprint, Recompute, Storage};
 pub use parameter::{Parameter, Role};
 pub use plan::{Block, Layer, Plan, Stem, Transition};
 pub use ratio::Ratio;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{PlanError, Recompute, StemKind};
+use crate::{PlanError, Recompute, StemKind, Storage};
 
 /// The most dense layers that a block may have.
 const MOST_LAYERS: usize = 4096;
@@ -306,7 +306,11 @@ impl Plan {
                 what: "the parameters",
             });
         }
-        if self.buffers(Recompute::Nothing).per_image_wide() > MOST {
+        if self
+            .buffers(Recompute::Nothing)
+            .per_image_wide(Storage::F32)
+            > MOST
+        {
             return Err(PlanError::Overflow {
                 what: "the activations",
             });

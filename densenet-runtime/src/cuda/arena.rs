@@ -2,6 +2,7 @@
 
 use super::driver::{Address, Device, Memory};
 use super::error::CudaError;
+use crate::plan::Storage;
 
 /// Buffers start at multiples of this many bytes: two cache lines, and what vector loads need.
 const ALIGNMENT: usize = 256;
@@ -37,6 +38,11 @@ impl Layout {
     /// Adds a buffer of f32.
     pub fn floats(&mut self, count: usize) -> Slot {
         self.bytes(4 * count)
+    }
+
+    /// Adds a buffer of maps, or of their gradients.
+    pub fn maps(&mut self, count: usize, storage: Storage) -> Slot {
+        self.bytes(storage.bytes() * count)
     }
 
     /// Bytes of all buffers together, with what alignment adds.

@@ -2,7 +2,16 @@
 
 use super::arena::{Layout, Slot};
 use super::program::ROWS;
-use crate::plan::{Parameter, Plan, Recompute, Role, StemKind};
+use crate::cpu::Precision;
+use crate::plan::{Parameter, Plan, Recompute, Role, StemKind, Storage};
+
+/// What a precision stores maps and their gradients in.
+pub(super) fn storage_of(precision: Precision) -> Storage {
+    match precision {
+        Precision::F32 => Storage::F32,
+        Precision::Bf16 => Storage::Bf16,
+    }
+}
 
 /// The most f32 that the slices' shares of a weight's gradient may take.
 const MOST_SHARES: usize = 4 << 20;
@@ -137,7 +146,8 @@ impl Places {
 
 /// The buffers of a block.
 pub(super) struct BlockSlots {
-    /// Feature maps: pixels x all channels.
+    /// Feature maps: pixels x all channels, stored as the executor's [`Storage`] says; so are
+    /// the bottleneck maps, and all gradients of maps.
     pub maps: Slot,
     /// Mean, variance, inverse deviation of each channel.
     pub statistics: Slot,
@@ -193,7 +203,13 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Lays out what training with `batch` images needs.
-    pub fn new(plan: &Plan, batch: usize, recompute: Recompute, layout: &mut Layout) -> Self {
+    pub fn new(
+        plan: &Plan,
+        batch: usize,
+        recompute: Recompute,
+        storage: Storage,
+        layout: &mut Layout,
+    ) -> Self {
         let sizes = plan.buffers(recompute);
         let stem = &plan.stem;
         let count = plan.parameter_count();
@@ -211,7 +227,7 @@ impl Slots {
             .max()
             .unwrap_or(0);
         // The layers of all blocks that recompute their maps take turns in one buffer.
-        let one = (turns > 0).then(|| layout.floats(batch * turns));
+        let one = (turns > 0).then(|| layout.maps(batch * turns, storage));
         let blocks = plan.blocks.iter().enumerate().map(|(index, block)| {
             let pixels = batch * block.pixels();
             let maps = block.bottleneck.unwrap_or(0);
@@ -221,11 +237,11 @@ impl Slots {
                 one.into_iter().collect()
             } else {
                 (0..block.layers)
-                    .map(|_| layout.floats(pixels * maps))
+                    .map(|_| layout.maps(pixels * maps, storage))
                     .collect()
             };
             BlockSlots {
-                maps: layout.floats(pixels * block.output()),
+                maps: layout.maps(pixels * block.output(), storage),
                 statistics: layout.floats(3 * block.output()),
                 totals: layout.floats(2 * block.output()),
                 narrow,
@@ -244,19 +260,19 @@ impl Slots {
             affine: layout.floats(plan.running_count()),
             raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
-            images: layout.floats(batch * sizes.input),
+            images: layout.maps(batch * sizes.input, storage),
             labels: layout.floats(batch),
             results: layout.bytes(24 * batch),
-            convolved: layout.floats(batch * sizes.stem),
+            convolved: layout.maps(batch * sizes.stem, storage),
             choice: layout.bytes(batch * sizes.pool_choice),
             stem_statistics: layout.floats(3 * stem.maps),
             stem_totals: layout.floats(2 * stem.maps),
             stem_undo: layout.floats(4 * stem.maps),
-            gradient: layout.floats(batch * sizes.gradient),
-            handover: layout.floats(batch * sizes.handover),
-            narrow_gradient: layout.floats(batch * sizes.bottleneck_gradient),
+            gradient: layout.maps(batch * sizes.gradient, storage),
+            handover: layout.maps(batch * sizes.handover, storage),
+            narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, storage),
             narrow_totals: layout.floats(2 * widest),
-            fresh: layout.floats(batch * sizes.fresh),
+            fresh: layout.maps(batch * sizes.fresh, storage),
             features: layout.floats(batch * features),
             feature_gradient: layout.floats(batch * features),
             logits: layout.floats(batch * plan.classes),

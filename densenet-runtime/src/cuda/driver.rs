@@ -217,10 +217,9 @@ impl Target for Device {
         // SAFETY: number and kinds of the values were checked against the kernel's parameters;
         // the addresses lie in the executor's arena, whose sizes follow from the same plan as
         // the kernel's bounds.
-        unsafe { launch.launch(config) }.map_err(|error| CudaError::Driver {
-            doing: format!("launching kernel {}", kernel.name),
-            message: message(error),
-        })?;
+        let launched = unsafe { launch.launch(config) };
+        launched
+            .map_err(|error| driver_error(&format!("launching kernel {}", kernel.name), error))?;
         Ok(())
     }
 
@@ -343,10 +342,33 @@ pub(super) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, Strin
 }
 
 fn driver_error(doing: &str, error: DriverError) -> CudaError {
+    let doing = doing.into();
+    if is_lost(error.0) {
+        let message = message(error);
+        return CudaError::Lost { doing, message };
+    }
     CudaError::Driver {
-        doing: doing.into(),
+        doing,
         message: message(error),
     }
+}
+
+/// Errors after which a process can use its device no more, whatever it asks for.
+fn is_lost(error: sys::CUresult) -> bool {
+    use sys::CUresult::*;
+    matches!(
+        error,
+        CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+    )
 }
 
 /// What the driver says.

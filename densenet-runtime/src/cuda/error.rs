@@ -56,6 +56,16 @@ pub enum CudaError {
         /// What the driver says.
         message: String,
     },
+    /// A kernel or the device failed, and the driver gives nothing out any more.
+    #[error(
+        "{doing}: {message}; the device is lost to this process, and so are the weights on it: start again and resume the last checkpoint"
+    )]
+    Lost {
+        /// What was being done when it showed.
+        doing: String,
+        /// What the driver says.
+        message: String,
+    },
     /// There is not enough memory on the device.
     #[error(
         "no memory for {bytes} bytes on {device} ({free} are free); use a smaller batch, or recompute the bottlenecks"

@@ -1,7 +1,7 @@
 //! The executor: a plan, its training state on a device, and the passes over it.
 
 use super::arena::{Arena, Layout, Placement};
-use super::buffers::{Places, Slots};
+use super::buffers::{Places, Slots, storage_of};
 use super::compile::Cache;
 use super::driver::{Address, Device, Graph};
 use super::error::CudaError;
@@ -22,8 +22,9 @@ use crate::plan::{Plan, Recompute};
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// What the operands of products are rounded to; bf16 ones are multiplied by the tensor cores.
-    /// Sums, statistics, and all that is stored are f32 in either case.
+    /// In bf16, maps and their gradients are stored in bfloat16, and so are the operands of
+    /// products, which the tensor cores multiply. Parameters and their gradients, momentum,
+    /// statistics and sums are f32 in either case.
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,
@@ -46,6 +47,19 @@ impl Options {
             graphs: true,
             placement: Placement::Together,
         }
+    }
+
+    /// Bytes that an executor of a plan allocates on its device, without one at hand. Compiled
+    /// kernels and what the driver keeps for itself come on top.
+    pub fn bytes(&self, plan: &Plan) -> usize {
+        self.layout(plan).1.total()
+    }
+
+    fn layout(&self, plan: &Plan) -> (Slots, Layout) {
+        let mut layout = Layout::default();
+        let storage = storage_of(self.precision);
+        let slots = Slots::new(plan, self.batch, self.recompute, storage, &mut layout);
+        (slots, layout)
     }
 }
 
@@ -91,8 +105,7 @@ impl Executor {
             .into());
         }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
-        let mut layout = Layout::default();
-        let slots = Slots::new(&plan, batch, options.recompute, &mut layout);
+        let (slots, layout) = options.layout(&plan);
         let arena = layout.allocate(device, options.placement)?;
         let executor = Self {
             places: Places::new(&plan),
@@ -244,6 +257,7 @@ impl Executor {
             places: &self.places,
             plan: &self.plan,
             recompute: self.options.recompute,
+            storage: storage_of(self.options.precision),
             batch: self.latest,
             training,
         }

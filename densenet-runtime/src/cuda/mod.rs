@@ -9,8 +9,7 @@
 //! `compile` compiles them; `buffers` lists the buffers and `arena` places them in one allocation;
 //! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
-//! Not done yet: activations are stored in f32 whatever the precision; nothing was tuned, or timed,
-//! on a card.
+//! Not done yet: nothing was tuned, or timed, on a card.
 
 mod arena;
 mod buffers;

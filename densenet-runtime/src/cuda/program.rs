@@ -169,7 +169,7 @@ impl Sources<'_> {
 
     fn plain(&self, family: &'static str, file: (&'static str, &str)) -> Source {
         let parts = [("common.cuh", COMMON), file];
-        program(family, self.plan, Precision::F32, &parts, &[])
+        program(family, self.plan, self.precision, &parts, &[])
     }
 
     fn stem(&self, stem: &Stem) -> Source {

@@ -143,6 +143,46 @@ fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
 }
 
 #[test]
+fn a_stream_that_does_not_wait_for_an_event_reads_too_early() {
+    let _alone = DEVICE.lock();
+    let (context, first) = device();
+    let second = context.new_stream().unwrap();
+    let source = r#"
+extern "C" __global__ void add(float *x) { x[0] += 1.0f; }
+extern "C" __global__ void twice(const float *x, float *y) { y[0] = 2.0f * x[0]; }
+"#;
+    let module = module(&context, source);
+    let [add, twice] = ["add", "twice"].map(|name| module.load_function(name).unwrap());
+    // SAFETY: what orders the streams is what is tested.
+    unsafe { context.disable_event_tracking() };
+    // Whether the second stream sees what the first one wrote, under each of some seeds.
+    let seen = |waits: bool| -> Vec<bool> {
+        let under = |seed| {
+            emulator().seed(seed);
+            let mut x = first.clone_htod(&[1.0f32]).unwrap();
+            let mut y = second.alloc_zeros::<f32>(1).unwrap();
+            context.synchronize().unwrap();
+            // SAFETY: the emulator checks every access.
+            unsafe { first.launch_builder(&add).arg(&mut x).launch(blocks(1, 1)) }.unwrap();
+            let event = first.record_event(None).unwrap();
+            if waits {
+                second.wait(&event).unwrap();
+            }
+            let mut launch = second.launch_builder(&twice);
+            launch.arg(&x).arg(&mut y);
+            // SAFETY: the emulator checks every access.
+            unsafe { launch.launch(blocks(1, 1)) }.unwrap();
+            let y = second.clone_dtoh(&y).unwrap();
+            context.synchronize().unwrap();
+            y == [4.0]
+        };
+        (0..20).map(under).collect()
+    };
+    assert!(seen(true).iter().all(|&seen| seen));
+    assert!(seen(false).contains(&false), "no order showed the mistake");
+}
+
+#[test]
 fn the_device_has_the_memory_it_is_given() {
     let _alone = DEVICE.lock();
     let (_, stream) = device();

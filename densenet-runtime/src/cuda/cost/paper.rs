@@ -6,7 +6,7 @@ use super::Launch;
 use super::traffic::{Arguments, traffic};
 use crate::cpu::Precision;
 use crate::cuda::arena::Layout;
-use crate::cuda::buffers::{Places, Slots};
+use crate::cuda::buffers::{Places, Slots, storage_of};
 use crate::cuda::driver::{Address, Kernel, Value};
 use crate::cuda::error::CudaError;
 use crate::cuda::network::Pass;
@@ -27,7 +27,8 @@ pub fn launches(
 ) -> Result<Vec<Launch>, CudaError> {
     let kernels = Kernels::on_paper(plan, precision)?;
     let mut layout = Layout::default();
-    let slots = Slots::new(plan, batch, recompute, &mut layout);
+    let storage = storage_of(precision);
+    let slots = Slots::new(plan, batch, recompute, storage, &mut layout);
     let paper = Paper::default();
     let pass = Pass {
         device: &paper,
@@ -37,6 +38,7 @@ pub fn launches(
         places: &Places::new(plan),
         plan,
         recompute,
+        storage,
         batch,
         training: true,
     };

@@ -1,6 +1,10 @@
 // What all kernels share: dropout, BN's multiply-add, sums over a block's rows.
 //
 // Values are NHWC: row p is a pixel, counted over all images; its channels lie side by side.
+// Maps are stored as `store_t`, their gradients as `grad_t`: f32, or with BF16 bfloat16, which
+// halves what a step moves. Parameters, statistics and sums are f32 in either case. A kernel
+// computes from what is stored: statistics are those of the rounded maps, so that all who
+// normalise or mask a map see the same numbers.
 // A tile is ROWS pixels by COLUMNS channels, worked on by THREADS threads. Sums over pixels are
 // sums of tiles' sums, each in an order of its own choosing but always the same, so that a step
 // repeats bit for bit: there are no atomics.
@@ -20,6 +24,42 @@ struct Scalars {
     unsigned broken; // a loss was not finite, which the host does not know yet: no descent
 
 };
+
+#if BF16
+__device__ __forceinline__ float widened(unsigned bits) { return __uint_as_float(bits << 16); }
+
+#ifdef CUDA_EMULATOR
+__device__ inline unsigned bf16_bits(float x) {
+    unsigned u = __float_as_uint(x);
+    if (x != x) return 0x7fff;
+    return (u + 0x7fff + ((u >> 16) & 1)) >> 16; // to nearest, ties to even
+}
+#endif
+
+// Two f32 as bf16, the first in the lower half.
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+#ifdef CUDA_EMULATOR
+    return bf16_bits(low) | bf16_bits(high) << 16;
+#else
+    unsigned packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#endif
+}
+
+// A bfloat16 in memory: rounds what it is given, to nearest.
+struct Bf16 {
+    unsigned short bits;
+    __device__ __forceinline__ Bf16 &operator=(float x) {
+        bits = (unsigned short)(pack_bf16(x, 0.0f) & 0xffff);
+        return *this;
+    }
+    __device__ __forceinline__ operator float() const { return widened(bits); }
+};
+typedef Bf16 store_t, grad_t;
+#else
+typedef float store_t, grad_t;
+#endif
 
 __device__ __forceinline__ float relu(float z) { return z < 0.0f ? 0.0f : z; } // lets NaN through
 

@@ -32,7 +32,8 @@ __device__ __forceinline__ int under(Pixel pixel, int tap, int sign) {
 template <bool ALONG> struct Normalised {
     static constexpr bool ALONG_DEPTH = ALONG;
     typedef Pixel Place;
-    const float *in, *scale, *shift;
+    const store_t *in;
+    const float *scale, *shift;
     int channels, pixels, first_pixel, first_channel, only;
     __device__ Place place(int line) const { return pixel_of(first_pixel + line, pixels); }
     __device__ float load(Place place, int tap, int element) const {
@@ -45,7 +46,7 @@ template <bool ALONG> struct Normalised {
 template <bool ALONG> struct Above {
     static constexpr bool ALONG_DEPTH = ALONG;
     typedef Pixel Place;
-    const float *dout;
+    const grad_t *dout;
     int pixels, first_pixel, first_map;
     __device__ Place place(int line) const { return pixel_of(first_pixel + line, pixels); }
     __device__ float load(Place place, int tap, int element) const {
@@ -69,7 +70,7 @@ template <bool ALONG> struct Weight {
 
 // Grid: tiles of pixels, tiles of maps.
 extern "C" __global__ void __launch_bounds__(THREADS) convolution_forward(
-    const float *in, const float *scale, const float *shift, const float *weight, float *out, float *partial,
+    const store_t *in, const float *scale, const float *shift, const float *weight, store_t *out, float *partial,
     const Scalars *scalars, int column, int site, int pixels, int channels, int training) {
     __shared__ Tile tile;
     __shared__ Stage stage;
@@ -85,8 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolution_forward(
     for (int row = threadIdx.x / COLUMNS; row < rows && n < MAPS; row += THREADS / COLUMNS) {
         size_t p = row0 + row;
         float value = stage.value[row][map] * dropout.factor(p * MAPS + n);
-        stage.value[row][map] = value;
-        out[p * OUT_STRIDE + column + n] = value;
+        stage.value[row][map] = out[p * OUT_STRIDE + column + n] = value;
     }
     __syncthreads();
     if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
@@ -96,8 +96,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolution_forward(
 // gamma, to `into` (pixels x IN_STRIDE). Else it is stored as it is, and the caller's undoing of
 // BN has gamma. Grid: tiles of pixels, tiles of channels.
 extern "C" __global__ void __launch_bounds__(THREADS) convolution_pull(
-    const float *dout, const float *weight, const float *in, const float *scale, const float *shift, const float *mean,
-    const float *gamma, float *into, float *partial, int add, int pixels, int channels) {
+    const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
+    const float *gamma, grad_t *into, float *partial, int add, int pixels, int channels) {
     __shared__ Tile tile;
     __shared__ Stage stage;
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS;
@@ -111,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolution_pull(
          [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return stage.value[row][column]; },
          [&](long p, int c, float masked) {
-             float *at = into + p * IN_STRIDE + c;
+             grad_t *at = into + p * IN_STRIDE + c;
              *at = add ? fmaf(gamma[c], masked, *at) : masked;
          });
 }
@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolution_pull(
 // The gradient of the weight: each slice of pixels makes a share of its own, slices x weight, in
 // the weight's order. Grid: tiles of channels, tiles of maps x taps, slices of `length` pixels.
 extern "C" __global__ void __launch_bounds__(THREADS) convolution_weight(
-    const float *dout, const float *in, const float *scale, const float *shift, float *share, int pixels, int channels,
+    const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, int pixels, int channels,
     int length) {
     __shared__ Tile tile;
     int channel0 = blockIdx.x * COLUMNS, map0 = blockIdx.y / TAPS * ROWS, tap = blockIdx.y % TAPS;

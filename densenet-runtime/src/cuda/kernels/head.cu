@@ -6,7 +6,7 @@
 // The pools pass the last block's buffer once each; the products are small.
 
 // A thread a feature: neighbours read neighbouring channels. Images x CHANNELS.
-extern "C" __global__ void head_pool(const float *x, const float *scale, const float *shift, float *features, int batch) {
+extern "C" __global__ void head_pool(const store_t *x, const float *scale, const float *shift, float *features, int batch) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= batch * CHANNELS) return;
     int c = i % CHANNELS, b = i / CHANNELS;
@@ -127,8 +127,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify_features(
 // Back through the pool, ReLU and the affine part of BN: sets g to gamma times the masked
 // gradient. Grid: tiles of pixels, tiles of channels.
 extern "C" __global__ void __launch_bounds__(THREADS) head_pull(
-    const float *dfeatures, const float *x, const float *scale, const float *shift, const float *mean,
-    const float *gamma, float *g, float *partial, int batch) {
+    const float *dfeatures, const store_t *x, const float *scale, const float *shift, const float *mean,
+    const float *gamma, grad_t *g, float *partial, int batch) {
     __shared__ Stage stage;
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, pixels = batch * PIXELS;
     pull(stage, Norm{scale, shift, mean}, x, CHANNELS, channel0, min(COLUMNS, CHANNELS - channel0), CHANNELS, partial,

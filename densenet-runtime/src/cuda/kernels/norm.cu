@@ -105,8 +105,8 @@ struct Undo {
 // consumers are all done: their gradient goes to `into` (pixels x count), with the mask of the
 // dropout that the maps had. A thread a value.
 extern "C" __global__ void finish(
-    const float *g, const float *x, const float *mean, const float *inverse, const float *plain,
-    const float *normalised, float *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
+    const grad_t *g, const store_t *x, const float *mean, const float *inverse, const float *plain,
+    const float *normalised, grad_t *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)pixels * count) return;
     int c = first + i % count;
@@ -117,7 +117,7 @@ extern "C" __global__ void finish(
 
 // The same in place for bottleneck maps, whose g has no gamma yet: pixels x maps.
 extern "C" __global__ void undo(
-    float *dy, const float *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
+    grad_t *dy, const store_t *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
     const float *normalised, const Scalars *scalars, int maps, int pixels, int site) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)pixels * maps) return;

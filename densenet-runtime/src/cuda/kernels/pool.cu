@@ -6,7 +6,7 @@
 
 // `out` is the first block's buffer. Grid: tiles of pooled pixels, tiles of maps.
 extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
-    const float *convolved, const float *scale, const float *shift, float *out, unsigned char *choice, float *partial,
+    const store_t *convolved, const float *scale, const float *shift, store_t *out, unsigned char *choice, float *partial,
     int stride, int pooled, int training) {
     __shared__ Stage stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pooled - row0);
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
             if (z > best || z != z) best = z, taken = place;
         }
         choice[(size_t)q * MAPS + m] = best > 0.0f ? taken : NONE;
-        out[(size_t)q * stride + m] = stage.value[row][map] = relu(best);
+        stage.value[row][map] = out[(size_t)q * stride + m] = relu(best);
     }
     __syncthreads();
     if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
 
 // The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.
 extern "C" __global__ void __launch_bounds__(THREADS) stem_sums(
-    const float *dout, const unsigned char *choice, const float *convolved, const float *scale, const float *shift,
+    const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *scale, const float *shift,
     const float *mean, float *partial, int pixels) {
     __shared__ Stage stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;

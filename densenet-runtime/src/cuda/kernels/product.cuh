@@ -15,28 +15,6 @@ constexpr int DEPTH = 16;
 
 #if BF16
 typedef unsigned short Operand;
-#else
-typedef float Operand;
-#endif
-
-#ifdef CUDA_EMULATOR
-__device__ inline unsigned bf16_bits(float x) {
-    unsigned u = __float_as_uint(x);
-    if (x != x) return 0x7fff;
-    return (u + 0x7fff + ((u >> 16) & 1)) >> 16; // to nearest, ties to even
-}
-#endif
-
-// Two f32 as bf16, the first in the lower half.
-__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
-#ifdef CUDA_EMULATOR
-    return bf16_bits(low) | bf16_bits(high) << 16;
-#else
-    unsigned packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-#endif
-}
 
 // One warp: d (16 x 8, f32) += a (16 x 16, bf16) * b (16 x 8, bf16), in the fragments of the PTX
 // manual (mma.m16n8k16): lane = 4 g + t has a of rows g, g + 8 and depths 2t, 2t + 8 (and the next
@@ -48,7 +26,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
     auto value = [&](int lane, int reg, int half) {
         unsigned bits;
         memcpy(&bits, slots[lane].bytes + 4 * reg, 4);
-        return __uint_as_float(half ? bits & 0xffff0000u : bits << 16);
+        return widened(half ? bits >> 16 : bits & 0xffff);
     };
     int g = emulated_context->lane / 4, t = emulated_context->lane % 4;
     for (int i = 0; i < 4; ++i) {
@@ -66,6 +44,9 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
+#else
+typedef float Operand;
+#endif
 
 // A piece of both operands. Lines are padded so that a warp's reads fall into different banks.
 struct Tile {

@@ -12,7 +12,7 @@ struct Norm {
 // `pixel(row)` is the pixel of a row, negative where there is none; `d(row, column)` its gradient;
 // `store(pixel, channel, masked)` what is done with it. `count` channels from `first` on.
 template <class Pixel, class Gradient, class Store>
-__device__ void pull(Stage &stage, const Norm &norm, const float *x, int stride, int first, int count, int channels,
+__device__ void pull(Stage &stage, const Norm &norm, const store_t *x, int stride, int first, int count, int channels,
                      float *partial, Pixel pixel, Gradient d, Store store) {
     int column = threadIdx.x % COLUMNS, c = first + column;
     float bias = 0.0f, scale = 0.0f;

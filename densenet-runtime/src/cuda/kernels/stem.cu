@@ -22,7 +22,7 @@ __device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KE
 template <bool ALONG> struct Patches {
     static constexpr bool ALONG_DEPTH = ALONG;
     struct Place { int image, y, x; };
-    const float *images;
+    const store_t *images;
     int pixels, first_pixel, first_element;
     __device__ Place place(int line) const {
         int p = first_pixel + line, inside = p % AREA;
@@ -54,9 +54,10 @@ struct Weight {
 struct Gradient {
     static constexpr bool ALONG_DEPTH = false;
     typedef int Place;
-    const float *dout;
+    const grad_t *dout;
     const unsigned char *choice;
-    const float *convolved, *undo;
+    const store_t *convolved;
+    const float *undo;
     int pixels, first_map;
     __device__ Place place(int line) const { return line; }
     // Behind the ReLU, which masks: where it cut all values off, the pool took none.
@@ -90,7 +91,7 @@ struct Gradient {
 
 // `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps.
 extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
-    const float *images, const float *weight, float *out, float *partial, int stride, int pixels, int training) {
+    const store_t *images, const float *weight, store_t *out, float *partial, int stride, int pixels, int training) {
     __shared__ Tile tile;
     __shared__ Stage stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0);
@@ -100,7 +101,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
     __syncthreads();
     int map = threadIdx.x % COLUMNS;
     for (int row = threadIdx.x / COLUMNS; row < rows && map0 + map < MAPS; row += THREADS / COLUMNS)
-        out[(size_t)(row0 + row) * stride + map0 + map] = stage.value[row][map];
+        stage.value[row][map] = out[(size_t)(row0 + row) * stride + map0 + map] = stage.value[row][map];
+    __syncthreads();
     if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
 }
 
@@ -108,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
 // Grid: tiles of a patch's elements, tiles of maps, slices.
 // At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
-    const float *dout, const unsigned char *choice, const float *convolved, const float *undo, const float *images,
+    const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *undo, const store_t *images,
     float *share, int pixels, int length) {
     __shared__ Tile tile;
     int element0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;

@@ -2,7 +2,7 @@
 // Each passes its values once, a thread a value.
 
 // From channels x area, image by image, to area x channels.
-extern "C" __global__ void images_from_nchw(const float *from, float *into, int channels, int area, int batch) {
+extern "C" __global__ void images_from_nchw(const float *from, store_t *into, int channels, int area, int batch) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)batch * area * channels) return;
     size_t p = i / channels, c = i % channels;
@@ -10,7 +10,7 @@ extern "C" __global__ void images_from_nchw(const float *from, float *into, int 
 }
 
 // From bytes, pixels x channels; `norm` has the channels' means, then their deviations.
-extern "C" __global__ void images_from_bytes(const unsigned char *from, const float *norm, float *into, int channels, int pixels) {
+extern "C" __global__ void images_from_bytes(const unsigned char *from, const float *norm, store_t *into, int channels, int pixels) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)pixels * channels) return;
     int c = i % channels;

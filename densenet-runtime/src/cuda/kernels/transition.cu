@@ -28,7 +28,8 @@ template <int GROUP> struct Row {
 template <int GROUP, bool ALONG> struct Pooled {
     static constexpr bool ALONG_DEPTH = ALONG;
     typedef int Place;
-    const float *in, *scale, *shift;
+    const store_t *in;
+    const float *scale, *shift;
     float share;
     int rows, first_row, first_channel;
     __device__ Place place(int line) const { return first_row + line; }
@@ -46,7 +47,7 @@ template <int GROUP, bool ALONG> struct Pooled {
 template <int GROUP, bool ALONG> struct Spread {
     static constexpr bool ALONG_DEPTH = ALONG;
     typedef int Place;
-    const float *dout;
+    const grad_t *dout;
     Dropout dropout;
     int rows, first_row, first_map;
     __device__ Place place(int line) const { return first_row + line; }
@@ -72,8 +73,8 @@ template <bool ALONG> struct Weight {
 };
 
 template <int GROUP>
-__device__ void forward(Tile &tile, Stage &stage, const float *in, const float *scale, const float *shift,
-                        const float *weight, float *out, float *partial, const Scalars *scalars, int site, int pooled,
+__device__ void forward(Tile &tile, Stage &stage, const store_t *in, const float *scale, const float *shift,
+                        const float *weight, store_t *out, float *partial, const Scalars *scalars, int site, int pooled,
                         int training) {
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;
     Sums sums;
@@ -94,8 +95,7 @@ __device__ void forward(Tile &tile, Stage &stage, const float *in, const float *
                 value += 0.25f * stage.value[row * 4 + corner][map] *
                          (n < OUT ? dropout.factor((size_t)corner_of(q, corner) * OUT + n) : 0.0f);
         }
-        values[i] = value;
-        if (n < OUT) out[(size_t)q * OUT_STRIDE + n] = value;
+        values[i] = n < OUT ? (float)(out[(size_t)q * OUT_STRIDE + n] = value) : 0.0f;
     }
     __syncthreads();
     for (int i = 0, row = threadIdx.x / COLUMNS; row < rows; row += THREADS / COLUMNS, ++i) stage.value[row][map] = values[i];
@@ -105,14 +105,14 @@ __device__ void forward(Tile &tile, Stage &stage, const float *in, const float *
 
 // Grid: tiles of rows, tiles of maps. `out` is the next block's buffer, its first columns.
 extern "C" __global__ void __launch_bounds__(THREADS) transition_forward(
-    const float *in, const float *scale, const float *shift, const float *weight, float *out, float *partial,
+    const store_t *in, const float *scale, const float *shift, const float *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pooled, int training) {
     __shared__ Tile tile;
     __shared__ Stage stage;
     forward<1>(tile, stage, in, scale, shift, weight, out, partial, scalars, site, pooled, training);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_forward_dropped(
-    const float *in, const float *scale, const float *shift, const float *weight, float *out, float *partial,
+    const store_t *in, const float *scale, const float *shift, const float *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pooled, int training) {
     __shared__ Tile tile;
     __shared__ Stage stage;
@@ -122,8 +122,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_forward_dropped
 // Sets `into` to gamma times the masked gradient: each of the four pixels has a quarter. What an
 // odd side leaves out of the pool is left alone. Grid: tiles of rows, tiles of channels.
 template <int GROUP>
-__device__ void back(Tile &tile, Stage &stage, const float *dout, const float *weight, const float *in,
-                     const float *scale, const float *shift, const float *mean, const float *gamma, float *into,
+__device__ void back(Tile &tile, Stage &stage, const grad_t *dout, const float *weight, const store_t *in,
+                     const float *scale, const float *shift, const float *mean, const float *gamma, grad_t *into,
                      float *partial, const Scalars *scalars, int site, int pooled) {
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, rows = pooled * GROUP;
     Sums sums;
@@ -154,15 +154,15 @@ __device__ void back(Tile &tile, Stage &stage, const float *dout, const float *w
         }
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull(
-    const float *dout, const float *weight, const float *in, const float *scale, const float *shift, const float *mean,
-    const float *gamma, float *into, float *partial, const Scalars *scalars, int site, int pooled) {
+    const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
+    const float *gamma, grad_t *into, float *partial, const Scalars *scalars, int site, int pooled) {
     __shared__ Tile tile;
     __shared__ Stage stage;
     back<1>(tile, stage, dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
-    const float *dout, const float *weight, const float *in, const float *scale, const float *shift, const float *mean,
-    const float *gamma, float *into, float *partial, const Scalars *scalars, int site, int pooled) {
+    const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
+    const float *gamma, grad_t *into, float *partial, const Scalars *scalars, int site, int pooled) {
     __shared__ Tile tile;
     __shared__ Stage stage;
     back<4>(tile, stage, dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
@@ -171,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
 // The gradient of the weight, a share of each slice of `length` rows: slices x maps x channels.
 // Grid: tiles of channels, tiles of maps, slices.
 template <int GROUP>
-__device__ void weight_share(Tile &tile, const float *dout, const float *in, const float *scale, const float *shift,
+__device__ void weight_share(Tile &tile, const grad_t *dout, const store_t *in, const float *scale, const float *shift,
                              float *share, const Scalars *scalars, int site, int pooled, int length) {
     int channel0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
     int first = blockIdx.z * length, last = min(first + length, pooled * GROUP);
@@ -185,13 +185,13 @@ __device__ void weight_share(Tile &tile, const float *dout, const float *in, con
     }
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_weight(
-    const float *dout, const float *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
+    const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
     int site, int pooled, int length) {
     __shared__ Tile tile;
     weight_share<1>(tile, dout, in, scale, shift, share, scalars, site, pooled, length);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_weight_dropped(
-    const float *dout, const float *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
+    const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
     int site, int pooled, int length) {
     __shared__ Tile tile;
     weight_share<4>(tile, dout, in, scale, shift, share, scalars, site, pooled, length);

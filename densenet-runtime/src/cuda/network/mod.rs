@@ -6,7 +6,7 @@ use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
 use super::target::Target;
-use crate::plan::{Block, Plan, Recompute, StemKind, Transition};
+use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
 
 /// Values of a launch, of whatever kind.
 macro_rules! values {
@@ -29,6 +29,7 @@ pub(super) struct Pass<'a> {
     pub places: &'a Places,
     pub plan: &'a Plan,
     pub recompute: Recompute,
+    pub storage: Storage,
     pub batch: usize,
     /// With the batch's statistics, which move the running ones, and dropout.
     pub training: bool,

@@ -71,7 +71,8 @@ impl Pass<'_> {
         let g = self.at(self.slots.gradient);
         if !transition.height.is_multiple_of(2) || !transition.width.is_multiple_of(2) {
             // What the pool leaves out has no gradient.
-            self.device.clear(g, 4 * pixels * block.output())?;
+            let values = pixels * block.output();
+            self.device.clear(g, self.storage.bytes() * values)?;
         }
         let kernels = &self.kernels.transitions[index];
         let group = self.group();

@@ -1,0 +1,46 @@
+//! What the tests of the kernels share: programs, buffers and launches on the emulated driver,
+//! and the plain references' arithmetic.
+//!
+//! A reference takes the numbers that the kernel reads, as they are stored, rounds operands as the
+//! kernel does, and sums in f64 in an order of its own. So what differs is the order of f32 sums,
+//! and in bf16 the last bit of what is stored.
+
+mod device;
+mod reference;
+
+pub use device::{Argument, Buffer, Gpu, Program, family};
+pub use reference::{Dropout, Norm, Numbers, check, check_stored, random};
+
+/// What maps are stored in and products are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32.
+    F32,
+    /// bfloat16, with f32 sums.
+    Bf16,
+}
+
+impl Precision {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// A value as it is stored, and as an operand of a product.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 => half::bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// Values as they are stored.
+    pub fn round_all(self, values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&value| self.round(value)).collect()
+    }
+}
+
+/// Pixels of a tile, channels of a tile, threads that work on one, as in `common.cuh`.
+pub const ROWS: usize = 64;
+/// Channels of a tile.
+pub const COLUMNS: usize = 64;
+/// Threads of a tile.
+pub const THREADS: usize = 256;

@@ -1,0 +1,346 @@
+//! Convolutions of dense layers, 1x1 and 3x3: forward with statistics, the gradient of the input
+//! with the sums for gamma and beta, the gradient of the weight.
+
+use cuda_kernel_tests::{
+    COLUMNS, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored,
+    family,
+};
+
+/// A layer's convolution.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    kernel: usize,
+    /// Batch, height, width.
+    size: [usize; 3],
+    /// Channels read, and in a row of the input.
+    channels: usize,
+    in_stride: usize,
+    /// Maps written, where in a row, and values in a row of the output.
+    maps: usize,
+    column: usize,
+    out_stride: usize,
+}
+
+const fn case(kernel: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]) -> Case {
+    Case {
+        kernel,
+        size,
+        channels: read[0],
+        in_stride: read[1],
+        maps: write[0],
+        column: write[1],
+        out_stride: write[2],
+    }
+}
+
+/// Odd sizes, one pixel, one image, channels and maps of less and more than a tile, k = 12.
+const CASES: [Case; 12] = [
+    case(1, [1, 1, 1], [1, 1], [1, 0, 1]),
+    case(1, [1, 5, 7], [24, 30], [48, 0, 48]),
+    case(1, [3, 5, 7], [70, 71], [65, 0, 65]),
+    case(1, [2, 8, 8], [64, 64], [64, 0, 64]),
+    case(1, [5, 7, 9], [17, 40], [12, 0, 12]),
+    case(1, [1, 1, 130], [129, 140], [5, 3, 9]),
+    case(3, [1, 1, 1], [3, 5], [2, 1, 4]),
+    case(3, [4, 1, 5], [12, 12], [12, 24, 36]),
+    case(3, [3, 7, 3], [48, 48], [12, 60, 84]),
+    case(3, [2, 6, 11], [20, 26], [66, 5, 73]),
+    case(3, [1, 9, 8], [65, 65], [3, 0, 3]),
+    case(3, [70, 1, 1], [7, 7], [33, 0, 33]),
+];
+
+impl Case {
+    fn pixels(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    fn program(&self, gpu: &Gpu, precision: Precision, dropout: bool) -> Program {
+        let mut constants = vec![
+            ("KERNEL", self.kernel),
+            ("HEIGHT", self.size[1]),
+            ("WIDTH", self.size[2]),
+            ("IN_STRIDE", self.in_stride),
+            ("OUT_STRIDE", self.out_stride),
+            ("MAPS", self.maps),
+        ];
+        if dropout {
+            constants.extend(Dropout::CONSTANTS);
+        }
+        gpu.program(&family(&["convolution.cu"]), precision, &constants)
+    }
+
+    /// The pixel under a tap of pixel `p`, unless it is in the padding.
+    fn under(&self, p: usize, tap: usize) -> Option<usize> {
+        let [_, height, width] = self.size;
+        let (image, y, x) = (p / (height * width), p / width % height, p % width);
+        let y = (y + tap / self.kernel).checked_sub(self.kernel / 2)?;
+        let x = (x + tap % self.kernel).checked_sub(self.kernel / 2)?;
+        (y < height && x < width).then_some((image * height + y) * width + x)
+    }
+}
+
+/// What a convolution reads.
+struct Data {
+    norm: Norm,
+    input: Vec<f32>,
+    weight: Vec<f32>,
+    dout: Vec<f32>,
+}
+
+impl Data {
+    fn new(case: &Case, precision: Precision) -> Self {
+        let mut numbers = Numbers::new(case.pixels() as u64 + case.channels as u64);
+        Self {
+            norm: Norm::random(case.channels, 3),
+            input: precision.round_all(&numbers.take(case.pixels() * case.in_stride)),
+            weight: numbers.take(case.maps * case.channels * case.taps()),
+            dout: precision.round_all(&numbers.take(case.pixels() * case.maps)),
+        }
+    }
+
+    /// An operand of a product: the input behind BN and ReLU.
+    fn operand(&self, case: &Case, precision: Precision, p: usize, c: usize) -> f64 {
+        precision
+            .round(self.norm.after(c, self.input[p * case.in_stride + c]))
+            .into()
+    }
+
+    fn weight(&self, case: &Case, precision: Precision, n: usize, c: usize, tap: usize) -> f64 {
+        precision
+            .round(self.weight[(n * case.channels + c) * case.taps() + tap])
+            .into()
+    }
+}
+
+/// Each case in both precisions.
+fn each(test: impl Fn(&Case, Precision, &Data)) {
+    for precision in Precision::ALL {
+        for case in &CASES {
+            test(case, precision, &Data::new(case, precision));
+        }
+    }
+}
+
+#[test]
+fn forward_and_its_statistics() {
+    each(|case, precision, data| {
+        for site in [-1, 5] {
+            forward(case, precision, data, Dropout { seed: 77, site });
+        }
+    });
+}
+
+fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
+    let gpu = Gpu::new(1);
+    let program = case.program(&gpu, precision, dropout.site >= 0);
+    let (pixels, maps) = (case.pixels(), case.maps);
+    let tiles = pixels.div_ceil(ROWS);
+    let out = gpu.no_maps(precision, pixels * case.out_stride);
+    let partial = gpu.no_floats(tiles * maps * 2);
+    program.tiled(
+        "convolution_forward",
+        [tiles, maps.div_ceil(COLUMNS), 1],
+        arguments![
+            &gpu.maps(precision, &data.input),
+            &gpu.floats(&data.norm.scale),
+            &gpu.floats(&data.norm.shift),
+            &gpu.floats(&data.weight),
+            &out,
+            &partial,
+            &gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false),
+            case.column,
+            dropout.site,
+            pixels,
+            case.channels,
+            1
+        ],
+    );
+    // Columns that are not its own stay as they were.
+    let mut expected = vec![f64::NAN; pixels * case.out_stride];
+    for p in 0..pixels {
+        for n in 0..maps {
+            let mut sum = 0.0;
+            for tap in 0..case.taps() {
+                let Some(under) = case.under(p, tap) else {
+                    continue;
+                };
+                for c in 0..case.channels {
+                    sum += data.operand(case, precision, under, c)
+                        * data.weight(case, precision, n, c, tap);
+                }
+            }
+            expected[p * case.out_stride + case.column + n] =
+                sum * f64::from(dropout.factor(p * maps + n));
+        }
+    }
+    let found = out.read_maps(precision);
+    check_stored(
+        &format!("{case:?} {precision:?}"),
+        precision,
+        &found,
+        &expected,
+    );
+    // Moments are those of what was stored.
+    let (mut moments, stored) = (vec![0.0; tiles * maps * 2], found);
+    for tile in 0..tiles {
+        for n in 0..maps {
+            let rows = tile * ROWS..pixels.min((tile + 1) * ROWS);
+            let count = rows.len() as f64;
+            let value = |p: usize| f64::from(stored[p * case.out_stride + case.column + n]);
+            let mean = rows.clone().map(value).sum::<f64>() / count;
+            moments[(tile * maps + n) * 2] = mean;
+            moments[(tile * maps + n) * 2 + 1] = rows.map(|p| (value(p) - mean).powi(2)).sum();
+        }
+    }
+    check(
+        &format!("moments, {case:?} {precision:?}"),
+        &partial.read_floats(),
+        &moments,
+        1e-5,
+    );
+}
+
+#[test]
+fn gradient_of_the_input() {
+    each(|case, precision, data| {
+        for add in [false, true] {
+            pull(case, precision, data, add);
+        }
+    });
+}
+
+fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
+    let gpu = Gpu::new(2);
+    let program = case.program(&gpu, precision, false);
+    let (pixels, channels) = (case.pixels(), case.channels);
+    let tiles = pixels.div_ceil(ROWS);
+    // Where it adds there are other channels behind its own; where it stores there are none.
+    let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
+    let into = match add {
+        true => gpu.maps(precision, &before),
+        false => gpu.no_maps(precision, pixels * case.in_stride),
+    };
+    let partial = gpu.no_floats(tiles * channels * 2);
+    program.tiled(
+        "convolution_pull",
+        [tiles, channels.div_ceil(COLUMNS), 1],
+        arguments![
+            &gpu.maps(precision, &data.dout),
+            &gpu.floats(&data.weight),
+            &gpu.maps(precision, &data.input),
+            &gpu.floats(&data.norm.scale),
+            &gpu.floats(&data.norm.shift),
+            &gpu.floats(&data.norm.mean),
+            &gpu.floats(&data.norm.gamma),
+            &into,
+            &partial,
+            usize::from(add),
+            pixels,
+            channels
+        ],
+    );
+    let mut gradient = vec![0.0; pixels * channels];
+    for p in 0..pixels {
+        for tap in 0..case.taps() {
+            let Some(under) = case.under(p, tap) else {
+                continue;
+            };
+            for n in 0..case.maps {
+                let d = f64::from(data.dout[p * case.maps + n]);
+                for c in 0..channels {
+                    gradient[under * channels + c] += d * data.weight(case, precision, n, c, tap);
+                }
+            }
+        }
+    }
+    let mut expected: Vec<f64> = match add {
+        true => before.iter().map(|&v| v.into()).collect(),
+        false => vec![f64::NAN; pixels * case.in_stride],
+    };
+    let mut sums = vec![0.0; tiles * channels * 2];
+    for p in 0..pixels {
+        for c in 0..channels {
+            let x = data.input[p * case.in_stride + c];
+            let masked = if data.norm.before(c, x) > 0.0 {
+                gradient[p * channels + c]
+            } else {
+                0.0
+            };
+            let at = &mut expected[p * case.in_stride + c];
+            *at = if add {
+                *at + f64::from(data.norm.gamma[c]) * masked
+            } else {
+                masked
+            };
+            let of_tile = &mut sums[(p / ROWS * channels + c) * 2..][..2];
+            of_tile[0] += masked * f64::from(x - data.norm.mean[c]);
+            of_tile[1] += masked;
+        }
+    }
+    let what = format!("{case:?} {precision:?} add {add}");
+    check_stored(&what, precision, &into.read_maps(precision), &expected);
+    check(
+        &format!("sums, {what}"),
+        &partial.read_floats(),
+        &sums,
+        1e-5,
+    );
+}
+
+#[test]
+fn gradient_of_the_weight() {
+    each(|case, precision, data| {
+        // One slice, and slices that end in the middle of a tile and of the pixels.
+        for length in [case.pixels().next_multiple_of(16), 48] {
+            weight(case, precision, data, length);
+        }
+    });
+}
+
+fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
+    let gpu = Gpu::new(3);
+    let program = case.program(&gpu, precision, false);
+    let (pixels, channels, taps) = (case.pixels(), case.channels, case.taps());
+    let slices = pixels.div_ceil(length);
+    let count = case.maps * channels * taps;
+    let share = gpu.no_floats(slices * count);
+    program.tiled(
+        "convolution_weight",
+        [
+            channels.div_ceil(COLUMNS),
+            case.maps.div_ceil(ROWS) * taps,
+            slices,
+        ],
+        arguments![
+            &gpu.maps(precision, &data.dout),
+            &gpu.maps(precision, &data.input),
+            &gpu.floats(&data.norm.scale),
+            &gpu.floats(&data.norm.shift),
+            &share,
+            pixels,
+            channels,
+            length
+        ],
+    );
+    let mut expected = vec![0.0; slices * count];
+    for p in 0..pixels {
+        for tap in 0..taps {
+            let Some(under) = case.under(p, tap) else {
+                continue;
+            };
+            for n in 0..case.maps {
+                let d = f64::from(data.dout[p * case.maps + n]);
+                for c in 0..channels {
+                    expected[p / length * count + (n * channels + c) * taps + tap] +=
+                        d * data.operand(case, precision, under, c);
+                }
+            }
+        }
+    }
+    let what = format!("{case:?} {precision:?} slices of {length}");
+    check(&what, &share.read_floats(), &expected, 1e-5);
+}

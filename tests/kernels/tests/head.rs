@@ -1,0 +1,335 @@
+//! The last layers: BN, ReLU, global average pool, classifier, loss, and the way back.
+
+use cuda_kernel_tests::{
+    COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
+};
+
+/// Batch, pixels, channels, classes.
+const CASES: [[usize; 4]; 5] = [
+    [1, 1, 1, 2],
+    [3, 6, 70, 5],
+    [2, 49, 24, 130],
+    [70, 1, 12, 10],
+    [5, 35, 65, 64],
+];
+
+fn program(gpu: &Gpu, precision: Precision, [_, pixels, channels, classes]: [usize; 4]) -> Program {
+    let constants = [
+        ("CHANNELS", channels),
+        ("PIXELS", pixels),
+        ("CLASSES", classes),
+    ];
+    gpu.program(&family(&["head.cu"]), precision, &constants)
+}
+
+fn each(test: impl Fn(Gpu, [usize; 4], Precision, Numbers)) {
+    for precision in Precision::ALL {
+        for case in CASES {
+            test(Gpu::new(1), case, precision, Numbers::new(case[0] as u64));
+        }
+    }
+}
+
+#[test]
+fn average_of_what_relu_returns() {
+    each(|gpu, case, precision, mut numbers| {
+        let [batch, pixels, channels, _] = case;
+        let norm = Norm::random(channels, 2);
+        let x = precision.round_all(&numbers.take(batch * pixels * channels));
+        let features = gpu.no_floats(batch * channels);
+        program(&gpu, precision, case).each(
+            "head_pool",
+            batch * channels,
+            arguments![
+                &gpu.maps(precision, &x),
+                &gpu.floats(&norm.scale),
+                &gpu.floats(&norm.shift),
+                &features,
+                batch
+            ],
+        );
+        let expected: Vec<f64> = (0..batch * channels)
+            .map(|i| {
+                let (b, c) = (i / channels, i % channels);
+                let value = |p: usize| f64::from(norm.after(c, x[(b * pixels + p) * channels + c]));
+                (0..pixels).map(value).sum::<f64>() / pixels as f64
+            })
+            .collect();
+        check(
+            &format!("{case:?} {precision:?}"),
+            &features.read_floats(),
+            &expected,
+            1e-5,
+        );
+    });
+}
+
+#[test]
+fn classifier_and_its_gradients() {
+    each(|gpu, case, precision, mut numbers| {
+        let [batch, _, channels, classes] = case;
+        let program = program(&gpu, precision, case);
+        let [features, weight] = [batch, classes].map(|rows| numbers.take(rows * channels));
+        let (bias, dlogits) = (numbers.take(classes), numbers.take(batch * classes));
+        let before = numbers.take(classes * (channels + 1));
+        let logits = gpu.no_floats(batch * classes);
+        let dfeatures = gpu.no_floats(batch * channels);
+        let dweight = gpu.floats(&before[..classes * channels]);
+        let dbias = gpu.floats(&before[classes * channels..]);
+        program.tiled(
+            "classify",
+            [batch.div_ceil(ROWS), classes.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.floats(&features),
+                &gpu.floats(&weight),
+                &gpu.floats(&bias),
+                &logits,
+                batch
+            ],
+        );
+        program.tiled(
+            "classify_weight",
+            [channels.div_ceil(COLUMNS), classes.div_ceil(ROWS), 1],
+            arguments![
+                &gpu.floats(&dlogits),
+                &gpu.floats(&features),
+                &dweight,
+                &dbias,
+                batch
+            ],
+        );
+        program.tiled(
+            "classify_features",
+            [batch.div_ceil(ROWS), channels.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.floats(&dlogits),
+                &gpu.floats(&weight),
+                &dfeatures,
+                batch
+            ],
+        );
+        let mut of = [
+            bias.iter()
+                .map(|&v| f64::from(v))
+                .cycle()
+                .take(batch * classes)
+                .collect::<Vec<_>>(),
+            before.iter().map(|&v| f64::from(v)).collect(),
+            vec![0.0; batch * channels],
+        ];
+        for b in 0..batch {
+            for k in 0..classes {
+                let d = dlogits[b * classes + k];
+                of[1][classes * channels + k] += f64::from(d);
+                let d = f64::from(precision.round(d));
+                for c in 0..channels {
+                    let w = f64::from(precision.round(weight[k * channels + c]));
+                    let x = f64::from(precision.round(features[b * channels + c]));
+                    of[0][b * classes + k] += w * x;
+                    of[1][k * channels + c] += d * x;
+                    of[2][b * channels + c] += d * w;
+                }
+            }
+        }
+        let what = format!("{case:?} {precision:?}");
+        check(
+            &format!("logits, {what}"),
+            &logits.read_floats(),
+            &of[0],
+            1e-5,
+        );
+        let (of_weight, of_bias) = of[1].split_at(classes * channels);
+        check(
+            &format!("weight, {what}"),
+            &dweight.read_floats(),
+            of_weight,
+            1e-5,
+        );
+        check(
+            &format!("bias, {what}"),
+            &dbias.read_floats(),
+            of_bias,
+            1e-5,
+        );
+        check(
+            &format!("features, {what}"),
+            &dfeatures.read_floats(),
+            &of[2],
+            1e-5,
+        );
+    });
+}
+
+#[test]
+fn gradient_of_the_last_block() {
+    each(|gpu, case, precision, mut numbers| {
+        let [batch, area, channels, _] = case;
+        let pixels = batch * area;
+        let norm = Norm::random(channels, 2);
+        let x = precision.round_all(&numbers.take(pixels * channels));
+        let d = numbers.take(batch * channels);
+        let g = gpu.no_maps(precision, pixels * channels);
+        let tiles = pixels.div_ceil(ROWS);
+        let partial = gpu.no_floats(tiles * channels * 2);
+        program(&gpu, precision, case).tiled(
+            "head_pull",
+            [tiles, channels.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.floats(&d),
+                &gpu.maps(precision, &x),
+                &gpu.floats(&norm.scale),
+                &gpu.floats(&norm.shift),
+                &gpu.floats(&norm.mean),
+                &gpu.floats(&norm.gamma),
+                &g,
+                &partial,
+                batch
+            ],
+        );
+        let (mut expected, mut sums) = (Vec::new(), vec![0.0; tiles * channels * 2]);
+        for p in 0..pixels {
+            for c in 0..channels {
+                let value = x[p * channels + c];
+                let open = norm.before(c, value) > 0.0;
+                let masked = if open {
+                    f64::from(d[p / area * channels + c]) / area as f64
+                } else {
+                    0.0
+                };
+                expected.push(f64::from(norm.gamma[c]) * masked);
+                let of_tile = &mut sums[(p / ROWS * channels + c) * 2..][..2];
+                of_tile[0] += masked * f64::from(value - norm.mean[c]);
+                of_tile[1] += masked;
+            }
+        }
+        let what = format!("{case:?} {precision:?}");
+        check_stored(&what, precision, &g.read_maps(precision), &expected);
+        check(
+            &format!("sums, {what}"),
+            &partial.read_floats(),
+            &sums,
+            1e-5,
+        );
+    });
+}
+
+/// Loss, whether the label is the first, whether among the first five, of each image; and the
+/// gradient of the logits.
+fn cross_entropy(
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+    smoothing: f64,
+    scale: f64,
+) -> (Vec<f64>, Vec<f64>) {
+    let batch = labels.len() as f64;
+    let (mut results, mut gradient) = (Vec::new(), Vec::new());
+    for (z, &label) in logits.chunks_exact(classes).zip(labels) {
+        let total = z.iter().map(|&z| f64::from(z).exp()).sum::<f64>();
+        let target = |k: usize| {
+            smoothing / classes as f64
+                + if k == label as usize {
+                    1.0 - smoothing
+                } else {
+                    0.0
+                }
+        };
+        let loss = |(k, &z): (usize, &f32)| target(k) * (total.ln() - f64::from(z));
+        // Ties count against the label.
+        let rank = z
+            .iter()
+            .enumerate()
+            .filter(|&(k, &other)| k != label as usize && other >= z[label as usize])
+            .count();
+        results.push(z.iter().enumerate().map(loss).sum::<f64>() / batch);
+        results.push(f64::from(u8::from(rank == 0)));
+        results.push(f64::from(u8::from(rank < 5)));
+        gradient.extend(
+            z.iter()
+                .enumerate()
+                .map(|(k, &z)| scale / batch * (f64::from(z).exp() / total - target(k))),
+        );
+    }
+    (results, gradient)
+}
+
+#[test]
+fn loss_counts_and_gradient_of_the_logits() {
+    for [batch, _, _, classes] in CASES {
+        for (smoothing, scale, training) in [(0.1, 0.5, 1), (0.0, 1.0, 1), (0.3, 1.0, 0)] {
+            let gpu = Gpu::new(2);
+            let mut numbers = Numbers::new(classes as u64);
+            // Halves, so that there are ties.
+            let mut logits: Vec<f32> = numbers
+                .take(batch * classes)
+                .iter()
+                .map(|z| (z * 8.0).round() / 2.0)
+                .collect();
+            logits[0] = 3.25;
+            let labels: Vec<u32> = (0..batch).map(|b| (b * 7 % classes) as u32).collect();
+            let gradient = gpu.no_floats(batch * classes);
+            let results = gpu.nothing(24 * batch);
+            program(&gpu, Precision::F32, [batch, 1, 1, classes]).launch(
+                "cross_entropy",
+                [batch, 1, 1],
+                128,
+                arguments![
+                    &gpu.floats(&logits),
+                    &gpu.words(&labels),
+                    &gradient,
+                    &results,
+                    &gpu.scalars(0, [smoothing, scale], false, [0.0; 3], false),
+                    batch,
+                    training
+                ],
+            );
+            let smoothing = if training == 1 {
+                f64::from(smoothing)
+            } else {
+                0.0
+            };
+            let (expected, slopes) =
+                cross_entropy(&logits, &labels, classes, smoothing, scale.into());
+            for (i, (found, expected)) in results.read_doubles().iter().zip(&expected).enumerate() {
+                assert!(
+                    (found - expected).abs() < 1e-9,
+                    "{batch} x {classes}, {i}: {found}, not {expected}"
+                );
+            }
+            if training == 1 {
+                check("gradient", &gradient.read_floats(), &slopes, 1e-6);
+            } else {
+                assert!(
+                    gradient.read_floats().iter().all(|v| v.is_nan()),
+                    "nothing is written"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_never_right() {
+    let gpu = Gpu::new(3);
+    let results = gpu.nothing(48);
+    let logits = [f32::NAN, f32::NAN, f32::NAN, 1.0, f32::NAN, 0.0];
+    program(&gpu, Precision::F32, [2, 1, 1, 3]).launch(
+        "cross_entropy",
+        [2, 1, 1],
+        128,
+        arguments![
+            &gpu.floats(&logits),
+            &gpu.words(&[1, 1]),
+            &gpu.no_floats(6),
+            &results,
+            &gpu.scalars(0, [0.0, 1.0], false, [0.0; 3], false),
+            2,
+            0
+        ],
+    );
+    let found = results.read_doubles();
+    assert!(
+        found[0].is_nan() && found[1] == 0.0 && found[4] == 0.0,
+        "{found:?}"
+    );
+}

@@ -1,0 +1,365 @@
+//! Batch normalisation around the convolutions: moments and sums put together, BN as multiply-adds,
+//! BN undone.
+
+use cuda_kernel_tests::{
+    Buffer, Dropout, Gpu, Numbers, Precision, Program, arguments, check, check_stored,
+};
+
+const EPSILON: f64 = 1e-5;
+
+fn program(gpu: &Gpu, precision: Precision) -> Program {
+    gpu.program(&["common.cuh", "norm.cu"], precision, &Dropout::CONSTANTS)
+}
+
+/// Tiles, rows of a tile, pixels, channels: fewer tiles than threads, more, a last tile of one row.
+const TILES: [[usize; 4]; 4] = [
+    [1, 64, 1, 1],
+    [3, 64, 150, 5],
+    [200, 16, 3185, 3],
+    [129, 64, 8193, 2],
+];
+
+#[test]
+fn moments_of_tiles_are_those_of_all_values() {
+    for [tiles, rows, pixels, channels] in TILES {
+        let gpu = Gpu::new(1);
+        let mut numbers = Numbers::new(tiles as u64);
+        let values: Vec<Vec<f64>> = (0..channels)
+            .map(|c| {
+                (0..pixels)
+                    .map(|_| f64::from(numbers.draw()) + 3.0 * c as f64)
+                    .collect()
+            })
+            .collect();
+        let moments = |values: &[f64]| {
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>())
+        };
+        let mut partial = Vec::new();
+        for tile in 0..tiles {
+            for values in &values {
+                let (mean, squares) = moments(&values[tile * rows..pixels.min((tile + 1) * rows)]);
+                partial.extend([mean as f32, squares as f32]);
+            }
+        }
+        let [mean, variance, inverse] = [(); 3].map(|()| gpu.no_floats(channels));
+        program(&gpu, Precision::F32).launch(
+            "merge_moments",
+            [channels, 1, 1],
+            128,
+            arguments![
+                &gpu.floats(&partial),
+                &mean,
+                &variance,
+                &inverse,
+                tiles,
+                rows,
+                pixels,
+                channels
+            ],
+        );
+        let all: Vec<_> = values.iter().map(|values| moments(values)).collect();
+        let of = |number: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+            all.iter()
+                .map(|&(mean, squares)| number(mean, squares / pixels as f64))
+                .collect()
+        };
+        let what = format!("{tiles} tiles");
+        check(&what, &mean.read_floats(), &of(&|mean, _| mean), 1e-6);
+        check(&what, &variance.read_floats(), &of(&|_, v| v), 1e-5);
+        check(
+            &what,
+            &inverse.read_floats(),
+            &of(&|_, v| 1.0 / (v + EPSILON).sqrt()),
+            1e-5,
+        );
+    }
+}
+
+#[test]
+fn sums_of_tiles_are_added_once() {
+    for [tiles, _, _, channels] in TILES {
+        for add in [0, 1] {
+            let gpu = Gpu::new(2);
+            let mut numbers = Numbers::new(tiles as u64);
+            let partial = numbers.take(tiles * channels * 2);
+            let [gamma, inverse] = [(); 2].map(|()| numbers.around(channels, 1.5, 1.0));
+            let before: Vec<Vec<f32>> = (0..4).map(|_| numbers.take(channels)).collect();
+            let into: Vec<Buffer> = before.iter().map(|values| gpu.floats(values)).collect();
+            program(&gpu, Precision::F32).launch(
+                "merge_sums",
+                [channels, 1, 1],
+                128,
+                arguments![
+                    &gpu.floats(&partial),
+                    &gpu.floats(&gamma),
+                    &gpu.floats(&inverse),
+                    &into[0],
+                    &into[1],
+                    &into[2],
+                    &into[3],
+                    tiles,
+                    channels,
+                    add
+                ],
+            );
+            for c in 0..channels {
+                let sum = |which: usize| -> f64 {
+                    (0..tiles)
+                        .map(|tile| f64::from(partial[(tile * channels + c) * 2 + which]))
+                        .sum()
+                };
+                let (dgamma, dbeta) = (sum(0) * f64::from(inverse[c]), sum(1));
+                let g = f64::from(gamma[c]);
+                let kept = f64::from(add);
+                for (i, (more, keep)) in [
+                    (dgamma, 1.0),
+                    (dbeta, 1.0),
+                    (g * dbeta, kept),
+                    (g * dgamma, kept),
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    let expected = keep * f64::from(before[i][c]) + more;
+                    let found = into[i].read_floats()[c];
+                    let off = (f64::from(found) - expected).abs();
+                    assert!(
+                        off < 1e-5 * (1.0 + more.abs()),
+                        "{tiles} tiles, add {add}, sum {i}: {found}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_consumers_norm_is_a_multiply_add() {
+    for training in [0, 1] {
+        for (channels, pixels) in [(1, 1), (70, 35), (300, 7)] {
+            let gpu = Gpu::new(3);
+            let mut numbers = Numbers::new(channels as u64);
+            let [gamma, beta, mean] = [(); 3].map(|()| numbers.take(channels));
+            let variance = numbers.around(channels, 1.5, 1.0);
+            let inverse: Vec<f32> = variance.iter().map(|v| 1.0 / (v + 1e-5).sqrt()).collect();
+            let mut before = numbers.take(channels);
+            before.extend(numbers.around(channels, 1.5, 1.0));
+            let running = gpu.floats(&before);
+            let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
+            program(&gpu, Precision::F32).each(
+                "prepare",
+                channels,
+                arguments![
+                    &gpu.floats(&gamma),
+                    &gpu.floats(&beta),
+                    &gpu.floats(&mean),
+                    &gpu.floats(&variance),
+                    &gpu.floats(&inverse),
+                    &running,
+                    &scale,
+                    &shift,
+                    channels,
+                    pixels,
+                    training
+                ],
+            );
+            let mut expected = [vec![], vec![], vec![], vec![]];
+            for c in 0..channels {
+                let (old_mean, old_variance) =
+                    (f64::from(before[c]), f64::from(before[channels + c]));
+                let (m, v) = match training {
+                    1 => (f64::from(mean[c]), f64::from(variance[c])),
+                    _ => (old_mean, old_variance),
+                };
+                let s = f64::from(gamma[c]) / (v + EPSILON).sqrt();
+                // PyTorch's rule: the running variance is of the unbiased one; of one value it has none.
+                let unbiased = v * pixels as f64 / (pixels.max(2) - 1) as f64;
+                let moved = |old: f64, new: f64| {
+                    if training == 1 {
+                        0.9 * old + 0.1 * new
+                    } else {
+                        old
+                    }
+                };
+                let values = [
+                    s,
+                    f64::from(beta[c]) - m * s,
+                    moved(old_mean, m),
+                    moved(old_variance, unbiased),
+                ];
+                for (into, value) in expected.iter_mut().zip(values) {
+                    into.push(value);
+                }
+            }
+            let what = format!("{channels} channels, training {training}");
+            let found = running.read_floats();
+            for (found, expected) in [
+                &scale.read_floats(),
+                &shift.read_floats(),
+                &found[..channels],
+                &found[channels..],
+            ]
+            .into_iter()
+            .zip(&expected)
+            {
+                check(&what, found, expected, 1e-5);
+            }
+        }
+    }
+}
+
+/// Statistics and sums of some channels.
+struct Sums {
+    mean: Vec<f32>,
+    inverse: Vec<f32>,
+    gamma: Vec<f32>,
+    plain: Vec<f32>,
+    normalised: Vec<f32>,
+}
+
+impl Sums {
+    fn new(channels: usize) -> Self {
+        let mut numbers = Numbers::new(channels as u64);
+        Self {
+            mean: numbers.take(channels),
+            inverse: numbers.around(channels, 1.5, 1.0),
+            gamma: numbers.around(channels, -0.5, 1.0),
+            plain: numbers.around(channels, 5.0, 5.0),
+            normalised: numbers.around(channels, -5.0, 9.0),
+        }
+    }
+
+    /// dx = inverse * (gamma g - mean(gamma g) - xhat * mean(gamma g * xhat)), where the sums have
+    /// gamma in them.
+    fn undo(&self, c: usize, gamma: f64, g: f32, x: f32, pixels: usize) -> f64 {
+        let inverse = f64::from(self.inverse[c]);
+        let xhat = f64::from(x - self.mean[c]) * inverse;
+        let means = f64::from(self.plain[c]) + xhat * f64::from(self.normalised[c]);
+        inverse * (gamma * f64::from(g) - means / pixels as f64)
+    }
+}
+
+/// Pixels, channels.
+const UNDONE: [[usize; 2]; 4] = [[1, 1], [35, 12], [105, 70], [300, 3]];
+
+#[test]
+fn columns_of_a_block_are_finished() {
+    for precision in Precision::ALL {
+        for [pixels, stride] in UNDONE {
+            for (first, count, site) in [(0, stride, -1), (stride / 2, stride - stride / 2, 3)] {
+                let gpu = Gpu::new(4);
+                let sums = Sums::new(stride);
+                let mut numbers = Numbers::new(8);
+                let [g, x] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * stride)));
+                let into = gpu.no_maps(precision, pixels * count);
+                let dropout = Dropout { seed: 5, site };
+                program(&gpu, precision).each(
+                    "finish",
+                    pixels * count,
+                    arguments![
+                        &gpu.maps(precision, &g),
+                        &gpu.maps(precision, &x),
+                        &gpu.floats(&sums.mean),
+                        &gpu.floats(&sums.inverse),
+                        &gpu.floats(&sums.plain),
+                        &gpu.floats(&sums.normalised),
+                        &into,
+                        &gpu.scalars(5, [0.0, 1.0], false, [0.0; 3], false),
+                        stride,
+                        first,
+                        count,
+                        pixels,
+                        site
+                    ],
+                );
+                let expected: Vec<f64> = (0..pixels * count)
+                    .map(|i| {
+                        let (p, c) = (i / count, first + i % count);
+                        let at = p * stride + c;
+                        sums.undo(c, 1.0, g[at], x[at], pixels) * f64::from(dropout.factor(i))
+                    })
+                    .collect();
+                let what = format!("{precision:?} {pixels} x {count} of {stride}");
+                check_stored(&what, precision, &into.read_maps(precision), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn bottleneck_maps_are_undone_in_place() {
+    for precision in Precision::ALL {
+        for [pixels, maps] in UNDONE {
+            for site in [-1, 3] {
+                let gpu = Gpu::new(5);
+                let sums = Sums::new(maps);
+                let mut numbers = Numbers::new(8);
+                let [g, y] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * maps)));
+                let dy = gpu.maps(precision, &g);
+                let dropout = Dropout { seed: 6, site };
+                program(&gpu, precision).each(
+                    "undo",
+                    pixels * maps,
+                    arguments![
+                        &dy,
+                        &gpu.maps(precision, &y),
+                        &gpu.floats(&sums.mean),
+                        &gpu.floats(&sums.inverse),
+                        &gpu.floats(&sums.gamma),
+                        &gpu.floats(&sums.plain),
+                        &gpu.floats(&sums.normalised),
+                        &gpu.scalars(6, [0.0, 1.0], false, [0.0; 3], false),
+                        maps,
+                        pixels,
+                        site
+                    ],
+                );
+                let expected: Vec<f64> = (0..pixels * maps)
+                    .map(|i| {
+                        let c = i % maps;
+                        let undone = sums.undo(c, sums.gamma[c].into(), g[i], y[i], pixels);
+                        undone * f64::from(dropout.factor(i))
+                    })
+                    .collect();
+                let what = format!("{precision:?} {pixels} x {maps}");
+                check_stored(&what, precision, &dy.read_maps(precision), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_undoing_multiplies_and_adds() {
+    for [pixels, maps] in [[40, 1], [7, 300]] {
+        let gpu = Gpu::new(6);
+        let sums = Sums::new(maps);
+        let into = gpu.no_floats(4 * maps);
+        program(&gpu, Precision::F32).each(
+            "undo_numbers",
+            maps,
+            arguments![
+                &gpu.floats(&sums.mean),
+                &gpu.floats(&sums.inverse),
+                &gpu.floats(&sums.gamma),
+                &gpu.floats(&sums.plain),
+                &gpu.floats(&sums.normalised),
+                &into,
+                maps,
+                pixels
+            ],
+        );
+        let numbers = into.read_floats();
+        let (g, x) = (0.7, -1.3);
+        let found: Vec<f32> = (0..maps)
+            .map(|c| {
+                let [scale, slope, shift, mean] = [0, 1, 2, 3].map(|i| numbers[i * maps + c]);
+                scale * g + slope * (x - mean) + shift
+            })
+            .collect();
+        let expected: Vec<f64> = (0..maps)
+            .map(|c| sums.undo(c, sums.gamma[c].into(), g, x, pixels))
+            .collect();
+        check("numbers", &found, &expected, 1e-5);
+    }
+}

@@ -1,0 +1,429 @@
+//! The stem: the convolution of images, BN, ReLU and max pool, and the way back through all.
+
+use cuda_kernel_tests::{
+    COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
+};
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    /// Side and stride of the convolution: 3 and 1 without a pool, 7 and 2 with one.
+    kernel: usize,
+    step: usize,
+    channels: usize,
+    /// Batch, height, width.
+    size: [usize; 3],
+    maps: usize,
+    /// Channels of the block behind.
+    stride: usize,
+}
+
+const fn case(pool: bool, channels: usize, size: [usize; 3], maps: usize, stride: usize) -> Case {
+    Case {
+        kernel: if pool { 7 } else { 3 },
+        step: if pool { 2 } else { 1 },
+        channels,
+        size,
+        maps,
+        stride,
+    }
+}
+
+const CASES: [Case; 8] = [
+    case(false, 1, [1, 1, 1], 1, 1),
+    case(false, 3, [2, 5, 9], 24, 60),
+    case(false, 2, [1, 7, 3], 66, 70),
+    case(false, 3, [3, 8, 8], 16, 16),
+    case(true, 1, [1, 1, 1], 2, 3),
+    case(true, 3, [2, 9, 13], 12, 20),
+    case(true, 3, [1, 16, 12], 66, 70),
+    case(true, 2, [3, 5, 6], 8, 8),
+];
+
+/// The byte of a pooled pixel that no gradient goes through.
+const NONE: u8 = 255;
+
+impl Case {
+    fn pooled(&self) -> bool {
+        self.step == 2
+    }
+
+    fn patch(&self) -> usize {
+        self.kernel * self.kernel * self.channels
+    }
+
+    /// Height and width of what the convolution returns.
+    fn convolved(&self) -> [usize; 2] {
+        [
+            self.size[1].div_ceil(self.step),
+            self.size[2].div_ceil(self.step),
+        ]
+    }
+
+    fn pixels(&self) -> usize {
+        self.size[0] * self.convolved().iter().product::<usize>()
+    }
+
+    /// Height and width behind the pool.
+    fn behind(&self) -> [usize; 2] {
+        self.convolved().map(|side| side.div_ceil(2))
+    }
+
+    fn program(&self, gpu: &Gpu, precision: Precision) -> Program {
+        let constants = [
+            ("KERNEL", self.kernel),
+            ("STEP", self.step),
+            ("CHANNELS", self.channels),
+            ("HEIGHT", self.size[1]),
+            ("WIDTH", self.size[2]),
+            ("MAPS", self.maps),
+            ("POOL", usize::from(self.pooled())),
+        ];
+        let files: &[&str] = if self.pooled() {
+            &["stem.cu", "pool.cu"]
+        } else {
+            &["stem.cu"]
+        };
+        gpu.program(&family(files), precision, &constants)
+    }
+
+    /// The image's value under an output pixel, a channel and a place of the kernel; 0 outside.
+    fn image(&self, images: &[f32], p: usize, c: usize, place: usize) -> f64 {
+        let [tall, wide] = self.convolved();
+        let (image, y, x) = (p / (tall * wide), p / wide % tall, p % wide);
+        let inside = |at: usize, place: usize, side: usize| {
+            (at * self.step + place)
+                .checked_sub(self.kernel / 2)
+                .filter(|&at| at < side)
+        };
+        let [_, height, width] = self.size;
+        match (
+            inside(y, place / self.kernel, height),
+            inside(x, place % self.kernel, width),
+        ) {
+            (Some(y), Some(x)) => {
+                images[((image * height + y) * width + x) * self.channels + c].into()
+            }
+            _ => 0.0,
+        }
+    }
+
+    fn images(&self, precision: Precision) -> Vec<f32> {
+        let count = self.size.iter().product::<usize>() * self.channels;
+        precision.round_all(&Numbers::new(count as u64).take(count))
+    }
+
+    /// What the convolution returned, as far as the pool is concerned. Few different values, so
+    /// that there are ties; of the first map all are cut off by the ReLU.
+    fn maps(&self, precision: Precision) -> Vec<f32> {
+        let mut numbers = Numbers::new(5);
+        let value = |i: usize| match i % self.maps {
+            0 => -9.0,
+            _ => (numbers.draw() * 8.0).round() / 4.0,
+        };
+        precision.round_all(
+            &(0..self.pixels() * self.maps)
+                .map(value)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// For each pooled value, where its nine pixels are.
+    fn window(&self, q: usize) -> Vec<(u8, usize)> {
+        let ([tall, wide], [height, width]) = (self.behind(), self.convolved());
+        let (image, y, x) = (q / (tall * wide), q / wide % tall, q % wide);
+        let mut inside = Vec::new();
+        for place in 0..9 {
+            let at = |middle: usize, by: usize, side: usize| {
+                (2 * middle + by).checked_sub(1).filter(|&at| at < side)
+            };
+            if let (Some(y), Some(x)) = (at(y, place / 3, height), at(x, place % 3, width)) {
+                inside.push((place as u8, (image * height + y) * width + x));
+            }
+        }
+        inside
+    }
+
+    fn pooled_pixels(&self) -> usize {
+        self.size[0] * self.behind().iter().product::<usize>()
+    }
+
+    /// The pool: values, and which was taken (the first of the largest).
+    fn pool(&self, norm: &Norm, maps: &[f32]) -> (Vec<f32>, Vec<u8>) {
+        let (mut values, mut choices) = (Vec::new(), Vec::new());
+        for q in 0..self.pooled_pixels() {
+            for m in 0..self.maps {
+                let mut best = (f32::NEG_INFINITY, NONE);
+                for (place, p) in self.window(q) {
+                    let z = norm.before(m, maps[p * self.maps + m]);
+                    if z > best.0 {
+                        best = (z, place);
+                    }
+                }
+                values.push(best.0.max(0.0));
+                choices.push(if best.0 > 0.0 { best.1 } else { NONE });
+            }
+        }
+        (values, choices)
+    }
+
+    /// The gradient of the convolution's BN: each pooled value's goes where it came from.
+    fn scatter(&self, dout: &[f32], choices: &[u8]) -> Vec<f64> {
+        let mut gradient = vec![0.0; self.pixels() * self.maps];
+        for q in 0..self.pooled_pixels() {
+            for (place, p) in self.window(q) {
+                for m in 0..self.maps {
+                    if choices[q * self.maps + m] == place {
+                        gradient[p * self.maps + m] += f64::from(dout[q * self.maps + m]);
+                    }
+                }
+            }
+        }
+        gradient
+    }
+}
+
+/// Moments of the tiles of some maps in rows of `stride`.
+fn moments(stored: &[f32], pixels: usize, maps: usize, stride: usize) -> Vec<f64> {
+    let mut moments = Vec::new();
+    for tile in 0..pixels.div_ceil(ROWS) {
+        let rows = tile * ROWS..pixels.min((tile + 1) * ROWS);
+        for m in 0..maps {
+            let value = |p: usize| f64::from(stored[p * stride + m]);
+            let mean = rows.clone().map(value).sum::<f64>() / rows.len() as f64;
+            moments.push(mean);
+            moments.push(rows.clone().map(|p| (value(p) - mean).powi(2)).sum());
+        }
+    }
+    moments
+}
+
+fn each(test: impl Fn(&Case, Precision)) {
+    for precision in Precision::ALL {
+        for case in &CASES {
+            test(case, precision);
+        }
+    }
+}
+
+#[test]
+fn convolution_and_its_statistics() {
+    each(|case, precision| {
+        let gpu = Gpu::new(1);
+        let images = case.images(precision);
+        let weight = Numbers::new(2).take(case.maps * case.patch());
+        let (pixels, maps) = (case.pixels(), case.maps);
+        let tiles = pixels.div_ceil(ROWS);
+        let out = gpu.no_maps(precision, pixels * case.stride);
+        let partial = gpu.no_floats(tiles * maps * 2);
+        case.program(&gpu, precision).tiled(
+            "stem_forward",
+            [tiles, maps.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.maps(precision, &images),
+                &gpu.floats(&weight),
+                &out,
+                &partial,
+                case.stride,
+                pixels,
+                1
+            ],
+        );
+        let mut expected = vec![f64::NAN; pixels * case.stride];
+        let places = case.kernel * case.kernel;
+        for p in 0..pixels {
+            for m in 0..maps {
+                let mut sum = 0.0;
+                for c in 0..case.channels {
+                    for place in 0..places {
+                        let w = precision.round(weight[(m * case.channels + c) * places + place]);
+                        sum += f64::from(w) * case.image(&images, p, c, place);
+                    }
+                }
+                expected[p * case.stride + m] = sum;
+            }
+        }
+        let stored = out.read_maps(precision);
+        check_stored(
+            &format!("{case:?} {precision:?}"),
+            precision,
+            &stored,
+            &expected,
+        );
+        check(
+            "moments",
+            &partial.read_floats(),
+            &moments(&stored, pixels, maps, case.stride),
+            1e-5,
+        );
+    });
+}
+
+#[test]
+fn pool_and_its_statistics() {
+    each(|case, precision| {
+        if !case.pooled() {
+            return;
+        }
+        let gpu = Gpu::new(2);
+        let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
+        let pooled = case.pooled_pixels();
+        let tiles = pooled.div_ceil(ROWS);
+        let out = gpu.no_maps(precision, pooled * case.stride);
+        let choice = gpu.nothing(pooled * case.maps);
+        let partial = gpu.no_floats(tiles * case.maps * 2);
+        case.program(&gpu, precision).tiled(
+            "stem_pool",
+            [tiles, case.maps.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.maps(precision, &maps),
+                &gpu.floats(&norm.scale),
+                &gpu.floats(&norm.shift),
+                &out,
+                &choice,
+                &partial,
+                case.stride,
+                pooled,
+                1
+            ],
+        );
+        let (values, choices) = case.pool(&norm, &maps);
+        let mut expected = vec![f64::NAN; pooled * case.stride];
+        for (i, &value) in values.iter().enumerate() {
+            expected[i / case.maps * case.stride + i % case.maps] = value.into();
+        }
+        let stored = out.read_maps(precision);
+        check_stored(
+            &format!("{case:?} {precision:?}"),
+            precision,
+            &stored,
+            &expected,
+        );
+        assert_eq!(choice.read(), choices, "{case:?}");
+        check(
+            "moments",
+            &partial.read_floats(),
+            &moments(&stored, pooled, case.maps, case.stride),
+            1e-5,
+        );
+    });
+}
+
+#[test]
+fn sums_on_the_way_back_through_the_pool() {
+    each(|case, precision| {
+        if !case.pooled() {
+            return;
+        }
+        let gpu = Gpu::new(3);
+        let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
+        let (_, choices) = case.pool(&norm, &maps);
+        let dout = precision.round_all(&Numbers::new(7).take(choices.len()));
+        let tiles = case.pixels().div_ceil(ROWS);
+        let partial = gpu.no_floats(tiles * case.maps * 2);
+        case.program(&gpu, precision).tiled(
+            "stem_sums",
+            [tiles, case.maps.div_ceil(COLUMNS), 1],
+            arguments![
+                &gpu.maps(precision, &dout),
+                &gpu.bytes(&choices),
+                &gpu.maps(precision, &maps),
+                &gpu.floats(&norm.scale),
+                &gpu.floats(&norm.shift),
+                &gpu.floats(&norm.mean),
+                &partial,
+                case.pixels()
+            ],
+        );
+        let mut sums = vec![0.0; tiles * case.maps * 2];
+        for (i, g) in case.scatter(&dout, &choices).into_iter().enumerate() {
+            let (p, m) = (i / case.maps, i % case.maps);
+            let of_tile = &mut sums[(p / ROWS * case.maps + m) * 2..][..2];
+            of_tile[0] += g * f64::from(maps[i] - norm.mean[m]);
+            of_tile[1] += g;
+        }
+        check(
+            &format!("{case:?} {precision:?}"),
+            &partial.read_floats(),
+            &sums,
+            1e-5,
+        );
+    });
+}
+
+#[test]
+fn gradient_of_the_weight() {
+    each(|case, precision| {
+        for length in [case.pixels().next_multiple_of(16), 32] {
+            let gpu = Gpu::new(4);
+            let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
+            let images = case.images(precision);
+            let mut numbers = Numbers::new(8);
+            let undo = numbers.take(4 * case.maps);
+            let (choices, rows) = match case.pooled() {
+                true => (case.pool(&norm, &maps).1, case.pooled_pixels()),
+                false => (vec![0; 4], case.pixels()),
+            };
+            let dout = precision.round_all(&numbers.take(rows * case.maps));
+            let (pixels, count) = (case.pixels(), case.maps * case.patch());
+            let slices = pixels.div_ceil(length);
+            let share = gpu.no_floats(slices * count);
+            case.program(&gpu, precision).tiled(
+                "stem_weight",
+                [
+                    case.patch().div_ceil(COLUMNS),
+                    case.maps.div_ceil(ROWS),
+                    slices,
+                ],
+                arguments![
+                    &gpu.maps(precision, &dout),
+                    &gpu.bytes(&choices),
+                    &gpu.maps(precision, &maps),
+                    &gpu.floats(&undo),
+                    &gpu.maps(precision, &images),
+                    &share,
+                    pixels,
+                    length
+                ],
+            );
+            // Behind the pool BN is undone as the gradient is loaded.
+            let gradient: Vec<f64> = match case.pooled() {
+                false => dout.iter().map(|&d| d.into()).collect(),
+                true => {
+                    let undone =
+                        case.scatter(&dout, &choices)
+                            .into_iter()
+                            .enumerate()
+                            .map(|(i, g)| {
+                                let m = i % case.maps;
+                                let [scale, slope, shift, mean] =
+                                    [0, 1, 2, 3].map(|n| undo[n * case.maps + m]);
+                                let rest = (maps[i] - mean).mul_add(slope, shift);
+                                precision.round((g as f32).mul_add(scale, rest)).into()
+                            });
+                    undone.collect()
+                }
+            };
+            let mut expected = vec![0.0; slices * count];
+            let places = case.kernel * case.kernel;
+            for p in 0..pixels {
+                for m in 0..case.maps {
+                    for c in 0..case.channels {
+                        for place in 0..places {
+                            expected
+                                [p / length * count + (m * case.channels + c) * places + place] +=
+                                gradient[p * case.maps + m] * case.image(&images, p, c, place);
+                        }
+                    }
+                }
+            }
+            let what = format!("{case:?} {precision:?} slices of {length}");
+            // A gathered gradient is summed in f32 before it is rounded, so its last bit may differ.
+            let tolerance = if precision == Precision::Bf16 && case.pooled() {
+                2e-3
+            } else {
+                1e-5
+            };
+            check(&what, &share.read_floats(), &expected, tolerance);
+        }
+    });
+}

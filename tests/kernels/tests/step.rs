@@ -1,0 +1,143 @@
+//! What surrounds a step: the images' way in, gradients started and gathered, gradient descent.
+
+use cuda_kernel_tests::{Gpu, Numbers, Precision, Program, arguments, check, check_stored};
+
+fn program(gpu: &Gpu, precision: Precision) -> Program {
+    gpu.program(&["common.cuh", "step.cu"], precision, &[])
+}
+
+/// Batch, height x width, channels.
+const IMAGES: [[usize; 3]; 4] = [[1, 1, 1], [3, 35, 3], [2, 130, 4], [5, 64, 1]];
+
+#[test]
+fn images_come_in_as_channels_of_pixels() {
+    for precision in Precision::ALL {
+        for [batch, area, channels] in IMAGES {
+            let gpu = Gpu::new(1);
+            let count = batch * area * channels;
+            let values = Numbers::new(1).take(count);
+            let into = gpu.no_maps(precision, count);
+            program(&gpu, precision).each(
+                "images_from_nchw",
+                count,
+                arguments![&gpu.floats(&values), &into, channels, area, batch],
+            );
+            let expected: Vec<f64> = (0..count)
+                .map(|i| {
+                    let (b, p, c) = (i / (area * channels), i / channels % area, i % channels);
+                    precision
+                        .round(values[(b * channels + c) * area + p])
+                        .into()
+                })
+                .collect();
+            check("images", &into.read_maps(precision), &expected, 0.0);
+        }
+    }
+}
+
+#[test]
+fn bytes_are_normalised() {
+    for precision in Precision::ALL {
+        for [batch, area, channels] in IMAGES {
+            let gpu = Gpu::new(2);
+            let count = batch * area * channels;
+            let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 256) as u8).collect();
+            let mut numbers = Numbers::new(2);
+            let mut norm = numbers.around(channels, 0.5, 0.2);
+            norm.extend(numbers.around(channels, 0.3, 0.2));
+            let into = gpu.no_maps(precision, count);
+            program(&gpu, precision).each(
+                "images_from_bytes",
+                count,
+                arguments![
+                    &gpu.bytes(&bytes),
+                    &gpu.floats(&norm),
+                    &into,
+                    channels,
+                    batch * area
+                ],
+            );
+            let value = |(i, &byte): (usize, &u8)| {
+                let c = i % channels;
+                (f64::from(byte) / 255.0 - f64::from(norm[c])) / f64::from(norm[channels + c])
+            };
+            let expected: Vec<f64> = bytes.iter().enumerate().map(value).collect();
+            check_stored("pixels", precision, &into.read_maps(precision), &expected);
+        }
+    }
+}
+
+#[test]
+fn gradients_start_at_zero_unless_they_are_accumulated() {
+    for accumulate in [false, true] {
+        let gpu = Gpu::new(3);
+        let before = Numbers::new(3).take(300);
+        let gradient = gpu.floats(&before);
+        let scalars = gpu.scalars(0, [0.0, 1.0], accumulate, [0.0; 3], false);
+        program(&gpu, Precision::F32).each("start", 299, arguments![&gradient, &scalars, 299]);
+        let mut expected = if accumulate {
+            before.clone()
+        } else {
+            vec![0.0; 300]
+        };
+        expected[299] = before[299];
+        assert_eq!(gradient.read_floats(), expected, "accumulate {accumulate}");
+    }
+}
+
+#[test]
+fn shares_of_slices_are_added() {
+    for (slices, count) in [(1, 1), (3, 257), (64, 5)] {
+        let gpu = Gpu::new(4);
+        let mut numbers = Numbers::new(4);
+        let (share, before) = (numbers.take(slices * count), numbers.take(count));
+        let gradient = gpu.floats(&before);
+        program(&gpu, Precision::F32).each(
+            "add_shares",
+            count,
+            arguments![&gpu.floats(&share), &gradient, slices, count],
+        );
+        let sum = |i: usize| {
+            (0..slices)
+                .map(|slice| f64::from(share[slice * count + i]))
+                .sum::<f64>()
+        };
+        let expected: Vec<f64> = (0..count).map(|i| f64::from(before[i]) + sum(i)).collect();
+        check("gradient", &gradient.read_floats(), &expected, 1e-5);
+    }
+}
+
+#[test]
+fn parameters_descend() {
+    for nesterov in [false, true] {
+        for count in [1, 1000] {
+            let gpu = Gpu::new(5);
+            let mut numbers = Numbers::new(5);
+            let [parameters, momentum, gradient] = [(); 3].map(|()| numbers.take(count));
+            let (rate, keep, decay) = (0.1, 0.9, 0.01);
+            let [at, moved] = [&parameters, &momentum].map(|values| gpu.floats(values));
+            program(&gpu, Precision::F32).each(
+                "descend",
+                count,
+                arguments![
+                    &at,
+                    &moved,
+                    &gpu.floats(&gradient),
+                    &gpu.scalars(0, [0.0, 1.0], false, [rate, keep, decay], nesterov),
+                    count
+                ],
+            );
+            let (mut expected, mut moving) = (Vec::new(), Vec::new());
+            for i in 0..count {
+                let [p, m, g] = [parameters[i], momentum[i], gradient[i]].map(f64::from);
+                let [rate, keep, decay] = [rate, keep, decay].map(f64::from);
+                let slope = g + decay * p;
+                let m = keep * m + slope;
+                moving.push(m);
+                expected.push(p - rate * if nesterov { slope + keep * m } else { m });
+            }
+            check("parameters", &at.read_floats(), &expected, 1e-6);
+            check("momentum", &moved.read_floats(), &moving, 1e-6);
+        }
+    }
+}

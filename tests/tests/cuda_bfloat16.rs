@@ -1,0 +1,249 @@
+//! In bf16 the CUDA executor trains: maps and their gradients are stored in bfloat16, products are
+//! made of bfloat16 operands, all else is f32.
+//!
+//! Two comparisons. With a plain step in the same format ([`densenet_tests::plain`]), which checks
+//! every gradient; that step itself is the CPU executor's where it does not round. And with the
+//! CPU executor in f32: what a user sees (losses, logits, statistics, weights) stays close. The
+//! gradients of small networks do not, on any device: the CPU's own, of bf16 products, are a tenth
+//! of their size away.
+
+mod support;
+
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda;
+use densenet_runtime::densenet;
+use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::compare::{Comparison, TOLERANCE};
+use densenet_tests::executor::{evaluate, load, read, state};
+use densenet_tests::networks::{Bc, Case};
+use densenet_tests::plain::Plain;
+use densenet_tests::{each_network, random};
+use support::{alone, device, on_cpu, on_cuda, options};
+
+/// How far bf16 may be from what it should be.
+const BFLOAT16: f64 = 2e-2;
+
+fn rounded(value: f32) -> f32 {
+    half::bf16::from_f32(value).to_f32()
+}
+
+/// Images whose class shows: each has its class's pattern, and noise.
+fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
+    let (mut pixels, labels) = random::batch(plan, images, seed);
+    let (patterns, _) = random::batch(plan, plan.classes, 1234);
+    let size = pixels.len() / images;
+    for (image, &label) in pixels.chunks_exact_mut(size).zip(&labels) {
+        let pattern = &patterns[label as usize * size..][..size];
+        for (pixel, &pattern) in image.iter_mut().zip(pattern) {
+            *pixel = 0.5 * *pixel + pattern;
+        }
+    }
+    (pixels, labels)
+}
+
+/// What can be seen of a step.
+struct Seen {
+    loss: f32,
+    logits: Vec<f32>,
+    gradients: Vec<f32>,
+}
+
+fn differentiate(executor: &mut impl Executor, batch: Batch<'_>, step: Step) -> Seen {
+    let outcome = executor.differentiate(batch, step);
+    let outcome = outcome.unwrap_or_else(|error| panic!("{error}"));
+    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes];
+    executor.logits(&mut logits).unwrap();
+    Seen {
+        loss: outcome.loss as f32,
+        logits,
+        gradients: read(executor, Arena::Gradients),
+    }
+}
+
+/// Trains for three steps, of a full, a partial and an accumulated batch, and compares with the
+/// plain step all, and with the CPU executor in f32 what stays close to it.
+fn train(
+    executor: &mut impl Executor,
+    plan: &Plan,
+    round: fn(f32) -> f32,
+    name: &str,
+    tolerance: f64,
+) {
+    let images = executor.capacity();
+    let sgd = Sgd {
+        rate: 0.01,
+        ..Sgd::default()
+    };
+    let start = random::state(plan, 7);
+    let mut plain = Plain::new(plan, &start, round);
+    let mut exact = on_cpu(plan, images, Recompute::Nothing, Precision::F32);
+    load(executor, &start);
+    load(&mut exact, &start);
+    let mut same = Comparison::within(tolerance);
+    let mut close = Comparison::within(BFLOAT16);
+    for (number, images) in [images, images - 1, images].into_iter().enumerate() {
+        // From the same state: a value that rounds to its other neighbour, because its sum was in
+        // another order, would grow from step to step.
+        plain.state = state(executor);
+        plain.gradients = read(executor, Arena::Gradients);
+        plain.momentum = read(executor, Arena::Momentum);
+        let (pixels, labels) = batch(plan, images, 10 + number as u64);
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        let step = Step {
+            label_smoothing: 0.1,
+            scale: 0.5,
+            accumulate: number == 2,
+            seed: 7 + number as u64,
+        };
+        let found = differentiate(executor, batch, step);
+        let expected = differentiate(&mut exact, batch, step);
+        let loss = plain.differentiate(&pixels, &labels, step);
+        same.add(format!("loss {number}"), &[found.loss], &[loss as f32]);
+        same.add(format!("logits {number}"), &found.logits, &plain.logits);
+        let what = format!("gradient {number} of");
+        same.add_parameters(&what, plan, &found.gradients, &plain.gradients);
+        close.add(format!("loss {number}"), &[found.loss], &[expected.loss]);
+        close.add(format!("logits {number}"), &found.logits, &expected.logits);
+        executor.descend(sgd).unwrap();
+        exact.descend(sgd).unwrap();
+        plain.descend(sgd);
+        let what = format!("after step {number}");
+        same.add_state(&what, plan, &state(executor), &plain.state);
+    }
+    let after = state(executor);
+    close.add_state("after training", plan, &after, &state(&exact));
+    let (pixels, labels) = batch(plan, images - 1, 99);
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let found = evaluate(executor, batch);
+    plain.evaluate(&pixels, &labels);
+    same.add("evaluation", &found, &plain.logits);
+    close.add("evaluation", &found, &evaluate(&mut exact, batch));
+    println!(
+        "{name}: {:.1e} from the plain step, {:.1e} from f32",
+        same.worst(),
+        close.worst()
+    );
+    same.assert(&format!("{name} and the plain step"));
+    close.assert(&format!("{name} and f32"));
+}
+
+fn bfloat16(recompute: Recompute) -> cuda::Options {
+    cuda::Options {
+        precision: Precision::Bf16,
+        recompute,
+        ..options(12)
+    }
+}
+
+densenet! {
+    /// BC with the ImageNet stem. The golden file's has four blocks, the last with maps of one
+    /// pixel, whose statistics are of twelve values: what rounding does to these is large.
+    pub ImageNetBcOfTwo {
+        blocks: [2, 2],
+        k: 4,
+        theta: 0.5,
+        bottleneck,
+        stem: imagenet,
+        init: 8,
+        input: [3, 33, 45],
+        classes: 7,
+    }
+}
+
+fn trains_in_bfloat16(plan: &Plan, name: &str) {
+    let _alone = alone();
+    let (emulator, device) = device();
+    emulator.seed(3);
+    let mut executor = on_cuda(&device, plan, bfloat16(Recompute::Nothing));
+    train(&mut executor, plan, rounded, name, BFLOAT16);
+}
+
+fn golden_trains_in_bfloat16<N: Case>() {
+    trains_in_bfloat16(&N::PLAN, N::GOLDEN);
+}
+
+each_network!(golden_trains_in_bfloat16:
+    plain Plain,
+    bottleneck Bottleneck,
+    compressed Compressed,
+    bc Bc,
+    imagenet_compressed ImageNetCompressed,
+    one_block OneBlock,
+);
+
+#[test]
+fn imagenet_bc() {
+    trains_in_bfloat16(&ImageNetBcOfTwo::PLAN, "imagenet_bc");
+}
+
+#[test]
+fn recomputed_bottlenecks_are_the_same() {
+    let _alone = alone();
+    let (_, device) = device();
+    let mut executor = on_cuda(&device, &Bc::PLAN, bfloat16(Recompute::Bottlenecks));
+    train(&mut executor, &Bc::PLAN, rounded, "recomputed", BFLOAT16);
+}
+
+densenet! {
+    /// A block as deep as DenseNet-121's deepest, so that its first maps have 24 consumers.
+    pub Deep {
+        blocks: [24],
+        k: 4,
+        bottleneck: 2,
+        stem: cifar,
+        init: 8,
+        input: [3, 12, 12],
+        classes: 4,
+    }
+}
+
+/// Gradients of the plain step, of all parameters.
+fn gradients(round: fn(f32) -> f32, accumulate: fn(f32) -> f32) -> Vec<f32> {
+    let plan = &Deep::PLAN;
+    let mut plain = Plain::new(plan, &random::state(plan, 7), round);
+    plain.accumulate_in(accumulate);
+    let (pixels, labels) = batch(plan, 8, 10);
+    plain.differentiate(&pixels, &labels, Step::default());
+    plain.gradients
+}
+
+/// The size of the difference of two vectors beside the size of the second.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let mut off = found.iter().zip(expected).map(|(a, b)| f64::from(a - b));
+    (squares(&mut off) / squares(&mut expected.iter().map(|&b| f64::from(b)))).sqrt()
+}
+
+/// Why the gradient buffer is bfloat16, too, though many consumers add to it: that costs little
+/// beside what storing maps costs, and it is the largest part of what a step moves.
+#[test]
+fn sums_of_consumers_in_bfloat16_cost_little_accuracy() {
+    let exact = gradients(|value| value, |value| value);
+    let alone = distance(&gradients(|value| value, rounded), &exact);
+    let maps = distance(&gradients(rounded, |value| value), &exact);
+    let both = distance(&gradients(rounded, rounded), &exact);
+    println!("sums in bf16 {alone:.4}, all else {maps:.4}, both {both:.4}");
+    assert!(
+        alone < 0.02 && both < 1.25 * maps,
+        "{alone}, {maps}, {both}"
+    );
+}
+
+mod without_rounding {
+    use super::*;
+
+    /// The plain step is the CPU executor's.
+    fn trains_alike<N: Case>() {
+        let mut executor = on_cpu(&N::PLAN, 12, Recompute::Nothing, Precision::F32);
+        train(&mut executor, &N::PLAN, |value| value, N::GOLDEN, TOLERANCE);
+    }
+
+    each_network!(trains_alike);
+}

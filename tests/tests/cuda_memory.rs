@@ -1,0 +1,75 @@
+//! What the CUDA executor allocates is known before it is made, and is what the plan says.
+
+mod support;
+
+use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
+use densenet_runtime::Network;
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda::{self, Placement};
+use densenet_runtime::plan::{Plan, Recompute, Storage};
+use densenet_tests::networks::Bc;
+use support::{alone, device, on_cuda, options};
+
+const STORAGES: [(Precision, Storage); 2] = [
+    (Precision::F32, Storage::F32),
+    (Precision::Bf16, Storage::Bf16),
+];
+
+#[test]
+fn the_executor_allocates_what_its_options_say() {
+    let _alone = alone();
+    let (emulator, device) = device();
+    for (precision, _) in STORAGES {
+        for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
+            let options = cuda::Options {
+                precision,
+                recompute,
+                placement: Placement::Together,
+                ..options(5)
+            };
+            let (said, before) = (options.bytes(&Bc::PLAN), emulator.memory_used());
+            let executor = on_cuda(&device, &Bc::PLAN, options);
+            assert_eq!(
+                emulator.memory_used() - before,
+                said,
+                "{precision:?} {recompute:?}"
+            );
+            assert_eq!(executor.bytes(), said);
+        }
+    }
+}
+
+#[test]
+fn the_plans_footprint_is_what_is_allocated() {
+    let plans: [(&str, Plan); 3] = [
+        ("DenseNet-121", DenseNet121::PLAN),
+        ("DenseNet-201", DenseNet201::PLAN),
+        ("DenseNet-BC-100-12", DenseNetBC100K12::PLAN),
+    ];
+    for (name, plan) in plans {
+        for (precision, storage) in STORAGES {
+            for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
+                let options = cuda::Options {
+                    precision,
+                    recompute,
+                    ..cuda::Options::for_batch(128)
+                };
+                let bytes = options.bytes(&plan) as f64;
+                let planned = plan.training_footprint_in(recompute, storage).bytes(128) as f64;
+                println!(
+                    "{name} {storage:?} {recompute:?}: {:.0} MB, planned {:.0}",
+                    bytes / 1e6,
+                    planned / 1e6
+                );
+                // On top come the images as they were handed over, in f32, and scratch: up to
+                // 16 MiB for weights' gradients, and the sums of tiles.
+                let images = 4.0 * 128.0 * plan.buffers(recompute).input as f64;
+                let off = (bytes - images - f64::from(16 << 20)) / planned - 1.0;
+                assert!(
+                    (-0.02..0.02).contains(&off),
+                    "{name} {storage:?} {recompute:?}: {off:+.3}"
+                );
+            }
+        }
+    }
+}
