@@ -61,9 +61,10 @@ fn the_plans_footprint_is_what_is_allocated() {
                     bytes / 1e6,
                     planned / 1e6
                 );
-                // On top come the images as they were handed over, in f32, and scratch: up to
-                // 16 MiB for weights' gradients, and the sums of tiles.
-                let images = 4.0 * 128.0 * plan.buffers(recompute).input as f64;
+                // On top come the images as they were handed over, in f32, twice: the next batch
+                // arrives while one is computed. And scratch: up to 16 MiB for weights'
+                // gradients, and the sums of tiles.
+                let images = 2.0 * 4.0 * 128.0 * plan.buffers(recompute).input as f64;
                 let off = (bytes - images - f64::from(16 << 20)) / planned - 1.0;
                 assert!(
                     (-0.02..0.02).contains(&off),
