@@ -32,7 +32,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
 }
 
 // The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS) stem_sums(
+// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *scale, const float *shift,
     const float *mean, float *partial, int pixels) {
     __shared__ Stage stage;
