@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::{PRESETS, preset};
+use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{Plan, Recompute, Role};
 use densenet_runtime::train::Config;
 use densenet_runtime::{Arena, Batch, Device, DeviceChoice, Executor, Pixels, Sgd, Step, cpu};
@@ -29,7 +30,8 @@ struct Arguments {
     /// Images of a step.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    #[arg(long, value_enum, default_value = "f32")]
+    /// In which numbers products are computed: f32 or bf16.
+    #[arg(long, default_value_t)]
     precision: Precision,
     /// Steps that are counted.
     #[arg(long, default_value_t = 10)]
@@ -59,13 +61,6 @@ enum Work {
     Infer(Box<cpu::Frozen>),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    F32,
-    /// Products of bfloat16 in dense layers; training only.
-    Bf16,
-}
-
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,10 +87,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     } else {
         Recompute::Nothing
     };
-    let precision = match arguments.precision {
-        Precision::F32 => cpu::Precision::F32,
-        Precision::Bf16 => cpu::Precision::Bf16,
-    };
+    let precision = arguments.precision;
     let config = Config {
         batch: arguments.batch,
         threads: arguments.threads,
@@ -201,7 +193,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             "model": preset.name,
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
             "batch": arguments.batch,
-            "precision": if arguments.precision == Precision::Bf16 { "bf16" } else { "f32" },
+            "precision": precision,
             "device": device.to_string(),
             "threads": threads,
             "recompute": arguments.recompute,

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Loader, idx};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
@@ -38,6 +39,12 @@ struct Arguments {
     /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
+    /// In which numbers products are computed: f32 or bf16.
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    /// What initial weights and the order of images are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// A checkpoint to go on from.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -69,6 +76,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         epochs: arguments.epochs,
         batch: 32,
         schedule: Schedule::cosine(0.1, 0.1),
+        precision: arguments.precision,
+        seed: arguments.seed,
         ..Config::cifar()
     };
     let (train, test) = idx::train_and_test(&arguments.data, &idx::FASHION)?;

@@ -53,8 +53,8 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
-    #[arg(long, value_enum)]
-    precision: Option<Numbers>,
+    #[arg(long, value_name = "f32|bf16")]
+    precision: Option<Precision>,
     /// The learning rate at its highest [default: with --data 0.1 for 256 pictures a step, and in
     /// proportion; else 0.01].
     #[arg(long, value_name = "F")]
@@ -73,12 +73,6 @@ struct Arguments {
     /// out/imagenet_densenet201].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Numbers {
-    F32,
-    Bf16,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -203,10 +197,7 @@ impl Arguments {
             config.seed = seed;
         }
         if let Some(precision) = self.precision {
-            config.precision = match precision {
-                Numbers::F32 => Precision::F32,
-                Numbers::Bf16 => Precision::Bf16,
-            };
+            config.precision = precision;
         }
         if let Some(rate) = self.lr {
             config.schedule.rate = rate;

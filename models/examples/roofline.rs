@@ -7,10 +7,10 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, ValueEnum};
 use densenet_models::{PRESETS, preset};
-use densenet_runtime::cpu;
+use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Card, Launch, cards};
 use densenet_runtime::plan::Recompute;
 
@@ -28,7 +28,7 @@ struct Arguments {
         value_parser = PossibleValuesParser::new(cards().iter().map(|card| card.name)))]
     card: String,
     /// What products are computed in.
-    #[arg(long, value_enum, default_value = "bf16")]
+    #[arg(long, default_value_t = Precision::Bf16)]
     precision: Precision,
     /// Computes the bottleneck maps of the first blocks again instead of keeping them.
     #[arg(long)]
@@ -36,12 +36,6 @@ struct Arguments {
     /// Lists each launch, not only their sums.
     #[arg(long)]
     launches: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
 }
 
 fn main() -> ExitCode {
@@ -100,10 +94,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let plan = preset(&arguments.model).ok_or("no such model")?.plan();
     let card = cards().iter().find(|card| card.name == arguments.card);
     let card = card.ok_or("no such card")?;
-    let precision = match arguments.precision {
-        Precision::F32 => cpu::Precision::F32,
-        Precision::Bf16 => cpu::Precision::Bf16,
-    };
+    let precision = arguments.precision;
     let recompute = if arguments.recompute {
         Recompute::Bottlenecks
     } else {
@@ -112,7 +103,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let batch = arguments.batch;
     let launches = cuda::launches(&plan, batch, precision, recompute)?;
     println!(
-        "{}, {batch} images, products in {precision:?}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",
+        "{}, {batch} images, products in {precision}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",
         arguments.model,
         card.name,
         card.bandwidth / 1e12,

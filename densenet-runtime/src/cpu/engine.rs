@@ -8,8 +8,9 @@ use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
 use super::memory::Memory;
 use super::team::Team;
 use crate::cpu::kernel::matrix::{Matrix, Pack};
-use crate::cpu::kernel::product::{Form, Panels, Precision};
+use crate::cpu::kernel::product::{Form, Panels};
 use crate::cpu::kernel::simd::Level;
+use crate::cpu::precision::Precision;
 
 /// The most threads that an engine has.
 pub(crate) const THREADS: usize = 64;

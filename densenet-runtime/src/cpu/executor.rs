@@ -1,11 +1,11 @@
 //! The executor: a plan, its training state, and the passes over it.
 
 use super::engine::{Engine, Parts, shares, split_rows};
-use super::kernel::product::Precision;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::memory::{Memory, zeros};
 use super::network::{self, Activations, Pass, Places};
+use super::precision::Precision;
 use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,

@@ -18,10 +18,11 @@ mod layout;
 mod memory;
 mod network;
 pub(crate) mod part;
+mod precision;
 mod stage;
 mod team;
 
 pub use executor::{Executor, Options};
 pub use frozen::{Frozen, FrozenOptions};
-pub use kernel::product::Precision;
 pub use kernel::simd::Level;
+pub use precision::{Precision, UnknownPrecision};

@@ -22,8 +22,9 @@ mod winograd;
 use std::ops::Range;
 
 use super::input;
-use super::kernel::product::{Form, Precision};
+use super::kernel::product::Form;
 use super::kernel::simd::Level;
+use super::precision::Precision;
 use super::team::Team;
 use crate::cpu::memory::{Memory, zeros};
 use crate::executor::{ExecutorError, Pixels};

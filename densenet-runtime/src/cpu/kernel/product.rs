@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use super::pairs;
 use super::simd::{Kernel, Level, Simd};
+use crate::cpu::precision::Precision;
 
 /// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
 /// start and length.
@@ -24,17 +25,6 @@ pub(crate) fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usiz
         let start = index * n / count;
         (start, (index + 1) * n / count - start)
     })
-}
-
-/// In which numbers products are computed; sums are f32 in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// f32.
-    #[default]
-    F32,
-    /// Operands are rounded to bfloat16.
-    Bf16,
 }
 
 /// What the operands of a product are.

@@ -5,8 +5,8 @@ use crate::cpu::conv::pointwise::Target;
 use crate::cpu::engine::Engine;
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Sums};
-use crate::cpu::kernel::product::Precision;
 use crate::cpu::kernel::simd::Level;
+use crate::cpu::precision::Precision;
 
 /// Numbers around zero that look random.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
