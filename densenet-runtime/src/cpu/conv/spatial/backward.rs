@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::patches::{PatchRows, fill_rest, load_strip};
+use super::patches::{PatchRows, fill_rest, load_strip, transform_tile};
 use super::{Sink, Size};
 use crate::cpu::engine::{Engine, Scratch, need, padded};
-use crate::cpu::kernel::load::{Load, NormRelu};
+use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, accumulate, multiply};
@@ -150,17 +150,17 @@ impl Kernel for Backward<'_> {
                 let range = from..channels.min(from + CHANNELS);
                 let layout = Layout::new(tile.len(), columns, range.len(), of_rows);
                 let operand = need(&mut scratch.operand, layout.len());
-                for (index, row) in tile.clone().enumerate() {
-                    let stride = padded(range.len());
-                    let strip = &mut scratch.other;
-                    let strip =
-                        load_strip(patches, row, stride, strip, index > 0, |first, line| {
-                            let pixels = first..first + patches.0.width;
-                            source.load(simd, pixels, range.clone(), line, stride);
-                            fill_rest(line, stride, range.len());
-                        });
-                    strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
-                }
+                let memory = &mut scratch.other;
+                transform_tile(
+                    simd,
+                    patches,
+                    tile.clone(),
+                    source,
+                    range.clone(),
+                    layout,
+                    memory,
+                    operand,
+                );
                 if form == Form::Rounded {
                     pairs::round_all(operand);
                 }

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::Size;
-use super::patches::{PatchRows, fill_rest, load_strip};
+use super::patches::{PatchRows, transform_tile};
 use crate::cpu::conv::pointwise::Target;
-use crate::cpu::engine::{Engine, Scratch, need, padded};
+use crate::cpu::engine::{Engine, Scratch, need};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
-use crate::cpu::kernel::load::{Load, NormRelu};
+use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, multiply};
 use crate::cpu::kernel::pullback::TileMut;
@@ -113,17 +113,17 @@ impl Kernel for Forward<'_> {
                 let of_channels = form.pairs(Pairs::Channels);
                 let layout = Layout::new(tile.len(), columns, range.len(), of_channels);
                 let operand = need(&mut scratch.operand, layout.len());
-                for (index, row) in tile.clone().enumerate() {
-                    let stride = padded(range.len());
-                    let strip = &mut scratch.other;
-                    let strip =
-                        load_strip(patches, row, stride, strip, index > 0, |first, line| {
-                            let pixels = first..first + patches.0.width;
-                            source.load(simd, pixels, range.clone(), line, stride);
-                            fill_rest(line, stride, range.len());
-                        });
-                    strip.transform(simd, range.len(), &mut operand[layout.row(index)..], layout);
-                }
+                let memory = &mut scratch.other;
+                transform_tile(
+                    simd,
+                    patches,
+                    tile.clone(),
+                    source,
+                    range.clone(),
+                    layout,
+                    memory,
+                    operand,
+                );
                 if form == Form::Rounded {
                     pairs::round_all(operand);
                 }

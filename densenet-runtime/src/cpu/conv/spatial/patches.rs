@@ -3,8 +3,11 @@
 use std::ops::Range;
 
 use super::Size;
+use crate::cpu::engine::padded;
+use crate::cpu::kernel::load::{Load, NormRelu};
 use crate::cpu::kernel::product::blocks;
-use crate::cpu::kernel::winograd::Strip;
+use crate::cpu::kernel::simd::Simd;
+use crate::cpu::kernel::winograd::{Layout, Strip};
 use crate::cpu::memory::Memory;
 
 /// Rows of patches, counted over all images.
@@ -97,6 +100,30 @@ pub(super) fn load_strip<'a>(
         columns,
         stride,
         first,
+    }
+}
+
+/// Transforms the patches of a tile, BN and ReLU of some channels on the way, into places.
+/// `memory` holds a strip.
+#[inline(always)]
+pub(super) fn transform_tile<S: Simd>(
+    simd: S,
+    patches: PatchRows,
+    tile: Range<usize>,
+    source: NormRelu<'_>,
+    channels: Range<usize>,
+    layout: Layout,
+    memory: &mut Memory<f32>,
+    into: &mut [f32],
+) {
+    let (count, stride) = (channels.len(), padded(channels.len()));
+    for (index, row) in tile.enumerate() {
+        let strip = load_strip(patches, row, stride, memory, index > 0, |first, line| {
+            let pixels = first..first + patches.0.width;
+            source.load(simd, pixels, channels.clone(), line, stride);
+            fill_rest(line, stride, count);
+        });
+        strip.transform(simd, count, &mut into[layout.row(index)..], layout);
     }
 }
 
