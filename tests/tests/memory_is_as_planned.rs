@@ -93,7 +93,7 @@ fn check_bytes<N: Network>(batch: usize, recompute: Recompute) {
 
 #[test]
 fn densenet_121_uses_what_is_planned() {
-    check_bytes::<DenseNet121>(4, Recompute::Nothing);
+    check_bytes::<DenseNet121>(2, Recompute::Nothing);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn densenet_121_uses_what_is_planned_when_it_recomputes() {
 
 #[test]
 fn a_plain_network_uses_what_is_planned() {
-    check_bytes::<DenseNet40K12>(32, Recompute::Nothing);
+    check_bytes::<DenseNet40K12>(24, Recompute::Nothing);
 }
 
 #[test]

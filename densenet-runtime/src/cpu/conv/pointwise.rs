@@ -156,7 +156,6 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     simd,
                     operand,
                     Depth {
-                        taps: &[0],
                         channels: form.whole(depth),
                         first: from,
                     },
@@ -320,7 +319,6 @@ impl Kernel for Backward<'_> {
                 let left = pairs::of_columns(simd, form, dy, &mut scratch.pairs);
                 let tile = need(&mut scratch.tile, count * width);
                 let depth = Depth {
-                    taps: &[0],
                     channels: whole,
                     first: 0,
                 };

@@ -2,9 +2,9 @@
 
 use super::memory::Shared;
 use super::pointwise::Maps;
-use super::product::{Out, Right, Start, count, multiply};
+use super::product::{Depth, Out, Right, Start, count, multiply};
 use super::share;
-use crate::cpu::kernel::product::{Depth, Rows};
+use crate::cpu::kernel::product::Rows;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// BN, ReLU and the mean of each map.

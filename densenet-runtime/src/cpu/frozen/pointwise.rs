@@ -7,12 +7,12 @@
 use std::ops::Range;
 
 use super::memory::Shared;
-use super::product::{Out, Right, Start, chunks, count, multiply};
+use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::load::Pool;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Rows, blocks};
+use crate::cpu::kernel::product::{Form, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Pixels of a tile.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::memory::Shared;
 use crate::cpu::engine::padded;
-use crate::cpu::kernel::product::{Depth, Panels, Rows, blocks};
+use crate::cpu::kernel::product::{Panels, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// A right operand: a packed weight.
@@ -15,6 +15,19 @@ use crate::cpu::kernel::simd::{Kernel, Simd};
 pub(super) struct Right<'a> {
     pub panels: Panels,
     pub values: &'a [f32],
+}
+
+/// The part of the depth that a product sums over. With one tap at 0 it is a matrix product; with
+/// a tap for each row of a kernel, a convolution over a padded image.
+#[derive(Clone, Copy)]
+pub(super) struct Depth<'a> {
+    /// Offset of each tap in the left operand; tap t meets the rows of the right operand from
+    /// `t * channels` on.
+    pub taps: &'a [usize],
+    /// Channels of a tap.
+    pub channels: usize,
+    /// The row of the right operand that the first channel of the first tap meets.
+    pub first: usize,
 }
 
 /// Where a product goes: row r's first column at `at + r * stride`. Whole vectors are written.

@@ -5,9 +5,9 @@
 //! kernel: no patches are gathered.
 
 use super::memory::Shared;
-use super::product::{Out, Right, Start, count, multiply};
+use super::product::{Depth, Out, Right, Start, count, multiply};
 use super::share;
-use crate::cpu::kernel::product::{Depth, Rows};
+use crate::cpu::kernel::product::Rows;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::executor::Pixels;
 use crate::plan::{Stem, StemKind};

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::memory::Shared;
-use super::product::{Out, Right, Start, chunks, count, multiply};
+use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, blocks};
+use crate::cpu::kernel::product::{Form, Panels, Rows, blocks};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{PLACES, of_patch, to_outputs};
 

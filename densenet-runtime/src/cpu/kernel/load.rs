@@ -58,6 +58,34 @@ pub(crate) trait Load: Sync {
     }
 }
 
+/// Values as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a> {
+    /// Pixels x stride.
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+impl Load for Values<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(
+        &self,
+        _: S,
+        pixels: Range<usize>,
+        channels: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
+            let from = &self.values[pixel * self.stride..][channels.clone()];
+            // In a loop: a call to copy so few takes longer.
+            for (into, from) in row.iter_mut().zip(from) {
+                *into = *from;
+            }
+        }
+    }
+}
+
 /// BN and ReLU of the first channels of a buffer.
 #[derive(Clone, Copy)]
 pub(crate) struct NormRelu<'a> {

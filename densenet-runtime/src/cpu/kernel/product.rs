@@ -2,9 +2,8 @@
 //!
 //! Two products are all that a DenseNet needs:
 //!
-//! - [`multiply`]: `out[r] = sum over taps t and k of a[r * stride + t + k] * b[t][k]`. With one
-//!   tap at 0 it is a matrix product (a 1x1 convolution over pixels); with nine taps at the
-//!   offsets of a pixel's neighbours it is a 3x3 convolution over a zero-padded image.
+//! - [`multiply`]: `out[r] = sum over k of a[r][k] * b[k]`: a 1x1 convolution over pixels, or a
+//!   place of transformed patches;
 //! - [`accumulate`]: `out[i] += sum over r of d[r][i] * a[r]`, the gradient of a weight.
 //!
 //! `b` comes in panels of one or two vectors ([`Panels`]), so that the inner loop streams it.
@@ -73,7 +72,7 @@ impl Form {
 /// by row, padded with zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
-    /// Rows: taps x channels; even for pairs.
+    /// Rows: channels; even for pairs.
     pub depth: usize,
     /// Columns, without padding.
     pub columns: usize,
@@ -194,19 +193,16 @@ pub(crate) struct Rows<'a> {
 
 /// The part of the depth that a call of [`multiply`] sums over.
 #[derive(Clone, Copy)]
-pub(crate) struct Depth<'a> {
-    /// Offset of each tap in the left operand; tap t meets the rows of the right operand from
-    /// `t * channels` on.
-    pub taps: &'a [usize],
-    /// Channels of a tap.
+pub(crate) struct Depth {
+    /// Channels of the left operand.
     pub channels: usize,
-    /// The row of the right operand that the first channel of the first tap meets.
+    /// The row of the right operand that the first channel meets.
     pub first: usize,
 }
 
 /// `out[r][..columns] = (add ? out : 0) + sum over the depth`.
 ///
-/// Strides, taps and channels count values, two to an element where `panels` has pairs. `out`
+/// Strides and channels count values, two to an element where `panels` has pairs. `out`
 /// has rows of `out_stride`, at least the vectors of `panels`; padding columns come out
 /// as zeros.
 ///
@@ -216,7 +212,7 @@ pub(crate) struct Depth<'a> {
 pub(crate) fn multiply<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    depth: Depth<'_>,
+    depth: Depth,
     panels: Panels,
     b: &[f32],
     out: &mut [f32],
@@ -232,7 +228,7 @@ pub(crate) fn multiply<S: Simd>(
 pub(crate) fn multiply_while<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    depth: Depth<'_>,
+    depth: Depth,
     panels: Panels,
     b: &[f32],
     out: &mut [f32],
@@ -245,15 +241,10 @@ pub(crate) fn multiply_while<S: Simd>(
     }
     let lanes = S::LANES;
     let unit = panels.form.unit();
-    let last_tap = depth.taps.iter().copied().max().unwrap_or(0);
-    let values = depth
-        .taps
-        .iter()
-        .copied()
-        .chain([a.stride, depth.channels, depth.first]);
-    assert!(unit == 1 || values.fold(panels.depth, |all, value| all | value) % unit == 0);
-    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len() * unit);
-    assert!(depth.first + depth.taps.len() * depth.channels <= panels.depth);
+    let values = a.stride | depth.channels | depth.first | panels.depth;
+    assert!(values.is_multiple_of(unit));
+    assert!((a.count - 1) * a.stride + depth.channels <= a.values.len() * unit);
+    assert!(depth.first + depth.channels <= panels.depth);
     assert!(b.len() >= panels.len(lanes));
     assert!((a.count - 1) * out_stride + panels.vectors(lanes) * lanes <= out.len());
     for (start, column, width) in panels.iter(lanes) {
@@ -263,7 +254,6 @@ pub(crate) fn multiply_while<S: Simd>(
                 a: a.values[row * a.stride / unit..].as_ptr(),
                 a_stride: a.stride / unit,
                 unit,
-                taps: depth.taps,
                 channels: depth.channels / unit,
                 b: b[start + depth.first / unit * width * lanes..].as_ptr(),
                 out: out[row * out_stride + column..].as_mut_ptr(),
@@ -272,7 +262,7 @@ pub(crate) fn multiply_while<S: Simd>(
                 rows,
                 width,
             };
-            // The assertions above bound every row, tap and channel of `a`, every row of the
+            // The assertions above bound every row and channel of `a`, every row of the
             // panel in `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
             tile.start(simd);
         }
@@ -283,12 +273,11 @@ pub(crate) fn multiply_while<S: Simd>(
 struct OfPairs<T>(T);
 
 /// One register tile of [`multiply`].
-struct Tile<'a> {
+struct Tile {
     a: *const f32,
     a_stride: usize,
-    /// Values in an element, by which taps are divided.
+    /// Values in an element.
     unit: usize,
-    taps: &'a [usize],
     channels: usize,
     b: *const f32,
     out: *mut f32,
@@ -314,21 +303,21 @@ macro_rules! for_tile {
     };
 }
 
-impl Kernel for Tile<'_> {
+impl Kernel for Tile {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
-impl Kernel for OfPairs<Tile<'_>> {
+impl Kernel for OfPairs<Tile> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
-impl Tile<'_> {
+impl Tile {
     #[inline(always)]
     fn start<S: Simd>(self, simd: S) {
         if self.unit == 1 {
@@ -349,26 +338,22 @@ impl Tile<'_> {
         let lanes = S::LANES;
         let mut sums = [[simd.zero(); W]; R];
         let mut b = self.b;
-        for &tap in self.taps {
-            // SAFETY: the caller's promise covers every tap, channel and row.
+        for k in 0..self.channels {
+            // SAFETY: the caller's promise covers every channel and row.
             unsafe {
-                let a = self.a.add(tap / self.unit);
-                for k in 0..self.channels {
-                    let right: [S::Vector; W] =
-                        std::array::from_fn(|j| simd.load(b.add(j * lanes)));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let left = simd.splat(a.add(r * self.a_stride + k));
-                        for (sum, right) in sums.iter_mut().zip(right) {
-                            *sum = if PAIRS {
-                                // The level has it: see `start`.
-                                simd.dot(left, right, *sum)
-                            } else {
-                                simd.fma(left, right, *sum)
-                            };
-                        }
+                let right: [S::Vector; W] = std::array::from_fn(|j| simd.load(b.add(j * lanes)));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let left = simd.splat(self.a.add(r * self.a_stride + k));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = if PAIRS {
+                            // The level has it: see `start`.
+                            simd.dot(left, right, *sum)
+                        } else {
+                            simd.fma(left, right, *sum)
+                        };
                     }
-                    b = b.add(W * lanes);
                 }
+                b = b.add(W * lanes);
             }
         }
         for (r, sums) in sums.iter().enumerate() {

@@ -141,11 +141,7 @@ impl Kernel for Classify<'_> {
             stride: channels,
             count: rows.len() / channels,
         };
-        let depth = Depth {
-            taps: &[0],
-            channels,
-            first: 0,
-        };
+        let depth = Depth { channels, first: 0 };
         multiply(simd, a, depth, panels, b, out, width, false);
     }
 }
@@ -361,7 +357,6 @@ impl Kernel for FeatureGradient<'_> {
             width,
         } = self;
         let depth = Depth {
-            taps: &[0],
             channels: count,
             first: 0,
         };

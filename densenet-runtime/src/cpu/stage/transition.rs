@@ -139,7 +139,6 @@ impl Kernel for Dropped<'_> {
             };
             let rows = pairs::of_columns(simd, form, rows, &mut scratch.pairs);
             let depth = Depth {
-                taps: &[0],
                 channels: form.whole(channels),
                 first: 0,
             };
@@ -325,7 +324,6 @@ impl Kernel for Backward<'_> {
                 };
                 let tile = need(&mut scratch.tile, count * group * width);
                 let depth = Depth {
-                    taps: &[0],
                     channels: whole,
                     first: 0,
                 };

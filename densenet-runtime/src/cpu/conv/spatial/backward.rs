@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::patches::{PatchRows, fill_rest, load_strip, transform_tile};
+use super::patches::{PatchRows, load_strip, transform_tile};
 use super::{Sink, Size};
 use crate::cpu::engine::{Engine, Scratch, need, padded};
-use crate::cpu::kernel::load::NormRelu;
+use crate::cpu::kernel::load::{NormRelu, Values};
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Depth, Form, Panels, accumulate, multiply};
@@ -14,7 +14,7 @@ use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
 
 /// Patches of a tile, about.
-const PATCHES: usize = 64;
+const PATCHES: usize = 32;
 /// Channels of a tile, in whole panels of every level.
 const CHANNELS: usize = 64;
 
@@ -101,6 +101,10 @@ impl Kernel for Backward<'_> {
             stride: x.1,
             affine: norm.affine,
         };
+        let gradient = Values {
+            values: dout,
+            stride: maps,
+        };
         let columns = patches.columns();
         let share = padded(channels);
         let whole = form.whole(maps);
@@ -127,18 +131,8 @@ impl Kernel for Backward<'_> {
             let both = need(&mut scratch.gradient, outer.len() + inner.len());
             let (outputs, inputs) = both.split_at_mut(outer.len());
             for (index, row) in tile.clone().enumerate() {
-                let stride = padded(maps);
-                let strip = &mut scratch.other;
-                let strip = load_strip(patches, row, stride, strip, index > 0, |first, line| {
-                    let from = &dout[first * maps..][..patches.0.width * maps];
-                    let rows = line.chunks_exact_mut(stride);
-                    for (into, from) in rows.zip(from.chunks_exact(maps)) {
-                        for (into, from) in into.iter_mut().zip(from) {
-                            *into = *from;
-                        }
-                    }
-                    fill_rest(line, stride, maps);
-                });
+                let memory = &mut scratch.other;
+                let strip = load_strip(simd, patches, row, &gradient, 0..maps, memory, index > 0);
                 strip.transform_outputs(simd, maps, &mut outputs[outer.row(index)..], outer);
                 strip.transform(simd, maps, &mut inputs[inner.row(index)..], inner);
             }
@@ -187,7 +181,6 @@ impl Kernel for Backward<'_> {
                         simd,
                         inner.rows(inputs, place),
                         Depth {
-                            taps: &[0],
                             channels: whole,
                             first: 0,
                         },

@@ -132,7 +132,6 @@ impl Kernel for Forward<'_> {
                         simd,
                         layout.rows(operand, place),
                         Depth {
-                            taps: &[0],
                             channels: form.whole(range.len()),
                             first: from,
                         },

@@ -63,19 +63,21 @@ impl PatchRows {
     }
 }
 
-/// Loads the strip under a row of patches, with zeros around the image. `load` fills the pixels
-/// of a row, which start at the pixel that it is given. With `again`, the memory holds the strip
-/// of the row of patches before, and the rows of pixels that both have are kept.
+/// Loads some channels of the strip under a row of patches, with zeros around the image. With
+/// `again`, the memory holds the strip of the row of patches before, and the rows of pixels that
+/// both have are kept.
 #[inline(always)]
-pub(super) fn load_strip<'a>(
+pub(super) fn load_strip<'a, S: Simd>(
+    simd: S,
     patches: PatchRows,
     row: usize,
-    stride: usize,
+    source: &impl Load,
+    channels: Range<usize>,
     memory: &'a mut Memory<f32>,
     again: bool,
-    mut load: impl FnMut(usize, &mut [f32]),
 ) -> Strip<'a> {
     let (width, columns) = (patches.0.width, patches.columns());
+    let stride = padded(channels.len());
     let line = Strip::pitch(columns) * stride;
     let values = memory.need(4 * line);
     let inside = row % patches.0.height.div_ceil(2);
@@ -93,7 +95,12 @@ pub(super) fn load_strip<'a>(
         let (middle, right) = rest.split_at_mut(width * stride);
         left.fill(0.0);
         right.fill(0.0);
-        load(pixel, middle);
+        source.load(simd, pixel..pixel + width, channels.clone(), middle, stride);
+        if channels.len() < stride {
+            for pixel in middle.chunks_exact_mut(stride) {
+                pixel[channels.len()..].fill(0.0);
+            }
+        }
     }
     Strip {
         values,
@@ -116,23 +123,17 @@ pub(super) fn transform_tile<S: Simd>(
     memory: &mut Memory<f32>,
     into: &mut [f32],
 ) {
-    let (count, stride) = (channels.len(), padded(channels.len()));
     for (index, row) in tile.enumerate() {
-        let strip = load_strip(patches, row, stride, memory, index > 0, |first, line| {
-            let pixels = first..first + patches.0.width;
-            source.load(simd, pixels, channels.clone(), line, stride);
-            fill_rest(line, stride, count);
-        });
-        strip.transform(simd, count, &mut into[layout.row(index)..], layout);
-    }
-}
-
-/// Zeros behind the `filled` first values of each row.
-#[inline(always)]
-pub(super) fn fill_rest(values: &mut [f32], stride: usize, filled: usize) {
-    if filled < stride {
-        for row in values.chunks_exact_mut(stride) {
-            row[filled..].fill(0.0);
-        }
+        let strip = load_strip(
+            simd,
+            patches,
+            row,
+            &source,
+            channels.clone(),
+            memory,
+            index > 0,
+        );
+        let into = &mut into[layout.row(index)..];
+        strip.transform(simd, channels.len(), into, layout);
     }
 }
