@@ -56,7 +56,13 @@ fn autocast(golden: &str) -> [f64; 2] {
 }
 
 fn check<N: Case>() {
-    let [theirs, theirs_gradient] = autocast(N::GOLDEN);
+    let [mut most, mut most_gradient] = autocast(N::GOLDEN).map(|theirs| 2.0 * theirs);
+    // Behind its last pool a map is one pixel, and BN over a batch of five such pixels blows any
+    // rounding up: PyTorch's as well.
+    if N::GOLDEN != "imagenet_bc" {
+        most = most.min(2e-2);
+        most_gradient = most_gradient.min(0.2);
+    }
     let [logits, gradients] = pass::<N>(Precision::F32, Level::detect(), 1);
     let mut rounded: Vec<Vec<f32>> = Vec::new();
     for level in [
@@ -68,7 +74,7 @@ fn check<N: Case>() {
         let [found, gradient] = pass::<N>(Precision::Bf16, level, 2);
         let (off, gradient_off) = (difference(&found, &logits), distance(&gradient, &gradients));
         assert!(
-            off < 2.0 * theirs && gradient_off < 2.0 * theirs_gradient,
+            off < most && gradient_off < most_gradient,
             "{level:?}: logits differ by {off}, gradients by {gradient_off}"
         );
         assert!(off > 1e-5, "{level:?}: nothing was rounded");
