@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::pairs;
 use super::product::{Form, Panels};
 use super::simd::{Kernel, Simd};
+use super::transpose::{LANES, transpose};
 
 /// A matrix, by rows or by columns.
 #[derive(Clone, Copy)]
@@ -43,16 +44,36 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Copies some rows of some columns into rows of `stride`; what is behind the last row is
-    /// zeros.
+    /// Copies some rows of some columns into rows of `stride`, a multiple of the lanes; what is
+    /// behind the last row is zeros.
     #[inline(always)]
-    fn copy(self, rows: Range<usize>, columns: Range<usize>, into: &mut [f32], stride: usize) {
+    fn copy<S: Simd>(
+        self,
+        simd: S,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        into: &mut [f32],
+        stride: usize,
+    ) {
         let there = rows.len().min(self.rows().saturating_sub(rows.start));
         if self.by_columns {
-            for (j, column) in columns.enumerate() {
-                let from = &self.values[column * self.line + rows.start..][..there];
-                for (into, value) in into[j..].iter_mut().step_by(stride).zip(from) {
-                    *into = *value;
+            for (start, count) in strides(there, S::LANES) {
+                for (first, lanes) in strides(columns.len(), S::LANES) {
+                    let mut block = [simd.zero(); LANES];
+                    for (c, vector) in block.iter_mut().enumerate().take(lanes) {
+                        let column = columns.start + first + c;
+                        let from = &self.values[column * self.line + rows.start + start..];
+                        let from = &from[..count];
+                        // SAFETY: no more than the slice has is read.
+                        *vector = unsafe { simd.load_part(from.as_ptr(), count) };
+                    }
+                    let block = transpose(simd, block);
+                    let into = into[start * stride..].chunks_exact_mut(stride).take(count);
+                    for (into, row) in into.zip(block) {
+                        let into = &mut into[first..first + S::LANES];
+                        // SAFETY: the slice has the lanes of a vector.
+                        unsafe { simd.store(into.as_mut_ptr(), row) };
+                    }
                 }
             }
         } else {
@@ -66,31 +87,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-impl Matrix<'_> {
-    /// As [`Matrix::copy`] of columns, where two rows are one.
-    #[inline(always)]
-    fn copy_pairs(
-        self,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        into: &mut [f32],
-        stride: usize,
-    ) {
-        let end = rows.end.min(self.line);
-        let (lines, there) = (rows.len() / 2, end.saturating_sub(rows.start));
-        for (j, column) in columns.enumerate() {
-            let from = &self.values[column * self.line + rows.start..][..there];
-            let (two, last) = from.as_chunks::<2>();
-            let mut into = into[j..].iter_mut().step_by(stride).take(lines);
-            for ([first, second], into) in two.iter().zip(&mut into) {
-                *into = pairs::pair(*first, *second);
-            }
-            if let (Some(into), [last]) = (into.next(), last) {
-                *into = pairs::pair(*last, 0.0);
-            }
-        }
-        into[there.div_ceil(2) * stride..lines * stride].fill(0.0);
-    }
+/// The starts of strides over `n` things, and what is in each: `step` of them, or what is left.
+#[inline(always)]
+fn strides(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n)
+        .step_by(step)
+        .map(move |start| (start, step.min(n - start)))
 }
 
 /// Lines of a panel that are packed at a time.
@@ -108,7 +110,7 @@ pub(crate) struct Pack<'a> {
 
 impl Kernel for Pack<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let Self {
             panels,
             matrix,
@@ -128,13 +130,10 @@ impl Kernel for Pack<'_> {
             into = rest;
             match panels.form {
                 Form::Plain | Form::Rounded => {
-                    matrix.copy(rows, columns, packed, place.width);
-                }
-                Form::Pairs if matrix.by_columns => {
-                    matrix.copy_pairs(rows, columns, packed, place.width);
+                    matrix.copy(simd, rows, columns, packed, place.width);
                 }
                 Form::Pairs => {
-                    matrix.copy(rows, columns, &mut block, COLUMNS);
+                    matrix.copy(simd, rows, columns, &mut block, COLUMNS);
                     let pairs = block.chunks_exact(2 * COLUMNS);
                     for (packed, two) in packed.chunks_exact_mut(place.width).zip(pairs) {
                         let (first, second) = two.split_at(COLUMNS);

@@ -9,4 +9,5 @@ pub(crate) mod pairs;
 pub(crate) mod product;
 pub(crate) mod pullback;
 pub(crate) mod simd;
+pub(crate) mod transpose;
 pub(crate) mod winograd;

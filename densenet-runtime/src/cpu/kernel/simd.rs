@@ -169,6 +169,8 @@ pub(crate) trait Simd: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
+    /// The lanes of `a` and `b` in turn: what comes of the first halves, and of the second.
+    fn interleave(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector);
     /// `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `value` where `z > 0`, else zero.
@@ -264,6 +266,10 @@ impl Simd for Baseline {
             // SAFETY: the caller's promise; only the first `count` are written.
             unsafe { *at.add(i) = value };
         }
+    }
+    #[inline(always)]
+    fn interleave(self, a: [f32; 4], b: [f32; 4]) -> ([f32; 4], [f32; 4]) {
+        ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
     }
     #[inline(always)]
     fn sub(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
@@ -407,6 +413,18 @@ by_intrinsics!(
             unsafe { x86::_mm256_maskstore_ps(at, first_lanes(count), value) }
         }
         #[inline(always)]
+        fn interleave(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector) {
+            // SAFETY: the token. Quarters 0 and 2 of the two come first, then 1 and 3; the
+            // permutations put them in order.
+            unsafe {
+                let (even, odd) = (x86::_mm256_unpacklo_ps(a, b), x86::_mm256_unpackhi_ps(a, b));
+                (
+                    x86::_mm256_permute2f128_ps::<0x20>(even, odd),
+                    x86::_mm256_permute2f128_ps::<0x31>(even, odd),
+                )
+            }
+        }
+        #[inline(always)]
         fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector {
             // SAFETY: the token.
             unsafe {
@@ -450,6 +468,19 @@ by_intrinsics!(
             }
             // SAFETY: the token; masked lanes are not written.
             unsafe { x86::_mm512_mask_storeu_ps(at, (1 << count) - 1, value) }
+        }
+        #[inline(always)]
+        fn interleave(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector) {
+            // SAFETY: the token.
+            unsafe {
+                let [first, second] = HALVES_IN_TURN
+                    .each_ref()
+                    .map(|order| x86::_mm512_loadu_si512(order.as_ptr().cast()));
+                (
+                    x86::_mm512_permutex2var_ps(a, first, b),
+                    x86::_mm512_permutex2var_ps(a, second, b),
+                )
+            }
         }
         #[inline(always)]
         fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector {
@@ -505,6 +536,19 @@ const IN_TURN: [u16; 32] = {
     let mut lane = 0;
     while lane < 32 {
         order[lane] = lane as u16 / 2 + 16 * (lane as u16 % 2);
+        lane += 1;
+    }
+    order
+};
+
+/// A lane of one vector and one of another, in turn: of their first halves, and of their second.
+/// The other's lanes are numbered from 16 on.
+#[cfg(target_arch = "x86_64")]
+const HALVES_IN_TURN: [[u32; 16]; 2] = {
+    let mut order = [[0; 16]; 2];
+    let mut lane = 0;
+    while lane < 32 {
+        order[lane / 16][lane % 16] = lane as u32 / 2 + 16 * (lane as u32 % 2);
         lane += 1;
     }
     order

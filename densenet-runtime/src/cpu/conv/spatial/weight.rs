@@ -2,42 +2,43 @@
 
 use std::ops::Range;
 
-use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::cpu::engine::{Engine, Parts, Scratch, need, padded, split_rows};
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels};
 use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::transpose::{LANES, transpose};
 use crate::cpu::kernel::winograd::{PLACES, of_kernels, to_kernels};
-
-/// The most lanes of a vector.
-const LANES: usize = 16;
 
 /// Packs a weight (maps x channels x 3 x 3) for [`super::forward`] into `engine.packed`: one
 /// matrix (channels x maps) for each place.
 pub(crate) fn pack_forward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
-    let at = |c, m| m * channels + c;
-    pack(engine, (channels, maps), weight, at, false);
+    let kernels = Kernels {
+        values: weight.as_chunks().0,
+        rows: (channels, 1),
+        columns: (maps, channels),
+        turned: false,
+    };
+    pack(engine, kernels);
 }
 
 /// Packs a weight (maps x channels x 3 x 3) for [`super::backward`] into `engine.packed`: one
 /// matrix (maps x channels) for each place, the kernels turned by 180 degrees.
 pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
-    let at = |m, c| m * channels + c;
-    pack(engine, (maps, channels), weight, at, true);
+    let kernels = Kernels {
+        values: weight.as_chunks().0,
+        rows: (maps, channels),
+        columns: (channels, 1),
+        turned: true,
+    };
+    pack(engine, kernels);
 }
 
-/// Packs kernels, transformed; `at(row, column)` is the number of a kernel. The threads share
-/// the places.
-fn pack(
-    engine: &mut Engine,
-    (rows, columns): (usize, usize),
-    weight: &[f32],
-    at: impl Fn(usize, usize) -> usize + Sync,
-    turned: bool,
-) {
+/// Packs kernels, transformed. The threads share the places.
+fn pack(engine: &mut Engine, kernels: Kernels<'_>) {
     let level = engine.level;
     let panels = Panels {
-        depth: engine.form.whole(rows),
-        columns,
+        depth: engine.form.whole(kernels.rows.0),
+        columns: kernels.columns.0,
         form: engine.form,
     };
     let len = panels.len(level.lanes());
@@ -45,68 +46,82 @@ fn pack(
     engine.over_rows(need(&mut packed, PLACES * len), len, PLACES, |share| {
         level.run(Pack {
             panels,
-            rows,
-            kernels: weight.as_chunks().0,
-            at: &at,
-            turned,
+            kernels,
             places: share.rows,
             into: share.values,
-            scratch: share.scratch,
         });
     });
     engine.packed = packed;
 }
 
-/// One thread's share of [`pack`].
-struct Pack<'a, F> {
-    panels: Panels,
-    /// Rows, without a last one of zeros.
-    rows: usize,
-    kernels: &'a [[f32; 9]],
-    at: &'a F,
+/// A matrix of kernels.
+#[derive(Clone, Copy)]
+struct Kernels<'a> {
+    values: &'a [[f32; 9]],
+    /// How many rows there are, and how far apart in `values`.
+    rows: (usize, usize),
+    /// The same of columns.
+    columns: (usize, usize),
+    /// Whether they are turned by 180 degrees.
     turned: bool,
-    places: Range<usize>,
-    into: &'a mut [f32],
-    scratch: &'a mut Scratch,
 }
 
-impl<F: Fn(usize, usize) -> usize> Kernel for Pack<'_, F> {
+impl Kernels<'_> {
+    /// A vector of a row's kernels from a column on, transformed; beyond the last row and column
+    /// are zeros.
+    #[inline(always)]
+    fn transformed<S: Simd>(self, simd: S, row: usize, column: usize) -> [[S::Vector; 4]; 4] {
+        let (count, stride) = self.columns;
+        let count = if row < self.rows.0 {
+            (count - column).min(S::LANES)
+        } else {
+            0
+        };
+        let first = row * self.rows.1 + column * stride;
+        let mut kernels = [[simd.zero(); 3]; 3];
+        let taps = kernels.as_flattened_mut();
+        for start in (0..9).step_by(S::LANES) {
+            let end = (start + S::LANES).min(9);
+            let mut block = [simd.zero(); LANES];
+            for (lane, taps) in block.iter_mut().enumerate().take(count) {
+                let kernel = &self.values[first + lane * stride][start..end];
+                // SAFETY: no more than the slice has is read.
+                *taps = unsafe { simd.load_part(kernel.as_ptr(), kernel.len()) };
+            }
+            let block = transpose(simd, block);
+            taps[start..end].copy_from_slice(&block[..end - start]);
+        }
+        if self.turned {
+            taps.reverse();
+        }
+        of_kernels(simd, kernels)
+    }
+}
+
+/// One thread's share of [`pack`].
+struct Pack<'a> {
+    panels: Panels,
+    kernels: Kernels<'a>,
+    places: Range<usize>,
+    into: &'a mut [f32],
+}
+
+impl Kernel for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
             panels,
-            rows,
             kernels,
-            at,
-            turned,
             places,
             into,
-            scratch,
         } = self;
         let len = panels.len(S::LANES);
-        let width = panels.vectors(S::LANES) * S::LANES;
         let unit = panels.form.unit();
-        // The kernels of the rows in an element, tap by tap.
-        let taps = need_zeros(&mut scratch.tile, 2 * 9 * width);
         for line in 0..panels.depth / unit {
-            for (r, taps) in taps.chunks_exact_mut(9 * width).enumerate().take(unit) {
-                let row = line * unit + r;
-                if row == rows {
-                    taps.fill(0.0);
-                    continue;
-                }
-                for column in 0..panels.columns {
-                    let kernel = &kernels[at(row, column)];
-                    for (tap, line) in taps.chunks_exact_mut(width).enumerate() {
-                        line[column] = if turned { kernel[8 - tap] } else { kernel[tap] };
-                    }
-                }
-            }
-            let (first, second) = taps.split_at(9 * width);
             for vector in 0..panels.vectors(S::LANES) {
                 let column = vector * S::LANES;
                 let start = panels.at(S::LANES, line, vector);
-                let values = transform(simd, first, width, column);
+                let values = kernels.transformed(simd, line * unit, column);
                 for (matrix, place) in into.chunks_exact_mut(len).zip(places.clone()) {
                     write(simd, values[place / 4][place % 4], &mut matrix[start..]);
                 }
@@ -118,7 +133,7 @@ impl<F: Fn(usize, usize) -> usize> Kernel for Pack<'_, F> {
                         }
                     }
                     Form::Pairs => {
-                        let values = transform(simd, second, width, column);
+                        let values = kernels.transformed(simd, line * unit + 1, column);
                         for (matrix, place) in into.chunks_exact_mut(len).zip(places.clone()) {
                             let mut others = [0.0; LANES];
                             write(simd, values[place / 4][place % 4], &mut others);
@@ -131,20 +146,6 @@ impl<F: Fn(usize, usize) -> usize> Kernel for Pack<'_, F> {
             }
         }
     }
-}
-
-/// Transforms the kernels of a vector of columns; `taps` are rows of `width`.
-#[inline(always)]
-fn transform<S: Simd>(simd: S, taps: &[f32], width: usize, column: usize) -> [[S::Vector; 4]; 4] {
-    let mut kernels = [[simd.zero(); 3]; 3];
-    for (row, kernels) in kernels.iter_mut().enumerate() {
-        for (x, kernel) in kernels.iter_mut().enumerate() {
-            let line = &taps[(3 * row + x) * width + column..][..S::LANES];
-            // SAFETY: the slice has the lanes of a vector.
-            *kernel = unsafe { simd.load(line.as_ptr()) };
-        }
-    }
-    of_kernels(simd, kernels)
 }
 
 /// Writes a vector.
@@ -211,12 +212,19 @@ impl Kernel for AddWeight<'_> {
                         }
                     }
                 }
-                for (row, taps) in to_kernels(simd, sums).into_iter().enumerate() {
-                    for (column, values) in taps.into_iter().enumerate() {
-                        let mut tap = [0.0; LANES];
-                        write(simd, values, &mut tap);
-                        let into = gradient[3 * row + column..].iter_mut().step_by(9);
-                        into.zip(tap).for_each(|(into, value)| *into += value);
+                let taps = to_kernels(simd, sums);
+                for (n, taps) in taps.as_flattened().chunks(S::LANES).enumerate() {
+                    let mut block = [simd.zero(); LANES];
+                    block[..taps.len()].copy_from_slice(taps);
+                    let kernels = transpose(simd, block);
+                    for (into, kernel) in gradient.chunks_exact_mut(9).zip(kernels) {
+                        let into = &mut into[n * S::LANES..][..taps.len()];
+                        // SAFETY: no more than the slice has is read and written.
+                        unsafe {
+                            let before = simd.load_part(into.as_ptr(), taps.len());
+                            let sum = simd.add(before, kernel);
+                            simd.store_part(into.as_mut_ptr(), sum, taps.len());
+                        }
                     }
                 }
             }
