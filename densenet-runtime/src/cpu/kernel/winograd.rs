@@ -14,6 +14,9 @@ use super::simd::{Baseline, Kernel, Simd};
 /// Places of a transformed patch.
 pub(crate) const PLACES: usize = 16;
 
+/// Elements of a cache line.
+const LINE: usize = 16;
+
 /// A function that applies a linear map of `$n` numbers to `$m` to the rows and to the columns of
 /// a small matrix. (Written out: closures in between would not always be compiled for the
 /// level.)
@@ -132,13 +135,15 @@ pub(crate) struct Layout {
     stride: usize,
     /// Elements from one row of patches to the next.
     row: usize,
-    /// Elements from one place to the next.
+    /// Patches, or pairs of patches.
+    count: usize,
+    /// Elements from one place to the next: an odd number of cache lines, so that the places of
+    /// a patch do not compete for the same lines of the cache.
     apart: usize,
 }
 
 impl Layout {
-    /// Of `rows` rows of `columns` patches of some channels, apart enough that they do not compete
-    /// for the same lines of the cache.
+    /// Of `rows` rows of `columns` patches of some channels.
     pub fn new(rows: usize, columns: usize, channels: usize, pairs: Option<Pairs>) -> Self {
         let elements = match pairs {
             Some(Pairs::Channels) => channels.div_ceil(2),
@@ -157,11 +162,14 @@ impl Layout {
             Some(Pairs::Patches) => columns.div_ceil(2),
             Some(Pairs::Channels) | None => columns,
         };
+        let count = rows * columns;
+        let lines = (count * stride).div_ceil(LINE);
         Self {
             pairs,
             stride,
             row: columns * stride,
-            apart: rows * columns * stride,
+            count,
+            apart: (lines | 1) * LINE,
         }
     }
 
@@ -188,7 +196,7 @@ impl Layout {
                 Some(Pairs::Channels) => 2 * self.stride,
                 Some(Pairs::Patches) | None => self.stride,
             },
-            count: self.apart / self.stride,
+            count: self.count,
         }
     }
 
