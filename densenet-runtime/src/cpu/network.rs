@@ -8,6 +8,7 @@ use super::engine::{Engine, padded};
 use super::kernel::dropout::Dropout;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Norm, NormWeights, Norms};
+use super::layout::stride_of;
 use super::memory::{Memory, zeros};
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
@@ -136,18 +137,17 @@ impl Activations {
     pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
         let buffers = plan.buffers(recompute);
         let mut maps = Vec::new();
+        let len = |block: &Block| batch * block.pixels() * stride_of(block);
         for block in plan.blocks.iter() {
-            maps.push(zeros(
-                "feature maps",
-                batch * block.pixels() * block.output(),
-            )?);
+            maps.push(zeros("feature maps", len(block))?);
         }
+        let gradient = plan.blocks.iter().map(len).max().unwrap_or(0);
         Ok(Self {
             images: zeros("images", batch * buffers.input)?,
             convolved: zeros("the stem's maps", batch * buffers.stem)?,
             choice: zeros("the max pool's choices", batch * buffers.pool_choice)?,
             maps,
-            gradient: zeros("gradients of feature maps", batch * buffers.gradient)?,
+            gradient: zeros("gradients of feature maps", gradient)?,
             handover: zeros("gradients between blocks", batch * buffers.handover)?,
             bottlenecks: BottleneckMaps::new(plan, batch, recompute)?,
             bottleneck_gradient: zeros(
@@ -209,7 +209,7 @@ pub(crate) fn forward(
         };
         let target = Target {
             values: &mut a.maps[0],
-            stride: first.output(),
+            stride: stride_of(first),
             column: 0,
         };
         let parameters = &parameters[places.stem.trainable.clone()];
@@ -234,9 +234,10 @@ pub(crate) fn forward(
         let (sites, dropout) = sites(plan, index, pass);
         let pixels = batch * block.pixels();
         let (head, tail) = a.maps.split_at_mut(index + 1);
-        let x = &mut head[index][..pixels * block.output()];
+        let x = &mut head[index][..pixels * stride_of(block)];
         let buffers = BlockBuffers {
             x,
+            stride: stride_of(block),
             bottleneck: a.bottlenecks.of_block(index, batch * maps_of(block)),
             fresh: &mut a.fresh,
         };
@@ -262,10 +263,10 @@ pub(crate) fn forward(
         affine[0].prepare(&norm, statistics, &mut norms, 0, pixels);
         let source = NormRelu {
             x: &head[index],
-            stride: block.output(),
+            stride: stride_of(block),
             affine: &affine[0],
         };
-        let stride = plan.blocks[index + 1].output();
+        let stride = stride_of(&plan.blocks[index + 1]);
         let target = Target {
             values: &mut tail[0],
             stride,
@@ -290,7 +291,7 @@ pub(crate) fn forward(
     affine[0].prepare(&norm, &a.blocks[last].maps, &mut norms, 0, pixels);
     let source = NormRelu {
         x: &a.maps[last],
-        stride: block.output(),
+        stride: stride_of(block),
         affine: &affine[0],
     };
     let features = &mut a.features[..batch * block.output()];
@@ -353,7 +354,7 @@ pub(crate) fn backward(
         affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
         let input = Input {
             x: &a.maps[last],
-            stride: channels,
+            stride: stride_of(block),
             channels,
             norm: Norm {
                 affine: &affine[0],
@@ -381,7 +382,8 @@ pub(crate) fn backward(
             &a.maps[index],
             a.bottlenecks.of_block(index, batch * maps_of(block)),
             BlockGradients {
-                g: &mut a.gradient[..pixels * block.output()],
+                g: &mut a.gradient[..pixels * stride_of(block)],
+                stride: stride_of(block),
                 bottleneck: &mut a.bottleneck_gradient,
                 fresh: &mut a.fresh,
                 raw: None,
@@ -390,7 +392,7 @@ pub(crate) fn backward(
         );
         // What is left is the gradient of the block's input, handed to the stage before it.
         let handover = &mut a.handover[..pixels * block.input];
-        let source = (&a.gradient[..], &a.maps[index][..], block.output());
+        let source = (&a.gradient[..], &a.maps[index][..], stride_of(block));
         let state = &a.blocks[index];
         let maps = (&state.maps, &state.gradient);
         finish(engine, source, 0..block.input, maps, None, handover, None);
@@ -401,13 +403,14 @@ pub(crate) fn backward(
         let transition = &plan.transitions[before];
         let place = &places.transitions[before];
         let channels = transition.input;
+        let stride = stride_of(&plan.blocks[before]);
         let (norm, weight) = split_norm(&parameters[place.trainable.clone()], channels);
         let mut affine = std::mem::take(&mut engine.affine);
         let state = &mut a.blocks[before];
         affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
         let input = Input {
             x: &a.maps[before],
-            stride: channels,
+            stride,
             channels,
             norm: Norm {
                 affine: &affine[0],
@@ -416,7 +419,7 @@ pub(crate) fn backward(
                 inverse: &state.maps.inverse,
             },
         };
-        let g = &mut a.gradient[..batch * transition.pixels() * channels];
+        let g = &mut a.gradient[..batch * transition.pixels() * stride];
         transition::backward(
             engine, transition, batch, weight, input, handover, g, dropout,
         );

@@ -251,6 +251,7 @@ fn run_block(
     let mut fresh = vec![0.0; pixels * block.growth];
     let buffers = BlockBuffers {
         x: &mut x,
+        stride: block.output(),
         bottleneck: Bottlenecks::Kept(&mut bottlenecks),
         fresh: &mut fresh,
     };
@@ -413,6 +414,7 @@ impl Record {
                 state.gradient.reset(block.output());
                 let buffers = BlockGradients {
                     g: &mut g,
+                    stride,
                     bottleneck: &mut dy,
                     fresh: &mut fresh,
                     raw: Some(&raw),

@@ -13,14 +13,16 @@ use crate::plan::Block;
 
 /// The gradient buffers of a block.
 pub(crate) struct BlockGradients<'a> {
-    /// Gradient of the feature maps behind their normalisation: pixels x all channels.
+    /// Gradient of the feature maps behind their normalisation: rows of `stride`.
     pub g: &'a mut [f32],
+    /// Elements from a pixel's feature maps to the next pixel's.
+    pub stride: usize,
     /// Gradient of one layer's bottleneck maps: pixels x maps.
     pub bottleneck: &'a mut [f32],
     /// Gradient of one layer's new maps: pixels x k.
     pub fresh: &'a mut [f32],
     /// Gradient of the feature maps as they are, from consumers that do not normalise them:
-    /// pixels x all channels.
+    /// rows of `stride`.
     pub raw: Option<&'a [f32]>,
 }
 
@@ -42,13 +44,13 @@ pub(crate) fn backward(
     sites: Sites,
 ) {
     let pixels = batch * block.pixels();
-    let stride = block.output();
     let size = Size {
         height: block.height,
         width: block.width,
     };
     let BlockGradients {
         g,
+        stride,
         bottleneck: dy,
         fresh,
         raw,

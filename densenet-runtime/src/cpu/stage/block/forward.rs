@@ -23,6 +23,7 @@ pub(crate) fn forward(
     sites: Sites,
 ) {
     let pixels = batch * block.pixels();
+    let stride = buffers.stride;
     let training = matches!(norms, Norms::Batch(_));
     let mut rest = parameters;
     let mut at = 0;
@@ -39,7 +40,7 @@ pub(crate) fn forward(
                 let y = buffers.bottleneck.layer(index, pixels * maps);
                 let source = NormRelu {
                     x: buffers.x,
-                    stride: block.output(),
+                    stride,
                     affine: &affine[0],
                 };
                 let dropout = if training {
@@ -61,7 +62,7 @@ pub(crate) fn forward(
                 };
                 let target = Target {
                     values: buffers.x,
-                    stride: block.output(),
+                    stride,
                     column: layer.input,
                 };
                 let dropout = if training { sites.maps(index) } else { None };
@@ -74,7 +75,7 @@ pub(crate) fn forward(
                 spatial::pack_forward(engine, weights.conv2, layer.growth, layer.input);
                 let source = NormRelu {
                     x: buffers.x,
-                    stride: block.output(),
+                    stride,
                     affine: &affine[0],
                 };
                 let fresh = &mut buffers.fresh[..pixels * layer.growth];
@@ -88,7 +89,7 @@ pub(crate) fn forward(
                 spatial::forward(
                     engine, source, input, size, batch, growth, target, dropout, training,
                 );
-                let rows = buffers.x.chunks_exact_mut(block.output());
+                let rows = buffers.x.chunks_exact_mut(stride);
                 for (row, new) in rows.zip(buffers.fresh.chunks_exact(growth)) {
                     row[input..input + growth].copy_from_slice(new);
                 }

@@ -59,8 +59,10 @@ impl Bottlenecks<'_> {
 
 /// The buffers of a block.
 pub(crate) struct BlockBuffers<'a> {
-    /// Pixels x all channels; the block's input in the first.
+    /// Rows of `stride`; the block's input in the first channels.
     pub x: &'a mut [f32],
+    /// Elements from a pixel's feature maps to the next pixel's.
+    pub stride: usize,
     /// Outputs of the 1x1 convolutions.
     pub bottleneck: Bottlenecks<'a>,
     /// Pixels x k: the new maps of a plain layer, which reads the buffer that they belong in.
