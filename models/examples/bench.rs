@@ -1,4 +1,5 @@
-//! Times training steps or inference of a preset, and prints one line of JSON.
+//! Times training steps or inference of a preset, or of one that is like it but for its growth
+//! rate, layers or input, and prints one line of JSON.
 //!
 //! ```text
 //! cargo run --release --example bench -- --model densenet201 --mode train --batch 8 --steps 10
@@ -14,7 +15,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::plan::{Plan, Recompute, Role};
+use densenet_runtime::plan::{BlockSpec, Plan, Recompute, Role, Spec};
 use densenet_runtime::train::Config;
 use densenet_runtime::{Arena, Batch, Device, DeviceChoice, Executor, Pixels, Sgd, Step, cpu};
 use rand::{RngExt, SeedableRng};
@@ -25,6 +26,15 @@ struct Arguments {
     /// A preset, such as densenet201 or cifar_bc_100_12.
     #[arg(long)]
     model: String,
+    /// Another growth rate than the preset's.
+    #[arg(long, value_name = "K")]
+    growth: Option<usize>,
+    /// Other numbers of layers, such as 6,12,24,16.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    layers: Option<Vec<usize>>,
+    /// Another size of the images, such as 225x301.
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
+    input: Option<(usize, usize)>,
     #[arg(long, value_enum, default_value = "train")]
     mode: Mode,
     /// Images of a step.
@@ -81,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         )
         .into());
     };
-    let plan = preset.plan();
+    let plan = changed(preset.plan(), arguments)?;
     let recompute = if arguments.recompute {
         Recompute::Bottlenecks
     } else {
@@ -192,6 +202,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         json!({
             "model": preset.name,
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
+            "growth": plan.blocks[0].growth,
+            "depth": plan.depth(),
+            "input": [plan.stem.height, plan.stem.width],
             "batch": arguments.batch,
             "precision": precision,
             "device": device.to_string(),
@@ -205,6 +218,49 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         })
     );
     Ok(())
+}
+
+/// A height and a width.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text
+        .split_once('x')
+        .and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
+    sides.ok_or_else(|| format!("{text:?} is no size; write one as 224x224"))
+}
+
+/// The network that is like a preset but for what the arguments say.
+fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
+    if let (None, None, None) = (&arguments.growth, &arguments.layers, &arguments.input) {
+        return Ok(plan);
+    }
+    let (first, stem) = (&plan.blocks[0], &plan.stem);
+    let growth = arguments.growth.unwrap_or(first.growth);
+    let layers = match &arguments.layers {
+        Some(layers) => layers.clone(),
+        None => plan.blocks.iter().map(|block| block.layers).collect(),
+    };
+    let compresses = plan.transitions.iter().any(|t| t.output < t.input);
+    let (height, width) = arguments.input.unwrap_or((stem.height, stem.width));
+    let spec = Spec {
+        blocks: layers
+            .into_iter()
+            .map(|layers| BlockSpec { layers, growth })
+            .collect(),
+        // The paper's networks have this one compression.
+        theta: if compresses { "0.5" } else { "1" }.parse()?,
+        bottleneck: first.bottleneck.map(|maps| maps / first.growth),
+        stem: stem.kind,
+        init: stem
+            .kind
+            .default_maps(growth, first.bottleneck.is_some() && compresses),
+        input: [stem.channels, height, width],
+        classes: plan.classes,
+        dropout: plan.dropout,
+    };
+    spec.plan().map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        errors.join("; ").into()
+    })
 }
 
 /// He's initialisation, and BN that changes nothing.
