@@ -1,11 +1,11 @@
 """Compiles the CUDA kernels of presets (all, or those named) with NVIDIA's own NVRTC, which needs no card, and
-writes what ptxas says of them to docs/kernels.md: registers, shared memory, spills.
+writes what ptxas says of them to docs/kernels.md: registers, shared memory, local memory.
 
     python3 scripts/cuda/compile.py [--models densenet201 cifar_bc_100_12] [--out docs/kernels.md] [sm_80 ...]
 
 The programs are those that the CUDA executor compiles: `cargo run --example kernels` prints them.
 NVRTC is that of the interpreter's environment (PyPI's nvidia-cuda-nvrtc-cu12), or else fetched
-into target/nvrtc. Fails if a kernel does not compile, or spills registers.
+into target/nvrtc. Fails if a kernel does not compile, or has something in local memory.
 """
 
 import argparse
@@ -73,12 +73,13 @@ def compile_one(job):
 
 
 def entries(log):
-    """Of each kernel of a log: its name, registers, shared bytes, spilled bytes."""
+    """Of each kernel of a log: its name, registers, shared bytes, bytes of local memory: spilled, or arrays that
+    found no registers."""
     for entry in re.split(r"Compiling entry function '", log)[1:]:
         registers = re.search(r"Used (\d+) registers", entry)
         shared = re.search(r"(\d+) bytes smem", entry)
-        spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill", entry))
-        yield entry.split("'")[0], int(registers[1]), int(shared[1]) if shared else 0, spills
+        local = sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack frame)", entry))
+        yield entry.split("'")[0], int(registers[1]), int(shared[1]) if shared else 0, local
 
 
 def main():
@@ -120,7 +121,7 @@ def main():
         for kernel, *numbers in entries(log):
             if numbers[2]:
                 mistakes += 1
-                print(f"{name}, kernel {kernel}, spills {numbers[2]} bytes on {architecture}", file=sys.stderr)
+                print(f"{name}, kernel {kernel}, has {numbers[2]} bytes in local memory on {architecture}", file=sys.stderr)
             bf16 = "-DBF16=1" in job[2]
             of = table[program["family"], kernel, "bf16" if bf16 else "f32"]
             of[architecture] = [max(pair) for pair in zip(of.get(architecture, [0, 0, 0]), numbers)]
@@ -131,7 +132,7 @@ def main():
         "",
         f"`scripts/cuda/compile.py` with NVRTC {version(library)}: {len(jobs)} programs of {len(models)} presets,"
         f" for {', '.join(architectures)}. A kernel's numbers are the most of all programs that have it:"
-        " registers a thread / bytes of shared memory a block / bytes spilled. No kernel may spill.",
+        " registers a thread / bytes of shared memory a block / bytes of local memory, spilled or not. No kernel may have any.",
         "",
         "| family | kernel | products | " + " | ".join(architectures) + " |",
         "|---|---|---|" + "---|" * len(architectures),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cuda_emulator::{Emulator, Touched};
+use densenet_models::DenseNet201;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device, Launch, Placement};
 use densenet_runtime::plan::{Plan, Recompute};
@@ -91,4 +92,15 @@ fn of_a_plain_network_with_the_cifar_stem() {
 fn of_an_imagenet_network_in_f32_and_bf16() {
     agree(&ImageNetBc::PLAN, 2, Precision::F32, Recompute::Nothing);
     agree(&ImageNetBc::PLAN, 2, Precision::Bf16, Recompute::Nothing);
+}
+
+#[test]
+fn a_step_of_densenet201_in_bf16_moves_at_most_300_mb_an_image() {
+    let (plan, batch) = (&DenseNet201::PLAN, 256);
+    let launches = cuda::launches(plan, batch, Precision::Bf16, Recompute::Nothing).unwrap();
+    let bytes: u64 = launches.iter().map(Launch::bytes).sum();
+    let eager = cuda::eager(plan, batch, Precision::Bf16).bytes();
+    assert!(bytes <= batch as u64 * 300_000_000, "{bytes} bytes a step");
+    // Several times less than the layers one by one.
+    assert!(eager > 3 * bytes, "{eager} bytes");
 }

@@ -1,7 +1,7 @@
 //! The buffers of a plan, and where its parameters lie in them.
 
 use super::arena::{Layout, Slot};
-use super::program::ROWS;
+use super::program::{COLUMNS, ROWS, maps_of_back};
 use crate::cpu::Precision;
 use crate::plan::{Parameter, Plan, Recompute, Role, StemKind, Storage};
 
@@ -15,21 +15,35 @@ pub(super) fn storage_of(precision: Precision) -> Storage {
 
 /// The most f32 that the slices' shares of a weight's gradient may take.
 const MOST_SHARES: usize = 4 << 20;
-/// The fewest pixels of a slice, and the most slices.
-const SLICE: (usize, usize) = (256, 64);
+/// The fewest pixels of a slice.
+const SLICE: usize = 256;
+/// Blocks of a launch that sums a weight's gradient, about: two for each multiprocessor of the
+/// largest cards. More would fill no card better, and write more shares.
+const BLOCKS: usize = 512;
 
-/// Slices of the pixels that a weight's gradient is summed over, and pixels of each. Depends on
-/// shapes alone, so that sums are the same on every card.
-pub(super) fn slices(pixels: usize, weight: usize) -> (usize, usize) {
-    let most = (MOST_SHARES / weight.max(1)).clamp(1, SLICE.1);
-    let length = pixels.div_ceil(most).max(SLICE.0).next_multiple_of(16);
+/// Slices of the pixels that a weight's gradient is summed over, and pixels of each; `blocks` are
+/// those of a slice. Depends on shapes alone, so that sums are the same on every card.
+pub(super) fn slices(pixels: usize, weight: usize, blocks: usize) -> (usize, usize) {
+    let most = most_slices(pixels, weight, blocks);
+    let length = pixels.div_ceil(most).next_multiple_of(ROWS);
     (pixels.div_ceil(length), length)
 }
 
 /// The most slices of up to so many pixels.
-fn most_slices(pixels: usize, weight: usize) -> usize {
-    let most = (MOST_SHARES / weight.max(1)).clamp(1, SLICE.1);
-    most.min(pixels.div_ceil(SLICE.0))
+fn most_slices(pixels: usize, weight: usize, blocks: usize) -> usize {
+    let most = (MOST_SHARES / weight.max(1)).min(BLOCKS.div_ceil(blocks.max(1)));
+    most.min(pixels.div_ceil(SLICE)).max(1)
+}
+
+/// Blocks that sum a slice's share of the gradient of a weight, maps x channels, where `own` maps
+/// are one block's.
+pub(super) fn weight_blocks(channels: usize, maps: usize, own: usize) -> usize {
+    channels.div_ceil(COLUMNS) * maps.div_ceil(own)
+}
+
+/// The same of a 3x3 convolution, where each tap has blocks of its own.
+pub(super) fn spatial_blocks(channels: usize, maps: usize) -> usize {
+    9 * weight_blocks(channels, maps, ROWS)
 }
 
 /// A BN: where its parameters, running statistics and multiply-add lie.
@@ -289,27 +303,35 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     let mut tiles = |pixels: usize, channels: usize| {
         partial = partial.max(2 * (batch * pixels).div_ceil(ROWS) * channels);
     };
-    let mut weight = |pixels: usize, count: usize| {
-        shares = shares.max(most_slices(batch * pixels, count) * count);
+    let mut weight = |pixels: usize, count: usize, blocks: usize| {
+        shares = shares.max(most_slices(batch * pixels, count, blocks) * count);
     };
     let stem = &plan.stem;
     let (height, width) = stem.convolved_size();
     tiles(height * width, stem.maps);
-    weight(height * width, stem.weight_len());
+    let patch = stem.weight_len() / stem.maps;
+    let blocks = weight_blocks(patch, stem.maps, ROWS);
+    weight(height * width, stem.weight_len(), blocks);
     for block in plan.blocks.iter() {
         tiles(
             block.pixels(),
             block.output().max(block.bottleneck.unwrap_or(0)),
         );
         for layer in block.iter() {
-            let maps = layer.bottleneck.unwrap_or(layer.input);
-            weight(block.pixels(), 9 * layer.growth * maps);
-            weight(block.pixels(), maps * layer.input);
+            let read = layer.bottleneck.unwrap_or(layer.input);
+            let blocks = spatial_blocks(read, layer.growth);
+            weight(block.pixels(), 9 * layer.growth * read, blocks);
+            if let Some(maps) = layer.bottleneck {
+                let blocks = weight_blocks(layer.input, maps, maps_of_back(maps));
+                weight(block.pixels(), maps * layer.input, blocks);
+            }
         }
     }
     for transition in plan.transitions.iter() {
         tiles(transition.pixels(), transition.input.max(transition.output));
-        weight(transition.pixels(), transition.input * transition.output);
+        let (channels, maps) = (transition.input, transition.output);
+        let blocks = weight_blocks(channels, maps, ROWS);
+        weight(transition.pixels(), channels * maps, blocks);
     }
     (partial, shares)
 }
@@ -322,11 +344,14 @@ mod tests {
     fn slices_cover_all_pixels_and_stay_within_their_memory() {
         for pixels in [1, 15, 256, 257, 5000, 1_000_000] {
             for weight in [1, 1000, MOST_SHARES, 2 * MOST_SHARES] {
-                let (count, length) = slices(pixels, weight);
-                assert!(count * length >= pixels && (count - 1) * length < pixels);
-                assert!(count == 1 || count * weight <= MOST_SHARES);
-                assert!(count <= most_slices(pixels, weight));
-                assert_eq!(length % 16, 0, "pieces of a product do not cross slices");
+                for blocks in [1, 18, 1000] {
+                    let (count, length) = slices(pixels, weight, blocks);
+                    assert!(count * length >= pixels && (count - 1) * length < pixels);
+                    assert!(count == 1 || count * weight <= MOST_SHARES);
+                    assert!(count == 1 || (count - 1) * blocks < BLOCKS);
+                    assert!(count <= most_slices(pixels, weight, blocks));
+                    assert_eq!(length % ROWS, 0, "tiles do not cross slices");
+                }
             }
         }
     }

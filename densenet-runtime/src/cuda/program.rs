@@ -19,6 +19,8 @@ const COMMON: &str = include_str!("kernels/common.cuh");
 const PRODUCT: &str = include_str!("kernels/product.cuh");
 const PULL: &str = include_str!("kernels/pull.cuh");
 const CONVOLUTION: &str = include_str!("kernels/convolution.cu");
+const POINTWISE: &str = include_str!("kernels/pointwise.cu");
+const SPATIAL: &str = include_str!("kernels/spatial.cu");
 const TRANSITION: &str = include_str!("kernels/transition.cu");
 const STEM: &str = include_str!("kernels/stem.cu");
 const POOL: &str = include_str!("kernels/pool.cu");
@@ -30,6 +32,10 @@ const STEP: &str = include_str!("kernels/step.cu");
 pub(super) const ROWS: usize = 64;
 /// Channels of a tile, as in `common.cuh`.
 pub(super) const COLUMNS: usize = 64;
+/// Maps of a weight's gradient that a block of `convolution_back` sums, as in `pointwise.cu`.
+pub(super) fn maps_of_back(maps: usize) -> usize {
+    maps.div_ceil(ROWS).min(4) * ROWS
+}
 /// Threads that work on a tile, as in `common.cuh`.
 pub(super) const THREADS: usize = 256;
 
@@ -52,8 +58,12 @@ macro_rules! family {
 }
 
 family! {
-    /// A convolution of a block's layers.
-    Convolution { convolution_forward, convolution_pull, convolution_weight }
+    /// The 1x1 convolutions of a block's layers.
+    Pointwise { convolution_forward, convolution_back }
+}
+family! {
+    /// The 3x3 convolutions of a block's layers.
+    Spatial { convolution_forward, convolution_pull, convolution_weight }
 }
 family! {
     /// A transition.
@@ -89,9 +99,9 @@ family! {
 /// The kernels of a block.
 pub(super) struct BlockKernels {
     /// The 1x1 convolutions of bottleneck layers.
-    pub pointwise: Option<Convolution>,
+    pub pointwise: Option<Pointwise>,
     /// The 3x3 convolutions.
-    pub spatial: Convolution,
+    pub spatial: Spatial,
 }
 
 /// All kernels of a plan.
@@ -200,7 +210,8 @@ impl Sources<'_> {
             ("OUT_STRIDE", maps),
             ("MAPS", maps),
         ];
-        self.tiled("pointwise", ("convolution.cu", CONVOLUTION), &constants)
+        let files = [("convolution.cu", CONVOLUTION), ("pointwise.cu", POINTWISE)];
+        self.tiled_files("pointwise", &files, &constants)
     }
 
     fn spatial(&self, block: &Block) -> Source {
@@ -212,7 +223,8 @@ impl Sources<'_> {
             ("OUT_STRIDE", block.output()),
             ("MAPS", block.growth),
         ];
-        self.tiled("spatial", ("convolution.cu", CONVOLUTION), &constants)
+        let files = [("convolution.cu", CONVOLUTION), ("spatial.cu", SPATIAL)];
+        self.tiled_files("spatial", &files, &constants)
     }
 
     fn transition(&self, transition: &Transition, next: &Block) -> Source {
@@ -391,9 +403,9 @@ impl Kernels {
             Ok(BlockKernels {
                 pointwise: pointwise
                     .as_ref()
-                    .map(|source| library.find(source, Convolution::find))
+                    .map(|source| library.find(source, Pointwise::find))
                     .transpose()?,
-                spatial: library.find(spatial, Convolution::find)?,
+                spatial: library.find(spatial, Spatial::find)?,
             })
         };
         Ok(Self {

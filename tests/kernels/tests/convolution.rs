@@ -1,5 +1,6 @@
 //! Convolutions of dense layers, 1x1 and 3x3: forward with statistics, the gradient of the input
-//! with the sums for gamma and beta, the gradient of the weight.
+//! with the sums for gamma and beta, the gradient of the weight; of 1x1 convolutions both gradients
+//! are one kernel's.
 
 use cuda_kernel_tests::{
     COLUMNS, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored,
@@ -33,14 +34,16 @@ const fn case(kernel: usize, size: [usize; 3], read: [usize; 2], write: [usize; 
     }
 }
 
-/// Odd sizes, one pixel, one image, channels and maps of less and more than a tile, k = 12.
-const CASES: [Case; 12] = [
+/// Odd sizes, one pixel, one image, channels and maps of less and more than a tile, more maps than
+/// a block sums, k = 12.
+const CASES: [Case; 13] = [
     case(1, [1, 1, 1], [1, 1], [1, 0, 1]),
     case(1, [1, 5, 7], [24, 30], [48, 0, 48]),
     case(1, [3, 5, 7], [70, 71], [65, 0, 65]),
     case(1, [2, 8, 8], [64, 64], [64, 0, 64]),
     case(1, [5, 7, 9], [17, 40], [12, 0, 12]),
     case(1, [1, 1, 130], [129, 140], [5, 3, 9]),
+    case(1, [1, 3, 25], [20, 24], [270, 0, 270]),
     case(3, [1, 1, 1], [3, 5], [2, 1, 4]),
     case(3, [4, 1, 5], [12, 12], [12, 24, 36]),
     case(3, [3, 7, 3], [48, 48], [12, 60, 84]),
@@ -70,7 +73,11 @@ impl Case {
         if dropout {
             constants.extend(Dropout::CONSTANTS);
         }
-        gpu.program(&family(&["convolution.cu"]), precision, &constants)
+        let back = match self.kernel {
+            1 => "pointwise.cu",
+            _ => "spatial.cu",
+        };
+        gpu.program(&family(&["convolution.cu", back]), precision, &constants)
     }
 
     /// The pixel under a tap of pixel `p`, unless it is in the padding.
@@ -204,9 +211,99 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
     );
 }
 
+impl Data {
+    /// The gradient of the input behind BN and ReLU: pixels x channels.
+    fn gradient(&self, case: &Case, precision: Precision) -> Vec<f64> {
+        let channels = case.channels;
+        let mut gradient = vec![0.0; case.pixels() * channels];
+        for p in 0..case.pixels() {
+            for tap in 0..case.taps() {
+                let Some(under) = case.under(p, tap) else {
+                    continue;
+                };
+                for n in 0..case.maps {
+                    let d = f64::from(self.dout[p * case.maps + n]);
+                    for c in 0..channels {
+                        gradient[under * channels + c] +=
+                            d * self.weight(case, precision, n, c, tap);
+                    }
+                }
+            }
+        }
+        gradient
+    }
+
+    /// What is in `before`, with the masked gradient stored, or added times gamma; and the sums for
+    /// gamma and beta of each `length` pixels.
+    fn pulled(
+        &self,
+        case: &Case,
+        precision: Precision,
+        before: &[f64],
+        add: bool,
+        length: usize,
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (pixels, channels) = (case.pixels(), case.channels);
+        let gradient = self.gradient(case, precision);
+        let mut expected = before.to_vec();
+        let mut sums = vec![0.0; pixels.div_ceil(length) * channels * 2];
+        for p in 0..pixels {
+            for c in 0..channels {
+                let x = self.input[p * case.in_stride + c];
+                let masked = if self.norm.before(c, x) > 0.0 {
+                    gradient[p * channels + c]
+                } else {
+                    0.0
+                };
+                let at = &mut expected[p * case.in_stride + c];
+                *at = if add {
+                    *at + f64::from(self.norm.gamma[c]) * masked
+                } else {
+                    masked
+                };
+                let own = &mut sums[(p / length * channels + c) * 2..][..2];
+                own[0] += masked * f64::from(x - self.norm.mean[c]);
+                own[1] += masked;
+            }
+        }
+        (expected, sums)
+    }
+
+    /// The shares of the weight's gradient of each `length` pixels.
+    fn shares(&self, case: &Case, precision: Precision, length: usize) -> Vec<f64> {
+        let (channels, taps) = (case.channels, case.taps());
+        let count = case.maps * channels * taps;
+        let mut shares = vec![0.0; case.pixels().div_ceil(length) * count];
+        for p in 0..case.pixels() {
+            for tap in 0..taps {
+                let Some(under) = case.under(p, tap) else {
+                    continue;
+                };
+                for n in 0..case.maps {
+                    let d = f64::from(self.dout[p * case.maps + n]);
+                    for c in 0..channels {
+                        shares[p / length * count + (n * channels + c) * taps + tap] +=
+                            d * self.operand(case, precision, under, c);
+                    }
+                }
+            }
+        }
+        shares
+    }
+}
+
+/// Cases of a kernel's side, in both precisions.
+fn each_of(kernel: usize, test: impl Fn(&Case, Precision, &Data)) {
+    each(|case, precision, data| {
+        if case.kernel == kernel {
+            test(case, precision, data);
+        }
+    });
+}
+
 #[test]
 fn gradient_of_the_input() {
-    each(|case, precision, data| {
+    each_of(3, |case, precision, data| {
         for add in [false, true] {
             pull(case, precision, data, add);
         }
@@ -220,9 +317,15 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let tiles = pixels.div_ceil(ROWS);
     // Where it adds there are other channels behind its own; where it stores there are none.
     let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
-    let into = match add {
-        true => gpu.maps(precision, &before),
-        false => gpu.no_maps(precision, pixels * case.in_stride),
+    let (into, before) = match add {
+        true => (
+            gpu.maps(precision, &before),
+            before.iter().map(|&v| v.into()).collect(),
+        ),
+        false => {
+            let len = pixels * case.in_stride;
+            (gpu.no_maps(precision, len), vec![f64::NAN; len])
+        }
     };
     let partial = gpu.no_floats(tiles * channels * 2);
     program.tiled(
@@ -243,44 +346,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
             channels
         ],
     );
-    let mut gradient = vec![0.0; pixels * channels];
-    for p in 0..pixels {
-        for tap in 0..case.taps() {
-            let Some(under) = case.under(p, tap) else {
-                continue;
-            };
-            for n in 0..case.maps {
-                let d = f64::from(data.dout[p * case.maps + n]);
-                for c in 0..channels {
-                    gradient[under * channels + c] += d * data.weight(case, precision, n, c, tap);
-                }
-            }
-        }
-    }
-    let mut expected: Vec<f64> = match add {
-        true => before.iter().map(|&v| v.into()).collect(),
-        false => vec![f64::NAN; pixels * case.in_stride],
-    };
-    let mut sums = vec![0.0; tiles * channels * 2];
-    for p in 0..pixels {
-        for c in 0..channels {
-            let x = data.input[p * case.in_stride + c];
-            let masked = if data.norm.before(c, x) > 0.0 {
-                gradient[p * channels + c]
-            } else {
-                0.0
-            };
-            let at = &mut expected[p * case.in_stride + c];
-            *at = if add {
-                *at + f64::from(data.norm.gamma[c]) * masked
-            } else {
-                masked
-            };
-            let of_tile = &mut sums[(p / ROWS * channels + c) * 2..][..2];
-            of_tile[0] += masked * f64::from(x - data.norm.mean[c]);
-            of_tile[1] += masked;
-        }
-    }
+    let (expected, sums) = data.pulled(case, precision, &before, add, ROWS);
     let what = format!("{case:?} {precision:?} add {add}");
     check_stored(&what, precision, &into.read_maps(precision), &expected);
     check(
@@ -291,11 +357,15 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     );
 }
 
+/// One slice, and slices that end in the middle of a tile and of the pixels.
+fn lengths(case: &Case) -> [usize; 2] {
+    [case.pixels().next_multiple_of(16), 48]
+}
+
 #[test]
 fn gradient_of_the_weight() {
-    each(|case, precision, data| {
-        // One slice, and slices that end in the middle of a tile and of the pixels.
-        for length in [case.pixels().next_multiple_of(16), 48] {
+    each_of(3, |case, precision, data| {
+        for length in lengths(case) {
             weight(case, precision, data, length);
         }
     });
@@ -306,8 +376,7 @@ fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
     let program = case.program(&gpu, precision, false);
     let (pixels, channels, taps) = (case.pixels(), case.channels, case.taps());
     let slices = pixels.div_ceil(length);
-    let count = case.maps * channels * taps;
-    let share = gpu.no_floats(slices * count);
+    let share = gpu.no_floats(slices * case.maps * channels * taps);
     program.tiled(
         "convolution_weight",
         [
@@ -326,21 +395,61 @@ fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
             length
         ],
     );
-    let mut expected = vec![0.0; slices * count];
-    for p in 0..pixels {
-        for tap in 0..taps {
-            let Some(under) = case.under(p, tap) else {
-                continue;
-            };
-            for n in 0..case.maps {
-                let d = f64::from(data.dout[p * case.maps + n]);
-                for c in 0..channels {
-                    expected[p / length * count + (n * channels + c) * taps + tap] +=
-                        d * data.operand(case, precision, under, c);
-                }
-            }
-        }
-    }
+    let expected = data.shares(case, precision, length);
     let what = format!("{case:?} {precision:?} slices of {length}");
     check(&what, &share.read_floats(), &expected, 1e-5);
+}
+
+#[test]
+fn both_gradients_of_a_1x1_convolution() {
+    each_of(1, |case, precision, data| {
+        for length in lengths(case) {
+            back(case, precision, data, length);
+        }
+    });
+}
+
+fn back(case: &Case, precision: Precision, data: &Data, length: usize) {
+    let gpu = Gpu::new(4);
+    let program = case.program(&gpu, precision, false);
+    let (pixels, channels) = (case.pixels(), case.channels);
+    let slices = pixels.div_ceil(length);
+    let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
+    let into = gpu.maps(precision, &before);
+    let partial = gpu.no_floats(slices * channels * 2);
+    let share = gpu.no_floats(slices * case.maps * channels);
+    // A block has up to four tiles of maps.
+    let groups = case.maps.div_ceil(case.maps.div_ceil(ROWS).min(4) * ROWS);
+    program.tiled(
+        "convolution_back",
+        [channels.div_ceil(COLUMNS), groups, slices],
+        arguments![
+            &gpu.maps(precision, &data.dout),
+            &gpu.floats(&data.weight),
+            &gpu.maps(precision, &data.input),
+            &gpu.floats(&data.norm.scale),
+            &gpu.floats(&data.norm.shift),
+            &gpu.floats(&data.norm.mean),
+            &gpu.floats(&data.norm.gamma),
+            &into,
+            &partial,
+            &share,
+            pixels,
+            channels,
+            length
+        ],
+    );
+    let before: Vec<f64> = before.iter().map(|&v| v.into()).collect();
+    let (expected, sums) = data.pulled(case, precision, &before, true, length);
+    let what = format!("{case:?} {precision:?} slices of {length}");
+    check_stored(&what, precision, &into.read_maps(precision), &expected);
+    let what_sums = format!("sums, {what}");
+    check(&what_sums, &partial.read_floats(), &sums, 1e-5);
+    let expected = data.shares(case, precision, length);
+    check(
+        &format!("weight, {what}"),
+        &share.read_floats(),
+        &expected,
+        1e-5,
+    );
 }

@@ -158,6 +158,28 @@ fn convolution(a: &Arguments<'_>) -> Option<Traffic> {
                 &[("into", input), ("partial", a.partial(channels))],
             )
         }
+        "convolution_back" => {
+            let sums = 2 * channels * a.grid[2] as u64;
+            let moved = a.moves(
+                &[
+                    ("dout", output),
+                    ("weight", weight),
+                    ("in", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("mean", channels),
+                    ("gamma", channels),
+                    ("into", input),
+                ],
+                &[
+                    ("into", input),
+                    ("partial", sums),
+                    ("share", a.grid[2] as u64 * weight),
+                ],
+            );
+            // Two products: for the input's gradient and the weight's.
+            return moved.product(pixels, 2 * maps, channels);
+        }
         "convolution_weight" => a.moves(
             &[
                 ("dout", output),

@@ -85,9 +85,13 @@ __device__ void forward(Tile &tile, Stage &stage, const store_t *in, const float
     __syncthreads();
     Dropout dropout(scalars, site);
     int map = threadIdx.x % COLUMNS, n = map0 + map, rows = min(ROWS / GROUP, pooled - row0 / GROUP);
-    float values[ROWS / 4];
-    for (int i = 0, row = threadIdx.x / COLUMNS; row < rows; row += THREADS / COLUMNS, ++i) {
-        int q = row0 / GROUP + row;
+    constexpr int ACROSS = THREADS / COLUMNS, OWN = ROWS / GROUP / ACROSS;
+    float values[OWN];
+    // Unrolled, as below, so that the values are in registers.
+#pragma unroll
+    for (int i = 0; i < OWN; ++i) {
+        int row = threadIdx.x / COLUMNS + i * ACROSS, q = row0 / GROUP + row;
+        if (row >= rows) continue;
         float value = stage.value[row * GROUP][map];
         if (GROUP == 4) {
             value = 0.0f;
@@ -98,7 +102,11 @@ __device__ void forward(Tile &tile, Stage &stage, const store_t *in, const float
         values[i] = n < OUT ? (float)(out[(size_t)q * OUT_STRIDE + n] = value) : 0.0f;
     }
     __syncthreads();
-    for (int i = 0, row = threadIdx.x / COLUMNS; row < rows; row += THREADS / COLUMNS, ++i) stage.value[row][map] = values[i];
+#pragma unroll
+    for (int i = 0; i < OWN; ++i) {
+        int row = threadIdx.x / COLUMNS + i * ACROSS;
+        if (row < rows) stage.value[row][map] = values[i];
+    }
     __syncthreads();
     if (training) column_moments(stage, rows, min(COLUMNS, OUT - map0), OUT, map0, partial);
 }
@@ -132,26 +140,16 @@ __device__ void back(Tile &tile, Stage &stage, const grad_t *dout, const float *
     product(tile, sums, 1, 0, OUT, a, b);
     sums.stage(stage);
     __syncthreads();
-    // With GROUP 1 a block does its tile four times, once for each corner; the sums add up.
-    float bias = 0.0f, slope = 0.0f;
+    // With GROUP 1 a block does its tile four times, once for each corner.
+    Masked masked;
     int column = threadIdx.x % COLUMNS, c = channel0 + column, count = min(COLUMNS, IN - channel0);
     for (int row = threadIdx.x / COLUMNS; row < ROWS && column < count && row0 + row < rows; row += THREADS / COLUMNS)
         for (int corner = 0; corner < 4 / GROUP; ++corner) {
             int p = GROUP == 4 ? Row<4>::corner(row0 + row) : corner_of(row0 + row, corner);
-            float value = in[(size_t)p * IN + c];
-            float masked = fmaf(value, scale[c], shift[c]) > 0.0f ? 0.25f * stage.value[row][column] : 0.0f;
-            bias += masked;
-            slope = fmaf(masked, value - mean[c], slope);
-            into[(size_t)p * IN + c] = gamma[c] * masked;
+            float value = in[(size_t)p * IN + c], z = fmaf(value, scale[c], shift[c]);
+            into[(size_t)p * IN + c] = gamma[c] * masked.add(z, 0.25f * stage.value[row][column], value - mean[c]);
         }
-    stage.quarter[0][threadIdx.x / COLUMNS][column] = slope;
-    stage.quarter[1][threadIdx.x / COLUMNS][column] = bias;
-    __syncthreads();
-    if (threadIdx.x < count)
-        for (int which = 0; which < 2; ++which) {
-            const float(&q)[4][COLUMNS] = stage.quarter[which];
-            partial[((size_t)blockIdx.x * IN + c) * 2 + which] = (q[0][column] + q[1][column]) + (q[2][column] + q[3][column]);
-        }
+    masked.put(stage, count, c, IN, blockIdx.x, partial);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull(
     const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,

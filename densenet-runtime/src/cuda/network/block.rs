@@ -40,7 +40,7 @@ impl Pass<'_> {
                 count: block.growth,
                 site: self.site(self.first_site(index) + 2 * number + 1),
             };
-            let spatial = &self.kernels.blocks[index].spatial;
+            let spatial = &self.kernels.blocks[index].spatial.convolution_forward;
             self.convolve(spatial, input, layer.conv, output, pixels, true)?;
             let measured = (tiles(pixels), ROWS, pixels);
             self.measure(statistics, column, block.growth, measured)?;
@@ -78,7 +78,14 @@ impl Pass<'_> {
             site: self.site(self.first_site(index) + 2 * number),
         };
         let pixels = self.batch * self.plan.blocks[index].pixels();
-        self.convolve(pointwise, input, weight, output, pixels, measure)
+        self.convolve(
+            &pointwise.convolution_forward,
+            input,
+            weight,
+            output,
+            pixels,
+            measure,
+        )
     }
 
     /// Undoes the BN of some columns of a block, whose consumers are all done.
@@ -115,13 +122,13 @@ impl Pass<'_> {
         )
     }
 
-    /// Back through a convolution: the gradient of its weight is added; that of its input, masked,
-    /// is stored in `into`, or added to it times gamma.
-    pub(super) fn pull(
+    /// Back through a 3x3 convolution: the gradient of its weight is added; that of its input,
+    /// masked, is stored in `into`, or added to it times gamma.
+    fn spatial_back(
         &self,
-        kernels: &Convolution,
+        kernels: &Spatial,
         (input, mean): (Input, Address),
-        (weight, dout, maps, taps): (usize, Address, usize, usize),
+        (weight, dout, maps): (usize, Address, usize),
         (into, add): (Address, bool),
         pixels: usize,
     ) -> Result<(), CudaError> {
@@ -146,15 +153,11 @@ impl Pass<'_> {
                 channels,
             ],
         )?;
-        let count = maps * channels * taps;
-        let (slices, length) = slices(pixels, count);
+        let count = maps * channels * 9;
+        let (slices, length) = slices(pixels, count, spatial_blocks(channels, maps));
         self.tiled(
             &kernels.convolution_weight,
-            [
-                channels.div_ceil(COLUMNS),
-                maps.div_ceil(ROWS) * taps,
-                slices,
-            ],
+            [channels.div_ceil(COLUMNS), maps.div_ceil(ROWS) * 9, slices],
             values![
                 dout,
                 input.x,
@@ -167,6 +170,43 @@ impl Pass<'_> {
             ],
         )?;
         self.add_shares(weight, slices, count)
+    }
+
+    /// Back through a layer's 1x1 convolution: the gradient of its weight is added; that of its
+    /// input, masked and times gamma, is added to the block's. Returns the slices that have left
+    /// sums for gamma and beta.
+    fn pointwise_back(
+        &self,
+        kernels: &Pointwise,
+        (input, mean): (Input, Address),
+        (weight, dout, maps): (usize, Address, usize),
+        pixels: usize,
+    ) -> Result<usize, CudaError> {
+        let norm = input.norm;
+        let (channels, count) = (norm.channels, maps * norm.channels);
+        let own = maps_of_back(maps);
+        let (slices, length) = slices(pixels, count, weight_blocks(channels, maps, own));
+        self.tiled(
+            &kernels.convolution_back,
+            [channels.div_ceil(COLUMNS), maps.div_ceil(own), slices],
+            values![
+                dout,
+                self.parameter(weight),
+                input.x,
+                self.scale(norm),
+                self.shift(norm),
+                mean,
+                self.parameter(norm.gamma),
+                self.at(self.slots.gradient),
+                self.partial(),
+                self.shares(),
+                pixels,
+                channels,
+                length,
+            ],
+        )?;
+        self.add_shares(weight, slices, count)?;
+        Ok(slices)
     }
 
     pub(super) fn block_backward(&self, index: usize) -> Result<(), CudaError> {
@@ -186,8 +226,8 @@ impl Pass<'_> {
                 x: self.at(own.maps),
                 norm: layer.norm1,
             };
-            let spatial = (layer.conv, fresh, block.growth, 9);
-            match (layer.narrow, &kernels.pointwise) {
+            let spatial = (layer.conv, fresh, block.growth);
+            let summed = match (layer.narrow, &kernels.pointwise) {
                 (Some((conv1, norm2)), Some(pointwise)) => {
                     if index < self.plan.recomputed_blocks(self.recompute) {
                         self.compress(index, number, layer, false)?;
@@ -199,7 +239,7 @@ impl Pass<'_> {
                     let dy = self.at(self.slots.narrow_gradient);
                     let input = Input { x: y, norm: norm2 };
                     let through = (input, of_layer.mean);
-                    self.pull(&kernels.spatial, through, spatial, (dy, false), pixels)?;
+                    self.spatial_back(&kernels.spatial, through, spatial, (dy, false), pixels)?;
                     self.gather(norm2, of_layer.inverse, sums, tiles(pixels), false)?;
                     self.each(
                         &self.kernels.norm.undo,
@@ -219,14 +259,15 @@ impl Pass<'_> {
                         ],
                     )?;
                     let through = (wide, statistics.mean);
-                    self.pull(pointwise, through, (conv1, dy, maps, 1), (g, true), pixels)?;
+                    self.pointwise_back(pointwise, through, (conv1, dy, maps), pixels)?
                 }
                 _ => {
                     let through = (wide, statistics.mean);
-                    self.pull(&kernels.spatial, through, spatial, (g, true), pixels)?;
+                    self.spatial_back(&kernels.spatial, through, spatial, (g, true), pixels)?;
+                    tiles(pixels)
                 }
-            }
-            self.gather(layer.norm1, statistics.inverse, totals, tiles(pixels), true)?;
+            };
+            self.gather(layer.norm1, statistics.inverse, totals, summed, true)?;
         }
         // What is left is the gradient of the block's input, handed to the stage before it.
         self.finish(index, (0, block.input), self.at(self.slots.handover), -1)

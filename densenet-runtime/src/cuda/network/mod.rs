@@ -1,10 +1,10 @@
 //! The stages of a plan in a row, as launches. What is computed is the CPU executor's.
 
 use super::arena::{Arena, Slot};
-use super::buffers::{LayerAt, NormAt, Places, Slots, slices};
+use super::buffers::{LayerAt, NormAt, Places, Slots, slices, spatial_blocks, weight_blocks};
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
-use super::program::{COLUMNS, Convolution, Kernels, ROWS, THREADS};
+use super::program::{COLUMNS, Kernels, Pointwise, ROWS, Spatial, THREADS, maps_of_back};
 use super::target::Target;
 use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
 
@@ -235,7 +235,7 @@ impl Pass<'_> {
 
     fn convolve(
         &self,
-        kernels: &Convolution,
+        kernel: &Kernel,
         input: Input,
         weight: usize,
         output: Output,
@@ -243,7 +243,7 @@ impl Pass<'_> {
         measure: bool,
     ) -> Result<(), CudaError> {
         self.tiled(
-            &kernels.convolution_forward,
+            kernel,
             [tiles(pixels), output.count.div_ceil(COLUMNS), 1],
             values![
                 input.x,

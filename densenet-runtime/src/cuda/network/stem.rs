@@ -94,7 +94,8 @@ impl Pass<'_> {
             )?;
         }
         let count = stem.weight_len();
-        let (slices, length) = slices(pixels, count);
+        let blocks = weight_blocks(count / stem.maps, stem.maps, ROWS);
+        let (slices, length) = slices(pixels, count, blocks);
         self.tiled(
             &self.kernels.stem.stem_weight,
             [

@@ -109,7 +109,8 @@ impl Pass<'_> {
         let totals = self.totals(own.totals, block.output());
         self.gather(norm, statistics.inverse, totals, across, false)?;
         let count = transition.input * transition.output;
-        let (slices, length) = slices(pooled * group, count);
+        let blocks = weight_blocks(transition.input, transition.output, ROWS);
+        let (slices, length) = slices(pooled * group, count, blocks);
         self.tiled(
             of_weight,
             [
