@@ -78,7 +78,8 @@ pub struct Emulator {
 
 impl Emulator {
     /// The emulator of this process, or, where the environment has `CUDA_ON_CARD`, none: the code
-    /// under test then finds the machine's own driver, and what tests set has no effect. Builds it into `folder` if it is not there, and opens it.
+    /// under test then finds the machine's own driver, and what tests set has no effect. Builds it
+    /// into `folder` if it is not there, and opens it.
     ///
     /// Call it before anything looks for CUDA.
     ///

@@ -150,7 +150,12 @@ impl Gpu {
             "-DBF16={}",
             usize::from(precision == Precision::Bf16)
         ));
-        let module = self.context.load_module(image(&source, options)).unwrap();
+        let (major, minor) = self.context.compute_capability().unwrap();
+        options.push(format!("--gpu-architecture=sm_{major}{minor}"));
+        options.push("--std=c++17".to_string());
+        let card = self.context.name().unwrap();
+        let image = image(&source, options, &card);
+        let module = self.context.load_module(image).unwrap();
         Program {
             module,
             stream: self.stream.clone(),
@@ -158,9 +163,9 @@ impl Gpu {
     }
 }
 
-/// A compiled program, from the cache if it is there.
-fn image(source: &str, options: Vec<String>) -> Ptx {
-    let key = format!("{options:?}{source}");
+/// A program compiled for a card, which may be an emulated one; from the cache if it is there.
+fn image(source: &str, options: Vec<String>, card: &str) -> Ptx {
+    let key = format!("{card}{options:?}{source}");
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
