@@ -1,0 +1,137 @@
+//! The example for small images, end to end, on files as CIFAR's are.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Runs the example; `cargo test` builds it beside the tests.
+fn example(arguments: &[&str]) -> Output {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let example = profile.join("examples").join("cifar_svhn");
+    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
+    Command::new(example).args(arguments).output().unwrap()
+}
+
+/// Records of images whose brightness is their class, but for some noise.
+fn records(count: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
+    let mut noise = 1_u32;
+    let mut bytes = Vec::new();
+    for class in (0..10).cycle().take(count) {
+        bytes.extend(label(class));
+        bytes.extend((0..3072).map(|_| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            20 * class + (noise >> 28) as u8
+        }));
+    }
+    bytes
+}
+
+/// The example's last words on the test set, in percent.
+fn test_error(output: Output) -> f64 {
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let line = said.lines().find_map(|line| {
+        let percent = line.strip_prefix("test error: ")?;
+        percent.strip_suffix('%')
+    });
+    line.unwrap_or_else(|| panic!("no test error in {said}"))
+        .parse()
+        .unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    for batch in 1..=5 {
+        let file = data.join(format!("data_batch_{batch}.bin"));
+        fs::write(file, records(20, |class| vec![class])).unwrap();
+    }
+    fs::write(
+        data.join("test_batch.bin"),
+        records(20, |class| vec![class]),
+    )
+    .unwrap();
+    fs::write(
+        data.join("batches.meta.txt"),
+        "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n",
+    )
+    .unwrap();
+    let out = data.join("out");
+    let common = ["cifar10", "--data", text(data), "--augment"];
+    let run = |out: &Path, more: &[&str]| {
+        let more = [
+            &["--epochs", "3", "--batch-size", "10", "--out", text(out)],
+            more,
+        ]
+        .concat();
+        example(&[&common[..], &more].concat())
+    };
+    let whole = test_error(run(&out, &[]));
+    // By chance nine of ten are wrong.
+    assert!(whole < 60.0, "{whole}%");
+    for file in ["checkpoint.safetensors", "metrics.jsonl", "curves.png"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let other = data.join("other");
+    let part = run(&other, &["--steps", "12"]);
+    assert!(part.status.success());
+    let checkpoint = other.join("checkpoint.safetensors");
+    let rest = test_error(run(&other, &["--resume", text(&checkpoint)]));
+    assert_eq!(rest, whole);
+    let [one, both] = [&out, &other].map(|out| fs::read(out.join("checkpoint.safetensors")));
+    assert!(one.unwrap() == both.unwrap(), "the same run, the same file");
+}
+
+#[test]
+fn a_hundred_classes_without_augmentation_have_dropout() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    for file in ["train.bin", "test.bin"] {
+        fs::write(data.join(file), records(20, |class| vec![0, 9 * class])).unwrap();
+    }
+    let names: String = (0..100).map(|class| format!("class {class}\n")).collect();
+    fs::write(data.join("fine_label_names.txt"), names).unwrap();
+    let out = data.join("out");
+    let output = example(&[
+        "cifar100",
+        "--data",
+        text(data),
+        "--epochs",
+        "1",
+        "--batch-size",
+        "10",
+        "--out",
+        text(&out),
+    ]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("DenseNetBC100K12C100Dropout"), "{said}");
+    assert!(test_error(output) <= 100.0);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let folder = TempDir::new().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for (dataset, file) in [
+        ("cifar10", "batches.meta.txt"),
+        ("cifar100", "fine_label_names.txt"),
+        ("svhn", "test_32x32.mat"),
+    ] {
+        let output = example(&[dataset, "--data", text(&nowhere)]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(said.contains("error: ") && said.contains(file), "{said}");
+    }
+}
