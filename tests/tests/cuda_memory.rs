@@ -62,11 +62,13 @@ fn the_plans_footprint_is_what_is_allocated() {
                     planned / 1e6
                 );
                 // On top come the images as they were handed over, in f32, twice: the next batch
-                // arrives while one is computed. And scratch: up to 16 MiB for weights'
-                // gradients, and the sums of tiles.
+                // arrives while one is computed. The weights as operands of products. And scratch:
+                // up to 16 MiB for weights' gradients, and the sums of tiles.
                 let images = 2.0 * 4.0 * 128.0 * plan.buffers(recompute).input as f64;
-                let least = (bytes - images) / planned - 1.0;
-                let most = (bytes - images - f64::from(16 << 20)) / planned - 1.0;
+                let weights = (storage.bytes() * plan.parameter_count()) as f64;
+                let known = images + weights;
+                let least = (bytes - known) / planned - 1.0;
+                let most = (bytes - known - f64::from(16 << 20)) / planned - 1.0;
                 assert!(
                     least > -0.02 && most < 0.02,
                     "{name} {storage:?} {recompute:?}: {most:+.3} to {least:+.3}"

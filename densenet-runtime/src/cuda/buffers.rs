@@ -1,7 +1,7 @@
 //! The buffers of a plan, and where its parameters lie in them.
 
 use super::arena::{Layout, Slot};
-use super::program::{COLUMNS, ROWS, maps_of_back};
+use super::tiles::{BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS};
 use crate::cpu::Precision;
 use crate::plan::{Parameter, Plan, Recompute, Role, StemKind, Storage};
 
@@ -17,15 +17,17 @@ pub(super) fn storage_of(precision: Precision) -> Storage {
 const MOST_SHARES: usize = 4 << 20;
 /// The fewest pixels of a slice.
 const SLICE: usize = 256;
-/// Blocks of a launch that sums a weight's gradient, about: two for each multiprocessor of the
-/// largest cards. More would fill no card better, and write more shares.
-const BLOCKS: usize = 512;
+/// Pixels that a slice has a multiple of: whole tiles.
+const TILE: usize = 128;
+/// Blocks of a launch that sums a weight's gradient, about: two for each of an H100's 132
+/// multiprocessors. More would come in a second turn, and write more shares.
+const BLOCKS: usize = 264;
 
 /// Slices of the pixels that a weight's gradient is summed over, and pixels of each; `blocks` are
 /// those of a slice. Depends on shapes alone, so that sums are the same on every card.
 pub(super) fn slices(pixels: usize, weight: usize, blocks: usize) -> (usize, usize) {
     let most = most_slices(pixels, weight, blocks);
-    let length = pixels.div_ceil(most).next_multiple_of(ROWS);
+    let length = pixels.div_ceil(most).next_multiple_of(TILE);
     (pixels.div_ceil(length), length)
 }
 
@@ -35,16 +37,24 @@ fn most_slices(pixels: usize, weight: usize, blocks: usize) -> usize {
     most.min(pixels.div_ceil(SLICE)).max(1)
 }
 
-/// Blocks that sum a slice's share of the gradient of a weight, maps x channels, where `own` maps
-/// are one block's.
-pub(super) fn weight_blocks(channels: usize, maps: usize, own: usize) -> usize {
-    channels.div_ceil(COLUMNS) * maps.div_ceil(own)
+/// Blocks that sum a slice's share of the gradient of a weight, maps x channels.
+pub(super) fn weight_blocks(channels: usize, maps: usize) -> usize {
+    channels.div_ceil(COLUMNS) * maps.div_ceil(ROWS)
 }
 
-/// The same of a 3x3 convolution, where each tap has blocks of its own.
-pub(super) fn spatial_blocks(channels: usize, maps: usize) -> usize {
-    9 * weight_blocks(channels, maps, ROWS)
+/// The same of a layer's 1x1 convolution, where a block has all maps.
+pub(super) fn pointwise_blocks(channels: usize) -> usize {
+    channels.div_ceil(BACK_CHANNELS)
 }
+
+/// The same of a 3x3 convolution, where each row of taps has blocks of its own.
+pub(super) fn spatial_blocks(channels: usize, maps: usize) -> usize {
+    channels.div_ceil(BACK_CHANNELS) * maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS
+}
+
+/// Values that vectors of [`super::tiles::vector`] may have: where counts are multiples of such
+/// a vector, so is what is aligned to this.
+const VECTOR: usize = 8;
 
 /// A BN: where its parameters, running statistics and multiply-add lie.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,14 +74,26 @@ impl NormAt {
     }
 }
 
+/// The weight of a convolution, which is packed at the start of a pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WeightAt {
+    /// Among the parameters: maps x channels x taps.
+    pub parameter: usize,
+    /// Among the packed weights: taps x maps x channels.
+    pub packed: usize,
+    pub channels: usize,
+    pub taps: usize,
+    pub maps: usize,
+}
+
 /// Where a dense layer's parameters lie.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LayerAt {
     pub norm1: NormAt,
     /// The 1x1 convolution and the BN behind it, in a bottleneck layer.
-    pub narrow: Option<(usize, NormAt)>,
+    pub narrow: Option<(WeightAt, NormAt)>,
     /// The 3x3 convolution.
-    pub conv: usize,
+    pub conv: WeightAt,
 }
 
 /// Where all parameters of a plan lie.
@@ -80,16 +102,20 @@ pub(super) struct Places {
     pub stem: usize,
     pub stem_norm: NormAt,
     pub blocks: Vec<Vec<LayerAt>>,
-    pub transitions: Vec<(NormAt, usize)>,
+    pub transitions: Vec<(NormAt, WeightAt)>,
     pub norm: NormAt,
     pub classifier: usize,
     pub bias: usize,
+    /// Values of all packed weights, and of all multiply-adds, with what aligns them.
+    pub packed: usize,
+    pub affine: usize,
 }
 
 /// Goes through a plan's parameters in their order.
 struct Walk<I> {
     parameters: I,
     affine: usize,
+    packed: usize,
 }
 
 impl<I: Iterator<Item = Parameter>> Walk<I> {
@@ -97,6 +123,23 @@ impl<I: Iterator<Item = Parameter>> Walk<I> {
         self.parameters
             .next()
             .map_or(0, |parameter| parameter.offset)
+    }
+
+    /// A convolution's, which will be packed.
+    fn convolution(&mut self) -> WeightAt {
+        let own = self.parameters.next();
+        let side = |axis: usize| own.as_ref().and_then(|own| own.shape.get(axis).copied());
+        let taps = side(2).unwrap_or(1) * side(3).unwrap_or(1);
+        let (maps, channels) = (side(0).unwrap_or(0), side(1).unwrap_or(0));
+        let at = WeightAt {
+            parameter: own.as_ref().map_or(0, |own| own.offset),
+            packed: self.packed,
+            channels,
+            taps,
+            maps,
+        };
+        self.packed += (maps * channels * taps).next_multiple_of(VECTOR);
+        at
     }
 
     fn norm(&mut self) -> NormAt {
@@ -112,7 +155,7 @@ impl<I: Iterator<Item = Parameter>> Walk<I> {
             }
         }
         at.affine = self.affine;
-        self.affine += 2 * at.channels;
+        self.affine += (2 * at.channels).next_multiple_of(VECTOR);
         at
     }
 }
@@ -122,6 +165,7 @@ impl Places {
         let mut walk = Walk {
             parameters: plan.parameters().into_iter(),
             affine: 0,
+            packed: 0,
         };
         let stem = walk.weight();
         let stem_norm = match plan.stem.kind {
@@ -133,15 +177,15 @@ impl Places {
             let layers = block.iter().map(|layer| LayerAt {
                 norm1: walk.norm(),
                 narrow: layer.bottleneck.map(|_| {
-                    let conv = walk.weight();
+                    let conv = walk.convolution();
                     (conv, walk.norm())
                 }),
-                conv: walk.weight(),
+                conv: walk.convolution(),
             });
             blocks.push(layers.collect());
             if index < plan.transitions.len() {
                 let norm = walk.norm();
-                transitions.push((norm, walk.weight()));
+                transitions.push((norm, walk.convolution()));
             }
         }
         let norm = walk.norm();
@@ -154,7 +198,27 @@ impl Places {
             norm,
             classifier,
             bias: walk.weight(),
+            packed: walk.packed,
+            affine: walk.affine,
         }
+    }
+
+    /// The weights that are packed.
+    pub fn packed_weights(&self) -> impl Iterator<Item = WeightAt> {
+        let layers = self.blocks.iter().flatten();
+        let of_layers = layers.flat_map(|layer| {
+            let narrow = layer.narrow.map(|(weight, _)| weight);
+            narrow.into_iter().chain([layer.conv])
+        });
+        of_layers.chain(self.transitions.iter().map(|&(_, weight)| weight))
+    }
+
+    /// What `weights.cu` is told of each: five words.
+    pub fn weight_table(&self) -> Vec<i32> {
+        let word = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        self.packed_weights()
+            .flat_map(|own| [own.parameter, own.packed, own.channels, own.taps, own.maps].map(word))
+            .collect()
     }
 }
 
@@ -180,6 +244,9 @@ pub(super) struct Slots {
     pub momentum: Slot,
     pub running: Slot,
     pub scalars: Slot,
+    /// Weights as operands of products, and where each comes from.
+    pub packed: Slot,
+    pub weight_table: Slot,
     /// BN as multiply-adds, of all consumers.
     pub affine: Slot,
     /// Images as they came: one batch is computed while the next one comes in.
@@ -225,6 +292,7 @@ impl Slots {
         layout: &mut Layout,
     ) -> Self {
         let sizes = plan.buffers(recompute);
+        let places = Places::new(plan);
         let stem = &plan.stem;
         let count = plan.parameter_count();
         let features = plan.features();
@@ -271,7 +339,9 @@ impl Slots {
             momentum: layout.floats(count),
             running: layout.floats(plan.running_count()),
             scalars: layout.bytes(40),
-            affine: layout.floats(plan.running_count()),
+            packed: layout.maps(places.packed, storage),
+            weight_table: layout.floats(5 * places.packed_weights().count()),
+            affine: layout.floats(places.affine),
             raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
             images: layout.maps(batch * sizes.input, storage),
@@ -310,7 +380,7 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     let (height, width) = stem.convolved_size();
     tiles(height * width, stem.maps);
     let patch = stem.weight_len() / stem.maps;
-    let blocks = weight_blocks(patch, stem.maps, ROWS);
+    let blocks = weight_blocks(patch, stem.maps);
     weight(height * width, stem.weight_len(), blocks);
     for block in plan.blocks.iter() {
         tiles(
@@ -322,15 +392,18 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
             let blocks = spatial_blocks(read, layer.growth);
             weight(block.pixels(), 9 * layer.growth * read, blocks);
             if let Some(maps) = layer.bottleneck {
-                let blocks = weight_blocks(layer.input, maps, maps_of_back(maps));
-                weight(block.pixels(), maps * layer.input, blocks);
+                weight(
+                    block.pixels(),
+                    maps * layer.input,
+                    pointwise_blocks(layer.input),
+                );
             }
         }
     }
     for transition in plan.transitions.iter() {
         tiles(transition.pixels(), transition.input.max(transition.output));
         let (channels, maps) = (transition.input, transition.output);
-        let blocks = weight_blocks(channels, maps, ROWS);
+        let blocks = weight_blocks(channels, maps);
         weight(transition.pixels(), channels * maps, blocks);
     }
     (partial, shares)
@@ -350,7 +423,7 @@ mod tests {
                     assert!(count == 1 || count * weight <= MOST_SHARES);
                     assert!(count == 1 || (count - 1) * blocks < BLOCKS);
                     assert!(count <= most_slices(pixels, weight, blocks));
-                    assert_eq!(length % ROWS, 0, "tiles do not cross slices");
+                    assert_eq!(length % TILE, 0, "tiles do not cross slices");
                 }
             }
         }

@@ -212,7 +212,7 @@ impl Target for Device {
         let config = LaunchConfig {
             grid_dim: (x, y, z),
             block_dim: (threads as u32, 1, 1),
-            shared_mem_bytes: 0,
+            shared_mem_bytes: kernel.shared as u32,
         };
         // SAFETY: number and kinds of the values were checked against the kernel's parameters;
         // the addresses lie in the executor's arena, whose sizes follow from the same plan as
@@ -273,6 +273,7 @@ impl Address {
 pub(super) trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u32 {}
+impl Plain for i32 {}
 impl Plain for f32 {}
 impl Plain for f64 {}
 

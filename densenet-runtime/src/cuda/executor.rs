@@ -131,6 +131,8 @@ impl Executor {
             device.clear(at, 4 * count)?;
         }
         device.clear(executor.arena.at(executor.slots.scalars), 40)?;
+        let table = executor.places.weight_table();
+        device.upload(&table, executor.arena.at(executor.slots.weight_table))?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }

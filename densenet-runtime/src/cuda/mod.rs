@@ -23,6 +23,7 @@ mod network;
 mod program;
 mod ranks;
 mod target;
+mod tiles;
 
 pub use arena::Placement;
 pub use compile::Cache;

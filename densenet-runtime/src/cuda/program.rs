@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaModule;
 
+use super::buffers::{Places, WeightAt};
 use super::compile::{Cache, Source, image};
 use super::driver::{Device, Kernel};
 use super::error::CudaError;
+use super::tiles::{
+    maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared, vector,
+};
 use crate::cpu::Precision;
 use crate::nn::{EPSILON, MOMENTUM};
 use crate::plan::{Block, Plan, Stem, StemKind, Transition};
@@ -18,7 +22,6 @@ use crate::plan::{Block, Plan, Stem, StemKind, Transition};
 const COMMON: &str = include_str!("kernels/common.cuh");
 const PRODUCT: &str = include_str!("kernels/product.cuh");
 const PULL: &str = include_str!("kernels/pull.cuh");
-const CONVOLUTION: &str = include_str!("kernels/convolution.cu");
 const POINTWISE: &str = include_str!("kernels/pointwise.cu");
 const SPATIAL: &str = include_str!("kernels/spatial.cu");
 const TRANSITION: &str = include_str!("kernels/transition.cu");
@@ -27,17 +30,7 @@ const POOL: &str = include_str!("kernels/pool.cu");
 const HEAD: &str = include_str!("kernels/head.cu");
 const NORM: &str = include_str!("kernels/norm.cu");
 const STEP: &str = include_str!("kernels/step.cu");
-
-/// Pixels of a tile, as in `common.cuh`.
-pub(super) const ROWS: usize = 64;
-/// Channels of a tile, as in `common.cuh`.
-pub(super) const COLUMNS: usize = 64;
-/// Maps of a weight's gradient that a block of `convolution_back` sums, as in `pointwise.cu`.
-pub(super) fn maps_of_back(maps: usize) -> usize {
-    maps.div_ceil(ROWS).min(4) * ROWS
-}
-/// Threads that work on a tile, as in `common.cuh`.
-pub(super) const THREADS: usize = 256;
+const WEIGHTS: &str = include_str!("kernels/weights.cu");
 
 /// The kernels of a file, by name.
 macro_rules! family {
@@ -59,11 +52,11 @@ macro_rules! family {
 
 family! {
     /// The 1x1 convolutions of a block's layers.
-    Pointwise { convolution_forward, convolution_back }
+    Pointwise { pointwise_forward, pointwise_back }
 }
 family! {
     /// The 3x3 convolutions of a block's layers.
-    Spatial { convolution_forward, convolution_pull, convolution_weight }
+    Spatial { spatial_forward, spatial_pull, spatial_weight }
 }
 family! {
     /// A transition.
@@ -95,6 +88,10 @@ family! {
     /// What surrounds a step.
     StepKernels { images_from_nchw, images_from_bytes, start, add_shares, descend }
 }
+family! {
+    /// Weights as operands.
+    WeightKernels { pack_weights }
+}
 
 /// The kernels of a block.
 pub(super) struct BlockKernels {
@@ -113,6 +110,7 @@ pub(super) struct Kernels {
     pub head: HeadKernels,
     pub norm: NormKernels,
     pub step: StepKernels,
+    pub weights: WeightKernels,
 }
 
 /// A file with what it includes and its constants.
@@ -156,15 +154,6 @@ impl Sources<'_> {
     fn tiled(
         &self,
         family: &'static str,
-        file: (&'static str, &str),
-        constants: &[(&'static str, usize)],
-    ) -> Source {
-        self.tiled_files(family, &[file], constants)
-    }
-
-    fn tiled_files(
-        &self,
-        family: &'static str,
         files: &[(&'static str, &str)],
         constants: &[(&'static str, usize)],
     ) -> Source {
@@ -177,9 +166,21 @@ impl Sources<'_> {
         program(family, self.plan, self.precision, &parts, constants)
     }
 
-    fn plain(&self, family: &'static str, file: (&'static str, &str)) -> Source {
+    fn plain(
+        &self,
+        family: &'static str,
+        file: (&'static str, &str),
+        constants: &[(&'static str, usize)],
+    ) -> Source {
         let parts = [("common.cuh", COMMON), file];
-        program(family, self.plan, self.precision, &parts, &[])
+        program(family, self.plan, self.precision, &parts, constants)
+    }
+
+    fn weights(&self) -> Source {
+        let places = Places::new(self.plan);
+        let len = |own: WeightAt| own.maps * own.channels * own.taps;
+        let values = places.packed_weights().map(len).sum();
+        self.plain("weights", ("weights.cu", WEIGHTS), &[("VALUES", values)])
     }
 
     fn stem(&self, stem: &Stem) -> Source {
@@ -198,44 +199,55 @@ impl Sources<'_> {
         } else {
             1
         };
-        self.tiled_files("stem", &files[..count], &constants)
+        self.tiled("stem", &files[..count], &constants)
     }
 
     fn pointwise(&self, block: &Block, maps: usize) -> Source {
+        let group = maps_of_back(maps, self.precision);
+        let (shared, tiles) = pointwise_back_shared(maps, self.precision);
+        let counts = [block.input, block.growth, maps];
         let constants = [
-            ("KERNEL", 1),
-            ("HEIGHT", block.height),
-            ("WIDTH", block.width),
             ("IN_STRIDE", block.output()),
-            ("OUT_STRIDE", maps),
             ("MAPS", maps),
+            ("COLUMNS", pointwise_columns(maps)),
+            ("GROUP", group),
+            ("TILES", tiles),
+            ("VECTOR", vector(self.precision, &counts)),
+            ("POINTWISE_BACK_SHARED", shared),
         ];
-        let files = [("convolution.cu", CONVOLUTION), ("pointwise.cu", POINTWISE)];
-        self.tiled_files("pointwise", &files, &constants)
+        self.tiled("pointwise", &[("pointwise.cu", POINTWISE)], &constants)
     }
 
     fn spatial(&self, block: &Block) -> Source {
+        let read = block.bottleneck.unwrap_or(block.output());
+        let [forward, pull, weight] = spatial_shared(block, self.precision);
+        let counts = [block.input, block.growth, read];
         let constants = [
-            ("KERNEL", 3),
             ("HEIGHT", block.height),
             ("WIDTH", block.width),
-            ("IN_STRIDE", block.bottleneck.unwrap_or(block.output())),
+            ("IN_STRIDE", read),
             ("OUT_STRIDE", block.output()),
             ("MAPS", block.growth),
+            ("ROWS", spatial_rows(block)),
+            ("VECTOR", vector(self.precision, &counts)),
+            ("SPATIAL_FORWARD_SHARED", forward),
+            ("SPATIAL_PULL_SHARED", pull),
+            ("SPATIAL_WEIGHT_SHARED", weight),
         ];
-        let files = [("convolution.cu", CONVOLUTION), ("spatial.cu", SPATIAL)];
-        self.tiled_files("spatial", &files, &constants)
+        self.tiled("spatial", &[("spatial.cu", SPATIAL)], &constants)
     }
 
     fn transition(&self, transition: &Transition, next: &Block) -> Source {
+        let counts = [transition.input, transition.output, next.output()];
         let constants = [
             ("HEIGHT", transition.height),
             ("WIDTH", transition.width),
             ("IN", transition.input),
             ("OUT", transition.output),
             ("OUT_STRIDE", next.output()),
+            ("VECTOR", vector(self.precision, &counts)),
         ];
-        self.tiled("transition", ("transition.cu", TRANSITION), &constants)
+        self.tiled("transition", &[("transition.cu", TRANSITION)], &constants)
     }
 
     fn head(&self, last: &Block) -> Source {
@@ -243,8 +255,9 @@ impl Sources<'_> {
             ("CHANNELS", last.output()),
             ("PIXELS", last.pixels()),
             ("CLASSES", self.plan.classes),
+            ("VECTOR", vector(self.precision, &[last.output()])),
         ];
-        self.tiled("head", ("head.cu", HEAD), &constants)
+        self.tiled("head", &[("head.cu", HEAD)], &constants)
     }
 }
 
@@ -390,9 +403,11 @@ impl Kernels {
             .map(|(transition, next)| sources.transition(transition, next))
             .collect();
         let head = sources.head(&plan.blocks[plan.blocks.len() - 1]);
-        let norm = sources.plain("norm", ("norm.cu", NORM));
-        let step = sources.plain("step", ("step.cu", STEP));
+        let norm = sources.plain("norm", ("norm.cu", NORM), &[]);
+        let step = sources.plain("step", ("step.cu", STEP), &[]);
+        let weights = sources.weights();
         let mut all = vec![stem.clone(), head.clone(), norm.clone(), step.clone()];
+        all.push(weights.clone());
         all.extend(transitions.iter().cloned());
         for (pointwise, spatial) in &blocks {
             all.extend(pointwise.iter().cloned());
@@ -425,6 +440,7 @@ impl Kernels {
             head: library.find(&head, HeadKernels::find)?,
             norm: library.find(&norm, NormKernels::find)?,
             step: library.find(&step, StepKernels::find)?,
+            weights: library.find(&weights, WeightKernels::find)?,
         })
     }
 }

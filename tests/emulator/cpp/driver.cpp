@@ -164,7 +164,9 @@ bool capturing() {
 
 // ---- modules and launches ----
 struct Module { void *handle; const Kernel *kernels; unsigned char *shared, *shared_end; };
-struct Function { Module *module; const Kernel *kernel; };
+struct Function { Module *module; const Kernel *kernel; unsigned most_shared; };
+// What a kernel may have of it without being asked, and at most: those of an H100.
+constexpr unsigned SHARED = 48 << 10, MOST_SHARED = 227 << 10;
 std::vector<std::unique_ptr<Function>> functions;
 long launches = 0, failing_launch = -1;
 bool check_after_launch = true;
@@ -173,7 +175,19 @@ struct Launch {
     Function *function;
     Dim grid, block;
     std::vector<std::vector<unsigned char>> values;
+    unsigned shared;
 };
+
+// Shared memory of a size that a launch gives, up against a page without access.
+unsigned char *dynamic_shared(size_t size) {
+    constexpr size_t MOST = 256 << 10;
+    static unsigned char *end = [] {
+        auto *memory = (unsigned char *)mmap(nullptr, MOST + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mprotect(memory + MOST, 4096, PROT_NONE);
+        return memory + MOST;
+    }();
+    return end - (size + 15) / 16 * 16;
+}
 
 bool run(Launch &launch) {
     if (sticky) return true;
@@ -186,6 +200,8 @@ bool run(Launch &launch) {
     running_kernel = launch.function->kernel->name;
     context.block_size = launch.block, context.grid_size = launch.grid;
     context.barrier = barrier, context.meet = meet, context.touch = touch;
+    context.refuse = [](const char *what) { refuse(what); };
+    context.dynamic = dynamic_shared(launch.shared);
     const Dim &grid = launch.grid;
     std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
     for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -193,6 +209,7 @@ bool run(Launch &launch) {
     Module *module = launch.function->module;
     for (uint64_t i : order) {
         memset(module->shared, FILL, module->shared_end - module->shared);
+        memset(context.dynamic, FILL, launch.shared);
         context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
         block.run(launch.block.x * launch.block.y * launch.block.z, launch.function->kernel->call, parameters.data());
     }
@@ -446,22 +463,31 @@ int cuModuleGetFunction(Function **function, Module *module, const char *name) {
     EXCLUSIVE;
     for (const Kernel *kernel = module->kernels; kernel->name; ++kernel)
         if (!strcmp(kernel->name, name)) {
-            functions.push_back(std::make_unique<Function>(Function{module, kernel}));
+            functions.push_back(std::make_unique<Function>(Function{module, kernel, SHARED}));
             *function = functions.back().get();
             return Success;
         }
     return NotFound;
 }
 
+int cuFuncSetAttribute(Function *function, int attribute, int value) {
+    constexpr int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
+    if (attribute != MAX_DYNAMIC_SHARED_SIZE_BYTES) return NotSupported;
+    if (value < 0 || unsigned(value) > MOST_SHARED) return InvalidValue;
+    function->most_shared = value;
+    return Success;
+}
+
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, Stream *stream, void **parameters, void **) {
     EXCLUSIVE;
     if (sticky) return sticky;
-    if (shared) return NotSupported;
+    size_t declared = function->module->shared_end - function->module->shared;
+    if (shared > function->most_shared || shared + declared > MOST_SHARED) return InvalidValue;
     uint64_t threads = uint64_t(bx) * by * bz;
     if (!gx || !gy || !gz || !threads || threads > 1024 || bz > 64 || gx > 0x7fffffff || gy > 65535 || gz > 65535)
         return InvalidValue;
-    Launch launch{function, {gx, gy, gz}, {bx, by, bz}, {}};
+    Launch launch{function, {gx, gy, gz}, {bx, by, bz}, {}, shared};
     for (const unsigned *size = function->kernel->sizes; *size; ++size, ++parameters)
         launch.values.emplace_back((unsigned char *)*parameters, (unsigned char *)*parameters + *size);
     push(stream, [launch]() mutable { return run(launch); });

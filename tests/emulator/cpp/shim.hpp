@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #define CUDA_EMULATOR 1
 
@@ -25,7 +26,14 @@ struct Context {
     const Slot *(*meet)(int line, unsigned mask, const void *value, unsigned size);
     // A kernel that was compiled to be watched reads or writes here.
     void (*touch)(const void *at, unsigned size, bool write);
+    // Shared memory whose size the launch gives.
+    unsigned char *dynamic;
+    // Ends the process.
+    void (*refuse)(const char *what);
 };
+
+// What a thread asked for and did not wait for is another's no more.
+inline void forget_copies();
 
 // A kernel as the driver calls it: the sizes of its parameters (ended by 0), and the call.
 struct Kernel {
@@ -38,6 +46,7 @@ template <class... A> struct Signature {
     static constexpr unsigned sizes[] = {unsigned(sizeof(A))..., 0};
     template <size_t... I>
     static void call(void (*kernel)(A...), void **p, std::index_sequence<I...>) {
+        forget_copies();
         kernel(*static_cast<A *>(p[I])...);
     }
 };
@@ -48,6 +57,37 @@ template <class... A> void call(void (*kernel)(A...), void **p) {
 } // namespace emulated
 
 static emulated::Context *emulated_context __attribute__((unused)) = nullptr;
+
+namespace emulated {
+// Copies that a thread has asked for. They are done when it waits for them, and not before, so that
+// who does not wait reads what was there.
+struct Copy { unsigned char *into; const unsigned char *from; unsigned size; };
+static std::vector<Copy> copies[1024];
+inline std::vector<Copy> &own_copies() {
+    const Dim &t = emulated_context->thread, &size = emulated_context->block_size;
+    return copies[t.x + size.x * (t.y + size.y * t.z)];
+}
+inline void forget_copies() { own_copies().clear(); }
+// Zeros from nowhere. A card copies 4, 8 or 16 bytes; less is copied at once.
+inline void copy_async(void *into, const void *from, unsigned size) {
+    if ((uintptr_t)into % size || (uintptr_t)from % size) emulated_context->refuse("copies a vector that is not aligned");
+    Copy copy = {(unsigned char *)into, (const unsigned char *)from, size};
+    own_copies().push_back(copy);
+}
+inline void copies_done() {
+    for (const Copy &copy : own_copies())
+        // In pieces that a watched kernel tells of.
+        for (unsigned i = 0; i < copy.size; i += 2)
+            *(uint16_t *)(copy.into + i) = copy.from ? *(const uint16_t *)(copy.from + i) : 0;
+    own_copies().clear();
+}
+template <class T> T *aligned(T *at, unsigned size) {
+    if ((uintptr_t)at % size) emulated_context->refuse("loads or stores a vector that is not aligned");
+    return at;
+}
+} // namespace emulated
+#define ALIGNED(at, size) emulated::aligned(at, size)
+#define DYNAMIC_SHARED(name) unsigned char *name = emulated_context->dynamic
 
 // What the compiler calls at each access where the emulated NVRTC asks it to (the calls are those
 // of GCC's and Clang's thread sanitizer, whose library is not there).

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{env, fs, process};
 
 use cuda_emulator::Emulator;
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{
     CudaContext, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 
-use crate::{Precision, THREADS};
+use crate::{Precision, SHARED, THREADS};
 
 /// Tests share the device: it runs one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -84,6 +85,21 @@ impl Gpu {
                 self.bytes(&bytes)
             }
         }
+    }
+
+    /// A convolution's weight, maps x channels x taps, as an operand: taps x maps x channels, as
+    /// maps are stored.
+    pub fn packed(
+        &self,
+        precision: Precision,
+        weight: &[f32],
+        channels: usize,
+        taps: usize,
+    ) -> Buffer {
+        let area = weight.len() / taps;
+        assert_eq!(area % channels, 0, "maps have all channels");
+        let place = |i: usize| weight[i % area * taps + i / area];
+        self.maps(precision, &(0..weight.len()).map(place).collect::<Vec<_>>())
     }
 
     /// So many bytes that hold NaNs.
@@ -161,6 +177,19 @@ impl Gpu {
             stream: self.stream.clone(),
         }
     }
+}
+
+/// The most values, up to 16 bytes, that divide all these counts: what a thread loads at once.
+pub fn vector(precision: Precision, counts: &[usize]) -> usize {
+    let most = match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 8,
+    };
+    let mut width = most;
+    while counts.iter().any(|count| count % width != 0) {
+        width /= 2;
+    }
+    width
 }
 
 /// A program compiled for a card, which may be an emulated one; from the cache if it is there.
@@ -286,6 +315,11 @@ impl Program {
         self.launch(kernel, [count.div_ceil(THREADS), 1, 1], THREADS, arguments);
     }
 
+    /// The same, with as much shared memory as every card has.
+    pub fn tiled_in_shared(&self, kernel: &str, grid: [usize; 3], arguments: &[Argument<'_>]) {
+        self.start(kernel, (grid, THREADS, SHARED), arguments);
+    }
+
     /// Launches a kernel, and waits for it.
     pub fn launch(
         &self,
@@ -294,7 +328,20 @@ impl Program {
         threads: usize,
         arguments: &[Argument<'_>],
     ) {
+        self.start(kernel, (grid, threads, 0), arguments);
+    }
+
+    fn start(
+        &self,
+        kernel: &str,
+        (grid, threads, shared): ([usize; 3], usize, usize),
+        arguments: &[Argument<'_>],
+    ) {
         let function = self.module.load_function(kernel).unwrap();
+        if shared > 0 {
+            let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, shared as i32).unwrap();
+        }
         let addresses: Vec<u64> = arguments
             .iter()
             .map(|argument| match argument {
@@ -313,7 +360,7 @@ impl Program {
         let config = LaunchConfig {
             grid_dim: (x, y, z),
             block_dim: (threads as u32, 1, 1),
-            shared_mem_bytes: 0,
+            shared_mem_bytes: shared as u32,
         };
         // SAFETY: the emulator checks every access.
         unsafe { launch.launch(config) }.unwrap();

@@ -8,7 +8,7 @@
 mod device;
 mod reference;
 
-pub use device::{Argument, Buffer, Gpu, Program, family};
+pub use device::{Argument, Buffer, Gpu, Program, family, vector};
 pub use reference::{Dropout, Norm, Numbers, check, check_stored, random};
 
 /// What maps are stored in and products are made of.
@@ -44,3 +44,5 @@ pub const ROWS: usize = 64;
 pub const COLUMNS: usize = 64;
 /// Threads of a tile.
 pub const THREADS: usize = 256;
+/// Bytes of shared memory that every card has.
+pub const SHARED: usize = 99 << 10;

@@ -2,15 +2,19 @@
 //! with the sums for gamma and beta, the gradient of the weight; of 1x1 convolutions both gradients
 //! are one kernel's.
 
+use std::ops::Range;
+
 use cuda_kernel_tests::{
-    COLUMNS, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored,
-    family,
+    Dropout, Gpu, Norm, Numbers, Precision, Program, SHARED, arguments, check, check_stored,
+    family, vector,
 };
 
 /// A layer's convolution.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     kernel: usize,
+    /// Pixels of a tile.
+    rows: usize,
     /// Batch, height, width.
     size: [usize; 3],
     /// Channels read, and in a row of the input.
@@ -22,9 +26,10 @@ struct Case {
     out_stride: usize,
 }
 
-const fn case(kernel: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]) -> Case {
+const fn case(rows: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]) -> Case {
     Case {
-        kernel,
+        kernel: if rows == 0 { 1 } else { 3 },
+        rows: if rows == 0 { 64 } else { rows },
         size,
         channels: read[0],
         in_stride: read[1],
@@ -34,23 +39,33 @@ const fn case(kernel: usize, size: [usize; 3], read: [usize; 2], write: [usize; 
     }
 }
 
-/// Odd sizes, one pixel, one image, channels and maps of less and more than a tile, more maps than
-/// a block sums, k = 12.
-const CASES: [Case; 13] = [
-    case(1, [1, 1, 1], [1, 1], [1, 0, 1]),
-    case(1, [1, 5, 7], [24, 30], [48, 0, 48]),
-    case(1, [3, 5, 7], [70, 71], [65, 0, 65]),
-    case(1, [2, 8, 8], [64, 64], [64, 0, 64]),
-    case(1, [5, 7, 9], [17, 40], [12, 0, 12]),
-    case(1, [1, 1, 130], [129, 140], [5, 3, 9]),
-    case(1, [1, 3, 25], [20, 24], [270, 0, 270]),
-    case(3, [1, 1, 1], [3, 5], [2, 1, 4]),
-    case(3, [4, 1, 5], [12, 12], [12, 24, 36]),
-    case(3, [3, 7, 3], [48, 48], [12, 60, 84]),
-    case(3, [2, 6, 11], [20, 26], [66, 5, 73]),
-    case(3, [1, 9, 8], [65, 65], [3, 0, 3]),
-    case(3, [70, 1, 1], [7, 7], [33, 0, 33]),
+/// Odd sizes, one pixel, one image, images wider than a tile, channels and maps of less and more
+/// than a tile, more maps than a block sums, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
+const CASES: [Case; 17] = [
+    case(POINTWISE, [1, 1, 1], [1, 1], [1, 0, 1]),
+    case(POINTWISE, [1, 5, 7], [24, 30], [48, 0, 48]),
+    case(POINTWISE, [3, 5, 7], [70, 71], [65, 0, 65]),
+    case(POINTWISE, [2, 8, 8], [64, 64], [64, 0, 64]),
+    case(POINTWISE, [5, 7, 9], [17, 40], [12, 0, 12]),
+    case(POINTWISE, [1, 1, 130], [129, 140], [5, 0, 5]),
+    case(POINTWISE, [1, 3, 25], [20, 24], [270, 0, 270]),
+    case(POINTWISE, [2, 9, 8], [136, 160], [128, 0, 128]),
+    case(64, [1, 1, 1], [3, 5], [2, 1, 4]),
+    case(64, [4, 1, 5], [12, 12], [12, 24, 36]),
+    case(128, [3, 7, 3], [48, 48], [12, 60, 84]),
+    case(64, [2, 6, 11], [20, 26], [66, 5, 73]),
+    case(128, [1, 9, 8], [65, 65], [3, 0, 3]),
+    case(64, [70, 1, 1], [7, 7], [33, 0, 33]),
+    case(128, [1, 13, 12], [128, 128], [32, 64, 128]),
+    case(64, [1, 3, 70], [24, 24], [16, 8, 32]),
+    case(128, [2, 2, 132], [8, 16], [8, 16, 24]),
 ];
+/// No 3x3 convolution.
+const POINTWISE: usize = 0;
+
+/// Channels of a tile of the way back; maps of a tile of a 3x3 convolution.
+const CHANNELS: usize = 64;
+const SPATIAL_MAPS: usize = 32;
 
 impl Case {
     fn pixels(&self) -> usize {
@@ -61,23 +76,55 @@ impl Case {
         self.kernel * self.kernel
     }
 
+    /// Maps of a tile of a 1x1 convolution, and those that its way back works on at once.
+    fn columns(&self) -> usize {
+        if self.maps > 64 { 128 } else { 64 }
+    }
+
+    fn group(&self, precision: Precision) -> usize {
+        let most = match precision {
+            Precision::F32 => 64,
+            Precision::Bf16 => 256,
+        };
+        self.maps.next_multiple_of(64).min(most)
+    }
+
     fn program(&self, gpu: &Gpu, precision: Precision, dropout: bool) -> Program {
-        let mut constants = vec![
-            ("KERNEL", self.kernel),
-            ("HEIGHT", self.size[1]),
-            ("WIDTH", self.size[2]),
-            ("IN_STRIDE", self.in_stride),
-            ("OUT_STRIDE", self.out_stride),
-            ("MAPS", self.maps),
-        ];
+        let counts = [self.in_stride, self.channels, self.maps];
+        let places = [self.column, self.out_stride];
+        let mut constants = vec![("IN_STRIDE", self.in_stride), ("MAPS", self.maps)];
+        let file = match self.kernel {
+            1 => {
+                constants.extend([
+                    ("COLUMNS", self.columns()),
+                    ("GROUP", self.group(precision)),
+                    ("TILES", 1 + usize::from(self.maps <= 128)),
+                    ("VECTOR", vector(precision, &counts)),
+                    ("POINTWISE_BACK_SHARED", SHARED),
+                ]);
+                "pointwise.cu"
+            }
+            _ => {
+                constants.extend([
+                    ("HEIGHT", self.size[1]),
+                    ("WIDTH", self.size[2]),
+                    ("OUT_STRIDE", self.out_stride),
+                    ("ROWS", self.rows),
+                    (
+                        "VECTOR",
+                        vector(precision, &[counts, [places[0], places[1], 0]].concat()),
+                    ),
+                    ("SPATIAL_FORWARD_SHARED", SHARED),
+                    ("SPATIAL_PULL_SHARED", SHARED),
+                    ("SPATIAL_WEIGHT_SHARED", SHARED),
+                ]);
+                "spatial.cu"
+            }
+        };
         if dropout {
             constants.extend(Dropout::CONSTANTS);
         }
-        let back = match self.kernel {
-            1 => "pointwise.cu",
-            _ => "spatial.cu",
-        };
-        gpu.program(&family(&["convolution.cu", back]), precision, &constants)
+        gpu.program(&family(&[file]), precision, &constants)
     }
 
     /// The pixel under a tap of pixel `p`, unless it is in the padding.
@@ -145,27 +192,50 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
     let gpu = Gpu::new(1);
     let program = case.program(&gpu, precision, dropout.site >= 0);
     let (pixels, maps) = (case.pixels(), case.maps);
-    let tiles = pixels.div_ceil(ROWS);
+    let tiles = pixels.div_ceil(case.rows);
     let out = gpu.no_maps(precision, pixels * case.out_stride);
     let partial = gpu.no_floats(tiles * maps * 2);
-    program.tiled(
-        "convolution_forward",
-        [tiles, maps.div_ceil(COLUMNS), 1],
-        arguments![
-            &gpu.maps(precision, &data.input),
-            &gpu.floats(&data.norm.scale),
-            &gpu.floats(&data.norm.shift),
-            &gpu.floats(&data.weight),
-            &out,
-            &partial,
-            &gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false),
-            case.column,
-            dropout.site,
-            pixels,
-            case.channels,
-            1
-        ],
-    );
+    let input = gpu.maps(precision, &data.input);
+    let (scale, shift) = (gpu.floats(&data.norm.scale), gpu.floats(&data.norm.shift));
+    let weight = gpu.packed(precision, &data.weight, case.channels, case.taps());
+    let scalars = gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false);
+    match case.kernel {
+        1 => program.tiled(
+            "pointwise_forward",
+            [tiles, maps.div_ceil(case.columns()), 1],
+            arguments![
+                &input,
+                &scale,
+                &shift,
+                &weight,
+                &out,
+                &partial,
+                &scalars,
+                dropout.site,
+                pixels,
+                case.channels,
+                1
+            ],
+        ),
+        _ => program.tiled_in_shared(
+            "spatial_forward",
+            [tiles, maps.div_ceil(SPATIAL_MAPS), 1],
+            arguments![
+                &input,
+                &scale,
+                &shift,
+                &weight,
+                &out,
+                &partial,
+                &scalars,
+                case.column,
+                dropout.site,
+                pixels,
+                case.channels,
+                1
+            ],
+        ),
+    }
     // Columns that are not its own stay as they were.
     let mut expected = vec![f64::NAN; pixels * case.out_stride];
     for p in 0..pixels {
@@ -195,7 +265,7 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
     let (mut moments, stored) = (vec![0.0; tiles * maps * 2], found);
     for tile in 0..tiles {
         for n in 0..maps {
-            let rows = tile * ROWS..pixels.min((tile + 1) * ROWS);
+            let rows = tile * case.rows..pixels.min((tile + 1) * case.rows);
             let count = rows.len() as f64;
             let value = |p: usize| f64::from(stored[p * case.out_stride + case.column + n]);
             let mean = rows.clone().map(value).sum::<f64>() / count;
@@ -212,8 +282,8 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
 }
 
 impl Data {
-    /// The gradient of the input behind BN and ReLU: pixels x channels.
-    fn gradient(&self, case: &Case, precision: Precision) -> Vec<f64> {
+    /// The gradient of the input behind BN and ReLU, of some maps: pixels x channels.
+    fn gradient(&self, case: &Case, precision: Precision, maps: Range<usize>) -> Vec<f64> {
         let channels = case.channels;
         let mut gradient = vec![0.0; case.pixels() * channels];
         for p in 0..case.pixels() {
@@ -221,7 +291,7 @@ impl Data {
                 let Some(under) = case.under(p, tap) else {
                     continue;
                 };
-                for n in 0..case.maps {
+                for n in maps.clone() {
                     let d = f64::from(self.dout[p * case.maps + n]);
                     for c in 0..channels {
                         gradient[under * channels + c] +=
@@ -241,10 +311,10 @@ impl Data {
         precision: Precision,
         before: &[f64],
         add: bool,
-        length: usize,
+        (length, maps): (usize, Range<usize>),
     ) -> (Vec<f64>, Vec<f64>) {
         let (pixels, channels) = (case.pixels(), case.channels);
-        let gradient = self.gradient(case, precision);
+        let gradient = self.gradient(case, precision, maps);
         let mut expected = before.to_vec();
         let mut sums = vec![0.0; pixels.div_ceil(length) * channels * 2];
         for p in 0..pixels {
@@ -314,7 +384,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let gpu = Gpu::new(2);
     let program = case.program(&gpu, precision, false);
     let (pixels, channels) = (case.pixels(), case.channels);
-    let tiles = pixels.div_ceil(ROWS);
+    let tiles = pixels.div_ceil(case.rows);
     // Where it adds there are other channels behind its own; where it stores there are none.
     let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
     let (into, before) = match add {
@@ -328,12 +398,12 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
         }
     };
     let partial = gpu.no_floats(tiles * channels * 2);
-    program.tiled(
-        "convolution_pull",
-        [tiles, channels.div_ceil(COLUMNS), 1],
+    program.tiled_in_shared(
+        "spatial_pull",
+        [tiles, channels.div_ceil(CHANNELS), 1],
         arguments![
             &gpu.maps(precision, &data.dout),
-            &gpu.floats(&data.weight),
+            &gpu.packed(precision, &data.weight, channels, case.taps()),
             &gpu.maps(precision, &data.input),
             &gpu.floats(&data.norm.scale),
             &gpu.floats(&data.norm.shift),
@@ -346,7 +416,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
             channels
         ],
     );
-    let (expected, sums) = data.pulled(case, precision, &before, add, ROWS);
+    let (expected, sums) = data.pulled(case, precision, &before, add, (case.rows, 0..case.maps));
     let what = format!("{case:?} {precision:?} add {add}");
     check_stored(&what, precision, &into.read_maps(precision), &expected);
     check(
@@ -377,11 +447,11 @@ fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
     let (pixels, channels, taps) = (case.pixels(), case.channels, case.taps());
     let slices = pixels.div_ceil(length);
     let share = gpu.no_floats(slices * case.maps * channels * taps);
-    program.tiled(
-        "convolution_weight",
+    program.tiled_in_shared(
+        "spatial_weight",
         [
-            channels.div_ceil(COLUMNS),
-            case.maps.div_ceil(ROWS) * taps,
+            channels.div_ceil(CHANNELS),
+            case.maps.div_ceil(SPATIAL_MAPS) * 3,
             slices,
         ],
         arguments![
@@ -418,36 +488,42 @@ fn back(case: &Case, precision: Precision, data: &Data, length: usize) {
     let into = gpu.maps(precision, &before);
     let partial = gpu.no_floats(slices * channels * 2);
     let share = gpu.no_floats(slices * case.maps * channels);
-    // A block has up to four tiles of maps.
-    let groups = case.maps.div_ceil(case.maps.div_ceil(ROWS).min(4) * ROWS);
-    program.tiled(
-        "convolution_back",
-        [channels.div_ceil(COLUMNS), groups, slices],
-        arguments![
-            &gpu.maps(precision, &data.dout),
-            &gpu.floats(&data.weight),
-            &gpu.maps(precision, &data.input),
-            &gpu.floats(&data.norm.scale),
-            &gpu.floats(&data.norm.shift),
-            &gpu.floats(&data.norm.mean),
-            &gpu.floats(&data.norm.gamma),
-            &into,
-            &partial,
-            &share,
-            pixels,
-            channels,
-            length
-        ],
-    );
-    let before: Vec<f64> = before.iter().map(|&v| v.into()).collect();
-    let (expected, sums) = data.pulled(case, precision, &before, true, length);
-    let what = format!("{case:?} {precision:?} slices of {length}");
-    check_stored(&what, precision, &into.read_maps(precision), &expected);
-    let what_sums = format!("sums, {what}");
-    check(&what_sums, &partial.read_floats(), &sums, 1e-5);
+    let dout = gpu.maps(precision, &data.dout);
+    let weight = gpu.packed(precision, &data.weight, channels, 1);
+    let input = gpu.maps(precision, &data.input);
+    let norm = [
+        &data.norm.scale,
+        &data.norm.shift,
+        &data.norm.mean,
+        &data.norm.gamma,
+    ];
+    let [scale, shift, mean, gamma] = norm.map(|values| gpu.floats(values));
+    // A group of maps after the other, each adding to what those before have left.
+    let group = case.group(precision);
+    for map in (0..case.maps).step_by(group) {
+        let before: Vec<f64> = into
+            .read_maps(precision)
+            .iter()
+            .map(|&v| v.into())
+            .collect();
+        program.tiled_in_shared(
+            "pointwise_back",
+            [channels.div_ceil(CHANNELS), slices, 1],
+            arguments![
+                &dout, &weight, &input, &scale, &shift, &mean, &gamma, &into, &partial, &share,
+                map, pixels, channels, length
+            ],
+        );
+        let maps = map..case.maps.min(map + group);
+        let (expected, sums) = data.pulled(case, precision, &before, true, (length, maps));
+        let what = format!("{case:?} {precision:?} from map {map} on, slices of {length}");
+        check_stored(&what, precision, &into.read_maps(precision), &expected);
+        let what_sums = format!("sums, {what}");
+        check(&what_sums, &partial.read_floats(), &sums, 1e-5);
+    }
     let expected = data.shares(case, precision, length);
     check(
-        &format!("weight, {what}"),
+        &format!("weight, {case:?} {precision:?} slices of {length}"),
         &share.read_floats(),
         &expected,
         1e-5,

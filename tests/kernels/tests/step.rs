@@ -141,3 +141,39 @@ fn parameters_descend() {
         }
     }
 }
+
+#[test]
+fn weights_become_operands() {
+    for precision in Precision::ALL {
+        let gpu = Gpu::new(6);
+        // Parameter, place, channels, taps, maps: with others before, between and behind.
+        let weights = [[3, 8, 5, 9, 2], [100, 104, 12, 1, 7]];
+        let parameters = Numbers::new(3).take(190);
+        let mut expected = vec![f64::NAN; 200];
+        for [from, place, channels, taps, maps] in weights {
+            for n in 0..maps {
+                for c in 0..channels {
+                    for tap in 0..taps {
+                        let value = parameters[from + (n * channels + c) * taps + tap];
+                        expected[place + (tap * maps + n) * channels + c] =
+                            precision.round(value).into();
+                    }
+                }
+            }
+        }
+        let table: Vec<u32> = weights.iter().flatten().map(|&word| word as u32).collect();
+        let packed = gpu.no_maps(precision, expected.len());
+        let files = ["common.cuh", "weights.cu"];
+        gpu.program(&files, precision, &[("VALUES", 174)]).tiled(
+            "pack_weights",
+            [2, weights.len(), 1],
+            arguments![&gpu.floats(&parameters), &gpu.words(&table), &packed],
+        );
+        check(
+            &format!("{precision:?}"),
+            &packed.read_maps(precision),
+            &expected,
+            0.0,
+        );
+    }
+}

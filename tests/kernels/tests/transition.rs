@@ -3,7 +3,7 @@
 
 use cuda_kernel_tests::{
     COLUMNS, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored,
-    family,
+    family, vector,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,10 @@ impl Case {
             ("IN", self.input),
             ("OUT", self.output),
             ("OUT_STRIDE", self.out_stride),
+            (
+                "VECTOR",
+                vector(precision, &[self.input, self.output, self.out_stride]),
+            ),
         ];
         constants.extend(Dropout::CONSTANTS);
         gpu.program(&family(&["transition.cu"]), precision, &constants)
@@ -148,7 +152,7 @@ fn forward_and_its_statistics() {
                 &gpu.maps(precision, &data.input),
                 &gpu.floats(&data.norm.scale),
                 &gpu.floats(&data.norm.shift),
-                &gpu.floats(&data.weight),
+                &gpu.packed(precision, &data.weight, case.input, 1),
                 &out,
                 &partial,
                 &gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false),
@@ -233,7 +237,7 @@ fn gradient_of_the_input() {
             [tiles, input.div_ceil(COLUMNS), 1],
             arguments![
                 &gpu.maps(precision, &data.dout),
-                &gpu.floats(&data.weight),
+                &gpu.packed(precision, &data.weight, case.input, 1),
                 &gpu.maps(precision, &data.input),
                 &gpu.floats(&data.norm.scale),
                 &gpu.floats(&data.norm.shift),

@@ -114,7 +114,7 @@ impl Traffic {
 /// What a launch moves and computes; nothing where the kernel is not known.
 pub(super) fn traffic(a: &Arguments<'_>) -> Option<Traffic> {
     match a.kernel.name {
-        name if name.starts_with("convolution") => convolution(a),
+        name if name.starts_with("pointwise") || name.starts_with("spatial") => convolution(a),
         name if name.starts_with("transition") => transition(a),
         name if name.starts_with("stem") => stem(a),
         name if name.starts_with("classify") || name.starts_with("head") => head(a),
@@ -125,11 +125,12 @@ pub(super) fn traffic(a: &Arguments<'_>) -> Option<Traffic> {
 
 fn convolution(a: &Arguments<'_>) -> Option<Traffic> {
     let (pixels, channels) = (a.count("pixels"), a.count("channels"));
-    let (maps, taps) = (a.constant("MAPS"), a.constant("KERNEL").pow(2));
+    let maps = a.constant("MAPS");
+    let taps = if a.kernel.family == "spatial" { 9 } else { 1 };
     let weight = maps * channels * taps;
     let (input, output) = (pixels * channels, pixels * maps);
     let traffic = match a.kernel.name {
-        "convolution_forward" => a.moves(
+        "pointwise_forward" | "spatial_forward" => a.moves(
             &[
                 ("in", input),
                 ("scale", channels),
@@ -142,7 +143,7 @@ fn convolution(a: &Arguments<'_>) -> Option<Traffic> {
                 ("partial", if a.training() { a.partial(maps) } else { 0 }),
             ],
         ),
-        "convolution_pull" => {
+        "spatial_pull" => {
             let added = a.count("add");
             a.moves(
                 &[
@@ -158,8 +159,11 @@ fn convolution(a: &Arguments<'_>) -> Option<Traffic> {
                 &[("into", input), ("partial", a.partial(channels))],
             )
         }
-        "convolution_back" => {
-            let sums = 2 * channels * a.grid[2] as u64;
+        "pointwise_back" => {
+            // Of one group of maps.
+            let slices = a.grid[1] as u64;
+            let group = a.constant("GROUP").min(maps - a.count("map0"));
+            let (weight, output) = (group * channels, pixels * group);
             let moved = a.moves(
                 &[
                     ("dout", output),
@@ -173,14 +177,14 @@ fn convolution(a: &Arguments<'_>) -> Option<Traffic> {
                 ],
                 &[
                     ("into", input),
-                    ("partial", sums),
-                    ("share", a.grid[2] as u64 * weight),
+                    ("partial", 2 * channels * slices),
+                    ("share", slices * weight),
                 ],
             );
             // Two products: for the input's gradient and the weight's.
-            return moved.product(pixels, 2 * maps, channels);
+            return moved.product(pixels, 2 * group, channels);
         }
-        "convolution_weight" => a.moves(
+        "spatial_weight" => a.moves(
             &[
                 ("dout", output),
                 ("in", input),
@@ -479,6 +483,13 @@ fn step(a: &Arguments<'_>) -> Option<Traffic> {
             a.moves(
                 &[("from", values), ("norm", 2 * a.count("channels"))],
                 &[("into", values)],
+            )
+        }
+        "pack_weights" => {
+            let (values, words) = (a.constant("VALUES"), 5 * a.grid[1] as u64);
+            a.moves(
+                &[("parameters", values), ("table", words)],
+                &[("packed", values)],
             )
         }
         // Of a step that does not accumulate.

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaFunction, CudaModule};
 
 use super::super::compile::Source;
 use super::super::error::CudaError;
 use super::{Address, driver_error};
+
+/// Bytes of shared memory that a launch may give any kernel.
+const UNASKED: usize = 48 << 10;
 
 /// A value that a kernel is launched with.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,8 @@ pub(in super::super) struct Kernel {
     /// The constants that it was compiled with.
     pub constants: Vec<(&'static str, usize)>,
     pub parameters: Vec<Parameter>,
+    /// Bytes of shared memory that a launch gives it, which its constants say.
+    pub shared: usize,
     /// Nothing on paper, where launches are counted and not done.
     pub(super) function: Option<CudaFunction>,
 }
@@ -70,11 +76,25 @@ impl Kernel {
             .map(|module| module.load_function(name))
             .transpose()
             .map_err(|error| driver_error(&format!("looking for kernel {name}"), error))?;
+        let constant = format!("{}_SHARED", name.to_uppercase());
+        let mut constants = source.constants.iter();
+        let shared = constants.find(|(own, _)| *own == constant);
+        let shared = shared.map_or(0, |&(_, bytes)| bytes);
+        if let Some(function) = function.as_ref().filter(|_| shared > UNASKED) {
+            let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function
+                .set_attribute(most, i32::try_from(shared).unwrap_or(i32::MAX))
+                .map_err(|error| {
+                    let doing = format!("giving kernel {name} {shared} bytes of shared memory");
+                    driver_error(&doing, error)
+                })?;
+        }
         Ok(Self {
             name,
             family: source.family,
             constants: source.constants.clone(),
             parameters: parameters(name, &source.text),
+            shared,
             function,
         })
     }

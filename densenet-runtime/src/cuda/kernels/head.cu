@@ -17,27 +17,32 @@ extern "C" __global__ void head_pool(const store_t *x, const float *scale, const
 
 // A matrix of `rows` x `columns`: lines are rows, elements columns.
 template <bool ALONG> struct Matrix {
-    static constexpr bool ALONG_DEPTH = ALONG;
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
+    static constexpr int SPAN = 1;
     typedef int Place;
+    typedef float Fetched;
     const float *values;
     int rows, columns, first_row, first_column;
-    __device__ Place place(int line) const { return first_row + line; }
-    __device__ float load(Place row, int, int element) const {
+    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
+    __device__ __forceinline__ Fetched fetch(Place row, int element) const {
         int column = first_column + element;
         return row < rows && column < columns ? values[(size_t)row * columns + column] : 0.0f;
     }
+    __device__ __forceinline__ float made(Fetched fetched, int) const { return fetched; }
 };
+template <bool A, bool B> using Products = Pieces<ROWS, COLUMNS, Matrix<A>, Matrix<B>>;
 
 // Grid: tiles of images, tiles of classes.
 extern "C" __global__ void __launch_bounds__(THREADS) classify(
     const float *features, const float *weight, const float *bias, float *logits, int batch) {
-    __shared__ Tile tile;
+    __shared__ Products<true, true> pieces;
     int image0 = blockIdx.x * ROWS, class0 = blockIdx.y * COLUMNS;
-    Sums sums;
-    product(tile, sums, 1, 0, CHANNELS, Matrix<true>{features, batch, CHANNELS, image0, 0},
+    Sums<ROWS, COLUMNS> sums;
+    product(pieces, sums, 0, CHANNELS, Matrix<true>{features, batch, CHANNELS, image0, 0},
             Matrix<true>{weight, CLASSES, CHANNELS, class0, 0});
-    for (int i = 0; i < 16; ++i) {
-        int b = image0 + Sums::row(i), k = class0 + Sums::column(i);
+    #pragma unroll
+    for (int i = 0; i < sums.COUNT; ++i) {
+        int b = image0 + sums.row(i), k = class0 + sums.column(i);
         if (b < batch && k < CLASSES) logits[(size_t)b * CLASSES + k] = sums.value[i] + bias[k];
     }
 }
@@ -94,13 +99,14 @@ extern "C" __global__ void __launch_bounds__(128) cross_entropy(
 // Adds to the gradients of weight and bias. Grid: tiles of channels, tiles of classes.
 extern "C" __global__ void __launch_bounds__(THREADS) classify_weight(
     const float *dlogits, const float *features, float *dweight, float *dbias, int batch) {
-    __shared__ Tile tile;
+    __shared__ Products<false, false> pieces;
     int channel0 = blockIdx.x * COLUMNS, class0 = blockIdx.y * ROWS;
-    Sums sums;
-    product(tile, sums, 1, 0, batch, Matrix<false>{dlogits, batch, CLASSES, 0, class0},
+    Sums<ROWS, COLUMNS> sums;
+    product(pieces, sums, 0, batch, Matrix<false>{dlogits, batch, CLASSES, 0, class0},
             Matrix<false>{features, batch, CHANNELS, 0, channel0});
-    for (int i = 0; i < 16; ++i) {
-        int k = class0 + Sums::row(i), c = channel0 + Sums::column(i);
+    #pragma unroll
+    for (int i = 0; i < sums.COUNT; ++i) {
+        int k = class0 + sums.row(i), c = channel0 + sums.column(i);
         if (k < CLASSES && c < CHANNELS) dweight[(size_t)k * CHANNELS + c] += sums.value[i];
     }
     int k = class0 + threadIdx.x;
@@ -113,13 +119,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify_weight(
 // The gradient of the features. Grid: tiles of images, tiles of channels.
 extern "C" __global__ void __launch_bounds__(THREADS) classify_features(
     const float *dlogits, const float *weight, float *dfeatures, int batch) {
-    __shared__ Tile tile;
+    __shared__ Products<true, false> pieces;
     int image0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS;
-    Sums sums;
-    product(tile, sums, 1, 0, CLASSES, Matrix<true>{dlogits, batch, CLASSES, image0, 0},
+    Sums<ROWS, COLUMNS> sums;
+    product(pieces, sums, 0, CLASSES, Matrix<true>{dlogits, batch, CLASSES, image0, 0},
             Matrix<false>{weight, CLASSES, CHANNELS, 0, channel0});
-    for (int i = 0; i < 16; ++i) {
-        int b = image0 + Sums::row(i), c = channel0 + Sums::column(i);
+    #pragma unroll
+    for (int i = 0; i < sums.COUNT; ++i) {
+        int b = image0 + sums.row(i), c = channel0 + sums.column(i);
         if (b < batch && c < CHANNELS) dfeatures[(size_t)b * CHANNELS + c] = sums.value[i];
     }
 }
@@ -129,12 +136,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify_features(
 extern "C" __global__ void __launch_bounds__(THREADS) head_pull(
     const float *dfeatures, const store_t *x, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *g, float *partial, int batch) {
-    __shared__ Stage stage;
+    __shared__ Stage<ROWS, COLUMNS> stage;
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, pixels = batch * PIXELS;
     pull(stage, Norm{scale, shift, mean}, x, CHANNELS, channel0, min(COLUMNS, CHANNELS - channel0), CHANNELS, partial,
          [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) {
-             return dfeatures[(size_t)((row0 + row) / PIXELS) * CHANNELS + channel0 + column] * (1.0f / PIXELS);
+             Values d = floats_at(dfeatures + (size_t)((row0 + row) / PIXELS) * CHANNELS + channel0 + column);
+#pragma unroll
+             for (int i = 0; i < VECTOR; ++i) d[i] *= 1.0f / PIXELS;
+             return d;
          },
-         [&](long p, int c, float masked) { g[p * CHANNELS + c] = gamma[c] * masked; });
+         [&](long p, int c, Values masked) {
+             Values factor = parameters_at(gamma + c);
+#pragma unroll
+             for (int i = 0; i < VECTOR; ++i) masked[i] *= factor[i];
+             put_pack(g + p * CHANNELS + c, Pack::of<false>(masked));
+         });
 }

@@ -8,7 +8,7 @@
 extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
     const store_t *convolved, const float *scale, const float *shift, store_t *out, unsigned char *choice, float *partial,
     int stride, int pooled, int training) {
-    __shared__ Stage stage;
+    __shared__ Stage<ROWS, COLUMNS> stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pooled - row0);
     int map = threadIdx.x % COLUMNS, m = map0 + map;
     for (int row = threadIdx.x / COLUMNS; row < rows && m < MAPS; row += THREADS / COLUMNS) {
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
         stage.value[row][map] = out[(size_t)q * stride + m] = relu(best);
     }
     __syncthreads();
-    if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
+    if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
 }
 
 // The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.
@@ -36,10 +36,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *scale, const float *shift,
     const float *mean, float *partial, int pixels) {
-    __shared__ Stage stage;
+    __shared__ Stage<ROWS, COLUMNS> stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;
     Gradient gradient = {dout, choice, convolved, nullptr, pixels, 0};
     pull(stage, Norm{scale, shift, mean}, convolved, MAPS, map0, min(COLUMNS, MAPS - map0), MAPS, partial,
          [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
-         [&](int row, int column) { return gradient.behind(row0 + row, map0 + column); }, [](long, int, float) {});
+         [&](int row, int column) {
+             Values d;
+             for (int i = 0; i < VECTOR; ++i) d[i] = gradient.behind(row0 + row, map0 + column + i);
+             return d;
+         },
+         [](long, int, Values) {});
 }

@@ -9,47 +9,67 @@ struct Norm {
     const float *scale, *shift, *mean;
 };
 
-// A thread's sums of a column of the masked gradient.
+// What a vector of channels is normalised with.
+struct Affine {
+    Values scale, shift, mean;
+    __device__ __forceinline__ static Affine of(const Norm &norm, int c) {
+        return {floats_at(norm.scale + c), floats_at(norm.shift + c), floats_at(norm.mean + c)};
+    }
+};
+
+// A thread's sums of its columns of the masked gradient.
 struct Masked {
-    float bias = 0.0f, scale = 0.0f;
+    Values bias, scale;
+    __device__ __forceinline__ Masked() : bias(), scale() {}
     // A gradient behind the ReLU of z; returns it masked.
-    __device__ float add(float z, float d, float deviation) {
+    __device__ __forceinline__ float add(int i, float z, float d, float deviation) {
         float masked = z > 0.0f ? d : 0.0f;
-        bias += masked;
-        scale = fmaf(masked, deviation, scale);
+        bias[i] += masked;
+        scale[i] = fmaf(masked, deviation, scale[i]);
         return masked;
     }
-    // Adds up the threads of each column and puts the sums of `count` columns, this thread's being
-    // channel `c`, with those of a tile. All threads come here.
-    __device__ void put(Stage &stage, int count, int c, int channels, int tile, float *partial) const {
-        int column = threadIdx.x % COLUMNS;
-        stage.quarter[0][threadIdx.x / COLUMNS][column] = scale;
-        stage.quarter[1][threadIdx.x / COLUMNS][column] = bias;
+    // Adds up the threads of each column and puts the sums of `count` columns, from channel `first`
+    // on, with those of a tile. Overwrites the stage, which nobody reads any more.
+    template <int M, int N>
+    __device__ __forceinline__ void put(Stage<M, N> &stage, int count, int first, int channels, int tile, float *partial) const {
+        constexpr int LINES = Stage<M, N>::ACROSS;
+        static_assert(2 * LINES <= M, "both sums of all threads find room");
+        int line = stage.own_row(), column = stage.own_column();
+        put_floats(&stage.value[line][column], scale);
+        put_floats(&stage.value[LINES + line][column], bias);
         __syncthreads();
-        if (threadIdx.x < count)
-            for (int which = 0; which < 2; ++which) {
-                const float(&q)[4][COLUMNS] = stage.quarter[which];
-                partial[((size_t)tile * channels + c) * 2 + which] =
-                    (q[0][column] + q[1][column]) + (q[2][column] + q[3][column]);
-            }
+        // Two sums of each column.
+        for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
+            int which = i / N, c = i % N;
+            if (c >= count) continue;
+            float sum = 0.0f;
+            for (int own = 0; own < LINES; ++own) sum += stage.value[which * LINES + own][c];
+            partial[((size_t)tile * channels + first + c) * 2 + which] = sum;
+        }
     }
 };
 
 // `pixel(row)` is the pixel of a row, negative where there is none; `d(row, column)` its gradient;
 // `store(pixel, channel, masked)` what is done with it. `count` channels from `first` on.
-template <class Pixel, class Gradient, class Store>
-__device__ void pull(Stage &stage, const Norm &norm, const store_t *x, int stride, int first, int count, int channels,
-                     float *partial, Pixel pixel, Gradient d, Store store) {
-    int column = threadIdx.x % COLUMNS, c = first + column;
+template <int M, int N, class Pixel, class Gradient, class Store>
+__device__ __forceinline__ void pull(Stage<M, N> &stage, const Norm &norm, const store_t *x, int stride, int first, int count,
+                                     int channels, float *partial, Pixel pixel, Gradient d, Store store) {
+    int column = stage.own_column(), c = first + column;
     Masked own;
     if (column < count) {
-        float s = norm.scale[c], t = norm.shift[c], mean = norm.mean[c];
-        for (int row = threadIdx.x / COLUMNS; row < ROWS; row += THREADS / COLUMNS) {
+        Affine affine = Affine::of(norm, c);
+        for (int row = stage.own_row(); row < M; row += stage.ACROSS) {
             long p = pixel(row);
             if (p < 0) continue;
-            float value = x[p * stride + c];
-            store(p, c, own.add(fmaf(value, s, t), d(row, column), value - mean));
+            Pack values = pack_at(x + p * stride + c);
+            Values masked = d(row, column);
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i)
+                masked[i] = own.add(i, fmaf(values[i], affine.scale[i], affine.shift[i]), masked[i], values[i] - affine.mean[i]);
+            store(p, c, masked);
         }
     }
-    own.put(stage, count, c, channels, blockIdx.x, partial);
+    // The stage may hold the gradient.
+    __syncthreads();
+    own.put(stage, count, first, channels, blockIdx.x, partial);
 }

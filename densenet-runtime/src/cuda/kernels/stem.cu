@@ -20,16 +20,19 @@ __device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KE
 
 // Patches: lines are output pixels, elements of the patch.
 template <bool ALONG> struct Patches {
-    static constexpr bool ALONG_DEPTH = ALONG;
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
+    static constexpr int SPAN = 1;
     struct Place { int image, y, x; };
+    typedef float Fetched;
     const store_t *images;
     int pixels, first_pixel, first_element;
-    __device__ Place place(int line) const {
+    __device__ __forceinline__ Place place(int line) const {
         int p = first_pixel + line, inside = p % AREA;
         if (p >= pixels) return {-1, 0, 0};
         return {p / AREA, inside / CONVOLVED_WIDTH * STEP - KERNEL / 2, inside % CONVOLVED_WIDTH * STEP - KERNEL / 2};
     }
-    __device__ float load(Place at, int, int element) const {
+    __device__ __forceinline__ float made(Fetched fetched, int) const { return fetched; }
+    __device__ __forceinline__ Fetched fetch(Place at, int element) const {
         int k = first_element + element;
         if (at.image < 0 || k >= PATCH) return 0.0f;
         int tap = k / CHANNELS, y = at.y + tap / KERNEL, x = at.x + tap % KERNEL;
@@ -39,12 +42,15 @@ template <bool ALONG> struct Patches {
 };
 
 struct Weight {
-    static constexpr bool ALONG_DEPTH = true;
+    static constexpr bool ALONG_DEPTH = true, PLAIN = false;
+    static constexpr int SPAN = 1;
     typedef int Place;
+    typedef float Fetched;
     const float *weight;
     int first_map;
-    __device__ Place place(int line) const { return first_map + line; }
-    __device__ float load(Place m, int, int k) const {
+    __device__ __forceinline__ Place place(int line) const { return first_map + line; }
+    __device__ __forceinline__ float made(Fetched fetched, int) const { return fetched; }
+    __device__ __forceinline__ Fetched fetch(Place m, int k) const {
         return m < MAPS && k < PATCH ? weight[(size_t)m * PATCH + place_in_weight(k)] : 0.0f;
     }
 };
@@ -52,14 +58,17 @@ struct Weight {
 // The gradient of what the convolution returned: lines are pixels, elements maps. For CIFAR it is
 // `dout`; for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
 struct Gradient {
-    static constexpr bool ALONG_DEPTH = false;
+    static constexpr bool ALONG_DEPTH = false, PLAIN = false;
+    static constexpr int SPAN = 1;
     typedef int Place;
+    typedef float Fetched;
     const grad_t *dout;
     const unsigned char *choice;
     const store_t *convolved;
     const float *undo;
     int pixels, first_map;
-    __device__ Place place(int line) const { return line; }
+    __device__ __forceinline__ Place place(int line) const { return line; }
+    __device__ __forceinline__ float made(Fetched fetched, int) const { return fetched; }
     // Behind the ReLU, which masks: where it cut all values off, the pool took none.
     __device__ float behind(int p, int m) const {
         int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
@@ -76,7 +85,7 @@ struct Gradient {
             }
         return sum;
     }
-    __device__ float load(Place p, int, int element) const {
+    __device__ __forceinline__ Fetched fetch(Place p, int element) const {
         int m = first_map + element;
         if (p >= pixels || m >= MAPS) return 0.0f;
 #if POOL
@@ -90,36 +99,37 @@ struct Gradient {
 };
 
 // `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS) stem_forward(
+// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     const store_t *images, const float *weight, store_t *out, float *partial, int stride, int pixels, int training) {
-    __shared__ Tile tile;
-    __shared__ Stage stage;
-    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0);
-    Sums sums;
-    product(tile, sums, 1, 0, PATCH, Patches<true>{images, pixels, row0, 0}, Weight{weight, map0});
-    sums.stage(stage);
+    __shared__ union {
+        Pieces<ROWS, COLUMNS, Patches<true>, Weight> pieces;
+        Stage<ROWS, COLUMNS> stage;
+    } shared;
+    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0), count = min(COLUMNS, MAPS - map0);
+    Sums<ROWS, COLUMNS> sums;
+    product(shared.pieces, sums, 0, PATCH, Patches<true>{images, pixels, row0, 0}, Weight{weight, map0});
+    sums.stage(shared.stage);
     __syncthreads();
-    int map = threadIdx.x % COLUMNS;
-    for (int row = threadIdx.x / COLUMNS; row < rows && map0 + map < MAPS; row += THREADS / COLUMNS)
-        stage.value[row][map] = out[(size_t)(row0 + row) * stride + map0 + map] = stage.value[row][map];
-    __syncthreads();
-    if (training) column_moments(stage, rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
+    // No dropout here.
+    write(shared.stage, rows, count, out + (size_t)row0 * stride + map0, stride, Dropout(nullptr, -1), 0, 0);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
 }
 
 // The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
 // Grid: tiles of a patch's elements, tiles of maps, slices.
-// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+// Two blocks a multiprocessor, as above.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *undo, const store_t *images,
     float *share, int pixels, int length) {
-    __shared__ Tile tile;
+    __shared__ Pieces<ROWS, COLUMNS, Gradient, Patches<false>> pieces;
     int element0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
     int first = blockIdx.z * length, last = min(first + length, pixels);
-    Sums sums;
-    product(tile, sums, 1, first, last, Gradient{dout, choice, convolved, undo, last, map0},
-            Patches<false>{images, last, 0, element0});
-    for (int i = 0; i < 16; ++i) {
-        int m = map0 + Sums::row(i), k = element0 + Sums::column(i);
+    Sums<ROWS, COLUMNS> sums;
+    product(pieces, sums, first, last, Gradient{dout, choice, convolved, undo, last, map0}, Patches<false>{images, last, 0, element0});
+#pragma unroll
+    for (int i = 0; i < sums.COUNT; ++i) {
+        int m = map0 + sums.row(i), k = element0 + sums.column(i);
         if (m < MAPS && k < PATCH) share[((size_t)blockIdx.z * MAPS + m) * PATCH + place_in_weight(k)] = sums.value[i];
     }
 }

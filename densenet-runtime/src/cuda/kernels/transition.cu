@@ -26,171 +26,225 @@ template <int GROUP> struct Row {
 
 // The operand: lines are rows, elements channels. With `share` of each pixel.
 template <int GROUP, bool ALONG> struct Pooled {
-    static constexpr bool ALONG_DEPTH = ALONG;
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
+    static constexpr int SPAN = VECTOR, PIXELS = GROUP == 4 ? 1 : 4;
     typedef int Place;
+    struct Fetched { Pack x[PIXELS]; bool there; };
     const store_t *in;
     const float *scale, *shift;
     float share;
     int rows, first_row, first_channel;
-    __device__ Place place(int line) const { return first_row + line; }
-    __device__ float at(int p, int c) const { return relu(fmaf(in[(size_t)p * IN + c], scale[c], shift[c])); }
-    __device__ float load(Place row, int, int element) const {
+    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
+    __device__ __forceinline__ Fetched fetch(Place row, int element) const {
         int c = first_channel + element;
-        if (row >= rows || c >= IN) return 0.0f;
-        if (GROUP == 4) return share * at(Row<GROUP>::corner(row), c);
-        return share * ((at(corner_of(row, 0), c) + at(corner_of(row, 1), c)) +
-                        (at(corner_of(row, 2), c) + at(corner_of(row, 3), c)));
+        Fetched fetched;
+        fetched.there = row < rows && c < IN;
+        if (fetched.there)
+#pragma unroll
+            for (int i = 0; i < PIXELS; ++i) {
+                int p = GROUP == 4 ? Row<GROUP>::corner(row) : corner_of(row, i);
+                fetched.x[i] = pack_at(in + (size_t)p * IN + c);
+            }
+        return fetched;
+    }
+    __device__ __forceinline__ Pack made(const Fetched &fetched, int element) const {
+        if (!fetched.there) return Pack::zeros();
+        int c = first_channel + element;
+        Values values, s = floats_at(scale + c), t = floats_at(shift + c);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) {
+            auto at = [&](int pixel) { return relu(fmaf(fetched.x[pixel][i], s[i], t[i])); };
+            values[i] = share * (PIXELS == 1 ? at(0) : (at(0) + at(1 % PIXELS)) + (at(2 % PIXELS) + at(3 % PIXELS)));
+        }
+        return Pack::of<false>(values);
     }
 };
 
 // The output's gradient behind dropout: lines are rows, elements maps.
 template <int GROUP, bool ALONG> struct Spread {
-    static constexpr bool ALONG_DEPTH = ALONG;
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = GROUP == 1;
+    static constexpr int SPAN = VECTOR;
     typedef int Place;
+    struct Fetched { Pack d; int row; bool there; };
     const grad_t *dout;
     Dropout dropout;
     int rows, first_row, first_map;
-    __device__ Place place(int line) const { return first_row + line; }
-    __device__ float load(Place row, int, int element) const {
+    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
+    __device__ __forceinline__ const grad_t *any() const { return dout; }
+    __device__ __forceinline__ const grad_t *at(Place row, int element) const {
         int n = first_map + element;
-        if (row >= rows || n >= OUT) return 0.0f;
-        float d = dout[(size_t)Row<GROUP>::pooled(row) * OUT + n];
-        return GROUP == 4 ? d * dropout.factor((size_t)Row<GROUP>::corner(row) * OUT + n) : d;
+        return row < rows && n < OUT ? dout + (size_t)Row<GROUP>::pooled(row) * OUT + n : nullptr;
+    }
+    __device__ __forceinline__ Fetched fetch(Place row, int element) const {
+        const grad_t *from = at(row, element);
+        return {from ? pack_at(from) : Pack::zeros(), row, from != nullptr};
+    }
+    __device__ __forceinline__ Pack made(const Fetched &fetched, int element) const {
+        Values values = {};
+        size_t number = fetched.there ? (size_t)Row<GROUP>::corner(fetched.row) * OUT + first_map + element : 0;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i)
+            if (fetched.there) values[i] = fetched.d[i] * dropout.factor(number + i);
+        return Pack::of<false>(values);
     }
 };
 
-// The weight, maps x channels: lines are maps, elements channels.
+// The packed weight, maps x channels: lines are maps, elements channels.
 template <bool ALONG> struct Weight {
-    static constexpr bool ALONG_DEPTH = ALONG;
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = true;
+    static constexpr int SPAN = VECTOR;
     typedef int Place;
-    const float *weight;
+    typedef Nothing Fetched;
+    const store_t *weight;
     int first_map, first_channel;
-    __device__ Place place(int line) const { return first_map + line; }
-    __device__ float load(Place n, int, int element) const {
+    __device__ __forceinline__ Place place(int line) const { return first_map + line; }
+    __device__ __forceinline__ const store_t *any() const { return weight; }
+    __device__ __forceinline__ const store_t *at(Place n, int element) const {
         int c = first_channel + element;
-        return n < OUT && c < IN ? weight[(size_t)n * IN + c] : 0.0f;
+        return n < OUT && c < IN ? weight + (size_t)n * IN + c : nullptr;
     }
+};
+
+// What the kernels share; `shared` is of the block.
+template <class A, class B> union Shared {
+    Pieces<ROWS, COLUMNS, A, B> pieces;
+    Stage<ROWS, COLUMNS> stage;
 };
 
 template <int GROUP>
-__device__ void forward(Tile &tile, Stage &stage, const store_t *in, const float *scale, const float *shift,
-                        const float *weight, store_t *out, float *partial, const Scalars *scalars, int site, int pooled,
-                        int training) {
-    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;
-    Sums sums;
+__device__ __forceinline__ void forward(const store_t *in, const float *scale, const float *shift, const store_t *weight,
+                                        store_t *out, float *partial, const Scalars *scalars, int site, int pooled,
+                                        int training) {
+    __shared__ Shared<Pooled<GROUP, true>, Weight<true>> shared;
+    typedef Stage<ROWS, COLUMNS> Tile;
+    Tile &stage = shared.stage;
+    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, count = min(COLUMNS, OUT - map0);
+    Sums<ROWS, COLUMNS> sums;
     Pooled<GROUP, true> a = {in, scale, shift, GROUP == 4 ? 1.0f : 0.25f, pooled * GROUP, row0, 0};
-    Weight<true> b = {weight, map0, 0};
-    product(tile, sums, 1, 0, IN, a, b);
+    product(shared.pieces, sums, 0, IN, a, Weight<true>{weight, map0, 0});
     sums.stage(stage);
     __syncthreads();
     Dropout dropout(scalars, site);
-    int map = threadIdx.x % COLUMNS, n = map0 + map, rows = min(ROWS / GROUP, pooled - row0 / GROUP);
-    constexpr int ACROSS = THREADS / COLUMNS, OWN = ROWS / GROUP / ACROSS;
-    float values[OWN];
-    // Unrolled, as below, so that the values are in registers.
+    int column = stage.own_column(), n = map0 + column, rows = min(ROWS / GROUP, pooled - row0 / GROUP);
+    if (GROUP == 4) {
+        // The corners' mean, put where the first corner was.
+        for (int row = stage.own_row(); row < rows && column < count; row += stage.ACROSS) {
+            Values mean = {};
+            for (int corner = 0; corner < 4; ++corner) {
+                size_t number = (size_t)corner_of(row0 / GROUP + row, corner) * OUT + n;
+                Values value = floats_at(&stage.value[row * 4 + corner][column]);
 #pragma unroll
-    for (int i = 0; i < OWN; ++i) {
-        int row = threadIdx.x / COLUMNS + i * ACROSS, q = row0 / GROUP + row;
-        if (row >= rows) continue;
-        float value = stage.value[row * GROUP][map];
-        if (GROUP == 4) {
-            value = 0.0f;
-            for (int corner = 0; corner < 4; ++corner)
-                value += 0.25f * stage.value[row * 4 + corner][map] *
-                         (n < OUT ? dropout.factor((size_t)corner_of(q, corner) * OUT + n) : 0.0f);
+                for (int i = 0; i < VECTOR; ++i) mean[i] += 0.25f * value[i] * dropout.factor(number + i);
+            }
+            put_floats(&stage.value[row * 4][column], mean);
         }
-        values[i] = n < OUT ? (float)(out[(size_t)q * OUT_STRIDE + n] = value) : 0.0f;
-    }
-    __syncthreads();
+        // Each thread reads and writes rows of its own, but moves them among those of others.
+        constexpr int OWN = (ROWS / GROUP + Tile::ACROSS - 1) / Tile::ACROSS;
+        Values moved[OWN];
 #pragma unroll
-    for (int i = 0; i < OWN; ++i) {
-        int row = threadIdx.x / COLUMNS + i * ACROSS;
-        if (row < rows) stage.value[row][map] = values[i];
+        for (int i = 0; i < OWN; ++i) {
+            int row = stage.own_row() + i * stage.ACROSS;
+            if (row < rows) moved[i] = floats_at(&stage.value[row * 4][column]);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) {
+            int row = stage.own_row() + i * stage.ACROSS;
+            if (row < rows) put_floats(&stage.value[row][column], moved[i]);
+        }
+        __syncthreads();
     }
-    __syncthreads();
-    if (training) column_moments(stage, rows, min(COLUMNS, OUT - map0), OUT, map0, partial);
+    // Dropout is done.
+    write(stage, rows, count, out + (size_t)(row0 / GROUP) * OUT_STRIDE + map0, OUT_STRIDE, Dropout(scalars, -1), 0, 0);
+    if (training) stage.moments(rows, count, OUT, map0, partial);
 }
 
 // Grid: tiles of rows, tiles of maps. `out` is the next block's buffer, its first columns.
 extern "C" __global__ void __launch_bounds__(THREADS) transition_forward(
-    const store_t *in, const float *scale, const float *shift, const float *weight, store_t *out, float *partial,
+    const store_t *in, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pooled, int training) {
-    __shared__ Tile tile;
-    __shared__ Stage stage;
-    forward<1>(tile, stage, in, scale, shift, weight, out, partial, scalars, site, pooled, training);
+    forward<1>(in, scale, shift, weight, out, partial, scalars, site, pooled, training);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_forward_dropped(
-    const store_t *in, const float *scale, const float *shift, const float *weight, store_t *out, float *partial,
+    const store_t *in, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pooled, int training) {
-    __shared__ Tile tile;
-    __shared__ Stage stage;
-    forward<4>(tile, stage, in, scale, shift, weight, out, partial, scalars, site, pooled, training);
+    forward<4>(in, scale, shift, weight, out, partial, scalars, site, pooled, training);
 }
 
 // Sets `into` to gamma times the masked gradient: each of the four pixels has a quarter. What an
 // odd side leaves out of the pool is left alone. Grid: tiles of rows, tiles of channels.
 template <int GROUP>
-__device__ void back(Tile &tile, Stage &stage, const grad_t *dout, const float *weight, const store_t *in,
-                     const float *scale, const float *shift, const float *mean, const float *gamma, grad_t *into,
-                     float *partial, const Scalars *scalars, int site, int pooled) {
-    int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, rows = pooled * GROUP;
-    Sums sums;
+__device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, const store_t *in, const float *scale,
+                                     const float *shift, const float *mean, const float *gamma, grad_t *into,
+                                     float *partial, const Scalars *scalars, int site, int pooled) {
+    __shared__ Shared<Spread<GROUP, true>, Weight<false>> shared;
+    auto &stage = shared.stage;
+    int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, rows = pooled * GROUP, count = min(COLUMNS, IN - channel0);
+    Sums<ROWS, COLUMNS> sums;
     Spread<GROUP, true> a = {dout, Dropout(scalars, site), rows, row0, 0};
-    Weight<false> b = {weight, 0, channel0};
-    product(tile, sums, 1, 0, OUT, a, b);
+    product(shared.pieces, sums, 0, OUT, a, Weight<false>{weight, 0, channel0});
     sums.stage(stage);
     __syncthreads();
     // With GROUP 1 a block does its tile four times, once for each corner.
     Masked masked;
-    int column = threadIdx.x % COLUMNS, c = channel0 + column, count = min(COLUMNS, IN - channel0);
-    for (int row = threadIdx.x / COLUMNS; row < ROWS && column < count && row0 + row < rows; row += THREADS / COLUMNS)
-        for (int corner = 0; corner < 4 / GROUP; ++corner) {
-            int p = GROUP == 4 ? Row<4>::corner(row0 + row) : corner_of(row0 + row, corner);
-            float value = in[(size_t)p * IN + c], z = fmaf(value, scale[c], shift[c]);
-            into[(size_t)p * IN + c] = gamma[c] * masked.add(z, 0.25f * stage.value[row][column], value - mean[c]);
+    int column = stage.own_column(), c = channel0 + column;
+    if (column < count) {
+        Affine affine = Affine::of(Norm{scale, shift, mean}, c);
+        Values factor = parameters_at(gamma + c);
+        for (int row = stage.own_row(); row < ROWS && row0 + row < rows; row += stage.ACROSS) {
+            Values d = floats_at(&stage.value[row][column]);
+#pragma unroll
+            for (int corner = 0; corner < 4 / GROUP; ++corner) {
+                int p = GROUP == 4 ? Row<4>::corner(row0 + row) : corner_of(row0 + row, corner);
+                Pack x = pack_at(in + (size_t)p * IN + c);
+                Values own;
+#pragma unroll
+                for (int i = 0; i < VECTOR; ++i) {
+                    float z = fmaf(x[i], affine.scale[i], affine.shift[i]);
+                    own[i] = factor[i] * masked.add(i, z, 0.25f * d[i], x[i] - affine.mean[i]);
+                }
+                put_pack(into + (size_t)p * IN + c, Pack::of<false>(own));
+            }
         }
-    masked.put(stage, count, c, IN, blockIdx.x, partial);
+    }
+    __syncthreads();
+    masked.put(stage, count, channel0, IN, blockIdx.x, partial);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull(
-    const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
+    const grad_t *dout, const store_t *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *into, float *partial, const Scalars *scalars, int site, int pooled) {
-    __shared__ Tile tile;
-    __shared__ Stage stage;
-    back<1>(tile, stage, dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
+    back<1>(dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
-    const grad_t *dout, const float *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
+    const grad_t *dout, const store_t *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *into, float *partial, const Scalars *scalars, int site, int pooled) {
-    __shared__ Tile tile;
-    __shared__ Stage stage;
-    back<4>(tile, stage, dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
+    back<4>(dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
 }
 
 // The gradient of the weight, a share of each slice of `length` rows: slices x maps x channels.
 // Grid: tiles of channels, tiles of maps, slices.
 template <int GROUP>
-__device__ void weight_share(Tile &tile, const grad_t *dout, const store_t *in, const float *scale, const float *shift,
-                             float *share, const Scalars *scalars, int site, int pooled, int length) {
+__device__ __forceinline__ void weight_share(const grad_t *dout, const store_t *in, const float *scale, const float *shift,
+                                             float *share, const Scalars *scalars, int site, int pooled, int length) {
+    __shared__ Pieces<ROWS, COLUMNS, Spread<GROUP, false>, Pooled<GROUP, false>> pieces;
     int channel0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
     int first = blockIdx.z * length, last = min(first + length, pooled * GROUP);
-    Sums sums;
+    Sums<ROWS, COLUMNS> sums;
     Spread<GROUP, false> a = {dout, Dropout(scalars, site), last, 0, map0};
-    Pooled<GROUP, false> b = {in, scale, shift, 0.25f, last, 0, channel0};
-    product(tile, sums, 1, first, last, a, b);
-    for (int i = 0; i < 16; ++i) {
-        int n = map0 + Sums::row(i), c = channel0 + Sums::column(i);
+    product(pieces, sums, first, last, a, Pooled<GROUP, false>{in, scale, shift, 0.25f, last, 0, channel0});
+#pragma unroll
+    for (int i = 0; i < sums.COUNT; ++i) {
+        int n = map0 + sums.row(i), c = channel0 + sums.column(i);
         if (n < OUT && c < IN) share[((size_t)blockIdx.z * OUT + n) * IN + c] = sums.value[i];
     }
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_weight(
     const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
     int site, int pooled, int length) {
-    __shared__ Tile tile;
-    weight_share<1>(tile, dout, in, scale, shift, share, scalars, site, pooled, length);
+    weight_share<1>(dout, in, scale, shift, share, scalars, site, pooled, length);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_weight_dropped(
     const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
     int site, int pooled, int length) {
-    __shared__ Tile tile;
-    weight_share<4>(tile, dout, in, scale, shift, share, scalars, site, pooled, length);
+    weight_share<4>(dout, in, scale, shift, share, scalars, site, pooled, length);
 }

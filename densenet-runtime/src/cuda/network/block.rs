@@ -33,17 +33,28 @@ impl Pass<'_> {
                     norm: norm2,
                 };
             }
-            let column = layer.norm1.channels;
-            let output = Output {
-                maps: self.at(own.maps),
-                column,
-                count: block.growth,
-                site: self.site(self.first_site(index) + 2 * number + 1),
-            };
-            let spatial = &self.kernels.blocks[index].spatial.convolution_forward;
-            self.convolve(spatial, input, layer.conv, output, pixels, true)?;
-            let measured = (tiles(pixels), ROWS, pixels);
-            self.measure(statistics, column, block.growth, measured)?;
+            let (column, maps) = (layer.norm1.channels, block.growth);
+            let rows = spatial_rows(block);
+            let across = pixels.div_ceil(rows);
+            self.tiled(
+                &self.kernels.blocks[index].spatial.spatial_forward,
+                [across, maps.div_ceil(SPATIAL_MAPS), 1],
+                values![
+                    input.x,
+                    self.scale(input.norm),
+                    self.shift(input.norm),
+                    self.packed(layer.conv),
+                    self.at(own.maps),
+                    self.partial(),
+                    self.scalars(),
+                    column,
+                    self.site(self.first_site(index) + 2 * number + 1),
+                    pixels,
+                    input.norm.channels,
+                    self.training(),
+                ],
+            )?;
+            self.measure(statistics, column, maps, (across, rows, pixels))?;
         }
         Ok(())
     }
@@ -67,24 +78,24 @@ impl Pass<'_> {
         else {
             return Ok(());
         };
-        let input = Input {
-            x: self.at(self.slots.blocks[index].maps),
-            norm: layer.norm1,
-        };
-        let output = Output {
-            maps: self.narrow(index, number),
-            column: 0,
-            count: norm2.channels,
-            site: self.site(self.first_site(index) + 2 * number),
-        };
+        let (norm1, maps) = (layer.norm1, norm2.channels);
         let pixels = self.batch * self.plan.blocks[index].pixels();
-        self.convolve(
-            &pointwise.convolution_forward,
-            input,
-            weight,
-            output,
-            pixels,
-            measure,
+        self.tiled(
+            &pointwise.pointwise_forward,
+            [tiles(pixels), maps.div_ceil(pointwise_columns(maps)), 1],
+            values![
+                self.at(self.slots.blocks[index].maps),
+                self.scale(norm1),
+                self.shift(norm1),
+                self.packed(weight),
+                self.narrow(index, number),
+                self.partial(),
+                self.scalars(),
+                self.site(self.first_site(index) + 2 * number),
+                pixels,
+                norm1.channels,
+                usize::from(measure && self.training),
+            ],
         )
     }
 
@@ -126,21 +137,24 @@ impl Pass<'_> {
     /// masked, is stored in `into`, or added to it times gamma.
     fn spatial_back(
         &self,
-        kernels: &Spatial,
+        index: usize,
         (input, mean): (Input, Address),
-        (weight, dout, maps): (usize, Address, usize),
+        (weight, dout): (WeightAt, Address),
         (into, add): (Address, bool),
-        pixels: usize,
     ) -> Result<(), CudaError> {
+        let kernels = &self.kernels.blocks[index].spatial;
+        let block = &self.plan.blocks[index];
+        let pixels = self.batch * block.pixels();
         let norm = input.norm;
-        let channels = norm.channels;
+        let (channels, maps) = (norm.channels, weight.maps);
         let (scale, shift) = (self.scale(norm), self.shift(norm));
+        let across = channels.div_ceil(BACK_CHANNELS);
         self.tiled(
-            &kernels.convolution_pull,
-            [tiles(pixels), channels.div_ceil(COLUMNS), 1],
+            &kernels.spatial_pull,
+            [pixels.div_ceil(spatial_rows(block)), across, 1],
             values![
                 dout,
-                self.parameter(weight),
+                self.packed(weight),
                 input.x,
                 scale,
                 shift,
@@ -153,11 +167,11 @@ impl Pass<'_> {
                 channels,
             ],
         )?;
-        let count = maps * channels * 9;
+        let count = maps * channels * weight.taps;
         let (slices, length) = slices(pixels, count, spatial_blocks(channels, maps));
         self.tiled(
-            &kernels.convolution_weight,
-            [channels.div_ceil(COLUMNS), maps.div_ceil(ROWS) * 9, slices],
+            &kernels.spatial_weight,
+            [across, maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS, slices],
             values![
                 dout,
                 input.x,
@@ -169,44 +183,50 @@ impl Pass<'_> {
                 length
             ],
         )?;
-        self.add_shares(weight, slices, count)
+        self.add_shares(weight.parameter, slices, count)
     }
 
     /// Back through a layer's 1x1 convolution: the gradient of its weight is added; that of its
-    /// input, masked and times gamma, is added to the block's. Returns the slices that have left
-    /// sums for gamma and beta.
+    /// input, masked and times gamma, is added to the block's; and so are the sums for gamma and
+    /// beta. In groups of maps, one after the other.
     fn pointwise_back(
         &self,
         kernels: &Pointwise,
-        (input, mean): (Input, Address),
-        (weight, dout, maps): (usize, Address, usize),
-        pixels: usize,
-    ) -> Result<usize, CudaError> {
-        let norm = input.norm;
-        let (channels, count) = (norm.channels, maps * norm.channels);
-        let own = maps_of_back(maps);
-        let (slices, length) = slices(pixels, count, weight_blocks(channels, maps, own));
-        self.tiled(
-            &kernels.convolution_back,
-            [channels.div_ceil(COLUMNS), maps.div_ceil(own), slices],
-            values![
-                dout,
-                self.parameter(weight),
-                input.x,
-                self.scale(norm),
-                self.shift(norm),
-                mean,
-                self.parameter(norm.gamma),
-                self.at(self.slots.gradient),
-                self.partial(),
-                self.shares(),
-                pixels,
-                channels,
-                length,
-            ],
-        )?;
-        self.add_shares(weight, slices, count)?;
-        Ok(slices)
+        index: usize,
+        norm: NormAt,
+        (weight, dout): (WeightAt, Address),
+    ) -> Result<(), CudaError> {
+        let (block, own) = (&self.plan.blocks[index], &self.slots.blocks[index]);
+        let pixels = self.batch * block.pixels();
+        let statistics = self.statistics(own.statistics, block.output());
+        let totals = self.totals(own.totals, block.output());
+        let (channels, maps) = (norm.channels, weight.maps);
+        let across = pointwise_blocks(channels);
+        let (slices, length) = slices(pixels, maps * channels, across);
+        for map in (0..maps).step_by(maps_of_back(maps, self.precision())) {
+            self.tiled(
+                &kernels.pointwise_back,
+                [across, slices, 1],
+                values![
+                    dout,
+                    self.packed(weight),
+                    self.at(own.maps),
+                    self.scale(norm),
+                    self.shift(norm),
+                    statistics.mean,
+                    self.parameter(norm.gamma),
+                    self.at(self.slots.gradient),
+                    self.partial(),
+                    self.shares(),
+                    map,
+                    pixels,
+                    channels,
+                    length,
+                ],
+            )?;
+            self.gather(norm, statistics.inverse, totals, slices, true)?;
+        }
+        self.add_shares(weight.parameter, slices, maps * channels)
     }
 
     pub(super) fn block_backward(&self, index: usize) -> Result<(), CudaError> {
@@ -218,6 +238,7 @@ impl Pass<'_> {
         let totals = self.totals(own.totals, block.output());
         let fresh = self.at(self.slots.fresh);
         let g = self.at(self.slots.gradient);
+        let across = pixels.div_ceil(spatial_rows(block));
         for (number, layer) in self.places.blocks[index].iter().enumerate().rev() {
             let first = self.first_site(index) + 2 * number;
             let columns = (layer.norm1.channels, block.growth);
@@ -226,8 +247,8 @@ impl Pass<'_> {
                 x: self.at(own.maps),
                 norm: layer.norm1,
             };
-            let spatial = (layer.conv, fresh, block.growth);
-            let summed = match (layer.narrow, &kernels.pointwise) {
+            let spatial = (layer.conv, fresh);
+            match (layer.narrow, &kernels.pointwise) {
                 (Some((conv1, norm2)), Some(pointwise)) => {
                     if index < self.plan.recomputed_blocks(self.recompute) {
                         self.compress(index, number, layer, false)?;
@@ -238,9 +259,8 @@ impl Pass<'_> {
                     let sums = self.totals(self.slots.narrow_totals, maps);
                     let dy = self.at(self.slots.narrow_gradient);
                     let input = Input { x: y, norm: norm2 };
-                    let through = (input, of_layer.mean);
-                    self.spatial_back(&kernels.spatial, through, spatial, (dy, false), pixels)?;
-                    self.gather(norm2, of_layer.inverse, sums, tiles(pixels), false)?;
+                    self.spatial_back(index, (input, of_layer.mean), spatial, (dy, false))?;
+                    self.gather(norm2, of_layer.inverse, sums, across, false)?;
                     self.each(
                         &self.kernels.norm.undo,
                         pixels * maps,
@@ -258,16 +278,14 @@ impl Pass<'_> {
                             self.site(first),
                         ],
                     )?;
-                    let through = (wide, statistics.mean);
-                    self.pointwise_back(pointwise, through, (conv1, dy, maps), pixels)?
+                    self.pointwise_back(pointwise, index, layer.norm1, (conv1, dy))?;
                 }
                 _ => {
                     let through = (wide, statistics.mean);
-                    self.spatial_back(&kernels.spatial, through, spatial, (g, true), pixels)?;
-                    tiles(pixels)
+                    self.spatial_back(index, through, spatial, (g, true))?;
+                    self.gather(layer.norm1, statistics.inverse, totals, across, true)?;
                 }
-            };
-            self.gather(layer.norm1, statistics.inverse, totals, summed, true)?;
+            }
         }
         // What is left is the gradient of the block's input, handed to the stage before it.
         self.finish(index, (0, block.input), self.at(self.slots.handover), -1)

@@ -1,11 +1,19 @@
 //! The stages of a plan in a row, as launches. What is computed is the CPU executor's.
 
 use super::arena::{Arena, Slot};
-use super::buffers::{LayerAt, NormAt, Places, Slots, slices, spatial_blocks, weight_blocks};
+use super::buffers::{
+    LayerAt, NormAt, Places, Slots, WeightAt, pointwise_blocks, slices, spatial_blocks,
+    weight_blocks,
+};
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
-use super::program::{COLUMNS, Kernels, Pointwise, ROWS, Spatial, THREADS, maps_of_back};
+use super::program::{Kernels, Pointwise};
 use super::target::Target;
+use super::tiles::{
+    BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, maps_of_back, pointwise_columns,
+    spatial_rows,
+};
+use crate::cpu::Precision;
 use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
 
 /// Values of a launch, of whatever kind.
@@ -57,16 +65,6 @@ struct Input {
     norm: NormAt,
 }
 
-/// Where a convolution's maps go.
-#[derive(Clone, Copy)]
-struct Output {
-    maps: Address,
-    column: usize,
-    count: usize,
-    /// Dropout's site.
-    site: i32,
-}
-
 fn tiles(pixels: usize) -> usize {
     pixels.div_ceil(ROWS)
 }
@@ -78,6 +76,19 @@ impl Pass<'_> {
 
     fn parameter(&self, offset: usize) -> Address {
         self.at(self.slots.parameters).floats(offset)
+    }
+
+    /// A weight as an operand.
+    fn packed(&self, weight: WeightAt) -> Address {
+        let bytes = self.storage.bytes() * weight.packed;
+        self.at(self.slots.packed).bytes(bytes)
+    }
+
+    fn precision(&self) -> Precision {
+        match self.storage {
+            Storage::F32 => Precision::F32,
+            Storage::Bf16 => Precision::Bf16,
+        }
     }
 
     fn gradient_of(&self, offset: usize) -> Address {
@@ -147,6 +158,22 @@ impl Pass<'_> {
     /// A block of 128 threads for each of `count` things.
     fn blocks(&self, kernel: &Kernel, count: usize, values: &[Value]) -> Result<(), CudaError> {
         self.device.launch(kernel, ([count, 1, 1], 128), values)
+    }
+
+    /// Weights as operands, from the parameters.
+    fn pack_weights(&self) -> Result<(), CudaError> {
+        /// Blocks of a weight: with all weights, some for each multiprocessor.
+        const SHARE: usize = 16;
+        let count = self.places.packed_weights().count();
+        self.tiled(
+            &self.kernels.weights.pack_weights,
+            [SHARE, count, 1],
+            values![
+                self.at(self.slots.parameters),
+                self.at(self.slots.weight_table),
+                self.at(self.slots.packed),
+            ],
+        )
     }
 
     /// Statistics of channels from the tiles' moments that their producer left.
@@ -233,37 +260,9 @@ impl Pass<'_> {
         )
     }
 
-    fn convolve(
-        &self,
-        kernel: &Kernel,
-        input: Input,
-        weight: usize,
-        output: Output,
-        pixels: usize,
-        measure: bool,
-    ) -> Result<(), CudaError> {
-        self.tiled(
-            kernel,
-            [tiles(pixels), output.count.div_ceil(COLUMNS), 1],
-            values![
-                input.x,
-                self.scale(input.norm),
-                self.shift(input.norm),
-                self.parameter(weight),
-                output.maps,
-                self.partial(),
-                self.scalars(),
-                output.column,
-                output.site,
-                pixels,
-                input.norm.channels,
-                usize::from(measure && self.training),
-            ],
-        )
-    }
-
     /// From the images to the logits.
     pub fn forward(&self) -> Result<(), CudaError> {
+        self.pack_weights()?;
         self.stem_forward()?;
         for index in 0..self.plan.blocks.len() {
             self.block_forward(index)?;

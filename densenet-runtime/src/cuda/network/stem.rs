@@ -94,7 +94,7 @@ impl Pass<'_> {
             )?;
         }
         let count = stem.weight_len();
-        let blocks = weight_blocks(count / stem.maps, stem.maps, ROWS);
+        let blocks = weight_blocks(count / stem.maps, stem.maps);
         let (slices, length) = slices(pixels, count, blocks);
         self.tiled(
             &self.kernels.stem.stem_weight,

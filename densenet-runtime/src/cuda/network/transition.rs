@@ -40,7 +40,7 @@ impl Pass<'_> {
                 self.at(own.maps),
                 self.scale(norm),
                 self.shift(norm),
-                self.parameter(weight),
+                self.packed(weight),
                 self.at(into.maps),
                 self.partial(),
                 self.scalars(),
@@ -93,7 +93,7 @@ impl Pass<'_> {
             [across, transition.input.div_ceil(COLUMNS), 1],
             values![
                 dout,
-                self.parameter(weight),
+                self.packed(weight),
                 x,
                 scale,
                 shift,
@@ -109,7 +109,7 @@ impl Pass<'_> {
         let totals = self.totals(own.totals, block.output());
         self.gather(norm, statistics.inverse, totals, across, false)?;
         let count = transition.input * transition.output;
-        let blocks = weight_blocks(transition.input, transition.output, ROWS);
+        let blocks = weight_blocks(transition.input, transition.output);
         let (slices, length) = slices(pooled * group, count, blocks);
         self.tiled(
             of_weight,
@@ -130,6 +130,6 @@ impl Pass<'_> {
                 length,
             ],
         )?;
-        self.add_shares(weight, slices, count)
+        self.add_shares(weight.parameter, slices, count)
     }
 }
