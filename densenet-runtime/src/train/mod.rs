@@ -38,6 +38,7 @@ mod observer;
 mod progress;
 mod report;
 mod schedule;
+mod slow;
 mod trainer;
 mod views;
 

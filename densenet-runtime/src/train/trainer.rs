@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::engine::Engine;
 use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, StepReport, Summary};
-use super::{TrainError, fit};
+use super::{TrainError, fit, slow};
 use crate::weights::State;
 use crate::{Arena, Batch, Device, Executor, Network};
 
@@ -13,7 +13,14 @@ use crate::{Arena, Batch, Device, Executor, Network};
 ///
 /// The model's numbers live in an executor while it trains; [`model`](Self::model) brings them
 /// back. All work is done by code that does not depend on the network's type and is compiled
-/// with this crate, so it is as fast in a user's development build as in a release build.
+/// with this crate. It is as fast in a development build as in a release build where that
+/// optimises its dependencies, for which a user's `Cargo.toml` needs two lines; without them
+/// [`fit`](Self::fit) prints a warning:
+///
+/// ```toml
+/// [profile.dev.package."*"]
+/// opt-level = 3
+/// ```
 pub struct Trainer<N: Network> {
     engine: Engine,
     model: N,
@@ -85,7 +92,8 @@ impl<N: Network> Trainer<N> {
         self.engine.step(batch, Instant::now())
     }
 
-    /// Trains until all epochs are done, with an evaluation after each.
+    /// Trains until all epochs are done, with an evaluation after each. Warns on standard error
+    /// where this crate was compiled without optimisation.
     ///
     /// # Errors
     /// When a step fails, images cannot be read, or a checkpoint cannot be written.
@@ -96,6 +104,7 @@ impl<N: Network> Trainer<N> {
         fit: &Fit,
         observer: &mut dyn Observer,
     ) -> Result<Summary, TrainError> {
+        slow::warn();
         fit::run(&mut self.engine, train, validation, fit, observer)
     }
 
