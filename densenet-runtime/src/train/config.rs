@@ -1,5 +1,6 @@
 //! The settings of a run.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -204,22 +205,47 @@ impl Config {
     /// numbers: one line each. Threads and recompute may change, and so may the length of a run
     /// where the learning rate does not depend on it.
     pub(super) fn differences(&self, checkpoint: &Self) -> Vec<String> {
-        let mut theirs = checkpoint.clone();
+        let Self {
+            epochs,
+            batch,
+            accumulation,
+            schedule,
+            momentum,
+            nesterov,
+            weight_decay,
+            label_smoothing,
+            seed,
+            precision,
+            threads: _,
+            recompute: _,
+        } = checkpoint;
+        let mut epochs = *epochs;
         if !self.schedule.depends_on_length() {
-            theirs.epochs = self.epochs;
+            epochs = self.epochs;
         }
-        let fields = |config: &Self| serde_json::to_value(config).unwrap_or_default();
-        let (ours, theirs) = (fields(self), fields(&theirs));
-        let Some(ours) = ours.as_object() else {
-            return Vec::new();
+        let mut found = Vec::new();
+        let mut compare = |what: &str, before: &dyn Display, now: &dyn Display| {
+            // Numbers are printed so that they come back as they were: equal words are equal.
+            let (before, now) = (before.to_string(), now.to_string());
+            if before != now {
+                found.push(format!("{what} was {before} and is {now}"));
+            }
         };
-        ours.iter()
-            .filter(|(key, value)| theirs.get(key.as_str()) != Some(value))
-            .map(|(key, value)| {
-                let before = theirs.get(key).unwrap_or(&serde_json::Value::Null);
-                format!("{key} was {before} and is {value}")
-            })
-            .collect()
+        compare("epochs", &epochs, &self.epochs);
+        compare("batch", batch, &self.batch);
+        compare("accumulation", accumulation, &self.accumulation);
+        compare("learning rate", &schedule.rate, &self.schedule.rate);
+        let warmup = |schedule: &Schedule| format!("{} epochs", schedule.warmup);
+        compare("warm-up", &warmup(schedule), &warmup(&self.schedule));
+        compare("decay of the rate", &schedule.decay, &self.schedule.decay);
+        compare("momentum", momentum, &self.momentum);
+        let form = |nesterov| if nesterov { "Nesterov's" } else { "plain" };
+        compare("form of momentum", &form(*nesterov), &form(self.nesterov));
+        compare("weight decay", weight_decay, &self.weight_decay);
+        compare("label smoothing", label_smoothing, &self.label_smoothing);
+        compare("seed", seed, &self.seed);
+        compare("precision", precision, &self.precision);
+        found
     }
 }
 
@@ -299,6 +325,30 @@ mod tests {
         };
         assert_eq!(now.differences(&before), ["batch was 64 and is 32"]);
         assert!(before.differences(&before).is_empty());
+    }
+
+    #[test]
+    fn differences_are_in_words() {
+        let before = Config {
+            nesterov: false,
+            schedule: Schedule::thirties(0.1),
+            ..Config::cifar()
+        };
+        let now = Config {
+            precision: Precision::Bf16,
+            schedule: Schedule::cosine(0.01, 0.5),
+            ..Config::cifar()
+        };
+        assert_eq!(
+            now.differences(&before),
+            [
+                "learning rate was 0.1 and is 0.01",
+                "warm-up was 0 epochs and is 0.5 epochs",
+                "decay of the rate was by 10 after 30 epochs and 60 epochs and is half a cosine down to 0",
+                "form of momentum was plain and is Nesterov's",
+                "precision was f32 and is bf16",
+            ]
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The learning rate as a function of progress.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A learning-rate schedule: a rate, how it is reached, and how it falls.
@@ -178,6 +180,28 @@ impl Schedule {
                 "the learning rate must be divided by more than 0, found {by}"
             )),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Decay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => f.write_str("none"),
+            Self::Divide { at, by } => {
+                let at: Vec<_> = at.iter().map(ToString::to_string).collect();
+                write!(f, "by {by} after {}", at.join(" and "))
+            }
+            Self::Cosine { floor } => write!(f, "half a cosine down to {floor}"),
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Epoch(epochs) => write!(f, "{epochs} epochs"),
+            Self::Share(share) => write!(f, "{}% of the run", 100.0 * share),
         }
     }
 }

@@ -79,7 +79,7 @@ fn a_checkpoint_of_other_settings_is_refused_with_what_differs() {
     };
     let message = refusal(&path, other, 0.2);
     assert!(message.contains("seed was 42 and is 43"), "{message}");
-    assert!(message.contains("weight_decay was"), "{message}");
+    assert!(message.contains("weight decay was"), "{message}");
     assert!(!message.contains("batch"), "{message}");
 }
 
