@@ -11,6 +11,12 @@ pub trait Batches {
     /// Batches of an epoch.
     fn batches(&self) -> u64;
 
+    /// The names of the classes, where they have any; a label is an index into them. They go into
+    /// checkpoints, and a run does not go on with others.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
     /// Hands the batches of an epoch, from batch `first` on, to `each`, until it breaks or none
     /// is left. With a batch goes the number of views of each image, which lie one after another
     /// in it: 1, or more in evaluation (the paper's ten crops), where their logits are averaged.
@@ -28,6 +34,10 @@ pub trait Batches {
 impl Batches for Loader {
     fn batches(&self) -> u64 {
         self.batches() as u64
+    }
+
+    fn classes(&self) -> &[String] {
+        self.dataset().classes()
     }
 
     fn visit(

@@ -18,6 +18,8 @@ use crate::weights::{NamedTensor, State, TensorFile, Unexpected, WeightsError};
 const FORMAT: u32 = 1;
 /// The note with all that is not tensors.
 const NOTE: &str = "densenet";
+/// How many names of classes a message lists before the rest is only counted.
+const LISTED: usize = 5;
 
 /// The numbers of a network in training.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +55,9 @@ pub(super) struct Header {
     plan: String,
     pub(super) config: Config,
     pub(super) position: Position,
+    /// The names of the data's classes; none where it has none, and in older files.
+    #[serde(default)]
+    pub(super) classes: Vec<String>,
     /// CRC-32 of parameters, running statistics and momentum.
     checksum: u32,
 }
@@ -118,6 +123,14 @@ pub enum CheckpointError {
         /// What differs.
         differences: Vec<String>,
     },
+    /// The data has other classes.
+    #[error(
+        "the checkpoint's run has other classes than the data at hand: {difference}; resume with the data of the checkpoint, or start a new run from its weights"
+    )]
+    Classes {
+        /// The first difference.
+        difference: String,
+    },
     /// The data has another length.
     #[error(
         "the checkpoint's run has {found} steps in an epoch, the data at hand gives {expected}: it is other data; resume with the data of the checkpoint"
@@ -157,7 +170,13 @@ pub(super) fn fingerprint(plan: &Plan) -> String {
 }
 
 impl Header {
-    pub(super) fn new(network: &str, plan: &Plan, config: &Config, position: Position) -> Self {
+    pub(super) fn new(
+        network: &str,
+        plan: &Plan,
+        config: &Config,
+        position: Position,
+        classes: &[String],
+    ) -> Self {
         Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -165,6 +184,7 @@ impl Header {
             plan: fingerprint(plan),
             config: config.clone(),
             position,
+            classes: classes.to_vec(),
             checksum: 0,
         }
     }
@@ -252,6 +272,46 @@ pub(super) fn load(
 /// The settings of a checkpoint's run.
 pub(super) fn config(path: &Path) -> Result<Config, CheckpointError> {
     Ok(header(path, &TensorFile::read(path)?)?.config)
+}
+
+/// The names of the classes of a checkpoint's data; none in those of older versions, and where
+/// the data has no names.
+///
+/// # Errors
+/// When the file cannot be read or is no checkpoint.
+pub fn classes_of_checkpoint(path: impl AsRef<Path>) -> Result<Vec<String>, CheckpointError> {
+    let path = path.as_ref();
+    Ok(header(path, &TensorFile::read(path)?)?.classes)
+}
+
+/// Whether a run on data of some classes can go on with data of others. Where either has no
+/// names, nothing is known against it.
+pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), CheckpointError> {
+    if run.is_empty() || data.is_empty() || run == data {
+        return Ok(());
+    }
+    let quoted = |names: &[&String]| {
+        let mut list: Vec<_> = names
+            .iter()
+            .take(LISTED)
+            .map(|n| format!("`{n}`"))
+            .collect();
+        if names.len() > LISTED {
+            list.push(format!("and {} more", names.len() - LISTED));
+        }
+        list.join(", ")
+    };
+    let only = |these: &'_ [String], those: &[String]| {
+        let names: Vec<_> = these.iter().filter(|name| !those.contains(name)).collect();
+        quoted(&names)
+    };
+    let difference = match (only(run, data), only(data, run)) {
+        (run, data) if run.is_empty() && data.is_empty() => "they are in another order".into(),
+        (run, data) if data.is_empty() => format!("the data lacks {run}"),
+        (run, data) if run.is_empty() => format!("the checkpoint lacks {data}"),
+        (run, data) => format!("only the checkpoint has {run}; only the data has {data}"),
+    };
+    Err(CheckpointError::Classes { difference })
 }
 
 fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {

@@ -15,6 +15,8 @@ pub(super) struct Engine {
     executor: Box<dyn Executor>,
     pub(super) config: Config,
     pub(super) position: Position,
+    /// The names of the classes that it is trained on; none before they are known.
+    pub(super) classes: Vec<String>,
 }
 
 /// A step that was started.
@@ -62,6 +64,7 @@ impl Engine {
             executor,
             config,
             position: Position::default(),
+            classes: Vec::new(),
         })
     }
 
@@ -257,7 +260,13 @@ impl Engine {
             state: self.state()?,
             momentum: self.read(Arena::Momentum, plan.parameter_count())?,
         };
-        let header = Header::new(self.network, plan, &self.config, self.position);
+        let header = Header::new(
+            self.network,
+            plan,
+            &self.config,
+            self.position,
+            &self.classes,
+        );
         Ok(checkpoint::save(path, plan, header, &numbers)?)
     }
 
@@ -279,6 +288,7 @@ impl Engine {
             .write(Arena::Running, &numbers.state.running)?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
+        self.classes = header.classes;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::CheckpointError;
+use super::checkpoint::{self, CheckpointError};
 use super::engine::{Engine, Started};
 use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
@@ -50,6 +50,8 @@ pub(super) fn run(
     if epoch_steps == 0 {
         return Err(TrainError::NoImages("training"));
     }
+    let classes = train.classes();
+    checkpoint::check_classes(&engine.classes, classes)?;
     if let Some(found) = engine.position.epoch_steps.replace(epoch_steps)
         && found != epoch_steps
     {
@@ -59,6 +61,9 @@ pub(super) fn run(
             expected: epoch_steps,
         }
         .into());
+    }
+    if !classes.is_empty() {
+        engine.classes = classes.to_vec();
     }
     let all = u64::from(engine.config.epochs) * epoch_steps;
     let outline = Outline {

@@ -48,6 +48,23 @@ fn a_checkpoint_gives_back_all_that_it_took() {
 }
 
 #[test]
+fn a_checkpoint_from_before_classes_were_kept_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, path) = saved(folder.path());
+    let bytes = std::fs::read(&path).unwrap();
+    // Notes are JSON in a JSON string; the length of the header stays as it is.
+    let field = br#",\"classes\":[]"#;
+    let at = bytes.windows(field.len()).position(|w| w == field).unwrap();
+    let mut old = bytes.clone();
+    old[at..at + field.len()].fill(b' ');
+    std::fs::write(&path, old).unwrap();
+    let mut after = engine(config());
+    after.restore(&path).unwrap();
+    assert_eq!(after.state().unwrap(), before.state().unwrap());
+    assert!(after.classes.is_empty());
+}
+
+#[test]
 fn a_checkpoint_loads_as_weights_under_torchvisions_names() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, path) = saved(folder.path());

@@ -1,6 +1,9 @@
 use super::super::fit;
 use super::*;
-use crate::train::{Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, lines};
+use crate::train::{
+    Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, classes_of_checkpoint,
+    lines,
+};
 
 /// 19 images in batches of 8: 3 steps an epoch, the last with 3 images.
 fn train() -> Images {
@@ -180,6 +183,43 @@ fn other_data_than_the_checkpoints_is_refused() {
     assert!(message.contains("3 steps in an epoch"), "{message}");
     // And the run can still go on with its own.
     assert_eq!(run(&mut engine, &Fit::default(), &mut ()).step, 9);
+}
+
+#[test]
+fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let fit = Fit {
+        steps: Some(1),
+        checkpoint: Some(path.clone()),
+        ..Fit::default()
+    };
+    let go_on = |classes: &[&str]| {
+        let mut engine = engine(config());
+        engine.restore(&path).unwrap();
+        let train = train().named(classes);
+        let fit = Fit::default();
+        fit::run(&mut engine, &train, &Images::new(20, 8), &fit, &mut ())
+    };
+    let validation = Images::new(20, 8);
+    let first = train().named(&["cat", "dog", "hen"]);
+    fit::run(&mut engine(config()), &first, &validation, &fit, &mut ()).unwrap();
+    assert_eq!(classes_of_checkpoint(&path).unwrap(), ["cat", "dog", "hen"]);
+    for (classes, difference) in [
+        (
+            &["cat", "cow", "hen"][..],
+            "only the checkpoint has `dog`; only the data has `cow`",
+        ),
+        (&["cat", "dog", "hen", "owl"], "the checkpoint lacks `owl`"),
+        (&["cat", "hen"], "the data lacks `dog`"),
+        (&["dog", "cat", "hen"], "another order"),
+    ] {
+        let message = go_on(classes).unwrap_err().to_string();
+        assert!(message.contains(difference), "{message}");
+    }
+    go_on(&["cat", "dog", "hen"]).unwrap();
+    // Data without names goes on, as before.
+    go_on(&[]).unwrap();
 }
 
 #[test]

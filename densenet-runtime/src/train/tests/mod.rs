@@ -20,6 +20,7 @@ struct Images {
     pixels: Vec<f32>,
     labels: Vec<u32>,
     batch: usize,
+    classes: Vec<String>,
 }
 
 impl Images {
@@ -40,7 +41,13 @@ impl Images {
             pixels,
             labels,
             batch,
+            classes: Vec::new(),
         }
+    }
+
+    fn named(self, classes: &[&str]) -> Self {
+        let classes = classes.iter().map(ToString::to_string).collect();
+        Self { classes, ..self }
     }
 
     /// A batch of the first images.
@@ -55,6 +62,10 @@ impl Images {
 impl Batches for Images {
     fn batches(&self) -> u64 {
         self.labels.len().div_ceil(self.batch) as u64
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
     }
 
     fn visit(
