@@ -1,11 +1,13 @@
 //! A run's folder: checkpoint, metrics, curves.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{Curves, Metrics, Observer, ProgressBar, TrainError, Trainer};
+use super::{Curves, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
 use crate::Network;
 
-/// Where a run leaves what it makes: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`.
+/// Where a run leaves what it makes: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
+/// `best.safetensors` where it is [asked for](super::Fit::best).
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
@@ -18,11 +20,7 @@ impl RunFolder {
         let path = path.into();
         match std::fs::create_dir_all(&path) {
             Ok(()) => Ok(Self(path)),
-            Err(source) => Err(TrainError::File {
-                what: "create",
-                path,
-                source,
-            }),
+            Err(source) => Err(failed("create", path, source)),
         }
     }
 
@@ -52,11 +50,12 @@ impl RunFolder {
     }
 
     /// Progress bar, metrics and curves for a trainer that starts or, where it has resumed a
-    /// checkpoint, goes on. A start keeps the files of a run that was here before as
-    /// `previous.safetensors` and `previous.jsonl`.
+    /// checkpoint, goes on. A start moves the files of a run that was here before into a folder
+    /// of their own, `previous-1`, or the first number that is free, and says so on standard
+    /// error. No file changes before the run begins.
     ///
     /// # Errors
-    /// When the files cannot be written.
+    /// When the metrics of the run that goes on cannot be read.
     pub fn observers<N: Network>(
         &self,
         trainer: &Trainer<N>,
@@ -70,27 +69,66 @@ impl RunFolder {
         step: u64,
         title: &str,
     ) -> Result<Vec<Box<dyn Observer>>, TrainError> {
-        if step == 0 {
-            self.keep(&self.checkpoint(), "previous.safetensors")?;
-            self.keep(&self.metrics(), "previous.jsonl")?;
-        }
         let metrics = Metrics::create(self.metrics(), step)?;
         let curves = Curves::new(self.metrics(), self.curves(), title);
-        Ok(vec![
-            Box::new(ProgressBar::new()),
-            Box::new(metrics),
-            Box::new(curves),
-        ])
+        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+        if step == 0 {
+            observers.push(Box::new(Keep(self.clone())));
+        }
+        observers.push(Box::new(ProgressBar::new()));
+        observers.push(Box::new(metrics));
+        observers.push(Box::new(curves));
+        Ok(observers)
     }
 
-    fn keep(&self, file: &Path, name: &str) -> Result<(), TrainError> {
-        if !file.exists() {
-            return Ok(());
+    /// Moves what a run left here into a folder of its own; returns it if there was anything.
+    fn keep(&self) -> Result<Option<PathBuf>, TrainError> {
+        let files = [
+            self.checkpoint(),
+            self.best(),
+            self.metrics(),
+            self.curves(),
+        ];
+        let files: Vec<_> = files.into_iter().filter(|file| file.exists()).collect();
+        if files.is_empty() {
+            return Ok(None);
         }
-        std::fs::rename(file, self.0.join(name)).map_err(|source| TrainError::File {
-            what: "rename",
-            path: file.to_path_buf(),
-            source,
-        })
+        let mut number = 1;
+        let kept = loop {
+            let kept = self.0.join(format!("previous-{number}"));
+            match std::fs::create_dir(&kept) {
+                Ok(()) => break kept,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(failed("create", kept, source)),
+            }
+        };
+        for file in files {
+            let Some(name) = file.file_name() else {
+                continue;
+            };
+            if let Err(source) = std::fs::rename(&file, kept.join(name)) {
+                return Err(failed("rename", file, source));
+            }
+        }
+        Ok(Some(kept))
     }
+}
+
+/// Keeps the files of a run that was in the folder before.
+struct Keep(RunFolder);
+
+impl Observer for Keep {
+    fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
+        if let Some(kept) = self.0.keep()? {
+            eprintln!(
+                "the files of the run that was here before are now in {}",
+                kept.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn failed(what: &'static str, path: PathBuf, source: std::io::Error) -> TrainError {
+    TrainError::File { what, path, source }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluation, Observer, StepReport, TrainError};
+use super::{Evaluation, Observer, Outline, StepReport, TrainError};
 
 /// A line of a file of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,10 +76,13 @@ impl From<&Evaluation> for Metric {
 }
 
 /// Writes the metrics of a run to a file; a line is whole in the file once it is handed on.
+///
+/// The file changes when the run begins: one that is refused leaves it as it was.
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
-    file: File,
+    step: u64,
+    file: Option<File>,
 }
 
 impl Metrics {
@@ -87,16 +90,29 @@ impl Metrics {
     /// after the checkpoint from which it now goes on, are dropped.
     ///
     /// # Errors
-    /// When the file cannot be written, or holds lines that are no metrics.
+    /// When the file cannot be read, or holds lines that are no metrics.
     pub fn create(path: impl Into<PathBuf>, step: u64) -> Result<Self, TrainError> {
         let path = path.into();
-        let failed = failed("write", &path);
-        let kept = if step == 0 {
+        if step > 0 {
+            lines(&path)?;
+        }
+        Ok(Self {
+            path,
+            step,
+            file: None,
+        })
+    }
+
+    /// The file, with the lines that are kept.
+    fn open(&self) -> Result<File, TrainError> {
+        let Self { path, step, .. } = self;
+        let failed = failed("write", path);
+        let kept = if *step == 0 {
             String::new()
         } else {
-            lines(&path)?
+            lines(path)?
                 .iter()
-                .filter(|metric| metric.step() <= step)
+                .filter(|metric| metric.step() <= *step)
                 .map(line)
                 .collect()
         };
@@ -104,22 +120,29 @@ impl Metrics {
         let mut partial = path.clone().into_os_string();
         partial.push(".partial");
         std::fs::write(&partial, kept).map_err(&failed)?;
-        std::fs::rename(&partial, &path).map_err(&failed)?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(&failed)?;
-        Ok(Self { path, file })
+        std::fs::rename(&partial, path).map_err(&failed)?;
+        OpenOptions::new().append(true).open(path).map_err(&failed)
     }
 
     fn write(&mut self, metric: Metric) -> Result<(), TrainError> {
-        self.file
-            .write_all(line(&metric).as_bytes())
-            .map_err(failed("write", &self.path))
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.open()?,
+        };
+        let written = file.write_all(line(&metric).as_bytes());
+        self.file = Some(file);
+        written.map_err(failed("write", &self.path))
     }
 }
 
 impl Observer for Metrics {
+    fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
+        if self.file.is_none() {
+            self.file = Some(self.open()?);
+        }
+        Ok(())
+    }
+
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         self.write(report.into())
     }

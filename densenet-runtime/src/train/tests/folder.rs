@@ -1,30 +1,87 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::super::fit;
 use super::*;
 use crate::train::{Fit, RunFolder};
 
-#[test]
-fn a_new_run_keeps_the_files_of_the_one_before() {
-    let temporary = tempfile::tempdir().unwrap();
-    let folder = RunFolder::create(temporary.path().join("a/b")).unwrap();
-    let run = |seed| {
-        let mut engine = engine(Config { seed, ..config() });
-        let fit = Fit {
-            checkpoint: Some(folder.checkpoint()),
-            ..Fit::default()
-        };
-        let mut observers = folder.observers_from(0, "Regression").unwrap();
-        let (train, validation) = (Images::new(19, 8), Images::new(20, 8));
-        fit::run(&mut engine, &train, &validation, &fit, &mut observers).unwrap();
-        engine
+/// A folder that is not there yet.
+fn folder(temporary: &tempfile::TempDir) -> RunFolder {
+    RunFolder::create(temporary.path().join("a/b")).unwrap()
+}
+
+fn run(folder: &RunFolder, engine: &mut Engine, train: &Images) -> Result<(), TrainError> {
+    let fit = Fit {
+        checkpoint: Some(folder.checkpoint()),
+        best: Some(folder.best()),
+        ..Fit::default()
     };
-    let first = run(1);
-    let of_first = std::fs::read(folder.checkpoint()).unwrap();
-    run(2);
-    assert!(folder.curves().exists());
-    let previous = folder.path().join("previous.safetensors");
-    assert_eq!(std::fs::read(&previous).unwrap(), of_first);
-    assert_ne!(std::fs::read(folder.checkpoint()).unwrap(), of_first);
-    let mut resumed = engine(Config::of_checkpoint(&previous).unwrap());
-    resumed.restore(&previous).unwrap();
-    assert_eq!(resumed.state().unwrap(), first.state().unwrap());
+    let step = engine.position.step;
+    let mut observers = folder.observers_from(step, "Regression")?;
+    fit::run(engine, train, &Images::new(20, 8), &fit, &mut observers)?;
+    Ok(())
+}
+
+/// The files of a folder, with what is in them.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.is_file());
+    files
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn each_new_run_keeps_the_files_of_all_before() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = folder(&temporary);
+    let mut left = Vec::new();
+    for seed in 1..4 {
+        let mut engine = engine(Config { seed, ..config() });
+        run(&folder, &mut engine, &Images::new(19, 8)).unwrap();
+        left.push((engine.state().unwrap(), files(folder.path())));
+    }
+    let names: Vec<_> = left[0].1.keys().collect();
+    assert_eq!(
+        names,
+        [
+            "best.safetensors",
+            "checkpoint.safetensors",
+            "curves.png",
+            "metrics.jsonl"
+        ]
+    );
+    for (number, (state, before)) in (1..).zip(&left[..2]) {
+        let kept = folder.path().join(format!("previous-{number}"));
+        assert!(files(&kept) == *before, "previous-{number}");
+        // And it is a run to go on from.
+        let checkpoint = kept.join("checkpoint.safetensors");
+        let mut resumed = engine(Config::of_checkpoint(&checkpoint).unwrap());
+        resumed.restore(&checkpoint).unwrap();
+        assert_eq!(resumed.state().unwrap(), *state);
+    }
+    assert!(!folder.path().join("previous-3").exists());
+}
+
+#[test]
+fn a_run_that_is_refused_leaves_all_files_as_they_were() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = folder(&temporary);
+    run(&folder, &mut engine(config()), &Images::new(19, 8)).unwrap();
+    let before = files(folder.path());
+    // A checkpoint of an earlier step than the last line of the metrics, on other data.
+    let mut early = engine(config());
+    early.position.step = 2;
+    early.position.epoch_steps = Some(3);
+    run(&folder, &mut early, &Images::new(40, 8)).unwrap_err();
+    assert!(files(folder.path()) == before);
+    // And a start without images.
+    run(&folder, &mut engine(config()), &Images::new(0, 8)).unwrap_err();
+    assert!(files(folder.path()) == before);
+    assert!(!folder.path().join("previous-1").exists());
 }
