@@ -15,11 +15,13 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 
-/// A state in which every number is another, all of them exact in 16 bits.
+/// A state in which every number is another, all of them exact in 16 bits, and no variance is
+/// negative.
 fn numbered(plan: &Plan) -> State {
-    let number = |index: usize| (index % 2048) as f32 / 1024.0 - 1.0;
+    let number = |index: usize| (index % 2048) as f32 / 1024.0;
+    let parameters = 0..plan.parameter_count();
     State {
-        parameters: (0..plan.parameter_count()).map(number).collect(),
+        parameters: parameters.map(|index| number(index) - 1.0).collect(),
         running: (0..plan.running_count()).map(number).collect(),
     }
 }
@@ -172,6 +174,39 @@ fn old_torchvision_names_and_counters_are_understood() {
         State::read(&Bc::PLAN, &with_counter).unwrap(),
         numbered(&Bc::PLAN)
     );
+}
+
+#[test]
+fn names_that_all_have_the_prefix_of_data_parallel_are_understood() {
+    let folder = TempDir::new().unwrap();
+    let path = file_with(&folder, &Bc::PLAN, |name, shape| {
+        Some((format!("module.{name}"), shape))
+    });
+    assert_eq!(State::read(&Bc::PLAN, &path).unwrap(), numbered(&Bc::PLAN));
+    // With one that has not, the file is of something else.
+    let path = file_with(&folder, &Bc::PLAN, |name, shape| match name {
+        "classifier.bias" => Some((name.into(), shape)),
+        _ => Some((format!("module.{name}"), shape)),
+    });
+    let error = State::read(&Bc::PLAN, &path).unwrap_err();
+    assert!(matches!(error, WeightsError::Misfit { .. }), "{error}");
+}
+
+#[test]
+fn a_file_of_pytorchs_own_format_is_refused_with_how_to_convert_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("densenet201.pth");
+    for start in [
+        &b"PK\x03\x04archive"[..],
+        b"\x80\x02\x8a\x0al\xfc",
+        b"\x80\x05",
+    ] {
+        fs::write(&path, start).unwrap();
+        let error = State::read(&Bc::PLAN, &path).unwrap_err().to_string();
+        assert!(error.contains("PyTorch's format"), "{error}");
+        assert!(error.contains("save_file(torch.load("), "{error}");
+        assert!(error.contains("densenet201.safetensors"), "{error}");
+    }
 }
 
 #[test]

@@ -29,6 +29,17 @@ pub enum WeightsError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file is PyTorch's own format.
+    #[error(
+        "{path} is in PyTorch's format (a pickle, or a zip of them), not in safetensors; convert it with Python:\n  \
+         import torch; from safetensors.torch import save_file\n  \
+         save_file(torch.load({path:?}, weights_only=True), {to:?})",
+        path = .path.display(), to = .path.with_extension("safetensors").display()
+    )]
+    PyTorch {
+        /// The file.
+        path: PathBuf,
+    },
     /// The bytes are not a safetensors file.
     #[error("{path} is damaged or not a safetensors file: {source}", path = .path.display())]
     Corrupt {

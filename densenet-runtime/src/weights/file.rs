@@ -42,6 +42,7 @@ impl TensorFile {
                 start: HEADER_LENGTH + header,
                 metadata,
             }),
+            Err(_) if is_pytorch(&bytes) => Err(WeightsError::PyTorch { path }),
             Err(source) => Err(WeightsError::Corrupt { path, source }),
         }
     }
@@ -143,6 +144,11 @@ impl TensorFile {
             expected,
         }
     }
+}
+
+/// Whether these bytes start like a file of `torch.save`: a zip, or a pickle of protocol 2 to 5.
+fn is_pytorch(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..])
 }
 
 /// A tensor on its way to a file.

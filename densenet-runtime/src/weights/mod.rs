@@ -6,7 +6,13 @@
 //! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
 //! executor without code for any one network.
 //!
-//! Files are safetensors under torchvision's names, so that its checkpoints load as they are.
+//! Files are safetensors under torchvision's names. A `.pth` file of torchvision's is a pickle in a
+//! zip, and is converted once, by Python:
+//!
+//! ```python
+//! import torch; from safetensors.torch import save_file
+//! save_file(torch.load("densenet201.pth", weights_only=True), "densenet201.safetensors")
+//! ```
 //!
 //! ```
 //! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};

@@ -27,11 +27,15 @@ pub enum Unexpected {
     Ignore,
 }
 
+/// What PyTorch's `DataParallel` and `DistributedDataParallel` put in front of each name.
+const WRAPPER: &str = "module.";
+
 impl State {
     /// Reads a file that holds the network's tensors and no others.
     ///
     /// The names are torchvision's, also the old ones (`norm.1` for `norm1`); counters
-    /// (`num_batches_tracked`) are passed over. Elements may be `F32`, `F16` or `BF16`.
+    /// (`num_batches_tracked`) are passed over, and so is `module.` in front of all names, which
+    /// `DataParallel` puts there. Elements may be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or does not fit the network; all differences
@@ -53,12 +57,16 @@ impl State {
         // one that means the same tensor, which is then unexpected.
         let mut sources: HashMap<String, String> = HashMap::new();
         let mut misfit = Misfit::default();
-        for name in file.names() {
+        let names = file.names();
+        let wrapped = names.iter().all(|name| name.starts_with(WRAPPER));
+        for name in names {
             if name.ends_with(".num_batches_tracked") {
                 continue;
             }
-            let current = current_name(&name);
-            if current == name || file.shape(&current).is_none() {
+            let wrapper = if wrapped { WRAPPER } else { "" };
+            let plain = &name[wrapper.len()..];
+            let current = current_name(plain);
+            if current == plain || file.shape(&format!("{wrapper}{current}")).is_none() {
                 sources.insert(current, name);
             } else {
                 misfit.unexpected.push(name);
