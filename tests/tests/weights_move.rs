@@ -279,6 +279,44 @@ fn a_file_of_another_network_is_refused_in_a_few_lines() {
 }
 
 #[test]
+fn numbers_that_no_network_has_are_refused_with_the_tensors_name() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("numbers.safetensors");
+    let refusal = |name: &str, value: f32| {
+        let mut state = numbered(&Bc::PLAN);
+        let parameters = Bc::PLAN.parameters();
+        let parameter = parameters.iter().find(|p| p.torchvision == name).unwrap();
+        let arena = if parameter.role.is_trainable() {
+            &mut state.parameters
+        } else {
+            &mut state.running
+        };
+        arena[parameter.range()][1] = value;
+        state.write(&Bc::PLAN, &path).unwrap();
+        State::read(&Bc::PLAN, &path).map_err(|error| error.to_string())
+    };
+    for (name, value, said) in [
+        ("features.conv0.weight", f32::NAN, "holds NaN (element 1)"),
+        ("classifier.bias", f32::INFINITY, "holds inf (element 1)"),
+        (
+            "features.denseblock1.denselayer1.norm1.running_mean",
+            f32::NAN,
+            "holds NaN",
+        ),
+        (
+            "features.denseblock1.denselayer1.norm1.running_var",
+            -0.25,
+            "holds -0.25 (element 1); a variance is 0 or more",
+        ),
+    ] {
+        let message = refusal(name, value).unwrap_err();
+        assert!(message.contains(&format!("`{name}`")), "{message}");
+        assert!(message.contains(said), "{message}");
+    }
+    refusal("features.denseblock1.denselayer1.norm1.running_mean", -0.25).unwrap();
+}
+
+#[test]
 fn unexpected_tensors_are_refused_or_ignored_as_asked() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("more.safetensors");

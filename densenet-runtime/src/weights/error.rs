@@ -76,6 +76,23 @@ pub enum WeightsError {
         /// The element types that can be read.
         expected: &'static str,
     },
+    /// A tensor holds a number that no trained network has.
+    #[error(
+        "tensor `{name}` in {path} holds {found} (element {index}); {why}: use weights from before training diverged, or convert them again",
+        path = .path.display()
+    )]
+    Number {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Which of its elements, the first of them.
+        index: usize,
+        /// That element.
+        found: f32,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The file's tensors are not the network's.
     #[error("{path} does not fit the network: {misfit}", path = .path.display())]
     Misfit {

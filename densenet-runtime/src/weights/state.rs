@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use densenet_plan::{Parameter, Plan};
+use densenet_plan::{Parameter, Plan, Role};
 
 use super::{Misfit, Misshapen, NamedTensor, TensorFile, WeightsError};
 
@@ -38,8 +38,8 @@ impl State {
     /// `DataParallel` puts there. Elements may be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, or does not fit the network; all differences
-    /// are reported together.
+    /// When the file cannot be read, is damaged, or does not fit the network (all differences
+    /// are reported together), or when a tensor holds NaN, an infinity or a negative variance.
     pub fn read(plan: &Plan, path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         Self::from_file(plan, &TensorFile::read(path)?, Unexpected::Refuse)
     }
@@ -47,7 +47,7 @@ impl State {
     /// Takes the network's tensors out of a file: see [`State::read`].
     ///
     /// # Errors
-    /// When the file does not fit the network.
+    /// When the file does not fit the network, or its numbers are those of none.
     pub fn from_file(
         plan: &Plan,
         file: &TensorFile,
@@ -91,6 +91,7 @@ impl State {
                 continue;
             }
             let values = file.floats(&name)?;
+            check_numbers(file, &name, parameter.role, &values)?;
             state.of_parameter_mut(&parameter).copy_from_slice(&values);
         }
         misfit.unexpected.extend(sources.into_values());
@@ -165,6 +166,32 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Refuses numbers with which a network computes nothing.
+fn check_numbers(
+    file: &TensorFile,
+    name: &str,
+    role: Role,
+    values: &[f32],
+) -> Result<(), WeightsError> {
+    let is_variance = role == Role::RunningVar;
+    let is_wrong = |&value: &f32| !value.is_finite() || (is_variance && value < 0.0);
+    let Some(index) = values.iter().position(is_wrong) else {
+        return Ok(());
+    };
+    let found = values[index];
+    Err(WeightsError::Number {
+        path: file.path().to_path_buf(),
+        name: name.to_string(),
+        index,
+        found,
+        why: if found.is_finite() {
+            "a variance is 0 or more"
+        } else {
+            "weights are finite"
+        },
+    })
 }
 
 /// The current name of a tensor: files from before 2018 write `norm.1` where it is now `norm1`.
