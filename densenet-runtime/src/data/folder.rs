@@ -1,7 +1,9 @@
 //! Pictures in folders named after their classes.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +28,9 @@ pub enum Evaluation {
 
 /// Pictures at `DIR/CLASS/*.jpg`, also `.jpeg` and `.png`, in any case and in folders further
 /// down, as torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, pictures
-/// are sorted by path. Files and folders whose names begin with a dot are left out.
+/// are sorted by path. Files and folders whose names begin with a dot are left out, and so are files
+/// of other formats, which are [counted](ImageFolder::left_out). A symbolic link to nothing is a
+/// picture that cannot be read.
 ///
 /// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
 /// Evaluation shows the [centre or ten crops](Evaluation). Images are RGB, normalised with
@@ -36,6 +40,7 @@ pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
     pictures: Vec<Picture>,
+    left_out: BTreeMap<String, usize>,
     height: u32,
     width: u32,
     crop: RandomResizedCrop,
@@ -68,9 +73,10 @@ impl ImageFolder {
         let (height, width) = (side(height)?, side(width)?);
         let classes = classes(root)?;
         let mut pictures = Vec::new();
+        let mut left_out = BTreeMap::new();
         for (label, class) in (0..).zip(&classes) {
             let before = pictures.len();
-            for path in class_pictures(root, class)? {
+            for path in class_pictures(root, class, &mut left_out)? {
                 pictures.push(Picture { path, label });
             }
             if pictures.len() == before {
@@ -86,6 +92,7 @@ impl ImageFolder {
                 .map(|class| class.to_string_lossy().into_owned())
                 .collect(),
             pictures,
+            left_out,
             height,
             width,
             crop: RandomResizedCrop::default(),
@@ -130,6 +137,12 @@ impl ImageFolder {
     pub fn path(&self, index: usize) -> Option<PathBuf> {
         let picture = self.pictures.get(index)?;
         Some(self.root.join(&picture.path))
+    }
+
+    /// How many files in class folders are no pictures by their names, by extension in lower case,
+    /// as "webp"; the empty one counts those that have none.
+    pub fn left_out(&self) -> &BTreeMap<String, usize> {
+        &self.left_out
     }
 
     fn show_random_part(
@@ -258,8 +271,12 @@ fn classes(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(classes)
 }
 
-/// The pictures of a class, by path, from the root on.
-fn class_pictures(root: &Path, class: &Path) -> Result<Vec<Box<Path>>, DataError> {
+/// The pictures of a class, by path, from the root on. Counts what else there is.
+fn class_pictures(
+    root: &Path,
+    class: &Path,
+    left_out: &mut BTreeMap<String, usize>,
+) -> Result<Vec<Box<Path>>, DataError> {
     let dir = root.join(class);
     let mut pictures = Vec::new();
     let entries = WalkDir::new(&dir)
@@ -267,17 +284,38 @@ fn class_pictures(root: &Path, class: &Path) -> Result<Vec<Box<Path>>, DataError
         .into_iter()
         .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path()));
     for entry in entries {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(&dir).to_owned();
-            DataError::io("list", path)(error.into())
-        })?;
-        if entry.file_type().is_file() && is_picture(entry.path()) {
-            let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
-            pictures.push(path.into());
+        let path = match entry {
+            Ok(entry) if entry.file_type().is_file() => entry.into_path(),
+            Ok(_) => continue,
+            Err(error) => match dangling_link(&error) {
+                // Listed, so that whoever reads it hears of it as of other broken pictures.
+                Some(link) => link.to_owned(),
+                None => {
+                    let path = error.path().unwrap_or(&dir).to_owned();
+                    return Err(DataError::io("list", path)(error.into()));
+                }
+            },
+        };
+        if is_picture(&path) {
+            pictures.push(path.strip_prefix(root).unwrap_or(&path).into());
+        } else if !is_hidden(&path) {
+            *left_out.entry(extension(&path)).or_default() += 1;
         }
     }
     pictures.sort_unstable();
     Ok(pictures)
+}
+
+/// The path of a symbolic link to nothing.
+fn dangling_link(error: &walkdir::Error) -> Option<&Path> {
+    let path = error.path()?;
+    let is_gone = error.io_error()?.kind() == ErrorKind::NotFound;
+    (is_gone && path.is_symlink()).then_some(path)
+}
+
+fn extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_lowercase()
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -3,10 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, Draw, Evaluation, ImageFolder, RandomResizedCrop, Rgb, check_fit, read,
+    DataError, Dataset, Draw, Evaluation, ImageFolder, Loader, OnBroken, RandomResizedCrop, Rgb,
+    check_fit, read,
 };
 use tempfile::TempDir;
 
@@ -238,6 +240,50 @@ fn classes_are_sorted_and_pictures_found_as_torchvision_finds_them() {
         found,
         expected.map(|(path, label)| (dir.path().join(path), label))
     );
+}
+
+#[test]
+fn files_of_other_formats_are_counted_by_extension() {
+    let dir = folder(&[
+        ("a/1.png", "small.png"),
+        ("a/2.webp", "small.png"),
+        ("a/deeper/3.WEBP", "small.png"),
+        ("a/.hidden.bmp", "small.png"),
+        ("b/1.png", "small.png"),
+        ("b/2.tiff", "small.png"),
+        ("b/notes", "crops.csv"),
+    ]);
+    let folder = ImageFolder::open(&dir, [8, 8]).unwrap();
+    assert_eq!(folder.len(), 2);
+    let left_out: Vec<_> = folder
+        .left_out()
+        .iter()
+        .map(|(e, n)| (e.as_str(), *n))
+        .collect();
+    assert_eq!(left_out, [("", 1), ("tiff", 1), ("webp", 2)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_a_picture_that_cannot_be_read() {
+    let dir = folder(&[("a/1.png", "small.png"), ("b/1.png", "small.png")]);
+    let link = dir.path().join("a/2.jpg");
+    std::os::unix::fs::symlink("nowhere.jpg", &link).unwrap();
+    std::os::unix::fs::symlink("nowhere.txt", dir.path().join("a/notes.txt")).unwrap();
+    let folder = ImageFolder::open(&dir, [8, 8]).unwrap();
+    assert_eq!(folder.len(), 3);
+    assert_eq!(folder.path(1), Some(link.clone()));
+    let error = folder.load(1, None, &mut [0; 192]).unwrap_err();
+    assert!(error.is_about_one_image(), "{error}");
+    let message = error.to_string();
+    assert!(message.contains(&link.display().to_string()), "{message}");
+    // A loader reports it and goes on.
+    let loader = Loader::evaluation(Arc::new(folder), 4)
+        .unwrap()
+        .on_broken(OnBroken::Skip);
+    let batches: Vec<_> = loader.epoch(0).map(|batch| batch.unwrap().size()).collect();
+    assert_eq!(batches, [2]);
+    assert_eq!(loader.skipped().len(), 1);
 }
 
 #[test]
