@@ -10,21 +10,9 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    DataError, Dataset, Draw, Normalization, check_same_classes, decode,
-    geometry::{self, RandomResizedCrop, Rect},
-    resize,
+    DataError, Dataset, Draw, Evaluation, Normalization, check_same_classes, decode, evaluation,
+    geometry::RandomResizedCrop, resize,
 };
-
-/// What of a picture is shown in evaluation. The picture's short side is first resized to 256/224
-/// of the crop's side (256 for 224).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Evaluation {
-    /// The centre.
-    #[default]
-    Centre,
-    /// The four corners and the centre, and the same mirrored (paper, table 3).
-    TenCrop,
-}
 
 /// Pictures at `DIR/CLASS/*.jpg`, also `.jpeg` and `.png`, in any case and in folders further
 /// down, as torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, pictures
@@ -64,13 +52,7 @@ impl ImageFolder {
     /// pictures.
     pub fn open(dir: impl AsRef<Path>, [height, width]: [usize; 2]) -> Result<Self, DataError> {
         let root = dir.as_ref();
-        let side = |side: usize| match u32::try_from(side) {
-            Ok(side @ 1..=MAX_SIDE) => Ok(side),
-            _ => Err(DataError::Options(format!(
-                "images of {height}x{width} were asked for; sides from 1 to {MAX_SIDE} work"
-            ))),
-        };
-        let (height, width) = (side(height)?, side(width)?);
+        let (width, height) = evaluation::sides([height, width])?;
         let classes = classes(root)?;
         let mut pictures = Vec::new();
         let mut left_out = BTreeMap::new();
@@ -159,34 +141,6 @@ impl ImageFolder {
         }
         Ok(())
     }
-
-    fn show_views(&self, picture: &decode::Rgb, into: &mut [u8]) -> Result<(), String> {
-        let resized = geometry::resized(picture.width, picture.height, self.width, self.height);
-        let show =
-            |crop: Rect, into: &mut [u8]| resize::resize_then_crop(picture, resized, crop, into);
-        let (w, h) = resized;
-        match self.evaluation {
-            Evaluation::Centre => show(geometry::centre(w, h, self.width, self.height), into),
-            Evaluation::TenCrop => {
-                let crops = geometry::corners_and_centre(w, h, self.width, self.height);
-                let (plain, mirrored) = into.split_at_mut(into.len() / 2);
-                for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(self.bytes())) {
-                    show(*crop, view)?;
-                }
-                // The same five of the mirrored picture, so that its left is the picture's right.
-                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(self.bytes())) {
-                    let left = w - crop.width - crop.left;
-                    show(Rect { left, ..*crop }, view)?;
-                    resize::mirror(view, self.width as usize, 3);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        3 * self.width as usize * self.height as usize
-    }
 }
 
 impl fmt::Debug for ImageFolder {
@@ -220,10 +174,7 @@ impl Dataset for ImageFolder {
     }
 
     fn views(&self) -> usize {
-        match self.evaluation {
-            Evaluation::Centre => 1,
-            Evaluation::TenCrop => 10,
-        }
+        self.evaluation.views()
     }
 
     fn load(
@@ -237,15 +188,14 @@ impl Dataset for ImageFolder {
         let picture = decode::read(&path)?;
         match draw {
             Some(draw) => self.show_random_part(&picture, draw, into),
-            None => self.show_views(&picture, into),
+            None => self
+                .evaluation
+                .write(&picture, self.width, self.height, into),
         }
         .map_err(|reason| DataError::Picture { path, reason })?;
         Ok(*label)
     }
 }
-
-/// JPEG's own limit.
-const MAX_SIDE: u32 = 65_535;
 
 /// The class folders, by name.
 fn classes(root: &Path) -> Result<Vec<PathBuf>, DataError> {

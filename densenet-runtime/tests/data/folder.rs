@@ -70,6 +70,24 @@ fn the_ten_crops_are_torchvisions_in_its_order() {
 }
 
 #[test]
+fn a_picture_by_itself_is_shown_as_in_validation() {
+    for name in ["wide", "tall", "small"] {
+        let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
+        let picture = read(&golden(&format!("{name}.png"))).unwrap();
+        for shown in [Evaluation::Centre, Evaluation::TenCrop] {
+            let folder = ImageFolder::open(&dir, [32, 24]).unwrap().evaluated(shown);
+            assert!(
+                shown.show(&picture, [32, 24]).unwrap() == views(&folder),
+                "{name}"
+            );
+        }
+    }
+    let picture = read(&golden("wide.png")).unwrap();
+    let error = Evaluation::Centre.show(&picture, [0, 32]).unwrap_err();
+    assert!(error.to_string().contains("0x32"), "{error}");
+}
+
+#[test]
 fn a_crop_is_resized_as_torchvision_does_and_mirrored_half_of_the_time() {
     for (name, aspect) in [("wide", 90.0 / 61.0), ("tall", 40.0 / 77.0)] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);

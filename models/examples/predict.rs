@@ -1,0 +1,146 @@
+//! What a trained network sees in pictures: the five likeliest classes of each.
+//!
+//! ```text
+//! cargo run --example predict -- --weights out/imagenet_densenet201/checkpoint.safetensors cat.jpg
+//! cargo run --example predict -- --model densenet121 --weights densenet121.safetensors \
+//!     --classes imagenet_classes.txt cat.jpg dog.png
+//! ```
+//!
+//! Pictures are shown as validation shows them: the short side resized to 256, the centre cropped,
+//! ImageNet's mean and deviation.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use densenet_models::{PRESETS, preset};
+use densenet_runtime::Pixels;
+use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
+use densenet_runtime::data::{self, Evaluation, Normalization};
+use densenet_runtime::plan::{Plan, StemKind};
+use densenet_runtime::train::{CheckpointError, classes_of_checkpoint};
+use densenet_runtime::weights::{State, TensorFile, Unexpected};
+
+/// How many classes are printed.
+const BEST: usize = 5;
+
+/// Tells what is in pictures.
+#[derive(Parser)]
+struct Arguments {
+    /// One of the presets for ImageNet, such as densenet121.
+    #[arg(long, default_value = "densenet201")]
+    model: String,
+    /// A checkpoint, or weights under torchvision's names: a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// The names of the classes, one a line [default: those that the checkpoint has].
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// In which numbers products are computed: f32 or bf16.
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    /// JPEG or PNG.
+    #[arg(required = true, value_name = "PICTURE")]
+    pictures: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let plan = plan(&arguments.model)?;
+    // A checkpoint has momentum, too.
+    let file = TensorFile::read(&arguments.weights)?;
+    let state = State::from_file(&plan, &file, Unexpected::Ignore)?;
+    drop(file);
+    let names = arguments.names()?;
+    let options = FrozenOptions {
+        precision: arguments.precision,
+        ..FrozenOptions::for_batch(1)
+    };
+    let mut network = Frozen::new(&plan, &state.parameters, &state.running, options)?;
+    let Normalization { mean, deviation } = Normalization::imagenet();
+    for path in &arguments.pictures {
+        let picture = data::read(path)?;
+        let bytes = Evaluation::Centre.show(&picture, [plan.stem.height, plan.stem.width])?;
+        let pixels = Pixels::Nhwc {
+            bytes: &bytes,
+            mean: &mean,
+            deviation: &deviation,
+        };
+        let likely = likeliest(network.infer(pixels, 1)?, &names);
+        println!("{}", path.display());
+        for (class, probability) in likely {
+            let percent = 100.0 * probability;
+            match names.get(class) {
+                Some(name) => println!("  {percent:6.2}%  {name}"),
+                None => println!("  {percent:6.2}%  class {class}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// The names of the classes, if they are known.
+    fn names(&self) -> Result<Vec<String>, Box<dyn Error>> {
+        if let Some(file) = &self.classes {
+            return lines(file);
+        }
+        match classes_of_checkpoint(&self.weights) {
+            Err(CheckpointError::WeightsOnly { .. }) => Ok(Vec::new()),
+            names => Ok(names?),
+        }
+    }
+}
+
+/// The shapes of a preset that is made for such pictures.
+fn plan(name: &str) -> Result<Plan, String> {
+    // Others see numbers that depend on their data set's mean.
+    let is_for_pictures = |plan: &Plan| plan.stem.kind == StemKind::ImageNet;
+    match preset(name).map(|preset| preset.plan()) {
+        Some(plan) if is_for_pictures(&plan) => Ok(plan),
+        _ => {
+            let all = PRESETS.iter().filter(|one| is_for_pictures(&one.plan()));
+            let names: Vec<_> = all.map(|preset| preset.name).collect();
+            Err(format!(
+                "no preset {name:?} for pictures; there are {}",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+fn lines(file: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+}
+
+/// The likeliest classes and their probabilities. A network may tell more classes apart than its
+/// data had: where there are names, the classes without one are left out.
+fn likeliest(logits: &[f32], names: &[String]) -> Vec<(usize, f64)> {
+    let classes = match names.len() {
+        0 => logits.len(),
+        names => names.min(logits.len()),
+    };
+    let logits = &logits[..classes];
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits
+        .iter()
+        .map(|&logit| f64::from(logit - highest).exp())
+        .collect();
+    let sum: f64 = powers.iter().sum();
+    let mut all: Vec<_> = powers.iter().map(|power| power / sum).enumerate().collect();
+    all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    all.truncate(BEST);
+    all
+}
