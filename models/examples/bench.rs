@@ -44,8 +44,8 @@ struct Arguments {
     #[arg(long, default_value_t)]
     precision: Precision,
     /// Steps that are counted.
-    #[arg(long, default_value_t = 10)]
-    steps: usize,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
     /// Computes the bottleneck maps again instead of keeping them.
     #[arg(long)]
     recompute: bool,
@@ -92,6 +92,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .into());
     };
     let plan = changed(preset.plan(), arguments)?;
+    let most = plan.countable_batch();
+    if !(1..=most).contains(&arguments.batch) {
+        return Err(format!(
+            "--batch {}: a step of {} has 1 to {most} images, whose pixels kernels can count",
+            arguments.batch, preset.name
+        )
+        .into());
+    }
     let recompute = if arguments.recompute {
         Recompute::Bottlenecks
     } else {

@@ -10,9 +10,11 @@
 //! ```
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Parser;
 use densenet_runtime::data::{LoadedBatch, Loader, idx};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
@@ -23,7 +25,19 @@ densenet! {
     Clothes { blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28] }
 }
 
-const FOLDER: &str = "/usr/share/datasets/fashion-mnist";
+/// Trains a small DenseNet-BC on Fashion-MNIST in a loop of dfdx's.
+#[derive(Parser)]
+struct Arguments {
+    /// The four IDX files, plain or compressed; the default is where Debian's package
+    /// dataset-fashion-mnist puts them.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/usr/share/datasets/fashion-mnist"
+    )]
+    data: PathBuf,
+}
+
 const BATCH: usize = 32;
 const STEPS: usize = 300;
 const RATE: f64 = 0.05;
@@ -32,17 +46,24 @@ type Images = Tensor<Rank4<BATCH, 1, 28, 28>, f32, Cpu>;
 type Targets = Tensor<Rank2<BATCH, 10>, f32, Cpu>;
 
 fn main() -> ExitCode {
-    match run() {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error} (`apt-get install dataset-fashion-mnist` brings the data)");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
-    let (train, test) = idx::train_and_test(FOLDER, &idx::FASHION)?;
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if !arguments.data.is_dir() {
+        let data = arguments.data.display();
+        return Err(format!(
+            "{data} is missing; run `apt-get install dataset-fashion-mnist`, or give the folder of the IDX files with --data"
+        )
+        .into());
+    }
+    let (train, test) = idx::train_and_test(&arguments.data, &idx::FASHION)?;
     let train = Loader::training(Arc::new(train), BATCH)?;
     let test = Loader::evaluation(Arc::new(test), BATCH)?;
 

@@ -101,6 +101,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         Recompute::Nothing
     };
     let batch = arguments.batch;
+    let most = plan.countable_batch();
+    if !(1..=most).contains(&batch) {
+        let model = &arguments.model;
+        return Err(format!(
+            "--batch {batch}: a step of {model} has 1 to {most} images, whose pixels kernels can count"
+        )
+        .into());
+    }
     let launches = cuda::launches(&plan, batch, precision, recompute)?;
     println!(
         "{}, {batch} images, products in {precision}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",

@@ -192,6 +192,14 @@ impl Plan {
         self.blocks.last().map_or(self.stem.maps, Block::output)
     }
 
+    /// The most images of a batch whose pixels, stage by stage, 31 bits can count, as kernels do.
+    pub fn countable_batch(&self) -> usize {
+        let (height, width) = self.stem.convolved_size();
+        let blocks = self.blocks.iter().map(Block::pixels);
+        let most = blocks.chain([height * width]).max().unwrap_or(0);
+        i32::MAX as usize / most.max(1)
+    }
+
     /// Trainable parameters.
     pub fn parameter_count(&self) -> usize {
         self.parameters_wide() as usize
