@@ -221,15 +221,29 @@ pub enum ExecutorError {
     #[error("{0}")]
     Device(String),
     /// There is not enough memory.
-    #[error(
-        "no memory for {bytes} bytes of {what}; use a smaller batch, or recompute the bottlenecks"
-    )]
+    #[error("no memory for {bytes} bytes of {what}; {advice}")]
     OutOfMemory {
         /// What was to be allocated.
         what: &'static str,
         /// Its size.
         bytes: u64,
+        /// What to do.
+        advice: &'static str,
     },
+}
+
+impl ExecutorError {
+    /// The same in inference, which has nothing to recompute.
+    pub(crate) fn in_inference(self) -> Self {
+        match self {
+            Self::OutOfMemory { what, bytes, .. } => Self::OutOfMemory {
+                what,
+                bytes,
+                advice: "use a smaller batch",
+            },
+            other => other,
+        }
+    }
 }
 
 /// Runs a plan and owns its training state.

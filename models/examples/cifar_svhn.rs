@@ -6,7 +6,7 @@
 //! ```
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use densenet_models::{
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Dataset as _, InMemory, Loader, ShiftAndFlip, cifar, svhn};
 use densenet_runtime::dfdx::prelude::Cpu;
+use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
 use densenet_runtime::{DeviceChoice, Network};
 
@@ -40,7 +41,7 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Stop when so many steps are done in all; the learning rate does not depend on it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
@@ -48,15 +49,20 @@ struct Arguments {
     /// In which numbers products are computed: f32 or bf16.
     #[arg(long, default_value_t)]
     precision: Precision,
+    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less memory,
+    /// more time, the same numbers.
+    #[arg(long)]
+    recompute: bool,
     /// What initial weights, dropout and the order of images are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// A checkpoint to go on from; the other options have to be as they were.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Where checkpoint, metrics and curves go.
-    #[arg(long, value_name = "DIR", default_value = "out/cifar_svhn")]
-    out: PathBuf,
+    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
+    /// out/cifar_svhn].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,6 +72,7 @@ enum Dataset {
     Svhn,
 }
 
+const OUT: &str = "out/cifar_svhn";
 /// What the paper holds out of SVHN's training images to choose the model by.
 const HELD_OUT: usize = 6_000;
 
@@ -88,9 +95,17 @@ fn main() -> ExitCode {
 }
 
 fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
-    let device = arguments.device.open()?;
     let config = arguments.config();
+    config.check()?;
+    let device = arguments.device.open()?;
     let (train, validation, test) = arguments.images()?;
+    if config.batch > train.len() {
+        let (batch, images) = (config.batch, train.len());
+        return Err(format!(
+            "a step of {batch} images is more than the {images} to train on; take --batch-size {images} or less"
+        )
+        .into());
+    }
     println!(
         "{}: {:.2} million parameters, {} images to train on",
         N::NAME,
@@ -107,8 +122,11 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     if let Some(file) = &arguments.resume {
         trainer.resume(file)?;
     }
-    let folder = RunFolder::create(&arguments.out)?;
-    let best = folder.path().join("best.safetensors");
+    let folder = RunFolder::create(arguments.out())?;
+    let best = folder.best();
+    if let (Some(file), Some(_), Some(_)) = (&arguments.resume, &validation, trainer.best()) {
+        folder.bring_best(file)?;
+    }
     let fit = Fit {
         steps: arguments.steps,
         checkpoint: Some(folder.checkpoint()),
@@ -151,8 +169,21 @@ impl Arguments {
             batch,
             schedule: Schedule::halves(0.1 * batch as f32 / paper.batch as f32),
             precision: self.precision,
+            recompute: if self.recompute {
+                Recompute::Bottlenecks
+            } else {
+                Recompute::Nothing
+            },
             seed: self.seed,
             ..paper
+        }
+    }
+
+    fn out(&self) -> PathBuf {
+        match (&self.out, &self.resume) {
+            (Some(out), _) => out.clone(),
+            (None, Some(file)) => file.parent().unwrap_or(Path::new("")).to_path_buf(),
+            (None, None) => OUT.into(),
         }
     }
 

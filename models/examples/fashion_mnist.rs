@@ -80,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         seed: arguments.seed,
         ..Config::cifar()
     };
+    config.check()?;
     let (train, test) = idx::train_and_test(&arguments.data, &idx::FASHION)?;
     let train = Loader::training(Arc::new(train), config.batch)?.seeded(config.seed);
     let test = Loader::evaluation(Arc::new(test), config.batch)?;

@@ -23,6 +23,7 @@ use densenet_runtime::data::{
 };
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Meeting, Place};
+use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
@@ -55,9 +56,13 @@ struct Arguments {
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
     #[arg(long, value_name = "f32|bf16")]
     precision: Option<Precision>,
+    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less memory,
+    /// more time, the same numbers.
+    #[arg(long)]
+    recompute: bool,
     /// The learning rate at its highest [default: with --data 0.1 for 256 pictures a step, and in
     /// proportion; else 0.01].
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     lr: Option<f32>,
     /// Views of a picture whose logits are averaged in validation: its centre, or ten crops (paper,
     /// Table 3).
@@ -105,7 +110,6 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         (Some(place), DeviceChoice::Cuda(0)) => Device::cuda(place.local_rank)?,
         _ => arguments.device.open()?,
     };
-    let folder = RunFolder::create(arguments.out())?;
     let (train, val) = arguments.data()?;
     let input = [
         3,
@@ -113,6 +117,14 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         DenseNet201::PLAN.stem.width,
     ];
     check_fit(&train, input, DenseNet201::PLAN.classes)?;
+    if config.batch > train.len() {
+        let (batch, images) = (config.batch, train.len());
+        return Err(format!(
+            "a step of {batch} pictures is more than the {images} to train on; take --batch-size {images} or less"
+        )
+        .into());
+    }
+    let folder = RunFolder::create(arguments.out())?;
     if rank == 0 {
         describe(&config, &device, &train, &val);
     }
@@ -205,6 +217,10 @@ impl Arguments {
             // The paper's 0.1 is for 256 pictures; the rate goes with the batch.
             config.schedule.rate = 0.1 * (ranks * config.batch) as f32 / 256.0;
         }
+        if self.recompute {
+            config.recompute = Recompute::Bottlenecks;
+        }
+        config.check()?;
         Ok(config)
     }
 
@@ -247,6 +263,9 @@ impl Arguments {
         }
         if self.device != DeviceChoice::Cpu {
             command += &format!(" --device {}", self.device);
+        }
+        if self.recompute {
+            command += " --recompute";
         }
         if self.crops == Crops::Ten {
             command += " --crops 10";
@@ -310,6 +329,11 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
         plan.stem.height,
         plan.stem.width,
     );
+    for (set, folder) in [("training", train), ("validation", val)] {
+        if !folder.left_out().is_empty() {
+            println!("          left out of {set}: {}", left_out(folder));
+        }
+    }
     let classes = train.classes().len();
     if classes < plan.classes {
         println!(
@@ -322,6 +346,19 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
         "training  {} epochs, {} images a step, learning rate {}, seed {}",
         config.epochs, config.batch, config.schedule.rate, config.seed,
     );
+}
+
+/// `3 .webp, 1 without extension (JPEG and PNG are read)`.
+fn left_out(folder: &ImageFolder) -> String {
+    let kinds = folder.left_out().iter().map(|(extension, count)| {
+        let count = thousands(*count);
+        match extension.as_str() {
+            "" => format!("{count} without extension"),
+            extension => format!("{count} .{extension}"),
+        }
+    });
+    let kinds: Vec<_> = kinds.collect();
+    format!("{} (.jpg, .jpeg and .png are read)", kinds.join(", "))
 }
 
 fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &RunFolder) {
@@ -344,7 +381,9 @@ fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &R
             best.step
         );
     }
-    for file in [folder.checkpoint(), folder.metrics(), folder.curves()] {
+    // Where no step was left, a folder of its own has no checkpoint.
+    let files = [folder.checkpoint(), folder.metrics(), folder.curves()];
+    for file in files.iter().filter(|file| file.exists()) {
         println!("  {}", file.display());
     }
 }

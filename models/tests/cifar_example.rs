@@ -32,6 +32,15 @@ fn records(count: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Twenty images of CIFAR-100 to train on, and twenty to test on.
+fn cifar100(data: &Path) {
+    for file in ["train.bin", "test.bin"] {
+        fs::write(data.join(file), records(20, |class| vec![0, 9 * class])).unwrap();
+    }
+    let names: String = (0..100).map(|class| format!("class {class}\n")).collect();
+    fs::write(data.join("fine_label_names.txt"), names).unwrap();
+}
+
 /// The example's last words on the test set, in percent.
 fn test_error(output: Output) -> f64 {
     let said = String::from_utf8(output.stdout).unwrap();
@@ -91,7 +100,10 @@ fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
     let part = run(&other, &["--steps", "12"]);
     assert!(part.status.success());
     let checkpoint = other.join("checkpoint.safetensors");
-    let rest = test_error(run(&other, &["--resume", text(&checkpoint)]));
+    // Without --out it goes on where the checkpoint is.
+    let settings = ["--epochs", "3", "--batch-size", "10"];
+    let resume = ["--resume", text(&checkpoint)];
+    let rest = test_error(example(&[&common[..], &settings, &resume].concat()));
     assert_eq!(rest, whole);
     // The header's entries come in any order, so that files are compared by what they hold.
     let [one, both] = [&out, &other].map(|out| {
@@ -105,11 +117,7 @@ fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
 fn a_hundred_classes_without_augmentation_have_dropout() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
-    for file in ["train.bin", "test.bin"] {
-        fs::write(data.join(file), records(20, |class| vec![0, 9 * class])).unwrap();
-    }
-    let names: String = (0..100).map(|class| format!("class {class}\n")).collect();
-    fs::write(data.join("fine_label_names.txt"), names).unwrap();
+    cifar100(data);
     let out = data.join("out");
     let output = example(&[
         "cifar100",
@@ -136,9 +144,44 @@ fn what_is_missing_is_named() {
         ("cifar100", "fine_label_names.txt"),
         ("svhn", "test_32x32.mat"),
     ] {
-        let output = example(&[dataset, "--data", text(&nowhere)]);
+        let refusal = |data: &Path| {
+            let output = example(&[dataset, "--data", text(data)]);
+            assert!(!output.status.success());
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let said = refusal(&nowhere);
+        let expected = format!(
+            "error: {} is missing: it should be the folder",
+            text(&nowhere)
+        );
+        assert!(said.starts_with(&expected), "{said}");
+        let said = refusal(folder.path());
+        let expected = format!("error: {} is missing", text(&folder.path().join(file)));
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    cifar100(data);
+    let out = data.join("out");
+    for (arguments, expected) in [
+        (["--steps", "0"], "0 is not in 1.."),
+        (["--epochs", "0"], "at least 1 epoch"),
+        (["--batch-size", "0"], "at least 1 image"),
+        (
+            ["--batch-size", "21"],
+            "more than the 20 to train on; take --batch-size 20 or less",
+        ),
+    ] {
+        let common = ["cifar100", "--data", text(data), "--out", text(&out)];
+        let output = example(&[&common[..], &arguments].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
-        assert!(said.contains("error: ") && said.contains(file), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(output.stdout.is_empty(), "announced before it was refused");
     }
+    assert!(!out.exists());
 }

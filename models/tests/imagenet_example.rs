@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use densenet_models::DenseNet201;
 use densenet_runtime::Network;
 use densenet_runtime::data::pictures::{self, Pictures};
+use densenet_runtime::train::classes_of_checkpoint;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -53,6 +54,7 @@ fn data(folder: &Path) {
     let class = std::fs::read_dir(data.join("val")).unwrap().next();
     let broken = class.unwrap().unwrap().path().join("broken.jpg");
     std::fs::write(&broken, b"no picture").unwrap();
+    std::fs::write(broken.with_file_name("other.webp"), b"RIFF").unwrap();
 }
 
 /// The lines of a file of metrics, each with its keys in order.
@@ -89,6 +91,12 @@ fn a_run_leaves_metrics_checkpoint_and_curves_and_goes_on_as_if_it_had_not_stopp
         said.contains("validation after step 2: top-1 error "),
         "{said}"
     );
+    // What is no picture by its name is counted.
+    assert!(
+        said.contains("left out of validation: 1 .webp (.jpg, .jpeg and .png are read)"),
+        "{said}"
+    );
+    assert!(!said.contains("left out of training"), "{said}");
     // The broken picture is named, and left out of the figures.
     assert!(errors.contains("skipped: data/val/"), "{errors}");
     assert!(
@@ -96,7 +104,9 @@ fn a_run_leaves_metrics_checkpoint_and_curves_and_goes_on_as_if_it_had_not_stopp
         "{errors}"
     );
     assert!(said.contains("(10 pictures, centre crop)"), "{said}");
-    let [said, _] = run(&["--steps", "3", "--resume", "parts/checkpoint.safetensors"]);
+    // The bottlenecks computed again are the same numbers.
+    let checkpoint = ["--resume", "parts/checkpoint.safetensors"];
+    let [said, _] = run(&[&checkpoint[..], &["--steps", "3", "--recompute"]].concat());
     assert!(said.contains("at step 2"), "{said}");
     assert!(
         said.contains("validation after step 3: top-1 error "),
@@ -151,8 +161,30 @@ fn a_run_leaves_metrics_checkpoint_and_curves_and_goes_on_as_if_it_had_not_stopp
         "10",
         "--resume",
         "whole/checkpoint.safetensors",
+        "--out",
+        "evaluation",
     ]);
     assert!(said.contains("(10 pictures, ten crops)"), "{said}");
+    // Only files that are there are listed.
+    let listed = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("  evaluation/"));
+    assert_eq!(listed.collect::<Vec<_>>(), ["metrics.jsonl", "curves.png"]);
+
+    // Other classes under the same labels are other data.
+    let classes = classes_of_checkpoint(parts.join("checkpoint.safetensors")).unwrap();
+    for set in ["train", "val"] {
+        let set = folder.path().join("data").join(set);
+        std::fs::rename(set.join(&classes[0]), set.join("aardvark")).unwrap();
+    }
+    let refused = [&common[..], &checkpoint, &["--steps", "4"]].concat();
+    let output = example(folder.path(), &refused);
+    assert!(!output.status.success());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        message.contains("only the data has `aardvark`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -190,4 +222,17 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     );
     let message = refusal(&["--steps", "0"]);
     assert!(message.contains("0 is not in 1.."), "{message}");
+    let message = refusal(&["--lr", "-1"]);
+    assert_eq!(
+        message,
+        "error: the learning rate must be 0 or more and finite, found -1\n"
+    );
+    // Nothing was announced or left.
+    assert!(!folder.path().join("out").exists());
+    data(folder.path());
+    let message = refusal(&["--data", "data", "--batch-size", "11"]);
+    assert!(
+        message.contains("more than the 10 to train on; take --batch-size 10 or less"),
+        "{message}"
+    );
 }

@@ -92,6 +92,7 @@ pub(crate) fn zeros<T: Number>(what: &'static str, len: usize) -> Result<Memory<
     let values = Memory::zeros(len).ok_or(ExecutorError::OutOfMemory {
         what,
         bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        advice: "use a smaller batch, or recompute the bottlenecks",
     })?;
     ask_for_large_pages(&values);
     Ok(values)

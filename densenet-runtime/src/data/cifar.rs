@@ -48,7 +48,7 @@ const PIXELS: usize = SIDE * SIDE;
 /// When a file is missing, cannot be read, is not a number of whole records, or has a label that
 /// is no class.
 pub fn cifar10(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
-    let dir = dir.as_ref();
+    let dir = folder(dir.as_ref())?;
     let classes = names(&dir.join("batches.meta.txt"))?;
     let batches: Vec<PathBuf> = (1..=5)
         .map(|batch| dir.join(format!("data_batch_{batch}.bin")))
@@ -62,7 +62,7 @@ pub fn cifar10(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError>
 /// # Errors
 /// As [`cifar10`].
 pub fn cifar100(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
-    let dir = dir.as_ref();
+    let dir = folder(dir.as_ref())?;
     let classes = names(&dir.join("fine_label_names.txt"))?;
     pair(
         &[dir.join("train.bin")],
@@ -70,6 +70,16 @@ pub fn cifar100(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError
         2,
         classes,
     )
+}
+
+fn folder(dir: &Path) -> Result<&Path, DataError> {
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    Err(DataError::Missing {
+        path: dir.to_owned(),
+        wanted: "it should be the folder of the binary version of CIFAR".to_owned(),
+    })
 }
 
 fn pair(

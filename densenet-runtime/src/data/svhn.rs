@@ -47,6 +47,14 @@ const PIXELS: usize = SIDE * SIDE;
 /// other than images and their labels.
 pub fn train_and_test(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
     let dir = dir.as_ref();
+    if !dir.is_dir() {
+        return Err(DataError::Missing {
+            path: dir.to_owned(),
+            wanted: "it should be the folder of SVHN's cropped digits, with train_32x32.mat, \
+                     extra_32x32.mat and test_32x32.mat"
+                .to_owned(),
+        });
+    }
     // What is missing is said before the large file is read.
     let test = open(dir.join("test_32x32.mat"))?;
     let train = open(dir.join("train_32x32.mat"))?;

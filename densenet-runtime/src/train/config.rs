@@ -166,7 +166,12 @@ impl Config {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), TrainError> {
+    /// Tells whether the settings make sense. A [`Trainer`](super::Trainer) does so, too; this is to
+    /// say it earlier.
+    ///
+    /// # Errors
+    /// With the first setting that does not.
+    pub fn check(&self) -> Result<(), TrainError> {
         let share = |value: f32| (0.0..1.0).contains(&value);
         let problem = if self.epochs == 0 {
             Some("a run needs at least 1 epoch".to_string())

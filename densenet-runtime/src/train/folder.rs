@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::{Curves, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
 use crate::Network;
 
+const BEST: &str = "best.safetensors";
+
 /// Where a run leaves what it makes: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
 /// `best.safetensors` where it is [asked for](super::Fit::best).
 #[derive(Clone, Debug)]
@@ -36,7 +38,24 @@ impl RunFolder {
 
     /// The file of the checkpoint with the lowest validation error, for [`Fit::best`](super::Fit).
     pub fn best(&self) -> PathBuf {
-        self.0.join("best.safetensors")
+        self.0.join(BEST)
+    }
+
+    /// Copies the best checkpoint from beside the one that a run goes on from, unless there is one
+    /// here: a run that goes on in another folder may find no better one.
+    ///
+    /// # Errors
+    /// When there is none beside it, or it cannot be copied.
+    pub fn bring_best(&self, checkpoint: impl AsRef<Path>) -> Result<(), TrainError> {
+        let best = self.best();
+        if best.exists() {
+            return Ok(());
+        }
+        let before = checkpoint.as_ref().with_file_name(BEST);
+        match std::fs::copy(&before, &best) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(failed("copy the best checkpoint", before, source)),
+        }
     }
 
     /// The file of metrics.

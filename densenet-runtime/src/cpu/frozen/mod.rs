@@ -119,6 +119,7 @@ impl Frozen {
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
         let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);
+        let zeros = |what, len| zeros(what, len).map_err(ExecutorError::in_inference);
         let mut weights = zeros("packed weights", program.weights)?;
         let numbers = (parameters, running);
         fold::fold(plan, &program, level.lanes(), numbers, &mut weights);

@@ -69,6 +69,26 @@ fn each_new_run_keeps_the_files_of_all_before() {
 }
 
 #[test]
+fn a_run_that_goes_on_in_another_folder_takes_the_best_checkpoint_along() {
+    let temporary = tempfile::tempdir().unwrap();
+    let first = folder(&temporary);
+    run(&first, &mut engine(config()), &Images::new(19, 8)).unwrap();
+    let other = RunFolder::create(temporary.path().join("other")).unwrap();
+    other.bring_best(first.checkpoint()).unwrap();
+    let best = std::fs::read(first.best()).unwrap();
+    assert!(std::fs::read(other.best()).unwrap() == best);
+    // Its own it keeps.
+    std::fs::write(other.best(), "own").unwrap();
+    other.bring_best(first.checkpoint()).unwrap();
+    assert_eq!(std::fs::read(other.best()).unwrap(), b"own");
+    // Where there is none, that is said before anything is trained.
+    let third = RunFolder::create(temporary.path().join("third")).unwrap();
+    let message = third.bring_best("nowhere/checkpoint.safetensors");
+    let message = message.unwrap_err().to_string();
+    assert!(message.contains("nowhere/best.safetensors"), "{message}");
+}
+
+#[test]
 fn a_run_that_is_refused_leaves_all_files_as_they_were() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = folder(&temporary);
