@@ -45,10 +45,10 @@ pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
     })
 }
 
-/// Reports required keys that are not given.
+/// Reports required keys that are not given, unless they are misspelled, which is reported.
 fn missing(written: &Written, errors: &mut Errors) {
     for key in KEYS.iter().filter(|key| key.required) {
-        if written.given(key.name).is_none() {
+        if written.given(key.name).is_none() && !written.meant.contains(&key.name) {
             let (name, title, example) = (&written.name, key.title(), key.example);
             errors.at(name, format!("`{name}` needs {title}: add `{example},`"));
         }

@@ -26,6 +26,8 @@ pub struct Written {
     pub name: Ident,
     /// The keys that are given, readable or not.
     pub given: Vec<Ident>,
+    /// The keys that an unknown one most likely means.
+    pub meant: Vec<&'static str>,
     /// The keys whose values could not be read.
     pub unreadable: Vec<&'static str>,
     /// The values that could be read.
@@ -40,6 +42,7 @@ impl Written {
             vis: syn::parse_quote!(pub),
             name: Ident::new(NAME, Span::call_site()),
             given: Vec::new(),
+            meant: Vec::new(),
             unreadable: Vec::new(),
             values: Values::default(),
         }
@@ -76,12 +79,17 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
 /// `attributes pub Name { keys }`, or the keys alone.
 fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
     attributes(input.call(Attribute::parse_outer)?, written, errors);
-    let is_named = input.peek(Token![pub]) || input.peek2(token::Brace);
+    let is_named =
+        input.peek(Token![pub]) || input.peek(Token![struct]) || input.peek2(token::Brace);
     if !is_named {
         keys(input, written, errors);
         return Ok(());
     }
     written.vis = input.parse()?;
+    if let Some(keyword) = input.parse::<Option<Token![struct]>>()? {
+        let message = "a network is named without `struct`\n= help: write `pub Name { .. }`";
+        errors.at(keyword, message);
+    }
     written.name = input.parse()?;
     let body;
     braced!(body in input);
@@ -176,7 +184,10 @@ fn key(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::R
     };
     let Some(key) = Key::named(&name.to_string()) else {
         let hint = match Key::nearest(&name.to_string()) {
-            Some(key) => format!("; did you mean {}?", key.title()),
+            Some(key) => {
+                written.meant.push(key.name);
+                format!("; did you mean {}?", key.title())
+            }
             None => String::new(),
         };
         let message = format!(

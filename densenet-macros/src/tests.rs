@@ -149,7 +149,6 @@ fn every_mistake_of_a_spec_is_reported_at_once() {
         "`theta` is given twice",
         "`theta` is first given here",
         "`dropout` must be in [0, 1)",
-        "`Network` needs `k`",
         "a 24x24 input is too small",
     ];
     assert_eq!(messages.len(), starts.len(), "{messages:#?}");

@@ -7,7 +7,7 @@ use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Ident, Lit, LitInt, Token, bracketed, token};
+use syn::{Ident, Lit, LitBool, LitInt, Token, bracketed, token};
 
 use crate::errors::Errors;
 use crate::keys::Key;
@@ -117,14 +117,24 @@ pub fn theta(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Resu
 
 /// Nothing, or `: 2`
 pub fn bottleneck(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Result<Number> {
-    if !input.peek(Token![:]) {
+    if !input.peek(Token![:]) && !input.peek(Token![=]) {
         return Ok(Given {
             value: BOTTLENECK,
             tokens: TokenStream::new(),
         });
     }
     colon(key, input)?;
-    whole(key, input, "a whole number, or nothing")
+    let what = "a whole number, or nothing";
+    if input
+        .fork()
+        .parse::<LitBool>()
+        .is_ok_and(|given| !given.value)
+    {
+        let message = format!("`{}` takes {what}, found `false`", key.name);
+        let help = format!("for plain layers leave `{}` out", key.name);
+        return Err(at(rest_of_value(input), message, help));
+    }
+    whole(key, input, what)
 }
 
 /// `: imagenet` or `: cifar`
@@ -251,6 +261,10 @@ pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Res
 }
 
 fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
+    if input.peek(Token![=]) {
+        let message = format!("expected `:` behind `{}`, found `=`", key.name);
+        return Err(at(input.fork().parse::<TokenTree>()?, message, key.usage()));
+    }
     if input.parse::<Token![:]>().is_err() {
         let message = format!("`{}` needs a value, such as `{}`", key.name, key.example);
         return Err(syn::Error::new(input.span(), message));
@@ -333,7 +347,7 @@ fn decimal(key: &'static Key, input: ParseStream) -> syn::Result<(Sign, Given<De
         Ok(Lit::Int(int)) => (int.base10_digits().to_owned(), int.suffix().to_owned()),
         _ => return Err(wrong(key, input, what)),
     };
-    if !suffix.is_empty() {
+    if !suffix.is_empty() || start.peek(Token![/]) {
         return Err(wrong(key, input, what));
     }
     let mut tokens = TokenStream::new();
