@@ -1,7 +1,8 @@
 //! A small DenseNet-BC learns to tell clothes apart: under 15% error on Fashion-MNIST's test set,
 //! in f32 and in bf16.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use densenet_runtime::cpu::Precision;
@@ -18,6 +19,9 @@ densenet! {
 /// Where Debian's package puts the files.
 const FOLDER: &str = "/usr/share/datasets/fashion-mnist";
 
+/// The environment variable that names another folder of them.
+const VARIABLE: &str = "FASHION_MNIST";
+
 /// Images to train on, once each; all 60,000 take longer and give a lower error.
 const IMAGES: usize = 32_000;
 
@@ -29,13 +33,40 @@ fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
     assert!((f32 - bf16).abs() < 0.01, "{f32} in f32, {bf16} in bf16");
 }
 
+/// The folder of the four IDX files.
+fn folder(variable: Option<OsString>, default: &str) -> Result<PathBuf, String> {
+    let folder = variable.map_or_else(|| default.into(), PathBuf::from);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    Err(format!(
+        "{} is missing: this test reads Fashion-MNIST. Install Debian's package with `apt-get install \
+         dataset-fashion-mnist`, or set {VARIABLE} to the folder of its four IDX files",
+        folder.display()
+    ))
+}
+
+#[test]
+fn where_the_data_is_missing_the_package_and_the_variable_are_named() {
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(folder(Some(here.clone().into()), "nowhere"), Ok(here));
+    for missing in [folder(None, "nowhere"), folder(Some("nowhere".into()), "/")] {
+        let message = missing.unwrap_err();
+        for word in [
+            "nowhere is missing",
+            "dataset-fashion-mnist",
+            "FASHION_MNIST",
+        ] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}
+
 /// The top-1 error on the test set.
 fn error_after_training(precision: Precision) -> f64 {
-    assert!(
-        Path::new(FOLDER).is_dir(),
-        "{FOLDER} is missing; install it with `apt-get install dataset-fashion-mnist`"
-    );
-    let (train, test) = idx::train_and_test(FOLDER, &idx::FASHION).unwrap();
+    let folder =
+        folder(std::env::var_os(VARIABLE), FOLDER).unwrap_or_else(|missing| panic!("{missing}"));
+    let (train, test) = idx::train_and_test(folder, &idx::FASHION).unwrap();
     let (train, _) = train.split(IMAGES);
     assert_eq!((train.len(), test.len()), (IMAGES, 10_000));
     let config = Config {
