@@ -8,6 +8,7 @@ pub mod golden;
 pub mod networks;
 pub mod plain;
 pub mod random;
+pub mod ranks;
 pub mod reference;
 
 /// The README's example compiles and runs.

@@ -12,6 +12,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <pthread.h>
+#include <unistd.h>
 
 using namespace emulated;
 
@@ -19,6 +21,7 @@ namespace {
 enum Error {
     Success = 0, InvalidValue = 1, OutOfMemory = 2, NoDevice = 100, InvalidDevice = 101, InvalidImage = 200,
     InvalidHandle = 400, NotFound = 500, LaunchFailed = 719, NotSupported = 801, CaptureUnsupported = 900,
+    CaptureMerge = 902, CaptureUnjoined = 904, CaptureIsolation = 907,
 };
 
 std::recursive_mutex lock;
@@ -112,13 +115,46 @@ void settle(const char *kernel) {
 // ---- streams, events, graphs ----
 // Work of a stream; says whether it could be done.
 using Work = std::function<bool()>;
-struct Graph { std::vector<Work> work; };
-struct Stream { std::deque<Work> queue; std::unique_ptr<Graph> capture; };
-struct Event { uint64_t recorded = 0, done = 0; };
+
+// What was captured: a branch for each stream that took part, the first that of the stream where
+// it began. Branches wait for each other by marks, which a launch takes back.
+struct Marks { std::vector<char> set; uint64_t started = 0; };
+struct Graph {
+    std::vector<std::vector<Work>> branches{1};
+    std::shared_ptr<Marks> marks = std::make_shared<Marks>();
+    std::vector<struct Stream *> sides;
+    uint64_t launched = 0;
+};
+struct Capture {
+    std::unique_ptr<Graph> graph = std::make_unique<Graph>();
+    // Streams, one for each branch; the marks that each branch set last and that are behind all of
+    // its work, or none; the marks that the first branch has waited for.
+    std::vector<struct Stream *> streams;
+    std::vector<size_t> ends;
+    std::vector<size_t> joined;
+    pthread_t thread = pthread_self();
+};
+constexpr size_t NONE = -1;
+struct Stream {
+    std::deque<Work> queue;
+    std::shared_ptr<Capture> capture;
+    size_t branch = 0;
+    // Ranks are threads, with streams of their own.
+    pthread_t owner = pthread_self();
+};
+struct Event {
+    uint64_t recorded = 0, done = 0;
+    // Of a record that was captured.
+    std::weak_ptr<Capture> capture;
+    bool captured = false;
+    size_t mark = NONE;
+};
 
 Stream null_stream;
 std::vector<Stream *> streams{&null_stream};
 Error sticky = Success;
+// Some work waits for what another thread has yet to ask for.
+bool elsewhere = false;
 
 Stream *of(Stream *stream) {
     // 1 and 2 are the legacy and the per-thread default streams.
@@ -127,38 +163,62 @@ Stream *of(Stream *stream) {
 
 void push(Stream *stream, Work work) {
     stream = of(stream);
-    if (stream->capture) stream->capture->work.push_back(std::move(work));
-    else stream->queue.push_back(std::move(work));
+    if (auto &capture = stream->capture) {
+        capture->graph->branches[stream->branch].push_back(std::move(work));
+        capture->ends[stream->branch] = NONE;
+    } else stream->queue.push_back(std::move(work));
+}
+
+// Others may ask for something now.
+void let_others() {
+    lock.unlock();
+    usleep(200);
+    lock.lock();
 }
 
 // Runs the queues, one piece of work at a time: until what is waited for is done, and no further,
 // or else to their end. Which stream is next is drawn by chance: for each piece, or once for all,
 // so that a stream may also lag behind another as far as it is let.
-Error drain(const std::function<bool()> &done = [] { return false; }) {
-    std::vector<Stream *> order = streams;
-    std::shuffle(order.begin(), order.end(), chance);
+Error drain(const std::function<bool()> &done = nullptr) {
     const bool once = chance() % 2;
-    for (;;) {
-        if (done()) return sticky;
-        if (!once) std::shuffle(order.begin(), order.end(), chance);
-        bool waiting = false, progress = false;
-        for (Stream *stream : order) {
-            if (stream->queue.empty()) continue;
-            waiting = true;
-            if (stream->queue.front()()) {
-                stream->queue.pop_front();
-                progress = true;
-                break;
+    constexpr int PATIENCE = 300'000;
+    for (int turns = 0;;) {
+        std::vector<Stream *> order = streams;
+        std::shuffle(order.begin(), order.end(), chance);
+        for (;;) {
+            if (done && done()) return sticky;
+            if (!once) std::shuffle(order.begin(), order.end(), chance);
+            bool waiting = false, progress = false;
+            elsewhere = false;
+            for (Stream *stream : order) {
+                if (stream->queue.empty()) continue;
+                waiting = true;
+                if (stream->queue.front()()) {
+                    stream->queue.pop_front();
+                    progress = true;
+                    break;
+                }
             }
+            if (!waiting) return sticky;
+            if (progress) continue;
+            if (!elsewhere) refuse("all streams wait for events that nobody records");
+            // Other ranks' work may go on when they let it: only one's own is waited for.
+            if (!done && std::all_of(streams.begin(), streams.end(), [](Stream *stream) {
+                    return stream->queue.empty() || !pthread_equal(stream->owner, pthread_self());
+                }))
+                return sticky;
+            if (++turns == PATIENCE) refuse("a stream waits for other ranks, which do not come");
+            break;
         }
-        if (!waiting) return sticky;
-        if (!progress) refuse("all streams wait for events that nobody records");
+        // The streams may be others then.
+        let_others();
     }
 }
 
+// Whether this thread captures, and so must not wait. As all threads do it in thread-local mode.
 bool capturing() {
     for (Stream *stream : streams)
-        if (stream->capture) return true;
+        if (stream->capture && pthread_equal(stream->capture->thread, pthread_self())) return true;
     return false;
 }
 
@@ -385,6 +445,27 @@ int cuStreamSynchronize(Stream *stream) {
 int cuStreamIsCapturing(Stream *stream, int *status) { EXCLUSIVE; return *status = of(stream)->capture ? 1 : 0, Success; }
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
     EXCLUSIVE;
+    stream = of(stream);
+    if (event->captured) {
+        auto capture = event->capture.lock();
+        if (!capture) return InvalidValue;
+        if (!stream->capture) {
+            // It takes part from now on.
+            if (stream == &null_stream) return CaptureUnsupported;
+            stream->capture = capture;
+            stream->branch = capture->streams.size();
+            capture->streams.push_back(stream);
+            capture->ends.push_back(NONE);
+            capture->graph->branches.emplace_back();
+        } else if (stream->capture != capture) return CaptureMerge;
+        size_t mark = event->mark;
+        if (stream->branch == 0) capture->joined.push_back(mark);
+        auto marks = capture->graph->marks;
+        push(stream, [=] { return bool(marks->set[mark]); });
+        return Success;
+    }
+    // What was asked for before is no part of a graph.
+    if (stream->capture) return event->recorded ? CaptureIsolation : Success;
     uint64_t turn = event->recorded;
     push(stream, [=] { return event->done >= turn; });
     return Success;
@@ -393,28 +474,54 @@ int cuEventCreate(Event **event, unsigned) { return *event = new Event, Success;
 int cuEventDestroy_v2(Event *event) { EXCLUSIVE; drain(); delete event; return Success; }
 int cuEventRecord(Event *event, Stream *stream) {
     EXCLUSIVE;
+    stream = of(stream);
+    if (auto capture = stream->capture) {
+        auto marks = capture->graph->marks;
+        size_t mark = marks->set.size();
+        marks->set.push_back(false);
+        push(stream, [=] { return marks->set[mark] = true; });
+        capture->ends[stream->branch] = mark;
+        event->captured = true, event->capture = capture, event->mark = mark;
+        return Success;
+    }
+    event->captured = false;
     uint64_t turn = ++event->recorded;
     push(stream, [=] { event->done = turn; return true; });
     return Success;
 }
 int cuEventSynchronize(Event *event) {
     EXCLUSIVE;
+    if (event->captured) return CaptureUnsupported;
     uint64_t turn = event->recorded;
     return capturing() ? CaptureUnsupported : drain([=] { return event->done >= turn; });
 }
 int cuEventQuery(Event *event) { EXCLUSIVE; return event->done == event->recorded ? Success : 600; }
 int cuEventElapsedTime(float *milliseconds, Event *, Event *) { return *milliseconds = 0, Success; }
 
-int cuStreamBeginCapture_v2(Stream *stream, int) {
+int cuStreamBeginCapture_v2(Stream *stream, int mode) {
     EXCLUSIVE;
+    constexpr int THREAD_LOCAL = 1;
+    if (mode != THREAD_LOCAL) return NotSupported;
     if (of(stream) == &null_stream || of(stream)->capture) return CaptureUnsupported;
-    stream->capture = std::make_unique<Graph>();
+    stream->capture = std::make_shared<Capture>();
+    stream->branch = 0;
+    stream->capture->streams.push_back(stream);
+    stream->capture->ends.push_back(NONE);
     return Success;
 }
 int cuStreamEndCapture(Stream *stream, Graph **graph) {
     EXCLUSIVE;
-    *graph = of(stream)->capture.release();
-    return *graph ? Success : InvalidValue;
+    auto capture = of(stream)->capture;
+    *graph = nullptr;
+    if (!capture || stream->branch != 0) return InvalidValue;
+    for (Stream *part : capture->streams) part->capture = nullptr;
+    // All that others do has to come before the end.
+    for (size_t branch = 1; branch < capture->streams.size(); ++branch) {
+        size_t end = capture->ends[branch];
+        if (end == NONE || !std::count(capture->joined.begin(), capture->joined.end(), end)) return CaptureUnjoined;
+    }
+    *graph = capture->graph.release();
+    return Success;
 }
 int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) {
     return *executable = new Graph(*graph), Success;
@@ -422,11 +529,46 @@ int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long 
 int cuGraphLaunch(Graph *graph, Stream *stream) {
     EXCLUSIVE;
     if (sticky) return sticky;
-    for (auto &work : graph->work) push(stream, work);
+    auto marks = graph->marks;
+    uint64_t turn = ++graph->launched;
+    while (graph->sides.size() + 1 < graph->branches.size()) {
+        graph->sides.push_back(new Stream);
+        streams.push_back(graph->sides.back());
+    }
+    push(stream, [=] {
+        std::fill(marks->set.begin(), marks->set.end(), false);
+        marks->started = turn;
+        return true;
+    });
+    for (size_t branch = 0; branch < graph->branches.size(); ++branch) {
+        Stream *into = branch ? graph->sides[branch - 1] : stream;
+        if (branch) push(into, [=] { return marks->started >= turn; });
+        for (auto &work : graph->branches[branch]) push(into, work);
+    }
     return Success;
 }
-int cuGraphExecDestroy(Graph *graph) { EXCLUSIVE; drain(); delete graph; return Success; }
+int cuGraphExecDestroy(Graph *graph) {
+    EXCLUSIVE;
+    drain();
+    for (Stream *side : graph->sides) {
+        streams.erase(std::remove(streams.begin(), streams.end(), side), streams.end());
+        delete side;
+    }
+    delete graph;
+    return Success;
+}
 int cuGraphDestroy(Graph *graph) { delete graph; return Success; }
+
+// For the emulated NCCL: work of its own on a stream, which may have to wait for other threads.
+void emulator_push(Stream *stream, bool (*work)(void *), void *with) {
+    EXCLUSIVE;
+    push(stream, [=] {
+        if (work(with)) return true;
+        elsewhere = true;
+        return false;
+    });
+}
+bool emulator_has(uintptr_t from, size_t size) { EXCLUSIVE; return inside(from, size); }
 
 int cuModuleLoadData(Module **module, const void *image) {
     EXCLUSIVE;

@@ -1,6 +1,6 @@
-//! Runs CUDA code on machines without a GPU: an emulated `libcuda` and `libnvrtc`.
+//! Runs CUDA code on machines without a GPU: an emulated `libcuda`, `libnvrtc` and `libnccl`.
 //!
-//! The code under test is unmodified: [`Emulator::load`] compiles the two libraries (`cpp/`)
+//! The code under test is unmodified: [`Emulator::load`] compiles the libraries (`cpp/`)
 //! with the host's C++ compiler, opens them, and whoever then looks for `libcuda.so` by name
 //! finds ours. Kernels are compiled by the host's compiler as well. A thread of a block is a
 //! fiber.
@@ -13,8 +13,11 @@
 //! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
 //!   order, so that what is not ordered by barriers and events goes wrong.
 //!
-//! It cannot show: alignment faults, memory ordering within a warp, occupancy, tensor-core
-//! rounding, speed. Dynamic shared memory is refused.
+//! A captured graph has the streams that were joined to it, as branches beside each other, and
+//! [NCCL](Emulator::load_with_nccl) averages over threads of this process.
+//!
+//! It cannot show: memory ordering within a warp, occupancy, tensor-core rounding, speed, and
+//! alignment but where a kernel says what it expects.
 
 use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
@@ -25,9 +28,10 @@ use std::{env, fs, io};
 use libloading::Library;
 
 /// The sources: name, text.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("driver.cpp", include_str!("../cpp/driver.cpp")),
     ("compiler.cpp", include_str!("../cpp/compiler.cpp")),
+    ("nccl.cpp", include_str!("../cpp/nccl.cpp")),
     ("fibers.hpp", include_str!("../cpp/fibers.hpp")),
     ("shim.hpp", include_str!("../cpp/shim.hpp")),
 ];
@@ -74,6 +78,14 @@ pub struct Emulator {
     driver: Option<Library>,
     /// Both are kept open, so that they are found by their names.
     compiler: Option<Library>,
+    _nccl: Option<Library>,
+}
+
+/// What a machine has besides the driver.
+#[derive(Clone, Copy)]
+struct Has {
+    compiler: bool,
+    nccl: bool,
 }
 
 impl Emulator {
@@ -86,7 +98,23 @@ impl Emulator {
     /// # Panics
     /// When it cannot be built, saying why: without it there is nothing to test.
     pub fn load(folder: impl AsRef<Path>) -> &'static Self {
-        Self::once(folder.as_ref(), true)
+        let has = Has {
+            compiler: true,
+            nccl: false,
+        };
+        Self::once(folder.as_ref(), has)
+    }
+
+    /// With NCCL, too, which averages over ranks that are threads of this process.
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    pub fn load_with_nccl(folder: impl AsRef<Path>) -> &'static Self {
+        let has = Has {
+            compiler: true,
+            nccl: true,
+        };
+        Self::once(folder.as_ref(), has)
     }
 
     /// The driver alone: a machine without NVRTC.
@@ -94,22 +122,27 @@ impl Emulator {
     /// # Panics
     /// As [`load`](Self::load).
     pub fn load_without_compiler(folder: impl AsRef<Path>) -> &'static Self {
-        Self::once(folder.as_ref(), false)
+        let has = Has {
+            compiler: false,
+            nccl: false,
+        };
+        Self::once(folder.as_ref(), has)
     }
 
-    fn once(folder: &Path, compiler: bool) -> &'static Self {
+    fn once(folder: &Path, has: Has) -> &'static Self {
         static EMULATOR: OnceLock<Emulator> = OnceLock::new();
         EMULATOR.get_or_init(|| {
-            let opened = Self::open(folder, compiler);
+            let opened = Self::open(folder, has);
             opened.unwrap_or_else(|error| panic!("{error}"))
         })
     }
 
-    fn open(folder: &Path, compiler: bool) -> Result<Self, EmulatorError> {
+    fn open(folder: &Path, has: Has) -> Result<Self, EmulatorError> {
         if env::var_os("CUDA_ON_CARD").is_some() {
             return Ok(Self {
                 driver: None,
                 compiler: None,
+                _nccl: None,
             });
         }
         let folder = build(folder)?;
@@ -117,7 +150,8 @@ impl Emulator {
         let library = |name: &str| unsafe { Library::new(folder.join(name)) };
         Ok(Self {
             driver: Some(library("libcuda.so")?),
-            compiler: compiler.then(|| library("libnvrtc.so")).transpose()?,
+            compiler: has.compiler.then(|| library("libnvrtc.so")).transpose()?,
+            _nccl: has.nccl.then(|| library("libnccl.so.2")).transpose()?,
         })
     }
 
@@ -244,8 +278,14 @@ fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
         let path = place.path().join(name);
         fs::write(&path, text).map_err(file(&path))?;
     }
-    compile(place.path(), "driver.cpp", "libcuda.so")?;
-    compile(place.path(), "compiler.cpp", "libnvrtc.so")?;
+    compile(place.path(), "driver.cpp", "libcuda.so", &[])?;
+    compile(place.path(), "compiler.cpp", "libnvrtc.so", &[])?;
+    compile(
+        place.path(),
+        "nccl.cpp",
+        "libnccl.so.2",
+        &["-L.", "-l:libcuda.so"],
+    )?;
     // Where another test was quicker, its libraries are as good.
     match fs::rename(place.path(), &done) {
         Err(_) if done.exists() => {}
@@ -254,7 +294,7 @@ fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
     Ok(done)
 }
 
-fn compile(place: &Path, source: &str, library: &str) -> Result<(), EmulatorError> {
+fn compile(place: &Path, source: &str, library: &str, more: &[&str]) -> Result<(), EmulatorError> {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut command = Command::new(compiler);
     command
@@ -262,6 +302,7 @@ fn compile(place: &Path, source: &str, library: &str) -> Result<(), EmulatorErro
         .arg(format!("-Wl,-soname,{library}"))
         .arg(format!("-DEMULATOR_KEY={}", key() as u32 >> 2 << 1))
         .args(["-o", library, source, "-ldl"])
+        .args(more)
         .current_dir(place);
     let failed = |message: String| EmulatorError::Compiler {
         command: format!("{command:?}"),

@@ -62,7 +62,7 @@ fn driver_version() -> Result<i32, CudaError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(missing(
             "CUDA driver",
-            "cuda",
+            &cudarc::get_lib_name_candidates("cuda"),
             "it comes with NVIDIA's display driver",
         ));
     }
@@ -88,7 +88,7 @@ fn find_compiler() -> Result<(), CudaError> {
     }
     Err(missing(
         "NVRTC, CUDA's run-time compiler",
-        "nvrtc",
+        &cudarc::get_lib_name_candidates("nvrtc"),
         "it comes with the CUDA toolkit 12, or with PyPI's nvidia-cuda-nvrtc-cu12",
     ))
 }
@@ -106,8 +106,7 @@ fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
-pub(super) fn missing(what: &'static str, library: &str, remedy: &'static str) -> CudaError {
-    let names = cudarc::get_lib_name_candidates(library);
+pub(super) fn missing(what: &'static str, names: &[String], remedy: &'static str) -> CudaError {
     let first = names.first().map_or("", String::as_str);
     let path = match std::env::var("LD_LIBRARY_PATH") {
         Ok(path) if !path.is_empty() => format!("LD_LIBRARY_PATH ({path})"),
@@ -115,10 +114,10 @@ pub(super) fn missing(what: &'static str, library: &str, remedy: &'static str) -
     };
     CudaError::Missing {
         what,
-        looked_for: format!(
-            "{first} and {} more names in {path} and the system's folders",
-            names.len().saturating_sub(1)
-        ),
+        looked_for: match names.len().saturating_sub(1) {
+            1 => format!("{} in {path} and the system's folders", names.join(" and ")),
+            more => format!("{first} and {more} more names in {path} and the system's folders"),
+        },
         remedy,
     }
 }

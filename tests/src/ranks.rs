@@ -1,0 +1,120 @@
+//! Two ranks that train together, each a thread of this process.
+
+use std::thread;
+use std::time::Duration;
+
+use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::parallel::{Meeting, Parallel, Place, Threads};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+
+use crate::compare::{Comparison, TOLERANCE};
+use crate::executor::{load, read, state};
+use crate::networks::Bc;
+use crate::random;
+
+const PLAN: Plan = Bc::PLAN;
+const PART: usize = 3;
+
+/// A CUDA executor for a rank's part of a batch, with kernels kept in a test's folder.
+pub fn on_cuda(folder: &str) -> cuda::Executor {
+    let device = Device::open(0).unwrap();
+    let options = cuda::Options {
+        cache: Cache::Folder(format!("{folder}/kernels").into()),
+        placement: Placement::Apart,
+        ..cuda::Options::for_batch(PART)
+    };
+    cuda::Executor::new(&device, PLAN, options).unwrap()
+}
+
+fn on_cpu() -> cpu::Executor {
+    let options = cpu::Options {
+        threads: 1,
+        ..cpu::Options::for_batch(PART)
+    };
+    cpu::Executor::new(PLAN, options).unwrap()
+}
+
+/// What is seen of some steps: losses, gradients, parameters and running statistics.
+#[derive(PartialEq)]
+pub struct Seen {
+    losses: Vec<f32>,
+    gradients: Vec<f32>,
+    parameters: Vec<f32>,
+    running: Vec<f32>,
+}
+
+/// Three steps of a rank; the last is of fewer images, as an epoch's last may be.
+pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
+    load(executor, &random::state(&PLAN, 1));
+    let mut losses = Vec::new();
+    for (step, images) in [PART, PART, PART - 1].into_iter().enumerate() {
+        let seed = 10 * step as u64 + rank as u64;
+        let (pixels, labels) = random::batch(&PLAN, images, seed);
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        let started = executor.start(batch, Step::default()).unwrap();
+        executor.descend(Sgd::default()).unwrap();
+        losses.push(executor.finish(started).unwrap().loss as f32);
+    }
+    let mut sums = [1.0, rank as f64];
+    executor.total(&mut sums).unwrap();
+    assert_eq!(sums, [2.0, 1.0]);
+    let after = state(executor);
+    Seen {
+        losses,
+        gradients: read(executor, Arena::Gradients),
+        parameters: after.parameters,
+        running: after.running,
+    }
+}
+
+/// What each of two ranks sees.
+pub fn together<T: Send>(ranks: Vec<T>, work: impl Fn(T, usize) -> Seen + Sync) -> Vec<Seen> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = ranks
+            .into_iter()
+            .enumerate()
+            .map(|(rank, own)| scope.spawn(move || work(own, rank)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+        joined.collect()
+    })
+}
+
+/// Ranks are equal bit for bit, and follow ranks on the CPU.
+pub fn follow_the_cpu(found: &[Seen]) {
+    let expected = together(Threads::group(2), |collective, rank| {
+        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        steps(&mut executor, rank)
+    });
+    assert!(found[0] == found[1], "ranks are equal bit for bit");
+    let (found, expected) = (&found[0], &expected[0]);
+    let mut compare = Comparison::within(TOLERANCE);
+    compare.add("losses", &found.losses, &expected.losses);
+    compare.add_parameters("gradient of", &PLAN, &found.gradients, &expected.gradients);
+    compare.add_parameters("parameter", &PLAN, &found.parameters, &expected.parameters);
+    compare.add("statistics", &found.running, &expected.running);
+    compare.assert("ranks");
+}
+
+/// The places of two ranks on this machine, at a port that is free now.
+pub fn places() -> [Place; 2] {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    [0, 1].map(|rank| Place {
+        rank,
+        size: 2,
+        local_rank: 0,
+        master: "127.0.0.1".into(),
+        port,
+    })
+}
+
+/// Meets the other rank.
+pub fn meet(place: Place) -> Meeting {
+    Meeting::join(place, Duration::from_secs(60)).unwrap()
+}
