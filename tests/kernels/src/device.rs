@@ -1,5 +1,6 @@
 //! Programs, buffers and launches.
 
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{env, fs, process};
@@ -9,7 +10,7 @@ use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{
     CudaContext, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
-use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use cudarc::nvrtc::{Ptx, result, sys};
 
 use crate::{Precision, SHARED, THREADS};
 
@@ -170,7 +171,7 @@ impl Gpu {
         options.push(format!("--gpu-architecture=sm_{major}{minor}"));
         options.push("--std=c++17".to_string());
         let card = self.context.name().unwrap();
-        let image = image(&source, options, &card);
+        let image = image(&source, &options, &card);
         let module = self.context.load_module(image).unwrap();
         Program {
             module,
@@ -193,8 +194,13 @@ pub fn vector(precision: Precision, counts: &[usize]) -> usize {
 }
 
 /// A program compiled for a card, which may be an emulated one; from the cache if it is there.
-fn image(source: &str, options: Vec<String>, card: &str) -> Ptx {
-    let key = format!("{card}{options:?}{source}");
+fn image(source: &str, options: &[String], card: &str) -> Ptx {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: writes two numbers.
+    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }
+        .result()
+        .unwrap();
+    let key = format!("{card} {major}.{minor}{options:?}{source}");
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -202,13 +208,32 @@ fn image(source: &str, options: Vec<String>, card: &str) -> Ptx {
     if let Ok(bytes) = fs::read(&path) {
         return Ptx::from_binary(bytes);
     }
-    let options = CompileOptions {
-        options,
-        ..CompileOptions::default()
-    };
-    let image = compile_ptx_with_opts(source, options).unwrap_or_else(|error| panic!("{error}"));
-    keep(&path, image.as_bytes().unwrap());
-    image
+    let image = compile(source, options);
+    keep(&path, &image);
+    Ptx::from_binary(image)
+}
+
+/// To a CUBIN, as the executor does: a driver that is older than NVRTC may refuse its PTX.
+fn compile(source: &str, options: &[String]) -> Vec<u8> {
+    let text = CString::new(source).unwrap();
+    let program = result::create_program(&text, None).unwrap();
+    // SAFETY: the program lives until the end of this function; the buffer has the size that NVRTC
+    // asks for, and is filled.
+    unsafe {
+        if let Err(error) = result::compile_program(program, options) {
+            let log = result::get_program_log(program).unwrap_or_default();
+            let log: Vec<u8> = log.into_iter().map(|c| c as u8).collect();
+            panic!("{error}\n{}", String::from_utf8_lossy(&log));
+        }
+        let mut size = 0;
+        sys::nvrtcGetCUBINSize(program, &mut size).result().unwrap();
+        let mut image = vec![0u8; size];
+        sys::nvrtcGetCUBIN(program, image.as_mut_ptr().cast())
+            .result()
+            .unwrap();
+        result::destroy_program(program).unwrap();
+        image
+    }
 }
 
 /// The file appears whole or not at all; where another test was quicker, its file is as good.
