@@ -17,7 +17,9 @@ use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Recompute, Role, Spec};
 use densenet_runtime::train::Config;
-use densenet_runtime::{Arena, Batch, Device, DeviceChoice, Executor, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{
+    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, cpu,
+};
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
@@ -79,6 +81,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Steps whose loss is none are not what was to be timed.
+fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
+    if outcome.loss.is_finite() {
+        return Ok(());
+    }
+    Err(format!("the loss is {}: these steps compute nothing", outcome.loss).into())
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -175,7 +185,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 let started = executor.start(batch, Step::default())?;
                 executor.descend(Sgd::default())?;
                 if let Some(before) = ahead.replace(started) {
-                    executor.finish(before)?;
+                    finite(executor.finish(before)?)?;
                 }
             }
             Work::Infer(frozen) => {
@@ -185,6 +195,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if step > 0 {
             milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / arguments.batch as f64);
         }
+    }
+    if let (Work::Train(executor), Some(last)) = (&mut work, ahead) {
+        finite(executor.finish(last)?)?;
     }
     milliseconds.sort_by(f64::total_cmp);
     let median = milliseconds[milliseconds.len() / 2];
