@@ -14,6 +14,7 @@ use super::driver::{Device, Kernel};
 use super::error::CudaError;
 use super::tiles::{
     maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared, vector,
+    vector_of,
 };
 use crate::cpu::Precision;
 use crate::nn::{EPSILON, MOMENTUM};
@@ -82,11 +83,11 @@ family! {
 }
 family! {
     /// Batch normalisation around the convolutions.
-    NormKernels { merge_moments, prepare, merge_sums, finish, undo, undo_numbers }
+    NormKernels { prepare, gather, finish, undo, undo_numbers }
 }
 family! {
     /// What surrounds a step.
-    StepKernels { images_from_nchw, images_from_bytes, start, add_shares, descend }
+    StepKernels { images_from_nchw, images_from_bytes, start, descend }
 }
 family! {
     /// Weights as operands.
@@ -403,7 +404,8 @@ impl Kernels {
             .map(|(transition, next)| sources.transition(transition, next))
             .collect();
         let head = sources.head(&plan.blocks[plan.blocks.len() - 1]);
-        let norm = sources.plain("norm", ("norm.cu", NORM), &[]);
+        let of_norm = [("VECTOR", vector_of(plan, precision))];
+        let norm = sources.plain("norm", ("norm.cu", NORM), &of_norm);
         let step = sources.plain("step", ("step.cu", STEP), &[]);
         let weights = sources.weights();
         let mut all = vec![stem.clone(), head.clone(), norm.clone(), step.clone()];

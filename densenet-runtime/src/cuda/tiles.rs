@@ -1,7 +1,7 @@
 //! The tiles that kernels work on: their sizes, as the kernels' files have them or are told.
 
 use crate::cpu::Precision;
-use crate::plan::Block;
+use crate::plan::{Block, Plan};
 
 /// Pixels of a tile, where a kernel's file says nothing else; as in `common.cuh`.
 pub(super) const ROWS: usize = 64;
@@ -48,6 +48,16 @@ pub(super) fn vector(precision: Precision, counts: &[usize]) -> usize {
         .into_iter()
         .find(|width| *width <= most && fits(width))
         .unwrap_or(1)
+}
+
+/// The same for all blocks of a plan.
+pub(super) fn vector_of(plan: &Plan, precision: Precision) -> usize {
+    let of_block = |block: &Block| {
+        let counts = [Some(block.input), Some(block.growth), block.bottleneck];
+        counts.into_iter().flatten()
+    };
+    let counts: Vec<_> = plan.blocks.iter().flat_map(of_block).collect();
+    vector(precision, &counts)
 }
 
 fn element(precision: Precision) -> usize {

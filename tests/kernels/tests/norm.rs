@@ -2,13 +2,18 @@
 //! BN undone.
 
 use cuda_kernel_tests::{
-    Buffer, Dropout, Gpu, Numbers, Precision, Program, arguments, check, check_stored,
+    Buffer, Dropout, Gpu, Numbers, Precision, Program, arguments, check, check_stored, vector,
 };
 
 const EPSILON: f64 = 1e-5;
 
-fn program(gpu: &Gpu, precision: Precision) -> Program {
-    gpu.program(&["common.cuh", "norm.cu"], precision, &Dropout::CONSTANTS)
+/// The kernels for counts of channels.
+fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> (Program, usize) {
+    let vector = vector(precision, counts);
+    let mut constants = Dropout::CONSTANTS.to_vec();
+    constants.push(("VECTOR", vector));
+    let program = gpu.program(&["common.cuh", "norm.cu"], precision, &constants);
+    (program, vector)
 }
 
 /// Tiles, rows of a tile, pixels, channels: fewer tiles than threads, more, a last tile of one row.
@@ -42,37 +47,52 @@ fn moments_of_tiles_are_those_of_all_values() {
                 partial.extend([mean as f32, squares as f32]);
             }
         }
-        let [mean, variance, inverse] = [(); 3].map(|()| gpu.no_floats(channels));
-        program(&gpu, Precision::F32).launch(
-            "merge_moments",
-            [channels, 1, 1],
+        // Two channels before them and one behind have their statistics already.
+        let all = channels + 3;
+        let before = numbers.around(all, 1.5, 1.0);
+        let [mean, variance, inverse] = [(); 3].map(|()| gpu.floats(&before));
+        let running = gpu.floats(&numbers.around(2 * all, 1.5, 1.0));
+        let gamma = gpu.floats(&before);
+        let [scale, shift] = [(); 2].map(|()| gpu.no_floats(all));
+        program(&gpu, Precision::F32, &[1]).0.launch(
+            "prepare",
+            [channels + 1, 1, 1],
             128,
             arguments![
                 &gpu.floats(&partial),
+                &gamma,
+                &gamma,
                 &mean,
                 &variance,
                 &inverse,
+                &running,
+                &scale,
+                &shift,
+                2usize,
+                channels,
                 tiles,
                 rows,
                 pixels,
-                channels
+                all,
+                1usize
             ],
         );
-        let all: Vec<_> = values.iter().map(|values| moments(values)).collect();
         let of = |number: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
-            all.iter()
-                .map(|&(mean, squares)| number(mean, squares / pixels as f64))
-                .collect()
+            let mut expected: Vec<_> = before.iter().map(|&v| f64::from(v)).collect();
+            for (into, values) in expected[2..].iter_mut().zip(&values) {
+                let (mean, squares) = moments(values);
+                *into = number(mean, squares / pixels as f64);
+            }
+            expected
         };
         let what = format!("{tiles} tiles");
+        let inverses = of(&|_, v| 1.0 / (v + EPSILON).sqrt());
         check(&what, &mean.read_floats(), &of(&|mean, _| mean), 1e-6);
         check(&what, &variance.read_floats(), &of(&|_, v| v), 1e-5);
-        check(
-            &what,
-            &inverse.read_floats(),
-            &of(&|_, v| 1.0 / (v + EPSILON).sqrt()),
-            1e-5,
-        );
+        check(&what, &inverse.read_floats(), &inverses, 1e-5);
+        let scales = inverses.iter().zip(&before);
+        let scales: Vec<_> = scales.map(|(i, &gamma)| i * f64::from(gamma)).collect();
+        check(&what, &scale.read_floats(), &scales, 1e-5);
     }
 }
 
@@ -86,9 +106,13 @@ fn sums_of_tiles_are_added_once() {
             let [gamma, inverse] = [(); 2].map(|()| numbers.around(channels, 1.5, 1.0));
             let before: Vec<Vec<f32>> = (0..4).map(|_| numbers.take(channels)).collect();
             let into: Vec<Buffer> = before.iter().map(|values| gpu.floats(values)).collect();
-            program(&gpu, Precision::F32).launch(
-                "merge_sums",
-                [channels, 1, 1],
+            // A weight of some values goes along.
+            let (slices, count) = (tiles.min(64), 300);
+            let (share, weight) = (numbers.take(slices * count), numbers.take(count));
+            let gradient = gpu.floats(&weight);
+            program(&gpu, Precision::F32, &[1]).0.launch(
+                "gather",
+                [channels + 3, 1, 1],
                 128,
                 arguments![
                     &gpu.floats(&partial),
@@ -100,9 +124,19 @@ fn sums_of_tiles_are_added_once() {
                     &into[3],
                     tiles,
                     channels,
-                    add
+                    add,
+                    &gpu.floats(&share),
+                    &gradient,
+                    slices,
+                    count
                 ],
             );
+            let sum = |i: usize| -> f64 {
+                let shares = (0..slices).map(|slice| f64::from(share[slice * count + i]));
+                f64::from(weight[i]) + shares.sum::<f64>()
+            };
+            let expected: Vec<_> = (0..count).map(sum).collect();
+            check("weight", &gradient.read_floats(), &expected, 1e-5);
             for c in 0..channels {
                 let sum = |which: usize| -> f64 {
                     (0..tiles)
@@ -147,10 +181,12 @@ fn a_consumers_norm_is_a_multiply_add() {
             before.extend(numbers.around(channels, 1.5, 1.0));
             let running = gpu.floats(&before);
             let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
-            program(&gpu, Precision::F32).each(
+            program(&gpu, Precision::F32, &[1]).0.launch(
                 "prepare",
-                channels,
+                [channels.div_ceil(128), 1, 1],
+                128,
                 arguments![
+                    &gpu.nothing(4),
                     &gpu.floats(&gamma),
                     &gpu.floats(&beta),
                     &gpu.floats(&mean),
@@ -159,8 +195,12 @@ fn a_consumers_norm_is_a_multiply_add() {
                     &running,
                     &scale,
                     &shift,
-                    channels,
+                    0usize,
+                    0usize,
+                    0usize,
+                    0usize,
                     pixels,
+                    channels,
                     training
                 ],
             );
@@ -241,7 +281,7 @@ impl Sums {
 }
 
 /// Pixels, channels.
-const UNDONE: [[usize; 2]; 4] = [[1, 1], [35, 12], [105, 70], [300, 3]];
+const UNDONE: [[usize; 2]; 5] = [[1, 1], [35, 12], [105, 70], [300, 3], [41, 64]];
 
 #[test]
 fn columns_of_a_block_are_finished() {
@@ -254,9 +294,10 @@ fn columns_of_a_block_are_finished() {
                 let [g, x] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * stride)));
                 let into = gpu.no_maps(precision, pixels * count);
                 let dropout = Dropout { seed: 5, site };
-                program(&gpu, precision).each(
+                let (program, vector) = program(&gpu, precision, &[stride, first, count]);
+                program.each(
                     "finish",
-                    pixels * count,
+                    pixels * count / vector,
                     arguments![
                         &gpu.maps(precision, &g),
                         &gpu.maps(precision, &x),
@@ -298,9 +339,10 @@ fn bottleneck_maps_are_undone_in_place() {
                 let [g, y] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * maps)));
                 let dy = gpu.maps(precision, &g);
                 let dropout = Dropout { seed: 6, site };
-                program(&gpu, precision).each(
+                let (program, vector) = program(&gpu, precision, &[maps]);
+                program.each(
                     "undo",
-                    pixels * maps,
+                    pixels * maps / vector,
                     arguments![
                         &dy,
                         &gpu.maps(precision, &y),
@@ -335,7 +377,7 @@ fn what_undoing_multiplies_and_adds() {
         let gpu = Gpu::new(6);
         let sums = Sums::new(maps);
         let into = gpu.no_floats(4 * maps);
-        program(&gpu, Precision::F32).each(
+        program(&gpu, Precision::F32, &[1]).0.each(
             "undo_numbers",
             maps,
             arguments![

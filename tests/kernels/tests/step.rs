@@ -86,28 +86,6 @@ fn gradients_start_at_zero_unless_they_are_accumulated() {
 }
 
 #[test]
-fn shares_of_slices_are_added() {
-    for (slices, count) in [(1, 1), (3, 257), (64, 5)] {
-        let gpu = Gpu::new(4);
-        let mut numbers = Numbers::new(4);
-        let (share, before) = (numbers.take(slices * count), numbers.take(count));
-        let gradient = gpu.floats(&before);
-        program(&gpu, Precision::F32).each(
-            "add_shares",
-            count,
-            arguments![&gpu.floats(&share), &gradient, slices, count],
-        );
-        let sum = |i: usize| {
-            (0..slices)
-                .map(|slice| f64::from(share[slice * count + i]))
-                .sum::<f64>()
-        };
-        let expected: Vec<f64> = (0..count).map(|i| f64::from(before[i]) + sum(i)).collect();
-        check("gradient", &gradient.read_floats(), &expected, 1e-5);
-    }
-}
-
-#[test]
 fn parameters_descend() {
     for nesterov in [false, true] {
         for count in [1, 1000] {

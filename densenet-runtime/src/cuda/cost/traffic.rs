@@ -377,18 +377,12 @@ fn norm(a: &Arguments<'_>) -> Option<Traffic> {
     let (pixels, channels) = (a.count("pixels"), a.count("channels"));
     let tiles = 2 * a.count("tiles") * channels;
     Some(match a.kernel.name {
-        "merge_moments" => a.moves(
-            &[("partial", tiles)],
-            &[
-                ("mean", channels),
-                ("variance", channels),
-                ("inverse", channels),
-            ],
-        ),
         "prepare" => {
+            let fresh = a.count("count");
             let trained = u64::from(a.training()) * channels;
             a.moves(
                 &[
+                    ("partial", 2 * a.count("tiles") * fresh),
                     ("gamma", channels),
                     ("beta", channels),
                     ("mean", trained),
@@ -397,14 +391,18 @@ fn norm(a: &Arguments<'_>) -> Option<Traffic> {
                     ("running", 2 * channels),
                 ],
                 &[
+                    ("mean", fresh),
+                    ("variance", fresh),
+                    ("inverse", fresh),
                     ("running", 2 * trained),
                     ("scale", channels),
                     ("shift", channels),
                 ],
             )
         }
-        "merge_sums" => {
+        "gather" => {
             let added = a.count("add") * channels;
+            let count = a.count("count");
             a.moves(
                 &[
                     ("partial", tiles),
@@ -414,12 +412,15 @@ fn norm(a: &Arguments<'_>) -> Option<Traffic> {
                     ("dbeta", channels),
                     ("plain", added),
                     ("normalised", added),
+                    ("share", a.count("slices") * count),
+                    ("gradient", count),
                 ],
                 &[
                     ("dgamma", channels),
                     ("dbeta", channels),
                     ("plain", channels),
                     ("normalised", channels),
+                    ("gradient", count),
                 ],
             )
         }
@@ -494,10 +495,6 @@ fn step(a: &Arguments<'_>) -> Option<Traffic> {
         }
         // Of a step that does not accumulate.
         "start" => a.moves(&[("scalars", 4)], &[("gradient", count)]),
-        "add_shares" => a.moves(
-            &[("share", a.count("slices") * count), ("gradient", count)],
-            &[("gradient", count)],
-        ),
         "descend" => a.moves(
             &[
                 ("parameters", count),

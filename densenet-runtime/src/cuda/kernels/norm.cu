@@ -7,44 +7,54 @@
 // Small kernels over channels, but `finish` and `undo`, which pass pixels x channels once: 2 reads
 // and 1 write a value.
 
-// Mean, variance (biased) and inverse deviation of each channel, from its tiles' means and squared
-// deviations, by Chan's rule in f64. Tiles have `rows` rows, the last what is left. Grid: channels.
-extern "C" __global__ void __launch_bounds__(128) merge_moments(
-    const float *partial, float *mean, float *variance, float *inverse, int tiles, int rows, int pixels, int channels) {
-    __shared__ double counts[128], means[128], squares[128];
-    int t = threadIdx.x, c = blockIdx.x;
-    double n = 0, m = 0, s = 0;
-    for (int tile = t; tile < tiles; tile += 128) {
-        const float *from = partial + ((size_t)tile * channels + c) * 2;
-        double count = min(rows, pixels - tile * rows), delta = from[0] - m, total = n + count;
-        m += delta * count / total;
-        s += from[1] + delta * delta * n * count / total;
-        n = total;
-    }
-    counts[t] = n, means[t] = m, squares[t] = s;
-    for (int half = 64; half > 0; half /= 2) {
-        __syncthreads();
-        if (t < half && counts[t + half] > 0) {
-            double count = counts[t + half], delta = means[t + half] - means[t], total = counts[t] + count;
-            means[t] += delta * count / total;
-            squares[t] += squares[t + half] + delta * delta * counts[t] * count / total;
-            counts[t] = total;
+// The mean and the sum of squared deviations of a channel, from its tiles', by Chan's rule in f64:
+// thread 0 of a block gets them. Tiles have `rows` rows, the last what is left.
+struct Moments {
+    double counts[128], means[128], squares[128];
+    __device__ void merge(const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
+        int t = threadIdx.x;
+        double n = 0, m = 0, s = 0;
+        for (int tile = t; tile < tiles; tile += 128) {
+            const float *from = partial + ((size_t)tile * channels + channel) * 2;
+            double count = min(rows, pixels - tile * rows), delta = from[0] - m, total = n + count;
+            m += delta * count / total;
+            s += from[1] + delta * delta * n * count / total;
+            n = total;
+        }
+        counts[t] = n, means[t] = m, squares[t] = s;
+        for (int half = 64; half > 0; half /= 2) {
+            __syncthreads();
+            if (t < half && counts[t + half] > 0) {
+                double count = counts[t + half], delta = means[t + half] - means[t], total = counts[t] + count;
+                means[t] += delta * count / total;
+                squares[t] += squares[t + half] + delta * delta * counts[t] * count / total;
+                counts[t] = total;
+            }
         }
     }
-    if (t == 0) {
-        double v = squares[0] / counts[0];
-        mean[c] = (float)means[0];
+};
+
+// BN of a consumer as a multiply-add: from the batch's statistics, which move its running ones, or
+// when not training from those. Statistics of the `count` channels from `first` on are made here,
+// from the moments that their producer's tiles left: mean, variance (biased), inverse deviation.
+// `running` has its means, then its variances. Grid: a block for each of the `count` channels,
+// then a thread for each of the others.
+extern "C" __global__ void __launch_bounds__(128) prepare(
+    const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
+    float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
+    int training) {
+    __shared__ Moments moments;
+    int c = ((int)blockIdx.x - count) * 128 + (int)threadIdx.x;
+    if (c >= first) c += count;
+    if ((int)blockIdx.x < count) {
+        moments.merge(partial, blockIdx.x, count, tiles, rows, pixels);
+        if (threadIdx.x > 0) return;
+        c = first + blockIdx.x;
+        double v = moments.squares[0] / moments.counts[0];
+        mean[c] = (float)moments.means[0];
         variance[c] = (float)v;
         inverse[c] = (float)(1.0 / sqrt(v + EPSILON));
     }
-}
-
-// BN of a consumer: from the batch's statistics, which move its running ones, or from these.
-// `running` has its means, then its variances. A thread a channel.
-extern "C" __global__ void prepare(
-    const float *gamma, const float *beta, const float *mean, const float *variance, const float *inverse,
-    float *running, float *scale, float *shift, int channels, int pixels, int training) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
     float m, s;
     if (training) {
@@ -61,14 +71,25 @@ extern "C" __global__ void prepare(
     shift[c] = beta[c] - m * s;
 }
 
-// Adds the tiles' sums to the gradients of gamma and beta, and to the sums that undoing BN needs:
-// of g, and of g times the normalised value, where g has gamma in it. `add` 0: the first consumer.
-// Grid: channels.
-extern "C" __global__ void __launch_bounds__(128) merge_sums(
+// Puts together what a way back left. The tiles' sums are added to the gradients of gamma and beta,
+// and to the sums that undoing BN needs: of g, and of g times the normalised value, where g has
+// gamma in it; `add` 0: the first consumer. The slices' shares of a weight's gradient are added to
+// it, first to last. Grid: a block for each channel, then a thread for each of the weight's `count`
+// values.
+extern "C" __global__ void __launch_bounds__(128) gather(
     const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
-    float *normalised, int tiles, int channels, int add) {
+    float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count) {
     __shared__ double slopes[128], biases[128];
     int t = threadIdx.x, c = blockIdx.x;
+    if (c >= channels) {
+        int i = (c - channels) * 128 + t;
+        if (i >= count) return;
+        float sum = 0.0f;
+#pragma unroll 4
+        for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
+        gradient[i] += sum;
+        return;
+    }
     double slope = 0, bias = 0;
     for (int tile = t; tile < tiles; tile += 128) {
         const float *from = partial + ((size_t)tile * channels + c) * 2;
@@ -101,29 +122,50 @@ struct Undo {
     __device__ float of(float g, float deviation) const { return fmaf(g, scale, fmaf(deviation, slope, shift)); }
 };
 
+// A vector of channels of the same.
+struct Undone {
+    Values mean, inverse, plain, normalised;
+    __device__ __forceinline__ Undone(const float *mean, const float *inverse, const float *plain, const float *normalised, int c)
+        : mean(floats_at(mean + c)), inverse(floats_at(inverse + c)), plain(floats_at(plain + c)),
+          normalised(floats_at(normalised + c)) {}
+    __device__ __forceinline__ Pack of(const Pack &g, const Pack &x, const Values &gamma, int pixels, const Dropout &dropout,
+                                       size_t number) const {
+        Values values;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i)
+            values[i] = Undo(inverse[i], gamma[i], plain[i], normalised[i], pixels).of(g[i], x[i] - mean[i]) *
+                        dropout.factor(number + i);
+        return Pack::of<false>(values);
+    }
+};
+
 // Undoes the BN of `count` columns of a block's buffer (from `first`, pixels x stride), whose
 // consumers are all done: their gradient goes to `into` (pixels x count), with the mask of the
-// dropout that the maps had. A thread a value.
+// dropout that the maps had. A thread a vector.
 extern "C" __global__ void finish(
     const grad_t *g, const store_t *x, const float *mean, const float *inverse, const float *plain,
     const float *normalised, grad_t *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (size_t)pixels * count) return;
-    int c = first + i % count;
-    size_t at = i / count * stride + c;
-    Undo undo(inverse[c], 1.0f, plain[c], normalised[c], pixels);
-    into[i] = undo.of(g[at], x[at] - mean[c]) * Dropout(scalars, site).factor(i);
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = count / VECTOR, p = i / across;
+    if (p >= pixels) return;
+    int column = i % across * VECTOR, c = first + column;
+    size_t at = p * stride + c, number = p * count + column;
+    Values ones;
+#pragma unroll
+    for (int j = 0; j < VECTOR; ++j) ones[j] = 1.0f;
+    put_pack(into + number, Undone(mean, inverse, plain, normalised, c)
+                                .of(pack_at(g + at), pack_at(x + at), ones, pixels, Dropout(scalars, site), number));
 }
 
 // The same in place for bottleneck maps, whose g has no gamma yet: pixels x maps.
 extern "C" __global__ void undo(
     grad_t *dy, const store_t *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
     const float *normalised, const Scalars *scalars, int maps, int pixels, int site) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (size_t)pixels * maps) return;
-    int c = i % maps;
-    Undo undo(inverse[c], gamma[c], plain[c], normalised[c], pixels);
-    dy[i] = undo.of(dy[i], y[i] - mean[c]) * Dropout(scalars, site).factor(i);
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = maps / VECTOR;
+    if (i >= pixels * across) return;
+    int c = i % across * VECTOR;
+    size_t at = i * VECTOR;
+    put_pack(dy + at, Undone(mean, inverse, plain, normalised, c)
+                          .of(pack_at(dy + at), pack_at(y + at), parameters_at(gamma + c), pixels, Dropout(scalars, site), at));
 }
 
 // The same as numbers, for a kernel that undoes as it loads: scale, slope, shift, mean, each maps.

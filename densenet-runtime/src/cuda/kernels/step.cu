@@ -1,4 +1,4 @@
-// What surrounds a step: the images' way in, gradients started and gathered, gradient descent.
+// What surrounds a step: the images' way in, gradients started, gradient descent.
 // Each passes its values once, a thread a value.
 
 // From channels x area, image by image, to area x channels.
@@ -21,15 +21,6 @@ extern "C" __global__ void images_from_bytes(const unsigned char *from, const fl
 extern "C" __global__ void start(float *gradient, const Scalars *scalars, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count && !scalars->accumulate) gradient[i] = 0.0f;
-}
-
-// Adds the slices' shares of a weight's gradient, first to last.
-extern "C" __global__ void add_shares(const float *share, float *gradient, int slices, int count) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    float sum = 0.0f;
-    for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
-    gradient[i] += sum;
 }
 
 // Stochastic gradient descent with momentum: reads 3 values, writes 2. Nothing changes where the

@@ -11,13 +11,15 @@ impl Pass<'_> {
             .sum()
     }
 
-    pub(super) fn block_forward(&self, index: usize) -> Result<(), CudaError> {
+    /// The input's maps are fresh; so are the last layer's, then.
+    pub(super) fn block_forward(&self, index: usize, input: Fresh) -> Result<Fresh, CudaError> {
         let block = &self.plan.blocks[index];
         let own = &self.slots.blocks[index];
         let pixels = self.batch * block.pixels();
         let statistics = self.statistics(own.statistics, block.output());
+        let mut fresh = input;
         for (number, layer) in self.places.blocks[index].iter().enumerate() {
-            self.prepare(layer.norm1, statistics, pixels)?;
+            self.prepare(layer.norm1, statistics, (fresh, pixels))?;
             let mut input = Input {
                 x: self.at(own.maps),
                 norm: layer.norm1,
@@ -26,8 +28,13 @@ impl Pass<'_> {
                 self.compress(index, number, layer, true)?;
                 let maps = norm2.channels;
                 let of_layer = self.statistics(own.narrow_statistics[number], maps);
-                self.measure(of_layer, 0, maps, (tiles(pixels), ROWS, pixels))?;
-                self.prepare(norm2, of_layer, pixels)?;
+                let narrow = Fresh {
+                    first: 0,
+                    count: maps,
+                    tiles: tiles(pixels),
+                    rows: ROWS,
+                };
+                self.prepare(norm2, of_layer, (narrow, pixels))?;
                 input = Input {
                     x: self.narrow(index, number),
                     norm: norm2,
@@ -54,9 +61,14 @@ impl Pass<'_> {
                     self.training(),
                 ],
             )?;
-            self.measure(statistics, column, maps, (across, rows, pixels))?;
+            fresh = Fresh {
+                first: column,
+                count: maps,
+                tiles: across,
+                rows,
+            };
         }
-        Ok(())
+        Ok(fresh)
     }
 
     /// A layer's bottleneck maps.
@@ -112,7 +124,7 @@ impl Pass<'_> {
         let pixels = self.batch * block.pixels();
         let statistics = self.statistics(own.statistics, block.output());
         let totals = self.totals(own.totals, block.output());
-        self.each(
+        self.vectors(
             &self.kernels.norm.finish,
             pixels * count,
             values![
@@ -133,15 +145,15 @@ impl Pass<'_> {
         )
     }
 
-    /// Back through a 3x3 convolution: the gradient of its weight is added; that of its input,
-    /// masked, is stored in `into`, or added to it times gamma.
+    /// Back through a 3x3 convolution: the gradient of its input, masked, is stored in `into`, or
+    /// added to it times gamma. Tiles' sums and the shares of its weight's gradient are left.
     fn spatial_back(
         &self,
         index: usize,
         (input, mean): (Input, Address),
         (weight, dout): (WeightAt, Address),
         (into, add): (Address, bool),
-    ) -> Result<(), CudaError> {
+    ) -> Result<Shares, CudaError> {
         let kernels = &self.kernels.blocks[index].spatial;
         let block = &self.plan.blocks[index];
         let pixels = self.batch * block.pixels();
@@ -183,7 +195,11 @@ impl Pass<'_> {
                 length
             ],
         )?;
-        self.add_shares(weight.parameter, slices, count)
+        Ok(Shares {
+            weight: weight.parameter,
+            slices,
+            count,
+        })
     }
 
     /// Back through a layer's 1x1 convolution: the gradient of its weight is added; that of its
@@ -203,7 +219,8 @@ impl Pass<'_> {
         let (channels, maps) = (norm.channels, weight.maps);
         let across = pointwise_blocks(channels);
         let (slices, length) = slices(pixels, maps * channels, across);
-        for map in (0..maps).step_by(maps_of_back(maps, self.precision())) {
+        let group = maps_of_back(maps, self.precision());
+        for map in (0..maps).step_by(group) {
             self.tiled(
                 &kernels.pointwise_back,
                 [across, slices, 1],
@@ -224,9 +241,20 @@ impl Pass<'_> {
                     length,
                 ],
             )?;
-            self.gather(norm, statistics.inverse, totals, slices, true)?;
+            let shares = Shares {
+                weight: weight.parameter,
+                slices,
+                count: maps * channels,
+            };
+            // The shares are whole behind the last group.
+            let shares = if map + group < maps {
+                Shares::NONE
+            } else {
+                shares
+            };
+            self.gather(norm, statistics.inverse, totals, (slices, true), shares)?;
         }
-        self.add_shares(weight.parameter, slices, maps * channels)
+        Ok(())
     }
 
     pub(super) fn block_backward(&self, index: usize) -> Result<(), CudaError> {
@@ -259,9 +287,10 @@ impl Pass<'_> {
                     let sums = self.totals(self.slots.narrow_totals, maps);
                     let dy = self.at(self.slots.narrow_gradient);
                     let input = Input { x: y, norm: norm2 };
-                    self.spatial_back(index, (input, of_layer.mean), spatial, (dy, false))?;
-                    self.gather(norm2, of_layer.inverse, sums, across, false)?;
-                    self.each(
+                    let input = (input, of_layer.mean);
+                    let shares = self.spatial_back(index, input, spatial, (dy, false))?;
+                    self.gather(norm2, of_layer.inverse, sums, (across, false), shares)?;
+                    self.vectors(
                         &self.kernels.norm.undo,
                         pixels * maps,
                         values![
@@ -282,8 +311,9 @@ impl Pass<'_> {
                 }
                 _ => {
                     let through = (wide, statistics.mean);
-                    self.spatial_back(index, through, spatial, (g, true))?;
-                    self.gather(layer.norm1, statistics.inverse, totals, across, true)?;
+                    let shares = self.spatial_back(index, through, spatial, (g, true))?;
+                    let (inverse, sums) = (statistics.inverse, (across, true));
+                    self.gather(layer.norm1, inverse, totals, sums, shares)?;
                 }
             }
         }

@@ -3,13 +3,13 @@
 use super::*;
 
 impl Pass<'_> {
-    pub(super) fn head_forward(&self) -> Result<(), CudaError> {
+    pub(super) fn head_forward(&self, fresh: Fresh) -> Result<(), CudaError> {
         let last = self.plan.blocks.len() - 1;
         let block = &self.plan.blocks[last];
         let own = &self.slots.blocks[last];
         let norm = self.places.norm;
         let statistics = self.statistics(own.statistics, block.output());
-        self.prepare(norm, statistics, self.batch * block.pixels())?;
+        self.prepare(norm, statistics, (fresh, self.batch * block.pixels()))?;
         let features = self.at(self.slots.features);
         self.each(
             &self.kernels.head.head_pool,
@@ -83,6 +83,7 @@ impl Pass<'_> {
             ],
         )?;
         let totals = self.totals(own.totals, channels);
-        self.gather(norm, statistics.inverse, totals, across, false)
+        let sums = (across, false);
+        self.gather(norm, statistics.inverse, totals, sums, Shares::NONE)
     }
 }

@@ -11,7 +11,7 @@ use super::program::{Kernels, Pointwise};
 use super::target::Target;
 use super::tiles::{
     BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, maps_of_back, pointwise_columns,
-    spatial_rows,
+    spatial_rows, vector_of,
 };
 use crate::cpu::Precision;
 use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
@@ -63,6 +63,32 @@ struct Totals {
 struct Input {
     x: Address,
     norm: NormAt,
+}
+
+/// Maps whose producer has left moments of tiles, which their first consumer makes statistics of:
+/// `count` channels from `first` on, tiles of `rows` pixels.
+#[derive(Clone, Copy)]
+struct Fresh {
+    first: usize,
+    count: usize,
+    tiles: usize,
+    rows: usize,
+}
+
+/// Slices' shares of the gradient of a weight, of `count` values.
+#[derive(Clone, Copy)]
+struct Shares {
+    weight: usize,
+    slices: usize,
+    count: usize,
+}
+
+impl Shares {
+    const NONE: Self = Self {
+        weight: 0,
+        slices: 0,
+        count: 0,
+    };
 }
 
 fn tiles(pixels: usize) -> usize {
@@ -176,66 +202,52 @@ impl Pass<'_> {
         )
     }
 
-    /// Statistics of channels from the tiles' moments that their producer left.
-    fn measure(
+    /// BN of a consumer as a multiply-add; the latest of its channels have no statistics yet.
+    fn prepare(
         &self,
-        into: Statistics,
-        first: usize,
-        channels: usize,
-        (tiles, rows, pixels): (usize, usize, usize),
+        norm: NormAt,
+        of: Statistics,
+        (fresh, pixels): (Fresh, usize),
     ) -> Result<(), CudaError> {
-        if !self.training {
-            return Ok(());
-        }
+        let count = if self.training { fresh.count } else { 0 };
+        let others = norm.channels - count;
         self.blocks(
-            &self.kernels.norm.merge_moments,
-            channels,
+            &self.kernels.norm.prepare,
+            count + others.div_ceil(128),
             values![
                 self.partial(),
-                into.mean.floats(first),
-                into.variance.floats(first),
-                into.inverse.floats(first),
-                tiles,
-                rows,
-                pixels,
-                channels,
-            ],
-        )
-    }
-
-    /// BN of a consumer as a multiply-add.
-    fn prepare(&self, norm: NormAt, from: Statistics, pixels: usize) -> Result<(), CudaError> {
-        self.each(
-            &self.kernels.norm.prepare,
-            norm.channels,
-            values![
                 self.parameter(norm.gamma),
                 self.parameter(norm.beta()),
-                from.mean,
-                from.variance,
-                from.inverse,
+                of.mean,
+                of.variance,
+                of.inverse,
                 self.at(self.slots.running).floats(norm.running),
                 self.scale(norm),
                 self.shift(norm),
-                norm.channels,
+                fresh.first,
+                count,
+                fresh.tiles,
+                fresh.rows,
                 pixels,
+                norm.channels,
                 self.training(),
             ],
         )
     }
 
-    /// Gradients of gamma and beta from the tiles' sums, and what undoing BN needs.
+    /// Puts together what a way back left: gradients of gamma and beta from the tiles' sums, with
+    /// what undoing BN needs, and a weight's gradient from the slices' shares.
     fn gather(
         &self,
         norm: NormAt,
         inverse: Address,
         totals: Totals,
-        tiles: usize,
-        add: bool,
+        (tiles, add): (usize, bool),
+        shares: Shares,
     ) -> Result<(), CudaError> {
         self.blocks(
-            &self.kernels.norm.merge_sums,
-            norm.channels,
+            &self.kernels.norm.gather,
+            norm.channels + shares.count.div_ceil(128),
             values![
                 self.partial(),
                 self.parameter(norm.gamma),
@@ -247,30 +259,41 @@ impl Pass<'_> {
                 tiles,
                 norm.channels,
                 usize::from(add),
+                self.shares(),
+                self.gradient_of(shares.weight),
+                shares.slices,
+                shares.count,
             ],
         )
     }
 
-    /// Adds the slices' shares to a weight's gradient.
-    fn add_shares(&self, weight: usize, slices: usize, count: usize) -> Result<(), CudaError> {
-        self.each(
-            &self.kernels.step.add_shares,
-            count,
-            values![self.shares(), self.gradient_of(weight), slices, count],
-        )
+    /// The weight's part of [`gather`](Self::gather) alone.
+    fn add_shares(&self, shares: Shares) -> Result<(), CudaError> {
+        let none = self.partial();
+        let totals = Totals {
+            plain: none,
+            normalised: none,
+        };
+        self.gather(NormAt::default(), none, totals, (0, false), shares)
+    }
+
+    /// A thread for each vector of maps, of so many values.
+    fn vectors(&self, kernel: &Kernel, count: usize, values: &[Value]) -> Result<(), CudaError> {
+        let vector = vector_of(self.plan, self.precision());
+        self.each(kernel, count / vector, values)
     }
 
     /// From the images to the logits.
     pub fn forward(&self) -> Result<(), CudaError> {
         self.pack_weights()?;
-        self.stem_forward()?;
+        let mut fresh = self.stem_forward()?;
         for index in 0..self.plan.blocks.len() {
-            self.block_forward(index)?;
+            fresh = self.block_forward(index, fresh)?;
             if let Some(transition) = self.plan.transitions.get(index) {
-                self.transition_forward(index, transition)?;
+                fresh = self.transition_forward(index, transition, fresh)?;
             }
         }
-        self.head_forward()
+        self.head_forward(fresh)
     }
 
     /// The loss of each image; when training, the gradient of the logits.

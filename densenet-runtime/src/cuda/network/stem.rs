@@ -3,7 +3,7 @@
 use super::*;
 
 impl Pass<'_> {
-    pub(super) fn stem_forward(&self) -> Result<(), CudaError> {
+    pub(super) fn stem_forward(&self) -> Result<Fresh, CudaError> {
         let (plan, slots) = (self.plan, self.slots);
         let stem = &plan.stem;
         let first = &slots.blocks[0];
@@ -27,14 +27,18 @@ impl Pass<'_> {
                 self.training(),
             ],
         )?;
-        let of_block = self.statistics(first.statistics, block.output());
+        let fresh = |pixels| Fresh {
+            first: 0,
+            count: stem.maps,
+            tiles: tiles(pixels),
+            rows: ROWS,
+        };
         let Some(pool) = &self.kernels.pool else {
-            return self.measure(of_block, 0, stem.maps, (tiles(pixels), ROWS, pixels));
+            return Ok(fresh(pixels));
         };
         let norm = self.places.stem_norm;
         let statistics = self.statistics(slots.stem_statistics, stem.maps);
-        self.measure(statistics, 0, stem.maps, (tiles(pixels), ROWS, pixels))?;
-        self.prepare(norm, statistics, pixels)?;
+        self.prepare(norm, statistics, (fresh(pixels), pixels))?;
         let pooled = self.batch * block.pixels();
         self.tiled(
             &pool.stem_pool,
@@ -51,7 +55,7 @@ impl Pass<'_> {
                 self.training(),
             ],
         )?;
-        self.measure(of_block, 0, stem.maps, (tiles(pooled), ROWS, pooled))
+        Ok(fresh(pooled))
     }
 
     pub(super) fn stem_backward(&self) -> Result<(), CudaError> {
@@ -77,7 +81,8 @@ impl Pass<'_> {
                     pixels,
                 ],
             )?;
-            self.gather(norm, statistics.inverse, totals, tiles(pixels), false)?;
+            let sums = (tiles(pixels), false);
+            self.gather(norm, statistics.inverse, totals, sums, Shares::NONE)?;
             self.each(
                 &self.kernels.norm.undo_numbers,
                 stem.maps,
@@ -114,6 +119,10 @@ impl Pass<'_> {
                 length,
             ],
         )?;
-        self.add_shares(self.places.stem, slices, count)
+        self.add_shares(Shares {
+            weight: self.places.stem,
+            slices,
+            count,
+        })
     }
 }

@@ -16,14 +16,15 @@ impl Pass<'_> {
         &self,
         index: usize,
         transition: &Transition,
-    ) -> Result<(), CudaError> {
+        fresh: Fresh,
+    ) -> Result<Fresh, CudaError> {
         let own = &self.slots.blocks[index];
         let (norm, weight) = self.places.transitions[index];
         let block = &self.plan.blocks[index];
         let next = &self.plan.blocks[index + 1];
         let pooled = self.batch * next.pixels();
         let statistics = self.statistics(own.statistics, block.output());
-        self.prepare(norm, statistics, self.batch * block.pixels())?;
+        self.prepare(norm, statistics, (fresh, self.batch * block.pixels()))?;
         let kernels = &self.kernels.transitions[index];
         let group = self.group();
         let kernel = match group {
@@ -49,13 +50,12 @@ impl Pass<'_> {
                 self.training(),
             ],
         )?;
-        let statistics = self.statistics(into.statistics, next.output());
-        self.measure(
-            statistics,
-            0,
-            transition.output,
-            (across, ROWS / group, pooled),
-        )
+        Ok(Fresh {
+            first: 0,
+            count: transition.output,
+            tiles: across,
+            rows: ROWS / group,
+        })
     }
 
     pub(super) fn transition_backward(
@@ -106,8 +106,6 @@ impl Pass<'_> {
                 pooled,
             ],
         )?;
-        let totals = self.totals(own.totals, block.output());
-        self.gather(norm, statistics.inverse, totals, across, false)?;
         let count = transition.input * transition.output;
         let blocks = weight_blocks(transition.input, transition.output);
         let (slices, length) = slices(pooled * group, count, blocks);
@@ -130,6 +128,12 @@ impl Pass<'_> {
                 length,
             ],
         )?;
-        self.add_shares(weight.parameter, slices, count)
+        let totals = self.totals(own.totals, block.output());
+        let shares = Shares {
+            weight: weight.parameter,
+            slices,
+            count,
+        };
+        self.gather(norm, statistics.inverse, totals, (across, false), shares)
     }
 }
