@@ -184,7 +184,7 @@ impl Sources<'_> {
         self.plain("weights", ("weights.cu", WEIGHTS), &[("VALUES", values)])
     }
 
-    fn stem(&self, stem: &Stem) -> Source {
+    fn stem(&self, stem: &Stem, first: &Block) -> Source {
         let constants = [
             ("KERNEL", stem.kernel()),
             ("STEP", stem.stride()),
@@ -193,6 +193,10 @@ impl Sources<'_> {
             ("WIDTH", stem.width),
             ("MAPS", stem.maps),
             ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
+            (
+                "VECTOR",
+                vector(self.precision, &[stem.maps, first.output()]),
+            ),
         ];
         let files = [("stem.cu", STEM), ("pool.cu", POOL)];
         let count = if stem.kind == StemKind::ImageNet {
@@ -387,7 +391,7 @@ impl Kernels {
         load: impl FnOnce(Vec<Source>) -> Result<Library, CudaError>,
     ) -> Result<Self, CudaError> {
         let sources = Sources { plan, precision };
-        let stem = sources.stem(&plan.stem);
+        let stem = sources.stem(&plan.stem, &plan.blocks[0]);
         let blocks: Vec<_> = plan
             .blocks
             .iter()

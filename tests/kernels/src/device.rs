@@ -223,7 +223,8 @@ fn compile(source: &str, options: &[String]) -> Vec<u8> {
         if let Err(error) = result::compile_program(program, options) {
             let log = result::get_program_log(program).unwrap_or_default();
             let log: Vec<u8> = log.into_iter().map(|c| c as u8).collect();
-            panic!("{error}\n{}", String::from_utf8_lossy(&log));
+            let log = String::from_utf8_lossy(&log);
+            panic!("{error}\n{}", log.trim_end_matches('\0'));
         }
         let mut size = 0;
         sys::nvrtcGetCUBINSize(program, &mut size).result().unwrap();

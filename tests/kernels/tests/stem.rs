@@ -2,6 +2,7 @@
 
 use cuda_kernel_tests::{
     COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
+    vector,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ const fn case(pool: bool, channels: usize, size: [usize; 3], maps: usize, stride
     }
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     case(false, 1, [1, 1, 1], 1, 1),
     case(false, 3, [2, 5, 9], 24, 60),
     case(false, 2, [1, 7, 3], 66, 70),
@@ -37,6 +38,8 @@ const CASES: [Case; 8] = [
     case(true, 3, [2, 9, 13], 12, 20),
     case(true, 3, [1, 16, 12], 66, 70),
     case(true, 2, [3, 5, 6], 8, 8),
+    case(true, 3, [2, 11, 6], 72, 96),
+    case(false, 3, [2, 7, 6], 72, 96),
 ];
 
 /// The byte of a pooled pixel that no gradient goes through.
@@ -77,6 +80,7 @@ impl Case {
             ("WIDTH", self.size[2]),
             ("MAPS", self.maps),
             ("POOL", usize::from(self.pooled())),
+            ("VECTOR", vector(precision, &[self.maps, self.stride])),
         ];
         let files: &[&str] = if self.pooled() {
             &["stem.cu", "pool.cu"]

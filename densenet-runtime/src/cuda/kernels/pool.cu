@@ -10,22 +10,36 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
     int stride, int pooled, int training) {
     __shared__ Stage<ROWS, COLUMNS> stage;
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pooled - row0);
-    int map = threadIdx.x % COLUMNS, m = map0 + map;
-    for (int row = threadIdx.x / COLUMNS; row < rows && m < MAPS; row += THREADS / COLUMNS) {
+    int map = stage.own_column(), m = map0 + map;
+    for (int row = stage.own_row(); row < rows && m < MAPS; row += stage.ACROSS) {
         int q = row0 + row, image = q / (POOLED_HEIGHT * POOLED_WIDTH), inside = q % (POOLED_HEIGHT * POOLED_WIDTH);
         int top = inside / POOLED_WIDTH * 2 - 1, left = inside % POOLED_WIDTH * 2 - 1;
-        float best = -INFINITE;
-        unsigned char taken = NONE;
+        Values best, s = floats_at(scale + m), t = floats_at(shift + m);
+        unsigned taken[VECTOR];
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) best[i] = -INFINITE, taken[i] = NONE;
         for (int place = 0; place < 9; ++place) {
             int y = top + place / 3, x = left + place % 3;
             if (y < 0 || y >= CONVOLVED_HEIGHT || x < 0 || x >= CONVOLVED_WIDTH) continue;
             size_t p = ((size_t)image * CONVOLVED_HEIGHT + y) * CONVOLVED_WIDTH + x;
-            float z = fmaf(convolved[p * MAPS + m], scale[m], shift[m]);
-            // A NaN is taken, and stays.
-            if (z > best || z != z) best = z, taken = place;
+            Pack own = pack_at(convolved + p * MAPS + m);
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) {
+                float z = fmaf(own[i], s[i], t[i]);
+                // A NaN is taken, and stays.
+                if (z > best[i] || z != z) best[i] = z, taken[i] = place;
+            }
         }
-        choice[(size_t)q * MAPS + m] = best > 0.0f ? taken : NONE;
-        stage.value[row][map] = out[(size_t)q * stride + m] = relu(best);
+        Choices choices;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) choices.put(i, best[i] > 0.0f ? taken[i] : NONE);
+        *reinterpret_cast<Choices *>(ALIGNED(choice + (size_t)q * MAPS + m, VECTOR)) = choices;
+        // Statistics are of what was stored.
+        Pack pooled_maps = Pack::of<true>(best);
+        put_pack(out + (size_t)q * stride + m, pooled_maps);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) best[i] = pooled_maps[i];
+        put_floats(&stage.value[row][map], best);
     }
     __syncthreads();
     if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
@@ -41,10 +55,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     Gradient gradient = {dout, choice, convolved, nullptr, pixels, 0};
     pull(stage, Norm{scale, shift, mean}, convolved, MAPS, map0, min(COLUMNS, MAPS - map0), MAPS, partial,
          [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
-         [&](int row, int column) {
-             Values d;
-             for (int i = 0; i < VECTOR; ++i) d[i] = gradient.behind(row0 + row, map0 + column + i);
-             return d;
-         },
+         [&](int row, int column) { return gradient.behind(row0 + row, map0 + column); },
          [](long, int, Values) {});
 }

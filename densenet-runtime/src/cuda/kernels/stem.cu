@@ -15,6 +15,21 @@ constexpr int POOLED_HEIGHT = (CONVOLVED_HEIGHT + 1) / 2, POOLED_WIDTH = (CONVOL
 // The byte of a pooled pixel whose nine values were all cut off by the ReLU.
 constexpr unsigned char NONE = 255;
 
+// The pool's choices of a vector of maps.
+// A byte each; in words, since ptxas puts bytes into local memory.
+struct alignas(VECTOR) Choices {
+#if VECTOR % 4
+    unsigned char of[VECTOR];
+    __device__ __forceinline__ unsigned operator[](int i) const { return of[i]; }
+    __device__ __forceinline__ void put(int i, unsigned place) { of[i] = place; }
+#else
+    unsigned of[VECTOR / 4] = {};
+    __device__ __forceinline__ unsigned operator[](int i) const { return of[i / 4] >> i % 4 * 8 & 255; }
+    __device__ __forceinline__ void put(int i, unsigned place) { of[i / 4] |= place << i % 4 * 8; }
+#endif
+};
+__device__ __forceinline__ Choices choices_at(const unsigned char *at) { return *reinterpret_cast<const Choices *>(ALIGNED(at, VECTOR)); }
+
 // Where element k of a patch (pixel by pixel) is in a weight.
 __device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KERNEL * KERNEL + k / CHANNELS; }
 
@@ -59,41 +74,47 @@ struct Weight {
 // `dout`; for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
 struct Gradient {
     static constexpr bool ALONG_DEPTH = false, PLAIN = false;
-    static constexpr int SPAN = 1;
+    static constexpr int SPAN = VECTOR;
     typedef int Place;
-    typedef float Fetched;
+    typedef Pack Fetched;
     const grad_t *dout;
     const unsigned char *choice;
     const store_t *convolved;
     const float *undo;
     int pixels, first_map;
     __device__ __forceinline__ Place place(int line) const { return line; }
-    __device__ __forceinline__ float made(Fetched fetched, int) const { return fetched; }
+    __device__ __forceinline__ Pack made(const Fetched &fetched, int) const { return fetched; }
     // Behind the ReLU, which masks: where it cut all values off, the pool took none.
-    __device__ float behind(int p, int m) const {
+    __device__ __forceinline__ Values behind(int p, int m) const {
         int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
-        float sum = 0.0f;
-        // Pooled row i has the rows 2 i - 1 to 2 i + 1.
+        Values sum = {};
+        // Pooled row i has the rows 2 i - 1 to 2 i + 1: a pixel is in one or two, and so are columns.
         // Not unrolled: that spilled registers on sm_100.
 #pragma unroll 1
-        for (int i = y / 2; i <= (y + 1) / 2 && i < POOLED_HEIGHT; ++i)
-#pragma unroll 1
-            for (int j = x / 2; j <= (x + 1) / 2 && j < POOLED_WIDTH; ++j) {
-                size_t q = (((size_t)image * POOLED_HEIGHT + i) * POOLED_WIDTH + j) * MAPS + m;
-                int place = (y + 1 - 2 * i) * 3 + (x + 1 - 2 * j);
-                sum += choice[q] == place ? dout[q] : 0.0f;
-            }
+        for (int k = 0; k < 4; ++k) {
+            int i = y / 2 + k / 2, j = x / 2 + k % 2;
+            if (i > (y + 1) / 2 || i >= POOLED_HEIGHT || j > (x + 1) / 2 || j >= POOLED_WIDTH) continue;
+            size_t q = (((size_t)image * POOLED_HEIGHT + i) * POOLED_WIDTH + j) * MAPS + m;
+            int place = (y + 1 - 2 * i) * 3 + (x + 1 - 2 * j);
+            Choices own = choices_at(choice + q);
+            Pack d = pack_at(dout + q);
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) sum[v] += (int)own[v] == place ? d[v] : 0.0f;
+        }
         return sum;
     }
     __device__ __forceinline__ Fetched fetch(Place p, int element) const {
         int m = first_map + element;
-        if (p >= pixels || m >= MAPS) return 0.0f;
+        if (p >= pixels || m >= MAPS) return Pack::zeros();
 #if POOL
-        float x = convolved[(size_t)p * MAPS + m];
-        float rest = fmaf(x - undo[3 * MAPS + m], undo[MAPS + m], undo[2 * MAPS + m]);
-        return fmaf(behind(p, m), undo[m], rest);
+        Pack x = pack_at(convolved + (size_t)p * MAPS + m);
+        Values values = behind(p, m), scale = floats_at(undo + m), slope = floats_at(undo + MAPS + m);
+        Values shift = floats_at(undo + 2 * MAPS + m), mean = floats_at(undo + 3 * MAPS + m);
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) values[v] = fmaf(values[v], scale[v], fmaf(x[v] - mean[v], slope[v], shift[v]));
+        return Pack::of<false>(values);
 #else
-        return dout[(size_t)p * MAPS + m];
+        return pack_at(dout + (size_t)p * MAPS + m);
 #endif
     }
 };
