@@ -51,7 +51,8 @@ fn moments_of_tiles_are_those_of_all_values() {
         let all = channels + 3;
         let before = numbers.around(all, 1.5, 1.0);
         let [mean, variance, inverse] = [(); 3].map(|()| gpu.floats(&before));
-        let running = gpu.floats(&numbers.around(2 * all, 1.5, 1.0));
+        let moving = numbers.around(2 * all, 1.5, 1.0);
+        let running = gpu.floats(&moving);
         let gamma = gpu.floats(&before);
         let [scale, shift] = [(); 2].map(|()| gpu.no_floats(all));
         program(&gpu, Precision::F32, &[1]).0.launch(
@@ -93,6 +94,13 @@ fn moments_of_tiles_are_those_of_all_values() {
         let scales = inverses.iter().zip(&before);
         let scales: Vec<_> = scales.map(|(i, &gamma)| i * f64::from(gamma)).collect();
         check(&what, &scale.read_floats(), &scales, 1e-5);
+        // Each channel has moved once.
+        let means = of(&|mean, _| mean);
+        let moved = moving.iter().zip(&means);
+        let moved: Vec<_> = moved
+            .map(|(&m, mean)| 0.9 * f64::from(m) + 0.1 * mean)
+            .collect();
+        check(&what, &running.read_floats()[..all], &moved, 1e-5);
     }
 }
 
