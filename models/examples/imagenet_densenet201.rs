@@ -139,7 +139,17 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     );
     let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
     let meeting = place
-        .map(|place| Meeting::join(place, PATIENCE))
+        .map(|place| {
+            eprintln!(
+                "rank {} of {} waits for the others at {}:{}, {} s at most",
+                place.rank,
+                place.size,
+                place.master,
+                place.port,
+                PATIENCE.as_secs()
+            );
+            Meeting::join(place, PATIENCE)
+        })
         .transpose()?;
     let executor = config.executor_among(DenseNet201::PLAN, &device, meeting)?;
     let mut trainer = Trainer::with_executor(model, config, executor)?;

@@ -2,9 +2,11 @@
 //!
 //! The curves of a run (paper, Fig. 4) are drawn by [`train::Curves`](crate::train::Curves).
 
+mod efficiency;
 mod heat;
 mod reuse;
 
+pub use efficiency::{Efficiency, Measured};
 pub use reuse::{BlockReuse, FeatureReuse};
 
 /// A picture that could not be drawn or written.

@@ -1,0 +1,186 @@
+//! Errors against what a network costs (paper, Figs. 3 and 4).
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontStyle, register_font};
+
+use super::DrawError;
+use crate::plan::Plan;
+
+const FONT: &str = "DejaVu Sans";
+const TEXT: RGBColor = RGBColor(40, 40, 40);
+const SIZE: (u32, u32) = (1800, 900);
+/// One for each family, in turn.
+const COLOURS: [RGBColor; 4] = [
+    RGBColor(31, 90, 166),
+    RGBColor(192, 57, 43),
+    RGBColor(46, 134, 82),
+    RGBColor(130, 80, 160),
+];
+
+/// A network, what it costs and how often it errs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// What is written beside its point.
+    pub name: String,
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// Multiply-adds of convolutions and classifier for one image.
+    pub multiply_adds: u64,
+    /// In percent.
+    pub error: f64,
+}
+
+impl Measured {
+    /// A network of this plan, with the error that it was seen to have.
+    pub fn of(name: impl Into<String>, plan: &Plan, error: f64) -> Self {
+        Self {
+            name: name.into(),
+            parameters: plan.parameter_count() as u64,
+            multiply_adds: plan.multiply_adds(),
+            error,
+        }
+    }
+}
+
+/// Families of networks beside each other: a line for each, through its networks by their cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Efficiency {
+    families: Vec<(String, Vec<Measured>)>,
+}
+
+impl Efficiency {
+    /// Adds a family.
+    #[must_use]
+    pub fn with(mut self, family: impl Into<String>, networks: Vec<Measured>) -> Self {
+        self.families.push((family.into(), networks));
+        self
+    }
+
+    /// Draws errors against parameters, and against multiply-adds, into a PNG. `error` says what
+    /// the errors are, such as "top-1 error (%)".
+    ///
+    /// # Errors
+    /// When there is no network, a number is none, or the file cannot be written.
+    pub fn draw(&self, path: impl AsRef<Path>, title: &str, error: &str) -> Result<(), DrawError> {
+        let path = path.as_ref();
+        let failed = |reason: String| DrawError {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut all = self.families.iter().flat_map(|(_, networks)| networks);
+        if let Some(one) = all.clone().find(|one| !one.error.is_finite()) {
+            return Err(failed(format!(
+                "the error of {} is {}",
+                one.name, one.error
+            )));
+        }
+        if all.next().is_none() {
+            return Err(failed("there is no network to draw".into()));
+        }
+        let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
+        self.picture(title, error, &mut pixels)
+            .map_err(|error| failed(error.to_string()))?;
+        image::save_buffer(
+            path,
+            &pixels,
+            SIZE.0,
+            SIZE.1,
+            image::ExtendedColorType::Rgb8,
+        )
+        .map_err(|error| failed(error.to_string()))
+    }
+
+    fn picture(&self, title: &str, error: &str, pixels: &mut [u8]) -> Drawn {
+        register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
+            .map_err(|_| "the font cannot be read")?;
+        let root = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let root = root
+            .margin(20, 20, 20, 20)
+            .titled(title, (FONT, 34).into_font().color(&TEXT))?;
+        let (left, right) = root.split_horizontally((SIZE.0 - 40) / 2);
+        let millions = |one: &Measured| one.parameters as f64 / 1e6;
+        let billions = |one: &Measured| one.multiply_adds as f64 / 1e9;
+        self.panel("parameters (millions)", error, millions, &left)?;
+        self.panel("multiply-adds an image (billions)", error, billions, &right)?;
+        root.present()?;
+        Ok(())
+    }
+
+    /// Errors against one cost.
+    fn panel(
+        &self,
+        cost: &str,
+        error: &str,
+        of: impl Fn(&Measured) -> f64,
+        area: &DrawingArea<BitMapBackend<'_>, Shift>,
+    ) -> Drawn {
+        let all = || self.families.iter().flat_map(|(_, networks)| networks);
+        let most = all().map(&of).fold(0.0, f64::max);
+        let highest = all().map(|one| one.error).fold(f64::MIN, f64::max);
+        let lowest = all().map(|one| one.error).fold(f64::MAX, f64::min);
+        let room = (0.12 * (highest - lowest))
+            .max(0.05 * highest.abs())
+            .max(0.1);
+        // Names stand beside their points.
+        let across = 0.0..if most > 0.0 { 1.3 * most } else { 1.0 };
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(70)
+            .y_label_area_size(100)
+            .build_cartesian_2d(across, (lowest - room).max(0.0)..highest + room)?;
+        chart
+            .configure_mesh()
+            .x_desc(cost)
+            .y_desc(error)
+            .label_style((FONT, 24).into_font().color(&TEXT))
+            .axis_desc_style((FONT, 26).into_font().color(&TEXT))
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(BLACK.mix(0.12))
+            .axis_style(BLACK.mix(0.5))
+            .x_labels(7)
+            .y_labels(8)
+            .draw()?;
+        for (number, (family, networks)) in self.families.iter().enumerate() {
+            let colour = COLOURS[number % COLOURS.len()];
+            // The first family is the one that costs least: its names stand on the other side.
+            let (side, beside) = match number {
+                0 => (HPos::Right, (-14, 10)),
+                _ => (HPos::Left, (14, -24)),
+            };
+            let mut sorted: Vec<_> = networks.iter().map(|one| (of(one), one)).collect();
+            sorted.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            let line = sorted.iter().map(|&(x, one)| (x, one.error));
+            chart
+                .draw_series(LineSeries::new(line.clone(), colour.stroke_width(4)))?
+                .label(family.as_str())
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 40, y)], colour.stroke_width(4))
+                });
+            chart.draw_series(line.map(|at| Circle::new(at, 7, colour.filled())))?;
+            let style = (FONT, 22).into_font().color(&colour);
+            let style = style.pos(Pos::new(side, VPos::Top));
+            chart.draw_series(sorted.iter().map(|&(x, one)| {
+                let name = Text::new(one.name.clone(), beside, style.clone());
+                EmptyElement::at((x, one.error)) + name
+            }))?;
+        }
+        chart
+            .configure_series_labels()
+            // Costly networks err less, so that corner is empty.
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK.mix(0.2))
+            .label_font((FONT, 24).into_font().color(&TEXT))
+            .legend_area_size(50)
+            .margin(14)
+            .draw()?;
+        Ok(())
+    }
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
