@@ -5,13 +5,11 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontStyle, register_font};
 
 use super::DrawError;
+use super::style::{FONT, TEXT, key, legend, register};
 use crate::plan::Plan;
 
-const FONT: &str = "DejaVu Sans";
-const TEXT: RGBColor = RGBColor(40, 40, 40);
 const SIZE: (u32, u32) = (1800, 900);
 /// One for each family, in turn.
 const COLOURS: [RGBColor; 4] = [
@@ -95,8 +93,7 @@ impl Efficiency {
     }
 
     fn picture(&self, title: &str, error: &str, pixels: &mut [u8]) -> Drawn {
-        register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
-            .map_err(|_| "the font cannot be read")?;
+        register()?;
         let root = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let root = root
@@ -158,9 +155,7 @@ impl Efficiency {
             chart
                 .draw_series(LineSeries::new(line.clone(), colour.stroke_width(4)))?
                 .label(family.as_str())
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 40, y)], colour.stroke_width(4))
-                });
+                .legend(move |at| key(at, colour.stroke_width(4)));
             chart.draw_series(line.map(|at| Circle::new(at, 7, colour.filled())))?;
             let style = (FONT, 22).into_font().color(&colour);
             let style = style.pos(Pos::new(side, VPos::Top));
@@ -169,17 +164,8 @@ impl Efficiency {
                 EmptyElement::at((x, one.error)) + name
             }))?;
         }
-        chart
-            .configure_series_labels()
-            // Costly networks err less, so that corner is empty.
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.2))
-            .label_font((FONT, 24).into_font().color(&TEXT))
-            .legend_area_size(50)
-            .margin(14)
-            .draw()?;
-        Ok(())
+        // Costly networks err less, so that corner is empty.
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
 }
 

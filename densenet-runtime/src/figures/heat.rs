@@ -5,12 +5,10 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
-use plotters::style::{FontStyle, register_font};
 
+use super::style::{FONT, TEXT, register};
 use super::{BlockReuse, DrawError};
 
-const FONT: &str = "DejaVu Sans";
-const TEXT: RGBColor = RGBColor(40, 40, 40);
 /// Blocks beside each other.
 const COLUMNS: usize = 2;
 /// A block's heat map, its labels and its bar of colours.
@@ -46,8 +44,7 @@ fn picture(
     pixels: &mut [u8],
     size: (u32, u32),
 ) -> Drawn {
-    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
-        .map_err(|_| "the font cannot be read")?;
+    register()?;
     let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
     root.fill(&WHITE)?;
     let (top, panels) = root.split_vertically(TITLE);

@@ -5,6 +5,7 @@
 mod efficiency;
 mod heat;
 mod reuse;
+pub(crate) mod style;
 
 pub use efficiency::{Efficiency, Measured};
 pub use reuse::{BlockReuse, FeatureReuse};

@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font};
+
+use crate::figures::style::{FONT, TEXT, key, legend, register};
 
 use super::{Evaluation, Metric, Observer, Summary, TrainError, lines};
 
 const WIDTH: u32 = 1600;
 const HEIGHT: u32 = 1200;
-const FONT: &str = "DejaVu Sans";
 
 const LOSS: RGBColor = RGBColor(31, 90, 166);
 const RATE: RGBColor = RGBColor(130, 130, 130);
 const TOP1: RGBColor = RGBColor(192, 57, 43);
 const TOP5: RGBColor = RGBColor(230, 145, 56);
-const TEXT: RGBColor = RGBColor(40, 40, 40);
 
 /// Draws a file of metrics as a PNG after each evaluation and at the end of a run.
 ///
@@ -107,8 +106,7 @@ type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn draw(run: &RunFigures, title: &str, pixels: &mut [u8]) -> Drawn {
-    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
-        .map_err(|_| "the font cannot be read")?;
+    register()?;
     let root = BitMapBackend::with_buffer(pixels, (WIDTH, HEIGHT)).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root
@@ -171,16 +169,7 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .draw_series(LineSeries::new(thinned(&smooth), strong))?
         .label("its moving mean")
         .legend(move |at| key(at, strong));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.2))
-        .label_font((FONT, 24).into_font().color(&TEXT))
-        .legend_area_size(50)
-        .margin(14)
-        .draw()?;
-    Ok(())
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
@@ -223,22 +212,8 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
             chart.draw_series(points.iter().map(point))?;
         }
     }
-    chart
-        .configure_series_labels()
-        // Errors begin high, so that corner is empty.
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.2))
-        .label_font((FONT, 24).into_font().color(&TEXT))
-        .legend_area_size(50)
-        .margin(14)
-        .draw()?;
-    Ok(())
-}
-
-/// A legend's sample of a line.
-fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i32)> {
-    PathElement::new([(x, y), (x + 40, y)], style)
+    // Errors begin high, so that corner is empty.
+    legend(&mut chart, SeriesLabelPosition::LowerLeft)
 }
 
 /// The top of an axis: above all of `smooth`, and above all values but the few that stick out.

@@ -1,0 +1,39 @@
+//! How all pictures look: their font, their colour of text, their legends.
+
+use plotters::coord::CoordTranslate;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+pub(crate) const FONT: &str = "DejaVu Sans";
+pub(crate) const TEXT: RGBColor = RGBColor(40, 40, 40);
+
+/// Makes the font known; it comes with the program.
+pub(crate) fn register() -> Result<(), &'static str> {
+    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
+        .map_err(|_| "the font cannot be read")
+}
+
+/// A legend's sample of a line.
+pub(crate) fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i32)> {
+    PathElement::new([(x, y), (x + 40, y)], style)
+}
+
+/// Draws a chart's legend.
+pub(crate) fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, B, C>,
+    position: SeriesLabelPosition,
+) -> Result<(), Box<dyn std::error::Error>>
+where
+    B::ErrorType: 'static,
+{
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.2))
+        .label_font((FONT, 24).into_font().color(&TEXT))
+        .legend_area_size(50)
+        .margin(14)
+        .draw()?;
+    Ok(())
+}
