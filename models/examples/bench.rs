@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use densenet_models::{PRESETS, preset};
+use densenet_models::preset;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Recompute, Role, Spec};
 use densenet_runtime::train::Config;
@@ -92,15 +92,7 @@ fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let Some(preset) = preset(&arguments.model) else {
-        let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        return Err(format!(
-            "no preset {:?}; there are {}",
-            arguments.model,
-            names.join(", ")
-        )
-        .into());
-    };
+    let preset = preset(&arguments.model)?;
     let plan = changed(preset.plan(), arguments)?;
     let most = plan.countable_batch();
     if !(1..=most).contains(&arguments.batch) {

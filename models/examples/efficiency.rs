@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use densenet_models::{PRESETS, preset};
+use densenet_models::{UnknownPreset, preset};
 use densenet_runtime::figures::{Efficiency, Measured};
 
 /// Top-1 errors of the paper's networks, one crop (Table 3).
@@ -89,14 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 /// A preset with its error; its name is its depth, where it has one.
-fn measured(name: &str, error: f64) -> Result<Measured, String> {
-    let Some(preset) = preset(name) else {
-        let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        return Err(format!(
-            "no preset {name:?}; there are {}",
-            names.join(", ")
-        ));
-    };
+fn measured(name: &str, error: f64) -> Result<Measured, UnknownPreset> {
     let short = name.strip_prefix("densenet").unwrap_or(name);
-    Ok(Measured::of(short, &preset.plan(), error))
+    Ok(Measured::of(short, &preset(name)?.plan(), error))
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use densenet_models::{PRESETS, preset};
+use densenet_models::preset;
 use densenet_runtime::figures::FeatureReuse;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
@@ -39,14 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let preset = preset(&arguments.model).ok_or_else(|| {
-        let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        format!(
-            "no preset {:?}; there are {}",
-            arguments.model,
-            names.join(", ")
-        )
-    })?;
+    let preset = preset(&arguments.model)?;
     let plan = preset.plan();
     // A checkpoint has momentum, too.
     let file = TensorFile::read(&arguments.weights)?;

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let plan = preset(&arguments.model).ok_or("no such model")?.plan();
+    let plan = preset(&arguments.model)?.plan();
     let start = State::read(&plan, &arguments.weights)?;
     let (images, labels) = read_batch(&plan, &arguments.batch)?;
     let batch = Batch {

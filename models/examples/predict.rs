@@ -107,7 +107,7 @@ fn plan(name: &str) -> Result<Plan, String> {
     // Others see numbers that depend on their data set's mean.
     let is_for_pictures = |plan: &Plan| plan.stem.kind == StemKind::ImageNet;
     match preset(name).map(|preset| preset.plan()) {
-        Some(plan) if is_for_pictures(&plan) => Ok(plan),
+        Ok(plan) if is_for_pictures(&plan) => Ok(plan),
         _ => {
             let all = PRESETS.iter().filter(|one| is_for_pictures(&one.plan()));
             let names: Vec<_> = all.map(|preset| preset.name).collect();

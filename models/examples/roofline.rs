@@ -91,7 +91,7 @@ impl Sum {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let plan = preset(&arguments.model).ok_or("no such model")?.plan();
+    let plan = preset(&arguments.model)?.plan();
     let card = cards().iter().find(|card| card.name == arguments.card);
     let card = card.ok_or("no such card")?;
     let precision = arguments.precision;

@@ -18,4 +18,4 @@ mod registry;
 pub use cifar::*;
 pub use dropout::*;
 pub use imagenet::*;
-pub use registry::{PRESETS, Preset, preset};
+pub use registry::{PRESETS, Preset, UnknownPreset, preset};

@@ -1,5 +1,7 @@
 //! The presets by name, for programs that are told at run time which network to take.
 
+use std::fmt;
+
 use densenet_runtime::Network;
 use densenet_runtime::plan::Plan;
 
@@ -66,9 +68,26 @@ presets! {
     "cifar100_bc_250_24_dropout" => dropout::DenseNetBC250K24C100Dropout,
 }
 
+/// A name that no preset has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownPreset(pub String);
+
+impl fmt::Display for UnknownPreset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+        write!(f, "no preset {:?}; there are {}", self.0, names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownPreset {}
+
 /// The preset of this name.
-pub fn preset(name: &str) -> Option<&'static Preset> {
-    PRESETS.iter().find(|preset| preset.name == name)
+///
+/// # Errors
+/// When there is none, with the names that there are.
+pub fn preset(name: &str) -> Result<&'static Preset, UnknownPreset> {
+    let found = PRESETS.iter().find(|preset| preset.name == name);
+    found.ok_or_else(|| UnknownPreset(name.to_string()))
 }
 
 #[cfg(test)]
@@ -78,13 +97,12 @@ mod tests {
     #[test]
     fn each_preset_is_found_by_its_name_and_is_another() {
         for one in PRESETS {
-            assert_eq!(
-                preset(one.name).map(|found| found.network),
-                Some(one.network)
-            );
+            assert_eq!(preset(one.name).map(|found| found.network), Ok(one.network));
             let alike = PRESETS.iter().filter(|other| other.plan() == one.plan());
             assert_eq!(alike.count(), 1, "{}", one.name);
         }
-        assert!(preset("densenet122").is_none());
+        let message = preset("densenet122").err().map(|error| error.to_string());
+        let start = "no preset \"densenet122\"; there are densenet121, densenet161, ";
+        assert!(message.is_some_and(|message| message.starts_with(start)));
     }
 }
