@@ -3,22 +3,26 @@
 //!
 //! Two comparisons. With a plain step in the same format ([`densenet_tests::plain`]), which checks
 //! every gradient; that step itself is the CPU executor's where it does not round. And with the
-//! CPU executor in f32: what a user sees (losses, logits, statistics, weights) stays close. The
+//! CPU executor in f32: what a user sees (losses, logits, statistics, weights) stays close, and so
+//! do the gradients where the network is calm ([`calm_gradients_are_those_of_f32`]). Elsewhere the
 //! gradients of small networks do not, on any device: the CPU's own, of bf16 products, are a tenth
-//! of their size away.
+//! of their size away, for a value that rounds to the other side of a ReLU changes what flows back.
 
 mod support;
 
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda;
 use densenet_runtime::densenet;
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Recompute, Role};
+use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::executor::{evaluate, load, read, state};
 use densenet_tests::networks::{Bc, Case};
 use densenet_tests::plain::Plain;
 use densenet_tests::{each_network, random};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use support::{alone, device, on_cpu, on_cuda, options};
 
 /// How far bf16 may be from what it should be.
@@ -40,6 +44,45 @@ fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
         }
     }
     (pixels, labels)
+}
+
+/// Images of which each is nearly its class's colour: what the pixels say of a weight adds up,
+/// where in noise it would cancel and leave the rounding.
+fn coloured(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
+    let (mut pixels, labels) = random::batch(plan, images, seed);
+    let (area, channels) = (plan.stem.height * plan.stem.width, plan.stem.channels);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let colours: Vec<f32> = (0..plan.classes * channels)
+        .map(|_| rng.gen_range(-2.0..2.0))
+        .collect();
+    for (image, &label) in pixels.chunks_exact_mut(channels * area).zip(&labels) {
+        let colour = &colours[label as usize * channels..][..channels];
+        for (channel, &value) in image.chunks_exact_mut(area).zip(colour) {
+            channel
+                .iter_mut()
+                .for_each(|pixel| *pixel = value + 0.35 * *pixel);
+        }
+    }
+    (pixels, labels)
+}
+
+/// A state in which BN leaves few values near zero, so that a ReLU lets the same ones through
+/// however they were rounded.
+fn calm(plan: &Plan, seed: u64) -> State {
+    let mut state = random::state(plan, seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    for parameter in plan.parameters() {
+        for index in parameter.range() {
+            match parameter.role {
+                Role::NormScale => state.parameters[index] *= 0.3,
+                Role::NormBias => {
+                    state.parameters[index] = if rng.gen_bool(0.7) { 1.5 } else { -1.5 };
+                }
+                _ => (),
+            }
+        }
+    }
+    state
 }
 
 /// What can be seen of a step.
@@ -189,6 +232,74 @@ fn recomputed_bottlenecks_are_the_same() {
     let (_, device) = device();
     let mut executor = on_cuda(&device, &Bc::PLAN, bfloat16(Recompute::Bottlenecks));
     train(&mut executor, &Bc::PLAN, rounded, "recomputed", BFLOAT16);
+}
+
+/// All convolutions' gradients, all classifiers', scales' and shifts', each beside those of the
+/// CPU executor in f32. One by one, the shifts of channels that the next BN takes away are nothing
+/// but rounding; the plain step checks those.
+fn calm_gradients_are_those_of_f32(plan: &Plan) {
+    const IMAGES: usize = 24;
+    let _alone = alone();
+    let (emulator, device) = device();
+    emulator.seed(4);
+    let options = cuda::Options {
+        batch: IMAGES,
+        ..bfloat16(Recompute::Nothing)
+    };
+    let mut executor = on_cuda(&device, plan, options);
+    let mut exact = on_cpu(plan, IMAGES, Recompute::Nothing, Precision::F32);
+    let start = calm(plan, 7);
+    load(&mut executor, &start);
+    load(&mut exact, &start);
+    let (pixels, labels) = coloured(plan, IMAGES, 10);
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let found = differentiate(&mut executor, batch, Step::default());
+    let expected = differentiate(&mut exact, batch, Step::default());
+    for role in [
+        Role::ConvWeight,
+        Role::NormScale,
+        Role::NormBias,
+        Role::LinearWeight,
+        Role::LinearBias,
+    ] {
+        let of_role = |gradients: &[f32]| -> Vec<f32> {
+            let mut parameters = plan.parameters();
+            parameters.retain(|parameter| parameter.role == role);
+            let values = parameters
+                .iter()
+                .map(|parameter| &gradients[parameter.range()]);
+            values.flatten().copied().collect()
+        };
+        let off = distance(&of_role(&found.gradients), &of_role(&expected.gradients));
+        println!("{role:?}: {off:.4}");
+        assert!(off < BFLOAT16, "{role:?}: {off}");
+        assert!(off > 1e-6, "{role:?}: nothing was rounded");
+    }
+}
+
+mod calm_gradients {
+    use super::*;
+
+    fn check<N: Case>() {
+        calm_gradients_are_those_of_f32(&N::PLAN);
+    }
+
+    each_network!(check:
+        plain Plain,
+        bottleneck Bottleneck,
+        compressed Compressed,
+        bc Bc,
+        imagenet_compressed ImageNetCompressed,
+        one_block OneBlock,
+    );
+
+    #[test]
+    fn imagenet_bc() {
+        calm_gradients_are_those_of_f32(&ImageNetBcOfTwo::PLAN);
+    }
 }
 
 densenet! {
