@@ -6,6 +6,7 @@ use std::str::FromStr;
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::executor::ExecutorError;
+use crate::parallel::Place;
 
 /// What computes.
 #[derive(Clone)]
@@ -96,6 +97,23 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The device of a process that trains with others: of those on a machine the first has the
+    /// device that is named, the second the next one, and so on (`LOCAL_RANK`).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); and where the best device is asked for, which may not be of the same
+    /// kind for all.
+    pub fn open_for(self, place: &Place) -> Result<Device, ExecutorError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(first) => Device::cuda(first + place.local_rank),
+            Self::Best => Err(ExecutorError::Device(
+                "processes that train together need devices of one kind: ask for `cuda` or `cpu` instead of `best`"
+                    .into(),
+            )),
+        }
+    }
+
     /// Opens the device. A fallback to the CPU is said on standard error.
     ///
     /// # Errors

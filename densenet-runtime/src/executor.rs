@@ -173,6 +173,14 @@ pub enum ExecutorError {
         /// The most that fit.
         capacity: usize,
     },
+    /// The largest batch that is asked for is none, or more than can be counted.
+    #[error("an executor for batches of {found} images: 1 to {most} are possible; ask for fewer")]
+    Capacity {
+        /// Images asked for.
+        found: usize,
+        /// The most that can be counted.
+        most: usize,
+    },
     /// The pixels are not as many as the labels and the input's shape ask for.
     #[error(
         "a batch of {labels} images of {shape:?} (channels, height, width) has {expected} values, found {found}"
@@ -300,6 +308,19 @@ pub trait Executor: Send {
     /// # Errors
     /// When the device fails.
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError>;
+
+    /// [`start`](Self::start), and [`descend`](Self::descend) behind it: a whole step, which a
+    /// device does in one. Where the loss is known at once and not finite, nothing descends.
+    ///
+    /// # Errors
+    /// As both.
+    fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+        let pending = self.start(batch, step)?;
+        if pending.outcome().is_none_or(|own| own.loss.is_finite()) {
+            self.descend(sgd)?;
+        }
+        Ok(pending)
+    }
 
     /// Forward pass with running statistics, without dropout. The loss is not smoothed.
     ///

@@ -106,9 +106,9 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         .map_or((0, 1), |place| (place.rank, place.size));
     let config = arguments.config(ranks)?;
     // Asked for first: a device that is not there is said before anything is done.
-    let device = match (&place, arguments.device) {
-        (Some(place), DeviceChoice::Cuda(0)) => Device::cuda(place.local_rank)?,
-        _ => arguments.device.open()?,
+    let device = match &place {
+        Some(place) => arguments.device.open_for(place)?,
+        None => arguments.device.open()?,
     };
     let (train, val) = arguments.data()?;
     let input = [

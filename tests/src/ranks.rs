@@ -6,6 +6,7 @@ use std::time::Duration;
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::parallel::{Meeting, Parallel, Place, Threads};
 use densenet_runtime::plan::Plan;
+use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
 
 use crate::compare::{Comparison, TOLERANCE};
@@ -14,7 +15,8 @@ use crate::networks::Bc;
 use crate::random;
 
 const PLAN: Plan = Bc::PLAN;
-const PART: usize = 3;
+/// Images of a rank's part of a batch.
+pub const PART: usize = 3;
 
 /// A CUDA executor for a rank's part of a batch, with kernels kept in a test's folder.
 pub fn on_cuda(folder: &str) -> cuda::Executor {
@@ -55,13 +57,57 @@ pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
             pixels: Pixels::Nchw(&pixels),
             labels: &labels,
         };
-        let started = executor.start(batch, Step::default()).unwrap();
-        executor.descend(Sgd::default()).unwrap();
+        let started = executor.step(batch, Step::default(), Sgd::default());
+        let started = started.unwrap();
         losses.push(executor.finish(started).unwrap().loss as f32);
     }
     let mut sums = [1.0, rank as f64];
     executor.total(&mut sums).unwrap();
     assert_eq!(sums, [2.0, 1.0]);
+    let after = state(executor);
+    Seen {
+        losses,
+        gradients: read(executor, Arena::Gradients),
+        parameters: after.parameters,
+        running: after.running,
+    }
+}
+
+/// A step in which the second rank's loss is not a number, and one in which all is well: of the
+/// first, weights and momentum keep nothing, on either rank.
+pub fn steps_of_which_one_is_broken(executor: &mut dyn Executor, rank: usize) -> Seen {
+    load(executor, &random::state(&PLAN, 1));
+    let mut losses = Vec::new();
+    for step in 0..2 {
+        let before = [Arena::Parameters, Arena::Momentum].map(|arena| read(executor, arena));
+        let (mut pixels, labels) = random::batch(&PLAN, PART, 10 * step + rank as u64);
+        if step == 0 && rank == 1 {
+            pixels.fill(f32::NAN);
+        }
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        let started = executor.step(batch, Step::default(), Sgd::default());
+        let loss = executor.finish(started.unwrap()).unwrap().loss;
+        let after = [Arena::Parameters, Arena::Momentum].map(|arena| read(executor, arena));
+        assert_eq!(
+            loss.is_finite(),
+            step == 1,
+            "the loss of step {step}: {loss}"
+        );
+        assert_eq!(before == after, step == 0, "the weights of step {step}");
+        // What the statistics have become is taken back, as a checkpoint would.
+        load(
+            executor,
+            &State {
+                parameters: after[0].clone(),
+                ..random::state(&PLAN, 1)
+            },
+        );
+        losses.push(loss as f32);
+    }
+    losses.retain(|loss| loss.is_finite());
     let after = state(executor);
     Seen {
         losses,
@@ -85,13 +131,18 @@ pub fn together<T: Send>(ranks: Vec<T>, work: impl Fn(T, usize) -> Seen + Sync) 
     })
 }
 
+/// Ranks are equal bit for bit.
+pub fn are_equal(found: &[Seen]) {
+    assert!(found[0] == found[1], "ranks are equal bit for bit");
+}
+
 /// Ranks are equal bit for bit, and follow ranks on the CPU.
 pub fn follow_the_cpu(found: &[Seen]) {
     let expected = together(Threads::group(2), |collective, rank| {
         let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
         steps(&mut executor, rank)
     });
-    assert!(found[0] == found[1], "ranks are equal bit for bit");
+    are_equal(found);
     let (found, expected) = (&found[0], &expected[0]);
     let mut compare = Comparison::within(TOLERANCE);
     compare.add("losses", &found.losses, &expected.losses);

@@ -2,19 +2,69 @@
 //! NCCL and the device are emulated: streams run as late as events let them, so that a gradient
 //! averaged before it is complete, or used before it is averaged, is seen.
 
+use std::sync::Mutex;
+use std::thread;
+
 use cuda_emulator::Emulator;
-use densenet_tests::ranks::{follow_the_cpu, meet, on_cuda, places, steps, together};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::networks::Bc;
+use densenet_tests::random;
+use densenet_tests::ranks::{
+    PART, are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken,
+    together,
+};
+
+/// The emulated device is for one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn joined(place: densenet_runtime::parallel::Place) -> densenet_runtime::cuda::Executor {
+    let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+    executor.join(meet(place)).unwrap();
+    executor
+}
 
 #[test]
 fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
+    let _alone = ALONE.lock().unwrap();
     let emulator = Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
     for seed in 0..4 {
         emulator.seed(seed);
         let found = together(places().into(), |place, rank| {
-            let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
-            executor.join(meet(place)).unwrap();
-            steps(&mut executor, rank)
+            steps(&mut joined(place), rank)
         });
         follow_the_cpu(&found);
     }
+}
+
+#[test]
+fn where_the_loss_of_one_is_not_finite_none_descends() {
+    let _alone = ALONE.lock().unwrap();
+    Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    are_equal(&together(places().into(), |place, rank| {
+        steps_of_which_one_is_broken(&mut joined(place), rank)
+    }));
+}
+
+#[test]
+fn who_waits_for_a_rank_that_has_gone_is_told() {
+    let _alone = ALONE.lock().unwrap();
+    Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    let [first, second] = places();
+    thread::scope(|scope| {
+        let one_step = |executor: &mut dyn Executor| {
+            let (pixels, labels) = random::batch(&Bc::PLAN, PART, 1);
+            let batch = Batch {
+                pixels: Pixels::Nchw(&pixels),
+                labels: &labels,
+            };
+            let started = executor.step(batch, Step::default(), Sgd::default())?;
+            executor.finish(started)
+        };
+        scope.spawn(move || one_step(&mut joined(second)).unwrap());
+        let mut executor = joined(first);
+        one_step(&mut executor).unwrap();
+        // The device is at the first average when the host waits for the step's outcome.
+        let error = one_step(&mut executor).unwrap_err().to_string();
+        assert!(error.contains("rank 0 lost rank 1"), "{error}");
+    });
 }

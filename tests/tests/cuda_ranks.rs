@@ -7,7 +7,9 @@ use std::thread;
 
 use cuda_emulator::Emulator;
 use densenet_runtime::parallel::Threads;
-use densenet_tests::ranks::{follow_the_cpu, meet, on_cuda, places, steps, together};
+use densenet_tests::ranks::{
+    are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken, together,
+};
 
 #[test]
 fn devices_that_train_together_follow_ranks_on_the_cpu() {
@@ -18,6 +20,16 @@ fn devices_that_train_together_follow_ranks_on_the_cpu() {
         steps(&mut executor, rank)
     });
     follow_the_cpu(&found);
+}
+
+#[test]
+fn where_the_loss_of_one_is_not_finite_none_descends() {
+    Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    are_equal(&together(Threads::group(2), |collective, rank| {
+        let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+        executor.join_by_host(Box::new(collective)).unwrap();
+        steps_of_which_one_is_broken(&mut executor, rank)
+    }));
 }
 
 #[test]
@@ -34,7 +46,7 @@ fn without_nccl_the_error_names_it() {
         let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
         let error = executor.join(meeting).unwrap_err().to_string();
         assert!(error.contains("no NCCL"), "{error}");
-        assert!(error.contains("libnccl.so.2 and libnccl.so"), "{error}");
+        assert!(error.contains("libnccl.so, libnccl.so.2"), "{error}");
         drop(other.join().unwrap());
     });
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Threads};
 use densenet_runtime::plan::Plan;
-use densenet_runtime::train::{Batches, Config, Fit, Observer, StepReport, TrainError, Trainer};
+use densenet_runtime::train::{
+    Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
+};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
 use densenet_tests::executor::{load, read, state};
 use densenet_tests::networks::OneBlock;
@@ -195,8 +197,7 @@ impl Observer for Losses {
     }
 }
 
-/// A run of the trainer on a rank: what must be equal on all.
-fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, Vec<f32>) {
+fn trainer(collective: Box<dyn Collective>) -> Trainer<OneBlock> {
     let config = Config {
         epochs: 2,
         batch: PART,
@@ -205,7 +206,12 @@ fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, V
     };
     let executor = Parallel::new(Box::new(on_cpu()), collective);
     let model = Cpu::seed_from_u64(1).build_module::<OneBlock, f32>();
-    let mut trainer = Trainer::with_executor(model, config, Box::new(executor)).unwrap();
+    Trainer::with_executor(model, config, Box::new(executor)).unwrap()
+}
+
+/// A run of the trainer on a rank: what must be equal on all.
+fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, Vec<f32>) {
+    let mut trainer = trainer(collective);
     let mut losses = Losses::default();
     let images = Images(rank);
     let summary = trainer
@@ -222,6 +228,66 @@ fn a_trainer_on_each_rank_reports_and_evaluates_the_same() {
     assert!(ranks[0] == ranks[1] && ranks[1] == ranks[2]);
     assert_eq!(ranks[0].2, 3 * 2 * PART, "all ranks' images are evaluated");
     assert_eq!(ranks[0].0.len(), 4);
+}
+
+/// Asks for an end on the second of two ranks alone: behind a step, or in an evaluation.
+struct Ends {
+    rank: usize,
+    behind: Option<u64>,
+    interrupt: Interrupt,
+}
+
+impl Observer for Ends {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        if self.rank == 1 && self.behind == Some(report.step) {
+            self.interrupt.request();
+        }
+        Ok(())
+    }
+}
+
+/// A rank's part of five images, in the middle of which an end is asked for.
+struct EndsIn<'a>(&'a Ends);
+
+impl Batches for EndsIn<'_> {
+    fn batches(&self) -> u64 {
+        2
+    }
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.0.rank == 1 && self.0.behind.is_none() {
+            self.0.interrupt.request();
+        }
+        Images(self.0.rank).visit(epoch, first, each)
+    }
+}
+
+#[test]
+fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
+    for (behind, expected) in [(Some(1), 1), (Some(3), 3), (None, 2)] {
+        let ended = together(2, |collective, rank| {
+            let interrupt = Interrupt::new();
+            let fit = Fit {
+                interrupt: interrupt.clone(),
+                ..Fit::default()
+            };
+            let mut ends = Ends {
+                rank,
+                behind,
+                interrupt: interrupt.clone(),
+            };
+            let validation = Ends { interrupt, ..ends };
+            let mut trainer = trainer(Box::new(collective));
+            let summary = trainer.fit(&Images(rank), &EndsIn(&validation), &fit, &mut ends);
+            let summary = summary.unwrap();
+            (summary.ending, summary.step)
+        });
+        assert_eq!(ended, [(Ending::Interrupted, expected); 2], "{behind:?}");
+    }
 }
 
 fn port() -> u16 {

@@ -195,8 +195,9 @@ impl Plan {
     /// The most images of a batch whose pixels, stage by stage, 31 bits can count, as kernels do.
     pub fn countable_batch(&self) -> usize {
         let (height, width) = self.stem.convolved_size();
+        let image = self.stem.height * self.stem.width;
         let blocks = self.blocks.iter().map(Block::pixels);
-        let most = blocks.chain([height * width]).max().unwrap_or(0);
+        let most = blocks.chain([height * width, image]).max().unwrap_or(0);
         i32::MAX as usize / most.max(1)
     }
 

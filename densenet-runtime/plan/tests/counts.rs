@@ -27,8 +27,8 @@ fn spec(blocks: &[usize], k: usize, compress: bool, bottleneck: bool) -> Spec {
 
 #[test]
 fn a_batch_is_countable_while_its_largest_maps_have_fewer_than_2_to_the_31_pixels() {
-    // 112 x 112 behind the stem's convolution, 32 x 32 throughout.
-    for (blocks, pixels) in [(vec![6, 12, 48, 32], 112 * 112), (vec![16; 3], 32 * 32)] {
+    // An image itself is among them.
+    for (blocks, pixels) in [(vec![6, 12, 48, 32], 224 * 224), (vec![16; 3], 32 * 32)] {
         let most = spec(&blocks, 12, true, true)
             .plan()
             .unwrap()

@@ -71,9 +71,9 @@ impl Executor {
             level,
         } = options;
         if batch == 0 {
-            return Err(ExecutorError::BatchSize {
+            return Err(ExecutorError::Capacity {
                 found: 0,
-                capacity: 0,
+                most: plan.countable_batch(),
             });
         }
         let threads = match threads {

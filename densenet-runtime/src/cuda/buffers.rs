@@ -96,6 +96,12 @@ pub(super) struct LayerAt {
     pub conv: WeightAt,
 }
 
+/// Words of the kernels' `Scalars`: those of a step, those of the descent, and whether a loss was
+/// not finite.
+pub(super) const STEP_WORDS: usize = 5;
+pub(super) const DESCENT_WORDS: usize = 4;
+pub(super) const SCALAR_WORDS: usize = STEP_WORDS + DESCENT_WORDS + 1;
+
 /// Where all parameters of a plan lie.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
@@ -109,6 +115,26 @@ pub(super) struct Places {
     /// Values of all packed weights, and of all multiply-adds, with what aligns them.
     pub packed: usize,
     pub affine: usize,
+}
+
+impl Places {
+    /// Of each stage of the backward pass, in its order: where its gradients begin, and how many
+    /// they are. A stage's parameters lie behind those of the stages before it.
+    pub fn stages(&self, parameters: usize) -> Vec<(usize, usize)> {
+        let mut firsts = vec![self.norm.gamma];
+        for (index, block) in self.blocks.iter().enumerate().rev() {
+            // A block without layers has nothing of its own.
+            let behind = firsts.last().copied().unwrap_or(parameters);
+            firsts.push(block.first().map_or(behind, |layer| layer.norm1.gamma));
+            if let Some(before) = index.checked_sub(1) {
+                firsts.push(self.transitions[before].0.gamma);
+            }
+        }
+        firsts.push(0);
+        let ends = [parameters].into_iter().chain(firsts.clone());
+        let stages = firsts.iter().zip(ends);
+        stages.map(|(&from, until)| (from, until - from)).collect()
+    }
 }
 
 /// Goes through a plan's parameters in their order.
@@ -338,7 +364,7 @@ impl Slots {
             gradients: layout.floats(count),
             momentum: layout.floats(count),
             running: layout.floats(plan.running_count()),
-            scalars: layout.bytes(40),
+            scalars: layout.floats(SCALAR_WORDS),
             packed: layout.maps(places.packed, storage),
             weight_table: layout.floats(5 * places.packed_weights().count()),
             affine: layout.floats(places.affine),
@@ -412,6 +438,35 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
+
+    #[test]
+    fn stages_have_all_gradients_once_from_the_last_on() {
+        let block = BlockSpec {
+            layers: 2,
+            growth: 3,
+        };
+        let plan = Spec {
+            blocks: vec![block; 2],
+            theta: Ratio::ONE,
+            bottleneck: None,
+            stem: StemKind::Cifar,
+            init: 6,
+            input: [3, 8, 8],
+            classes: 10,
+            dropout: 0.0,
+        };
+        let plan = plan.plan().unwrap();
+        let stages = Places::new(&plan).stages(plan.parameter_count());
+        assert_eq!(stages.len(), 5, "head, block, transition, block, stem");
+        let mut until = plan.parameter_count();
+        for (from, count) in stages {
+            assert_eq!(from + count, until);
+            assert!(count > 0);
+            until = from;
+        }
+        assert_eq!(until, 0);
+    }
 
     #[test]
     fn slices_cover_all_pixels_and_stay_within_their_memory() {

@@ -1,11 +1,11 @@
 //! The executor: a plan, its training state on a device, and the passes over it.
 
 use super::arena::{Arena, Layout, Placement};
-use super::buffers::{Places, Slots, storage_of};
+use super::buffers::{DESCENT_WORDS, Places, SCALAR_WORDS, STEP_WORDS, Slots, storage_of};
 use super::compile::Cache;
 use super::driver::{Address, Device, Graph};
 use super::error::CudaError;
-use super::feed::{DESCENT_WORDS, Destination, Feed, STEP_WORDS};
+use super::feed::{Destination, Feed};
 use super::network::Pass;
 use super::program::Kernels;
 use super::ranks::{Member, Ranks};
@@ -71,15 +71,24 @@ pub struct Executor {
     kernels: Kernels,
     places: Places,
     slots: Slots,
-    /// Passes over a full batch, recorded when first run; they go before the arena they name.
-    training: Option<Graph>,
-    evaluation: Option<Graph>,
+    /// What is done with a full batch, recorded when first done.
+    recorded: [Option<Graph>; 3],
     arena: Arena,
     feed: Feed,
     /// The others that it trains with.
     ranks: Option<Ranks>,
     /// Images of the latest batch.
     latest: usize,
+}
+
+/// What is done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Evaluate,
+    /// Gradients.
+    Differentiate,
+    /// Gradients and descent.
+    Step,
 }
 
 impl Executor {
@@ -91,18 +100,15 @@ impl Executor {
     /// memory.
     pub fn new(device: &Device, plan: Plan, options: Options) -> Result<Self, CudaError> {
         let batch = options.batch;
-        let (height, width) = plan.stem.convolved_size();
-        let blocks = plan.blocks.iter().map(|block| block.pixels());
-        let most = blocks.chain([height * width]).max().unwrap_or(0);
         // Kernels count pixels, and parameters, in 31 bits.
-        let limit = i32::MAX as usize;
-        let capacity = limit / most.max(1);
-        if batch == 0 || batch > capacity || plan.parameter_count() > limit {
-            return Err(ExecutorError::BatchSize {
-                found: batch,
-                capacity,
-            }
-            .into());
+        let most = plan.countable_batch();
+        if !(1..=most).contains(&batch) {
+            return Err(ExecutorError::Capacity { found: batch, most }.into());
+        }
+        let parameters = plan.parameter_count();
+        if parameters > i32::MAX as usize {
+            let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
+            return Err(ExecutorError::Device(message).into());
         }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);
@@ -114,8 +120,7 @@ impl Executor {
             kernels,
             slots,
             arena,
-            training: None,
-            evaluation: None,
+            recorded: [const { None }; 3],
             ranks: None,
             latest: 0,
             options,
@@ -130,7 +135,8 @@ impl Executor {
             let (_, at, count) = executor.part(part);
             device.clear(at, 4 * count)?;
         }
-        device.clear(executor.arena.at(executor.slots.scalars), 40)?;
+        let scalars = executor.arena.at(executor.slots.scalars);
+        device.clear(scalars, 4 * SCALAR_WORDS)?;
         let table = executor.places.weight_table();
         device.upload(&table, executor.arena.at(executor.slots.weight_table))?;
         device.wait("clearing the training state")?;
@@ -141,9 +147,15 @@ impl Executor {
     /// by NCCL. Their parameters must be equal; see [`parallel`](crate::parallel).
     ///
     /// # Errors
-    /// When there is no NCCL, or it fails.
+    /// When there is no NCCL, it fails, or a rank has gone.
     pub fn join(&mut self, meeting: Meeting) -> Result<(), CudaError> {
-        self.with(Ranks::by_nccl(&self.device, meeting)?)
+        let (_, gradients, count) = self.part(Part::Gradients);
+        let stages = self.places.stages(count).into_iter().map(|(_, own)| own);
+        let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        counts.retain(|&own| own > 0);
+        self.with(Ranks::by_nccl(&self.device, meeting, gradients, &counts)?)
     }
 
     /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
@@ -158,7 +170,7 @@ impl Executor {
     fn with(&mut self, ranks: Ranks) -> Result<(), CudaError> {
         // What was recorded has nothing of the others.
         self.device.wait("joining other devices")?;
-        self.training = None;
+        self.recorded = [const { None }; 3];
         self.ranks = Some(ranks);
         Ok(())
     }
@@ -196,12 +208,13 @@ impl Executor {
         (what, self.arena.at(slot), count)
     }
 
-    /// Starts a pass over a batch; returns the number to ask for its outcome by. The host does
-    /// not wait, unless it is two batches ahead.
+    /// Starts work on a batch; returns the number to ask for its outcome by. The host does not
+    /// wait, unless it is two batches ahead.
     fn begin(
         &mut self,
         batch: Batch<'_>,
-        scalars: Option<[u32; STEP_WORDS]>,
+        work: Work,
+        scalars: &[u32],
     ) -> Result<u64, ExecutorError> {
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
@@ -222,25 +235,20 @@ impl Executor {
             Pixels::Nchw(_) => self.pass(&self.member(), false).images_from_nchw(raw)?,
             Pixels::Nhwc { .. } => self.pass(&self.member(), false).images_from_bytes(raw)?,
         }
-        self.run(scalars.is_some())?;
+        self.run(work)?;
         let results = self.arena.at(self.slots.results);
         Ok(self.feed.expect(&self.device, results, self.latest)?)
     }
 
-    /// Waits for a pass. Where its loss is not finite, the host knows now, and gradient descent
-    /// is its affair again.
+    /// Waits for a pass.
     fn end(&mut self, number: u64) -> Result<Outcome, ExecutorError> {
-        let Some(outcome) = self.feed.outcome(number)? else {
-            return Err(ExecutorError::Device(format!(
-                "the outcome of batch {number} was asked for before"
-            )));
-        };
-        if !outcome.loss.is_finite() {
-            let scalars = self.arena.at(self.slots.scalars);
-            let broken = scalars.floats(STEP_WORDS + DESCENT_WORDS);
-            self.device.clear(broken, 4)?;
-        }
-        Ok(outcome)
+        let outcome = self.feed.outcome(number)?;
+        outcome.ok_or_else(|| {
+            ExecutorError::Device(
+                "this executor has no outcome of that batch: another one started it, it was asked for before, or too many were not"
+                    .into(),
+            )
+        })
     }
 
     fn member(&self) -> Member<'_> {
@@ -265,36 +273,62 @@ impl Executor {
         }
     }
 
-    /// Runs a pass over the images at hand: a full batch's is recorded once and replayed.
-    fn run(&mut self, training: bool) -> Result<(), CudaError> {
+    /// Works on the images at hand; what is done with a full batch is recorded once and replayed.
+    fn run(&mut self, work: Work) -> Result<(), CudaError> {
         let member = self.member();
+        let training = work != Work::Evaluate;
         let pass = self.pass(&member, training);
-        let work = || {
+        let launches = || {
             pass.forward()?;
             pass.loss()?;
-            if training { pass.backward() } else { Ok(()) }
+            if training {
+                pass.backward()?;
+            }
+            if work == Work::Step {
+                pass.descend()?;
+            }
+            Ok(())
         };
         let recordable = self.ranks.as_ref().is_none_or(Ranks::is_recordable) || !training;
         if !self.options.graphs || !recordable || self.latest < self.options.batch {
-            return work();
+            return launches();
         }
-        let recorded = if training {
-            &self.training
-        } else {
-            &self.evaluation
-        };
-        if let Some(graph) = recorded {
+        if let Some(graph) = &self.recorded[work as usize] {
             return graph.replay();
         }
-        let graph = self.device.capture(work)?;
+        let graph = self.device.capture(launches)?;
         graph.replay()?;
-        *(if training {
-            &mut self.training
-        } else {
-            &mut self.evaluation
-        }) = Some(graph);
+        self.recorded[work as usize] = Some(graph);
         Ok(())
     }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Graphs go before the kernels, the memory and the ranks that they name, and when they are
+        // done. There is nobody to tell of a device that has failed.
+        let _ = self.device.wait("ending");
+        self.recorded = [const { None }; 3];
+    }
+}
+
+fn step_words(step: Step) -> [u32; STEP_WORDS] {
+    [
+        step.seed as u32,
+        (step.seed >> 32) as u32,
+        step.label_smoothing.to_bits(),
+        step.scale.to_bits(),
+        u32::from(step.accumulate),
+    ]
+}
+
+fn descent_words(sgd: Sgd) -> [u32; DESCENT_WORDS] {
+    [
+        sgd.rate.to_bits(),
+        sgd.momentum.to_bits(),
+        sgd.weight_decay.to_bits(),
+        u32::from(sgd.nesterov),
+    ]
 }
 
 fn length(what: &'static str, expected: usize, found: usize) -> Result<(), ExecutorError> {
@@ -335,14 +369,15 @@ impl Contract for Executor {
     }
 
     fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
-        let words = [
-            step.seed as u32,
-            (step.seed >> 32) as u32,
-            step.label_smoothing.to_bits(),
-            step.scale.to_bits(),
-            u32::from(step.accumulate),
-        ];
-        self.begin(batch, Some(words)).map(Pending::later)
+        let number = self.begin(batch, Work::Differentiate, &step_words(step));
+        number.map(Pending::later)
+    }
+
+    fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+        let mut words = [0; STEP_WORDS + DESCENT_WORDS];
+        words[..STEP_WORDS].copy_from_slice(&step_words(step));
+        words[STEP_WORDS..].copy_from_slice(&descent_words(sgd));
+        self.begin(batch, Work::Step, &words).map(Pending::later)
     }
 
     fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
@@ -354,16 +389,17 @@ impl Contract for Executor {
             // A loss that is not finite on one rank is so on all, and all stop.
             outcome.loss = ranks.mean(outcome.loss)?;
         }
+        if !outcome.loss.is_finite() {
+            // The host knows now, and gradient descent is its affair again.
+            let scalars = self.arena.at(self.slots.scalars);
+            let broken = scalars.floats(STEP_WORDS + DESCENT_WORDS);
+            self.device.clear(broken, 4)?;
+        }
         Ok(outcome)
     }
 
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
-        let words = [
-            sgd.rate.to_bits(),
-            sgd.momentum.to_bits(),
-            sgd.weight_decay.to_bits(),
-            u32::from(sgd.nesterov),
-        ];
+        let words = descent_words(sgd);
         let scalars = self.arena.at(self.slots.scalars);
         self.feed
             .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
@@ -371,7 +407,7 @@ impl Contract for Executor {
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
-        let number = self.begin(batch, None)?;
+        let number = self.begin(batch, Work::Evaluate, &[])?;
         self.end(number)
     }
 

@@ -12,17 +12,15 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::buffers::{DESCENT_WORDS, STEP_WORDS};
 use super::driver::{Address, Device, Lane, Pinned};
 use super::error::CudaError;
 use crate::executor::{Outcome, Pixels};
 
 /// Outcomes that nobody has asked for are forgotten beyond so many.
 const MOST_OUTCOMES: usize = 1024;
-
-/// Words of the kernels' `Scalars`: those of a step, then those of the descent.
-pub(super) const STEP_WORDS: usize = 5;
-pub(super) const DESCENT_WORDS: usize = 4;
 
 /// A place that a batch passes through.
 struct Place {
@@ -40,8 +38,9 @@ pub(super) struct Feed {
     places: [Place; 2],
     /// Scalars of the descent, in turns.
     descents: [Pinned; 2],
-    /// How often each is used.
+    /// The latest batch's number: they count on from where no other feed's do.
     batches: u64,
+    /// How many descents there were.
     steps: usize,
     outcomes: VecDeque<(u64, Outcome)>,
 }
@@ -57,11 +56,12 @@ pub(super) struct Destination {
 
 impl Feed {
     pub fn new(device: &Device, batch: usize, channels: usize) -> Result<Self, CudaError> {
+        static FEEDS: AtomicU64 = AtomicU64::new(0);
         let place = || -> Result<Place, CudaError> {
             Ok(Place {
                 // Grows to what a batch has: a byte a value, or four.
                 pixels: device.pinned(1)?,
-                words: device.pinned(4 * (batch + STEP_WORDS + 2 * channels))?,
+                words: device.pinned(4 * (batch + STEP_WORDS + DESCENT_WORDS + 2 * channels))?,
                 results: device.pinned(24 * batch)?,
                 waiting: None,
             })
@@ -70,7 +70,7 @@ impl Feed {
         Ok(Self {
             places: [place()?, place()?],
             descents: [words()?, words()?],
-            batches: 0,
+            batches: FEEDS.fetch_add(1, Ordering::Relaxed) << 40,
             steps: 0,
             outcomes: VecDeque::new(),
         })
@@ -82,13 +82,14 @@ impl Feed {
     }
 
     /// Sends a batch on its way: its pixels by the stream for uploads, which the main stream then
-    /// waits for; the rest, which is little, by the main stream itself.
+    /// waits for; the rest, which is little, by the main stream itself. `scalars` are the first of
+    /// the kernels' `Scalars`: none, those of a step, or those of a step with its descent.
     pub fn send(
         &mut self,
         device: &Device,
         pixels: Pixels<'_>,
         labels: &[u32],
-        scalars: Option<[u32; STEP_WORDS]>,
+        scalars: &[u32],
         into: &Destination,
     ) -> Result<(), CudaError> {
         self.batches += 1;
@@ -118,15 +119,15 @@ impl Feed {
 
         let norm = mean.iter().chain(deviation).map(|value| value.to_bits());
         let words = labels.iter().copied();
-        let words = words.chain(scalars.unwrap_or_default()).chain(norm);
-        let count = labels.len() + STEP_WORDS + 2 * mean.len();
+        let words = words.chain(scalars.iter().copied()).chain(norm);
+        let count = labels.len() + scalars.len() + 2 * mean.len();
         for (into, word) in place.words.values::<u32>(count)?.iter_mut().zip(words) {
             *into = word;
         }
-        let (scalars_at, norm_at) = (4 * labels.len(), 4 * (labels.len() + STEP_WORDS));
+        let (scalars_at, norm_at) = (4 * labels.len(), 4 * (labels.len() + scalars.len()));
         let mut send = |range, into| device.copy_in(Lane::Main, &mut place.words, range, into);
         send(0..scalars_at, into.labels)?;
-        if scalars.is_some() {
+        if !scalars.is_empty() {
             send(scalars_at..norm_at, into.scalars)?;
         }
         if !mean.is_empty() {

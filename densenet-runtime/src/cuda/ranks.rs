@@ -17,7 +17,7 @@ use super::driver::{Address, Device, Event, Kernel, Lane, Nccl, Value};
 use super::error::CudaError;
 use super::target::Target;
 use crate::ExecutorError;
-use crate::parallel::{Collective, Meeting, ParallelError};
+use crate::parallel::{Collective, Meeting, ParallelError, Watch};
 
 /// A device's part in a group.
 pub(super) struct Ranks {
@@ -31,6 +31,30 @@ struct OnDevice {
     /// Gradients are complete; all are averaged.
     complete: Event,
     averaged: Event,
+    /// Ends what the device waits for when another rank has gone. Goes last: it closes the
+    /// connections, by which the others notice.
+    watch: Watch,
+}
+
+impl OnDevice {
+    /// Averages in the lane for reductions, behind what the main lane was asked for.
+    fn average(&self, device: &Device, at: Address, count: usize) -> Result<(), CudaError> {
+        device.record(Lane::Main, &self.complete)?;
+        device.hold(Lane::Reductions, &self.complete)?;
+        self.nccl.average(device, at, count)
+    }
+
+    /// Has the main lane wait for all averages.
+    fn join(&self, device: &Device) -> Result<(), CudaError> {
+        device.record(Lane::Reductions, &self.averaged)?;
+        device.hold(Lane::Main, &self.averaged)
+    }
+}
+
+impl Drop for OnDevice {
+    fn drop(&mut self) {
+        self.watch.quiet();
+    }
 }
 
 impl Ranks {
@@ -43,7 +67,16 @@ impl Ranks {
     }
 
     /// Averages on the devices of the processes that have met. The group's name is rank 0's.
-    pub fn by_nccl(device: &Device, mut meeting: Meeting) -> Result<Self, CudaError> {
+    ///
+    /// NCCL connects the devices when they first average, in a way that depends on how much there
+    /// is, and that does not belong into a graph: so they average here what a step will, `counts`
+    /// of the f32 at `scratch`.
+    pub fn by_nccl(
+        device: &Device,
+        mut meeting: Meeting,
+        scratch: Address,
+        counts: &[usize],
+    ) -> Result<Self, CudaError> {
         let (rank, size) = (meeting.rank(), meeting.size());
         let mut id = match rank {
             0 => Nccl::id()?,
@@ -51,12 +84,21 @@ impl Ranks {
         };
         let told = meeting.tell(&mut id);
         told.map_err(ExecutorError::from)?;
+        let nccl = Nccl::join(device, id, rank, size)?;
+        let watch = meeting.watch(nccl.abort());
+        let own = OnDevice {
+            watch: watch.map_err(ExecutorError::from)?,
+            nccl,
+            complete: device.event()?,
+            averaged: device.event()?,
+        };
+        for &count in counts {
+            own.average(device, scratch, count)?;
+        }
+        own.join(device)?;
+        device.wait("averaging with other devices for the first time")?;
         Ok(Self {
-            nccl: Some(OnDevice {
-                nccl: Nccl::join(device, id, rank, size)?,
-                complete: device.event()?,
-                averaged: device.event()?,
-            }),
+            nccl: Some(own),
             collective: Mutex::new(Box::new(meeting)),
         })
     }
@@ -110,9 +152,7 @@ impl Target for Member<'_> {
             return Ok(());
         };
         if let Some(own) = &ranks.nccl {
-            self.device.record(Lane::Main, &own.complete)?;
-            self.device.hold(Lane::Reductions, &own.complete)?;
-            return own.nccl.average(self.device, at, count);
+            return own.average(self.device, at, count);
         }
         let mut values = vec![0.0f32; count];
         self.device.download(at, &mut values)?;
@@ -122,10 +162,9 @@ impl Target for Member<'_> {
     }
 
     fn join(&self) -> Result<(), CudaError> {
-        let Some(own) = self.ranks.and_then(|ranks| ranks.nccl.as_ref()) else {
-            return Ok(());
-        };
-        self.device.record(Lane::Reductions, &own.averaged)?;
-        self.device.hold(Lane::Main, &own.averaged)
+        match self.ranks.and_then(|ranks| ranks.nccl.as_ref()) {
+            Some(own) => own.join(self.device),
+            None => Ok(()),
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cuda")]
+use super::Watch;
 use super::{Collective, ParallelError, Place};
 
 /// Says that who connects is one of us.
@@ -58,6 +60,20 @@ impl Meeting {
             done.map_err(|error| self.lost(index, &error))?;
         }
         Ok(())
+    }
+
+    /// Calls `lost`, once, when another rank has gone while this is watched.
+    ///
+    /// # Errors
+    /// When the system has no more files or threads.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn watch(
+        &self,
+        lost: impl FnOnce() + Send + 'static,
+    ) -> Result<Watch, ParallelError> {
+        let failed = |error: io::Error| meeting(&self.place, "cannot watch", error.to_string());
+        let streams: io::Result<Vec<_>> = self.streams.iter().map(TcpStream::try_clone).collect();
+        Watch::over(streams.map_err(failed)?, lost).map_err(failed)
     }
 
     fn lost(&self, index: usize, error: &io::Error) -> ParallelError {

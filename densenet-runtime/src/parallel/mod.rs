@@ -25,11 +25,15 @@ mod executor;
 mod meeting;
 mod place;
 mod threads;
+#[cfg(feature = "cuda")]
+mod watch;
 
 pub use executor::Parallel;
 pub use meeting::Meeting;
 pub use place::Place;
 pub use threads::Threads;
+#[cfg(feature = "cuda")]
+pub(crate) use watch::Watch;
 
 /// Ranks that compute something together: all call the same functions in the same order.
 pub trait Collective: Send {

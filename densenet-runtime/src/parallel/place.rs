@@ -13,9 +13,12 @@ pub struct Place {
     pub local_rank: usize,
     /// Where rank 0 can be reached: `MASTER_ADDR`.
     pub master: String,
-    /// On which port: `MASTER_PORT`.
+    /// On which port: `MASTER_PORT`, or the next one where torchrun itself listens on that.
     pub port: u16,
 }
+
+/// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
+const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
 const NAMES: [&str; 5] = [
     "RANK",
@@ -65,7 +68,9 @@ impl Place {
                 expected: "the name or address of rank 0's machine".into(),
             });
         }
-        let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, u16::MAX.into())?;
+        let behind = usize::from(variable(TAKEN).as_deref() == Some("True"));
+        let last = usize::from(u16::MAX) - behind;
+        let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, last)? + behind;
         Ok(Some(Self {
             rank,
             size,
@@ -127,6 +132,17 @@ mod tests {
             port: 29_500,
         };
         assert_eq!(with(&[]).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn a_port_that_torchrun_itself_has_is_left_to_it() {
+        let taken = (TAKEN, Some("True"));
+        assert_eq!(with(&[taken]).unwrap().unwrap().port, 29_501);
+        let own = (TAKEN, Some("False"));
+        assert_eq!(with(&[own]).unwrap().unwrap().port, 29_500);
+        let error = with(&[taken, ("MASTER_PORT", Some("65535"))]).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("from 1 to 65534"), "{error}");
     }
 
     #[test]

@@ -125,14 +125,19 @@ impl Engine {
                 accumulate: index > 0,
                 seed: mix(self.config.seed, started.step, index as u64),
             };
-            let pending = self.executor.start(piece, step)?;
+            let pending = if index + 1 < pieces.len() {
+                self.executor.start(piece, step)?
+            } else {
+                let sgd = self.config.sgd(started.rate);
+                self.executor.step(piece, step, sgd)?
+            };
+            if let Some(outcome) = pending.outcome()
+                && !outcome.loss.is_finite()
+            {
+                return Err(started.not_finite(outcome.loss));
+            }
             started.pieces.push((share, pending));
         }
-        let done = started.pieces.iter().map(|(_, pending)| pending.outcome());
-        if let Some(outcome) = done.flatten().find(|outcome| !outcome.loss.is_finite()) {
-            return Err(started.not_finite(outcome.loss));
-        }
-        self.executor.descend(self.config.sgd(started.rate))?;
         self.position.step = started.step;
         self.position.epoch_step += 1;
         Ok(started)
@@ -215,6 +220,13 @@ impl Engine {
         evaluation.top1 = top1 as usize;
         evaluation.top5 = top5 as usize;
         Ok(())
+    }
+
+    /// Whether this is so on any rank of those who train together.
+    pub(super) fn does_anyone(&mut self, own: bool) -> Result<bool, TrainError> {
+        let mut sums = [f64::from(u8::from(own))];
+        self.executor.total(&mut sums)?;
+        Ok(sums[0] > 0.0)
     }
 
     /// Cuts a batch into pieces of nearly equal size; at most one for each image.

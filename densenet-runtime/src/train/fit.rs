@@ -12,7 +12,8 @@ use super::{
 };
 use crate::Batch;
 
-/// What a run does besides training.
+/// What a run does besides training. Ranks that train together have the same steps in all of
+/// this; one of them writes.
 #[derive(Clone, Debug, Default)]
 pub struct Fit {
     /// Ends the run when so many steps are done in all, of this run and those that it goes on
@@ -25,7 +26,7 @@ pub struct Fit {
     /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: of
     /// SVHN the paper tests the model with the lowest validation error (section 4.2).
     pub best: Option<PathBuf>,
-    /// Ends the run after the step at hand.
+    /// Ends the run after the step at hand; of all ranks, whichever of them is asked.
     pub interrupt: Interrupt,
 }
 
@@ -37,6 +38,8 @@ struct Run<'a> {
     outline: Outline,
     last: Option<StepReport>,
     evaluation: Option<Evaluation>,
+    /// Whether the run, of all ranks, is to end.
+    interrupted: bool,
 }
 
 pub(super) fn run(
@@ -78,6 +81,7 @@ pub(super) fn run(
         outline,
         last: None,
         evaluation: None,
+        interrupted: false,
     };
     run.observer.begin(&outline)?;
     let ending = run.epochs(train, validation)?;
@@ -203,7 +207,7 @@ impl Run<'_> {
 
     /// Whether something follows this step that needs its outcome, or the weights behind it.
     fn waits_for(&self, step: u64) -> bool {
-        self.is_at_end() || self.is_checkpoint_due(step) || self.fit.interrupt.is_requested()
+        self.is_at_end() || self.is_checkpoint_due(step) || self.interrupted
     }
 
     fn is_checkpoint_due(&self, step: u64) -> bool {
@@ -219,7 +223,10 @@ impl Run<'_> {
     fn stepped(&mut self, report: StepReport) -> Result<ControlFlow<()>, TrainError> {
         self.last = Some(report);
         self.observer.step(&report)?;
-        if self.fit.interrupt.is_requested() {
+        // Ranks learn of it behind the same step, so that none waits for one that has ended.
+        let asked = self.fit.interrupt.is_requested();
+        self.interrupted = self.engine.does_anyone(asked)?;
+        if self.interrupted {
             return Ok(ControlFlow::Break(()));
         }
         // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
@@ -297,10 +304,11 @@ pub(super) fn evaluate(
         })
         .map_err(TrainError::Data)?;
     ended?;
-    if interrupted {
+    // Ranks evaluate each at its own pace, and add up in the end, interrupted or not.
+    engine.total(&mut evaluation)?;
+    if engine.does_anyone(interrupted)? {
         return Ok(None);
     }
-    engine.total(&mut evaluation)?;
     if evaluation.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }

@@ -2,6 +2,7 @@
 //
 // A reduction is a piece of work of a stream of the emulated driver: it is done when those of all
 // ranks have come to the head of their streams. Ranks must agree on how many values they have.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -28,8 +29,8 @@ struct Group {
     int members = 0;
     bool averaged = false;
 };
-struct Communicator { std::shared_ptr<Group> group; int rank; };
-struct Reduction { std::shared_ptr<Group> group; int rank; float *values; size_t count; };
+struct Communicator { std::shared_ptr<Group> group; int rank; std::shared_ptr<std::atomic<bool>> aborted; };
+struct Reduction { std::shared_ptr<Group> group; int rank; std::shared_ptr<std::atomic<bool>> aborted; float *values; size_t count; };
 
 std::mutex lock;
 std::condition_variable came;
@@ -39,6 +40,7 @@ unsigned ids = 0;
 // Runs under the driver's lock. Whether the average is there.
 bool average(void *with) {
     auto &own = *(Reduction *)with;
+    if (*own.aborted) return true;
     Group &group = *own.group;
     Part &part = group.parts[own.rank];
     // Others are still at the one before.
@@ -87,7 +89,13 @@ int ncclCommInitRank(Communicator **communicator, int size, Id id, int rank) {
     if ((int)own->parts.size() != size || own->members == size) return InvalidUsage;
     if (++own->members == size) came.notify_all();
     if (!came.wait_for(guard, std::chrono::seconds(60), [&] { return own->members == size; })) return SystemError;
-    *communicator = new Communicator{own, rank};
+    *communicator = new Communicator{own, rank, std::make_shared<std::atomic<bool>>(false)};
+    return Success;
+}
+// Reductions that wait for others are over; what they leave is not an average.
+int ncclCommAbort(Communicator *communicator) {
+    *communicator->aborted = true;
+    delete communicator;
     return Success;
 }
 int ncclCommDestroy(Communicator *communicator) { delete communicator; return Success; }
@@ -95,7 +103,7 @@ int ncclCommDestroy(Communicator *communicator) { delete communicator; return Su
 int ncclAllReduce(const void *from, void *into, size_t count, int type, int how, Communicator *communicator, Stream *stream) {
     if (from != into || type != FLOAT || how != AVERAGE || !communicator) return InvalidArgument;
     if (!emulator_has((uintptr_t)into, count * sizeof(float))) return InvalidArgument;
-    emulator_push(stream, average, new Reduction{communicator->group, communicator->rank, (float *)into, count});
+    emulator_push(stream, average, new Reduction{communicator->group, communicator->rank, communicator->aborted, (float *)into, count});
     return Success;
 }
 }

@@ -94,9 +94,9 @@ impl Frozen {
         options: FrozenOptions,
     ) -> Result<Self, ExecutorError> {
         if options.batch == 0 {
-            return Err(ExecutorError::BatchSize {
+            return Err(ExecutorError::Capacity {
                 found: 0,
-                capacity: 0,
+                most: plan.countable_batch(),
             });
         }
         for (what, expected, found) in [

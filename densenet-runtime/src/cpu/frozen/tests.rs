@@ -392,6 +392,6 @@ fn numbers_of_another_network_are_refused() {
     }
     assert!(matches!(
         new(0, &parameters, &running),
-        Some(ExecutorError::BatchSize { found: 0, .. })
+        Some(ExecutorError::Capacity { found: 0, .. })
     ));
 }

@@ -62,7 +62,7 @@ fn driver_version() -> Result<i32, CudaError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(missing(
             "CUDA driver",
-            &cudarc::get_lib_name_candidates("cuda"),
+            &names(&["cuda", "nvcuda"]),
             "it comes with NVIDIA's display driver",
         ));
     }
@@ -88,8 +88,8 @@ fn find_compiler() -> Result<(), CudaError> {
     }
     Err(missing(
         "NVRTC, CUDA's run-time compiler",
-        &cudarc::get_lib_name_candidates("nvrtc"),
-        "it comes with the CUDA toolkit 12, or with PyPI's nvidia-cuda-nvrtc-cu12",
+        &names(&["nvrtc"]),
+        "it comes with the CUDA toolkit 12 or 13, or with PyPI's nvidia-cuda-nvrtc-cu12 or nvidia-cuda-nvrtc, whose folder `lib` is to be in LD_LIBRARY_PATH",
     ))
 }
 
@@ -106,18 +106,35 @@ fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
+/// The names that cudarc tries.
+fn names(of: &[&str]) -> Vec<String> {
+    let names = of.iter().map(|own| cudarc::get_lib_name_candidates(own));
+    names.flatten().collect()
+}
+
 pub(super) fn missing(what: &'static str, names: &[String], remedy: &'static str) -> CudaError {
-    let first = names.first().map_or("", String::as_str);
     let path = match std::env::var("LD_LIBRARY_PATH") {
         Ok(path) if !path.is_empty() => format!("LD_LIBRARY_PATH ({path})"),
         _ => "LD_LIBRARY_PATH (not set)".into(),
     };
+    // The first, and those that have a version behind it, are what installations have.
+    let first = names.first().map_or("", String::as_str);
+    let usual: Vec<_> = names
+        .iter()
+        .filter(|name| name.starts_with(first))
+        .collect();
+    let mut listed = usual
+        .iter()
+        .map(|name| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let others = names.len() - usual.len();
+    if others > 0 {
+        listed += &format!(" and {others} other names");
+    }
     CudaError::Missing {
         what,
-        looked_for: match names.len().saturating_sub(1) {
-            1 => format!("{} in {path} and the system's folders", names.join(" and ")),
-            more => format!("{first} and {more} more names in {path} and the system's folders"),
-        },
+        looked_for: format!("{listed} in {path} and the system's folders"),
         remedy,
     }
 }

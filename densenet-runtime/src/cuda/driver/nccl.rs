@@ -3,14 +3,13 @@
 //! since cudarc does not try the name that NCCL is installed under, `libnccl.so.2`.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::CudaContext;
 use cudarc::nccl::sys;
 use libloading::Library;
 
 use super::super::error::CudaError;
-use super::super::target::Target;
 use super::discover::missing;
 use super::lanes::Lane;
 use super::{Address, Device};
@@ -18,7 +17,7 @@ use super::{Address, Device};
 /// What brings the devices of one group together.
 pub(in super::super) const ID_BYTES: usize = 128;
 
-const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+const NAMES: [&str; 2] = ["libnccl.so", "libnccl.so.2"];
 
 /// What is used of the library, with the types of `nccl.h`; results are numbers here, since later
 /// versions have more of them than cudarc's type.
@@ -27,6 +26,7 @@ struct Functions {
     comm_init_rank:
         unsafe extern "C" fn(*mut sys::ncclComm_t, c_int, sys::ncclUniqueId, c_int) -> c_int,
     comm_destroy: unsafe extern "C" fn(sys::ncclComm_t) -> c_int,
+    comm_abort: unsafe extern "C" fn(sys::ncclComm_t) -> c_int,
     all_reduce: unsafe extern "C" fn(
         *const c_void,
         *mut c_void,
@@ -54,7 +54,7 @@ impl Functions {
             return Err(missing(
                 "NCCL, which averages over several devices",
                 &NAMES.map(String::from),
-                "it comes with the package libnccl2, or with PyPI's nvidia-nccl-cu12",
+                "it comes with the package libnccl2, or with PyPI's nvidia-nccl-cu12 or -cu13, whose folder `lib` is to be in LD_LIBRARY_PATH",
             ));
         };
         let found = Self::of(library).map_err(|error| CudaError::Driver {
@@ -72,6 +72,7 @@ impl Functions {
                 get_unique_id: *library.get("ncclGetUniqueId")?,
                 comm_init_rank: *library.get("ncclCommInitRank")?,
                 comm_destroy: *library.get("ncclCommDestroy")?,
+                comm_abort: *library.get("ncclCommAbort")?,
                 all_reduce: *library.get("ncclAllReduce")?,
                 get_error_string: *library.get("ncclGetErrorString")?,
                 _library: library,
@@ -85,29 +86,34 @@ impl Functions {
             return Ok(());
         }
         // SAFETY: returns a string that is never freed, or null.
-        let text = unsafe { (self.get_error_string)(result).as_ref() };
-        // SAFETY: as above; it ends with a zero.
-        let text = text.map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy());
+        let text = unsafe { (self.get_error_string)(result) };
+        let text = if text.is_null() {
+            "an error without a name".into()
+        } else {
+            // SAFETY: as above; it ends with a zero.
+            unsafe { CStr::from_ptr(text) }.to_string_lossy()
+        };
         Err(CudaError::Driver {
             doing: format!("NCCL, {doing}"),
-            message: format!(
-                "{} ({result}; NCCL_DEBUG=WARN has it say more)",
-                text.unwrap_or_default()
-            ),
+            message: format!("{text} ({result}; NCCL_DEBUG=WARN has it say more)"),
         })
     }
 }
 
 /// A device's part in a group.
-pub(in super::super) struct Nccl {
+pub(in super::super) struct Nccl(Arc<Communicator>);
+
+struct Communicator {
     functions: &'static Functions,
     context: Arc<CudaContext>,
-    communicator: sys::ncclComm_t,
+    /// None once it was aborted.
+    handle: Mutex<Option<Handle>>,
 }
 
-// SAFETY: a communicator may be used by any thread, by one at a time; it is used through the
-// executor alone, which its owner borrows mutably.
-unsafe impl Send for Nccl {}
+struct Handle(sys::ncclComm_t);
+
+// SAFETY: a communicator may be used by any thread, by one at a time: a lock sees to that.
+unsafe impl Send for Handle {}
 
 impl Nccl {
     /// What a new group is known by; one member makes it and tells the others.
@@ -135,27 +141,16 @@ impl Nccl {
         let id = sys::ncclUniqueId {
             internal: id.map(|byte| byte as _),
         };
-        let mut communicator = std::ptr::null_mut();
+        let mut handle = std::ptr::null_mut();
         // SAFETY: writes a pointer, which is kept until it is destroyed; the device is current.
         functions.check("joining a group", unsafe {
-            (functions.comm_init_rank)(&mut communicator, size as c_int, id, rank as c_int)
+            (functions.comm_init_rank)(&mut handle, size as c_int, id, rank as c_int)
         })?;
-        let joined = Self {
+        Ok(Self(Arc::new(Communicator {
             functions,
             context: device.context.clone(),
-            communicator,
-        };
-        // NCCL connects the devices when they first reduce, which does not belong into a graph.
-        let memory = device.allocate(size_of::<f32>())?;
-        let (cleared, averaged) = (device.event()?, device.event()?);
-        device.clear(memory.address(), size_of::<f32>())?;
-        device.record(Lane::Main, &cleared)?;
-        device.hold(Lane::Reductions, &cleared)?;
-        joined.average(device, memory.address(), 1)?;
-        device.record(Lane::Reductions, &averaged)?;
-        device.hold(Lane::Main, &averaged)?;
-        device.wait("averaging with other devices for the first time")?;
-        Ok(joined)
+            handle: Mutex::new(Some(Handle(handle))),
+        })))
     }
 
     /// Has the lane for reductions replace f32 by their averages over the group.
@@ -163,26 +158,60 @@ impl Nccl {
         device.bind()?;
         let place = at.0 as *mut c_void;
         let stream = device.lane(Lane::Reductions).cu_stream();
+        let handle = self.0.handle();
+        let Some(Handle(handle)) = *handle else {
+            return Err(CudaError::Driver {
+                doing: "NCCL, averaging gradients".into(),
+                message: "another rank has gone".into(),
+            });
+        };
         // SAFETY: an `Address` lies in an allocation whose owner has checked the count; the lane
         // is held until the values are there, and the main lane until they are averaged.
-        self.functions.check("averaging gradients", unsafe {
-            (self.functions.all_reduce)(
+        self.0.functions.check("averaging gradients", unsafe {
+            (self.0.functions.all_reduce)(
                 place.cast_const(),
                 place,
                 count,
                 sys::ncclDataType_t::ncclFloat32,
                 sys::ncclRedOp_t::ncclAvg,
-                self.communicator,
+                handle,
                 stream.cast(),
             )
         })
     }
+
+    /// What ends the averages that are under way, unfinished, and all later ones: for when another
+    /// member has gone, whom the device would wait for for ever.
+    pub fn abort(&self) -> impl FnOnce() + Send + 'static {
+        let own = Arc::downgrade(&self.0);
+        move || {
+            if let Some(own) = own.upgrade() {
+                own.end(own.functions.comm_abort);
+            }
+        }
+    }
 }
 
-impl Drop for Nccl {
+impl Communicator {
+    fn handle(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, how: unsafe extern "C" fn(sys::ncclComm_t) -> c_int) {
+        // Without the lock: NCCL comes back from here when the graphs that average are gone, and
+        // whoever has them may be about to average.
+        let taken = self.handle().take();
+        if let Some(Handle(handle)) = taken {
+            let _ = self.context.bind_to_thread();
+            // SAFETY: it was made by `comm_init_rank`, and is taken by whoever ends it first. What
+            // cannot be ended is lost.
+            let _ = unsafe { how(handle) };
+        }
+    }
+}
+
+impl Drop for Communicator {
     fn drop(&mut self) {
-        let _ = self.context.bind_to_thread();
-        // SAFETY: it was made by `comm_init_rank`. What cannot be destroyed is lost.
-        let _ = unsafe { (self.functions.comm_destroy)(self.communicator) };
+        self.end(self.functions.comm_destroy);
     }
 }

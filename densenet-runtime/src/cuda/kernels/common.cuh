@@ -27,8 +27,7 @@ struct Scalars {
     unsigned accumulate;
     float rate, momentum, decay;
     unsigned nesterov;
-    unsigned broken; // a loss was not finite, which the host does not know yet: no descent
-
+    float broken; // not 0: a loss was not finite, which the host does not know yet; no descent
 };
 
 #if BF16

@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(128) cross_entropy(
         double target = (1.0 - smoothing) * z[label] + smoothing * mean;
         double loss = (log_total - target) / batch;
         results[3 * b] = loss;
-        if (training && loss - loss != 0) scalars->broken = 1; // by whichever blocks, the same
+        if (training && loss - loss != 0) scalars->broken = 1.0f; // by whichever blocks, the same
         results[3 * b + 1] = not_below == 1;
         results[3 * b + 2] = not_below >= 1 && not_below <= 5;
     }

@@ -28,7 +28,7 @@ extern "C" __global__ void start(float *gradient, const Scalars *scalars, int co
 extern "C" __global__ void descend(
     float *parameters, float *momentum, const float *gradient, const Scalars *scalars, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count || scalars->broken) return;
+    if (i >= count || scalars->broken != 0.0f) return;
     float slope = gradient[i] + scalars->decay * parameters[i];
     float m = scalars->momentum * momentum[i] + slope;
     momentum[i] = m;

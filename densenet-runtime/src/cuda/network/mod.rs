@@ -2,8 +2,8 @@
 
 use super::arena::{Arena, Slot};
 use super::buffers::{
-    LayerAt, NormAt, Places, Slots, WeightAt, pointwise_blocks, slices, spatial_blocks,
-    weight_blocks,
+    DESCENT_WORDS, LayerAt, NormAt, Places, STEP_WORDS, Slots, WeightAt, pointwise_blocks, slices,
+    spatial_blocks, weight_blocks,
 };
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
@@ -139,6 +139,11 @@ impl Pass<'_> {
 
     fn scalars(&self) -> Address {
         self.at(self.slots.scalars)
+    }
+
+    /// Whether a loss was not finite.
+    fn broken(&self) -> Address {
+        self.scalars().floats(STEP_WORDS + DESCENT_WORDS)
     }
 
     fn training(&self) -> usize {
@@ -321,27 +326,25 @@ impl Pass<'_> {
             count,
             values![self.at(self.slots.gradients), self.scalars(), count],
         )?;
-        // A stage's parameters lie behind those of the stages before it.
-        let mut until = count;
-        let mut complete = |from: usize| {
-            let stage = until - from;
-            until = from;
-            self.device.complete(self.gradient_of(from), stage)
+        // Where a loss of one rank was not finite, none descends.
+        self.device.complete(self.broken(), 1)?;
+        let mut stages = self.places.stages(count).into_iter();
+        let mut complete = || match stages.next() {
+            Some((from, count)) if count > 0 => self.device.complete(self.gradient_of(from), count),
+            _ => Ok(()),
         };
         self.head_backward()?;
-        complete(self.places.norm.gamma)?;
+        complete()?;
         for index in (0..self.plan.blocks.len()).rev() {
             self.block_backward(index)?;
-            if let Some(first) = self.places.blocks[index].first() {
-                complete(first.norm1.gamma)?;
-            }
+            complete()?;
             if let Some(before) = index.checked_sub(1) {
                 self.transition_backward(before, &self.plan.transitions[before])?;
-                complete(self.places.transitions[before].0.gamma)?;
+                complete()?;
             }
         }
         self.stem_backward()?;
-        complete(0)?;
+        complete()?;
         // The running statistics have moved in the forward pass.
         let running = self.at(self.slots.running);
         self.device.complete(running, self.plan.running_count())?;
