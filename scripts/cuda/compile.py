@@ -4,8 +4,8 @@ writes what ptxas says of them to docs/kernels.md: registers, shared memory, loc
     python3 scripts/cuda/compile.py [--models densenet201 cifar_bc_100_12] [--out docs/kernels.md] [sm_80 ...]
 
 The programs are those that the CUDA executor compiles: `cargo run --example kernels` prints them.
-NVRTC is that of the interpreter's environment (PyPI's nvidia-cuda-nvrtc-cu12), or else fetched
-into target/nvrtc. Fails if a kernel does not compile, or has something in local memory.
+NVRTC is the library that the environment variable NVRTC names, or that of the interpreter's
+environment (PyPI's nvidia-cuda-nvrtc-cu12), or else fetched into target/nvrtc. Fails if a kernel does not compile, or has something in local memory.
 """
 
 import argparse
@@ -29,6 +29,8 @@ LIMIT = 20  # seconds that a first start of DenseNet-201 may compile
 
 def nvrtc():
     """The library, fetched if it is not there."""
+    if named := os.environ.get("NVRTC"):
+        return ctypes.CDLL(named)
     found = importlib.util.find_spec("nvidia")
     places = [pathlib.Path(place) for place in found.submodule_search_locations] if found else []
     for place in [*places, PLACE / "nvidia"]:
@@ -72,14 +74,17 @@ def compile_one(job):
     return not failed, log.value.decode(), seconds
 
 
-def entries(log):
-    """Of each kernel of a log: its name, registers, shared bytes, bytes of local memory: spilled, or arrays that
-    found no registers."""
+def entries(log, constants):
+    """Of each kernel of a log: its name, registers, shared bytes (what the host gives at launch, too, which a constant
+    says), bytes of local memory: spilled, or arrays that found no registers."""
+    constants = dict(constant[2:].split("=", 1) for constant in constants if "=" in constant)
     for entry in re.split(r"Compiling entry function '", log)[1:]:
         registers = re.search(r"Used (\d+) registers", entry)
         shared = re.search(r"(\d+) bytes smem", entry)
         local = sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack frame)", entry))
-        yield entry.split("'")[0], int(registers[1]), int(shared[1]) if shared else 0, local
+        name = entry.split("'")[0]
+        given = int(constants.get(f"{name.upper()}_SHARED", 0))
+        yield name, int(registers[1]), given + (int(shared[1]) if shared else 0), local
 
 
 def main():
@@ -118,7 +123,7 @@ def main():
             mistakes += 1
             print(f"{name} does not compile for {architecture}:\n{log}", file=sys.stderr)
             continue
-        for kernel, *numbers in entries(log):
+        for kernel, *numbers in entries(log, job[2]):
             if numbers[2]:
                 mistakes += 1
                 print(f"{name}, kernel {kernel}, has {numbers[2]} bytes in local memory on {architecture}", file=sys.stderr)
