@@ -15,3 +15,12 @@ pub mod reference;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Whether the machine has a library of CUDA's own in the system's folders, as the loader's cache
+/// lists them, so that its absence cannot be shown.
+pub fn is_installed(library: &str) -> bool {
+    let listed = std::process::Command::new("/sbin/ldconfig")
+        .arg("-p")
+        .output();
+    listed.is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).contains(library))
+}

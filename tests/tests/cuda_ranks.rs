@@ -2,11 +2,11 @@
 //! stage, and the ranks follow what ranks on the CPU do. Two ranks share an emulated device, and
 //! average by way of the host.
 
-use std::path::Path;
 use std::thread;
 
 use cuda_emulator::Emulator;
 use densenet_runtime::parallel::Threads;
+use densenet_tests::is_installed;
 use densenet_tests::ranks::{
     are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken, together,
 };
@@ -34,8 +34,7 @@ fn where_the_loss_of_one_is_not_finite_none_descends() {
 
 #[test]
 fn without_nccl_the_error_names_it() {
-    let installed = |name: &str| Path::new("/usr/lib/x86_64-linux-gnu").join(name).exists();
-    if cfg!(not(target_os = "linux")) || installed("libnccl.so.2") || installed("libnccl.so") {
+    if is_installed("libnccl.so") {
         return;
     }
     Emulator::load(env!("CARGO_TARGET_TMPDIR"));

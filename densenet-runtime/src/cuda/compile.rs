@@ -12,7 +12,8 @@ use super::error::CudaError;
 /// Where compiled kernels are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
-    /// In the user's cache folder: `$XDG_CACHE_HOME/densenet`, or `~/.cache/densenet`.
+    /// In the user's cache folder: `$XDG_CACHE_HOME/densenet`, or `~/.cache/densenet`; nowhere for
+    /// a user who has neither.
     #[default]
     User,
     /// In this folder.

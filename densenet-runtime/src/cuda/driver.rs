@@ -1,5 +1,9 @@
 //! CUDA behind safe calls: discovery, memory, launches, graphs. All unsafe code is here.
 //!
+//! Safe as far as the host's memory goes. On the device an `Address` is a number, as it is to a
+//! kernel: that a launch keeps within the slots that it is given is the layout's and the kernels'
+//! affair, and what the emulated device watches.
+//!
 //! One stream computes everything in order; what runs beside it (`lanes`) is held together by
 //! events. Nothing is asked of the loader that `is_culib_present` has not seen (`discover`), since
 //! cudarc panics where a library is missing.

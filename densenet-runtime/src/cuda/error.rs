@@ -99,7 +99,9 @@ pub enum CudaError {
         found: String,
     },
     /// A compiled kernel could not be cached.
-    #[error("cannot keep compiled kernels in {path}: {error}")]
+    #[error(
+        "cannot keep compiled kernels in {path}: {error}; make room there, or set XDG_CACHE_HOME to another folder"
+    )]
     Cache {
         /// The folder or file.
         path: PathBuf,

@@ -50,9 +50,14 @@ impl Options {
     }
 
     /// Bytes that an executor of a plan allocates on its device, without one at hand. Compiled
-    /// kernels and what the driver keeps for itself come on top.
+    /// kernels and what the driver keeps for itself come on top. A batch of more images than an
+    /// executor can be made for ([`Plan::countable_batch`]) is counted as one of so many.
     pub fn bytes(&self, plan: &Plan) -> usize {
-        self.layout(plan).1.total()
+        let countable = Self {
+            batch: self.batch.min(plan.countable_batch()),
+            ..self.clone()
+        };
+        countable.layout(plan).1.total()
     }
 
     fn layout(&self, plan: &Plan) -> (Slots, Layout) {

@@ -4,7 +4,8 @@
 //! grows from layer to layer is a launch argument, so that a block needs one program for each
 //! side of its convolutions, whatever its depth.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::CudaModule;
 
@@ -280,7 +281,7 @@ pub struct Program {
 /// The programs that a plan needs, each once. Needs no CUDA.
 ///
 /// # Errors
-/// None; it goes through what compiles them, which has some.
+/// When a program is not among those of its plan, which is a mistake in this library.
 pub fn programs(plan: &Plan, precision: Precision) -> Result<Vec<Program>, CudaError> {
     let mut programs = Vec::new();
     Kernels::of(plan, precision, |sources| {
@@ -325,27 +326,29 @@ impl Library {
     fn load(device: &Device, sources: Vec<Source>, cache: &Cache) -> Result<Self, CudaError> {
         let distinct = distinct(sources);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = distinct.len().div_ceil(threads).max(1);
-        let images = std::thread::scope(|scope| {
-            let compile = |sources: &[Source]| -> Vec<_> {
-                sources
-                    .iter()
-                    .map(|source| image(device, source, cache))
-                    .collect()
-            };
-            let workers: Vec<_> = distinct
-                .chunks(share)
-                .map(|sources| scope.spawn(move || compile(sources)))
-                .collect();
-            let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<_>>| match worker.join() {
-                Ok(images) => images,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            workers.into_iter().flat_map(join).collect::<Vec<_>>()
+        // Programs take long or not: whoever is done takes the next.
+        let next = AtomicUsize::new(0);
+        let images: Vec<OnceLock<_>> = distinct.iter().map(|_| OnceLock::new()).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(distinct.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let (Some(source), Some(place)) =
+                            (distinct.get(number), images.get(number))
+                        else {
+                            break;
+                        };
+                        let _ = place.set(image(device, source, cache));
+                    }
+                });
+            }
         });
         let mut programs = Vec::with_capacity(distinct.len());
         for (source, image) in distinct.into_iter().zip(images) {
-            programs.push((source, Some(device.load(image?)?)));
+            if let Some(image) = image.into_inner() {
+                programs.push((source, Some(device.load(image?)?)));
+            }
         }
         Ok(Self { programs })
     }

@@ -24,8 +24,8 @@ pub use paper::launches;
 pub struct Launch {
     /// Which kernel; `memset` for memory that the driver clears.
     pub kernel: &'static str,
-    /// The stage that it computes: `stem`, `pointwise`, `spatial`, `transition`, `head`, `norm`
-    /// or `step`.
+    /// The stage that it computes: `stem`, `pointwise`, `spatial`, `transition`, `head`, `norm`,
+    /// `weights` or `step`.
     pub family: &'static str,
     /// Blocks of threads.
     pub blocks: u64,

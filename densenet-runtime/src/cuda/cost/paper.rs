@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::Launch;
 use super::traffic::{Arguments, traffic};
+use crate::ExecutorError;
 use crate::cpu::Precision;
 use crate::cuda::arena::Layout;
 use crate::cuda::buffers::{Places, Slots, storage_of};
@@ -18,13 +19,17 @@ use crate::plan::{Plan, Recompute};
 /// gradient descent. Needs no CUDA.
 ///
 /// # Errors
-/// When a kernel's traffic is not known, which is a mistake in this library.
+/// When the batch is empty or more than kernels can count ([`Plan::countable_batch`]); when a kernel's traffic is not known, which is a mistake in this library.
 pub fn launches(
     plan: &Plan,
     batch: usize,
     precision: Precision,
     recompute: Recompute,
 ) -> Result<Vec<Launch>, CudaError> {
+    let most = plan.countable_batch();
+    if !(1..=most).contains(&batch) {
+        return Err(ExecutorError::Capacity { found: batch, most }.into());
+    }
     let kernels = Kernels::on_paper(plan, precision)?;
     let mut layout = Layout::default();
     let storage = storage_of(precision);

@@ -29,6 +29,7 @@ struct Scalars {
     unsigned nesterov;
     float broken; // not 0: a loss was not finite, which the host does not know yet; no descent
 };
+static_assert(sizeof(Scalars) == 40, "as many words as in buffers.rs");
 
 #if BF16
 #ifdef CUDA_EMULATOR
