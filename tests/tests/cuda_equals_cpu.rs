@@ -8,7 +8,7 @@ mod support;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::plan::{Plan, Recompute};
-use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::executor::{evaluate, load, read, state};
 use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc};
@@ -39,10 +39,18 @@ fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance
             accumulate: number == 2,
             seed: 7 + number as u64,
         };
+        let sgd = Sgd {
+            rate: 0.02,
+            ..Sgd::default()
+        };
         let expected = cpu.differentiate(batch, step).unwrap();
-        let found = cuda
-            .differentiate(batch, step)
-            .unwrap_or_else(|error| panic!("{error}"));
+        cpu.descend(sgd).unwrap();
+        // The same in one, as it is recorded.
+        let found = cuda.step(batch, step, sgd);
+        let found = found.and_then(|pending| cuda.finish(pending));
+        let found = found.unwrap_or_else(|error| panic!("{error}"));
+        let right = |outcome: &Outcome| (outcome.top1, outcome.top5);
+        assert_eq!(right(&found), right(&expected), "images that are right");
         compare.add(
             format!("loss {number}"),
             &[found.loss as f32],
@@ -61,12 +69,6 @@ fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance
         });
         let what = format!("gradient {number} of");
         compare.add_parameters(&what, plan, &gradients[0], &gradients[1]);
-        let sgd = Sgd {
-            rate: 0.02,
-            ..Sgd::default()
-        };
-        cpu.descend(sgd).unwrap();
-        cuda.descend(sgd).unwrap();
     }
     compare.add_state("after training", plan, &state(&cuda), &state(&cpu));
     let (pixels, labels) = random::batch(plan, capacity - 1, 99);
@@ -123,11 +125,12 @@ fn one_allocation_serves_as_well_as_many() {
     compare(&Bc::PLAN, "together", options, 1, TOLERANCE);
 }
 
-/// Gradients and state of some steps, in bits.
+/// Gradients and state of some steps, in bits: of steps in one where they are recorded, and else in
+/// two.
 fn bits(plan: &Plan, options: cuda::Options, seed: u64) -> Vec<u32> {
     let (emulator, device) = device();
     emulator.seed(seed);
-    let capacity = options.batch;
+    let (capacity, graphs) = (options.batch, options.graphs);
     let mut executor = on_cuda(&device, plan, options);
     load(&mut executor, &random::state(plan, 1));
     let (pixels, labels) = random::batch(plan, capacity, 2);
@@ -140,8 +143,13 @@ fn bits(plan: &Plan, options: cuda::Options, seed: u64) -> Vec<u32> {
             seed,
             ..Step::default()
         };
-        executor.differentiate(batch, step).unwrap();
-        executor.descend(Sgd::default()).unwrap();
+        if graphs {
+            let pending = executor.step(batch, step, Sgd::default()).unwrap();
+            executor.finish(pending).unwrap();
+        } else {
+            executor.differentiate(batch, step).unwrap();
+            executor.descend(Sgd::default()).unwrap();
+        }
     }
     let after = state(&executor);
     let values = [
