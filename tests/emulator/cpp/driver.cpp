@@ -229,7 +229,6 @@ struct Function { Module *module; const Kernel *kernel; unsigned most_shared; };
 constexpr unsigned SHARED = 48 << 10, MOST_SHARED = 227 << 10;
 std::vector<std::unique_ptr<Function>> functions;
 long launches = 0, failing_launch = -1;
-bool check_after_launch = true;
 
 struct Launch {
     Function *function;
@@ -273,8 +272,7 @@ bool run(Launch &launch) {
         context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
         block.run(launch.block.x * launch.block.y * launch.block.z, launch.function->kernel->call, parameters.data());
     }
-    if (check_after_launch)
-        for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
     if (watching) settle(running_kernel);
     running_kernel = nullptr;
     return true;
