@@ -223,3 +223,27 @@ fn source_with_mistakes_is_refused() {
     emulator();
     assert!(compile_ptx("extern \"C\" __global__ void broken(").is_err());
 }
+
+#[test]
+fn source_is_compiled_where_temporary_files_are_to_be() {
+    const CHILD: &str = "EMULATOR_COMPILES";
+    let broken = "extern \"C\" __global__ void broken(float *x) { x = y; }";
+    if std::env::var_os(CHILD).is_some() {
+        emulator();
+        // What the compiler says has its file's path.
+        return println!("{:?}", compile_ptx(broken).unwrap_err());
+    }
+    let folder = tempfile::Builder::new().prefix("of the user").tempdir();
+    let folder = folder.unwrap();
+    let test = "source_is_compiled_where_temporary_files_are_to_be";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    let name = folder.path().file_name().unwrap().to_str().unwrap();
+    assert!(said.contains(&format!("{name}/emulated-nvrtc-")), "{said}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "left behind");
+}
