@@ -7,8 +7,10 @@
 //!
 //! It is strict, for it is there to find mistakes:
 //! - memory starts as NaN, device memory and shared memory of each block alike;
-//! - an access beyond an allocation ends the process, with the kernel's name and thread (so
-//!   allocate the buffers of a test apart); so does one beyond a shared or local array;
+//! - an access beyond an allocation, at or behind the next multiple of 16 bytes, ends the process,
+//!   with the kernel's name and thread (so allocate the buffers of a test apart); so does one
+//!   beyond a shared or local array. Up to there, and in front of an allocation up to the start of
+//!   its page, what is read is NaN, and what is written ends the process after the launch;
 //! - a barrier or warp collective that not all threads reach at one line ends the process;
 //! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
 //!   order, so that what is not ordered by barriers and events goes wrong.
