@@ -213,6 +213,54 @@ extern "C" __global__ void early(float *y) {
 }
 
 #[test]
+fn what_the_driver_is_asked_for_is_told() {
+    use cuda_emulator::Kind;
+    use cudarc::driver::{DevicePtr, result, sys};
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"extern "C" __global__ void more(float *x) { x[0] += 1.0f; }"#;
+    let kernel = module(&context, source).load_function("more").unwrap();
+    // SAFETY: one stream alone uses the memory, and waits before the host's is freed.
+    unsafe { context.disable_event_tracking() };
+    // SAFETY: as above; the emulator checks every access, and all that is copied lies in memory.
+    let calls = emulator().calls(|| unsafe {
+        let mut x = stream.alloc::<f32>(2).unwrap();
+        let pinned = result::malloc_host(8, 0).unwrap();
+        let from = std::slice::from_raw_parts(pinned.cast::<u8>(), 8);
+        let place = x.device_ptr(&stream).0;
+        result::memcpy_htod_async(place, &[0u8; 4], stream.cu_stream()).unwrap();
+        result::memcpy_htod_async(place, &from[4..], stream.cu_stream()).unwrap();
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&mut x);
+        launch.launch(blocks(1, 1)).unwrap();
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).unwrap();
+        launch.launch(blocks(1, 1)).unwrap();
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        graph.unwrap().unwrap().launch().unwrap();
+        stream.synchronize().unwrap();
+        result::free_host(pinned).unwrap();
+    });
+    let told: Vec<_> = calls
+        .iter()
+        .map(|call| (call.kind, call.kernel.as_str(), call.bytes, call.captured))
+        .collect();
+    let expected = [
+        (Kind::Allocation, "", 8, false),
+        (Kind::CopyIn, "", 4, false),
+        (Kind::CopyIn, "", 4, false),
+        (Kind::Launch, "more", 0, false),
+        (Kind::Capture, "", 0, false),
+        (Kind::Launch, "more", 0, true),
+        (Kind::Replay, "", 0, false),
+    ];
+    assert_eq!(told, expected);
+    assert!(!calls[1].pinned && calls[2].pinned);
+    assert!(calls[1..].iter().all(|call| call.stream == calls[1].stream));
+    assert!(emulator().calls(|| ()).is_empty());
+}
+
+#[test]
 fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
     let _alone = DEVICE.lock();
     let (context, stream) = device();
