@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use cuda_emulator::Emulator;
+use cuda_emulator::{Call, Emulator, Kind};
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Plan;
@@ -108,6 +108,60 @@ fn steps_that_nobody_waits_for_are_the_same_steps() {
             assert!(train(seed, ahead) == expected, "seed {seed}, {ahead} ahead");
         }
     }
+}
+
+#[test]
+fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut executor = executor(1);
+    let emulator = Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    if emulator.is_card() {
+        return;
+    }
+    // Pinned memory has grown to the largest batch then, and graphs are recorded.
+    for number in [0, 4] {
+        let started = with_batch(number, |batch| executor.start(batch, step(number))).unwrap();
+        executor.descend(sgd(number)).unwrap();
+        executor.finish(started).unwrap();
+    }
+    state(&executor);
+    let before = emulator.launches();
+    let mut started = Vec::new();
+    let calls = emulator.calls(|| {
+        for number in [4, 5] {
+            let begun = with_batch(number, |batch| executor.start(batch, step(number)));
+            started.push(begun.unwrap());
+            executor.descend(sgd(number)).unwrap();
+        }
+    });
+    assert_eq!(
+        emulator.launches(),
+        before,
+        "a kernel has run: `start` waits"
+    );
+    let of = |kinds: &[Kind]| -> Vec<&Call> {
+        let all = calls.iter();
+        all.filter(|call| kinds.contains(&call.kind)).collect()
+    };
+    let computed = of(&[Kind::Launch, Kind::Replay]);
+    let copied = of(&[Kind::CopyIn, Kind::CopyOut]);
+    let main = computed[0].stream;
+    assert!(computed.iter().all(|call| call.stream == main));
+    assert!(copied.iter().all(|call| call.pinned), "{copied:?}");
+    // One of floats, one of bytes.
+    let stem = &PLAN.stem;
+    let values = (BATCH * stem.channels * stem.height * stem.width) as u64;
+    let pixels: Vec<_> = copied
+        .iter()
+        .filter(|call| call.kind == Kind::CopyIn && call.bytes >= values)
+        .collect();
+    let bytes: Vec<_> = pixels.iter().map(|call| call.bytes).collect();
+    assert_eq!(bytes, [4 * values, values]);
+    assert!(pixels.iter().all(|call| call.stream != main));
+    for started in started {
+        assert!(executor.finish(started).unwrap().loss.is_finite());
+    }
+    assert!(emulator.launches() > before);
 }
 
 #[test]

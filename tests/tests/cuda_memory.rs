@@ -2,12 +2,15 @@
 
 mod support;
 
+use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
-use densenet_runtime::Network;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Placement};
 use densenet_runtime::plan::{Plan, Recompute, Storage};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::executor::load;
 use densenet_tests::networks::Bc;
+use densenet_tests::random;
 use support::{alone, device, on_cuda, options};
 
 const STORAGES: [(Precision, Storage); 2] = [
@@ -37,6 +40,42 @@ fn the_executor_allocates_what_its_options_say() {
             assert_eq!(executor.bytes(), said);
         }
     }
+}
+
+#[test]
+fn all_buffers_are_one_allocation_and_training_makes_none() {
+    let _alone = alone();
+    let (emulator, device) = device();
+    let allocations = |work: &mut dyn FnMut()| -> Vec<u64> {
+        let calls = emulator.calls(work);
+        let own = calls.iter().filter(|call| call.kind == Kind::Allocation);
+        own.map(|call| call.bytes).collect()
+    };
+    let together = cuda::Options {
+        placement: Placement::Together,
+        ..options(3)
+    };
+    let mut executor = None;
+    let made = allocations(&mut || executor = Some(on_cuda(&device, &Bc::PLAN, together.clone())));
+    assert_eq!(made, [together.bytes(&Bc::PLAN) as u64]);
+    // Apart they are many, which is seen.
+    let apart = allocations(&mut || drop(on_cuda(&device, &Bc::PLAN, options(3))));
+    assert!(apart.len() > 20, "{apart:?}");
+    let mut executor = executor.expect("an executor");
+    load(&mut executor, &random::state(&Bc::PLAN, 1));
+    let while_it_runs = allocations(&mut || {
+        for images in [3, 3, 2] {
+            let (pixels, labels) = random::batch(&Bc::PLAN, images, 1);
+            let batch = Batch {
+                pixels: Pixels::Nchw(&pixels),
+                labels: &labels,
+            };
+            executor.differentiate(batch, Step::default()).unwrap();
+            executor.descend(Sgd::default()).unwrap();
+            executor.evaluate(batch).unwrap();
+        }
+    });
+    assert!(while_it_runs.is_empty(), "{while_it_runs:?}");
 }
 
 #[test]

@@ -46,6 +46,11 @@ fn without_nccl_the_error_names_it() {
         let error = executor.join(meeting).unwrap_err().to_string();
         assert!(error.contains("no NCCL"), "{error}");
         assert!(error.contains("libnccl.so, libnccl.so.2"), "{error}");
+        let path = std::env::var("LD_LIBRARY_PATH").ok();
+        let path = path.filter(|path| !path.is_empty());
+        let path = path.unwrap_or_else(|| "not set".into());
+        let places = format!("LD_LIBRARY_PATH ({path}) and the system's folders");
+        assert!(error.contains(&places), "{error}");
         drop(other.join().unwrap());
     });
 }

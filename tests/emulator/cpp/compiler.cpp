@@ -107,9 +107,12 @@ int nvrtcDestroyProgram(Program **program) {
 }
 
 int nvrtcCompileProgram(Program *program, int count, const char *const *options) {
-    char place[] = "/tmp/emulated-nvrtc-XXXXXX";
-    if (!mkdtemp(place)) return InvalidInput;
-    const std::string at = place;
+    const char *folders = getenv("TMPDIR");
+    std::string at = std::string(folders && *folders ? folders : "/tmp") + "/emulated-nvrtc-XXXXXX";
+    if (!mkdtemp(at.data())) {
+        program->log = "cannot make a folder " + at;
+        return Compilation;
+    }
     std::ofstream(at + "/kernel.cu") << program->source << table(program->source);
     const char *compiler = getenv("CXX");
     // Bounds of shared and local arrays trap; products and sums are not contracted, so that what
@@ -121,21 +124,21 @@ int nvrtcCompileProgram(Program *program, int count, const char *const *options)
     for (int i = 0; i < count; ++i) {
         if (!strncmp(options[i], "-D", 2) || !strncmp(options[i], "-I", 2)) command += " " + quoted(options[i]);
     }
-    const std::string log = " >" + at + "/log 2>&1";
+    const std::string log = ">" + quoted(at + "/log") + " 2>&1", made = quoted(at + "/kernel.so");
     if (watched) {
         // Linked without the flag, so that the calls stay open for the shim's.
-        std::string object = at + "/kernel.o";
-        std::string link = std::string(compiler ? compiler : "c++") + " -shared -o " + at + "/kernel.so " + object;
-        command += " -c -fsanitize=thread -o " + object + " " + at + "/kernel.cu" + log + " && " + link + " >>" + at + "/log 2>&1";
+        std::string object = quoted(at + "/kernel.o");
+        std::string link = std::string(compiler ? compiler : "c++") + " -shared -o " + made + " " + object;
+        command += " -c -fsanitize=thread -o " + object + " " + quoted(at + "/kernel.cu") + " " + log + " && " + link + " >" + log;
         command += "; status=$?; rm -f " + object + "; exit $status";
     } else {
-        command += " -o " + at + "/kernel.so " + at + "/kernel.cu" + log;
+        command += " -o " + made + " " + quoted(at + "/kernel.cu") + " " + log;
     }
     int status = system(command.c_str());
     program->log = read(at + "/log");
     program->image = read(at + "/kernel.so");
     for (const char *name : {"/kernel.cu", "/kernel.so", "/log"}) unlink((at + name).c_str());
-    rmdir(place);
+    rmdir(at.c_str());
     return status == 0 && !program->image.empty() ? Success : Compilation;
 }
 

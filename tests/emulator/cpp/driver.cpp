@@ -112,6 +112,23 @@ void settle(const char *kernel) {
     touched.push_back(sum);
 }
 
+// ---- what is asked for, while somebody listens ----
+enum Kind { Allocation, CopyIn, CopyOut, CopyOver, Clear, Launched, Captured, Replayed, Recorded, Waited, Averaged };
+struct Call {
+    int kind;
+    const char *kernel;
+    uint64_t bytes, stream, thread;
+    bool captured, pinned;
+};
+std::vector<Call> calls;
+bool listening = false;
+std::map<uintptr_t, size_t> pinned;
+
+bool is_pinned(const void *at, size_t size) {
+    auto next = pinned.upper_bound((uintptr_t)at);
+    return next != pinned.begin() && (uintptr_t)at + size <= std::prev(next)->first + std::prev(next)->second;
+}
+
 // ---- streams, events, graphs ----
 // Work of a stream; says whether it could be done.
 using Work = std::function<bool()>;
@@ -167,6 +184,13 @@ void push(Stream *stream, Work work) {
         capture->graph->branches[stream->branch].push_back(std::move(work));
         capture->ends[stream->branch] = NONE;
     } else stream->queue.push_back(std::move(work));
+}
+
+void note(Kind kind, Stream *stream, size_t bytes = 0, const void *host = nullptr, const char *kernel = nullptr) {
+    if (!listening) return;
+    stream = of(stream);
+    calls.push_back({kind, kernel, bytes, (uint64_t)stream, (uint64_t)pthread_self(), bool(stream->capture),
+                     host && is_pinned(host, bytes)});
 }
 
 // Others may ask for something now.
@@ -229,7 +253,6 @@ struct Function { Module *module; const Kernel *kernel; unsigned most_shared; };
 constexpr unsigned SHARED = 48 << 10, MOST_SHARED = 227 << 10;
 std::vector<std::unique_ptr<Function>> functions;
 long launches = 0, failing_launch = -1;
-bool check_after_launch = true;
 
 struct Launch {
     Function *function;
@@ -273,8 +296,7 @@ bool run(Launch &launch) {
         context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
         block.run(launch.block.x * launch.block.y * launch.block.z, launch.function->kernel->call, parameters.data());
     }
-    if (check_after_launch)
-        for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
     if (watching) settle(running_kernel);
     running_kernel = nullptr;
     return true;
@@ -329,6 +351,10 @@ const char *emulator_touched(size_t n, uint64_t *read, uint64_t *written) {
     if (n >= touched.size()) return nullptr;
     return *read = touched[n].read, *written = touched[n].written, touched[n].kernel;
 }
+// Notes, from now on, what the driver is asked for.
+void emulator_listen(int on) { EXCLUSIVE; listening = on, calls.clear(); }
+// The n-th call since then.
+bool emulator_call(size_t n, Call *call) { EXCLUSIVE; return n < calls.size() && (*call = calls[n], true); }
 long emulator_launches() { EXCLUSIVE; return launches; }
 size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
 
@@ -376,14 +402,26 @@ int cuMemGetInfo_v2(size_t *left, size_t *total) {
     EXCLUSIVE;
     return *left = memory_limit - memory_used, *total = memory_limit, Success;
 }
-int cuMemAlloc_v2(uintptr_t *pointer, size_t size) { EXCLUSIVE; return allocate(pointer, size); }
+int cuMemAlloc_v2(uintptr_t *pointer, size_t size) {
+    EXCLUSIVE;
+    note(Allocation, nullptr, size);
+    return allocate(pointer, size);
+}
 int cuMemFree_v2(uintptr_t pointer) { EXCLUSIVE; drain(); return release(pointer); }
 int cuMemHostAlloc(void **pointer, size_t size, unsigned) {
+    EXCLUSIVE;
     *pointer = malloc(size);
     memset(*pointer, FILL, size);
+    pinned[(uintptr_t)*pointer] = size;
     return Success;
 }
-int cuMemFreeHost(void *pointer) { EXCLUSIVE; drain(); free(pointer); return Success; }
+int cuMemFreeHost(void *pointer) {
+    EXCLUSIVE;
+    if (!pinned.erase((uintptr_t)pointer)) return InvalidValue;
+    drain();
+    free(pointer);
+    return Success;
+}
 
 static int copy(Stream *stream, void *into, const void *from, size_t size, uintptr_t device) {
     EXCLUSIVE;
@@ -394,13 +432,17 @@ static int copy(Stream *stream, void *into, const void *from, size_t size, uintp
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t into, const void *from, size_t size, Stream *stream) {
     EXCLUSIVE;
+    note(CopyIn, stream, size, from);
     return copy(stream, (void *)into, from, size, into);
 }
 int cuMemcpyDtoHAsync_v2(void *into, uintptr_t from, size_t size, Stream *stream) {
+    EXCLUSIVE;
+    note(CopyOut, stream, size, into);
     return copy(stream, into, (void *)from, size, from);
 }
 int cuMemcpyDtoDAsync_v2(uintptr_t into, uintptr_t from, size_t size, Stream *stream) {
     EXCLUSIVE;
+    note(CopyOver, stream, size);
     return inside(from, size) ? copy(stream, (void *)into, (void *)from, size, into) : InvalidValue;
 }
 int cuMemcpyHtoD_v2(uintptr_t into, const void *from, size_t size) {
@@ -417,6 +459,7 @@ int cuMemsetD8Async(uintptr_t into, unsigned char value, size_t size, Stream *st
     EXCLUSIVE;
     if (sticky) return sticky;
     if (!inside(into, size)) return InvalidValue;
+    note(Clear, stream, size);
     push(stream, [=] {
         memset((void *)into, value, size);
         if (watching) touched.push_back({"memset", 0, size});
@@ -446,6 +489,7 @@ int cuStreamIsCapturing(Stream *stream, int *status) { EXCLUSIVE; return *status
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
     EXCLUSIVE;
     stream = of(stream);
+    note(Waited, stream);
     if (event->captured) {
         auto capture = event->capture.lock();
         if (!capture) return InvalidValue;
@@ -475,6 +519,7 @@ int cuEventDestroy_v2(Event *event) { EXCLUSIVE; drain(); delete event; return S
 int cuEventRecord(Event *event, Stream *stream) {
     EXCLUSIVE;
     stream = of(stream);
+    note(Recorded, stream);
     if (auto capture = stream->capture) {
         auto marks = capture->graph->marks;
         size_t mark = marks->set.size();
@@ -503,6 +548,7 @@ int cuStreamBeginCapture_v2(Stream *stream, int mode) {
     constexpr int THREAD_LOCAL = 1;
     if (mode != THREAD_LOCAL) return NotSupported;
     if (of(stream) == &null_stream || of(stream)->capture) return CaptureUnsupported;
+    note(Captured, stream);
     stream->capture = std::make_shared<Capture>();
     stream->branch = 0;
     stream->capture->streams.push_back(stream);
@@ -524,11 +570,15 @@ int cuStreamEndCapture(Stream *stream, Graph **graph) {
     return Success;
 }
 int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) {
+    EXCLUSIVE;
+    // A card's takes some memory, and nobody says how much: here, that there is any is enough.
+    if (memory_used >= memory_limit) return OutOfMemory;
     return *executable = new Graph(*graph), Success;
 }
 int cuGraphLaunch(Graph *graph, Stream *stream) {
     EXCLUSIVE;
     if (sticky) return sticky;
+    note(Replayed, stream);
     auto marks = graph->marks;
     uint64_t turn = ++graph->launched;
     while (graph->sides.size() + 1 < graph->branches.size()) {
@@ -562,6 +612,7 @@ int cuGraphDestroy(Graph *graph) { delete graph; return Success; }
 // For the emulated NCCL: work of its own on a stream, which may have to wait for other threads.
 void emulator_push(Stream *stream, bool (*work)(void *), void *with) {
     EXCLUSIVE;
+    note(Averaged, stream);
     push(stream, [=] {
         if (work(with)) return true;
         elsewhere = true;
@@ -632,6 +683,7 @@ int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, un
     Launch launch{function, {gx, gy, gz}, {bx, by, bz}, {}, shared};
     for (const unsigned *size = function->kernel->sizes; *size; ++size, ++parameters)
         launch.values.emplace_back((unsigned char *)*parameters, (unsigned char *)*parameters + *size);
+    note(Launched, stream, 0, nullptr, function->kernel->name);
     push(stream, [launch]() mutable { return run(launch); });
     return Success;
 }

@@ -216,7 +216,7 @@ inline const Slot *meet(int line, unsigned mask, const void *value, unsigned siz
     unsigned lane = context.lane, flat = context.thread.x + context.block_size.x *
                     (context.thread.y + context.block_size.y * context.thread.z);
     unsigned warp = flat / 32, side = block.parity[warp];
-    if (size) memcpy(block.slots[warp][side][lane].bytes, value, size);
+    memcpy(block.slots[warp][side][lane].bytes, value, size);
     Fiber &fiber = block.current();
     fiber.state = State::Warp;
     fiber.line = line;

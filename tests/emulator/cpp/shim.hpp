@@ -128,16 +128,11 @@ extern "C" __attribute__((visibility("hidden"))) unsigned char __stop_emulated_s
 #define blockDim (emulated_context->block_size)
 #define gridDim (emulated_context->grid_size)
 #define __syncthreads() emulated_context->barrier(__LINE__)
-#define __syncwarp() emulated_context->meet(__LINE__, ~0u, nullptr, 0)
-#define __shfl_sync(mask, value, from) emulated::shuffle(__LINE__, mask, value, from)
 #define __shfl_xor_sync(mask, value, bits) \
     emulated::shuffle(__LINE__, mask, value, int(emulated_context->lane) ^ (bits))
-#define __shfl_down_sync(mask, value, by) emulated::shuffle_down(__LINE__, mask, value, by)
 
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
 
 namespace emulated {
 template <class T> T of_lane(const Slot *slots, unsigned lane) {
@@ -148,19 +143,8 @@ template <class T> T of_lane(const Slot *slots, unsigned lane) {
 template <class T> T shuffle(int line, unsigned mask, T value, int from) {
     return of_lane<T>(emulated_context->meet(line, mask, &value, sizeof(T)), from);
 }
-template <class T> T shuffle_down(int line, unsigned mask, T value, int by) {
-    unsigned from = emulated_context->lane + by;
-    const Slot *slots = emulated_context->meet(line, mask, &value, sizeof(T));
-    return from < 32 ? of_lane<T>(slots, from) : value;
-}
 } // namespace emulated
 
-template <class T> T atomicAdd(T *at, T value) {
-    T before = *at;
-    *at = before + value;
-    return before;
-}
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
 template <class T> T min(T a, T b) { return b < a ? b : a; }

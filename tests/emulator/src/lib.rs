@@ -7,8 +7,10 @@
 //!
 //! It is strict, for it is there to find mistakes:
 //! - memory starts as NaN, device memory and shared memory of each block alike;
-//! - an access beyond an allocation ends the process, with the kernel's name and thread (so
-//!   allocate the buffers of a test apart); so does one beyond a shared or local array;
+//! - an access beyond an allocation, at or behind the next multiple of 16 bytes, ends the process,
+//!   with the kernel's name and thread (so allocate the buffers of a test apart); so does one
+//!   beyond a shared or local array. Up to there, and in front of an allocation up to the start of
+//!   its page, what is read is NaN, and what is written ends the process after the launch;
 //! - a barrier or warp collective that not all threads reach at one line ends the process;
 //! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
 //!   order, so that what is not ordered by barriers and events goes wrong.
@@ -19,7 +21,7 @@
 //! It cannot show: memory ordering within a warp, occupancy, tensor-core rounding, speed, and
 //! alignment but where a kernel says what it expects.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -69,6 +71,101 @@ pub struct Touched {
     pub read: u64,
     /// Bytes that it wrote.
     pub written: u64,
+}
+
+/// What the driver can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Memory of the device.
+    Allocation,
+    /// A copy from the host.
+    CopyIn,
+    /// A copy to the host.
+    CopyOut,
+    /// A copy from one place of the device to another.
+    CopyOver,
+    /// Bytes set to a value.
+    Clear,
+    /// A kernel, at once or as a part of a graph.
+    Launch,
+    /// The beginning of a capture.
+    Capture,
+    /// A whole graph.
+    Replay,
+    /// An event recorded in a stream.
+    Record,
+    /// A stream that is to wait for an event.
+    Wait,
+    /// NCCL's average over ranks.
+    Average,
+}
+
+/// A call that the driver was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What for.
+    pub kind: Kind,
+    /// The kernel that is launched; else empty.
+    pub kernel: String,
+    /// Bytes that are allocated, copied or cleared.
+    pub bytes: u64,
+    /// In which stream, by a number that says no more.
+    pub stream: u64,
+    /// By which of the host's threads, likewise.
+    pub thread: u64,
+    /// Whether it went into a graph, and was not done.
+    pub captured: bool,
+    /// Whether the host's side of a copy is pinned memory.
+    pub pinned: bool,
+}
+
+/// The same, as driver.cpp has it.
+#[repr(C)]
+struct Noted {
+    kind: c_int,
+    kernel: *const c_char,
+    bytes: u64,
+    stream: u64,
+    thread: u64,
+    captured: bool,
+    pinned: bool,
+}
+
+impl Noted {
+    /// # Safety
+    /// The kernel is null or a string.
+    unsafe fn read(&self) -> Call {
+        // In the order of driver.cpp.
+        const KINDS: [Kind; 11] = [
+            Kind::Allocation,
+            Kind::CopyIn,
+            Kind::CopyOut,
+            Kind::CopyOver,
+            Kind::Clear,
+            Kind::Launch,
+            Kind::Capture,
+            Kind::Replay,
+            Kind::Record,
+            Kind::Wait,
+            Kind::Average,
+        ];
+        let kernel = if self.kernel.is_null() {
+            String::new()
+        } else {
+            // SAFETY: the caller says so.
+            let kernel = unsafe { CStr::from_ptr(self.kernel) };
+            kernel.to_string_lossy().into_owned()
+        };
+        Call {
+            kind: KINDS[self.kind as usize],
+            kernel,
+            bytes: self.bytes,
+            stream: self.stream,
+            thread: self.thread,
+            captured: self.captured,
+            pinned: self.pinned,
+        }
+    }
 }
 
 /// The emulated driver of this process: one device unless told otherwise, named "emulated
@@ -232,6 +329,40 @@ impl Emulator {
         let all = (0..).map_while(one).collect();
         self.set("emulator_watch_memory", 0i32);
         all
+    }
+
+    /// What the driver is asked for during `work`, by all threads, in its order. A replayed graph
+    /// is one call. Nothing on a card.
+    pub fn calls(&self, work: impl FnOnce()) -> Vec<Call> {
+        self.set("emulator_listen", 1i32);
+        work();
+        type Get = unsafe extern "C" fn(usize, *mut Noted) -> bool;
+        let one = |n: usize| {
+            let mut noted = Noted {
+                kind: 0,
+                kernel: std::ptr::null(),
+                bytes: 0,
+                stream: 0,
+                thread: 0,
+                captured: false,
+                pinned: false,
+            };
+            // SAFETY: driver.cpp declares the function and what it writes with these types; the
+            // name of a kernel is never freed.
+            unsafe {
+                let get = self.driver.as_ref()?.get::<Get>("emulator_call");
+                let get = get.unwrap_or_else(|error| panic!("{error}"));
+                get(n, &mut noted).then(|| noted.read())
+            }
+        };
+        let all = (0..).map_while(one).collect();
+        self.set("emulator_listen", 0i32);
+        all
+    }
+
+    /// Whether there is a card, and no emulator.
+    pub fn is_card(&self) -> bool {
+        self.driver.is_none()
     }
 
     /// Bytes of device memory in use.

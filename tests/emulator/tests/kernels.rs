@@ -108,6 +108,159 @@ fn memory_starts_as_nan() {
 }
 
 #[test]
+fn what_is_read_around_memory_within_its_page_is_nan() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    // Up to a multiple of 16 bytes behind the memory, and in front of it.
+    let source = r#"
+extern "C" __global__ void around(const float *x, float *y) { y[threadIdx.x] = x[(int)threadIdx.x - 1]; }
+"#;
+    let kernel = module(&context, source).load_function("around").unwrap();
+    let x = stream.clone_htod(&[1.0f32; 2]).unwrap();
+    let mut y = stream.alloc_zeros::<f32>(5).unwrap();
+    let mut launch = stream.launch_builder(&kernel);
+    launch.arg(&x).arg(&mut y);
+    // SAFETY: the emulator has memory there.
+    unsafe { launch.launch(blocks(1, 5)) }.unwrap();
+    let y = stream.clone_dtoh(&y).unwrap();
+    stream.synchronize().unwrap();
+    let nan: Vec<bool> = y.iter().map(|value| value.is_nan()).collect();
+    assert_eq!(nan, [true, false, false, true, true], "{y:?}");
+}
+
+/// In which order `kernel`, launched as `shape` says, puts its numbers down, under each of some
+/// seeds. It appends them to `order`, which has room for `count`, one at a time.
+fn orders(kernel: &str, shape: (u32, u32), count: usize) -> Vec<Vec<u32>> {
+    let (context, stream) = device();
+    let source = r#"
+__device__ void append(unsigned *order, unsigned number) { order[1 + order[0]++] = number; }
+extern "C" __global__ void of_blocks(unsigned *order) { append(order, blockIdx.x); }
+extern "C" __global__ void of_warps(unsigned *order) {
+    if (threadIdx.x % 32 == 7) append(order, threadIdx.x / 32);
+}
+extern "C" __global__ void of_warps_behind_a_barrier(unsigned *order) {
+    __syncthreads();
+    if (threadIdx.x % 32 == 7) append(order, threadIdx.x / 32);
+}
+extern "C" __global__ void of_lanes(unsigned *order) { append(order, threadIdx.x); }
+"#;
+    let kernel = module(&context, source).load_function(kernel).unwrap();
+    let under = |seed| {
+        emulator().seed(seed);
+        let mut order = stream.alloc_zeros::<u32>(1 + count).unwrap();
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&mut order);
+        // SAFETY: the emulator checks every access.
+        unsafe { launch.launch(blocks(shape.0, shape.1)) }.unwrap();
+        let order = stream.clone_dtoh(&order).unwrap();
+        stream.synchronize().unwrap();
+        order[1..].to_vec()
+    };
+    (0..10).map(under).collect()
+}
+
+#[test]
+fn blocks_warps_and_lanes_run_in_an_order_that_a_seed_draws() {
+    let _alone = DEVICE.lock();
+    let shapes = [
+        ("of_blocks", (8, 1)),
+        ("of_warps", (1, 8 * 32)),
+        ("of_warps_behind_a_barrier", (1, 8 * 32)),
+        ("of_lanes", (1, 8)),
+    ];
+    for (kernel, shape) in shapes {
+        let found = orders(kernel, shape, 8);
+        for order in &found {
+            let mut each = order.clone();
+            each.sort();
+            assert_eq!(each, (0..8).collect::<Vec<u32>>(), "{kernel}: each once");
+        }
+        let mut different = found.clone();
+        different.sort();
+        different.dedup();
+        assert!(different.len() > 5, "{kernel}: {different:?}");
+        // A seed says all of it.
+        assert_eq!(orders(kernel, shape, 8), found, "{kernel}");
+    }
+}
+
+#[test]
+fn shared_memory_of_every_block_starts_as_nan() {
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"
+extern "C" __global__ void early(float *y) {
+    __shared__ float tile[4];
+    DYNAMIC_SHARED(bytes);
+    float *more = (float *)bytes;
+    int t = threadIdx.x;
+    y[blockIdx.x * 8 + t] = tile[t];
+    y[blockIdx.x * 8 + 4 + t] = more[t];
+    tile[t] = more[t] = 1.0f;
+}
+"#;
+    let kernel = module(&context, source).load_function("early").unwrap();
+    let mut y = stream.alloc_zeros::<f32>(24).unwrap();
+    let shape = LaunchConfig {
+        shared_mem_bytes: 16,
+        ..blocks(3, 4)
+    };
+    // SAFETY: the emulator checks every access.
+    unsafe { stream.launch_builder(&kernel).arg(&mut y).launch(shape) }.unwrap();
+    let y = stream.clone_dtoh(&y).unwrap();
+    stream.synchronize().unwrap();
+    assert!(y.iter().all(|value| value.is_nan()), "{y:?}");
+}
+
+#[test]
+fn what_the_driver_is_asked_for_is_told() {
+    use cuda_emulator::Kind;
+    use cudarc::driver::{DevicePtr, result, sys};
+    let _alone = DEVICE.lock();
+    let (context, stream) = device();
+    let source = r#"extern "C" __global__ void more(float *x) { x[0] += 1.0f; }"#;
+    let kernel = module(&context, source).load_function("more").unwrap();
+    // SAFETY: one stream alone uses the memory, and waits before the host's is freed.
+    unsafe { context.disable_event_tracking() };
+    // SAFETY: as above; the emulator checks every access, and all that is copied lies in memory.
+    let calls = emulator().calls(|| unsafe {
+        let mut x = stream.alloc::<f32>(2).unwrap();
+        let pinned = result::malloc_host(8, 0).unwrap();
+        let from = std::slice::from_raw_parts(pinned.cast::<u8>(), 8);
+        let place = x.device_ptr(&stream).0;
+        result::memcpy_htod_async(place, &[0u8; 4], stream.cu_stream()).unwrap();
+        result::memcpy_htod_async(place, &from[4..], stream.cu_stream()).unwrap();
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&mut x);
+        launch.launch(blocks(1, 1)).unwrap();
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).unwrap();
+        launch.launch(blocks(1, 1)).unwrap();
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        graph.unwrap().unwrap().launch().unwrap();
+        stream.synchronize().unwrap();
+        result::free_host(pinned).unwrap();
+    });
+    let told: Vec<_> = calls
+        .iter()
+        .map(|call| (call.kind, call.kernel.as_str(), call.bytes, call.captured))
+        .collect();
+    let expected = [
+        (Kind::Allocation, "", 8, false),
+        (Kind::CopyIn, "", 4, false),
+        (Kind::CopyIn, "", 4, false),
+        (Kind::Launch, "more", 0, false),
+        (Kind::Capture, "", 0, false),
+        (Kind::Launch, "more", 0, true),
+        (Kind::Replay, "", 0, false),
+    ];
+    assert_eq!(told, expected);
+    assert!(!calls[1].pinned && calls[2].pinned);
+    assert!(calls[1..].iter().all(|call| call.stream == calls[1].stream));
+    assert!(emulator().calls(|| ()).is_empty());
+}
+
+#[test]
 fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
     let _alone = DEVICE.lock();
     let (context, stream) = device();
@@ -222,4 +375,28 @@ fn an_injected_failure_stays_until_the_device_recovers() {
 fn source_with_mistakes_is_refused() {
     emulator();
     assert!(compile_ptx("extern \"C\" __global__ void broken(").is_err());
+}
+
+#[test]
+fn source_is_compiled_where_temporary_files_are_to_be() {
+    const CHILD: &str = "EMULATOR_COMPILES";
+    let broken = "extern \"C\" __global__ void broken(float *x) { x = y; }";
+    if std::env::var_os(CHILD).is_some() {
+        emulator();
+        // What the compiler says has its file's path.
+        return println!("{:?}", compile_ptx(broken).unwrap_err());
+    }
+    let folder = tempfile::Builder::new().prefix("of the user").tempdir();
+    let folder = folder.unwrap();
+    let test = "source_is_compiled_where_temporary_files_are_to_be";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    let name = folder.path().file_name().unwrap().to_str().unwrap();
+    assert!(said.contains(&format!("{name}/emulated-nvrtc-")), "{said}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "left behind");
 }

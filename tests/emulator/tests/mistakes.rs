@@ -12,13 +12,18 @@ const MISTAKE: &str = "EMULATOR_MISTAKE";
 /// Runs `test` of this file again in a child process, which launches `body` as a kernel of two
 /// warps on 64 floats; what the child says must contain all of `expected`.
 fn caught(test: &str, body: &str, expected: &[&str]) {
+    caught_on(64, test, body, expected);
+}
+
+/// The same, on so many floats.
+fn caught_on(floats: usize, test: &str, body: &str, expected: &[&str]) {
     if std::env::var(MISTAKE).is_ok_and(|mistake| mistake == test) {
         Emulator::load(env!("CARGO_TARGET_TMPDIR"));
         let stream = CudaContext::new(0).unwrap().new_stream().unwrap();
         let source = format!("extern \"C\" __global__ void wrong(float *x) {{\n{body}\n}}");
         let module = stream.context().load_module(compile_ptx(source).unwrap());
         let kernel = module.unwrap().load_function("wrong").unwrap();
-        let mut x = stream.clone_htod(&[1.0f32; 64]).unwrap();
+        let mut x = stream.clone_htod(&vec![1.0f32; floats]).unwrap();
         let one_block = LaunchConfig {
             grid_dim: (1, 1, 1),
             block_dim: (64, 1, 1),
@@ -60,6 +65,35 @@ fn a_write_in_front_of_memory() {
         "a_write_in_front_of_memory",
         "if (threadIdx.x == 5) x[-1] = 0;",
         &["wrote outside", "-4 bytes from its start"],
+    );
+}
+
+#[test]
+fn a_write_between_the_end_of_memory_and_its_guard() {
+    caught_on(
+        61,
+        "a_write_between_the_end_of_memory_and_its_guard",
+        "if (threadIdx.x == 63) x[63] = 0;",
+        &["wrote outside", "244 bytes, 252 bytes from its start"],
+    );
+}
+
+#[test]
+fn a_read_behind_the_guard() {
+    caught_on(
+        61,
+        "a_read_behind_the_guard",
+        "if (threadIdx.x == 60) x[60] = x[64];",
+        &["thread (60, 0, 0)", "256 bytes from its start"],
+    );
+}
+
+#[test]
+fn a_read_in_front_of_the_page() {
+    caught(
+        "a_read_in_front_of_the_page",
+        "if (threadIdx.x == 5) x[0] = x[-1024];",
+        &["thread (5, 0, 0)", "-4096 bytes from its start"],
     );
 }
 

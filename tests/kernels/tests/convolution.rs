@@ -188,7 +188,28 @@ fn forward_and_its_statistics() {
     });
 }
 
-fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
+#[test]
+fn evaluation_has_the_same_maps_and_leaves_no_statistics() {
+    each(|case, precision, data| {
+        let none = Dropout { seed: 0, site: -1 };
+        let [trained, evaluated] =
+            [1, 0].map(|training| maps_and_moments(case, precision, data, none, training));
+        let what = format!("{case:?} {precision:?}");
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&evaluated.0) == bits(&trained.0), "{what}");
+        assert!(trained.1.iter().all(|v| !v.is_nan()), "{what}");
+        assert!(evaluated.1.iter().all(|v| v.is_nan()), "{what}");
+    });
+}
+
+/// What the kernel leaves: maps, and a mean and squares of each tile's for each of them.
+fn maps_and_moments(
+    case: &Case,
+    precision: Precision,
+    data: &Data,
+    dropout: Dropout,
+    training: i32,
+) -> (Vec<f32>, Vec<f32>) {
     let gpu = Gpu::new(1);
     let program = case.program(&gpu, precision, dropout.site >= 0);
     let (pixels, maps) = (case.pixels(), case.maps);
@@ -214,7 +235,7 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
                 dropout.site,
                 pixels,
                 case.channels,
-                1
+                training
             ],
         ),
         _ => program.tiled_in_shared(
@@ -232,10 +253,17 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
                 dropout.site,
                 pixels,
                 case.channels,
-                1
+                training
             ],
         ),
     }
+    (out.read_maps(precision), partial.read_floats())
+}
+
+fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
+    let (stored, left) = maps_and_moments(case, precision, data, dropout, 1);
+    let (pixels, maps) = (case.pixels(), case.maps);
+    let tiles = pixels.div_ceil(case.rows);
     // Columns that are not its own stay as they were.
     let mut expected = vec![f64::NAN; pixels * case.out_stride];
     for p in 0..pixels {
@@ -254,15 +282,14 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
                 sum * f64::from(dropout.factor(p * maps + n));
         }
     }
-    let found = out.read_maps(precision);
     check_stored(
         &format!("{case:?} {precision:?}"),
         precision,
-        &found,
+        &stored,
         &expected,
     );
     // Moments are those of what was stored.
-    let (mut moments, stored) = (vec![0.0; tiles * maps * 2], found);
+    let mut moments = vec![0.0; tiles * maps * 2];
     for tile in 0..tiles {
         for n in 0..maps {
             let rows = tile * case.rows..pixels.min((tile + 1) * case.rows);
@@ -275,7 +302,7 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
     }
     check(
         &format!("moments, {case:?} {precision:?}"),
-        &partial.read_floats(),
+        &left,
         &moments,
         1e-5,
     );

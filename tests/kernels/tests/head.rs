@@ -2,6 +2,7 @@
 
 use cuda_kernel_tests::{
     COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
+    vector,
 };
 
 /// Batch, pixels, channels, classes.
@@ -18,6 +19,7 @@ fn program(gpu: &Gpu, precision: Precision, [_, pixels, channels, classes]: [usi
         ("CHANNELS", channels),
         ("PIXELS", pixels),
         ("CLASSES", classes),
+        ("VECTOR", vector(precision, &[channels])),
     ];
     gpu.program(&family(&["head.cu"]), precision, &constants)
 }

@@ -1,0 +1,115 @@
+//! A training step is a graph: recorded once, and replayed by one call, whatever changes from step
+//! to step. What is asked of the (emulated) driver is counted.
+
+mod support;
+
+use cuda_emulator::{Call, Kind};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::executor::{load, state};
+use densenet_tests::networks::Bc;
+use densenet_tests::random;
+use support::{alone, device, on_cuda, options};
+
+const BATCH: usize = 3;
+/// Launches that surround a step's graph: the images' way in, and gradient descent.
+const AROUND: usize = 2;
+
+/// What a step asks for that differs from others in all that may.
+fn step(executor: &mut dyn Executor, number: usize, images: usize) -> Vec<Call> {
+    let (emulator, _) = device();
+    let (pixels, labels) = random::batch(&Bc::PLAN, images, number as u64);
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let changes = Step {
+        label_smoothing: 0.1 * number as f32,
+        scale: 1.0 / (number + 1) as f32,
+        accumulate: number % 2 == 1,
+        seed: number as u64,
+    };
+    let sgd = Sgd {
+        rate: 0.1 / (number + 1) as f32,
+        momentum: 0.1 * number as f32,
+        ..Sgd::default()
+    };
+    emulator.calls(|| {
+        executor.differentiate(batch, changes).unwrap();
+        executor.descend(sgd).unwrap();
+    })
+}
+
+fn count(calls: &[Call], kind: Kind) -> usize {
+    calls.iter().filter(|call| call.kind == kind).count()
+}
+
+/// Kernels that are launched one by one.
+fn eager(calls: &[Call]) -> Vec<&str> {
+    let launches = calls.iter().filter(|call| call.kind == Kind::Launch);
+    let own = launches.filter(|call| !call.captured);
+    own.map(|call| call.kernel.as_str()).collect()
+}
+
+#[test]
+fn a_step_is_recorded_once_and_replayed_by_one_call() {
+    let _alone = alone();
+    let (emulator, device) = device();
+    let mut plan = Bc::PLAN;
+    plan.dropout = 0.1;
+    let mut executor = on_cuda(&device, &plan, options(BATCH));
+    load(&mut executor, &random::state(&plan, 1));
+
+    let first = step(&mut executor, 0, BATCH);
+    assert_eq!(count(&first, Kind::Capture), 1);
+    let recorded = first.iter().filter(|call| call.captured);
+    let recorded = recorded.filter(|call| call.kind == Kind::Launch).count();
+    assert!(recorded > 30, "a step of {recorded} launches");
+    // Reading waits until descent, too, is done.
+    state(&executor);
+    for number in 1..5 {
+        let before = emulator.launches();
+        let next = step(&mut executor, number, BATCH);
+        state(&executor);
+        let ran = (emulator.launches() - before) as usize;
+        let launched = eager(&next);
+        assert_eq!(
+            count(&next, Kind::Capture),
+            0,
+            "step {number} is recorded again"
+        );
+        assert_eq!(count(&next, Kind::Replay), 1, "step {number}");
+        assert!(launched.len() <= AROUND, "step {number}: {launched:?}");
+        assert_eq!(ran, recorded + launched.len(), "step {number}");
+    }
+}
+
+#[test]
+fn evaluation_has_a_graph_of_its_own_and_a_batch_that_is_not_full_has_none() {
+    let _alone = alone();
+    let (emulator, device) = device();
+    let mut executor = on_cuda(&device, &Bc::PLAN, options(BATCH));
+    load(&mut executor, &random::state(&Bc::PLAN, 1));
+    step(&mut executor, 0, BATCH);
+    let (pixels, labels) = random::batch(&Bc::PLAN, BATCH, 7);
+    let batch = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let mut evaluate = || {
+        emulator.calls(|| {
+            executor.evaluate(batch).unwrap();
+        })
+    };
+    let [first, second] = [evaluate(), evaluate()];
+    assert_eq!(count(&first, Kind::Capture), 1);
+    assert_eq!(count(&second, Kind::Capture), 0);
+    assert_eq!(count(&second, Kind::Replay), 1);
+    assert!(eager(&second).len() < AROUND, "{:?}", eager(&second));
+    let partial = step(&mut executor, 1, BATCH - 1);
+    assert_eq!(count(&partial, Kind::Replay), 0);
+    assert!(eager(&partial).len() > 30);
+    // Those recorded before serve as before.
+    let full = step(&mut executor, 2, BATCH);
+    assert_eq!(count(&full, Kind::Capture), 0);
+    assert_eq!(count(&full, Kind::Replay), 1);
+}
