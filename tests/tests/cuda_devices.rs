@@ -3,9 +3,12 @@
 
 use std::process::Command;
 
-use cuda_emulator::Emulator;
+use cuda_emulator::{Emulator, Kind};
+use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::Options;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::parallel::Place;
+use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Device, DeviceChoice, Network};
 use densenet_tests::is_installed;
@@ -158,6 +161,69 @@ fn too_little_memory_for_a_trainer_is_an_error_with_sizes() {
                     "(100000 are free)",
                 ],
             );
+        },
+    );
+}
+
+#[test]
+fn a_trainer_on_a_device_is_as_its_settings_say() {
+    alone("a_trainer_on_a_device_is_as_its_settings_say", || {
+        let emulator = Emulator::load(FOLDER);
+        let device = Device::cuda(0).unwrap();
+        let mut sizes = Vec::new();
+        for precision in [Precision::F32, Precision::Bf16] {
+            for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
+                let model = Cpu::default().build_module::<Bc, f32>();
+                let config = Config {
+                    batch: 8,
+                    accumulation: 2,
+                    precision,
+                    recompute,
+                    ..Config::cifar()
+                };
+                let mut trainer = None;
+                let calls = emulator.calls(|| {
+                    trainer = Some(Trainer::on(&device, model, config).unwrap());
+                });
+                let allocated = calls.iter().filter(|call| call.kind == Kind::Allocation);
+                let allocated: u64 = allocated.map(|call| call.bytes).sum();
+                // Precision and recomputation show in the memory that is taken, for a piece.
+                let options = Options {
+                    precision,
+                    recompute,
+                    ..Options::for_batch(4)
+                };
+                assert_eq!(allocated, options.bytes(&Bc::PLAN) as u64);
+                sizes.push(allocated);
+            }
+        }
+        sizes.sort_unstable();
+        sizes.dedup();
+        assert_eq!(sizes.len(), 4, "each setting takes another size");
+    });
+}
+
+#[test]
+fn ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose() {
+    alone(
+        "ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose",
+        || {
+            Emulator::load(FOLDER).set_devices(2);
+            let place = Place {
+                rank: 5,
+                size: 6,
+                local_rank: 1,
+                master: "node0".into(),
+                port: 29_500,
+            };
+            let open = |choice: &str| choice.parse::<DeviceChoice>().unwrap().open_for(&place);
+            let device = open("cuda").unwrap().to_string();
+            assert_eq!(device, "emulated device (cuda:1, sm_80)");
+            let none = open("cuda:1").err().unwrap().to_string();
+            contains(&none, &["no CUDA device 2", "sees 2"]);
+            let best = open("best").err().unwrap().to_string();
+            contains(&best, &["one kind", "ask for `cuda` or `cpu`"]);
+            assert_eq!(open("cpu").unwrap().to_string(), "CPU");
         },
     );
 }

@@ -147,7 +147,7 @@ fn on_the_cpu(config: Config) -> Trainer<Shapes> {
     Trainer::new(model(), config).unwrap()
 }
 
-/// The same as the example does with `--device cuda`.
+/// As [`Trainer::on`] makes it, with compiled kernels in a folder of the tests.
 fn on_the_device(config: Config) -> Trainer<Shapes> {
     let (_, device) = device();
     let options = cuda::Options {
