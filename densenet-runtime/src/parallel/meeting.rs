@@ -84,62 +84,77 @@ impl Meeting {
         }
     }
 
-    /// Replaces values by their sums over all ranks, in the ranks' order.
-    fn gather(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {
-        let mut bytes: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+    /// Replaces values by their sums over all ranks, added in the ranks' order, times `share`.
+    fn gather<T: Number>(&mut self, values: &mut [T], share: f64) -> Result<(), ParallelError> {
+        let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bytes()).collect();
         let count = values.len() as u64;
-        let numbers = |bytes: &[u8]| -> Vec<f64> {
-            let (chunks, _) = bytes.as_chunks();
-            chunks
-                .iter()
-                .map(|&chunk| f64::from_le_bytes(chunk))
-                .collect()
-        };
-        for index in 0..self.streams.len() {
-            let mut length = [0; 8];
-            let stream = &mut self.streams[index];
-            let done = if self.place.rank == 0 {
-                stream.read_exact(&mut length)
-            } else {
-                length = count.to_le_bytes();
-                stream.write_all(&length)
-            };
-            done.map_err(|error| self.lost(index, &error))?;
-            if u64::from_le_bytes(length) != count {
-                // The others hear of it by losing rank 0.
-                return Err(ParallelError::Different {
-                    rank: index + 1,
-                    found: u64::from_le_bytes(length) as usize,
-                    expected: values.len(),
-                });
-            }
-            let stream = &mut self.streams[index];
-            let done = if self.place.rank == 0 {
-                stream.read_exact(&mut bytes)
-            } else {
-                stream.write_all(&bytes)
-            };
-            done.map_err(|error| self.lost(index, &error))?;
-            if self.place.rank == 0 {
-                for (sum, value) in values.iter_mut().zip(numbers(&bytes)) {
-                    *sum += value;
+        if self.place.rank > 0 {
+            let stream = &mut self.streams[0];
+            let sent = stream.write_all(&count.to_le_bytes());
+            let sent = sent.and_then(|()| stream.write_all(&bytes));
+            sent.map_err(|error| self.lost(0, &error))?;
+        } else {
+            let mut sums: Vec<f64> = values.iter().map(|&value| value.into()).collect();
+            for index in 0..self.streams.len() {
+                let mut length = [0; 8];
+                let stream = &mut self.streams[index];
+                let read = stream.read_exact(&mut length);
+                read.map_err(|error| self.lost(index, &error))?;
+                let found = u64::from_le_bytes(length);
+                if found != count {
+                    // The others hear of it by losing rank 0.
+                    return Err(ParallelError::Different {
+                        rank: index + 1,
+                        found: found as usize,
+                        expected: values.len(),
+                    });
+                }
+                let read = self.streams[index].read_exact(&mut bytes);
+                read.map_err(|error| self.lost(index, &error))?;
+                for (sum, value) in sums.iter_mut().zip(T::all(&bytes)) {
+                    *sum += value.into();
                 }
             }
-        }
-        if self.place.rank == 0 {
-            bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
+            let results = sums.into_iter().map(|sum| T::nearest(sum * share));
+            bytes.clear();
+            bytes.extend(results.flat_map(Number::to_bytes));
         }
         self.tell(&mut bytes)?;
-        values.copy_from_slice(&numbers(&bytes));
+        for (value, result) in values.iter_mut().zip(T::all(&bytes)) {
+            *value = result;
+        }
         Ok(())
     }
 }
+
+/// A number as it goes over the wire; sums are made in f64.
+trait Number: Copy + Into<f64> {
+    fn nearest(value: f64) -> Self;
+    fn to_bytes(self) -> impl Iterator<Item = u8>;
+    fn all(bytes: &[u8]) -> impl Iterator<Item = Self>;
+}
+
+macro_rules! number {
+    ($of:ty) => {
+        impl Number for $of {
+            fn nearest(value: f64) -> Self {
+                value as $of
+            }
+
+            fn to_bytes(self) -> impl Iterator<Item = u8> {
+                self.to_le_bytes().into_iter()
+            }
+
+            fn all(bytes: &[u8]) -> impl Iterator<Item = Self> {
+                let (chunks, _) = bytes.as_chunks();
+                chunks.iter().map(|&chunk| <$of>::from_le_bytes(chunk))
+            }
+        }
+    };
+}
+
+number!(f32);
+number!(f64);
 
 impl Collective for Meeting {
     fn rank(&self) -> usize {
@@ -151,17 +166,11 @@ impl Collective for Meeting {
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {
-        self.gather(values)
+        self.gather(values, 1.0)
     }
 
     fn average(&mut self, values: &mut [f32]) -> Result<(), ParallelError> {
-        let mut sums: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
-        self.gather(&mut sums)?;
-        let share = 1.0 / self.place.size as f64;
-        for (value, sum) in values.iter_mut().zip(sums) {
-            *value = (sum * share) as f32;
-        }
-        Ok(())
+        self.gather(values, 1.0 / self.place.size as f64)
     }
 }
 
