@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;
     Gradient gradient = {dout, choice, convolved, nullptr, pixels, 0};
     pull(stage, Norm{scale, shift, mean}, convolved, MAPS, map0, min(COLUMNS, MAPS - map0), MAPS, partial,
-         [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
+         [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return gradient.behind(row0 + row, map0 + column); },
-         [](long, int, Values) {});
+         [](long long, int, Values) {});
 }

@@ -189,9 +189,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
     sums.stage(shared.stage);
     __syncthreads();
     pull(shared.stage, Norm{scale, shift, mean}, in, IN_STRIDE, channel0, count, channels, partial,
-         [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
+         [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return floats_at(&shared.stage.value[row][column]); },
-         [&](long p, int c, Values masked) {
+         [&](long long p, int c, Values masked) {
              grad_t *at = into + p * IN_STRIDE + c;
              if (add) {
                  Pack before = pack_at(at);
