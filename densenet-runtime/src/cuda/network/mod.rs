@@ -1,10 +1,7 @@
 //! The stages of a plan in a row, as launches. What is computed is the CPU executor's.
 
 use super::arena::{Arena, Slot};
-use super::buffers::{
-    LayerAt, NormAt, Places, Slots, WeightAt, pointwise_blocks, slices, spatial_blocks,
-    weight_blocks,
-};
+use super::buffers::{LayerAt, NormAt, Places, Slicing, Slots, WeightAt};
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{Kernels, Pointwise};

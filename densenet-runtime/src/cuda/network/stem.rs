@@ -98,16 +98,12 @@ impl Pass<'_> {
                 ],
             )?;
         }
-        let count = stem.weight_len();
-        let blocks = weight_blocks(count / stem.maps, stem.maps);
-        let (slices, length) = slices(pixels, count, blocks);
+        let patch = stem.weight_len() / stem.maps;
+        let slicing = Slicing::matrix(patch, stem.maps);
+        let (slices, length) = slicing.slices(pixels);
         self.tiled(
             &self.kernels.stem.stem_weight,
-            [
-                (count / stem.maps).div_ceil(COLUMNS),
-                stem.maps.div_ceil(ROWS),
-                slices,
-            ],
+            [patch.div_ceil(COLUMNS), stem.maps.div_ceil(ROWS), slices],
             values![
                 self.at(slots.handover),
                 self.at(slots.choice),
@@ -122,7 +118,7 @@ impl Pass<'_> {
         self.add_shares(Shares {
             weight: self.places.stem,
             slices,
-            count,
+            count: slicing.weight,
         })
     }
 }

@@ -106,9 +106,8 @@ impl Pass<'_> {
                 pooled,
             ],
         )?;
-        let count = transition.input * transition.output;
-        let blocks = weight_blocks(transition.input, transition.output);
-        let (slices, length) = slices(pooled * group, count, blocks);
+        let slicing = Slicing::matrix(transition.input, transition.output);
+        let (slices, length) = slicing.slices(pooled * group);
         self.tiled(
             of_weight,
             [
@@ -132,7 +131,7 @@ impl Pass<'_> {
         let shares = Shares {
             weight: weight.parameter,
             slices,
-            count,
+            count: slicing.weight,
         };
         self.gather(norm, statistics.inverse, totals, (across, false), shares)
     }
