@@ -1,7 +1,10 @@
 //! The buffers of a plan, and where its parameters lie in them.
 
 use super::arena::{Layout, Slot};
-use super::tiles::{BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, spatial_rows};
+use super::tiles::{
+    BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, TRANSITION_CHANNELS, pointwise_columns,
+    spatial_rows,
+};
 use crate::cpu::Precision;
 use crate::plan::{Block, Parameter, Plan, Recompute, Role, StemKind, Storage};
 
@@ -53,6 +56,17 @@ impl Slicing {
             blocks: channels.div_ceil(BACK_CHANNELS) * maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS,
             room: 3,
             tile: spatial_rows(block),
+        }
+    }
+
+    /// Of a transition.
+    pub fn transition(channels: usize, maps: usize) -> Self {
+        let across = maps.div_ceil(pointwise_columns(maps));
+        Self {
+            weight: maps * channels,
+            blocks: across * channels.div_ceil(TRANSITION_CHANNELS),
+            room: 3,
+            tile: ROWS,
         }
     }
 
@@ -426,7 +440,7 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     }
     for transition in plan.transitions.iter() {
         tiles(transition.pixels(), transition.input.max(transition.output));
-        let own = Slicing::matrix(transition.input, transition.output);
+        let own = Slicing::transition(transition.input, transition.output);
         weight(transition.pixels(), own);
     }
     (partial, shares)

@@ -250,6 +250,7 @@ impl Sources<'_> {
             ("IN", transition.input),
             ("OUT", transition.output),
             ("OUT_STRIDE", next.output()),
+            ("COLUMNS", pointwise_columns(transition.output)),
             ("VECTOR", vector(self.precision, &counts)),
         ];
         self.tiled("transition", &[("transition.cu", TRANSITION)], &constants)

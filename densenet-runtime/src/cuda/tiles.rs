@@ -9,6 +9,8 @@ pub(super) const ROWS: usize = 64;
 pub(super) const COLUMNS: usize = 64;
 /// Threads that work on a tile, as in `common.cuh`.
 pub(super) const THREADS: usize = 256;
+/// Channels of a tile of a transition's weight, as in `transition.cu`.
+pub(super) const TRANSITION_CHANNELS: usize = 64;
 /// Maps of a tile of a 3x3 convolution, and of its weight's gradient, as in `spatial.cu`.
 pub(super) const SPATIAL_MAPS: usize = 32;
 /// Channels of a tile of a way back, as in `pointwise.cu` and `spatial.cu`.
@@ -24,7 +26,7 @@ pub(super) fn spatial_rows(block: &Block) -> usize {
 }
 
 /// Maps of a tile of a 1x1 convolution: all, up to 128, so that the wide end of a block is read
-/// once.
+/// once. A transition has more; its way back has as many channels in a tile.
 pub(super) fn pointwise_columns(maps: usize) -> usize {
     if maps > 64 { 128 } else { 64 }
 }

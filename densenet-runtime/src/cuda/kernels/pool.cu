@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
         put_floats(&stage.value[row][map], best);
     }
     __syncthreads();
-    if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
+    if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, blockIdx.x, partial);
 }
 
 // The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.

@@ -141,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
     __syncthreads();
     size_t number = (size_t)row0 * MAPS + map0;
     write(shared.stage, rows, count, out + (size_t)row0 * OUT_STRIDE + column + map0, OUT_STRIDE, Dropout(scalars, site), number, MAPS);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
 // Channels that a block of the way back works on.

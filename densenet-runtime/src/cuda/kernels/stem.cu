@@ -134,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     __syncthreads();
     // No dropout here.
     write(shared.stage, rows, count, out + (size_t)row0 * stride + map0, stride, Dropout(nullptr, -1), 0, 0);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
 // The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
