@@ -2,8 +2,8 @@
 
 use super::arena::{Layout, Slot};
 use super::tiles::{
-    BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, TRANSITION_CHANNELS, pointwise_columns,
-    spatial_rows,
+    BACK_CHANNELS, ROWS, SPATIAL_MAPS, TAP_ROWS, TRANSITION_CHANNELS, pointwise_columns,
+    spatial_rows, stem_elements,
 };
 use crate::cpu::Precision;
 use crate::plan::{Block, Parameter, Plan, Recompute, Role, StemKind, Storage};
@@ -70,11 +70,11 @@ impl Slicing {
         }
     }
 
-    /// Of another weight, maps x channels.
-    pub fn matrix(channels: usize, maps: usize) -> Self {
+    /// Of the stem, whose patches have so many elements.
+    pub fn stem(patch: usize, maps: usize) -> Self {
         Self {
-            weight: maps * channels,
-            blocks: channels.div_ceil(COLUMNS) * maps.div_ceil(ROWS),
+            weight: maps * patch,
+            blocks: patch.div_ceil(stem_elements(patch)) * maps.div_ceil(ROWS),
             room: 2,
             tile: ROWS,
         }
@@ -424,7 +424,7 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     let (height, width) = stem.convolved_size();
     tiles(height * width, stem.maps);
     let patch = stem.weight_len() / stem.maps;
-    weight(height * width, Slicing::matrix(patch, stem.maps));
+    weight(height * width, Slicing::stem(patch, stem.maps));
     for block in plan.blocks.iter() {
         tiles(
             block.pixels(),

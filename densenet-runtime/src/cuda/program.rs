@@ -13,8 +13,8 @@ use super::compile::{Cache, Source, image};
 use super::driver::{Device, Kernel};
 use super::error::CudaError;
 use super::tiles::{
-    maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared, vector,
-    vector_of,
+    maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared,
+    stem_elements, vector, vector_of,
 };
 use crate::cpu::Precision;
 use crate::nn::{EPSILON, MOMENTUM};
@@ -192,6 +192,7 @@ impl Sources<'_> {
             ("HEIGHT", stem.height),
             ("WIDTH", stem.width),
             ("MAPS", stem.maps),
+            ("ELEMENTS", stem_elements(stem.weight_len() / stem.maps)),
             ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
             (
                 "VECTOR",

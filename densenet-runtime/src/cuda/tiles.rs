@@ -31,6 +31,13 @@ pub(super) fn pointwise_columns(maps: usize) -> usize {
     if maps > 64 { 128 } else { 64 }
 }
 
+/// Elements of a patch in a tile of the stem's weight: all, up to 160, so that the gradient is
+/// gathered once. Warps share them in sixteens.
+pub(super) fn stem_elements(patch: usize) -> usize {
+    let tiles = patch.div_ceil(160).max(1);
+    patch.div_ceil(tiles).next_multiple_of(32)
+}
+
 /// Maps that the way back through a 1x1 convolution works on at once, as many as shared memory
 /// has room for on every card.
 pub(super) fn maps_of_back(maps: usize, precision: Precision) -> usize {

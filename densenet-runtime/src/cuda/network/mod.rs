@@ -8,7 +8,7 @@ use super::program::{Kernels, Pointwise};
 use super::target::Target;
 use super::tiles::{
     BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, TRANSITION_CHANNELS,
-    maps_of_back, pointwise_columns, spatial_rows, vector_of,
+    maps_of_back, pointwise_columns, spatial_rows, stem_elements, vector_of,
 };
 use crate::cpu::Precision;
 use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};

@@ -99,11 +99,15 @@ impl Pass<'_> {
             )?;
         }
         let patch = stem.weight_len() / stem.maps;
-        let slicing = Slicing::matrix(patch, stem.maps);
+        let slicing = Slicing::stem(patch, stem.maps);
         let (slices, length) = slicing.slices(pixels);
         self.tiled(
             &self.kernels.stem.stem_weight,
-            [patch.div_ceil(COLUMNS), stem.maps.div_ceil(ROWS), slices],
+            [
+                patch.div_ceil(stem_elements(patch)),
+                stem.maps.div_ceil(ROWS),
+                slices,
+            ],
             values![
                 self.at(slots.handover),
                 self.at(slots.choice),
