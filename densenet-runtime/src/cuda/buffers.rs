@@ -1,9 +1,12 @@
 //! The buffers of a plan, and where its parameters lie in them.
 
 use super::arena::{Layout, Slot};
-use super::tiles::{BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS};
+use super::tiles::{
+    BACK_CHANNELS, ROWS, SPATIAL_MAPS, TAP_ROWS, TRANSITION_CHANNELS, pointwise_columns,
+    spatial_rows, stem_elements,
+};
 use crate::cpu::Precision;
-use crate::plan::{Parameter, Plan, Recompute, Role, StemKind, Storage};
+use crate::plan::{Block, Parameter, Plan, Recompute, Role, StemKind, Storage};
 
 /// What a precision stores maps and their gradients in.
 pub(super) fn storage_of(precision: Precision) -> Storage {
@@ -17,39 +20,80 @@ pub(super) fn storage_of(precision: Precision) -> Storage {
 const MOST_SHARES: usize = 4 << 20;
 /// The fewest pixels of a slice.
 const SLICE: usize = 256;
-/// Pixels that a slice has a multiple of: whole tiles.
-const TILE: usize = 128;
-/// Blocks of a launch that sums a weight's gradient, about: two for each of an H100's 132
-/// multiprocessors. More would come in a second turn, and write more shares.
-const BLOCKS: usize = 264;
+/// Multiprocessors of an H100, whose room at once is what slices are made for.
+const MULTIPROCESSORS: usize = 132;
 
-/// Slices of the pixels that a weight's gradient is summed over, and pixels of each; `blocks` are
-/// those of a slice. Depends on shapes alone, so that sums are the same on every card.
-pub(super) fn slices(pixels: usize, weight: usize, blocks: usize) -> (usize, usize) {
-    let most = most_slices(pixels, weight, blocks);
-    let length = pixels.div_ceil(most).next_multiple_of(TILE);
-    (pixels.div_ceil(length), length)
+/// How a kernel sums a weight's gradient: over slices of the pixels, each of which leaves a share.
+/// Depends on shapes alone, so that sums are the same on every card.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slicing {
+    /// Values of the weight.
+    pub weight: usize,
+    /// Blocks of a slice.
+    pub blocks: usize,
+    /// Blocks that a multiprocessor has room for at once.
+    pub room: usize,
+    /// Pixels of a tile, of which a slice has whole ones.
+    pub tile: usize,
 }
 
-/// The most slices of up to so many pixels.
-fn most_slices(pixels: usize, weight: usize, blocks: usize) -> usize {
-    let most = (MOST_SHARES / weight.max(1)).min(BLOCKS.div_ceil(blocks.max(1)));
-    most.min(pixels.div_ceil(SLICE)).max(1)
-}
+impl Slicing {
+    /// Of a layer's 1x1 convolution, where a block has all maps.
+    pub fn pointwise(channels: usize, maps: usize) -> Self {
+        Self {
+            weight: maps * channels,
+            blocks: channels.div_ceil(BACK_CHANNELS),
+            room: 2,
+            tile: ROWS,
+        }
+    }
 
-/// Blocks that sum a slice's share of the gradient of a weight, maps x channels.
-pub(super) fn weight_blocks(channels: usize, maps: usize) -> usize {
-    channels.div_ceil(COLUMNS) * maps.div_ceil(ROWS)
-}
+    /// Of a block's 3x3 convolution, where each row of taps has blocks of its own.
+    pub fn spatial(block: &Block, channels: usize) -> Self {
+        let maps = block.growth;
+        Self {
+            weight: 9 * maps * channels,
+            blocks: channels.div_ceil(BACK_CHANNELS) * maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS,
+            room: 3,
+            tile: spatial_rows(block),
+        }
+    }
 
-/// The same of a layer's 1x1 convolution, where a block has all maps.
-pub(super) fn pointwise_blocks(channels: usize) -> usize {
-    channels.div_ceil(BACK_CHANNELS)
-}
+    /// Of a transition.
+    pub fn transition(channels: usize, maps: usize) -> Self {
+        let across = maps.div_ceil(pointwise_columns(maps));
+        Self {
+            weight: maps * channels,
+            blocks: across * channels.div_ceil(TRANSITION_CHANNELS),
+            room: 3,
+            tile: ROWS,
+        }
+    }
 
-/// The same of a 3x3 convolution, where each row of taps has blocks of its own.
-pub(super) fn spatial_blocks(channels: usize, maps: usize) -> usize {
-    channels.div_ceil(BACK_CHANNELS) * maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS
+    /// Of the stem, whose patches have so many elements.
+    pub fn stem(patch: usize, maps: usize) -> Self {
+        Self {
+            weight: maps * patch,
+            blocks: patch.div_ceil(stem_elements(patch)) * maps.div_ceil(ROWS),
+            room: 2,
+            tile: ROWS,
+        }
+    }
+
+    /// Slices of so many pixels, and pixels of each.
+    pub fn slices(&self, pixels: usize) -> (usize, usize) {
+        let length = pixels.div_ceil(self.most(pixels));
+        let length = length.next_multiple_of(self.tile);
+        (pixels.div_ceil(length), length)
+    }
+
+    /// The most slices of up to so many pixels. A block more than there is room for would have all
+    /// wait for it, and more slices write more shares.
+    fn most(&self, pixels: usize) -> usize {
+        let at_once = MULTIPROCESSORS * self.room / self.blocks.max(1);
+        let most = at_once.min(MOST_SHARES / self.weight.max(1));
+        most.min(pixels.div_ceil(SLICE)).max(1)
+    }
 }
 
 /// Values that vectors of [`super::tiles::vector`] may have: where counts are multiples of such
@@ -399,15 +443,14 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     let mut tiles = |pixels: usize, channels: usize| {
         partial = partial.max(2 * (batch * pixels).div_ceil(ROWS) * channels);
     };
-    let mut weight = |pixels: usize, count: usize, blocks: usize| {
-        shares = shares.max(most_slices(batch * pixels, count, blocks) * count);
+    let mut weight = |pixels: usize, own: Slicing| {
+        shares = shares.max(own.most(batch * pixels) * own.weight);
     };
     let stem = &plan.stem;
     let (height, width) = stem.convolved_size();
     tiles(height * width, stem.maps);
     let patch = stem.weight_len() / stem.maps;
-    let blocks = weight_blocks(patch, stem.maps);
-    weight(height * width, stem.weight_len(), blocks);
+    weight(height * width, Slicing::stem(patch, stem.maps));
     for block in plan.blocks.iter() {
         tiles(
             block.pixels(),
@@ -415,22 +458,16 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
         );
         for layer in block.iter() {
             let read = layer.bottleneck.unwrap_or(layer.input);
-            let blocks = spatial_blocks(read, layer.growth);
-            weight(block.pixels(), 9 * layer.growth * read, blocks);
+            weight(block.pixels(), Slicing::spatial(block, read));
             if let Some(maps) = layer.bottleneck {
-                weight(
-                    block.pixels(),
-                    maps * layer.input,
-                    pointwise_blocks(layer.input),
-                );
+                weight(block.pixels(), Slicing::pointwise(layer.input, maps));
             }
         }
     }
     for transition in plan.transitions.iter() {
         tiles(transition.pixels(), transition.input.max(transition.output));
-        let (channels, maps) = (transition.input, transition.output);
-        let blocks = weight_blocks(channels, maps);
-        weight(transition.pixels(), channels * maps, blocks);
+        let own = Slicing::transition(transition.input, transition.output);
+        weight(transition.pixels(), own);
     }
     (partial, shares)
 }
@@ -472,13 +509,19 @@ mod tests {
     fn slices_cover_all_pixels_and_stay_within_their_memory() {
         for pixels in [1, 15, 256, 257, 5000, 1_000_000] {
             for weight in [1, 1000, MOST_SHARES, 2 * MOST_SHARES] {
-                for blocks in [1, 18, 1000] {
-                    let (count, length) = slices(pixels, weight, blocks);
+                for blocks in [1, 18, 28, 1000] {
+                    let own = Slicing {
+                        weight,
+                        blocks,
+                        room: 2,
+                        tile: 64,
+                    };
+                    let (count, length) = own.slices(pixels);
                     assert!(count * length >= pixels && (count - 1) * length < pixels);
                     assert!(count == 1 || count * weight <= MOST_SHARES);
-                    assert!(count == 1 || (count - 1) * blocks < BLOCKS);
-                    assert!(count <= most_slices(pixels, weight, blocks));
-                    assert_eq!(length % TILE, 0, "tiles do not cross slices");
+                    assert!(count == 1 || count * blocks <= 2 * MULTIPROCESSORS);
+                    assert!(count <= own.most(pixels));
+                    assert_eq!(length % 64, 0, "tiles do not cross slices");
                 }
             }
         }

@@ -14,8 +14,8 @@ use super::compile::{Cache, Source, image};
 use super::driver::{Device, Kernel};
 use super::error::CudaError;
 use super::tiles::{
-    maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared, vector,
-    vector_of,
+    maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared,
+    stem_elements, vector, vector_of,
 };
 use crate::cpu::Precision;
 use crate::nn::{EPSILON, MOMENTUM};
@@ -193,6 +193,7 @@ impl Sources<'_> {
             ("HEIGHT", stem.height),
             ("WIDTH", stem.width),
             ("MAPS", stem.maps),
+            ("ELEMENTS", stem_elements(stem.weight_len() / stem.maps)),
             ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
             (
                 "VECTOR",
@@ -251,6 +252,7 @@ impl Sources<'_> {
             ("IN", transition.input),
             ("OUT", transition.output),
             ("OUT_STRIDE", next.output()),
+            ("COLUMNS", pointwise_columns(transition.output)),
             ("VECTOR", vector(self.precision, &counts)),
         ];
         self.tiled("transition", &[("transition.cu", TRANSITION)], &constants)

@@ -9,6 +9,8 @@ pub(super) const ROWS: usize = 64;
 pub(super) const COLUMNS: usize = 64;
 /// Threads that work on a tile, as in `common.cuh`.
 pub(super) const THREADS: usize = 256;
+/// Channels of a tile of a transition's weight, as in `transition.cu`.
+pub(super) const TRANSITION_CHANNELS: usize = 64;
 /// Maps of a tile of a 3x3 convolution, and of its weight's gradient, as in `spatial.cu`.
 pub(super) const SPATIAL_MAPS: usize = 32;
 /// Channels of a tile of a way back, as in `pointwise.cu` and `spatial.cu`.
@@ -24,9 +26,16 @@ pub(super) fn spatial_rows(block: &Block) -> usize {
 }
 
 /// Maps of a tile of a 1x1 convolution: all, up to 128, so that the wide end of a block is read
-/// once.
+/// once. A transition has more; its way back has as many channels in a tile.
 pub(super) fn pointwise_columns(maps: usize) -> usize {
     if maps > 64 { 128 } else { 64 }
+}
+
+/// Elements of a patch in a tile of the stem's weight: all, up to 160, so that the gradient is
+/// gathered once. Warps share them in sixteens.
+pub(super) fn stem_elements(patch: usize) -> usize {
+    let tiles = patch.div_ceil(160).max(1);
+    patch.div_ceil(tiles).next_multiple_of(32)
 }
 
 /// Maps that the way back through a 1x1 convolution works on at once, as many as shared memory

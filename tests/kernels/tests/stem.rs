@@ -29,7 +29,7 @@ const fn case(pool: bool, channels: usize, size: [usize; 3], maps: usize, stride
     }
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     case(false, 1, [1, 1, 1], 1, 1),
     case(false, 3, [2, 5, 9], 24, 60),
     case(false, 2, [1, 7, 3], 66, 70),
@@ -39,6 +39,7 @@ const CASES: [Case; 10] = [
     case(true, 3, [1, 16, 12], 66, 70),
     case(true, 2, [3, 5, 6], 8, 8),
     case(true, 3, [2, 11, 6], 72, 96),
+    case(true, 4, [1, 9, 10], 16, 32),
     case(false, 3, [2, 7, 6], 72, 96),
 ];
 
@@ -52,6 +53,12 @@ impl Case {
 
     fn patch(&self) -> usize {
         self.kernel * self.kernel * self.channels
+    }
+
+    /// Elements of a patch in a tile of the weight's gradient, as the executor has them.
+    fn elements(&self) -> usize {
+        let tiles = self.patch().div_ceil(160);
+        self.patch().div_ceil(tiles).next_multiple_of(32)
     }
 
     /// Height and width of what the convolution returns.
@@ -79,6 +86,7 @@ impl Case {
             ("HEIGHT", self.size[1]),
             ("WIDTH", self.size[2]),
             ("MAPS", self.maps),
+            ("ELEMENTS", self.elements()),
             ("POOL", usize::from(self.pooled())),
             ("VECTOR", vector(precision, &[self.maps, self.stride])),
         ];
@@ -374,7 +382,7 @@ fn gradient_of_the_weight() {
             case.program(&gpu, precision).tiled(
                 "stem_weight",
                 [
-                    case.patch().div_ceil(COLUMNS),
+                    case.patch().div_ceil(case.elements()),
                     case.maps.div_ceil(ROWS),
                     slices,
                 ],

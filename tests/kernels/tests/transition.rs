@@ -2,8 +2,8 @@
 //! between the two and without.
 
 use cuda_kernel_tests::{
-    COLUMNS, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored,
-    family, vector,
+    Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
+    vector,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -25,14 +25,18 @@ const fn case(size: [usize; 3], input: usize, output: usize, out_stride: usize) 
     }
 }
 
+/// Channels of a tile of the weight's gradient, as in `transition.cu`.
+const CHANNELS: usize = 64;
+
 /// Odd sides, whose last row or column is left out; more and fewer channels than a tile.
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     case([1, 2, 2], 1, 1, 1),
     case([3, 5, 7], 70, 35, 83),
     case([2, 8, 8], 24, 12, 36),
     case([9, 3, 2], 12, 65, 70),
     case([70, 2, 3], 5, 2, 5),
     case([2, 12, 11], 64, 64, 64),
+    case([5, 8, 9], 136, 132, 140),
 ];
 
 struct Data {
@@ -51,6 +55,11 @@ impl Case {
         self.size[0] * (self.size[1] / 2) * (self.size[2] / 2)
     }
 
+    /// Maps of a tile, and channels of one on the way back, as the executor has them.
+    fn columns(&self) -> usize {
+        if self.output > 64 { 128 } else { 64 }
+    }
+
     fn program(&self, gpu: &Gpu, precision: Precision) -> Program {
         let mut constants = vec![
             ("HEIGHT", self.size[1]),
@@ -58,6 +67,7 @@ impl Case {
             ("IN", self.input),
             ("OUT", self.output),
             ("OUT_STRIDE", self.out_stride),
+            ("COLUMNS", self.columns()),
             (
                 "VECTOR",
                 vector(precision, &[self.input, self.output, self.out_stride]),
@@ -147,7 +157,7 @@ fn forward_and_its_statistics() {
         let partial = gpu.no_floats(tiles * output * 2);
         case.program(&gpu, precision).tiled(
             &kernel,
-            [tiles, output.div_ceil(COLUMNS), 1],
+            [tiles * output.div_ceil(case.columns()), 1, 1],
             arguments![
                 &gpu.maps(precision, &data.input),
                 &gpu.floats(&data.norm.scale),
@@ -234,7 +244,7 @@ fn gradient_of_the_input() {
         let partial = gpu.no_floats(tiles * input * 2);
         case.program(&gpu, precision).tiled(
             &kernel,
-            [tiles, input.div_ceil(COLUMNS), 1],
+            [tiles * input.div_ceil(case.columns()), 1, 1],
             arguments![
                 &gpu.maps(precision, &data.dout),
                 &gpu.packed(precision, &data.weight, case.input, 1),
@@ -295,8 +305,8 @@ fn gradient_of_the_weight() {
             case.program(&gpu, precision).tiled(
                 &kernel,
                 [
-                    case.input.div_ceil(COLUMNS),
-                    case.output.div_ceil(ROWS),
+                    case.output.div_ceil(case.columns()),
+                    case.input.div_ceil(CHANNELS),
                     slices,
                 ],
                 arguments![

@@ -203,6 +203,8 @@ fn transition(a: &Arguments<'_>) -> Option<Traffic> {
     let dropped = a.kernel.name.ends_with("_dropped");
     let seed = if dropped { a.seed() } else { 0 };
     let (input, output, weight) = (4 * pooled * channels, pooled * maps, channels * maps);
+    // The grid counts tiles of rows times those across.
+    let partial = |channels: u64| a.partial(channels) / channels.div_ceil(a.constant("COLUMNS"));
     let traffic = match a.kernel.name.trim_end_matches("_dropped") {
         "transition_forward" => a.moves(
             &[
@@ -214,7 +216,7 @@ fn transition(a: &Arguments<'_>) -> Option<Traffic> {
             ],
             &[
                 ("out", output),
-                ("partial", if a.training() { a.partial(maps) } else { 0 }),
+                ("partial", if a.training() { partial(maps) } else { 0 }),
             ],
         ),
         "transition_pull" => a.moves(
@@ -228,7 +230,7 @@ fn transition(a: &Arguments<'_>) -> Option<Traffic> {
                 ("gamma", channels),
                 ("scalars", seed),
             ],
-            &[("into", input), ("partial", a.partial(channels))],
+            &[("into", input), ("partial", partial(channels))],
         ),
         "transition_weight" => a.moves(
             &[

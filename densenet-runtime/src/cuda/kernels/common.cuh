@@ -230,7 +230,7 @@ template <int M, int N> struct Stage {
 
     // Mean and sum of squared deviations of each column of the tile, which is complete and behind
     // a barrier. Goes to partial[tile][channel][2]; columns from `count` on are left out.
-    __device__ void moments(int rows, int count, int channels, int first, float *partial) {
+    __device__ void moments(int rows, int count, int channels, int first, int tile, float *partial) {
         float mean = column_sum(0, rows, [&](int r, int c) { return value[r][c]; }) / (float)rows;
         float squares = column_sum(1, rows, [&](int r, int c) {
             float d = value[r][c] - mean;
@@ -238,7 +238,7 @@ template <int M, int N> struct Stage {
         });
         int column = threadIdx.x;
         if (column < count) {
-            float *into = partial + ((size_t)blockIdx.x * channels + first + column) * 2;
+            float *into = partial + ((size_t)tile * channels + first + column) * 2;
             into[0] = mean;
             into[1] = squares;
         }

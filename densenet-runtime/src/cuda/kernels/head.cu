@@ -139,14 +139,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) head_pull(
     __shared__ Stage<ROWS, COLUMNS> stage;
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, pixels = batch * PIXELS;
     pull(stage, Norm{scale, shift, mean}, x, CHANNELS, channel0, min(COLUMNS, CHANNELS - channel0), CHANNELS, partial,
-         [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
+         [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) {
              Values d = floats_at(dfeatures + (size_t)((row0 + row) / PIXELS) * CHANNELS + channel0 + column);
 #pragma unroll
              for (int i = 0; i < VECTOR; ++i) d[i] *= 1.0f / PIXELS;
              return d;
          },
-         [&](long p, int c, Values masked) {
+         [&](long long p, int c, Values masked) {
              Values factor = parameters_at(gamma + c);
 #pragma unroll
              for (int i = 0; i < VECTOR; ++i) masked[i] *= factor[i];

@@ -7,30 +7,50 @@
 // Small kernels over channels, but `finish` and `undo`, which pass pixels x channels once: 2 reads
 // and 1 write a value.
 
-// The mean and the sum of squared deviations of a channel, from its tiles', by Chan's rule in f64:
-// thread 0 of a block gets them. Tiles have `rows` rows, the last what is left.
-struct Moments {
-    double counts[128], means[128], squares[128];
-    __device__ void merge(const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
+// Two numbers of a tile and a channel, which tiles leave side by side: tile x channel x 2.
+__device__ __forceinline__ float2 two_of(const float *partial, int tile, int channels, int channel) {
+    const float *at = partial + ((size_t)tile * channels + channel) * 2;
+    return *reinterpret_cast<const float2 *>(ALIGNED(at, 8));
+}
+
+// Two sums over all threads of a block, in f64: thread 0 gets them.
+struct Totals {
+    double first[128], second[128];
+    __device__ __forceinline__ void add(double one, double other) {
         int t = threadIdx.x;
-        double n = 0, m = 0, s = 0;
-        for (int tile = t; tile < tiles; tile += 128) {
-            const float *from = partial + ((size_t)tile * channels + channel) * 2;
-            double count = min(rows, pixels - tile * rows), delta = from[0] - m, total = n + count;
-            m += delta * count / total;
-            s += from[1] + delta * delta * n * count / total;
-            n = total;
-        }
-        counts[t] = n, means[t] = m, squares[t] = s;
+        first[t] = one, second[t] = other;
         for (int half = 64; half > 0; half /= 2) {
             __syncthreads();
-            if (t < half && counts[t + half] > 0) {
-                double count = counts[t + half], delta = means[t + half] - means[t], total = counts[t] + count;
-                means[t] += delta * count / total;
-                squares[t] += squares[t + half] + delta * delta * counts[t] * count / total;
-                counts[t] = total;
-            }
+            if (t < half) first[t] += first[t + half], second[t] += second[t + half];
         }
+    }
+};
+
+// Mean and variance (biased) of a channel from its tiles' means and sums of squared deviations.
+// Tiles have `rows` rows, the last what is left. With d = a tile's mean less the first tile's:
+//
+//     mean = first + sum(rows d) / pixels
+//     variance = sum(squares + rows d d) / pixels - (sum(rows d) / pixels)^2
+//
+// The difference loses little: d of all is 0, or some of the variance is theirs. The most that it
+// can be off is the number of tiles times what f64 rounds.
+struct Moments {
+    double mean, variance;
+    // Thread 0 gets them.
+    __device__ __forceinline__ Moments(Totals &totals, const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
+        double first = two_of(partial, 0, channels, channel).x, off = 0, squares = 0;
+#pragma unroll 4
+        for (int tile = threadIdx.x; tile < tiles; tile += 128) {
+            float2 own = two_of(partial, tile, channels, channel);
+            double count = min(rows, pixels - tile * rows), d = own.x - first;
+            off += count * d;
+            squares += own.y + count * d * d;
+        }
+        totals.add(off, squares);
+        if (threadIdx.x > 0) return;
+        off = totals.first[0] / pixels;
+        mean = first + off;
+        variance = totals.second[0] / pixels - off * off;
     }
 };
 
@@ -43,17 +63,16 @@ extern "C" __global__ void __launch_bounds__(128) prepare(
     const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
     float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
     int training) {
-    __shared__ Moments moments;
+    __shared__ Totals totals;
     int c = ((int)blockIdx.x - count) * 128 + (int)threadIdx.x;
     if (c >= first) c += count;
     if ((int)blockIdx.x < count) {
-        moments.merge(partial, blockIdx.x, count, tiles, rows, pixels);
+        Moments own(totals, partial, blockIdx.x, count, tiles, rows, pixels);
         if (threadIdx.x > 0) return;
         c = first + blockIdx.x;
-        double v = moments.squares[0] / moments.counts[0];
-        mean[c] = (float)moments.means[0];
-        variance[c] = (float)v;
-        inverse[c] = (float)(1.0 / sqrt(v + EPSILON));
+        mean[c] = (float)own.mean;
+        variance[c] = (float)own.variance;
+        inverse[c] = (float)(1.0 / sqrt(own.variance + EPSILON));
     }
     if (c >= channels) return;
     float m, s;
@@ -79,30 +98,27 @@ extern "C" __global__ void __launch_bounds__(128) prepare(
 extern "C" __global__ void __launch_bounds__(128) gather(
     const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
     float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count) {
-    __shared__ double slopes[128], biases[128];
+    __shared__ Totals totals;
     int t = threadIdx.x, c = blockIdx.x;
     if (c >= channels) {
         int i = (c - channels) * 128 + t;
         if (i >= count) return;
         float sum = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
         for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
         gradient[i] += sum;
         return;
     }
     double slope = 0, bias = 0;
+#pragma unroll 4
     for (int tile = t; tile < tiles; tile += 128) {
-        const float *from = partial + ((size_t)tile * channels + c) * 2;
-        slope += from[0];
-        bias += from[1];
+        float2 own = two_of(partial, tile, channels, c);
+        slope += own.x;
+        bias += own.y;
     }
-    slopes[t] = slope, biases[t] = bias;
-    for (int half = 64; half > 0; half /= 2) {
-        __syncthreads();
-        if (t < half) slopes[t] += slopes[t + half], biases[t] += biases[t + half];
-    }
+    totals.add(slope, bias);
     if (t == 0) {
-        float dscale = (float)(slopes[0] * inverse[c]), dbias = (float)biases[0];
+        float dscale = (float)(totals.first[0] * inverse[c]), dbias = (float)totals.second[0];
         dgamma[c] += dscale;
         dbeta[c] += dbias;
         plain[c] = (add ? plain[c] : 0.0f) + gamma[c] * dbias;

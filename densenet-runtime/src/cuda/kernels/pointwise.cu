@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pointwise_forward(
     __syncthreads();
     size_t first = (size_t)row0 * MAPS + map0;
     write(shared.stage, rows, count, out + first, MAPS, Dropout(scalars, site), first, MAPS);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
 // The way back, in one kernel: what was read, the wide end of a block, is passed once.

@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
         put_floats(&stage.value[row][map], best);
     }
     __syncthreads();
-    if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, partial);
+    if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, blockIdx.x, partial);
 }
 
 // The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS;
     Gradient gradient = {dout, choice, convolved, nullptr, pixels, 0};
     pull(stage, Norm{scale, shift, mean}, convolved, MAPS, map0, min(COLUMNS, MAPS - map0), MAPS, partial,
-         [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
+         [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return gradient.behind(row0 + row, map0 + column); },
-         [](long, int, Values) {});
+         [](long long, int, Values) {});
 }

@@ -59,7 +59,7 @@ __device__ __forceinline__ void pull(Stage<M, N> &stage, const Norm &norm, const
     if (column < count) {
         Affine affine = Affine::of(norm, c);
         for (int row = stage.own_row(); row < M; row += stage.ACROSS) {
-            long p = pixel(row);
+            long long p = pixel(row);
             if (p < 0) continue;
             Pack values = pack_at(x + p * stride + c);
             Values masked = d(row, column);

@@ -141,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
     __syncthreads();
     size_t number = (size_t)row0 * MAPS + map0;
     write(shared.stage, rows, count, out + (size_t)row0 * OUT_STRIDE + column + map0, OUT_STRIDE, Dropout(scalars, site), number, MAPS);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
 // Channels that a block of the way back works on.
@@ -189,9 +189,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
     sums.stage(shared.stage);
     __syncthreads();
     pull(shared.stage, Norm{scale, shift, mean}, in, IN_STRIDE, channel0, count, channels, partial,
-         [&](int row) -> long { return row0 + row < pixels ? row0 + row : -1; },
+         [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return floats_at(&shared.stage.value[row][column]); },
-         [&](long p, int c, Values masked) {
+         [&](long long p, int c, Values masked) {
              grad_t *at = into + p * IN_STRIDE + c;
              if (add) {
                  Pack before = pack_at(at);

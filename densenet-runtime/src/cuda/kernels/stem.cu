@@ -56,6 +56,28 @@ template <bool ALONG> struct Patches {
     }
 };
 
+// Their pieces for the weight's gradient. A warp has whole lines, so that where a pixel is in the
+// image is found once for its elements, and where an element is in a patch once for all pixels. Many
+// are brought at once, too many to be kept in registers: they go to where they belong as they come.
+template <int LINES> struct Loader<Patches<false>, LINES> {
+    static constexpr int OWN = LINES / 32;
+    static_assert(LINES % 32 == 0, "each thread has as many");
+    const Patches<false> &patches;
+    __device__ __forceinline__ Loader(const Patches<false> &patches) : patches(patches) {}
+    __device__ __forceinline__ void fetch(Piece<LINES, false> &into, int from) {
+#pragma unroll 1
+        for (int line = threadIdx.x / 32; line < DEPTH; line += THREADS / 32) {
+            auto place = patches.place(from + line);
+#pragma unroll
+            for (int i = 0; i < OWN; ++i) {
+                int element = threadIdx.x % 32 + 32 * i;
+                into.value[line][element] = patches.fetch(place, element);
+            }
+        }
+    }
+    __device__ __forceinline__ void put(Piece<LINES, false> &, int) {}
+};
+
 struct Weight {
     static constexpr bool ALONG_DEPTH = true, PLAIN = false;
     static constexpr int SPAN = 1;
@@ -89,17 +111,22 @@ struct Gradient {
         int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
         Values sum = {};
         // Pooled row i has the rows 2 i - 1 to 2 i + 1: a pixel is in one or two, and so are columns.
-        // Not unrolled: that spilled registers on sm_100.
+        // Those of a row are asked for together, all four would need too many registers.
+        int i = y / 2, j = x / 2;
+        bool below = y % 2 && i + 1 < POOLED_HEIGHT, right = x % 2 && j + 1 < POOLED_WIDTH;
 #pragma unroll 1
-        for (int k = 0; k < 4; ++k) {
-            int i = y / 2 + k / 2, j = x / 2 + k % 2;
-            if (i > (y + 1) / 2 || i >= POOLED_HEIGHT || j > (x + 1) / 2 || j >= POOLED_WIDTH) continue;
-            size_t q = (((size_t)image * POOLED_HEIGHT + i) * POOLED_WIDTH + j) * MAPS + m;
-            int place = (y + 1 - 2 * i) * 3 + (x + 1 - 2 * j);
-            Choices own = choices_at(choice + q);
-            Pack d = pack_at(dout + q);
+        for (int row = 0; row <= below; ++row) {
+            size_t q = (((size_t)image * POOLED_HEIGHT + i + row) * POOLED_WIDTH + j) * MAPS + m;
+            int place = (y % 2 + 1 - 2 * row) * 3 + x % 2 + 1;
+            // What is not there is the first once more, with a place that is never taken.
+            size_t next = q + (right ? MAPS : 0);
+            Choices own[2] = {choices_at(choice + q), choices_at(choice + next)};
+            Pack d[2] = {pack_at(dout + q), pack_at(dout + next)};
 #pragma unroll
-            for (int v = 0; v < VECTOR; ++v) sum[v] += (int)own[v] == place ? d[v] : 0.0f;
+            for (int v = 0; v < VECTOR; ++v) {
+                sum[v] += (int)own[0][v] == place ? d[0][v] : 0.0f;
+                sum[v] += (int)own[1][v] == (right ? place - 2 : 9) ? d[1][v] : 0.0f;
+            }
         }
         return sum;
     }
@@ -134,19 +161,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     __syncthreads();
     // No dropout here.
     write(shared.stage, rows, count, out + (size_t)row0 * stride + map0, stride, Dropout(nullptr, -1), 0, 0);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, partial);
+    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
 // The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
-// Grid: tiles of a patch's elements, tiles of maps, slices.
+// Grid: tiles of a patch's elements, tiles of maps, slices. A tile has ELEMENTS, all if they are not
+// too many, so that the gradient is gathered once.
 // Two blocks a multiprocessor, as above.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *undo, const store_t *images,
     float *share, int pixels, int length) {
-    __shared__ Pieces<ROWS, COLUMNS, Gradient, Patches<false>> pieces;
-    int element0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
+    __shared__ Pieces<ROWS, ELEMENTS, Gradient, Patches<false>> pieces;
+    int element0 = blockIdx.x * ELEMENTS, map0 = blockIdx.y * ROWS;
     int first = blockIdx.z * length, last = min(first + length, pixels);
-    Sums<ROWS, COLUMNS> sums;
+    Sums<ROWS, ELEMENTS> sums;
     product(pieces, sums, first, last, Gradient{dout, choice, convolved, undo, last, map0}, Patches<false>{images, last, 0, element0});
 #pragma unroll
     for (int i = 0; i < sums.COUNT; ++i) {

@@ -7,9 +7,15 @@
 // operand is pooled as it is loaded, and the product has a quarter of the rows. Only with
 // dropout, which stands between the two, are they done in the paper's order: then a tile's rows
 // are the pixels under the pooled ones, four side by side (GROUP = 4), and pooled when they are
-// written. Reads the input once, writes Q N values.
+// written.
+//
+// Forward reads the input once for each tile of COLUMNS maps, and the gradient of the weight does;
+// the blocks that do run side by side, so that all but the first mostly find it in cache. Back, the
+// input is read and its gradient written once. Q N values are written, or read.
 
 constexpr int TALL = HEIGHT / 2, WIDE = WIDTH / 2;
+// Tiles across a row of each side. A block's number counts them first, then tiles of rows.
+constexpr int MAP_TILES = (OUT + COLUMNS - 1) / COLUMNS, CHANNEL_TILES = (IN + COLUMNS - 1) / COLUMNS;
 
 // Corner 0 to 3 of pooled pixel q, as a pixel of the input.
 __device__ __forceinline__ int corner_of(int q, int corner) {
@@ -18,38 +24,38 @@ __device__ __forceinline__ int corner_of(int q, int corner) {
     return (image * HEIGHT + y) * WIDTH + x;
 }
 
-// Row r of a product: pooled pixel r, or corner r % 4 of pooled pixel r / 4.
+// Row r of a product: pooled pixel r, from its first corner on, or corner r % 4 of pooled pixel r / 4.
 template <int GROUP> struct Row {
     static __device__ int pooled(int r) { return r / GROUP; }
     static __device__ int corner(int r) { return corner_of(r / GROUP, r % GROUP); }
 };
 
-// The operand: lines are rows, elements channels. With `share` of each pixel.
+// The operand: lines are rows, elements channels. With `share` of each pixel. Beyond the last row it
+// is that row again, beyond the last channel that one: what is multiplied with it is 0, or nobody
+// writes its sums.
 template <int GROUP, bool ALONG> struct Pooled {
     static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
     static constexpr int SPAN = VECTOR, PIXELS = GROUP == 4 ? 1 : 4;
-    typedef int Place;
-    struct Fetched { Pack x[PIXELS]; bool there; };
+    typedef const store_t *Place;
+    struct Fetched { Pack x[PIXELS]; };
     const store_t *in;
     const float *scale, *shift;
     float share;
     int rows, first_row, first_channel;
-    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
-    __device__ __forceinline__ Fetched fetch(Place row, int element) const {
-        int c = first_channel + element;
+    __device__ __forceinline__ int channel(int element) const { return min(first_channel + element, IN - VECTOR); }
+    __device__ __forceinline__ Place place(int line) const {
+        int row = min(first_row + line, rows - 1);
+        return in + (size_t)Row<GROUP>::corner(row) * IN;
+    }
+    __device__ __forceinline__ Fetched fetch(Place first, int element) const {
+        int c = channel(element);
         Fetched fetched;
-        fetched.there = row < rows && c < IN;
-        if (fetched.there)
 #pragma unroll
-            for (int i = 0; i < PIXELS; ++i) {
-                int p = GROUP == 4 ? Row<GROUP>::corner(row) : corner_of(row, i);
-                fetched.x[i] = pack_at(in + (size_t)p * IN + c);
-            }
+        for (int i = 0; i < PIXELS; ++i) fetched.x[i] = pack_at(first + (i / 2 * WIDTH + i % 2) * IN + c);
         return fetched;
     }
     __device__ __forceinline__ Pack made(const Fetched &fetched, int element) const {
-        if (!fetched.there) return Pack::zeros();
-        int c = first_channel + element;
+        int c = channel(element);
         Values values, s = floats_at(scale + c), t = floats_at(shift + c);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) {
@@ -118,7 +124,8 @@ __device__ __forceinline__ void forward(const store_t *in, const float *scale, c
     __shared__ Shared<Pooled<GROUP, true>, Weight<true>> shared;
     typedef Stage<ROWS, COLUMNS> Tile;
     Tile &stage = shared.stage;
-    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, count = min(COLUMNS, OUT - map0);
+    int tile = blockIdx.x / MAP_TILES, row0 = tile * ROWS;
+    int map0 = blockIdx.x % MAP_TILES * COLUMNS, count = min(COLUMNS, OUT - map0);
     Sums<ROWS, COLUMNS> sums;
     Pooled<GROUP, true> a = {in, scale, shift, GROUP == 4 ? 1.0f : 0.25f, pooled * GROUP, row0, 0};
     product(shared.pieces, sums, 0, IN, a, Weight<true>{weight, map0, 0});
@@ -156,10 +163,10 @@ __device__ __forceinline__ void forward(const store_t *in, const float *scale, c
     }
     // Dropout is done.
     write(stage, rows, count, out + (size_t)(row0 / GROUP) * OUT_STRIDE + map0, OUT_STRIDE, Dropout(scalars, -1), 0, 0);
-    if (training) stage.moments(rows, count, OUT, map0, partial);
+    if (training) stage.moments(rows, count, OUT, map0, tile, partial);
 }
 
-// Grid: tiles of rows, tiles of maps. `out` is the next block's buffer, its first columns.
+// Grid: tiles of rows x tiles of maps. `out` is the next block's buffer, its first columns.
 extern "C" __global__ void __launch_bounds__(THREADS) transition_forward(
     const store_t *in, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pooled, int training) {
@@ -172,14 +179,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_forward_dropped
 }
 
 // Sets `into` to gamma times the masked gradient: each of the four pixels has a quarter. What an
-// odd side leaves out of the pool is left alone. Grid: tiles of rows, tiles of channels.
+// odd side leaves out of the pool is left alone. Grid: tiles of rows x tiles of channels.
 template <int GROUP>
 __device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, const store_t *in, const float *scale,
                                      const float *shift, const float *mean, const float *gamma, grad_t *into,
                                      float *partial, const Scalars *scalars, int site, int pooled) {
     __shared__ Shared<Spread<GROUP, true>, Weight<false>> shared;
     auto &stage = shared.stage;
-    int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * COLUMNS, rows = pooled * GROUP, count = min(COLUMNS, IN - channel0);
+    int tile = blockIdx.x / CHANNEL_TILES, row0 = tile * ROWS, rows = pooled * GROUP;
+    int channel0 = blockIdx.x % CHANNEL_TILES * COLUMNS, count = min(COLUMNS, IN - channel0);
     Sums<ROWS, COLUMNS> sums;
     Spread<GROUP, true> a = {dout, Dropout(scalars, site), rows, row0, 0};
     product(shared.pieces, sums, 0, OUT, a, Weight<false>{weight, 0, channel0});
@@ -208,7 +216,7 @@ __device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, 
         }
     }
     __syncthreads();
-    masked.put(stage, count, channel0, IN, blockIdx.x, partial);
+    masked.put(stage, count, channel0, IN, tile, partial);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) transition_pull(
     const grad_t *dout, const store_t *weight, const store_t *in, const float *scale, const float *shift, const float *mean,
@@ -221,15 +229,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
     back<4>(dout, weight, in, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
 }
 
+// Channels that a block of the weight's gradient works on, of COLUMNS maps.
+constexpr int NARROW = 64;
+
 // The gradient of the weight, a share of each slice of `length` rows: slices x maps x channels.
-// Grid: tiles of channels, tiles of maps, slices.
+// Grid: tiles of maps, tiles of channels, slices. In bf16 three blocks share a multiprocessor, which
+// ptxas does not find by itself.
 template <int GROUP>
 __device__ __forceinline__ void weight_share(const grad_t *dout, const store_t *in, const float *scale, const float *shift,
                                              float *share, const Scalars *scalars, int site, int pooled, int length) {
-    __shared__ Pieces<ROWS, COLUMNS, Spread<GROUP, false>, Pooled<GROUP, false>> pieces;
-    int channel0 = blockIdx.x * COLUMNS, map0 = blockIdx.y * ROWS;
+    __shared__ Pieces<COLUMNS, NARROW, Spread<GROUP, false>, Pooled<GROUP, false>> pieces;
+    int map0 = blockIdx.x * COLUMNS, channel0 = blockIdx.y * NARROW;
     int first = blockIdx.z * length, last = min(first + length, pooled * GROUP);
-    Sums<ROWS, COLUMNS> sums;
+    Sums<COLUMNS, NARROW> sums;
     Spread<GROUP, false> a = {dout, Dropout(scalars, site), last, 0, map0};
     product(pieces, sums, first, last, a, Pooled<GROUP, false>{in, scale, shift, 0.25f, last, 0, channel0});
 #pragma unroll
@@ -238,7 +250,7 @@ __device__ __forceinline__ void weight_share(const grad_t *dout, const store_t *
         if (n < OUT && c < IN) share[((size_t)blockIdx.z * OUT + n) * IN + c] = sums.value[i];
     }
 }
-extern "C" __global__ void __launch_bounds__(THREADS) transition_weight(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) transition_weight(
     const grad_t *dout, const store_t *in, const float *scale, const float *shift, float *share, const Scalars *scalars,
     int site, int pooled, int length) {
     weight_share<1>(dout, in, scale, shift, share, scalars, site, pooled, length);

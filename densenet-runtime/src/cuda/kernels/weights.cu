@@ -12,6 +12,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack_weights(const float *
     const float *from = parameters + own[0];
     store_t *into = packed + own[1];
     int channels = own[2], taps = own[3], area = own[4] * channels;
-    for (int i = blockIdx.x * THREADS + threadIdx.x; i < area * taps; i += gridDim.x * THREADS)
-        into[i] = from[(i % area) * taps + i / area];
+    // A thread has all taps of a map's channel, so that a warp reads lines of memory whole.
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < area; i += gridDim.x * THREADS)
+        for (int tap = 0; tap < taps; ++tap) into[(size_t)tap * area + i] = from[(size_t)i * taps + tap];
 }

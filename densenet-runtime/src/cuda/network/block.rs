@@ -179,8 +179,8 @@ impl Pass<'_> {
                 channels,
             ],
         )?;
-        let count = maps * channels * weight.taps;
-        let (slices, length) = slices(pixels, count, spatial_blocks(channels, maps));
+        let slicing = Slicing::spatial(block, channels);
+        let (slices, length) = slicing.slices(pixels);
         self.tiled(
             &kernels.spatial_weight,
             [across, maps.div_ceil(SPATIAL_MAPS) * TAP_ROWS, slices],
@@ -198,7 +198,7 @@ impl Pass<'_> {
         Ok(Shares {
             weight: weight.parameter,
             slices,
-            count,
+            count: slicing.weight,
         })
     }
 
@@ -217,13 +217,13 @@ impl Pass<'_> {
         let statistics = self.statistics(own.statistics, block.output());
         let totals = self.totals(own.totals, block.output());
         let (channels, maps) = (norm.channels, weight.maps);
-        let across = pointwise_blocks(channels);
-        let (slices, length) = slices(pixels, maps * channels, across);
+        let slicing = Slicing::pointwise(channels, maps);
+        let (slices, length) = slicing.slices(pixels);
         let group = maps_of_back(maps, self.precision());
         for map in (0..maps).step_by(group) {
             self.tiled(
                 &kernels.pointwise_back,
-                [across, slices, 1],
+                [slicing.blocks, slices, 1],
                 values![
                     dout,
                     self.packed(weight),
@@ -244,7 +244,7 @@ impl Pass<'_> {
             let shares = Shares {
                 weight: weight.parameter,
                 slices,
-                count: maps * channels,
+                count: slicing.weight,
             };
             // The shares are whole behind the last group.
             let shares = if map + group < maps {

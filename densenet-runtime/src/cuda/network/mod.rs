@@ -2,16 +2,15 @@
 
 use super::arena::{Arena, Slot};
 use super::buffers::{
-    DESCENT_WORDS, LayerAt, NormAt, Places, STEP_WORDS, Slots, WeightAt, pointwise_blocks, slices,
-    spatial_blocks, weight_blocks,
+    DESCENT_WORDS, LayerAt, NormAt, Places, STEP_WORDS, Slicing, Slots, WeightAt,
 };
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{Kernels, Pointwise};
 use super::target::Target;
 use super::tiles::{
-    BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, maps_of_back, pointwise_columns,
-    spatial_rows, vector_of,
+    BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, TRANSITION_CHANNELS,
+    maps_of_back, pointwise_columns, spatial_rows, stem_elements, vector_of,
 };
 use crate::cpu::Precision;
 use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};

@@ -98,13 +98,13 @@ impl Pass<'_> {
                 ],
             )?;
         }
-        let count = stem.weight_len();
-        let blocks = weight_blocks(count / stem.maps, stem.maps);
-        let (slices, length) = slices(pixels, count, blocks);
+        let patch = stem.weight_len() / stem.maps;
+        let slicing = Slicing::stem(patch, stem.maps);
+        let (slices, length) = slicing.slices(pixels);
         self.tiled(
             &self.kernels.stem.stem_weight,
             [
-                (count / stem.maps).div_ceil(COLUMNS),
+                patch.div_ceil(stem_elements(patch)),
                 stem.maps.div_ceil(ROWS),
                 slices,
             ],
@@ -122,7 +122,7 @@ impl Pass<'_> {
         self.add_shares(Shares {
             weight: self.places.stem,
             slices,
-            count,
+            count: slicing.weight,
         })
     }
 }

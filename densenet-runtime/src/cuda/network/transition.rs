@@ -34,9 +34,10 @@ impl Pass<'_> {
         let into = &self.slots.blocks[index + 1];
         let site = self.site(self.first_site(index) + 2 * block.layers);
         let across = tiles(pooled * group);
+        let columns = pointwise_columns(transition.output);
         self.tiled(
             kernel,
-            [across, transition.output.div_ceil(COLUMNS), 1],
+            [across * transition.output.div_ceil(columns), 1, 1],
             values![
                 self.at(own.maps),
                 self.scale(norm),
@@ -88,9 +89,10 @@ impl Pass<'_> {
         let dout = self.at(self.slots.handover);
         let (x, scale, shift) = (self.at(own.maps), self.scale(norm), self.shift(norm));
         let across = tiles(pooled * group);
+        let columns = pointwise_columns(transition.output);
         self.tiled(
             pull,
-            [across, transition.input.div_ceil(COLUMNS), 1],
+            [across * transition.input.div_ceil(columns), 1, 1],
             values![
                 dout,
                 self.packed(weight),
@@ -106,14 +108,13 @@ impl Pass<'_> {
                 pooled,
             ],
         )?;
-        let count = transition.input * transition.output;
-        let blocks = weight_blocks(transition.input, transition.output);
-        let (slices, length) = slices(pooled * group, count, blocks);
+        let slicing = Slicing::transition(transition.input, transition.output);
+        let (slices, length) = slicing.slices(pooled * group);
         self.tiled(
             of_weight,
             [
-                transition.input.div_ceil(COLUMNS),
-                transition.output.div_ceil(ROWS),
+                transition.output.div_ceil(columns),
+                transition.input.div_ceil(TRANSITION_CHANNELS),
                 slices,
             ],
             values![
@@ -132,7 +133,7 @@ impl Pass<'_> {
         let shares = Shares {
             weight: weight.parameter,
             slices,
-            count,
+            count: slicing.weight,
         };
         self.gather(norm, statistics.inverse, totals, (across, false), shares)
     }
