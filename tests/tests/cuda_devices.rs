@@ -107,6 +107,39 @@ fn a_driver_that_is_too_old_is_named_with_what_is_needed() {
 }
 
 #[test]
+fn a_driver_that_is_older_than_nvrtc_is_named_with_both() {
+    alone(
+        "a_driver_that_is_older_than_nvrtc_is_named_with_both",
+        || {
+            let emulator = Emulator::load(FOLDER);
+            emulator.set_compiler_version(13);
+            contains(
+                &refused(0),
+                &[
+                    "driver is for CUDA 12.8",
+                    "kernels of NVRTC 13",
+                    "need 13.0",
+                ],
+            );
+        },
+    );
+}
+
+#[test]
+fn a_card_that_is_too_old_is_named_with_what_is_needed() {
+    alone(
+        "a_card_that_is_too_old_is_named_with_what_is_needed",
+        || {
+            Emulator::load(FOLDER).set_capability(75);
+            contains(
+                &refused(0),
+                &["emulated device has compute capability 7.5", "need 8.0"],
+            );
+        },
+    );
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named_with_how_many_there_are() {
     alone(
         "a_device_that_is_not_there_is_named_with_how_many_there_are",

@@ -22,6 +22,7 @@ mod feed;
 mod network;
 mod program;
 mod ranks;
+mod slices;
 mod target;
 mod tiles;
 

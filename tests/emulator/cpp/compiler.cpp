@@ -16,6 +16,7 @@ namespace {
 enum { Success = 0, InvalidInput = 3, Compilation = 6 };
 
 bool watched = false;
+int major_version = 0;
 
 struct Program {
     std::string source, log, image;
@@ -81,11 +82,12 @@ std::string table(const std::string &source) {
 extern "C" {
 // Kernels that are compiled from now on tell the driver of each access.
 void emulator_watch(int on) { watched = on; }
+void emulator_compiler_version(int version) { major_version = version; }
 
 // Differs with the emulator's source and with what it is asked to compile, so that a cache of
 // compiled kernels does not mix them up.
 int nvrtcVersion(int *major, int *minor) {
-    *major = 0, *minor = EMULATOR_KEY ^ watched;
+    *major = major_version, *minor = EMULATOR_KEY ^ watched;
     return Success;
 }
 

@@ -330,7 +330,7 @@ void watch() {
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP}) sigaction(signal, &action, nullptr);
 }
 
-int the_context, device_count = 1, driver_version = 12080;
+int the_context, device_count = 1, driver_version = 12080, capability = 80;
 thread_local void *current_context = nullptr;
 } // namespace
 
@@ -341,6 +341,7 @@ void emulator_memory(size_t bytes) { EXCLUSIVE; memory_limit = bytes; }
 // The n-th launch from now on fails, as a fault on a card would.
 void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }
 void emulator_devices(int count) { EXCLUSIVE; device_count = count; }
+void emulator_capability(int tenths) { EXCLUSIVE; capability = tenths; }
 void emulator_driver_version(int version) { EXCLUSIVE; driver_version = version; }
 void emulator_recover() { EXCLUSIVE; sticky = Success; failing_launch = -1; }
 // Counts, from now on, the bytes that each kernel touches, if it was compiled to be watched.
@@ -386,8 +387,8 @@ int cuDeviceTotalMem_v2(size_t *bytes, int) { EXCLUSIVE; return *bytes = memory_
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     switch (attribute) {
     case 16: *value = 4; break;     // multiprocessors
-    case 75: *value = 8; break;     // compute capability
-    case 76: *value = 0; break;
+    case 75: *value = capability / 10; break;
+    case 76: *value = capability % 10; break;
     default: *value = 0;            // among them 115, memory pools: none
     }
     return Success;

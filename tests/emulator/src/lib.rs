@@ -168,8 +168,8 @@ impl Noted {
     }
 }
 
-/// The emulated driver of this process: one device unless told otherwise, named "emulated
-/// device", of capability 8.0.
+/// The emulated driver of this process: one device, named "emulated device", of capability 8.0,
+/// unless told otherwise.
 pub struct Emulator {
     /// None on a card.
     driver: Option<Library>,
@@ -262,6 +262,16 @@ impl Emulator {
         self.set("emulator_driver_version", version);
     }
 
+    /// The device has this compute capability, in tenths: 75 is 7.5.
+    pub fn set_capability(&self, tenths: i32) {
+        self.set("emulator_capability", tenths);
+    }
+
+    /// NVRTC says that it is of this version of CUDA: 13 is 13.x.
+    pub fn set_compiler_version(&self, major: i32) {
+        self.compile_with("emulator_compiler_version", major);
+    }
+
     /// Draws the order of streams, blocks, warps and lanes from this seed from now on.
     pub fn seed(&self, seed: u64) {
         self.set("emulator_seed", seed);
@@ -290,20 +300,22 @@ impl Emulator {
     /// Has the kernels that are compiled during `load` tell of each access. They are slower, and
     /// must not come from a cache of others.
     pub fn watched<T>(&self, load: impl FnOnce() -> T) -> T {
-        let set = |on: i32| {
-            let Some(compiler) = &self.compiler else {
-                return;
-            };
-            // SAFETY: compiler.cpp declares the function with this type.
-            unsafe {
-                let function = compiler.get::<unsafe extern "C" fn(i32)>("emulator_watch");
-                function.unwrap_or_else(|error| panic!("{error}"))(on);
-            }
-        };
-        set(1);
+        self.compile_with("emulator_watch", 1);
         let loaded = load();
-        set(0);
+        self.compile_with("emulator_watch", 0);
         loaded
+    }
+
+    /// Tells the emulated NVRTC something.
+    fn compile_with(&self, name: &str, value: i32) {
+        let Some(compiler) = &self.compiler else {
+            return;
+        };
+        // SAFETY: compiler.cpp declares these functions with this type.
+        unsafe {
+            let function = compiler.get::<unsafe extern "C" fn(i32)>(name);
+            function.unwrap_or_else(|error| panic!("{error}"))(value);
+        }
     }
 
     /// What the kernels that run during `work` touch, launch by launch, if they were compiled to

@@ -1,12 +1,11 @@
 //! The stages of a plan in a row, as launches. What is computed is the CPU executor's.
 
 use super::arena::{Arena, Slot};
-use super::buffers::{
-    DESCENT_WORDS, LayerAt, NormAt, Places, STEP_WORDS, Slicing, Slots, WeightAt,
-};
+use super::buffers::{DESCENT_WORDS, LayerAt, NormAt, Places, STEP_WORDS, Slots, WeightAt};
 use super::driver::{Address, Kernel, Value};
 use super::error::CudaError;
 use super::program::{Kernels, Pointwise};
+use super::slices::Slicing;
 use super::target::Target;
 use super::tiles::{
     BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, TRANSITION_CHANNELS,
