@@ -11,11 +11,17 @@ use tempfile::TempDir;
 
 /// Runs the example; `cargo test` builds it beside the tests.
 fn example(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     let example = profile.join("examples").join("cifar_svhn");
     let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    Command::new(example).args(arguments).output().unwrap()
+    let mut command = Command::new(example);
+    command.args(arguments);
+    command
 }
 
 /// Records of images whose brightness is their class, but for some noise.
@@ -62,24 +68,79 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// So many images of CIFAR-10 in each of its six files.
+fn cifar10(data: &Path, count: usize) {
+    let train = (1..=5).map(|batch| format!("data_batch_{batch}.bin"));
+    for file in train.chain(["test_batch.bin".to_owned()]) {
+        fs::write(data.join(file), records(count, |class| vec![class])).unwrap();
+    }
+    let names = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+    fs::write(data.join("batches.meta.txt"), names).unwrap();
+}
+
+/// On an emulated device, since a card is not at hand: from the command line to the checkpoint,
+/// which the CPU goes on from.
+#[test]
+fn on_a_cuda_device_a_step_is_that_of_the_cpu() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    cifar10(data, 1);
+    let emulator = cuda_emulator::build(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let loss = |out: &str, more: &[&str]| {
+        let out = data.join(out);
+        let common = [
+            "cifar10",
+            "--data",
+            text(data),
+            "--augment",
+            "--epochs",
+            "1",
+        ];
+        let common = [
+            &common[..],
+            &["--batch-size", "2", "--out", text(&out)],
+            more,
+        ]
+        .concat();
+        let mut command = command(&common);
+        command.env("LD_LIBRARY_PATH", &emulator);
+        command.env("XDG_CACHE_HOME", data);
+        test_error(command.output().unwrap());
+        let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let last = metrics
+            .lines()
+            .rfind(|line| line.contains("\"loss\""))
+            .unwrap();
+        let line: serde_json::Value = serde_json::from_str(last).unwrap();
+        line["loss"].as_f64().unwrap()
+    };
+    let first = ["--steps", "1"];
+    let on_cuda = loss(
+        "cuda",
+        &[&first[..], &["--device", "cuda", "--precision", "bf16"]].concat(),
+    );
+    let on_cpu = loss("cpu", &first);
+    assert!(
+        (on_cuda / on_cpu - 1.0).abs() < 2e-2,
+        "{on_cuda}, not {on_cpu}"
+    );
+    let checkpoint = data.join("cuda/checkpoint.safetensors");
+    let resume = [
+        "--steps",
+        "2",
+        "--precision",
+        "bf16",
+        "--resume",
+        text(&checkpoint),
+    ];
+    assert!(loss("cuda", &resume).is_finite());
+}
+
 #[test]
 fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
-    for batch in 1..=5 {
-        let file = data.join(format!("data_batch_{batch}.bin"));
-        fs::write(file, records(20, |class| vec![class])).unwrap();
-    }
-    fs::write(
-        data.join("test_batch.bin"),
-        records(20, |class| vec![class]),
-    )
-    .unwrap();
-    fs::write(
-        data.join("batches.meta.txt"),
-        "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n",
-    )
-    .unwrap();
+    cifar10(data, 20);
     let out = data.join("out");
     let common = ["cifar10", "--data", text(data), "--augment"];
     let run = |out: &Path, more: &[&str]| {

@@ -405,8 +405,12 @@ impl Emulator {
     }
 }
 
-/// Compiles the libraries into a folder named by their content, unless they are there.
-fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
+/// Compiles the libraries into a folder named by their content, unless they are there: a process
+/// that is started with it in LD_LIBRARY_PATH has an emulated device.
+///
+/// # Errors
+/// When they cannot be compiled, or written.
+pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
     let file = |path: &Path| {
         let path = path.to_path_buf();
         move |error| EmulatorError::File { path, error }
