@@ -46,24 +46,7 @@ pub struct Seen {
     running: Vec<f32>,
 }
 
-/// Three steps of a rank; the last is of fewer images, as an epoch's last may be.
-pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
-    load(executor, &random::state(&PLAN, 1));
-    let mut losses = Vec::new();
-    for (step, images) in [PART, PART, PART - 1].into_iter().enumerate() {
-        let seed = 10 * step as u64 + rank as u64;
-        let (pixels, labels) = random::batch(&PLAN, images, seed);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
-        let started = executor.step(batch, Step::default(), Sgd::default());
-        let started = started.unwrap();
-        losses.push(executor.finish(started).unwrap().loss as f32);
-    }
-    let mut sums = [1.0, rank as f64];
-    executor.total(&mut sums).unwrap();
-    assert_eq!(sums, [2.0, 1.0]);
+fn seen(executor: &dyn Executor, losses: Vec<f32>) -> Seen {
     let after = state(executor);
     Seen {
         losses,
@@ -71,6 +54,31 @@ pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
         parameters: after.parameters,
         running: after.running,
     }
+}
+
+/// The loss of a whole step.
+fn whole_step(executor: &mut dyn Executor, pixels: &[f32], labels: &[u32]) -> f32 {
+    let batch = Batch {
+        pixels: Pixels::Nchw(pixels),
+        labels,
+    };
+    let started = executor.step(batch, Step::default(), Sgd::default());
+    executor.finish(started.unwrap()).unwrap().loss as f32
+}
+
+/// Three steps of a rank; the last is of fewer images, as an epoch's last may be.
+pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
+    load(executor, &random::state(&PLAN, 1));
+    let mut losses = Vec::new();
+    for (step, images) in [PART, PART, PART - 1].into_iter().enumerate() {
+        let seed = 10 * step as u64 + rank as u64;
+        let (pixels, labels) = random::batch(&PLAN, images, seed);
+        losses.push(whole_step(executor, &pixels, &labels));
+    }
+    let mut sums = [1.0, rank as f64];
+    executor.total(&mut sums).unwrap();
+    assert_eq!(sums, [2.0, 1.0]);
+    seen(executor, losses)
 }
 
 /// A step in which the second rank's loss is not a number, and one in which all is well: of the
@@ -84,12 +92,7 @@ pub fn steps_of_which_one_is_broken(executor: &mut dyn Executor, rank: usize) ->
         if step == 0 && rank == 1 {
             pixels.fill(f32::NAN);
         }
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
-        let started = executor.step(batch, Step::default(), Sgd::default());
-        let loss = executor.finish(started.unwrap()).unwrap().loss;
+        let loss = whole_step(executor, &pixels, &labels);
         let after = [Arena::Parameters, Arena::Momentum].map(|arena| read(executor, arena));
         assert_eq!(
             loss.is_finite(),
@@ -105,16 +108,10 @@ pub fn steps_of_which_one_is_broken(executor: &mut dyn Executor, rank: usize) ->
                 ..random::state(&PLAN, 1)
             },
         );
-        losses.push(loss as f32);
+        losses.push(loss);
     }
     losses.retain(|loss| loss.is_finite());
-    let after = state(executor);
-    Seen {
-        losses,
-        gradients: read(executor, Arena::Gradients),
-        parameters: after.parameters,
-        running: after.running,
-    }
+    seen(executor, losses)
 }
 
 /// What each of two ranks sees.

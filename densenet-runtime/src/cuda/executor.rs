@@ -396,8 +396,7 @@ impl Contract for Executor {
         }
         if !outcome.loss.is_finite() {
             // The host knows now, and gradient descent is its affair again.
-            let scalars = self.arena.at(self.slots.scalars);
-            let broken = scalars.floats(STEP_WORDS + DESCENT_WORDS);
+            let broken = self.pass(&self.member(), true).broken();
             self.device.clear(broken, 4)?;
         }
         Ok(outcome)

@@ -140,7 +140,7 @@ impl Pass<'_> {
     }
 
     /// Whether a loss was not finite.
-    fn broken(&self) -> Address {
+    pub fn broken(&self) -> Address {
         self.scalars().floats(STEP_WORDS + DESCENT_WORDS)
     }
 
