@@ -165,6 +165,17 @@ fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_not
 }
 
 #[test]
+fn a_batch_is_no_other_executors() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut one, mut other) = (executor(1), executor(1));
+    let [own, others] = [&mut one, &mut other]
+        .map(|executor| with_batch(0, |batch| executor.start(batch, step(0))).unwrap());
+    let error = one.finish(others).unwrap_err().to_string();
+    assert!(error.contains("another one started it"), "{error}");
+    assert!(one.finish(own).unwrap().loss.is_finite());
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut executor = executor(1);
