@@ -95,10 +95,27 @@ impl Default for Step {
 pub struct Outcome {
     /// Mean cross-entropy over the batch, smoothed as asked.
     pub loss: f64,
-    /// Images whose class has the highest logit.
+    /// Images whose class has the highest logit, and no other has it too.
     pub top1: usize,
-    /// Images whose class is among the five highest logits.
+    /// Images whose class is among the five highest logits, equal ones counted before it.
     pub top5: usize,
+}
+
+impl Outcome {
+    /// Counts an image whose logits are these: whether its class is the first, and among the first
+    /// five. The one rule of all executors, which makes no network right that says nothing: a logit
+    /// that is equal to the class's own stands before it, and where any is NaN the image is wrong.
+    pub(crate) fn count<T: PartialOrd + Copy>(&mut self, logits: &[T], label: usize) {
+        let own = logits[label];
+        let is_nan = |z: T| z.partial_cmp(&z).is_none();
+        if logits.iter().any(|&z| is_nan(z)) {
+            return;
+        }
+        let below = logits.iter().filter(|&&z| z < own).count();
+        let not_below = logits.len() - below;
+        self.top1 += usize::from(not_below == 1);
+        self.top5 += usize::from(not_below <= 5);
+    }
 }
 
 /// A batch that was [started](Executor::start): what came of it, or a number to ask for it by.
@@ -277,6 +294,9 @@ pub trait Executor: Send {
     /// Forward and backward pass on a batch's statistics: the loss's gradients are in
     /// [`Arena::Gradients`] afterwards, and the running statistics are updated.
     ///
+    /// Where the loss is not finite, the running statistics are again what they were before the
+    /// first of the batches that are accumulated, and the gradients mean nothing.
+    ///
     /// # Errors
     /// When the batch does not fit the plan. Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
@@ -286,7 +306,8 @@ pub trait Executor: Send {
     ///
     /// A [`descend`](Self::descend) that follows while the outcome has not been asked for changes
     /// nothing if the loss turns out not to be finite, and neither do later ones, until
-    /// [`finish`](Self::finish) has said so. An executor that is done at once
+    /// [`finish`](Self::finish) has said so; the running statistics are then what they were before
+    /// that batch, whatever was started since. An executor that is done at once
     /// ([`Pending::outcome`]) leaves that to its caller.
     ///
     /// # Errors
@@ -343,4 +364,49 @@ pub trait Executor: Send {
     /// # Errors
     /// When `into` has another length.
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+
+    fn counted(logits: &[f32], label: usize) -> (usize, usize) {
+        let mut outcome = Outcome::default();
+        outcome.count(logits, label);
+        let doubles: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
+        let mut same = Outcome::default();
+        same.count(&doubles, label);
+        assert_eq!(outcome, same);
+        (outcome.top1, outcome.top5)
+    }
+
+    #[test]
+    fn a_class_is_right_where_it_stands_above_all_others() {
+        let logits = [0.0, 3.0, 1.0, 5.0, 2.0, 4.0, -1.0];
+        let right = (0..7)
+            .map(|label| counted(&logits, label))
+            .collect::<Vec<_>>();
+        let expected = [(0, 0), (0, 1), (0, 1), (1, 1), (0, 1), (0, 1), (0, 0)];
+        assert_eq!(right, expected);
+    }
+
+    #[test]
+    fn ties_count_as_wrong() {
+        assert_eq!(counted(&[0.0; 10], 3), (0, 0));
+        assert_eq!(counted(&[1.0, 1.0, 0.0], 0), (0, 1));
+        assert_eq!(counted(&[0.0, -0.0], 0), (0, 1));
+    }
+
+    #[test]
+    fn nan_is_never_right() {
+        for classes in [1, 2, 5, 6, 10] {
+            for label in 0..classes {
+                assert_eq!(counted(&vec![f32::NAN; classes], label), (0, 0));
+                let mut one = vec![0.0; classes];
+                one[label] = 1.0;
+                one[classes - 1] = f32::NAN;
+                assert_eq!(counted(&one, label), (0, 0));
+            }
+        }
+    }
 }

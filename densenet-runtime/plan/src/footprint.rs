@@ -191,8 +191,9 @@ impl Plan {
     /// handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
     pub fn training_footprint_in(&self, recompute: Recompute, storage: Storage) -> Footprint {
         let parameters = 3 * self.parameter_count() as u128;
-        // Running statistics, and a batch's mean, deviation and their gradients.
-        let statistics = self.running_count() as u128 + 4 * self.norm_channels() as u128;
+        // Running statistics, those before the step at hand, and a batch's mean, deviation and their
+        // gradients.
+        let statistics = 2 * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,
             per_image: self.buffers(recompute).per_image_wide(storage) as u64,

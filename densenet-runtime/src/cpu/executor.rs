@@ -52,6 +52,8 @@ pub struct Executor {
     gradients: Memory<f32>,
     momentum: Memory<f32>,
     running: Memory<f32>,
+    /// The running statistics before the step at hand, which a loss that is not finite brings back.
+    running_before: Memory<f32>,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -89,6 +91,7 @@ impl Executor {
             gradients: zeros("gradients", parameters)?,
             momentum: zeros("momentum", parameters)?,
             running: zeros("running statistics", plan.running_count())?,
+            running_before: zeros("running statistics", plan.running_count())?,
             capacity: batch,
             latest: 0,
             plan,
@@ -200,6 +203,9 @@ impl Contract for Executor {
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
         self.accept(batch)?;
+        if !step.accumulate {
+            self.running_before.copy_from_slice(&self.running);
+        }
         let pass = Pass {
             batch: self.latest,
             seed: step.seed,
@@ -212,6 +218,10 @@ impl Contract for Executor {
             step.label_smoothing,
             Some((&mut self.activations.logit_gradient[..logits], step.scale)),
         );
+        if !outcome.loss.is_finite() {
+            self.running.copy_from_slice(&self.running_before);
+            return Ok(outcome);
+        }
         if !step.accumulate {
             self.gradients.fill(0.0);
         }

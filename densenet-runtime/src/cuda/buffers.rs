@@ -231,6 +231,8 @@ pub(super) struct Slots {
     pub gradients: Slot,
     pub momentum: Slot,
     pub running: Slot,
+    /// The running statistics before the step at hand.
+    pub running_before: Slot,
     pub scalars: Slot,
     /// Weights as operands of products, and where each comes from.
     pub packed: Slot,
@@ -326,6 +328,7 @@ impl Slots {
             gradients: layout.floats(count),
             momentum: layout.floats(count),
             running: layout.floats(plan.running_count()),
+            running_before: layout.floats(plan.running_count()),
             scalars: layout.floats(SCALAR_WORDS),
             packed: layout.maps(places.packed, storage),
             weight_table: layout.floats(5 * places.packed_weights().count()),

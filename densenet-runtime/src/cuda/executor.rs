@@ -395,7 +395,13 @@ impl Contract for Executor {
             outcome.loss = ranks.mean(outcome.loss)?;
         }
         if !outcome.loss.is_finite() {
-            // The host knows now, and gradient descent is its affair again.
+            // The host knows now, and gradient descent is its affair again. The running statistics
+            // are those before the step; it is rare, so they go by way of the host.
+            let (_, running, count) = self.part(Part::Running);
+            let mut before = vec![0.0f32; count];
+            let kept = self.arena.at(self.slots.running_before);
+            self.device.download(kept, &mut before)?;
+            self.device.upload(&before, running)?;
             let broken = self.pass(&self.member(), true).broken();
             self.device.clear(broken, 4)?;
         }

@@ -12,6 +12,8 @@ pub struct Parallel {
     collective: Box<dyn Collective>,
     /// Gradients or statistics on their way.
     values: Vec<f32>,
+    /// The running statistics before the step at hand.
+    running_before: Vec<f32>,
 }
 
 impl Parallel {
@@ -22,6 +24,7 @@ impl Parallel {
             executor,
             collective,
             values: Vec::new(),
+            running_before: Vec::new(),
         }
     }
 
@@ -51,17 +54,26 @@ impl Executor for Parallel {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        let mut outcome = self.executor.differentiate(batch, step)?;
         let plan = self.executor.plan();
         let (parameters, running) = (plan.parameter_count(), plan.running_count());
+        if !step.accumulate {
+            self.running_before.resize(running, 0.0);
+            self.executor
+                .read(Arena::Running, &mut self.running_before)?;
+        }
+        let mut outcome = self.executor.differentiate(batch, step)?;
+        let mut loss = [outcome.loss];
+        self.collective.sum(&mut loss)?;
+        // A loss that is not finite on one rank is so on all: all stop, and none has changed.
+        outcome.loss = loss[0] / self.collective.size() as f64;
+        if !outcome.loss.is_finite() {
+            self.executor.write(Arena::Running, &self.running_before)?;
+            return Ok(outcome);
+        }
         // An accumulating step adds its own gradient to the average so far, of which the average
         // is that of the sums: averages of averages are the same.
         self.average(Arena::Gradients, parameters)?;
         self.average(Arena::Running, running)?;
-        let mut loss = [outcome.loss];
-        self.collective.sum(&mut loss)?;
-        // A loss that is not finite on one rank is so on all, and all stop.
-        outcome.loss = loss[0] / self.collective.size() as f64;
         Ok(outcome)
     }
 

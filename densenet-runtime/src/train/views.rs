@@ -19,9 +19,7 @@ pub(super) fn outcome(logits: &[f32], labels: &[u32], views: usize, classes: usi
         let most = mean.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = mean.iter().map(|logit| (logit - most).exp()).sum();
         outcome.loss += (most + sum.ln() - own) / images as f64;
-        let above = mean.iter().filter(|&&logit| logit > own).count();
-        outcome.top1 += usize::from(above < 1);
-        outcome.top5 += usize::from(above < 5);
+        outcome.count(&mean, labels[0] as usize);
     }
     outcome
 }
@@ -40,6 +38,17 @@ mod tests {
         // Means 1 and 0.5, and 0.5 and 1.
         let loss = |difference: f64| (1.0 + difference.exp()).ln();
         assert!((found.loss - (loss(-0.5) + loss(0.5)) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_network_that_says_nothing_is_not_right() {
+        for value in [0.0, f32::NAN] {
+            for classes in [3, 10] {
+                let found = outcome(&vec![value; 2 * classes], &[1; 2], 2, classes);
+                let top5 = usize::from(classes < 5 && value == 0.0);
+                assert_eq!((found.top1, found.top5), (0, top5));
+            }
+        }
     }
 
     #[test]

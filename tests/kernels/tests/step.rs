@@ -68,20 +68,31 @@ fn bytes_are_normalised() {
 }
 
 #[test]
-fn gradients_start_at_zero_unless_they_are_accumulated() {
-    for accumulate in [false, true] {
+fn a_step_starts_with_zeros_and_keeps_the_statistics_unless_it_accumulates() {
+    for (accumulate, broken) in [(false, false), (true, false), (false, true)] {
         let gpu = Gpu::new(3);
-        let before = Numbers::new(3).take(300);
-        let gradient = gpu.floats(&before);
-        let scalars = gpu.scalars(0, [0.0, 1.0], accumulate, [0.0; 3], false);
-        program(&gpu, Precision::F32).each("start", 299, arguments![&gradient, &scalars, 299]);
-        let mut expected = if accumulate {
-            before.clone()
-        } else {
-            vec![0.0; 300]
+        let mut numbers = Numbers::new(3);
+        let [gradients, running, kept] = [(); 3].map(|()| numbers.take(300));
+        let [gradient, now, before] =
+            [&gradients, &running, &kept].map(|values| gpu.floats(values));
+        let mut scalars = vec![0; 10];
+        scalars[4] = u32::from(accumulate);
+        scalars[9] = f32::from(u8::from(broken)).to_bits();
+        let scalars = gpu.words(&scalars);
+        program(&gpu, Precision::F32).each(
+            "start",
+            299,
+            arguments![&gradient, &now, &before, &scalars, 299, 200],
+        );
+        let started = |old: &[f32], new: &[f32], is_new: bool, count: usize| {
+            let first = if is_new { new } else { old };
+            [&first[..count], &old[count..]].concat()
         };
-        expected[299] = before[299];
+        let expected = started(&gradients, &[0.0; 300], !accumulate, 299);
         assert_eq!(gradient.read_floats(), expected, "accumulate {accumulate}");
+        let expected = started(&kept, &running, !accumulate && !broken, 200);
+        assert_eq!(before.read_floats(), expected, "broken {broken}");
+        assert_eq!(now.read_floats(), running);
     }
 }
 

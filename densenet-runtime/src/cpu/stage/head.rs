@@ -166,12 +166,7 @@ pub(crate) fn cross_entropy(
         let mean = logits.iter().map(|&z| f64::from(z)).sum::<f64>() / classes as f64;
         let target = (1.0 - smoothing) * f64::from(logits[label]) + smoothing * mean;
         outcome.loss += (log_total - target) / batch as f64;
-        // Ties count as wrong, and so do NaNs, so that a network that says nothing is not right.
-        let own = logits[label];
-        let below = logits.iter().filter(|&&z| z < own).count();
-        let not_below = classes - below;
-        outcome.top1 += usize::from(not_below == 1);
-        outcome.top5 += usize::from((1..=5).contains(&not_below));
+        outcome.count(logits, label);
         if let Some((gradient, scale)) = &mut gradient {
             let share = f64::from(*scale) / batch as f64;
             let gradient = &mut gradient[image * classes..][..classes];

@@ -496,7 +496,14 @@ fn step(a: &Arguments<'_>) -> Option<Traffic> {
             )
         }
         // Of a step that does not accumulate.
-        "start" => a.moves(&[("scalars", 4)], &[("gradient", count)]),
+        "start" => {
+            let statistics = a.count("statistics");
+            // Whether to accumulate, and whether a loss was not finite.
+            a.moves(
+                &[("running", statistics), ("scalars", 8)],
+                &[("gradient", count), ("before", statistics)],
+            )
+        }
         "descend" => a.moves(
             &[
                 ("parameters", count),

@@ -74,10 +74,12 @@ extern "C" __global__ void __launch_bounds__(128) cross_entropy(
         exponentials += exp((double)z[k] - highest);
         plain += z[k];
         below += z[k] < z[label];
+        below -= z[k] != z[k] ? 6 : 0;
     }
     double log_total = log(all(exponentials, false)) + highest;
     double mean = all(plain, false) / CLASSES;
-    // Ties count as wrong, and so do NaNs, so that a network that says nothing is not right.
+    // `Outcome::count`: ties count as wrong, and where any logit is NaN, which takes 6 off, nothing is
+    // right.
     double not_below = CLASSES - all(below, false);
     double smoothing = training ? scalars->smoothing : 0.0f;
     if (t == 0) {
@@ -86,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(128) cross_entropy(
         results[3 * b] = loss;
         if (training && loss - loss != 0) scalars->broken = 1.0f; // by whichever blocks, the same
         results[3 * b + 1] = not_below == 1;
-        results[3 * b + 2] = not_below >= 1 && not_below <= 5;
+        results[3 * b + 2] = not_below <= 5;
     }
     if (!training) return;
     double share = (double)scalars->scale / batch;

@@ -17,10 +17,15 @@ extern "C" __global__ void images_from_bytes(const unsigned char *from, const fl
     into[i] = ((float)from[i] / 255.0f - norm[c]) / norm[channels + c];
 }
 
-// Zeros, unless this step accumulates.
-extern "C" __global__ void start(float *gradient, const Scalars *scalars, int count) {
+// What a step starts with, unless it accumulates: zeros for gradients, and the running statistics
+// kept, which are brought back where the loss is not finite. Those before such a step stay, whatever
+// was started since.
+extern "C" __global__ void start(
+    float *gradient, const float *running, float *before, const Scalars *scalars, int count, int statistics) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count && !scalars->accumulate) gradient[i] = 0.0f;
+    if (scalars->accumulate) return;
+    if (i < count) gradient[i] = 0.0f;
+    if (i < statistics && scalars->broken == 0.0f) before[i] = running[i];
 }
 
 // Stochastic gradient descent with momentum: reads 3 values, writes 2. Nothing changes where the

@@ -288,6 +288,9 @@ impl Pass<'_> {
 
     /// From the images to the logits.
     pub fn forward(&self) -> Result<(), CudaError> {
+        if self.training {
+            self.start()?;
+        }
         self.pack_weights()?;
         let mut fresh = self.stem_forward()?;
         for index in 0..self.plan.blocks.len() {
@@ -319,11 +322,6 @@ impl Pass<'_> {
     /// From the gradient of the logits to the gradients of the parameters.
     pub fn backward(&self) -> Result<(), CudaError> {
         let count = self.plan.parameter_count();
-        self.each(
-            &self.kernels.step.start,
-            count,
-            values![self.at(self.slots.gradients), self.scalars(), count],
-        )?;
         // Where a loss of one rank was not finite, none descends.
         self.device.complete(self.broken(), 1)?;
         let mut stages = self.places.stages(count).into_iter();

@@ -29,6 +29,24 @@ impl Pass<'_> {
         )
     }
 
+    /// Gradients as zeros, and the running statistics kept.
+    pub(super) fn start(&self) -> Result<(), CudaError> {
+        let count = self.plan.parameter_count();
+        let statistics = self.plan.running_count();
+        self.each(
+            &self.kernels.step.start,
+            count.max(statistics),
+            values![
+                self.at(self.slots.gradients),
+                self.at(self.slots.running),
+                self.at(self.slots.running_before),
+                self.scalars(),
+                count,
+                statistics,
+            ],
+        )
+    }
+
     /// Gradient descent on all parameters.
     pub fn descend(&self) -> Result<(), CudaError> {
         let count = self.plan.parameter_count();

@@ -34,6 +34,7 @@ pub struct Regression {
     gradients: Vec<f32>,
     momentum: Vec<f32>,
     running: Vec<f32>,
+    running_before: Vec<f32>,
     logits: Vec<f32>,
 }
 
@@ -47,6 +48,7 @@ impl Regression {
             gradients: vec![0.0; parameters],
             momentum: vec![0.0; parameters],
             running: vec![0.0; plan.running_count()],
+            running_before: vec![0.0; plan.running_count()],
             logits: Vec::new(),
             capacity,
             plan,
@@ -92,9 +94,7 @@ impl Regression {
                 .collect();
             let sum: f64 = logits.iter().map(|z| z.exp()).sum();
             let label = label as usize;
-            let above = logits.iter().filter(|&&z| z > logits[label]).count();
-            outcome.top1 += usize::from(above == 0);
-            outcome.top5 += usize::from(above < 5);
+            outcome.count(&logits, label);
             for class in 0..CLASSES {
                 let spread = f64::from(smoothing) / CLASSES as f64;
                 let own = if class == label {
@@ -151,7 +151,13 @@ impl Executor for Regression {
             let before = if step.accumulate { *into } else { 0.0 };
             *into = before + step.scale * from;
         }
+        if !step.accumulate {
+            self.running_before.clone_from(&self.running);
+        }
         self.running[0] = 0.9 * self.running[0] + 0.1 * outcome.loss as f32;
+        if !outcome.loss.is_finite() {
+            self.running.clone_from(&self.running_before);
+        }
         Ok(outcome)
     }
 
