@@ -7,6 +7,7 @@ pub mod data;
 mod device;
 mod executor;
 pub mod figures;
+mod files;
 mod network;
 pub mod nn;
 pub mod parallel;

@@ -13,7 +13,7 @@
 //! - `grad.NAME`: the gradients of the first step,
 //! - `NAME`: weights and running statistics after the steps.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -199,6 +199,6 @@ impl Results {
                 tensors.push(NamedTensor::new(format!("grad.{name}"), shape, gradient));
             }
         }
-        Ok(TensorFile::write(path, tensors, HashMap::new())?)
+        Ok(TensorFile::write(path, tensors, BTreeMap::new())?)
     }
 }

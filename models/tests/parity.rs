@@ -1,6 +1,6 @@
 //! The `parity` example takes weights and a batch and writes down what comes of training on it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -115,7 +115,7 @@ fn a_batch_or_weights_of_another_network_are_refused() {
     );
 
     let nothing = NamedTensor::new("nothing", [1], &[0.0]);
-    TensorFile::write(&weights, [nothing], HashMap::new()).unwrap();
+    TensorFile::write(&weights, [nothing], BTreeMap::new()).unwrap();
     let output = parity(folder.path(), "cifar_bc_100_12");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(

@@ -1,7 +1,7 @@
 //! Weights move between files and models: whole, under torchvision's names, or with an error
 //! that says what is wrong.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ fn file_with(
             &state.of_parameter(parameter)[..length],
         ))
     });
-    TensorFile::write(&path, tensors, HashMap::new()).unwrap();
+    TensorFile::write(&path, tensors, BTreeMap::new()).unwrap();
     path
 }
 
@@ -327,7 +327,7 @@ fn unexpected_tensors_are_refused_or_ignored_as_asked() {
         NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
     });
     let more = NamedTensor::new("losses", [2], &[1.0, 0.5]);
-    TensorFile::write(&path, tensors.chain([more]), HashMap::new()).unwrap();
+    TensorFile::write(&path, tensors.chain([more]), BTreeMap::new()).unwrap();
 
     let error = State::read(&Bc::PLAN, &path).unwrap_err().to_string();
     assert!(error.ends_with("unexpected (1): losses"), "{error}");
@@ -389,7 +389,7 @@ fn a_failed_write_leaves_the_file_and_its_folder_as_they_were() {
 
     // A shape that does not go with its elements.
     let wrong = NamedTensor::new("a", [3], &[1.0, 2.0]);
-    let error = TensorFile::write(&path, [wrong], HashMap::new()).unwrap_err();
+    let error = TensorFile::write(&path, [wrong], BTreeMap::new()).unwrap_err();
     assert!(matches!(error, WeightsError::Encode { .. }), "{error}");
     assert_eq!(State::read(&Bc::PLAN, &path).unwrap(), state);
 

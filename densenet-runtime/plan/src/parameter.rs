@@ -175,11 +175,8 @@ impl Plan {
             }
         }
         let features = self.features();
-        list.norm(
-            "norm",
-            &format!("features.norm{}", self.blocks.len() + 1),
-            features,
-        );
+        // The fifth, however many blocks there are: torchvision's name.
+        list.norm("norm", "features.norm5", features);
         list.push(
             "classifier.weight".into(),
             "classifier.weight".into(),

@@ -4,10 +4,11 @@
 //! architecture, NVRTC's version, the emulator or a card.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, io::Write};
+use std::{env, fs, io::ErrorKind};
 
 use super::driver::{Device, compile, compiler_version};
 use super::error::CudaError;
+use crate::files;
 
 /// Where compiled kernels are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,13 +94,14 @@ pub(super) fn image(device: &Device, source: &Source, cache: &Cache) -> Result<V
         error,
     };
     fs::create_dir_all(&folder).map_err(failed)?;
-    // An entry appears whole or not at all.
-    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
-    file.write_all(&image).map_err(failed)?;
-    file.write_all(&crc32fast::hash(&image).to_le_bytes())
-        .map_err(failed)?;
-    file.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(image)
+    let mut entry = image.clone();
+    entry.extend(crc32fast::hash(&image).to_le_bytes());
+    match files::replace(&path, &entry) {
+        Ok(()) => Ok(image),
+        // Another process writes the same entry.
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(image),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// The name of all that an image depends on: the source, NVRTC's options (with the architecture

@@ -2,22 +2,24 @@
 //!
 //! The file is safetensors. Weights and running statistics are under torchvision's names, so
 //! that it loads elsewhere; each trainable parameter has its momentum under `momentum.` and its
-//! name; what else a run consists of is JSON in a note of the file. It appears at once or not at
-//! all: a full disk or a kill leaves the checkpoint before it whole.
+//! name; what else a run consists of is JSON in a note of the file. A checksum covers all of it. It
+//! appears at once or not at all: a full disk or a kill leaves the checkpoint before it whole, and
+//! so do numbers that are not finite.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Best, Config};
+use super::{Best, Config, Rescheduled};
 use crate::plan::Plan;
-use crate::weights::{NamedTensor, State, TensorFile, Unexpected, WeightsError};
+use crate::weights::{
+    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, WeightsError, names::MOMENTUM,
+};
 
-/// Changes when older code could not read the file.
-const FORMAT: u32 = 1;
-/// The note with all that is not tensors.
-const NOTE: &str = "densenet";
+/// Changes when older code could not read the file. Format 1 has a checksum of its tensors' numbers
+/// in its note, and none of the note; it is still read.
+const FORMAT: u32 = 2;
 /// How many names of classes a message lists before the rest is only counted.
 const LISTED: usize = 5;
 
@@ -43,6 +45,43 @@ pub(super) struct Position {
     pub(super) best: Option<Best>,
 }
 
+impl Position {
+    /// Why no run can stand here, if none can: what is written fits together.
+    fn problem(&self) -> Option<String> {
+        /// More steps than any run has; counting on from here stays exact and does not overflow.
+        const MOST: u64 = 1 << 53;
+        let Self {
+            step,
+            epoch,
+            epoch_step,
+            epoch_steps,
+            best,
+        } = *self;
+        let counted = match epoch_steps {
+            // Before the length of an epoch is known, all steps are of the first.
+            None => (epoch == 0).then_some(epoch_step),
+            Some(0) => None,
+            Some(steps) => u64::from(epoch)
+                .checked_mul(steps)
+                .filter(|_| epoch_step <= steps && epoch < u32::MAX)
+                .and_then(|before| before.checked_add(epoch_step)),
+        };
+        if counted != Some(step) || step > MOST {
+            let of = epoch_steps.map_or("unknown".to_string(), |steps| steps.to_string());
+            return Some(format!(
+                "{step} steps are not {epoch} epochs of {of} steps and {epoch_step} more"
+            ));
+        }
+        // It may be of a later step: of a run that was killed after it, and that goes on from an
+        // earlier checkpoint.
+        let Best { step, top1_error } = best?;
+        let is_sound = step <= MOST && (0.0..=1.0).contains(&top1_error);
+        (!is_sound).then(|| {
+            format!("the best evaluation cannot be after step {step} with an error of {top1_error}")
+        })
+    }
+}
+
 /// All but the tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Header {
@@ -58,8 +97,9 @@ pub(super) struct Header {
     /// The names of the data's classes; none where it has none, and in older files.
     #[serde(default)]
     pub(super) classes: Vec<String>,
-    /// CRC-32 of parameters, running statistics and momentum.
-    checksum: u32,
+    /// Where the run got another schedule; empty in older files.
+    #[serde(default)]
+    pub(super) rescheduled: Vec<Rescheduled>,
 }
 
 /// Why a checkpoint could not be written, read or used.
@@ -77,6 +117,18 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The numbers are not worth keeping.
+    #[error(
+        "{} was not written, and what was there before is unchanged: `{name}` holds {found}, so training has diverged", .path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// A tensor.
+        name: String,
+        /// One of its elements: NaN or an infinity.
+        found: f32,
+    },
     /// The file has weights, but no run.
     #[error(
         "{} holds weights, but no run to resume (no note `densenet`); load it as weights and start a new run", .path.display()
@@ -87,7 +139,7 @@ pub enum CheckpointError {
     },
     /// The file is of another version of the format.
     #[error(
-        "{} is a checkpoint of format {found}, written by version {version}; this version reads format {FORMAT}", .path.display()
+        "{} is a checkpoint of format {found}, written by version {version}; this version reads formats 1 to {FORMAT}", .path.display()
     )]
     Format {
         /// The file.
@@ -115,7 +167,7 @@ pub enum CheckpointError {
     },
     /// The run has other settings.
     #[error(
-        "{} is a checkpoint of a run with other settings: {}. Resume with the settings of the checkpoint, or start a new run from its weights", .path.display(), .differences.join("; ")
+        "{} is a checkpoint of a run with other settings: {}. Resume with the settings of the checkpoint (another learning rate or schedule can be asked for by name), or start a new run from its weights", .path.display(), .differences.join("; ")
     )]
     Settings {
         /// The file.
@@ -176,6 +228,7 @@ impl Header {
         config: &Config,
         position: Position,
         classes: &[String],
+        rescheduled: &[Rescheduled],
     ) -> Self {
         Self {
             format: FORMAT,
@@ -185,7 +238,7 @@ impl Header {
             config: config.clone(),
             position,
             classes: classes.to_vec(),
-            checksum: 0,
+            rescheduled: rescheduled.to_vec(),
         }
     }
 }
@@ -194,31 +247,39 @@ impl Header {
 pub(super) fn save(
     path: &Path,
     plan: &Plan,
-    mut header: Header,
+    header: &Header,
     numbers: &Numbers,
 ) -> Result<(), CheckpointError> {
-    header.checksum = checksum(numbers);
     // Numbers, names and lists of them: there is nothing that JSON has no form for.
-    let header =
-        serde_json::to_string(&header).map_err(|error| damaged(path, error.to_string()))?;
-    let parameters = plan.parameters();
-    let tensor = |name: &str, shape: &[usize], values| NamedTensor::new(name, shape, values);
-    let weights = parameters.iter().map(|parameter| {
-        let values = numbers.state.of_parameter(parameter);
-        tensor(&parameter.torchvision, &parameter.shape, values)
-    });
-    let trainable = parameters.iter().filter(|p| p.role.is_trainable());
-    let momentum = trainable.map(|parameter| {
-        let values = &numbers.momentum[parameter.range()];
-        tensor(
-            &momentum_of(&parameter.torchvision),
-            &parameter.shape,
-            values,
-        )
-    });
+    let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
+    let mut tensors = Vec::new();
+    for parameter in plan.parameters() {
+        let name = &parameter.torchvision;
+        let values = numbers.state.of_parameter(&parameter);
+        tensors.push((name.clone(), parameter.shape.clone(), values));
+        if parameter.role.is_trainable() {
+            let values = &numbers.momentum[parameter.range()];
+            tensors.push((format!("{MOMENTUM}{name}"), parameter.shape, values));
+        }
+    }
+    for (name, _, values) in &tensors {
+        if let Some(&found) = values.iter().find(|value| !value.is_finite()) {
+            return Err(CheckpointError::NotFinite {
+                path: path.to_path_buf(),
+                name: name.clone(),
+                found,
+            });
+        }
+    }
+    let tensors = tensors
+        .into_iter()
+        .map(|(name, shape, values)| NamedTensor::new(name, shape, values));
     // PyTorch's tools look for `format`.
-    let notes = HashMap::from([(NOTE.to_string(), header), ("format".into(), "pt".into())]);
-    Ok(TensorFile::write(path, weights.chain(momentum), notes)?)
+    let notes = BTreeMap::from([
+        (CHECKPOINT.to_string(), header),
+        ("format".into(), "pt".into()),
+    ]);
+    Ok(TensorFile::write(path, tensors, notes)?)
 }
 
 /// Reads a checkpoint of this network.
@@ -239,39 +300,28 @@ pub(super) fn load(
             expected_plan,
         });
     }
-    let mut numbers = Numbers {
-        // The momentum is what is unexpected.
+    let numbers = Numbers {
         state: State::from_file(plan, &file, Unexpected::Ignore)?,
-        momentum: vec![0.0; plan.parameter_count()],
+        momentum: weights::momentum(plan, &file)?,
     };
-    for parameter in plan.parameters() {
-        if !parameter.role.is_trainable() {
-            continue;
-        }
-        let name = momentum_of(&parameter.torchvision);
-        let values = file.floats(&name)?;
-        if values.len() != parameter.len() {
-            return Err(damaged(
-                path,
-                format!(
-                    "`{name}` has {} elements, not {}",
-                    values.len(),
-                    parameter.len()
-                ),
-            ));
-        }
-        numbers.momentum[parameter.range()].copy_from_slice(&values);
-    }
-    if checksum(&numbers) != header.checksum {
-        let reason = "its numbers are not those that were written (the checksum differs)";
-        return Err(damaged(path, reason.into()));
-    }
     Ok((header, numbers))
 }
 
 /// The settings of a checkpoint's run.
 pub(super) fn config(path: &Path) -> Result<Config, CheckpointError> {
     Ok(header(path, &TensorFile::read(path)?)?.config)
+}
+
+/// Where a best checkpoint of this network was evaluated. The file is checked whole.
+pub(super) fn best(path: &Path, network: &str, plan: &Plan) -> Result<Best, CheckpointError> {
+    let position = load(path, network, plan)?.0.position;
+    position
+        .best
+        .filter(|best| best.step == position.step)
+        .ok_or_else(|| {
+            let reason = "it is not the best checkpoint of a run";
+            damaged(path, reason.into())
+        })
 }
 
 /// The names of the classes of a checkpoint's data; none in those of older versions, and where
@@ -321,21 +371,35 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
         version: String,
     }
     let note = file
-        .note(NOTE)
+        .checkpoint_note()
         .ok_or_else(|| CheckpointError::WeightsOnly {
             path: path.to_path_buf(),
         })?;
     let unreadable = |error| damaged(path, format!("its note cannot be read: {error}"));
     // Another format may have another header.
     let found: Version = serde_json::from_str(note).map_err(unreadable)?;
-    if found.format != FORMAT {
+    if !(1..=FORMAT).contains(&found.format) {
         return Err(CheckpointError::Format {
             path: path.to_path_buf(),
             found: found.format,
             version: found.version,
         });
     }
-    serde_json::from_str(note).map_err(unreadable)
+    if found.format > 1 && !file.is_sealed() {
+        return Err(damaged(path, "it has no checksum".into()));
+    }
+    let header: Header = serde_json::from_str(note).map_err(unreadable)?;
+    // What has a checksum was written so; older files say it without one.
+    if let Some(problem) = header.position.problem() {
+        return Err(damaged(path, problem));
+    }
+    if let Err(problem) = header.config.check() {
+        return Err(damaged(
+            path,
+            format!("its settings make no sense: {problem}"),
+        ));
+    }
+    Ok(header)
 }
 
 fn damaged(path: &Path, reason: String) -> CheckpointError {
@@ -345,19 +409,93 @@ fn damaged(path: &Path, reason: String) -> CheckpointError {
     }
 }
 
-fn momentum_of(torchvision: &str) -> String {
-    format!("momentum.{torchvision}")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn checksum(numbers: &Numbers) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    let state = &numbers.state;
-    for values in [&state.parameters, &state.running, &numbers.momentum] {
-        // In pieces, so that not all bytes are in memory twice.
-        for piece in values.chunks(1 << 14) {
-            let bytes: Vec<u8> = piece.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hasher.update(&bytes);
+    #[test]
+    fn a_position_that_no_run_has_is_refused_with_its_numbers() {
+        let sound = Position {
+            step: 57,
+            epoch: 2,
+            epoch_step: 7,
+            epoch_steps: Some(25),
+            best: Some(Best {
+                step: 50,
+                top1_error: 0.25,
+            }),
+        };
+        assert_eq!(sound.problem(), None);
+        let first = Position {
+            step: 3,
+            epoch_step: 3,
+            ..Position::default()
+        };
+        assert_eq!(first.problem(), None);
+        let end_of_epoch = Position {
+            step: 75,
+            epoch_step: 25,
+            ..sound
+        };
+        assert_eq!(end_of_epoch.problem(), None);
+        let bad = |step, top1_error| Some(Best { step, top1_error });
+        for position in [
+            Position { step: 55, ..sound },
+            Position { epoch: 3, ..sound },
+            Position {
+                epoch_step: 6,
+                ..sound
+            },
+            Position {
+                epoch_step: u64::MAX,
+                ..sound
+            },
+            Position {
+                step: u64::MAX,
+                ..sound
+            },
+            Position {
+                epoch: u32::MAX,
+                ..sound
+            },
+            Position {
+                epoch_steps: Some(0),
+                ..sound
+            },
+            Position {
+                epoch_steps: Some(24),
+                ..sound
+            },
+            Position {
+                epoch_steps: None,
+                ..sound
+            },
+            Position {
+                step: u64::MAX,
+                epoch_step: u64::MAX,
+                ..Position::default()
+            },
+            Position {
+                step: 32,
+                epoch: 1,
+                epoch_step: 30,
+                epoch_steps: Some(2),
+                best: None,
+            },
+            Position {
+                best: bad(u64::MAX, 0.25),
+                ..sound
+            },
+            Position {
+                best: bad(50, 1.25),
+                ..sound
+            },
+            Position {
+                best: bad(50, f64::NAN),
+                ..sound
+            },
+        ] {
+            assert!(position.problem().is_some(), "{position:?}");
         }
     }
-    hasher.finalize()
 }

@@ -1,13 +1,16 @@
 //! Draws a run: loss and learning rate over the steps, errors over the epochs.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use image::ImageFormat;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::figures::style::{FONT, TEXT, key, legend, register};
 
 use super::{Evaluation, Metric, Observer, Summary, TrainError, lines};
+use crate::files;
 
 const WIDTH: u32 = 1600;
 const HEIGHT: u32 = 1200;
@@ -25,6 +28,8 @@ pub struct Curves {
     metrics: PathBuf,
     picture: PathBuf,
     title: String,
+    /// Whether it was said that they cannot be drawn.
+    has_warned: bool,
 }
 
 impl Curves {
@@ -38,6 +43,7 @@ impl Curves {
             metrics: metrics.into(),
             picture: picture.into(),
             title: title.into(),
+            has_warned: false,
         }
     }
 
@@ -56,7 +62,11 @@ impl Curves {
 impl Observer for Curves {
     fn evaluation(&mut self, _: &Evaluation) -> Result<(), TrainError> {
         // A picture that cannot be drawn ends no run; the last one is an error.
-        let _ = self.draw();
+        if let Err(error) = self.draw()
+            && !std::mem::replace(&mut self.has_warned, true)
+        {
+            let _ = writeln!(std::io::stderr(), "{error}; the run goes on");
+        }
         Ok(())
     }
 
@@ -84,7 +94,9 @@ impl RunFigures {
         for metric in metrics {
             match *metric {
                 Metric::Step { step, loss, lr, .. } => {
-                    run.losses.push((step as f64, loss));
+                    if loss.is_finite() {
+                        run.losses.push((step as f64, loss));
+                    }
                     run.rates.push((step as f64, f64::from(lr)));
                 }
                 Metric::Evaluation {
@@ -96,6 +108,7 @@ impl RunFigures {
                     run.top1.push((epoch, 100.0 * top1_error));
                     run.top5.push((epoch, 100.0 * top5_error));
                 }
+                Metric::Rescheduled(_) => {}
             }
         }
         run
@@ -280,6 +293,10 @@ fn short(value: f64) -> String {
 }
 
 fn write(path: &Path, pixels: &[u8]) -> Result<(), TrainError> {
-    image::save_buffer(path, pixels, WIDTH, HEIGHT, image::ExtendedColorType::Rgb8)
-        .map_err(|error| TrainError::Curves(format!("{}: {error}", path.display())))
+    let failed = |error: String| TrainError::Curves(format!("{}: {error}", path.display()));
+    let mut png = std::io::Cursor::new(Vec::new());
+    let colour = image::ExtendedColorType::Rgb8;
+    image::write_buffer_with_format(&mut png, pixels, WIDTH, HEIGHT, colour, ImageFormat::Png)
+        .map_err(|error| failed(error.to_string()))?;
+    files::replace(path, png.get_ref()).map_err(|error| failed(error.to_string()))
 }

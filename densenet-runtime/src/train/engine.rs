@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::checkpoint::{self, CheckpointError, Header, Numbers, Position};
-use super::{Config, Evaluation, Progress, StepReport, TrainError, views};
+use super::{Config, Evaluation, Progress, Rescheduled, StepReport, TrainError, views};
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
 
@@ -17,6 +17,15 @@ pub(super) struct Engine {
     pub(super) position: Position,
     /// The names of the classes that it is trained on; none before they are known.
     pub(super) classes: Vec<String>,
+    /// Where it got another schedule.
+    pub(super) rescheduled: Vec<Rescheduled>,
+}
+
+/// Whether a run may be resumed with another schedule, and another number of epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reschedule {
+    Refuse,
+    Allow,
 }
 
 /// A step that was started.
@@ -65,6 +74,7 @@ impl Engine {
             config,
             position: Position::default(),
             classes: Vec::new(),
+            rescheduled: Vec::new(),
         })
     }
 
@@ -106,25 +116,27 @@ impl Engine {
         self.finish(started, since)
     }
 
-    /// Starts a step, descent included; the device may be at work when this returns. The weights
-    /// do not change where the loss is not finite.
+    /// Starts a step, descent included; the device may be at work when this returns. Nothing
+    /// changes where the loss is not finite.
     pub(super) fn start(&mut self, batch: Batch<'_>) -> Result<Started, TrainError> {
+        let rate = self.rate();
+        if !rate.is_finite() {
+            return Err(TrainError::Config(format!(
+                "the schedule gives step {} a learning rate of {rate}; it must be finite",
+                self.position.step + 1
+            )));
+        }
         let mut started = Started {
             before: self.position,
             step: self.position.step + 1,
-            rate: self.rate(),
+            rate,
             images: batch.labels.len(),
             pieces: Vec::new(),
         };
         let pieces = self.pieces(batch, self.config.accumulation);
         for (index, &piece) in pieces.iter().enumerate() {
             let share = piece.labels.len() as f64 / started.images.max(1) as f64;
-            let step = Step {
-                label_smoothing: self.config.label_smoothing,
-                scale: share as f32,
-                accumulate: index > 0,
-                seed: mix(self.config.seed, started.step, index as u64),
-            };
+            let step = self.piece_of_step(started.step, index, share);
             let pending = if index + 1 < pieces.len() {
                 self.executor.start(piece, step)?
             } else {
@@ -141,6 +153,36 @@ impl Engine {
         self.position.step = started.step;
         self.position.epoch_step += 1;
         Ok(started)
+    }
+
+    /// How a piece of a step is computed, which counts for a share of it.
+    fn piece_of_step(&self, step: u64, index: usize, share: f64) -> Step {
+        Step {
+            label_smoothing: self.config.label_smoothing,
+            scale: share as f32,
+            accumulate: index > 0,
+            seed: mix(self.config.seed, step, index as u64),
+        }
+    }
+
+    /// Tells whether the weights at hand still give a finite loss on a batch: those of a run that
+    /// has just diverged are finite themselves. Nothing changes but the gradients.
+    pub(super) fn check_weights(&mut self, batch: Batch<'_>) -> Result<(), TrainError> {
+        let Some(&piece) = self.pieces(batch, self.config.accumulation).first() else {
+            return Ok(());
+        };
+        let running = self.read(Arena::Running, self.executor.plan().running_count())?;
+        let step = self.piece_of_step(self.position.step + 1, 0, 1.0);
+        let outcome = self.executor.differentiate(piece, step)?;
+        self.executor.write(Arena::Running, &running)?;
+        if outcome.loss.is_finite() {
+            return Ok(());
+        }
+        Err(TrainError::Diverged {
+            what: "training",
+            step: self.position.step,
+            loss: outcome.loss,
+        })
     }
 
     /// Waits for a step; `since` is when the one before it was done. Where its loss is not finite
@@ -278,15 +320,40 @@ impl Engine {
             &self.config,
             self.position,
             &self.classes,
+            &self.rescheduled,
         );
-        Ok(checkpoint::save(path, plan, header, &numbers)?)
+        Ok(checkpoint::save(path, plan, &header, &numbers)?)
     }
 
     /// Takes up a run where its checkpoint left it. Nothing has changed after an error, unless
     /// the device failed.
     pub(super) fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
+        self.take_up(path, Reschedule::Refuse)
+    }
+
+    /// The same, where the schedule and the number of epochs may be others.
+    pub(super) fn restore_with_schedule(&mut self, path: &Path) -> Result<(), TrainError> {
+        self.take_up(path, Reschedule::Allow)
+    }
+
+    fn take_up(&mut self, path: &Path, reschedule: Reschedule) -> Result<(), TrainError> {
         let (header, numbers) = checkpoint::load(path, self.network, self.executor.plan())?;
-        let differences = self.config.differences(&header.config);
+        let mut run = header.config.clone();
+        let mut rescheduled = header.rescheduled;
+        let is_rescheduled =
+            (run.epochs, &run.schedule) != (self.config.epochs, &self.config.schedule);
+        if reschedule == Reschedule::Allow && is_rescheduled {
+            rescheduled.push(Rescheduled {
+                step: header.position.step,
+                epochs: self.config.epochs,
+                schedule: self.config.schedule.clone(),
+                epochs_before: run.epochs,
+                schedule_before: run.schedule,
+            });
+            run.epochs = self.config.epochs;
+            run.schedule = self.config.schedule.clone();
+        }
+        let differences = self.config.differences(&run);
         if !differences.is_empty() {
             return Err(CheckpointError::Settings {
                 path: path.to_path_buf(),
@@ -301,7 +368,13 @@ impl Engine {
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
         self.classes = header.classes;
+        self.rescheduled = rescheduled;
         Ok(())
+    }
+
+    /// Where the best checkpoint in a file was evaluated.
+    pub(super) fn best_in(&self, path: &Path) -> Result<super::Best, CheckpointError> {
+        checkpoint::best(path, self.network, self.executor.plan())
     }
 
     /// The network as it is now.

@@ -6,6 +6,9 @@ use super::checkpoint::CheckpointError;
 use crate::ExecutorError;
 use crate::weights::WeightsError;
 
+/// What to do about a run that has diverged.
+const ADVICE: &str = "Resume the last checkpoint with a lower learning rate (`--resume FILE --lr RATE` of the examples, `Trainer::resume_with_schedule`), or start again with one, or with a longer warm-up";
+
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,15 +16,27 @@ pub enum TrainError {
     /// A setting makes no sense.
     #[error("{0}")]
     Config(String),
-    /// The loss is infinite or no number.
+    /// The loss of a step is infinite or not a number.
     #[error(
-        "the loss is {loss} at step {step} with learning rate {rate}: training has diverged, or the images hold values that are no numbers. The weights before this step are unharmed; go on from the last checkpoint with a lower rate, or with a warm-up"
+        "the loss is {loss} at step {step} with learning rate {rate}: training has diverged, or an image contains NaN or infinity. The step was not taken and changed nothing. {ADVICE}"
     )]
     NotFinite {
         /// The step, counted from 1.
         step: u64,
         /// Its learning rate.
         rate: f32,
+        /// The loss.
+        loss: f64,
+    },
+    /// The weights after a step give a loss that is infinite or not a number.
+    #[error(
+        "the {what} loss is {loss} after step {step}: training has diverged. No file was replaced. {ADVICE}"
+    )]
+    Diverged {
+        /// Training or validation.
+        what: &'static str,
+        /// Steps done.
+        step: u64,
         /// The loss.
         loss: f64,
     },
@@ -53,7 +68,7 @@ pub enum TrainError {
         /// Why.
         source: std::io::Error,
     },
-    /// A line of a file of metrics is none.
+    /// A file of metrics has a malformed line.
     #[error("{}, line {line}: {reason}; remove the file or write to another folder", .path.display())]
     Metrics {
         /// The file.

@@ -68,7 +68,7 @@ pub(super) fn run(
     if !classes.is_empty() {
         engine.classes = classes.to_vec();
     }
-    let all = u64::from(engine.config.epochs) * epoch_steps;
+    let all = u64::from(engine.config.epochs).saturating_mul(epoch_steps);
     let outline = Outline {
         step: engine.position.step,
         epoch_steps,
@@ -84,6 +84,12 @@ pub(super) fn run(
         interrupted: false,
     };
     run.observer.begin(&outline)?;
+    for change in &run.engine.rescheduled {
+        if change.step == outline.step {
+            run.observer.rescheduled(change)?;
+        }
+    }
+    run.settle_best()?;
     let ending = run.epochs(train, validation)?;
     let summary = Summary {
         ending,
@@ -112,9 +118,17 @@ impl Run<'_> {
             if self.epoch(train)?.is_break() {
                 return self.interrupted();
             }
-            let Some(evaluation) = evaluate(self.engine, validation, &self.fit.interrupt)? else {
+            let (evaluation, is_whole) = evaluate(self.engine, validation, &self.fit.interrupt)?;
+            if !evaluation.loss.is_finite() {
+                return Err(TrainError::Diverged {
+                    what: "validation",
+                    step: evaluation.step,
+                    loss: evaluation.loss,
+                });
+            }
+            if !is_whole {
                 return self.interrupted();
-            };
+            }
             let is_best = self.evaluated(evaluation)?;
             let position = &mut self.engine.position;
             let mid_epoch = position.epoch_step < self.outline.epoch_steps;
@@ -122,16 +136,58 @@ impl Run<'_> {
                 position.epoch += 1;
                 position.epoch_step = 0;
             }
-            self.checkpoint(self.fit.checkpoint.as_deref())?;
+            // The best first: a run that is killed between the two goes on from the checkpoint before,
+            // and comes to the same best again.
             if is_best {
                 self.checkpoint(self.fit.best.as_deref())?;
             }
+            self.checkpoint(self.fit.checkpoint.as_deref())?;
             if self.engine.position.epoch >= self.engine.config.epochs {
                 return Ok(Ending::Finished);
             }
             if self.steps_are_done() {
                 return Ok(Ending::StepsDone);
             }
+        }
+    }
+
+    /// Holds the file of the best checkpoint against what the checkpoint that was resumed says of it.
+    /// They differ where a run was killed between writing the two, or where a file was moved.
+    fn settle_best(&mut self) -> Result<(), TrainError> {
+        let Some(path) = self.fit.best.as_deref() else {
+            return Ok(());
+        };
+        // A new run has none, and writes over what is there.
+        if self.outline.step == 0 {
+            return Ok(());
+        }
+        let found = match path.exists() {
+            true => Some(self.engine.best_in(path)?),
+            false => None,
+        };
+        let expected = self.engine.position.best;
+        let Some(best) = expected.filter(|_| found != expected) else {
+            self.engine.position.best = found;
+            return Ok(());
+        };
+        let is_better = |found: Best| found.top1_error <= best.top1_error;
+        if best.step == self.outline.step && !found.is_some_and(is_better) {
+            // It is what was resumed.
+            return self.checkpoint(Some(path));
+        }
+        self.engine.position.best = found;
+        let path = path.display();
+        match found {
+            // Written after the checkpoint, by the run that was killed.
+            Some(found) if is_better(found) => Ok(()),
+            Some(Best { step, .. }) => self.observer.notice(&format!(
+                "{path} is of step {step}; the better one of step {} is lost, and this one counts",
+                best.step
+            )),
+            None => self.observer.notice(&format!(
+                "{path}, of step {}, is missing; the next evaluation counts as the best so far",
+                best.step
+            )),
         }
     }
 
@@ -187,11 +243,23 @@ impl Run<'_> {
             let _ = self.finish(before, since)?;
         }
         let started = started?;
-        if started.is_done() || self.waits_for(self.engine.position.step) {
-            return self.finish(started, since);
+        if !started.is_done() && !self.waits_for(self.engine.position.step) {
+            *ahead = Some(started);
+            return Ok(ControlFlow::Continue(()));
         }
-        *ahead = Some(started);
-        Ok(ControlFlow::Continue(()))
+        let ended = self.finish(started, since)?;
+        // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
+        let is_due = self.is_checkpoint_due(self.engine.position.step) && !self.is_at_end();
+        if is_due || ended.is_break() {
+            let is_written = self.fit.checkpoint.is_some();
+            if self.engine.does_anyone(is_written)? {
+                self.engine.check_weights(batch)?;
+            }
+        }
+        if is_due && ended.is_continue() {
+            self.checkpoint(self.fit.checkpoint.as_deref())?;
+        }
+        Ok(ended)
     }
 
     /// Waits for a step and says what came of it.
@@ -226,14 +294,10 @@ impl Run<'_> {
         // Ranks learn of it behind the same step, so that none waits for one that has ended.
         let asked = self.fit.interrupt.is_requested();
         self.interrupted = self.engine.does_anyone(asked)?;
-        if self.interrupted {
-            return Ok(ControlFlow::Break(()));
-        }
-        // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
-        if self.is_checkpoint_due(report.step) && !self.is_at_end() {
-            self.checkpoint(self.fit.checkpoint.as_deref())?;
-        }
-        Ok(ControlFlow::Continue(()))
+        Ok(match self.interrupted {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
     }
 
     fn steps_are_done(&self) -> bool {
@@ -270,12 +334,13 @@ impl Run<'_> {
     }
 }
 
-/// Evaluates on all images; nothing if it was interrupted.
+/// Evaluates on all images and says so, or until it was interrupted, which comes after a batch at
+/// least: the checkpoint that follows needs a sign that the weights are sound.
 pub(super) fn evaluate(
     engine: &mut Engine,
     validation: &dyn Batches,
     interrupt: &Interrupt,
-) -> Result<Option<Evaluation>, TrainError> {
+) -> Result<(Evaluation, bool), TrainError> {
     let start = Instant::now();
     let mut evaluation = Evaluation {
         step: engine.position.step,
@@ -290,7 +355,7 @@ pub(super) fn evaluate(
     let mut interrupted = false;
     validation
         .visit(0, 0, &mut |batch, views| {
-            interrupted = interrupt.is_requested();
+            interrupted = evaluation.images > 0 && interrupt.is_requested();
             if interrupted {
                 return ControlFlow::Break(());
             }
@@ -306,13 +371,11 @@ pub(super) fn evaluate(
     ended?;
     // Ranks evaluate each at its own pace, and add up in the end, interrupted or not.
     engine.total(&mut evaluation)?;
-    if engine.does_anyone(interrupted)? {
-        return Ok(None);
-    }
+    let is_whole = !engine.does_anyone(interrupted)?;
     if evaluation.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }
     evaluation.loss /= evaluation.images as f64;
     evaluation.seconds = start.elapsed().as_secs_f64();
-    Ok(Some(evaluation))
+    Ok((evaluation, is_whole))
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Curves, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
-use crate::Network;
+use crate::{Network, files};
 
 const BEST: &str = "best.safetensors";
 
@@ -52,8 +52,9 @@ impl RunFolder {
             return Ok(());
         }
         let before = checkpoint.as_ref().with_file_name(BEST);
-        match std::fs::copy(&before, &best) {
-            Ok(_) => Ok(()),
+        let copied = std::fs::read(&before).and_then(|bytes| files::replace(&best, &bytes));
+        match copied {
+            Ok(()) => Ok(()),
             Err(source) => Err(failed("copy the best checkpoint", before, source)),
         }
     }

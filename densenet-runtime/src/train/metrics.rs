@@ -4,12 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Evaluation, Observer, Outline, StepReport, TrainError};
+use super::{Evaluation, Observer, Outline, Rescheduled, StepReport, TrainError};
+use crate::files;
 
-/// A line of a file of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A line of a file of metrics. JSON has no form for a number that is not finite: a loss that is
+/// `null` is read as NaN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Metric {
@@ -24,6 +26,7 @@ pub enum Metric {
         /// Share of images whose class is not among the five highest logits.
         top5_error: f64,
         /// Mean loss over the images, not smoothed.
+        #[serde(deserialize_with = "loss")]
         val_loss: f64,
     },
     /// A step.
@@ -33,21 +36,40 @@ pub enum Metric {
         /// The epoch it belongs to, counted from 1.
         epoch: u32,
         /// Mean loss over the batch.
+        #[serde(deserialize_with = "loss")]
         loss: f64,
         /// Learning rate.
         lr: f32,
         /// Images a second, waiting for the data included.
         images_per_s: f64,
     },
+    /// The run was resumed with another schedule.
+    Rescheduled(Rescheduled),
 }
 
 impl Metric {
     /// Steps done.
     pub const fn step(&self) -> u64 {
-        match *self {
-            Self::Evaluation { step, .. } | Self::Step { step, .. } => step,
+        match self {
+            Self::Evaluation { step, .. } | Self::Step { step, .. } => *step,
+            Self::Rescheduled(change) => change.step,
         }
     }
+
+    /// Whether a run that goes on from a checkpoint of this step has this line behind it. A change
+    /// of the schedule at this very step comes after the checkpoint, and is written again if it is
+    /// made again.
+    const fn is_before(&self, checkpoint: u64) -> bool {
+        match self {
+            Self::Rescheduled(change) => change.step < checkpoint,
+            _ => self.step() <= checkpoint,
+        }
+    }
+}
+
+/// A loss, or NaN in place of `null`.
+fn loss<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Option::<f64>::deserialize(from).map(|loss| loss.unwrap_or(f64::NAN))
 }
 
 impl From<&StepReport> for Metric {
@@ -90,7 +112,7 @@ impl Metrics {
     /// after the checkpoint from which it now goes on, are dropped.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds lines that are no metrics.
+    /// When the file cannot be read, or has malformed lines.
     pub fn create(path: impl Into<PathBuf>, step: u64) -> Result<Self, TrainError> {
         let path = path.into();
         if step > 0 {
@@ -112,15 +134,12 @@ impl Metrics {
         } else {
             lines(path)?
                 .iter()
-                .filter(|metric| metric.step() <= *step)
+                .filter(|metric| metric.is_before(*step))
                 .map(line)
                 .collect()
         };
         // All or nothing: what was measured before must not be lost.
-        let mut partial = path.clone().into_os_string();
-        partial.push(".partial");
-        std::fs::write(&partial, kept).map_err(&failed)?;
-        std::fs::rename(&partial, path).map_err(&failed)?;
+        files::replace(path, kept.as_bytes()).map_err(&failed)?;
         OpenOptions::new().append(true).open(path).map_err(&failed)
     }
 
@@ -143,6 +162,10 @@ impl Observer for Metrics {
         Ok(())
     }
 
+    fn rescheduled(&mut self, change: &Rescheduled) -> Result<(), TrainError> {
+        self.write(Metric::Rescheduled(change.clone()))
+    }
+
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         self.write(report.into())
     }
@@ -156,7 +179,7 @@ impl Observer for Metrics {
 /// that does not exist has no lines.
 ///
 /// # Errors
-/// When the file cannot be read, or holds lines that are no metrics.
+/// When the file cannot be read, or has malformed lines.
 pub fn lines(path: &Path) -> Result<Vec<Metric>, TrainError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -175,7 +198,10 @@ pub fn lines(path: &Path) -> Result<Vec<Metric>, TrainError> {
         let metric = serde_json::from_str(&text).map_err(|_| TrainError::Metrics {
             path: path.to_path_buf(),
             line: number,
-            reason: format!("`{}` is no step and no evaluation", text.trim_end()),
+            reason: format!(
+                "`{}` is neither a step, an evaluation nor a change of the schedule",
+                text.trim_end()
+            ),
         })?;
         metrics.push(metric);
     }

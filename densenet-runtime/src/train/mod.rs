@@ -56,6 +56,6 @@ pub use interrupt::Interrupt;
 pub use metrics::{Metric, Metrics, lines};
 pub use observer::Observer;
 pub use progress::ProgressBar;
-pub use report::{Best, Ending, Evaluation, Outline, StepReport, Summary};
+pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Moment, Progress, Schedule};
 pub use trainer::Trainer;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Evaluation, Outline, StepReport, Summary, TrainError};
+use super::{Evaluation, Outline, Rescheduled, StepReport, Summary, TrainError};
 
 /// Watches a run: a progress bar, a file of metrics, a picture. An error stops the run.
 ///
@@ -14,6 +14,22 @@ pub trait Observer {
     /// # Errors
     /// Whatever keeps the observer from watching.
     fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// The run goes on with another schedule.
+    ///
+    /// # Errors
+    /// Whatever keeps the observer from watching.
+    fn rescheduled(&mut self, change: &Rescheduled) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Something has happened that whoever started the run should know.
+    ///
+    /// # Errors
+    /// Whatever keeps the observer from watching.
+    fn notice(&mut self, text: &str) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -55,6 +71,15 @@ impl Observer for () {}
 impl Observer for Vec<Box<dyn Observer + '_>> {
     fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
         self.iter_mut().try_for_each(|each| each.begin(outline))
+    }
+
+    fn rescheduled(&mut self, change: &Rescheduled) -> Result<(), TrainError> {
+        self.iter_mut()
+            .try_for_each(|each| each.rescheduled(change))
+    }
+
+    fn notice(&mut self, text: &str) -> Result<(), TrainError> {
+        self.iter_mut().try_for_each(|each| each.notice(text))
     }
 
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {

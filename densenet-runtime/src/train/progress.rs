@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressStyle;
 
-use super::{Ending, Evaluation, Observer, Outline, StepReport, Summary, TrainError};
+use super::{Ending, Evaluation, Observer, Outline, Rescheduled, StepReport, Summary, TrainError};
 
 /// Without a terminal a line is written this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -107,6 +107,25 @@ impl Observer for ProgressBar {
             bar.set_prefix("starting");
             bar.enable_steady_tick(Duration::from_millis(500));
         }
+        Ok(())
+    }
+
+    fn rescheduled(&mut self, change: &Rescheduled) -> Result<(), TrainError> {
+        let Rescheduled {
+            step,
+            epochs,
+            schedule,
+            epochs_before,
+            schedule_before,
+        } = change;
+        self.say(&format!(
+            "step {step} · from here on {epochs} epochs with {schedule}; before, {epochs_before} epochs with {schedule_before}"
+        ));
+        Ok(())
+    }
+
+    fn notice(&mut self, text: &str) -> Result<(), TrainError> {
+        self.say(text);
         Ok(())
     }
 

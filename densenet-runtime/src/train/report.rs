@@ -1,5 +1,9 @@
 //! What a run says of itself.
 
+use serde::{Deserialize, Serialize};
+
+use super::Schedule;
+
 /// What came of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
@@ -63,8 +67,23 @@ impl Evaluation {
     }
 }
 
+/// A run that was resumed with another schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rescheduled {
+    /// Steps done before.
+    pub step: u64,
+    /// Epochs of the run from then on.
+    pub epochs: u32,
+    /// The schedule from then on.
+    pub schedule: Schedule,
+    /// Epochs of the run until then.
+    pub epochs_before: u32,
+    /// The schedule until then.
+    pub schedule_before: Schedule,
+}
+
 /// The evaluation with the lowest top-1 error so far.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Steps done before it.
     pub step: u64,

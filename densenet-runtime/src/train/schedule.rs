@@ -184,6 +184,19 @@ impl Schedule {
     }
 }
 
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "learning rate {}", self.rate)?;
+        if self.warmup > 0.0 {
+            write!(f, ", warm-up of {} epochs", self.warmup)?;
+        }
+        match self.decay {
+            Decay::Constant => Ok(()),
+            ref decay => write!(f, ", decay: {decay}"),
+        }
+    }
+}
+
 impl fmt::Display for Decay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

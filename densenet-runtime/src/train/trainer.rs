@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::engine::Engine;
-use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, StepReport, Summary};
-use super::{TrainError, fit, slow};
+use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Rescheduled, StepReport};
+use super::{Summary, TrainError, fit, slow};
 use crate::weights::State;
 use crate::{Arena, Batch, Device, Executor, Network};
 
@@ -72,6 +72,28 @@ impl<N: Network> Trainer<N> {
         self.engine.restore(path.as_ref())
     }
 
+    /// The same with a schedule, and a number of epochs, that may differ from the checkpoint's:
+    /// after a run has diverged, a lower learning rate. What has changed, and at which step, is kept
+    /// in the checkpoints that follow and in the metrics.
+    ///
+    /// ```no_run
+    /// # use densenet_runtime::{Network, train::{Config, TrainError, Trainer}};
+    /// # fn resume<N: Network>(model: N) -> Result<(), TrainError> {
+    /// let file = "out/checkpoint.safetensors";
+    /// let mut config = Config::of_checkpoint(file)?;
+    /// config.schedule.rate = 0.01;
+    /// let mut trainer = Trainer::new(model, config)?;
+    /// trainer.resume_with_schedule(file)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume), where settings other than these differ.
+    pub fn resume_with_schedule(&mut self, path: impl AsRef<Path>) -> Result<(), TrainError> {
+        self.engine.restore_with_schedule(path.as_ref())
+    }
+
     /// Writes a checkpoint, all or nothing.
     ///
     /// # Errors
@@ -86,8 +108,8 @@ impl<N: Network> Trainer<N> {
     /// hand, which does not end before `fit` knows the length of an epoch.
     ///
     /// # Errors
-    /// When the batch does not fit the network, or the loss is not finite; the weights have not
-    /// changed then.
+    /// When the batch does not fit the network, or the loss is not finite. Nothing has changed then:
+    /// weights, momentum, running statistics and the run's position are as they were.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport, TrainError> {
         self.engine.step(batch, Instant::now())
     }
@@ -108,18 +130,25 @@ impl<N: Network> Trainer<N> {
         fit::run(&mut self.engine, train, validation, fit, observer)
     }
 
-    /// Loss and errors on all images, with running statistics and without dropout.
+    /// Loss and errors on all images, with running statistics and without dropout. The loss of a
+    /// network that has diverged is not finite.
     ///
     /// # Errors
     /// When images cannot be read, do not fit the network, or there are none.
     pub fn evaluate(&mut self, images: &dyn Batches) -> Result<Evaluation, TrainError> {
-        let evaluation = fit::evaluate(&mut self.engine, images, &Interrupt::new())?;
-        evaluation.ok_or(TrainError::NoImages("validation"))
+        // Nobody interrupts it.
+        let (evaluation, _) = fit::evaluate(&mut self.engine, images, &Interrupt::new())?;
+        Ok(evaluation)
     }
 
     /// Steps done, those of the runs that this one goes on from included.
     pub fn steps(&self) -> u64 {
         self.engine.position.step
+    }
+
+    /// Where the run was resumed with another schedule.
+    pub fn rescheduled(&self) -> &[Rescheduled] {
+        &self.engine.rescheduled
     }
 
     /// The best evaluation so far.

@@ -48,6 +48,16 @@ pub enum WeightsError {
         /// What is wrong with the bytes.
         source: safetensors::SafeTensorError,
     },
+    /// The file has changed since it was written.
+    #[error(
+        "{path} is damaged: its bytes are not those that were written (the checksum differs); use an older copy. \
+         If it was changed on purpose, write it without the note `{note}`",
+        path = .path.display(), note = super::seal::NOTE
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+    },
     /// The tensors do not make a safetensors file.
     #[error("cannot write {path}: {source}", path = .path.display())]
     Encode {

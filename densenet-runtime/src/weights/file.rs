@@ -1,15 +1,19 @@
 //! Named tensors in a safetensors file.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::io::{self, BufWriter, Write as _};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
-use super::WeightsError;
+use super::{WeightsError, seal};
+use crate::files;
 
+/// The note of a checkpoint: all of a run that is not tensors, as JSON.
+pub(crate) const CHECKPOINT: &str = "densenet";
+/// The notes of a file, in its header.
+const NOTES: &str = "__metadata__";
 /// Bytes in front of the header: its length.
 const HEADER_LENGTH: usize = 8;
 
@@ -28,23 +32,29 @@ impl TensorFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read or is not a sound safetensors file.
+    /// When it cannot be read or is not a sound safetensors file, or when it was written by
+    /// [`write`](Self::write) and has changed since.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref().to_path_buf();
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => return Err(WeightsError::Read { path, source }),
         };
-        match SafeTensors::read_metadata(&bytes) {
-            Ok((header, metadata)) => Ok(Self {
-                path,
-                bytes,
-                start: HEADER_LENGTH + header,
-                metadata,
-            }),
-            Err(_) if is_pytorch(&bytes) => Err(WeightsError::PyTorch { path }),
-            Err(source) => Err(WeightsError::Corrupt { path, source }),
+        let (header, metadata) = match SafeTensors::read_metadata(&bytes) {
+            Ok(found) => found,
+            Err(_) if is_pytorch(&bytes) => return Err(WeightsError::PyTorch { path }),
+            Err(source) => return Err(WeightsError::Corrupt { path, source }),
+        };
+        let file = Self {
+            path,
+            bytes,
+            start: HEADER_LENGTH + header,
+            metadata,
+        };
+        if file.is_sealed() && !seal::is_whole(&file.bytes, HEADER_LENGTH..file.start) {
+            return Err(WeightsError::Checksum { path: file.path });
         }
+        Ok(file)
     }
 
     /// Where it was read from.
@@ -61,6 +71,21 @@ impl TensorFile {
     pub fn note(&self, key: &str) -> Option<&str> {
         let notes = self.metadata.metadata().as_ref()?;
         notes.get(key).map(String::as_str)
+    }
+
+    /// Whether the file has a checksum of all of it.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.note(seal::NOTE).is_some()
+    }
+
+    /// The note that makes the file a checkpoint.
+    pub(crate) fn checkpoint_note(&self) -> Option<&str> {
+        self.note(CHECKPOINT)
+    }
+
+    /// Whether it holds a run.
+    pub(crate) fn is_checkpoint(&self) -> bool {
+        self.checkpoint_note().is_some()
     }
 
     /// The shape of a tensor; `None` if there is none of this name.
@@ -94,7 +119,8 @@ impl TensorFile {
         }
     }
 
-    /// Writes tensors of `F32`, with notes for whoever reads the file.
+    /// Writes tensors of `F32`, with notes for whoever reads the file, and a checksum of it all.
+    /// The same tensors and notes give the same bytes.
     ///
     /// The file appears at once or not at all: the bytes go to a file beside it, which then
     /// takes its place.
@@ -104,21 +130,21 @@ impl TensorFile {
     pub fn write<'a>(
         path: impl AsRef<Path>,
         tensors: impl IntoIterator<Item = NamedTensor<'a>>,
-        notes: HashMap<String, String>,
+        notes: BTreeMap<String, String>,
     ) -> Result<(), WeightsError> {
         let path = path.as_ref();
-        let notes = (!notes.is_empty()).then_some(notes);
         let views = tensors
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor));
-        let bytes = safetensors::serialize(views, notes)
+        let bytes = safetensors::serialize(views, None)
             // Writing does not hold shapes against elements; reading the header back does.
-            .and_then(|bytes| SafeTensors::read_metadata(&bytes).map(|_| bytes))
+            .and_then(|bytes| Ok((SafeTensors::read_metadata(&bytes)?.0, bytes)))
+            .and_then(|(header, bytes)| annotate(&bytes, header, notes))
             .map_err(|source| WeightsError::Encode {
                 path: path.to_path_buf(),
                 source,
             })?;
-        replace(path, &bytes).map_err(|source| WeightsError::Write {
+        files::replace(path, &bytes).map_err(|source| WeightsError::Write {
             path: path.to_path_buf(),
             source,
         })
@@ -194,27 +220,29 @@ fn elements<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec
     whole.iter().map(|&element| read(element)).collect()
 }
 
-/// Puts bytes in a file's place: all of them, or none.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // The temporary file is beside the other, since a rename does not cross file systems.
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // A temporary file is private otherwise, and would stay so under its final name.
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::new(&mut file);
-    writer.write_all(bytes)?;
-    writer.flush()?;
-    drop(writer);
-    // On the disk before it takes the name, or a crash could leave an empty file there.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+/// Adds notes to a file with a header of so many bytes, and seals it. The crate writes notes in an
+/// order that is another each time.
+fn annotate(
+    bytes: &[u8],
+    header: usize,
+    mut notes: BTreeMap<String, String>,
+) -> Result<Vec<u8>, SafeTensorError> {
+    notes.insert(seal::NOTE.to_string(), seal::BLANK.to_string());
+    let notes = serde_json::to_string(&notes)?;
+    let (before, rest) = bytes.split_at(HEADER_LENGTH + header);
+    // A JSON object: its notes come first.
+    let tensors = before[HEADER_LENGTH..].trim_ascii();
+    let tensors = tensors.strip_prefix(b"{").unwrap_or(tensors);
+    let comma = if tensors == b"}" { "" } else { "," };
+    let mut header = format!("{{\"{NOTES}\":{notes}{comma}").into_bytes();
+    header.extend(tensors);
+    header.resize(header.len().next_multiple_of(HEADER_LENGTH), b' ');
+    let mut bytes = Vec::with_capacity(HEADER_LENGTH + header.len() + rest.len());
+    bytes.extend((header.len() as u64).to_le_bytes());
+    bytes.extend(&header);
+    bytes.extend(rest);
+    seal::seal(&mut bytes, HEADER_LENGTH..HEADER_LENGTH + header.len());
+    // As it will be read: the notes may be too long for a header.
+    SafeTensors::read_metadata(&bytes)?;
+    Ok(bytes)
 }

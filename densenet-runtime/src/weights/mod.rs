@@ -25,8 +25,12 @@
 mod error;
 mod file;
 mod model;
+pub(crate) mod names;
+mod seal;
 mod state;
 
 pub use error::{Misfit, Misshapen, WeightsError};
+pub(crate) use file::CHECKPOINT;
 pub use file::{NamedTensor, TensorFile};
+pub(crate) use state::momentum;
 pub use state::{State, Unexpected};

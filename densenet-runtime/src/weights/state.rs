@@ -1,11 +1,11 @@
 //! A network's whole state, and its file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use densenet_plan::{Parameter, Plan, Role};
 
-use super::{Misfit, Misshapen, NamedTensor, TensorFile, WeightsError};
+use super::{Misfit, Misshapen, NamedTensor, TensorFile, WeightsError, names, seal};
 
 /// A network's trainable parameters and running statistics, each in the order of
 /// [`Plan::parameters`].
@@ -27,15 +27,13 @@ pub enum Unexpected {
     Ignore,
 }
 
-/// What PyTorch's `DataParallel` and `DistributedDataParallel` put in front of each name.
-const WRAPPER: &str = "module.";
-
 impl State {
-    /// Reads a file that holds the network's tensors and no others.
+    /// Reads a file that holds the network's tensors and no others, or a checkpoint.
     ///
-    /// The names are torchvision's, also the old ones (`norm.1` for `norm1`); counters
-    /// (`num_batches_tracked`) are passed over, and so is `module.` in front of all names, which
-    /// `DataParallel` puts there. Elements may be `F32`, `F16` or `BF16`.
+    /// The names are torchvision's, also the old ones (`norm.1` for `norm1`). Counters
+    /// (`num_batches_tracked`, `n_averaged`) are passed over, and so are a checkpoint's momentum and
+    /// what stands in front of the names of all tensors: `module.` of `DataParallel`, `_orig_mod.`
+    /// of `torch.compile`, `model.`. Elements may be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or does not fit the network (all differences
@@ -47,31 +45,15 @@ impl State {
     /// Takes the network's tensors out of a file: see [`State::read`].
     ///
     /// # Errors
-    /// When the file does not fit the network, or its numbers are those of none.
+    /// When the file does not fit the network, its numbers are those of none, or they are not those
+    /// that were written.
     pub fn from_file(
         plan: &Plan,
         file: &TensorFile,
         unexpected: Unexpected,
     ) -> Result<Self, WeightsError> {
-        // From the current name to the one that the file uses. A current name wins over an old
-        // one that means the same tensor, which is then unexpected.
-        let mut sources: HashMap<String, String> = HashMap::new();
         let mut misfit = Misfit::default();
-        let names = file.names();
-        let wrapped = names.iter().all(|name| name.starts_with(WRAPPER));
-        for name in names {
-            if name.ends_with(".num_batches_tracked") {
-                continue;
-            }
-            let wrapper = if wrapped { WRAPPER } else { "" };
-            let plain = &name[wrapper.len()..];
-            let current = current_name(plain);
-            if current == plain || file.shape(&format!("{wrapper}{current}")).is_none() {
-                sources.insert(current, name);
-            } else {
-                misfit.unexpected.push(name);
-            }
-        }
+        let mut sources = names::sources(plan, file, &mut misfit);
         let mut state = Self {
             parameters: vec![0.0; plan.parameter_count()],
             running: vec![0.0; plan.running_count()],
@@ -99,14 +81,22 @@ impl State {
         if unexpected == Unexpected::Ignore {
             misfit.unexpected.clear();
         }
-        if misfit.is_empty() {
-            Ok(state)
-        } else {
-            Err(WeightsError::Misfit {
+        if !misfit.is_empty() {
+            return Err(WeightsError::Misfit {
                 path: file.path().to_path_buf(),
                 misfit,
-            })
+            });
         }
+        if let Some(expected) = file.checkpoint_note().and_then(seal::of_numbers) {
+            let momentum = momentum(plan, file)?;
+            let parts = [&state.parameters, &state.running, &momentum];
+            if seal::checksum(parts.map(Vec::as_slice)) != expected {
+                return Err(WeightsError::Checksum {
+                    path: file.path().to_path_buf(),
+                });
+            }
+        }
+        Ok(state)
     }
 
     /// Writes the state as a file that torchvision's `load_state_dict` takes. The file appears
@@ -121,7 +111,7 @@ impl State {
             let values = self.of_parameter(parameter);
             NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
         });
-        TensorFile::write(path, tensors, HashMap::new())
+        TensorFile::write(path, tensors, BTreeMap::new())
     }
 
     /// The elements of one tensor of the network.
@@ -194,46 +184,42 @@ fn check_numbers(
     })
 }
 
-/// The current name of a tensor: files from before 2018 write `norm.1` where it is now `norm1`.
-fn current_name(name: &str) -> String {
-    let Some((before, layer)) = name.split_once(".denselayer") else {
-        return name.to_string();
-    };
-    let mut layer = layer.to_string();
-    for module in ["norm", "conv"] {
-        for index in ["1", "2"] {
-            let old = format!(".{module}.{index}.");
-            layer = layer.replace(&old, &format!(".{module}{index}."));
+/// The momentum in a checkpoint, in the order of [`Plan::parameters`].
+///
+/// # Errors
+/// When that of a parameter is missing or has another shape.
+pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, WeightsError> {
+    let mut momentum = vec![0.0; plan.parameter_count()];
+    let mut misfit = Misfit::default();
+    for parameter in plan.parameters() {
+        if !parameter.role.is_trainable() {
+            continue;
         }
+        let candidates = names::in_our_files(plan, &parameter.torchvision);
+        let named = candidates.map(|name| format!("{}{name}", names::MOMENTUM));
+        let Some(name) = named.iter().find(|name| file.shape(name).is_some()) else {
+            misfit.missing.extend(named.into_iter().next());
+            continue;
+        };
+        let found = file.shape(name).unwrap_or_default();
+        if found != parameter.shape {
+            misfit.misshapen.push(Misshapen {
+                found: found.to_vec(),
+                expected: parameter.shape,
+                name: name.clone(),
+            });
+            continue;
+        }
+        let values = file.floats(name)?;
+        check_numbers(file, name, parameter.role, &values)?;
+        momentum[parameter.range()].copy_from_slice(&values);
     }
-    format!("{before}.denselayer{layer}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::current_name;
-
-    #[test]
-    fn old_names_are_understood_inside_dense_layers_only() {
-        for (name, current) in [
-            (
-                "features.denseblock1.denselayer12.norm.1.running_mean",
-                "features.denseblock1.denselayer12.norm1.running_mean",
-            ),
-            (
-                "features.denseblock4.denselayer2.conv.2.weight",
-                "features.denseblock4.denselayer2.conv2.weight",
-            ),
-            (
-                "features.denseblock4.denselayer2.conv2.weight",
-                "features.denseblock4.denselayer2.conv2.weight",
-            ),
-            (
-                "features.transition1.norm.weight",
-                "features.transition1.norm.weight",
-            ),
-        ] {
-            assert_eq!(current_name(name), current);
-        }
+    if misfit.is_empty() {
+        Ok(momentum)
+    } else {
+        Err(WeightsError::Misfit {
+            path: file.path().to_path_buf(),
+            misfit,
+        })
     }
 }

@@ -11,6 +11,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
@@ -48,13 +49,20 @@ impl Default for Pictures {
 /// Lies in a folder of made pictures and says which they are. Pictures that are drawn otherwise
 /// need another version.
 const MARKER: &str = "pictures.txt";
+/// What the names of folders begin with in which pictures are drawn, and the file in them that
+/// whoever draws has locked.
+const WORKSHOP: &str = ".pictures-";
+const LOCK: &str = "lock";
+/// Longer than a program takes from making its workshop to locking it.
+const SETTLED: Duration = Duration::from_secs(10);
 const VERSION: u32 = 1;
 
 /// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they are there, and returns
 /// whether it had to. The same [`Pictures`] give the same files.
 ///
 /// They are drawn beside the folder and moved there when they are complete: a folder that is
-/// there is whole, and several programs may make it at once.
+/// there is whole, and several programs may make it at once. What a program left that was killed
+/// meanwhile is removed.
 ///
 /// # Errors
 /// When the folder holds anything but these pictures, or cannot be written; when the pictures
@@ -70,10 +78,16 @@ pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, DataErro
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
+    remove_left_workshops(parent);
     let workshop = tempfile::Builder::new()
-        .prefix(".pictures-")
+        .prefix(WORKSHOP)
         .tempdir_in(parent)
         .map_err(DataError::io("create a folder in", parent))?;
+    // Held until the workshop is gone: it has somebody at work.
+    let lock = workshop.path().join(LOCK);
+    let held = fs::File::create(&lock).map_err(DataError::io("create", &lock))?;
+    // Without locks the workshops of killed programs stay, and nothing else happens.
+    let _ = held.try_lock();
     // The workshop itself is readable by its owner alone; what is made in it is not.
     let made = workshop.path().join("pictures");
     pictures.draw(&made)?;
@@ -84,6 +98,31 @@ pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, DataErro
         // Another program may have been faster.
         Err(_) if is_there(dir, pictures)? => Ok(false),
         Err(error) => Err(DataError::io("create", dir)(error)),
+    }
+}
+
+/// Removes the workshops of programs that were killed. What cannot be removed stays.
+fn remove_left_workshops(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_workshop = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(WORKSHOP.as_bytes());
+        // One that was made this moment may not be locked yet.
+        let is_old = |lock: &fs::File| {
+            let made = lock.metadata().and_then(|lock| lock.modified());
+            made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SETTLED))
+        };
+        if is_workshop
+            && let Ok(lock) = fs::File::open(entry.path().join(LOCK))
+            && is_old(&lock)
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -1,8 +1,14 @@
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use super::super::checkpoint;
 use super::*;
-use crate::weights::{State, TensorFile, Unexpected};
+use crate::Arena;
+use crate::weights::{self, State, TensorFile, Unexpected};
 
 fn saved(folder: &Path) -> (Engine, std::path::PathBuf) {
     let images = Images::new(8, 8);
@@ -47,21 +53,161 @@ fn a_checkpoint_gives_back_all_that_it_took() {
     }
 }
 
+/// A checkpoint as version 0.1 wrote it before its note had a checksum: format 1, the last norm
+/// numbered by the blocks, and fields that came later left out.
+fn in_format_1(path: &Path, without_classes: bool) {
+    let file = TensorFile::read(path).unwrap();
+    let mut header: serde_json::Value =
+        serde_json::from_str(file.note("densenet").unwrap()).unwrap();
+    let floats: Vec<_> = file
+        .names()
+        .into_iter()
+        .map(|name| {
+            let values = file.floats(&name).unwrap();
+            let shape = file.shape(&name).unwrap().to_vec();
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (name.replace("norm5", "norm2"), shape, bytes)
+        })
+        .collect();
+    let plan = double::plan(0.2);
+    let state = State::from_file(&plan, &file, Unexpected::Ignore).unwrap();
+    let mut hasher = crc32fast::Hasher::new();
+    let momentum = weights::momentum(&plan, &file).unwrap();
+    for value in [&state.parameters, &state.running, &momentum]
+        .into_iter()
+        .flatten()
+    {
+        hasher.update(&value.to_le_bytes());
+    }
+    let fields = header.as_object_mut().unwrap();
+    fields.insert("format".into(), 1.into());
+    fields.insert("checksum".into(), hasher.finalize().into());
+    fields.remove("rescheduled");
+    if without_classes {
+        fields.remove("classes");
+    }
+    let views = floats.iter().map(|(name, shape, values)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), values);
+        (name.clone(), view.unwrap())
+    });
+    let notes = HashMap::from([("densenet".to_string(), header.to_string())]);
+    std::fs::write(path, safetensors::serialize(views, Some(notes)).unwrap()).unwrap();
+}
+
 #[test]
-fn a_checkpoint_from_before_classes_were_kept_goes_on() {
+fn checkpoints_of_format_1_go_on() {
+    for without_classes in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (before, path) = saved(folder.path());
+        in_format_1(&path, without_classes);
+        let mut after = engine(config());
+        after.restore(&path).unwrap();
+        assert_eq!(after.state().unwrap(), before.state().unwrap());
+        assert_eq!(after.position, before.position);
+        assert!(after.classes.is_empty());
+    }
+}
+
+#[test]
+fn a_changed_number_of_a_checkpoint_of_format_1_is_noticed_as_weights_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (before, path) = saved(folder.path());
-    let bytes = std::fs::read(&path).unwrap();
-    // Notes are JSON in a JSON string; the length of the header stays as it is.
-    let field = br#",\"classes\":[]"#;
-    let at = bytes.windows(field.len()).position(|w| w == field).unwrap();
-    let mut old = bytes.clone();
-    old[at..at + field.len()].fill(b' ');
-    std::fs::write(&path, old).unwrap();
-    let mut after = engine(config());
-    after.restore(&path).unwrap();
-    assert_eq!(after.state().unwrap(), before.state().unwrap());
-    assert!(after.classes.is_empty());
+    let (_, path) = saved(folder.path());
+    in_format_1(&path, false);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - 2;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(refusal(&path, config(), 0.2).contains("checksum"));
+    let error = State::read(&double::plan(0.2), &path).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
+#[test]
+fn a_position_of_format_1_that_makes_no_sense_is_refused() {
+    for (field, value) in [
+        ("step", u64::MAX),
+        ("epoch", u64::from(u32::MAX)),
+        ("epoch_step", u64::MAX),
+        ("step", 4),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, path) = saved(folder.path());
+        in_format_1(&path, false);
+        let file = TensorFile::read(&path).unwrap();
+        let note = file.note("densenet").unwrap();
+        let mut header: serde_json::Value = serde_json::from_str(note).unwrap();
+        header["position"][field] = value.into();
+        let changed = header.to_string();
+        let bytes = std::fs::read(&path).unwrap();
+        let escaped = |text: &str| serde_json::to_string(text).unwrap().into_bytes();
+        std::fs::write(&path, with_note(&bytes, &escaped(note), &escaped(&changed))).unwrap();
+        let message = refusal(&path, config(), 0.2);
+        assert!(
+            message.contains("damaged") && message.contains("steps"),
+            "{message}"
+        );
+    }
+}
+
+/// The file with its note replaced.
+fn with_note(bytes: &[u8], note: &[u8], by: &[u8]) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (header, data) = bytes[8..].split_at(length);
+    let at = header.windows(note.len()).position(|w| w == note).unwrap();
+    let mut new = [&header[..at], by, &header[at + note.len()..]].concat();
+    new.resize(new.len().next_multiple_of(8), b' ');
+    [&(new.len() as u64).to_le_bytes()[..], &new, data].concat()
+}
+
+#[test]
+fn each_byte_of_a_checkpoint_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, path) = saved(folder.path());
+    let good = std::fs::read(&path).unwrap();
+    let plan = double::plan(0.2);
+    let mut bytes = good.clone();
+    // All of the header, where settings, position and names are, and some of each tensor.
+    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    for at in (0..header).chain((header..good.len()).step_by(97)) {
+        let bit = at % 8;
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&path, &bytes).unwrap();
+        let found = checkpoint::load(&path, "Regression", &plan);
+        assert!(found.is_err(), "bit {bit} of byte {at}");
+        bytes[at] ^= 1 << bit;
+    }
+    std::fs::write(&path, &good).unwrap();
+    checkpoint::load(&path, "Regression", &plan).unwrap();
+}
+
+#[test]
+fn equal_runs_write_equal_files() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let files = folders.each_ref().map(|folder| {
+        let (_, path) = saved(folder.path());
+        std::fs::read(path).unwrap()
+    });
+    assert!(files[0] == files[1]);
+}
+
+#[test]
+fn a_checkpoint_of_numbers_that_are_not_finite_is_not_written() {
+    for arena in [Arena::Parameters, Arena::Running, Arena::Momentum] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut engine, path) = saved(folder.path());
+        let before = std::fs::read(&path).unwrap();
+        let plan = engine.executor().plan();
+        let count = match arena {
+            Arena::Running => plan.running_count(),
+            _ => plan.parameter_count(),
+        };
+        let mut values = vec![1.0; count];
+        values[1] = f32::INFINITY;
+        engine.executor_mut().write(arena, &values).unwrap();
+        let message = engine.save(&path).unwrap_err().to_string();
+        assert!(message.contains("holds inf"), "{message}");
+        assert!(std::fs::read(&path).unwrap() == before);
+    }
 }
 
 #[test]
@@ -123,6 +269,9 @@ fn a_checkpoint_with_a_flipped_bit_is_refused() {
     std::fs::write(&path, bytes).unwrap();
     let message = refusal(&path, config(), 0.2);
     assert!(message.contains("checksum"), "{message}");
+    // Not as weights, either.
+    let error = State::read(&double::plan(0.2), &path).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
 }
 
 #[test]

@@ -145,8 +145,8 @@ fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
     best.restore(&path).unwrap();
     assert_eq!(best.position.step, summary.best.unwrap().step);
     let images = Images::new(20, 8);
-    let evaluation = fit::evaluate(&mut best, &images, &Interrupt::new()).unwrap();
-    assert_eq!(evaluation.unwrap().top1_error(), least);
+    let (evaluation, _) = fit::evaluate(&mut best, &images, &Interrupt::new()).unwrap();
+    assert_eq!(evaluation.top1_error(), least);
 }
 
 /// Remembers the top-1 error of each evaluation.
@@ -251,7 +251,7 @@ fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let figures = || -> Vec<(u64, Option<u64>)> {
         let of = |metric: &Metric| match *metric {
             Metric::Step { step, loss, .. } => (step, Some(loss.to_bits())),
-            Metric::Evaluation { step, .. } => (step, None),
+            _ => (metric.step(), None),
         };
         lines(&metrics).unwrap().iter().map(of).collect()
     };

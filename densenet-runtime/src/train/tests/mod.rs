@@ -1,9 +1,11 @@
 //! The loop, its checkpoints and its files, on a small executor.
 
 mod checkpoint;
+mod diverged;
 mod double;
 mod fit;
 mod folder;
+mod resumed;
 mod step;
 
 use std::error::Error;

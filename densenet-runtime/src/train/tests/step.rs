@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::Arena;
+use crate::train::{Decay, Moment};
 
 fn gradients(engine: &Engine) -> Vec<f32> {
     let mut values = vec![0.0; engine.executor().plan().parameter_count()];
@@ -85,24 +86,60 @@ fn each_step_and_each_piece_has_a_dropout_of_its_own() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_with_step_and_rate_and_leaves_the_weights() {
+fn a_loss_that_is_not_finite_stops_with_step_and_rate_and_changes_nothing() {
     let images = Images::new(8, 8);
-    let mut engine = engine(config());
-    engine.step(images.first(8), Instant::now()).unwrap();
-    let before = engine.state().unwrap().parameters;
-    let pixels = [f32::NAN; 2 * PIXELS];
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &[0, 1],
+    let all = |engine: &Engine| {
+        let count = engine.executor().plan().parameter_count();
+        let mut momentum = vec![0.0; count];
+        let executor = engine.executor();
+        executor.read(Arena::Momentum, &mut momentum).unwrap();
+        (engine.state().unwrap(), momentum, engine.position)
     };
-    let error = engine.step(batch, Instant::now()).unwrap_err();
-    let message = error.to_string();
+    for accumulation in [1, 3] {
+        let mut engine = engine(Config {
+            accumulation,
+            ..config()
+        });
+        engine.step(images.first(8), Instant::now()).unwrap();
+        let before = all(&engine);
+        // In the last piece, behind others that move the statistics.
+        let mut pixels = images.pixels[..6 * PIXELS].to_vec();
+        pixels[5 * PIXELS..].fill(f32::NAN);
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &[0, 1, 2, 3, 4, 5],
+        };
+        let message = engine.step(batch, Instant::now()).unwrap_err().to_string();
+        assert!(
+            message.contains("at step 2 with learning rate 0.2"),
+            "{message}"
+        );
+        assert!(all(&engine) == before, "{accumulation} pieces");
+    }
+}
+
+#[test]
+fn a_learning_rate_that_is_not_finite_is_refused_before_the_step() {
+    let images = Images::new(8, 8);
+    let schedule = Schedule {
+        rate: 1.0,
+        warmup: 0.0,
+        decay: Decay::Divide {
+            at: vec![Moment::Epoch(0.0); 2],
+            by: 1e-30,
+        },
+    };
+    let mut engine = engine(Config {
+        schedule,
+        ..config()
+    });
+    let before = engine.state().unwrap();
+    let error = engine.step(images.first(8), Instant::now()).unwrap_err();
     assert!(
-        message.contains("at step 2 with learning rate 0.2"),
-        "{message}"
+        error.to_string().contains("learning rate of inf"),
+        "{error}"
     );
-    assert_eq!(engine.state().unwrap().parameters, before);
-    assert_eq!(engine.position.step, 1);
+    assert_eq!(engine.state().unwrap(), before);
 }
 
 #[test]

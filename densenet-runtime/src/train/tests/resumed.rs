@@ -1,0 +1,248 @@
+//! Runs that go on: with another schedule, and with a best checkpoint that is not the one that the
+//! checkpoint names.
+
+use std::path::{Path, PathBuf};
+
+use super::super::fit;
+use super::*;
+use crate::train::{Best, Fit, Metric, Metrics, Rescheduled, Summary, lines};
+
+fn train() -> Images {
+    Images::new(19, 8)
+}
+
+fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
+    fit::run(engine, &train(), &Images::new(20, 8), fit, observer).unwrap()
+}
+
+/// The files of a run.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn fit(&self, steps: Option<u64>) -> Fit {
+        Fit {
+            steps,
+            checkpoint: Some(self.at("checkpoint")),
+            best: Some(self.at("best")),
+            ..Fit::default()
+        }
+    }
+
+    fn resumed(&self) -> Engine {
+        resumed(&self.at("checkpoint"))
+    }
+}
+
+fn resumed(path: &Path) -> Engine {
+    let mut engine = engine(Config::of_checkpoint(path).unwrap());
+    engine.restore(path).unwrap();
+    engine
+}
+
+#[test]
+fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
+    let files = Files::new();
+    let metrics = files.at("metrics");
+    let mut observer = Metrics::create(&metrics, 0).unwrap();
+    run(&mut engine(config()), &files.fit(Some(4)), &mut observer);
+    let lower = Config {
+        epochs: 4,
+        schedule: Schedule::constant(0.01),
+        ..config()
+    };
+    // Not without being asked.
+    let path = files.at("checkpoint");
+    let message = engine(lower.clone())
+        .restore(&path)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("learning rate was 0.2 and is 0.01"),
+        "{message}"
+    );
+    // Nothing else with it.
+    let other = Config {
+        seed: 7,
+        ..lower.clone()
+    };
+    let error = engine(other).restore_with_schedule(&path).unwrap_err();
+    assert!(
+        error.to_string().contains("seed was 42 and is 7"),
+        "{error}"
+    );
+
+    let change = Rescheduled {
+        step: 4,
+        epochs: 4,
+        schedule: Schedule::constant(0.01),
+        epochs_before: 3,
+        schedule_before: Schedule::halves(0.2),
+    };
+    // Twice: killed before its first checkpoint, it starts again from the same one.
+    for _ in 0..2 {
+        let mut engine = engine(lower.clone());
+        engine.restore_with_schedule(&path).unwrap();
+        let mut observer = Metrics::create(&metrics, engine.position.step).unwrap();
+        let fit = Fit {
+            checkpoint: None,
+            ..files.fit(Some(5))
+        };
+        run(&mut engine, &fit, &mut observer);
+    }
+    let mut engine = engine(lower.clone());
+    engine.restore_with_schedule(&path).unwrap();
+    let mut observer = Metrics::create(&metrics, engine.position.step).unwrap();
+    let summary = run(&mut engine, &files.fit(Some(7)), &mut observer);
+    assert_eq!(summary.last.unwrap().rate, 0.01);
+
+    let changes: Vec<_> = lines(&metrics)
+        .unwrap()
+        .into_iter()
+        .filter(|line| matches!(line, Metric::Rescheduled(_)))
+        .collect();
+    assert_eq!(changes, [Metric::Rescheduled(change.clone())]);
+    // It is the run's own from now on: asked for or not.
+    let mut after = files.resumed();
+    assert_eq!(after.config.schedule, Schedule::constant(0.01));
+    assert_eq!(after.rescheduled, [change]);
+    let mut observer = Metrics::create(&metrics, after.position.step).unwrap();
+    assert_eq!(run(&mut after, &files.fit(None), &mut observer).step, 12);
+    let rescheduled = |line: &&Metric| matches!(line, Metric::Rescheduled(_));
+    assert_eq!(
+        lines(&metrics).unwrap().iter().filter(rescheduled).count(),
+        1
+    );
+}
+
+/// Ends a run behind the first file that it writes after a step: a kill between the two.
+struct KillAfter(u64);
+
+impl Observer for KillAfter {
+    fn checkpoint(&mut self, _: &Path, step: u64) -> Result<(), TrainError> {
+        if step > self.0 {
+            return Err(TrainError::Curves("killed".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A run whose later evaluations are better than the first.
+fn improving() -> Config {
+    Config {
+        epochs: 6,
+        ..config()
+    }
+}
+
+#[test]
+fn a_run_killed_between_its_two_files_ends_as_one_that_was_not() {
+    let whole = Files::new();
+    let end = run(&mut engine(improving()), &whole.fit(None), &mut ());
+    let best = end.best.unwrap();
+    assert!(best.step > 3, "the best is not the first: {best:?}");
+
+    let files = Files::new();
+    let mut killed = engine(improving());
+    let fit = files.fit(None);
+    let validation = Images::new(20, 8);
+    let mut kill = KillAfter(best.step - 1);
+    fit::run(&mut killed, &train(), &validation, &fit, &mut kill).unwrap_err();
+    // The best is written first.
+    assert_eq!(resumed(&files.at("best")).position.step, best.step);
+    assert!(files.resumed().position.step < best.step);
+
+    let summary = run(&mut files.resumed(), &fit, &mut ());
+    assert_eq!(summary.best, Some(best));
+    for name in ["checkpoint", "best"] {
+        let [ours, theirs] = [&files, &whole].map(|files| std::fs::read(files.at(name)).unwrap());
+        assert!(ours == theirs, "{name}");
+    }
+}
+
+#[derive(Default)]
+struct Notices(Vec<String>);
+
+impl Observer for Notices {
+    fn notice(&mut self, text: &str) -> Result<(), TrainError> {
+        self.0.push(text.to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
+    let files = Files::new();
+    // The best of the first epoch, and the checkpoint of a later one with a better best.
+    run(&mut engine(improving()), &files.fit(Some(3)), &mut ());
+    let first = std::fs::read(files.at("best")).unwrap();
+    let best = loop {
+        let mut engine = files.resumed();
+        let step = engine.position.step + 3;
+        let best = run(&mut engine, &files.fit(Some(step)), &mut ())
+            .best
+            .unwrap();
+        if best.step > 3 {
+            break best;
+        }
+    };
+    let right = std::fs::read(files.at("best")).unwrap();
+
+    // The checkpoint is of the best step itself: the file is made again.
+    assert_eq!(files.resumed().position.step, best.step);
+    for stale in [Some(&first), None] {
+        match stale {
+            Some(bytes) => std::fs::write(files.at("best"), bytes).unwrap(),
+            None => std::fs::remove_file(files.at("best")).unwrap(),
+        }
+        let mut notices = Notices::default();
+        run(
+            &mut files.resumed(),
+            &files.fit(Some(best.step)),
+            &mut notices,
+        );
+        assert!(std::fs::read(files.at("best")).unwrap() == right);
+        assert_eq!(notices.0.len(), 0);
+    }
+
+    // The checkpoint has gone on: what is in the file counts, and that is said.
+    let step = best.step + 1;
+    let mut engine = files.resumed();
+    let fit = Fit {
+        best: None,
+        ..files.fit(Some(step))
+    };
+    run(&mut engine, &fit, &mut ());
+    std::fs::write(files.at("best"), &first).unwrap();
+    let mut notices = Notices::default();
+    let mut after = files.resumed();
+    after.config.epochs = 1;
+    let summary = run(&mut after, &files.fit(None), &mut notices);
+    assert_eq!(summary.best.map(|best: Best| best.step), Some(3));
+    assert!(notices.0[0].contains("is of step 3"), "{:?}", notices.0);
+
+    std::fs::remove_file(files.at("best")).unwrap();
+    let mut notices = Notices::default();
+    let mut after = files.resumed();
+    after.config.epochs = 1;
+    assert_eq!(run(&mut after, &files.fit(None), &mut notices).best, None);
+    assert!(notices.0[0].contains("is missing"), "{:?}", notices.0);
+
+    // A damaged one is nobody's to write over.
+    let mut damaged = right.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(files.at("best"), &damaged).unwrap();
+    let mut after = files.resumed();
+    let fit = files.fit(None);
+    let error = fit::run(&mut after, &train(), &Images::new(20, 8), &fit, &mut ());
+    assert!(error.unwrap_err().to_string().contains("damaged"));
+    assert!(std::fs::read(files.at("best")).unwrap() == damaged);
+}
