@@ -93,7 +93,7 @@ class DenseNet(nn.Module):
                 kept = int(Fraction(spec.theta) * maps)
                 features[f"transition{number}"] = Transition(maps, kept)
                 maps = kept
-        features[f"norm{len(spec.blocks) + 1}"] = nn.BatchNorm2d(maps)
+        features["norm5"] = nn.BatchNorm2d(maps)
         self.features = nn.Sequential(features)
         self.classifier = nn.Linear(maps, spec.classes)
 

@@ -87,7 +87,14 @@ impl State {
                 misfit,
             });
         }
-        if let Some(expected) = file.checkpoint_note().and_then(seal::of_numbers) {
+        // Without momentum it is what somebody made of a checkpoint, and there is nothing to check.
+        let has_momentum = file
+            .names()
+            .iter()
+            .any(|name| name.starts_with(names::MOMENTUM));
+        if let Some(expected) = file.checkpoint_note().and_then(seal::of_numbers)
+            && has_momentum
+        {
             let momentum = momentum(plan, file)?;
             let parts = [&state.parameters, &state.running, &momentum];
             if seal::checksum(parts.map(Vec::as_slice)) != expected {
