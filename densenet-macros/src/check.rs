@@ -144,6 +144,11 @@ fn report(error: PlanError, written: &Written, errors: &mut Errors) {
             let theta = values.theta.as_ref().map(|theta| &theta.tokens);
             (theta, written.is_complete())
         }
+        PlanError::Theta { .. } => (values.theta.as_ref().map(|theta| &theta.tokens), true),
+        PlanError::Dropout { .. } => {
+            let dropout = values.dropout.as_ref().map(|dropout| &dropout.tokens);
+            (dropout, true)
+        }
         PlanError::Overflow { .. } | PlanError::Zero { .. } => (None, written.is_complete()),
     };
     if is_certain {

@@ -50,8 +50,8 @@ impl Batch<'_> {
     /// Checks that a batch fits a plan and an executor's capacity; returns its images.
     pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
         let images = self.labels.len();
-        input::check(&plan.stem, self.pixels, images, capacity)?;
-        let classes = plan.classes;
+        input::check(plan.stem(), self.pixels, images, capacity)?;
+        let classes = plan.classes();
         for (index, &label) in self.labels.iter().enumerate() {
             if label as usize >= classes {
                 return Err(ExecutorError::Label {

@@ -144,7 +144,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     drop(parameters);
 
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let len = arguments.batch * stem.channels * stem.height * stem.width;
     let images: Vec<f32> = (0..len).map(|_| rng.random_range(-2.0..2.0)).collect();
     // A device is handed bytes, as a loader does.
@@ -154,7 +154,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let norm = vec![0.5; stem.channels];
     let labels: Vec<u32> = (0..arguments.batch)
-        .map(|_| rng.random_range(0..plan.classes as u32))
+        .map(|_| rng.random_range(0..plan.classes() as u32))
         .collect();
     let mut milliseconds = Vec::new();
     // A device's step is asked for its outcome when the next one is started, as the trainer does.
@@ -215,9 +215,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         json!({
             "model": preset.name,
             "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
-            "growth": plan.blocks[0].growth,
+            "growth": plan.blocks()[0].growth,
             "depth": plan.depth(),
-            "input": [plan.stem.height, plan.stem.width],
+            "input": [plan.stem().height, plan.stem().width],
             "batch": arguments.batch,
             "precision": precision,
             "device": device.to_string(),
@@ -246,13 +246,13 @@ fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
     if let (None, None, None) = (&arguments.growth, &arguments.layers, &arguments.input) {
         return Ok(plan);
     }
-    let (first, stem) = (&plan.blocks[0], &plan.stem);
+    let (first, stem) = (&plan.blocks()[0], plan.stem());
     let growth = arguments.growth.unwrap_or(first.growth);
     let layers = match &arguments.layers {
         Some(layers) => layers.clone(),
-        None => plan.blocks.iter().map(|block| block.layers).collect(),
+        None => plan.blocks().iter().map(|block| block.layers).collect(),
     };
-    let compresses = plan.transitions.iter().any(|t| t.output < t.input);
+    let compresses = plan.transitions().iter().any(|t| t.output < t.input);
     let (height, width) = arguments.input.unwrap_or((stem.height, stem.width));
     let spec = Spec {
         blocks: layers
@@ -267,8 +267,8 @@ fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
             .kind
             .default_maps(growth, first.bottleneck.is_some() && compresses),
         input: [stem.channels, height, width],
-        classes: plan.classes,
-        dropout: plan.dropout,
+        classes: plan.classes(),
+        dropout: plan.dropout(),
     };
     spec.plan().map_err(|errors| {
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();

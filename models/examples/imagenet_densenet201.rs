@@ -113,10 +113,10 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let (train, val) = arguments.data()?;
     let input = [
         3,
-        DenseNet201::PLAN.stem.height,
-        DenseNet201::PLAN.stem.width,
+        DenseNet201::PLAN.stem().height,
+        DenseNet201::PLAN.stem().width,
     ];
-    check_fit(&train, input, DenseNet201::PLAN.classes)?;
+    check_fit(&train, input, DenseNet201::PLAN.classes())?;
     if config.batch > train.len() {
         let (batch, images) = (config.batch, train.len());
         return Err(format!(
@@ -257,7 +257,8 @@ impl Arguments {
                 Path::new(PICTURES)
             }
         };
-        let stem = &DenseNet201::PLAN.stem;
+        let plan = DenseNet201::PLAN;
+        let stem = plan.stem();
         let (train, val) = ImageFolder::train_and_val(dir, [stem.height, stem.width])?;
         let shown = match self.crops {
             Crops::One => Crop::Centre,
@@ -336,8 +337,8 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
         thousands(train.len()),
         thousands(val.len()),
         train.classes().len(),
-        plan.stem.height,
-        plan.stem.width,
+        plan.stem().height,
+        plan.stem().width,
     );
     for (set, folder) in [("training", train), ("validation", val)] {
         if !folder.left_out().is_empty() {
@@ -345,10 +346,10 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
         }
     }
     let classes = train.classes().len();
-    if classes < plan.classes {
+    if classes < plan.classes() {
         println!(
             "          the network tells {} classes apart; labels 0 to {} are used",
-            plan.classes,
+            plan.classes(),
             classes - 1,
         );
     }

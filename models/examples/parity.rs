@@ -95,7 +95,7 @@ fn read_batch(plan: &Plan, path: &Path) -> Result<(Vec<f32>, Vec<u32>), Box<dyn 
     let file = TensorFile::read(path)?;
     let images = file.floats("images")?;
     let labels = file.integers("labels")?;
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let expected = [labels.len(), stem.channels, stem.height, stem.width];
     let found = file.shape("images").unwrap_or_default();
     if found != expected {
@@ -172,14 +172,14 @@ fn train(
 /// Logits with the running statistics.
 fn evaluate(executor: &mut dyn Executor, batch: Batch<'_>) -> Result<Vec<f32>, Box<dyn Error>> {
     executor.evaluate(batch)?;
-    let mut logits = vec![0.0; batch.labels.len() * executor.plan().classes];
+    let mut logits = vec![0.0; batch.labels.len() * executor.plan().classes()];
     executor.logits(&mut logits)?;
     Ok(logits)
 }
 
 impl Results {
     fn write(&self, plan: &Plan, path: &Path) -> Result<(), Box<dyn Error>> {
-        let logits = [self.batch, plan.classes];
+        let logits = [self.batch, plan.classes()];
         let mut tensors = vec![
             NamedTensor::new("losses", [self.losses.len()], &self.losses),
             NamedTensor::new("logits_before", logits, &self.logits_before),

@@ -70,7 +70,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Normalization { mean, deviation } = Normalization::imagenet();
     for path in &arguments.pictures {
         let picture = data::read(path)?;
-        let bytes = Evaluation::Centre.show(&picture, [plan.stem.height, plan.stem.width])?;
+        let bytes = Evaluation::Centre.show(&picture, [plan.stem().height, plan.stem().width])?;
         let pixels = Pixels::Nhwc {
             bytes: &bytes,
             mean: &mean,
@@ -105,7 +105,7 @@ impl Arguments {
 /// The shapes of a preset that is made for such pictures.
 fn plan(name: &str) -> Result<Plan, String> {
     // Others see numbers that depend on their data set's mean.
-    let is_for_pictures = |plan: &Plan| plan.stem.kind == StemKind::ImageNet;
+    let is_for_pictures = |plan: &Plan| plan.stem().kind == StemKind::ImageNet;
     match preset(name).map(|preset| preset.plan()) {
         Ok(plan) if is_for_pictures(&plan) => Ok(plan),
         _ => {

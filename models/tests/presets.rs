@@ -127,13 +127,10 @@ fn ninety_more_classes_are_ninety_more_rows_of_the_classifier() {
 fn networks_with_dropout_are_those_without_it() {
     for dropout in with_dropout() {
         let same = all().find(|other| format!("{}Dropout", other.name) == dropout.name);
-        let plan = Plan {
-            dropout: 0.2,
-            ..same.unwrap().plan
-        };
+        let plan = same.unwrap().plan.with_dropout(0.2).unwrap();
         assert_eq!(dropout.plan, plan, "{}", dropout.name);
     }
-    assert!(all().all(|preset| preset.plan.dropout == 0.0));
+    assert!(all().all(|preset| preset.plan.dropout() == 0.0));
 }
 
 #[test]
@@ -168,7 +165,7 @@ fn a_name_is_the_depth_and_the_growth_rate() {
             let rate = rest.split('C').next();
             assert_eq!(
                 rate,
-                Some(preset.plan.blocks[0].growth.to_string().as_str()),
+                Some(preset.plan.blocks()[0].growth.to_string().as_str()),
                 "{}",
                 preset.name
             );

@@ -47,7 +47,7 @@ pub fn state(executor: &(impl Executor + ?Sized)) -> State {
 pub fn evaluate(executor: &mut (impl Executor + ?Sized), batch: Batch<'_>) -> Vec<f32> {
     let evaluated = executor.evaluate(batch);
     evaluated.unwrap_or_else(|error| panic!("{error}"));
-    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes];
+    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes()];
     let read = executor.logits(&mut logits);
     read.unwrap_or_else(|error| panic!("{error}"));
     logits

@@ -34,10 +34,10 @@ pub fn state(plan: &Plan, seed: u64) -> State {
 /// Images, NCHW, and their labels.
 pub fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let values = images * stem.channels * stem.height * stem.width;
     let pixels = (0..values).map(|_| rng.sample(StandardNormal)).collect();
-    let classes = plan.classes as u32;
+    let classes = plan.classes() as u32;
     let labels = (0..images).map(|_| rng.gen_range(0..classes)).collect();
     (pixels, labels)
 }

@@ -26,7 +26,7 @@ fn pass<N: Case>(precision: Precision, level: Level, threads: usize) -> [Vec<f32
     let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
     load(&mut executor, &golden.start());
     executor.differentiate(batch, Step::default()).unwrap();
-    let mut logits = vec![0.0; labels.len() * N::PLAN.classes];
+    let mut logits = vec![0.0; labels.len() * N::PLAN.classes()];
     executor.logits(&mut logits).unwrap();
     [logits, read(&executor, Arena::Gradients)]
 }

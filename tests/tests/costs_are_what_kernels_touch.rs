@@ -32,10 +32,10 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     let made = emulator.watched(|| cuda::Executor::new(&device, plan.clone(), options));
     let mut executor = made.unwrap_or_else(|error| panic!("{error}"));
     load(&mut executor, &random::state(plan, 1));
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let count = batch * stem.channels * stem.height * stem.width;
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
-    let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes) as u32).collect();
+    let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes()) as u32).collect();
     let (mean, deviation) = (vec![0.5; stem.channels], vec![0.25; stem.channels]);
     let batch = Batch {
         pixels: Pixels::Nhwc {
@@ -48,7 +48,7 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     emulator.touched(|| {
         executor.differentiate(batch, Step::default()).unwrap();
         executor.descend(Sgd::default()).unwrap();
-        let mut logits = vec![0.0; labels.len() * plan.classes];
+        let mut logits = vec![0.0; labels.len() * plan.classes()];
         executor.logits(&mut logits).unwrap();
     })
 }
@@ -78,8 +78,7 @@ fn agree(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) 
 
 #[test]
 fn of_a_bottleneck_network_with_dropout_and_recomputed_maps() {
-    let mut plan = Bc::PLAN;
-    plan.dropout = 0.25;
+    let plan = Bc::PLAN.with_dropout(0.25).unwrap();
     agree(&plan, 3, Precision::F32, Recompute::Bottlenecks);
 }
 

@@ -35,7 +35,7 @@ fn rounded(value: f32) -> f32 {
 /// Images whose class shows: each has its class's pattern, and noise.
 fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let (mut pixels, labels) = random::batch(plan, images, seed);
-    let (patterns, _) = random::batch(plan, plan.classes, 1234);
+    let (patterns, _) = random::batch(plan, plan.classes(), 1234);
     let size = pixels.len() / images;
     for (image, &label) in pixels.chunks_exact_mut(size).zip(&labels) {
         let pattern = &patterns[label as usize * size..][..size];
@@ -50,9 +50,9 @@ fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
 /// where in noise it would cancel and leave the rounding.
 fn coloured(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let (mut pixels, labels) = random::batch(plan, images, seed);
-    let (area, channels) = (plan.stem.height * plan.stem.width, plan.stem.channels);
+    let (area, channels) = (plan.stem().height * plan.stem().width, plan.stem().channels);
     let mut rng = StdRng::seed_from_u64(seed);
-    let colours: Vec<f32> = (0..plan.classes * channels)
+    let colours: Vec<f32> = (0..plan.classes() * channels)
         .map(|_| rng.gen_range(-2.0..2.0))
         .collect();
     for (image, &label) in pixels.chunks_exact_mut(channels * area).zip(&labels) {
@@ -95,7 +95,7 @@ struct Seen {
 fn differentiate(executor: &mut impl Executor, batch: Batch<'_>, step: Step) -> Seen {
     let outcome = executor.differentiate(batch, step);
     let outcome = outcome.unwrap_or_else(|error| panic!("{error}"));
-    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes];
+    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes()];
     executor.logits(&mut logits).unwrap();
     Seen {
         loss: outcome.loss as f32,
@@ -302,8 +302,7 @@ mod calm_gradients {
 
     #[test]
     fn dropout() {
-        let mut plan = Bc::PLAN;
-        plan.dropout = 0.25;
+        let plan = Bc::PLAN.with_dropout(0.25).unwrap();
         calm_gradients_are_those_of_f32(&plan);
     }
 

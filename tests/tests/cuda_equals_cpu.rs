@@ -57,7 +57,7 @@ fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance
             &[expected.loss as f32],
         );
         let logits = |executor: &dyn Executor| {
-            let mut logits = vec![f32::NAN; images * plan.classes];
+            let mut logits = vec![f32::NAN; images * plan.classes()];
             executor.logits(&mut logits).unwrap();
             logits
         };
@@ -89,7 +89,7 @@ fn trains_alike<N: Case>() {
     // Where the last maps are one pixel, a channel's statistics are of as many values as there
     // are images, and rounding grows with every step if they are few. From this state the CPU
     // executor agrees with itself at other instruction sets to 2e-5; from most, to 1e-4 or worse.
-    let last = N::PLAN.blocks.last().map_or(0, |block| block.pixels());
+    let last = N::PLAN.blocks().last().map_or(0, |block| block.pixels());
     let (images, seed) = if last == 1 { (12, 7) } else { (4, 1) };
     compare(&N::PLAN, N::GOLDEN, options(images), seed, TOLERANCE);
 }
@@ -99,8 +99,8 @@ each_network!(trains_alike);
 #[test]
 fn dropout_has_the_same_masks() {
     let _alone = alone();
-    for mut plan in [Bc::PLAN, Compressed::PLAN] {
-        plan.dropout = 0.25;
+    for plan in [Bc::PLAN, Compressed::PLAN] {
+        let plan = plan.with_dropout(0.25).unwrap();
         compare(&plan, "dropout", options(3), 1, TOLERANCE);
     }
 }
@@ -176,7 +176,7 @@ fn bytes_of_images_are_normalised_alike() {
     let _alone = alone();
     let (_, device) = device();
     let plan = Bc::PLAN;
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let count = 2 * stem.channels * stem.height * stem.width;
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
     let batch = Batch {

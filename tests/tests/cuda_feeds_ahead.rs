@@ -149,7 +149,8 @@ fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_not
     assert!(computed.iter().all(|call| call.stream == main));
     assert!(copied.iter().all(|call| call.pinned), "{copied:?}");
     // One of floats, one of bytes.
-    let stem = &PLAN.stem;
+    let plan = PLAN;
+    let stem = plan.stem();
     let values = (BATCH * stem.channels * stem.height * stem.width) as u64;
     let pixels: Vec<_> = copied
         .iter()

@@ -54,8 +54,7 @@ fn eager(calls: &[Call]) -> Vec<&str> {
 fn a_step_is_recorded_once_and_replayed_by_one_call() {
     let _alone = alone();
     let (emulator, device) = device();
-    let mut plan = Bc::PLAN;
-    plan.dropout = 0.1;
+    let plan = Bc::PLAN.with_dropout(0.1).unwrap();
     let mut executor = on_cuda(&device, &plan, options(BATCH));
     load(&mut executor, &random::state(&plan, 1));
 

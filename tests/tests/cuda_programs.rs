@@ -53,7 +53,7 @@ const ALWAYS: [(&str, usize); 5] = [
 #[test]
 fn the_98_layers_of_densenet_201_need_16_programs() {
     let plan = DenseNet201::PLAN;
-    let layers: usize = plan.blocks.iter().map(|block| block.layers).sum();
+    let layers: usize = plan.blocks().iter().map(|block| block.layers).sum();
     assert_eq!(layers, 98);
     for precision in [Precision::F32, Precision::Bf16] {
         let found = counts(&plan, precision);

@@ -28,12 +28,13 @@ const RATE: f32 = 0.05;
 
 /// A batch with something to learn: a class is brighter than the one before it.
 fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
-    let stem = &N::PLAN.stem;
+    let plan = N::PLAN;
+    let stem = plan.stem();
     let image = stem.channels * stem.height * stem.width;
     let mut state = 7u32;
     let mut pixels = Vec::with_capacity(BATCH * image);
     let labels: Vec<u32> = (0..BATCH)
-        .map(|i| (i * 3 % N::PLAN.classes) as u32)
+        .map(|i| (i * 3 % N::PLAN.classes()) as u32)
         .collect();
     for &label in &labels {
         for _ in 0..image {

@@ -41,7 +41,7 @@ fn check<N: Case>() {
         seed: 0,
     };
     let outcome = executor.differentiate(batch, step).unwrap();
-    let mut logits = vec![0.0; labels.len() * N::PLAN.classes];
+    let mut logits = vec![0.0; labels.len() * N::PLAN.classes()];
     executor.logits(&mut logits).unwrap();
 
     let mut compare = Comparison::within(TOLERANCE);

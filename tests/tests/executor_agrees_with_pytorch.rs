@@ -57,7 +57,7 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
         let outcome = executor.differentiate(batch, step).unwrap();
         losses.push(outcome.loss as f32);
         if number == 1 {
-            let mut logits = vec![0.0; labels.len() * N::PLAN.classes];
+            let mut logits = vec![0.0; labels.len() * N::PLAN.classes()];
             executor.logits(&mut logits).unwrap();
             compare.add("logits", &logits, &golden.tensor("logits.train"));
             let found = read(&executor, Arena::Gradients);

@@ -98,7 +98,7 @@ impl Trial {
         let outcome = executor.differentiate(batch, step).unwrap();
         let expected = &self.derivative;
         compare.add("loss", &[outcome.loss as f32], &[expected.loss as f32]);
-        let mut logits = vec![0.0; self.labels.len() * plan.classes];
+        let mut logits = vec![0.0; self.labels.len() * plan.classes()];
         executor.logits(&mut logits).unwrap();
         compare.add("logits", &logits, &expected.logits);
         let gradients = read(&executor, Arena::Gradients);

@@ -19,13 +19,13 @@ densenet! {
 fn reader(plan: &Plan, field: &str) -> Option<(usize, usize)> {
     let number = |text: &str| text.parse::<usize>().unwrap();
     if field == "classifier.weight" {
-        let last = plan.blocks.len() - 1;
-        return Some((last, plan.blocks[last].layers + 1));
+        let last = plan.blocks().len() - 1;
+        return Some((last, plan.blocks()[last].layers + 1));
     }
     let (stage, rest) = field.split_once('.').unwrap();
     if let Some(index) = stage.strip_prefix("transition") {
         let block = number(index) - 1;
-        return Some((block, plan.blocks[block].layers + 1));
+        return Some((block, plan.blocks()[block].layers + 1));
     }
     let block = number(stage.strip_prefix("block")?) - 1;
     let (layer, rest) = rest.split_once('.').unwrap();
@@ -49,7 +49,7 @@ fn state(plan: &Plan) -> State {
         let Some((block, target)) = reader(plan, &parameter.field) else {
             continue;
         };
-        let stage = &plan.blocks[block];
+        let stage = &plan.blocks()[block];
         let kernel: usize = parameter.shape[2..].iter().product();
         let values = &mut state.parameters[parameter.range()];
         for (at, weight) in values.iter_mut().enumerate() {
@@ -67,8 +67,13 @@ fn state(plan: &Plan) -> State {
 
 fn check<N: Network>() {
     let reuse = FeatureReuse::of(&N::PLAN, &state(&N::PLAN)).unwrap();
-    assert_eq!(reuse.blocks().len(), N::PLAN.blocks.len());
-    for (index, (block, plan)) in reuse.blocks().iter().zip(N::PLAN.blocks.iter()).enumerate() {
+    assert_eq!(reuse.blocks().len(), N::PLAN.blocks().len());
+    for (index, (block, plan)) in reuse
+        .blocks()
+        .iter()
+        .zip(N::PLAN.blocks().iter())
+        .enumerate()
+    {
         assert_eq!(block.layers(), plan.layers);
         let last = plan.layers + 1;
         for target in 0..last + 2 {

@@ -47,7 +47,7 @@ static ALLOCATOR: Counting = Counting;
 fn train<N: Network>(batch: usize, recompute: Recompute, precision: cpu::Precision) -> [usize; 2] {
     let plan = N::PLAN;
     let parameters = vec![0.01; plan.parameter_count()];
-    let input = plan.stem.channels * plan.stem.height * plan.stem.width;
+    let input = plan.stem().channels * plan.stem().height * plan.stem().width;
     let images: Vec<f32> = (0..batch * input)
         .map(|i| (i % 101) as f32 / 50.0 - 1.0)
         .collect();

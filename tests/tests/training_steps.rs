@@ -20,7 +20,7 @@ struct Run {
 impl Run {
     fn new<N: Case>(dropout: f64) -> Self {
         let golden = Golden::open(N::GOLDEN, &N::PLAN);
-        let plan = Plan { dropout, ..N::PLAN };
+        let plan = N::PLAN.with_dropout(dropout).unwrap();
         let labels = golden.labels();
         let options = cpu::Options {
             threads: 2,
@@ -116,7 +116,7 @@ fn label_smoothing_has_true_gradients_and_the_loss_that_it_says() {
     };
     let mut run = Run::new::<Bc>(0.0);
     let outcome = run.step(step);
-    let classes = run.plan.classes;
+    let classes = run.plan.classes();
     let mut logits = vec![0.0; run.labels.len() * classes];
     run.executor.logits(&mut logits).unwrap();
     let mut expected = 0.0;

@@ -266,7 +266,7 @@ fn a_network_of_any_number_of_blocks_has_torchvisions_names() {
 fn a_file_from_before_the_last_norm_had_torchvisions_name_is_read() {
     let folder = TempDir::new().unwrap();
     let path = file_with(&folder, &Bc::PLAN, |name, shape| {
-        let last = format!("norm{}", Bc::PLAN.blocks.len() + 1);
+        let last = format!("norm{}", Bc::PLAN.blocks().len() + 1);
         Some((
             name.replace("features.norm5", &format!("features.{last}")),
             shape,

@@ -35,6 +35,6 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         kind: format_ident!("Block"),
         plan: literal::block(block),
         shapes: quote!(BlockShapes<#layers, #input, #maps, #growth>),
-        dropout: plan.dropout,
+        dropout: plan.dropout(),
     }
 }

@@ -9,7 +9,7 @@ const BATCHES: [usize; 4] = [1, 32, 64, 256];
 
 /// The lines of a network's documentation, below the user's own.
 pub fn network(plan: &Plan) -> Vec<String> {
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let mut lines = vec![
         String::new(),
         format!(
@@ -18,7 +18,7 @@ pub fn network(plan: &Plan) -> Vec<String> {
             stem.channels,
             stem.height,
             stem.width,
-            plan.classes
+            plan.classes()
         ),
         String::new(),
     ];
@@ -30,7 +30,7 @@ pub fn network(plan: &Plan) -> Vec<String> {
             "* multiply-adds for one image: {}",
             grouped(plan.multiply_adds())
         ),
-        format!("* dropout: {}", plan.dropout),
+        format!("* dropout: {}", plan.dropout()),
         String::new(),
         "Memory of a training step in f32:".to_owned(),
         String::new(),

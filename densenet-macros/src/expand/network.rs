@@ -21,8 +21,12 @@ impl<'a> Whole<'a> {
     pub fn new(scope: &Scope, docs: &'a [Attribute], plan: &'a Plan, stages: &'a [Stage]) -> Self {
         let features = plan.features();
         let norm = layer::norm(scope, "Normalises the last block's feature maps.", features);
-        let classifier =
-            layer::classifier(scope, "Pooled features to logits.", features, plan.classes);
+        let classifier = layer::classifier(
+            scope,
+            "Pooled features to logits.",
+            features,
+            plan.classes(),
+        );
         let fields = stages
             .iter()
             .map(Stage::as_field)
@@ -54,7 +58,7 @@ impl<'a> Whole<'a> {
             let supertrait = input::name(&stem.name).into_token_stream();
             input::input(scope.name, stem.takes, stem.of, &supertrait)
         });
-        let loss = loss::loss(scope.name, self.plan.classes);
+        let loss = loss::loss(scope.name, self.plan.classes());
         quote!(#constants #collection #input #forward #loss)
     }
 }
@@ -76,19 +80,19 @@ fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
             .collect::<Vec<_>>()
     };
     let (stem, blocks, transitions) = (plan_of("Stem"), plan_of("Block"), plan_of("Transition"));
-    let classes = literal::number(plan.classes);
-    let dropout = literal::float(plan.dropout);
+    let classes = literal::number(plan.classes());
+    let dropout = literal::float(plan.dropout());
     let stages = stages.iter().map(|stage| &stage.name);
     quote! {
         impl #runtime::Network for #name {
             const NAME: &'static str = #name_in_words;
-            const PLAN: plan::Plan = plan::Plan {
-                stem: #(#stem)*,
-                blocks: ::std::borrow::Cow::Borrowed(&[#(#blocks),*]),
-                transitions: ::std::borrow::Cow::Borrowed(&[#(#transitions),*]),
-                classes: #classes,
-                dropout: #dropout,
-            };
+            const PLAN: plan::Plan = plan::Plan::of_stages(
+                #(#stem)*,
+                &[#(#blocks),*],
+                &[#(#transitions),*],
+                #classes,
+                #dropout,
+            );
             type Features = (#(<#stages as nn::Transplant>::Shapes,)*);
         }
 
@@ -118,11 +122,11 @@ fn forward(name: &Ident, plan: &Plan, stages: &[Stage]) -> TokenStream {
     let input = input::name(name);
     let fields: Vec<_> = stages.iter().map(|stage| &stage.field).collect();
     let (height, width) = plan
-        .blocks
+        .blocks()
         .last()
         .map_or((0, 0), |Block { height, width, .. }| (*height, *width));
     let [features, height, width, classes] =
-        [plan.features(), height, width, plan.classes].map(literal::number);
+        [plan.features(), height, width, plan.classes()].map(literal::number);
     let output = quote!(dfdx::Tensor<(S::Batch, dfdx::Const<#classes>), f32, dfdx::Cpu, T>);
     quote_spanned! {super::at(name)=>
         const HEAD: nn::Head = nn::Head {

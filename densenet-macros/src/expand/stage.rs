@@ -39,9 +39,9 @@ pub struct Stage {
 /// The stages of a network, first to last.
 pub fn all(scope: &Scope, plan: &Plan) -> Vec<Stage> {
     let mut stages = vec![stem::stem(scope, plan)];
-    for (index, block) in plan.blocks.iter().enumerate() {
+    for (index, block) in plan.blocks().iter().enumerate() {
         stages.push(block::block(scope, plan, index + 1, block));
-        if let Some(transition) = plan.transitions.get(index) {
+        if let Some(transition) = plan.transitions().get(index) {
             stages.push(transition::transition(scope, plan, index + 1, transition));
         }
     }

@@ -8,7 +8,7 @@ use super::{Maps, Scope, layer, literal};
 
 /// The stem of a network.
 pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let (docs, conv) = match stem.kind {
         StemKind::ImageNet => (
             " 7x7 convolution with stride 2, BN, ReLU, 3x3 max pool with stride 2.",

@@ -30,6 +30,6 @@ pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transi
         kind: format_ident!("Transition"),
         plan: literal::transition(transition),
         shapes: quote!(TransitionShapes<#from, #to>),
-        dropout: plan.dropout,
+        dropout: plan.dropout(),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use crate::Ratio;
+
 /// Why a spec has no plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum PlanError {
     /// A feature map shrinks to nothing on its way through the network.
     TooSmall(TooSmall),
@@ -14,7 +16,8 @@ pub enum PlanError {
         /// The feature maps that enter it.
         maps: usize,
     },
-    /// A dimension does not fit 31 bits, or a count 63.
+    /// A dimension or the pixels of a feature map do not fit 31 bits, the multiply-adds 63, or the
+    /// parameters or activations 46.
     Overflow {
         /// What does not fit.
         what: &'static str,
@@ -27,6 +30,16 @@ pub enum PlanError {
         found: usize,
         /// How many it may have.
         most: usize,
+    },
+    /// Dropout is not in [0, 1).
+    Dropout {
+        /// The probability.
+        found: f64,
+    },
+    /// Compression is more than one.
+    Theta {
+        /// The compression.
+        found: Ratio,
     },
     /// Something must not be zero.
     Zero {
@@ -85,6 +98,10 @@ impl fmt::Display for PlanError {
                 f,
                 "block {block} has {found} layers; a block can have at most {most}"
             ),
+            Self::Dropout { found } => write!(f, "dropout must be in [0, 1), found {found}"),
+            Self::Theta { found } => {
+                write!(f, "compression `theta` must be in (0, 1], found {found}")
+            }
             Self::Zero { what } => write!(f, "{what} must be at least 1, found 0"),
         }
     }

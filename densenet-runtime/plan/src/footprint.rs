@@ -125,12 +125,12 @@ impl Plan {
             left = left.saturating_sub(extra);
             affordable
         };
-        self.blocks.iter().take_while(affordable).count()
+        self.blocks().iter().take_while(affordable).count()
     }
 
     /// Bottleneck maps of one layer, the largest of the blocks that recompute theirs.
     fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
-        let blocks = &self.blocks[..self.recomputed_blocks(recompute)];
+        let blocks = &self.blocks()[..self.recomputed_blocks(recompute)];
         let maps = blocks
             .iter()
             .map(|block| block.pixels() * block.bottleneck.unwrap_or(0));
@@ -139,7 +139,7 @@ impl Plan {
 
     /// The activation buffers of a training step.
     pub fn buffers(&self, recompute: Recompute) -> Buffers {
-        let stem = &self.stem;
+        let stem = self.stem();
         let (convolved, choices) = match stem.kind {
             StemKind::ImageNet => {
                 let (height, width) = stem.convolved_size();
@@ -152,12 +152,15 @@ impl Plan {
             StemKind::Cifar => (0, 0),
         };
         let sizes = self
-            .blocks
+            .blocks()
             .iter()
             .map(|block| block.pixels() * block.output());
         let maps = |block: &Block| block.pixels() * block.bottleneck.unwrap_or(0);
-        let one_layer = self.blocks.iter().map(maps).max().unwrap_or(0);
-        let handover = self.blocks.iter().map(|block| block.pixels() * block.input);
+        let one_layer = self.blocks().iter().map(maps).max().unwrap_or(0);
+        let handover = self
+            .blocks()
+            .iter()
+            .map(|block| block.pixels() * block.input);
         Buffers {
             input: stem.channels * stem.height * stem.width,
             stem: convolved,
@@ -166,18 +169,18 @@ impl Plan {
             gradient: sizes.max().unwrap_or(0),
             handover: handover.max().unwrap_or(0),
             bottleneck: self.recomputed_bottleneck(recompute)
-                + self.blocks[self.recomputed_blocks(recompute)..]
+                + self.blocks()[self.recomputed_blocks(recompute)..]
                     .iter()
                     .map(|block| maps(block) * block.layers)
                     .sum::<usize>(),
             bottleneck_gradient: one_layer,
             fresh: self
-                .blocks
+                .blocks()
                 .iter()
                 .map(|b| b.pixels() * b.growth)
                 .max()
                 .unwrap_or(0),
-            head: 2 * (self.features() + self.classes),
+            head: 2 * (self.features() + self.classes()),
         }
     }
 

@@ -6,6 +6,7 @@
 //! training step. The macro makes the plan while compiling and writes it into the generated
 //! code; the executors run it. Both use this crate, so there is one arithmetic.
 
+mod check;
 mod error;
 mod footprint;
 mod parameter;

@@ -148,7 +148,7 @@ impl Plan {
     /// visits the generated struct.
     pub fn parameters(&self) -> Vec<Parameter> {
         let mut list = List::default();
-        let stem = &self.stem;
+        let stem = self.stem();
         list.conv(
             "stem.conv",
             "features.conv0",
@@ -159,10 +159,10 @@ impl Plan {
         if stem.kind == StemKind::ImageNet {
             list.norm("stem.norm", "features.norm0", stem.maps);
         }
-        for (index, block) in self.blocks.iter().enumerate() {
+        for (index, block) in self.blocks().iter().enumerate() {
             let number = index + 1;
             list.block(number, block);
-            if let Some(transition) = self.transitions.get(index) {
+            if let Some(transition) = self.transitions().get(index) {
                 let field = format!("transition{number}");
                 let theirs = format!("features.transition{number}");
                 list.norm(
@@ -181,10 +181,10 @@ impl Plan {
             "classifier.weight".into(),
             "classifier.weight".into(),
             Role::LinearWeight,
-            &[self.classes, features],
+            &[self.classes(), features],
         );
         let bias = "classifier.bias".to_string();
-        list.push(bias.clone(), bias, Role::LinearBias, &[self.classes]);
+        list.push(bias.clone(), bias, Role::LinearBias, &[self.classes()]);
         list.parameters
     }
 
@@ -195,17 +195,17 @@ impl Plan {
 
     /// Channels of all BN layers together.
     pub(crate) fn norm_channels(&self) -> usize {
-        let stem = match self.stem.kind {
-            StemKind::ImageNet => self.stem.maps,
+        let stem = match self.stem().kind {
+            StemKind::ImageNet => self.stem().maps,
             StemKind::Cifar => 0,
         };
         let layers: usize = self
-            .blocks
+            .blocks()
             .iter()
             .flat_map(Block::iter)
             .map(|layer| layer.input + layer.bottleneck.unwrap_or(0))
             .sum();
-        let transitions: usize = self.transitions.iter().map(|t| t.input).sum();
+        let transitions: usize = self.transitions().iter().map(|t| t.input).sum();
         stem + layers + transitions + self.features()
     }
 }

@@ -3,27 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{PlanError, Recompute, StemKind, Storage};
-
-/// The most dense layers that a block may have.
-const MOST_LAYERS: usize = 4096;
+use crate::{PlanError, StemKind, check};
 
 /// A DenseNet in full: the shapes of its stages, first to last.
 ///
-/// The shapes are consistent if [`Spec::plan`](crate::Spec::plan) made the plan, and so in
-/// generated code.
+/// [`Spec::plan`](crate::Spec::plan) makes it, and `densenet!` for the networks that it writes
+/// down. Every plan is consistent: each stage takes what the one before it makes, nothing is
+/// empty, and sizes and counts do not overflow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The first layers.
-    pub stem: Stem,
-    /// The dense blocks.
-    pub blocks: Cow<'static, [Block]>,
-    /// The transitions: one behind each block but the last.
-    pub transitions: Cow<'static, [Transition]>,
-    /// Number of classes.
-    pub classes: usize,
-    /// Probability with which dropout zeroes a value, in [0, 1).
-    pub dropout: f64,
+    stem: Stem,
+    blocks: Cow<'static, [Block]>,
+    transitions: Cow<'static, [Transition]>,
+    classes: usize,
+    dropout: f64,
 }
 
 /// The first layers: a convolution, and for ImageNet BN, ReLU and a max pool.
@@ -125,6 +118,12 @@ impl Stem {
     pub const fn weight_len(&self) -> usize {
         self.maps * self.channels * self.kernel() * self.kernel()
     }
+
+    /// Multiply-adds of the convolution at one pixel, and so numbers in its weight.
+    pub(crate) const fn multiply_adds(&self) -> u128 {
+        let kernel = self.kernel() as u128;
+        self.maps as u128 * self.channels as u128 * kernel * kernel
+    }
 }
 
 impl Block {
@@ -155,7 +154,7 @@ impl Block {
 
 impl Layer {
     /// Multiply-adds at one pixel.
-    const fn multiply_adds(&self) -> u128 {
+    pub(crate) const fn multiply_adds(&self) -> u128 {
         let growth = self.growth as u128;
         match self.bottleneck {
             Some(maps) => self.input as u128 * maps as u128 + 9 * maps as u128 * growth,
@@ -164,7 +163,7 @@ impl Layer {
     }
 
     /// Trainable parameters.
-    const fn parameters(&self) -> u128 {
+    pub(crate) const fn parameters(&self) -> u128 {
         let norms = match self.bottleneck {
             Some(maps) => self.input + maps,
             None => self.input,
@@ -187,9 +186,101 @@ impl Transition {
 }
 
 impl Plan {
+    /// The plan of stages that `densenet!` has written down, checked again.
+    ///
+    /// # Panics
+    /// If the stages are no plan: where it is a constant, it does not compile.
+    #[doc(hidden)]
+    pub const fn of_stages(
+        stem: Stem,
+        blocks: &'static [Block],
+        transitions: &'static [Transition],
+        classes: usize,
+        dropout: f64,
+    ) -> Self {
+        if let Err(flaw) = check::stages(&stem, blocks, transitions, classes, dropout) {
+            panic!("{}", flaw.words());
+        }
+        Self {
+            stem,
+            blocks: Cow::Borrowed(blocks),
+            transitions: Cow::Borrowed(transitions),
+            classes,
+            dropout,
+        }
+    }
+
+    /// The plan of a spec's stages.
+    pub(crate) fn checked(
+        stem: Stem,
+        blocks: Vec<Block>,
+        transitions: Vec<Transition>,
+        classes: usize,
+        dropout: f64,
+    ) -> Result<Self, PlanError> {
+        check::stages(&stem, &blocks, &transitions, classes, dropout)?;
+        Ok(Self {
+            stem,
+            blocks: Cow::Owned(blocks),
+            transitions: Cow::Owned(transitions),
+            classes,
+            dropout,
+        })
+    }
+
+    /// The same network with another dropout, in [0, 1).
+    ///
+    /// # Errors
+    /// When it is not a probability, or leaves nothing.
+    pub fn with_dropout(self, dropout: f64) -> Result<Self, PlanError> {
+        check::dropout(dropout)?;
+        Ok(Self { dropout, ..self })
+    }
+
+    /// The first layers.
+    pub const fn stem(&self) -> &Stem {
+        &self.stem
+    }
+
+    /// The dense blocks; at least one.
+    pub const fn blocks(&self) -> &[Block] {
+        match &self.blocks {
+            Cow::Borrowed(blocks) => blocks,
+            Cow::Owned(blocks) => blocks.as_slice(),
+        }
+    }
+
+    /// The transitions: one behind each block but the last.
+    pub const fn transitions(&self) -> &[Transition] {
+        match &self.transitions {
+            Cow::Borrowed(transitions) => transitions,
+            Cow::Owned(transitions) => transitions.as_slice(),
+        }
+    }
+
+    /// Number of classes.
+    pub const fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Probability with which dropout zeroes a value, in [0, 1).
+    pub const fn dropout(&self) -> f64 {
+        self.dropout
+    }
+
     /// Feature maps behind the last block.
     pub fn features(&self) -> usize {
         self.blocks.last().map_or(self.stem.maps, Block::output)
+    }
+
+    /// The first stage whose BN sees one value of each channel in an image, if there is one. A
+    /// single image cannot train it: a variance takes two values.
+    pub fn stage_of_one_pixel(&self) -> Option<String> {
+        if self.stem.kind == StemKind::ImageNet && self.stem.convolved_size() == (1, 1) {
+            return Some("stem".into());
+        }
+        let index = self.blocks.iter().position(|block| block.pixels() == 1)?;
+        Some(format!("block {}", index + 1))
     }
 
     /// The most images of a batch whose pixels, stage by stage, 31 bits can count, as kernels do.
@@ -239,7 +330,7 @@ impl Plan {
             .sum();
         let features = self.features() as u128;
         let classes = self.classes as u128;
-        self.stem_multiply_adds()
+        self.stem.multiply_adds()
             + stem_norm as u128
             + layers
             + transitions
@@ -247,15 +338,9 @@ impl Plan {
             + (features + 1) * classes
     }
 
-    /// Multiply-adds of the stem's convolution at one pixel.
-    fn stem_multiply_adds(&self) -> u128 {
-        let kernel = self.stem.kernel() as u128;
-        self.stem.maps as u128 * self.stem.channels as u128 * kernel * kernel
-    }
-
     fn multiply_adds_wide(&self) -> u128 {
         let (height, width) = self.stem.convolved_size();
-        let stem = self.stem_multiply_adds() * height as u128 * width as u128;
+        let stem = self.stem.multiply_adds() * height as u128 * width as u128;
         let layers: u128 = self
             .blocks
             .iter()
@@ -270,61 +355,6 @@ impl Plan {
             .map(|t| t.input as u128 * t.output as u128 * t.pixels() as u128)
             .sum();
         stem + layers + transitions + self.features() as u128 * self.classes as u128
-    }
-
-    /// Refuses numbers with which later arithmetic could overflow.
-    pub(crate) fn check_magnitude(&self) -> Result<(), PlanError> {
-        const MOST: u128 = i64::MAX as u128;
-        for (index, block) in self.blocks.iter().enumerate() {
-            if block.layers > MOST_LAYERS {
-                return Err(PlanError::TooManyLayers {
-                    block: index + 1,
-                    found: block.layers,
-                    most: MOST_LAYERS,
-                });
-            }
-        }
-        // Each dimension fits 31 bits, so the wide products below cannot overflow.
-        let stages = self.blocks.iter().flat_map(|block| {
-            [
-                block.output(),
-                block.bottleneck.unwrap_or(0),
-                block.height,
-                block.width,
-            ]
-        });
-        let stem = [
-            self.stem.channels,
-            self.stem.height,
-            self.stem.width,
-            self.stem.maps,
-        ];
-        let mut sizes = stages.chain(stem).chain([self.classes]);
-        if sizes.any(|size| size > i32::MAX as usize) {
-            return Err(PlanError::Overflow {
-                what: "the feature maps",
-            });
-        }
-        if self.multiply_adds_wide() > MOST {
-            return Err(PlanError::Overflow {
-                what: "the multiply-adds",
-            });
-        }
-        if self.parameters_wide() > MOST / 16 {
-            return Err(PlanError::Overflow {
-                what: "the parameters",
-            });
-        }
-        if self
-            .buffers(Recompute::Nothing)
-            .per_image_wide(Storage::F32)
-            > MOST
-        {
-            return Err(PlanError::Overflow {
-                what: "the activations",
-            });
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,5 @@
 //! What a person writes down: the spec.
 
-use std::borrow::Cow;
-
 use crate::{Block, Plan, PlanError, Ratio, Stem, TooSmall, Transition};
 
 /// The first layers of a network (paper, section 3 and Table 1).
@@ -27,8 +25,8 @@ impl StemKind {
     /// DenseNet-BC and on ImageNet, else 16.
     pub const fn default_maps(self, k: usize, bottleneck_and_compression: bool) -> usize {
         match self {
-            Self::ImageNet => 2 * k,
-            Self::Cifar if bottleneck_and_compression => 2 * k,
+            Self::ImageNet => k.saturating_mul(2),
+            Self::Cifar if bottleneck_and_compression => k.saturating_mul(2),
             Self::Cifar => 16,
         }
     }
@@ -115,6 +113,9 @@ impl Spec {
         zero("the height of the input", self.input[1]);
         zero("the width of the input", self.input[2]);
         zero("the number of classes", self.classes);
+        if self.theta.exceeds_one() {
+            errors.push(PlanError::Theta { found: self.theta });
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -234,14 +235,6 @@ impl Spec {
                 transitions.push(transition);
             }
         }
-        let plan = Plan {
-            stem,
-            blocks: Cow::Owned(blocks),
-            transitions: Cow::Owned(transitions),
-            classes: self.classes,
-            dropout: self.dropout,
-        };
-        plan.check_magnitude()?;
-        Ok(plan)
+        Plan::checked(stem, blocks, transitions, self.classes, self.dropout)
     }
 }

@@ -1,6 +1,8 @@
 //! The plan's numbers are the paper's, and those of a naive count.
 
-use densenet_plan::{BlockSpec, Ratio, Recompute, Role, Spec, StemKind};
+use densenet_plan::{
+    Block, BlockSpec, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind, Transition,
+};
 use proptest::prelude::*;
 
 fn spec(blocks: &[usize], k: usize, compress: bool, bottleneck: bool) -> Spec {
@@ -142,7 +144,7 @@ proptest! {
         prop_assert_eq!(running, plan.running_count());
 
         // Multiply-adds: each weight of a convolution once at each pixel of its output.
-        let (mut height, mut width) = plan.stem.convolved_size();
+        let (mut height, mut width) = plan.stem().convolved_size();
         let mut naive = 0usize;
         for parameter in &parameters {
             match parameter.role {
@@ -150,7 +152,7 @@ proptest! {
                     let stage = parameter.field.split('.').next().unwrap();
                     if stage == "stem" {
                         naive += parameter.len() * height * width;
-                        (height, width) = plan.stem.output_size();
+                        (height, width) = plan.stem().output_size();
                     } else {
                         naive += parameter.len() * height * width;
                         if stage.starts_with("transition") {
@@ -176,4 +178,131 @@ proptest! {
         prop_assert_eq!(kept.largest_batch(budget), 17);
         prop_assert_eq!(kept.largest_batch(budget - 1), 16);
     }
+}
+
+/// A spec that has a plan, changed.
+fn changed(change: impl FnOnce(&mut Spec)) -> Result<Plan, String> {
+    let mut spec = spec(&[2, 2], 4, true, true);
+    change(&mut spec);
+    spec.plan()
+        .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+}
+
+#[test]
+fn numbers_that_cannot_be_counted_are_refused_in_words() {
+    let huge = [1 << 31, (1 << 63) + 1, usize::MAX];
+    type Set = fn(&mut Spec, usize);
+    let fields: [(&str, Set); 8] = [
+        ("layers", |spec, n| spec.blocks[0].layers = n),
+        ("growth", |spec, n| spec.blocks[1].growth = n),
+        ("bottleneck", |spec, n| spec.bottleneck = Some(n)),
+        ("init", |spec, n| spec.init = n),
+        ("channels", |spec, n| spec.input[0] = n),
+        ("height", |spec, n| spec.input[1] = n),
+        ("width", |spec, n| spec.input[2] = n),
+        ("classes", |spec, n| spec.classes = n),
+    ];
+    for (name, set) in fields {
+        for number in huge {
+            let words = changed(|spec| set(spec, number)).unwrap_err();
+            assert!(
+                words.contains("too many to count") || words.contains("at most 4096"),
+                "{name}: {words}"
+            );
+        }
+        let words = changed(|spec| set(spec, 0)).unwrap_err();
+        assert!(
+            words.contains("must be at least 1, found 0"),
+            "{name}: {words}"
+        );
+    }
+}
+
+#[test]
+fn dimensions_that_fit_alone_are_refused_where_their_product_does_not() {
+    for (what, plan) in [
+        ("pixels", changed(|spec| spec.input = [1, 1 << 16, 1 << 16])),
+        (
+            "activations",
+            changed(|spec| spec.input = [1 << 30, 1 << 15, 1 << 15]),
+        ),
+        ("parameters", changed(|spec| spec.init = 1 << 30)),
+        (
+            "parameters",
+            changed(|spec| spec.blocks[0].growth = 1 << 25),
+        ),
+        (
+            "parameters",
+            changed(|spec| spec.classes = i32::MAX as usize),
+        ),
+    ] {
+        match plan {
+            Err(words) => assert!(words.contains("too many to count"), "{what}: {words}"),
+            // What is left can be counted without a wrap.
+            Ok(plan) => {
+                let bytes = plan.training_footprint(Recompute::Nothing);
+                assert!(bytes.fixed < 1 << 50 && bytes.per_image < 1 << 50, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_and_compression_are_refused_outside_of_their_ranges() {
+    for dropout in [-0.1, 1.0, f64::NAN, f64::INFINITY] {
+        let words = changed(|spec| spec.dropout = dropout).unwrap_err();
+        assert!(
+            words.contains("dropout must be in [0, 1), found"),
+            "{words}"
+        );
+        let plan = changed(|_| ()).unwrap();
+        assert!(plan.with_dropout(dropout).is_err());
+    }
+    let words = changed(|spec| spec.theta = Ratio::new(3, 2)).unwrap_err();
+    assert!(
+        words.contains("`theta` must be in (0, 1], found 1.5"),
+        "{words}"
+    );
+}
+
+/// A plan's stages, changed, handed to what generated code calls.
+fn rewritten(change: impl FnOnce(&mut Stem, &mut Vec<Block>, &mut Vec<Transition>)) -> bool {
+    let plan = changed(|_| ()).unwrap();
+    let (mut stem, mut blocks) = (*plan.stem(), plan.blocks().to_vec());
+    let mut transitions = plan.transitions().to_vec();
+    change(&mut stem, &mut blocks, &mut transitions);
+    let (blocks, transitions) = (blocks.leak(), transitions.leak());
+    std::panic::catch_unwind(|| Plan::of_stages(stem, blocks, transitions, 10, 0.0)).is_ok()
+}
+
+#[test]
+fn stages_that_do_not_go_together_are_no_plan() {
+    assert!(rewritten(|_, _, _| ()));
+    assert!(!rewritten(|stem, _, _| stem.maps += 1));
+    assert!(!rewritten(|stem, _, _| stem.width = (1 << 63) + 1));
+    assert!(!rewritten(|stem, _, _| stem.height += 1));
+    assert!(!rewritten(|_, blocks, _| blocks.clear()));
+    assert!(!rewritten(|_, blocks, _| blocks[0].layers = 0));
+    assert!(!rewritten(|_, blocks, _| blocks[0].bottleneck = Some(0)));
+    assert!(!rewritten(|_, blocks, _| blocks[1].growth = usize::MAX));
+    assert!(!rewritten(|_, blocks, _| blocks[1].growth = 1 << 40));
+    assert!(!rewritten(|_, blocks, _| blocks[1].input += 1));
+    assert!(!rewritten(|_, blocks, _| blocks[1].height = 1));
+    assert!(!rewritten(|_, _, transitions| transitions.clear()));
+    assert!(!rewritten(|_, _, transitions| transitions[0].input -= 1));
+    assert!(!rewritten(|_, _, transitions| transitions[0].output = 0));
+    assert!(!rewritten(|_, _, transitions| transitions[0].width *= 2));
+}
+
+#[test]
+fn the_first_stage_of_one_pixel_is_named() {
+    let stage = |blocks: &[usize], side| {
+        let mut spec = spec(blocks, 12, true, true);
+        spec.input = [3, side, side];
+        spec.plan().unwrap().stage_of_one_pixel()
+    };
+    assert_eq!(stage(&[2, 2, 2], 32), None);
+    assert_eq!(stage(&[2, 2, 2], 4).as_deref(), Some("block 3"));
+    assert_eq!(stage(&[6, 12, 48, 32], 32).as_deref(), Some("block 4"));
+    assert_eq!(stage(&[6, 12, 48, 32], 224), None);
 }

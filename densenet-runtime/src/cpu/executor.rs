@@ -120,7 +120,7 @@ impl Executor {
     /// Checks a batch and copies its images in, as NHWC.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         let images = batch.check(&self.plan, self.capacity)?;
-        let stem = &self.plan.stem;
+        let stem = self.plan.stem();
         let (channels, area) = (stem.channels, stem.height * stem.width);
         let into = &mut self.activations.images[..images * area * channels];
         match batch.pixels {
@@ -211,7 +211,7 @@ impl Contract for Executor {
             seed: step.seed,
         };
         self.forward(pass, true);
-        let logits = pass.batch * self.plan.classes;
+        let logits = pass.batch * self.plan.classes();
         let outcome = head::cross_entropy(
             &self.activations.logits[..logits],
             batch.labels,
@@ -271,12 +271,12 @@ impl Contract for Executor {
             seed: 0,
         };
         self.forward(pass, false);
-        let logits = &self.activations.logits[..pass.batch * self.plan.classes];
+        let logits = &self.activations.logits[..pass.batch * self.plan.classes()];
         Ok(head::cross_entropy(logits, batch.labels, 0.0, None))
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let logits = &self.activations.logits[..self.latest * self.plan.classes];
+        let logits = &self.activations.logits[..self.latest * self.plan.classes()];
         if into.len() != logits.len() {
             let (expected, found) = (logits.len(), into.len());
             return Err(ExecutorError::Length {

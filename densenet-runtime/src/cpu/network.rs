@@ -56,10 +56,10 @@ impl Places {
         };
         Self {
             stem: place("stem"),
-            blocks: (1..=plan.blocks.len())
+            blocks: (1..=plan.blocks().len())
                 .map(|n| place(&format!("block{n}")))
                 .collect(),
-            transitions: (1..=plan.transitions.len())
+            transitions: (1..=plan.transitions().len())
                 .map(|n| place(&format!("transition{n}")))
                 .collect(),
             norm: place("norm"),
@@ -102,12 +102,12 @@ impl BottleneckMaps {
     fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
         let recomputed = plan.recomputed_blocks(recompute);
         let what = "bottleneck maps";
-        let one = plan.blocks[..recomputed]
+        let one = plan.blocks()[..recomputed]
             .iter()
             .map(maps_of)
             .max()
             .unwrap_or(0);
-        let kept = plan.blocks.iter().enumerate().map(|(index, block)| {
+        let kept = plan.blocks().iter().enumerate().map(|(index, block)| {
             let layers = if index < recomputed { 0 } else { block.layers };
             zeros(what, batch * maps_of(block) * layers)
         });
@@ -138,10 +138,10 @@ impl Activations {
         let buffers = plan.buffers(recompute);
         let mut maps = Vec::new();
         let len = |block: &Block| batch * block.pixels() * stride_of(block);
-        for block in plan.blocks.iter() {
+        for block in plan.blocks().iter() {
             maps.push(zeros("feature maps", len(block))?);
         }
-        let gradient = plan.blocks.iter().map(len).max().unwrap_or(0);
+        let gradient = plan.blocks().iter().map(len).max().unwrap_or(0);
         Ok(Self {
             images: zeros("images", batch * buffers.input)?,
             convolved: zeros("the stem's maps", batch * buffers.stem)?,
@@ -157,10 +157,10 @@ impl Activations {
             fresh: zeros("gradients of new maps", batch * buffers.fresh)?,
             features: zeros("features", batch * plan.features())?,
             feature_gradient: zeros("gradients of features", batch * plan.features())?,
-            logits: zeros("logits", batch * plan.classes)?,
-            logit_gradient: zeros("gradients of logits", batch * plan.classes)?,
-            stem: StemState::new(&plan.stem),
-            blocks: plan.blocks.iter().map(BlockState::new).collect(),
+            logits: zeros("logits", batch * plan.classes())?,
+            logit_gradient: zeros("gradients of logits", batch * plan.classes())?,
+            stem: StemState::new(plan.stem()),
+            blocks: plan.blocks().iter().map(BlockState::new).collect(),
         })
     }
 }
@@ -175,17 +175,17 @@ pub(crate) struct Pass {
 
 /// The first dropout site of a block, and the site of the transition behind it.
 fn sites(plan: &Plan, index: usize, pass: Pass) -> (Sites, Option<Dropout>) {
-    let before: usize = plan.blocks[..index]
+    let before: usize = plan.blocks()[..index]
         .iter()
         .map(|block| 2 * block.layers + 1)
         .sum();
-    let last = before + 2 * plan.blocks[index].layers;
+    let last = before + 2 * plan.blocks()[index].layers;
     let sites = Sites {
-        probability: plan.dropout,
+        probability: plan.dropout(),
         seed: pass.seed,
         first: before,
     };
-    (sites, Dropout::new(plan.dropout, pass.seed, last))
+    (sites, Dropout::new(plan.dropout(), pass.seed, last))
 }
 
 /// From images to logits. `running` moves if `training`, and is used if not.
@@ -200,7 +200,7 @@ pub(crate) fn forward(
     training: bool,
 ) {
     let Pass { batch, .. } = pass;
-    let first = &plan.blocks[0];
+    let first = &plan.blocks()[0];
     let a = activations;
     {
         let buffers = StemBuffers {
@@ -217,7 +217,7 @@ pub(crate) fn forward(
         let images = &a.images;
         stem::forward(
             engine,
-            &plan.stem,
+            plan.stem(),
             batch,
             images,
             parameters,
@@ -230,7 +230,7 @@ pub(crate) fn forward(
             a.blocks[0].maps.merge(0, engine.moments());
         }
     }
-    for (index, block) in plan.blocks.iter().enumerate() {
+    for (index, block) in plan.blocks().iter().enumerate() {
         let (sites, dropout) = sites(plan, index, pass);
         let pixels = batch * block.pixels();
         let (head, tail) = a.maps.split_at_mut(index + 1);
@@ -252,7 +252,7 @@ pub(crate) fn forward(
             buffers,
             sites,
         );
-        let Some(transition) = plan.transitions.get(index) else {
+        let Some(transition) = plan.transitions().get(index) else {
             continue;
         };
         let place = &places.transitions[index];
@@ -266,7 +266,7 @@ pub(crate) fn forward(
             stride: stride_of(block),
             affine: &affine[0],
         };
-        let stride = stride_of(&plan.blocks[index + 1]);
+        let stride = stride_of(&plan.blocks()[index + 1]);
         let target = Target {
             values: &mut tail[0],
             stride,
@@ -281,8 +281,8 @@ pub(crate) fn forward(
             a.blocks[index + 1].maps.merge(0, engine.moments());
         }
     }
-    let last = plan.blocks.len() - 1;
-    let block = &plan.blocks[last];
+    let last = plan.blocks().len() - 1;
+    let block = &plan.blocks()[last];
     let place = &places.norm;
     let (norm, _) = split_norm(&parameters[place.trainable.clone()], block.output());
     let mut affine = std::mem::take(&mut engine.affine);
@@ -298,13 +298,13 @@ pub(crate) fn forward(
     head::pool(engine, source, block.output(), block.pixels(), features);
     engine.affine = affine;
     let weights = &parameters[places.classifier.trainable.clone()];
-    let (weight, bias) = weights.split_at(plan.classes * block.output());
+    let (weight, bias) = weights.split_at(plan.classes() * block.output());
     head::classify(
         engine,
         features,
         weight,
         bias,
-        &mut a.logits[..batch * plan.classes],
+        &mut a.logits[..batch * plan.classes()],
     );
 }
 
@@ -336,16 +336,16 @@ pub(crate) fn backward(
 ) {
     let Pass { batch, .. } = pass;
     let a = activations;
-    let last = plan.blocks.len() - 1;
+    let last = plan.blocks().len() - 1;
     {
-        let block = &plan.blocks[last];
+        let block = &plan.blocks()[last];
         let channels = block.output();
         let place = &places.classifier;
-        let (weight, _) = parameters[place.trainable.clone()].split_at(plan.classes * channels);
-        let into = gradients[place.trainable.clone()].split_at_mut(plan.classes * channels);
+        let (weight, _) = parameters[place.trainable.clone()].split_at(plan.classes() * channels);
+        let into = gradients[place.trainable.clone()].split_at_mut(plan.classes() * channels);
         let features = &a.features[..batch * channels];
         let dfeatures = &mut a.feature_gradient[..batch * channels];
-        let dlogits = &a.logit_gradient[..batch * plan.classes];
+        let dlogits = &a.logit_gradient[..batch * plan.classes()];
         head::classify_backward(engine, features, weight, dlogits, into, dfeatures);
         let place = &places.norm;
         let (norm, _) = split_norm(&parameters[place.trainable.clone()], channels);
@@ -368,7 +368,7 @@ pub(crate) fn backward(
         let into = gradients[place.trainable.clone()].split_at_mut(channels);
         state.gradient.start(engine.sums(), norm.scale, into);
     }
-    for (index, block) in plan.blocks.iter().enumerate().rev() {
+    for (index, block) in plan.blocks().iter().enumerate().rev() {
         let (sites, _) = sites(plan, index, pass);
         let pixels = batch * block.pixels();
         let place = &places.blocks[index];
@@ -400,10 +400,10 @@ pub(crate) fn backward(
             continue;
         };
         let (_, dropout) = self::sites(plan, before, pass);
-        let transition = &plan.transitions[before];
+        let transition = &plan.transitions()[before];
         let place = &places.transitions[before];
         let channels = transition.input;
-        let stride = stride_of(&plan.blocks[before]);
+        let stride = stride_of(&plan.blocks()[before]);
         let (norm, weight) = split_norm(&parameters[place.trainable.clone()], channels);
         let mut affine = std::mem::take(&mut engine.affine);
         let state = &mut a.blocks[before];
@@ -430,21 +430,21 @@ pub(crate) fn backward(
         state.gradient.start(engine.sums(), norm.scale, into);
         engine.add_weight(weight_gradient, channels, padded(channels));
     }
-    let (height, width) = plan.stem.output_size();
+    let (height, width) = plan.stem().output_size();
     let buffers = StemBuffers {
         convolved: &mut a.convolved,
         choice: &mut a.choice,
     };
     stem::backward(
         engine,
-        &plan.stem,
+        plan.stem(),
         batch,
         &a.images,
         &parameters[places.stem.trainable.clone()],
         &mut gradients[places.stem.trainable.clone()],
         &a.stem,
         buffers,
-        &a.handover[..batch * height * width * plan.stem.maps],
+        &a.handover[..batch * height * width * plan.stem().maps],
         None,
     );
 }

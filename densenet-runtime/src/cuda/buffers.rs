@@ -156,12 +156,12 @@ impl Places {
             packed: 0,
         };
         let stem = walk.weight();
-        let stem_norm = match plan.stem.kind {
+        let stem_norm = match plan.stem().kind {
             StemKind::ImageNet => walk.norm(),
             StemKind::Cifar => NormAt::default(),
         };
         let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
-        for (index, block) in plan.blocks.iter().enumerate() {
+        for (index, block) in plan.blocks().iter().enumerate() {
             let layers = block.iter().map(|layer| LayerAt {
                 norm1: walk.norm(),
                 narrow: layer.bottleneck.map(|_| {
@@ -171,7 +171,7 @@ impl Places {
                 conv: walk.convolution(),
             });
             blocks.push(layers.collect());
-            if index < plan.transitions.len() {
+            if index < plan.transitions().len() {
                 let norm = walk.norm();
                 transitions.push((norm, walk.convolution()));
             }
@@ -283,24 +283,24 @@ impl Slots {
     ) -> Self {
         let sizes = plan.buffers(recompute);
         let places = Places::new(plan);
-        let stem = &plan.stem;
+        let stem = plan.stem();
         let count = plan.parameter_count();
         let features = plan.features();
         let widest = plan
-            .blocks
+            .blocks()
             .iter()
             .filter_map(|block| block.bottleneck)
             .max()
             .unwrap_or(0);
         let recomputed = plan.recomputed_blocks(recompute);
-        let turns = plan.blocks[..recomputed]
+        let turns = plan.blocks()[..recomputed]
             .iter()
             .map(|block| block.pixels() * block.bottleneck.unwrap_or(0))
             .max()
             .unwrap_or(0);
         // The layers of all blocks that recompute their maps take turns in one buffer.
         let one = (turns > 0).then(|| layout.maps(batch * turns, storage));
-        let blocks = plan.blocks.iter().enumerate().map(|(index, block)| {
+        let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
             let pixels = batch * block.pixels();
             let maps = block.bottleneck.unwrap_or(0);
             let narrow: Vec<Slot> = if maps == 0 {
@@ -350,8 +350,8 @@ impl Slots {
             fresh: layout.maps(batch * sizes.fresh, storage),
             features: layout.floats(batch * features),
             feature_gradient: layout.floats(batch * features),
-            logits: layout.floats(batch * plan.classes),
-            logit_gradient: layout.floats(batch * plan.classes),
+            logits: layout.floats(batch * plan.classes()),
+            logit_gradient: layout.floats(batch * plan.classes()),
             partial: layout.floats(partial),
             shares: layout.floats(shares),
         }
@@ -367,12 +367,12 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
     let mut weight = |pixels: usize, own: Slicing| {
         shares = shares.max(own.most(batch * pixels) * own.weight);
     };
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let (height, width) = stem.convolved_size();
     tiles(height * width, stem.maps);
     let patch = stem.weight_len() / stem.maps;
     weight(height * width, Slicing::stem(patch, stem.maps));
-    for block in plan.blocks.iter() {
+    for block in plan.blocks().iter() {
         tiles(
             block.pixels(),
             block.output().max(block.bottleneck.unwrap_or(0)),
@@ -385,7 +385,7 @@ fn scratch(plan: &Plan, batch: usize) -> (usize, usize) {
             }
         }
     }
-    for transition in plan.transitions.iter() {
+    for transition in plan.transitions().iter() {
         tiles(transition.pixels(), transition.input.max(transition.output));
         let own = Slicing::transition(transition.input, transition.output);
         weight(transition.pixels(), own);

@@ -120,7 +120,7 @@ impl Executor {
         let arena = layout.allocate(device, options.placement)?;
         let executor = Self {
             places: Places::new(&plan),
-            feed: Feed::new(device, batch, plan.stem.channels)?,
+            feed: Feed::new(device, batch, plan.stem().channels)?,
             device: device.clone(),
             kernels,
             slots,
@@ -431,7 +431,7 @@ impl Contract for Executor {
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
         length(
             "the latest logits",
-            self.latest * self.plan.classes,
+            self.latest * self.plan.classes(),
             into.len(),
         )?;
         Ok(self

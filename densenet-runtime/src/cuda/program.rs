@@ -131,10 +131,10 @@ fn program(
     let fractions = format!("#define EPSILON {EPSILON:e}\n#define MOMENTUM {MOMENTUM:e}\n");
     let mut constants = constants.to_vec();
     constants.push(("BF16", usize::from(precision == Precision::Bf16)));
-    if plan.dropout > 0.0 {
+    if plan.dropout() > 0.0 {
         // As in the CPU executor's dropout.
-        let scale = (1.0 / (1.0 - plan.dropout)) as f32;
-        let threshold = (plan.dropout * f64::from(u32::MAX)) as u32;
+        let scale = (1.0 / (1.0 - plan.dropout())) as f32;
+        let threshold = (plan.dropout() * f64::from(u32::MAX)) as u32;
         constants.push(("DROPOUT", 1));
         constants.push(("DROPOUT_THRESHOLD", threshold as usize));
         constants.push(("DROPOUT_SCALE", scale.to_bits() as usize));
@@ -262,7 +262,7 @@ impl Sources<'_> {
         let constants = [
             ("CHANNELS", last.output()),
             ("PIXELS", last.pixels()),
-            ("CLASSES", self.plan.classes),
+            ("CLASSES", self.plan.classes()),
             ("VECTOR", vector(self.precision, &[last.output()])),
         ];
         self.tiled("head", &[("head.cu", HEAD)], &constants)
@@ -396,23 +396,23 @@ impl Kernels {
         load: impl FnOnce(Vec<Source>) -> Result<Library, CudaError>,
     ) -> Result<Self, CudaError> {
         let sources = Sources { plan, precision };
-        let stem = sources.stem(&plan.stem, &plan.blocks[0]);
+        let stem = sources.stem(plan.stem(), &plan.blocks()[0]);
         let blocks: Vec<_> = plan
-            .blocks
+            .blocks()
             .iter()
             .map(|block| {
                 let pointwise = block.bottleneck.map(|maps| sources.pointwise(block, maps));
                 (pointwise, sources.spatial(block))
             })
             .collect();
-        let next = plan.blocks.iter().skip(1);
+        let next = plan.blocks().iter().skip(1);
         let transitions: Vec<_> = plan
-            .transitions
+            .transitions()
             .iter()
             .zip(next)
             .map(|(transition, next)| sources.transition(transition, next))
             .collect();
-        let head = sources.head(&plan.blocks[plan.blocks.len() - 1]);
+        let head = sources.head(&plan.blocks()[plan.blocks().len() - 1]);
         let of_norm = [("VECTOR", vector_of(plan, precision))];
         let norm = sources.plain("norm", ("norm.cu", NORM), &of_norm);
         let step = sources.plain("step", ("step.cu", STEP), &[]);
@@ -435,7 +435,7 @@ impl Kernels {
             })
         };
         Ok(Self {
-            pool: match plan.stem.kind {
+            pool: match plan.stem().kind {
                 StemKind::ImageNet => Some(library.find(&stem, PoolKernels::find)?),
                 StemKind::Cifar => None,
             },

@@ -65,7 +65,7 @@ pub(super) fn vector_of(plan: &Plan, precision: Precision) -> usize {
         let counts = [Some(block.input), Some(block.growth), block.bottleneck];
         counts.into_iter().flatten()
     };
-    let counts: Vec<_> = plan.blocks.iter().flat_map(of_block).collect();
+    let counts: Vec<_> = plan.blocks().iter().flat_map(of_block).collect();
     vector(precision, &counts)
 }
 

@@ -39,7 +39,7 @@ impl FeatureReuse {
             let field = &parameter.field;
             is_weight && !field.starts_with("stem.") && !field.ends_with(".conv2.weight")
         });
-        let blocks = plan.blocks.iter().map(|block| {
+        let blocks = plan.blocks().iter().map(|block| {
             let readers = readers.by_ref().take(block.layers + 1);
             let targets = readers.map(|weight| means(state.of_parameter(weight), weight, block));
             BlockReuse {

@@ -199,24 +199,24 @@ pub enum CheckpointError {
 pub(super) fn fingerprint(plan: &Plan) -> String {
     use std::fmt::Write;
 
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let mut line = format!(
         "input {}x{}x{}, {:?} stem to {}",
         stem.channels, stem.height, stem.width, stem.kind, stem.maps
     );
     // Writing to a string cannot fail.
-    for (index, block) in plan.blocks.iter().enumerate() {
+    for (index, block) in plan.blocks().iter().enumerate() {
         let _ = write!(line, ", {} layers of {}", block.layers, block.growth);
         if let Some(maps) = block.bottleneck {
             let _ = write!(line, " over {maps}");
         }
-        if let Some(transition) = plan.transitions.get(index) {
+        if let Some(transition) = plan.transitions().get(index) {
             let _ = write!(line, ", transition to {}", transition.output);
         }
     }
-    let _ = write!(line, ", {} classes", plan.classes);
-    if plan.dropout > 0.0 {
-        let _ = write!(line, ", dropout {}", plan.dropout);
+    let _ = write!(line, ", {} classes", plan.classes());
+    if plan.dropout() > 0.0 {
+        let _ = write!(line, ", dropout {}", plan.dropout());
     }
     line
 }

@@ -222,7 +222,7 @@ impl Engine {
         views: usize,
         into: &mut Evaluation,
     ) -> Result<(), TrainError> {
-        let classes = self.executor.plan().classes;
+        let classes = self.executor.plan().classes();
         let pieces = batch.labels.len().div_ceil(self.executor.capacity());
         let mut logits = Vec::new();
         let mut add = |outcome: Outcome, images: usize| {
@@ -273,7 +273,7 @@ impl Engine {
 
     /// Cuts a batch into pieces of nearly equal size; at most one for each image.
     fn pieces<'a>(&self, batch: Batch<'a>, pieces: usize) -> Vec<Batch<'a>> {
-        let stem = &self.executor.plan().stem;
+        let stem = self.executor.plan().stem();
         let image = stem.channels * stem.height * stem.width;
         let total = batch.labels.len();
         let values = match batch.pixels {

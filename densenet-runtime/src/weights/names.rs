@@ -49,7 +49,7 @@ pub(super) fn sources(
 /// The names that our files have for a tensor: the current one, and that of older files.
 pub(super) fn in_our_files(plan: &Plan, name: &str) -> [String; 2] {
     let older = match name.strip_prefix("features.norm5.") {
-        Some(tensor) => format!("features.norm{}.{tensor}", plan.blocks.len() + 1),
+        Some(tensor) => format!("features.norm{}.{tensor}", plan.blocks().len() + 1),
         None => name.to_string(),
     };
     [name.to_string(), older]
@@ -72,7 +72,7 @@ fn prefix(names: &[String]) -> &str {
 /// The current name of a tensor. Files from before 2018 have `norm.1` where it is now `norm1`; our
 /// own older ones number the last norm by the blocks, as torchvision does for four blocks only.
 fn current_name(plan: &Plan, name: &str) -> String {
-    let last = format!("features.norm{}.", plan.blocks.len() + 1);
+    let last = format!("features.norm{}.", plan.blocks().len() + 1);
     if let Some(tensor) = name.strip_prefix(&last) {
         return format!("features.norm5.{tensor}");
     }

@@ -59,10 +59,10 @@ impl Plain {
         let weight =
             |parameters: &mut dyn Iterator<Item = Parameter>| parameters.next().unwrap().offset;
         let conv = weight(&mut parameters);
-        let norm = (plan.stem.kind == StemKind::ImageNet).then(|| Norm::next(&mut parameters));
-        let stem = Stem::new(plan.stem, conv, norm);
+        let norm = (plan.stem().kind == StemKind::ImageNet).then(|| Norm::next(&mut parameters));
+        let stem = Stem::new(*plan.stem(), conv, norm);
         let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
-        for (index, block) in plan.blocks.iter().enumerate() {
+        for (index, block) in plan.blocks().iter().enumerate() {
             let layers = block.iter().map(|layer| Layer {
                 norm1: Norm::next(&mut parameters),
                 narrow: layer.bottleneck.map(|_| {
@@ -72,7 +72,7 @@ impl Plain {
                 conv: weight(&mut parameters),
             });
             blocks.push(Block::new(*block, layers.collect(), round));
-            if index < plan.transitions.len() {
+            if index < plan.transitions().len() {
                 let norm = Norm::next(&mut parameters);
                 transitions.push((norm, weight(&mut parameters)));
             }
@@ -115,7 +115,7 @@ impl Plain {
             if let Some((norm, weight)) = self.transitions.get_mut(index) {
                 norm.prepare(&maps, &mut self.state, training);
                 let pooled = maps.pooled(norm).rounded(self.round);
-                let output = self.plan.transitions[index].output;
+                let output = self.plan.transitions()[index].output;
                 let weight = rounded(
                     &self.state.parameters[*weight..][..output * maps.channels],
                     self.round,
@@ -129,7 +129,7 @@ impl Plain {
         let last = kept.last().unwrap();
         self.norm.prepare(last, &mut self.state, training);
         let features = last.averaged(&self.norm);
-        let (channels, classes) = (last.channels, self.plan.classes);
+        let (channels, classes) = (last.channels, self.plan.classes());
         self.logits.clear();
         for features in features.chunks_exact(channels) {
             for k in 0..classes {
@@ -155,7 +155,7 @@ impl Plain {
 
     /// The loss, and the gradient of the logits.
     fn loss(&self, labels: &[u32], smoothing: f64, scale: f64) -> (Outcome, Vec<f64>) {
-        let (classes, batch) = (self.plan.classes, labels.len() as f64);
+        let (classes, batch) = (self.plan.classes(), labels.len() as f64);
         let (mut outcome, mut gradient) = (Outcome::default(), Vec::new());
         for (z, &label) in self.logits.chunks_exact(classes).zip(labels) {
             let total: f64 = z.iter().map(|&z| f64::from(z).exp()).sum();
@@ -225,7 +225,7 @@ impl Plain {
     fn head_backward(&mut self, trace: &Trace) -> Vec<f32> {
         let last = trace.blocks.last().unwrap();
         let (channels, classes, area) =
-            (last.channels, self.plan.classes, last.height * last.width);
+            (last.channels, self.plan.classes(), last.height * last.width);
         let batch = last.batch;
         let mut dfeatures = vec![0.0f64; batch * channels];
         for (i, &d) in trace.logit_gradient.iter().enumerate() {

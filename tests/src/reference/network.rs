@@ -68,7 +68,7 @@ impl Reference {
 
     /// Logits, loss and gradients with the batch's statistics, which move the running ones.
     pub fn differentiate(&mut self, images: &[f32], labels: &[u32]) -> Derivative {
-        let classes = self.plan.classes;
+        let classes = self.plan.classes();
         let logits = self.forward::<OwnedTape<f64, Cpu>>(images, Mode::Train);
         let values = logits.as_vec().into_iter().map(|v| v as f32).collect();
         let mut targets = vec![0.0; labels.len() * classes];
@@ -103,7 +103,7 @@ impl Reference {
     fn forward<T: Tape<f64, Cpu>>(&mut self, images: &[f32], mode: Mode) -> Matrix<T> {
         self.margin = f64::INFINITY;
         let plan = self.plan.clone();
-        let stem = plan.stem;
+        let stem = plan.stem();
         let maps = Maps::<T>::from_nchw(images, [stem.channels, stem.height, stem.width]);
         let window = match stem.kind {
             StemKind::ImageNet => window(7, 2, 3),
@@ -114,14 +114,14 @@ impl Reference {
             maps = self.norm_relu("stem.norm", maps, mode);
             maps = max_pool(maps, self::window(3, 2, 1), &mut self.margin);
         }
-        for (index, block) in plan.blocks.iter().enumerate() {
+        for (index, block) in plan.blocks().iter().enumerate() {
             let number = index + 1;
             for layer in 1..=block.layers {
                 let path = format!("block{number}.layer{layer}");
                 let new = self.layer(&path, block.bottleneck.is_some(), maps.fork(), mode);
                 maps = maps.concat(new);
             }
-            if index < plan.transitions.len() {
+            if index < plan.transitions().len() {
                 let path = format!("transition{number}");
                 maps = self.norm_relu(&format!("{path}.norm"), maps, mode);
                 maps = self.conv(&format!("{path}.conv"), maps, self::window(1, 1, 0));
@@ -130,7 +130,7 @@ impl Reference {
         }
         let maps = self.norm_relu("norm", maps, mode);
         let pooled = global_average_pool(maps);
-        let shape = (plan.classes, plan.features());
+        let shape = (plan.classes(), plan.features());
         let weight = self.leaves["classifier.weight"].retaped::<T>();
         let weight = weight.reshape_like(&shape).permute::<(usize, usize), _>();
         let bias = self.leaves["classifier.bias"].retaped::<T>();

@@ -103,7 +103,7 @@ pub(super) fn fold(
         running,
     };
     let mut target = Target { values, lanes };
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let weight = source.weight(stem.weight_len());
     let norm = match stem.kind {
         StemKind::ImageNet => source.norm(stem.maps),
@@ -118,7 +118,7 @@ pub(super) fn fold(
         norm.scale[m] * weight[(m * channels + k % channels) * area + k / channels]
     });
     target.vector(program.stem_bias, &norm.shift);
-    for (index, (block, step)) in plan.blocks.iter().zip(&program.blocks).enumerate() {
+    for (index, (block, step)) in plan.blocks().iter().zip(&program.blocks).enumerate() {
         for (layer, step) in block.iter().zip(&step.layers) {
             target.norm(step.norm, &source.norm(layer.input));
             let mut inner = layer.input;
@@ -133,7 +133,7 @@ pub(super) fn fold(
             }
             target.transform(step.spatial, inner, source.weight(9 * inner * layer.growth));
         }
-        let transition = plan.transitions.get(index);
+        let transition = plan.transitions().get(index);
         if let (Some(transition), Some(step)) = (transition, program.transitions.get(index)) {
             let channels = transition.input;
             target.norm(step.norm, &source.norm(channels));
@@ -143,9 +143,9 @@ pub(super) fn fold(
     }
     let channels = plan.features();
     target.norm(program.norm, &source.norm(channels));
-    let weight = source.weight(channels * plan.classes);
+    let weight = source.weight(channels * plan.classes());
     target.pack(program.classifier, channels, |c, m| {
         weight[m * channels + c]
     });
-    target.vector(program.classifier_bias, source.weight(plan.classes));
+    target.vector(program.classifier_bias, source.weight(plan.classes()));
 }

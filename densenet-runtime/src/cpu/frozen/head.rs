@@ -4,6 +4,7 @@ use super::memory::Shared;
 use super::pointwise::Maps;
 use super::product::{Depth, Out, Right, Start, count, multiply};
 use super::share;
+use crate::cpu::kernel::bounds::span;
 use crate::cpu::kernel::product::Rows;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
@@ -31,9 +32,10 @@ impl Kernel for Pool<'_> {
             affine,
         } = self.maps;
         let vectors = self.channels.div_ceil(S::LANES);
-        let end = vectors * S::LANES;
+        let end = vectors.saturating_mul(S::LANES);
         assert!(end <= affine.scale.len() && end <= affine.shift.len() && end <= stride);
-        assert!(self.images * self.pixels * stride <= values.len());
+        let all = self.images.saturating_mul(self.pixels);
+        assert!(span(all, stride, end) <= values.len());
         let mean = [1.0 / self.pixels as f32];
         // The vectors of all images in a row.
         for unit in share(self.images * vectors, self.thread, self.threads) {

@@ -14,10 +14,12 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// The start of the next `len` numbers.
+    /// The start of the next `len` numbers. What is given out is `usize::MAX` if it cannot be
+    /// counted, and then there is no memory for it.
     pub fn place(&mut self, len: usize) -> usize {
         let at = self.len;
-        self.len += len.next_multiple_of(LINE);
+        let whole = len.div_ceil(LINE).saturating_mul(LINE);
+        self.len = at.saturating_add(whole);
         at
     }
 }

@@ -126,7 +126,7 @@ impl Frozen {
         Ok(Self {
             plan: plan.clone(),
             activations: zeros("activations", program.activations)?,
-            logits: zeros("logits", options.batch * plan.classes)?,
+            logits: zeros("logits", options.batch * plan.classes())?,
             batch: options.batch,
             program,
             level,
@@ -149,9 +149,9 @@ impl Frozen {
     /// # Errors
     /// When the images do not fit the plan.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
-        input::check(&self.plan.stem, pixels, images, self.batch)?;
+        input::check(self.plan.stem(), pixels, images, self.batch)?;
         pass::run(self, pixels, images);
-        Ok(&self.logits[..images * self.plan.classes])
+        Ok(&self.logits[..images * self.plan.classes()])
     }
 
     /// The plan.

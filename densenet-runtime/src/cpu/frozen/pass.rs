@@ -39,7 +39,7 @@ pub(super) fn run(frozen: &mut Frozen, pixels: Pixels<'_>, images: usize) {
     };
     pass.features(images);
     pass.classify(images);
-    let (classes, scores) = (frozen.plan.classes, frozen.program.scores);
+    let (classes, scores) = (frozen.plan.classes(), frozen.program.scores);
     let scores = &frozen.activations[scores..];
     let rows = frozen.logits.chunks_exact_mut(classes).take(images);
     for (row, scores) in rows.zip(scores.chunks(padded(classes))) {
@@ -103,7 +103,7 @@ impl<'a> Pass<'a> {
     /// From pixels to pooled features, group by group.
     fn features(&mut self, images: usize) {
         let program = self.program;
-        let (Some(step), Some(block)) = (program.blocks.last(), self.plan.blocks.last()) else {
+        let (Some(step), Some(block)) = (program.blocks.last(), self.plan.blocks().last()) else {
             return;
         };
         let stride = padded(program.norm.channels);
@@ -128,7 +128,7 @@ impl<'a> Pass<'a> {
 
     fn classify(&mut self, images: usize) {
         let program = self.program;
-        let (weight, classes) = (self.right(program.classifier), self.plan.classes);
+        let (weight, classes) = (self.right(program.classifier), self.plan.classes());
         let stride = padded(program.norm.channels);
         let part = program.features..program.features + images * stride;
         // SAFETY: the phase writes the scores only.
@@ -154,7 +154,7 @@ impl<'a> Pass<'a> {
     /// Fills a block's feature maps for images from `first` on, at most a group.
     fn block(&mut self, index: usize, first: usize, images: usize) {
         let program = self.program;
-        let (step, block) = (&program.blocks[index], &self.plan.blocks[index]);
+        let (step, block) = (&program.blocks[index], &self.plan.blocks()[index]);
         match index.checked_sub(1) {
             None => {
                 for image in 0..images {
@@ -180,7 +180,7 @@ impl<'a> Pass<'a> {
     }
 
     fn stem(&mut self, image: usize, out: Out<'a>) {
-        let (program, stem, pixels) = (self.program, &self.plan.stem, self.pixels);
+        let (program, stem, pixels) = (self.program, self.plan.stem(), self.pixels);
         let len = stem::padded_image(stem).1;
         let padded = self.activations.part(program.image..program.image + len);
         let threads = self.team.threads();
@@ -294,7 +294,7 @@ impl<'a> Pass<'a> {
     fn transition(&mut self, index: usize, images: usize, out: Out<'a>) {
         let program = self.program;
         let step = &program.transitions[index];
-        let transition = &self.plan.transitions[index];
+        let transition = &self.plan.transitions()[index];
         let pool = load::Pool {
             height: transition.height,
             width: transition.width,

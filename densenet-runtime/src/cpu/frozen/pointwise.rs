@@ -10,10 +10,11 @@ use super::memory::Shared;
 use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
+use crate::cpu::kernel::bounds::span;
 use crate::cpu::kernel::load::Pool;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Rows, blocks};
-use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::simd::{Bf16, Element, Kernel, Simd, Single};
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = 112;
@@ -90,7 +91,7 @@ impl Kernel for Pointwise<'_> {
                 let stride = stride(depth);
                 let range = from..from + depth;
                 match (form, self.pool) {
-                    (Form::Pairs, pool) => {
+                    (Form::Pairs(proof), pool) => {
                         let kernel = LoadPairs {
                             maps: self.maps,
                             pool,
@@ -99,17 +100,18 @@ impl Kernel for Pointwise<'_> {
                             channels: range,
                             into: &mut *operand,
                             stride,
+                            proof,
                         };
-                        // SAFETY: `Form::of` makes pairs only at the level that has them.
-                        unsafe { simd.outline_pairs(kernel) };
+                        simd.outline_pairs(proof, kernel);
                     }
                     (_, None) => {
-                        load::<S, false>(simd, self.maps, first, count, range, operand, stride);
+                        let maps = self.maps;
+                        load(simd, Single, maps, first, count, range, operand, stride);
                     }
                     (_, Some(pool)) => {
                         let maps = self.maps;
-                        load_pooled::<S, false>(
-                            simd, maps, pool, first, count, range, operand, stride,
+                        load_pooled(
+                            simd, Single, maps, pool, first, count, range, operand, stride,
                         );
                     }
                 }
@@ -160,6 +162,7 @@ struct LoadPairs<'a> {
     channels: Range<usize>,
     into: &'a mut [f32],
     stride: usize,
+    proof: Bf16,
 }
 
 impl Kernel for LoadPairs<'_> {
@@ -173,33 +176,14 @@ impl Kernel for LoadPairs<'_> {
             channels,
             into,
             stride,
+            proof,
         } = self;
+        let stride = stride / 2;
         match pool {
-            None => load::<S, true>(simd, maps, first, count, channels, into, stride / 2),
-            Some(pool) => {
-                load_pooled::<S, true>(simd, maps, pool, first, count, channels, into, stride / 2);
-            }
-        }
-    }
-}
-
-/// Writes a vector of channels from `channel` of a row on, as it is or as pairs.
-///
-/// # Safety
-/// The row holds so many elements; if `PAIRS`, the level has them.
-#[inline(always)]
-unsafe fn write<S: Simd, const PAIRS: bool>(
-    simd: S,
-    row: *mut f32,
-    channel: usize,
-    value: S::Vector,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if PAIRS {
-            simd.store_pairs(row.add(channel / 2), value);
-        } else {
-            simd.store(row.add(channel), value);
+            None => load(simd, proof, maps, first, count, channels, into, stride),
+            Some(pool) => load_pooled(
+                simd, proof, maps, pool, first, count, channels, into, stride,
+            ),
         }
     }
 }
@@ -207,8 +191,9 @@ unsafe fn write<S: Simd, const PAIRS: bool>(
 /// BN and ReLU of a tile: pixels from `first` on, into rows of `stride` elements, which are
 /// values or pairs.
 #[inline(always)]
-fn load<S: Simd, const PAIRS: bool>(
+fn load<S: Simd, E: Element>(
     simd: S,
+    element: E,
     maps: Maps<'_>,
     first: usize,
     count: usize,
@@ -222,11 +207,12 @@ fn load<S: Simd, const PAIRS: bool>(
         return;
     }
     let vectors = channels.len().div_ceil(S::LANES);
-    let end = channels.start + vectors * S::LANES;
+    let end = channels
+        .start
+        .saturating_add(vectors.saturating_mul(S::LANES));
     assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
-    assert!((first + count - 1) * maps.stride + end <= maps.values.len());
-    let elements = vectors * S::LANES / if PAIRS { 2 } else { 1 };
-    assert!((count - 1) * stride + elements <= into.len());
+    assert!(span(first.saturating_add(count), maps.stride, end) <= maps.values.len());
+    assert!(span(count, stride, vectors * S::LANES / E::VALUES) <= into.len());
     for (group, pixels) in blocks(count, GROUP) {
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
@@ -238,8 +224,8 @@ fn load<S: Simd, const PAIRS: bool>(
                     let at = (first + pixel) * maps.stride + channel;
                     let x = simd.load(maps.values.as_ptr().add(at));
                     let value = simd.relu(simd.fma(x, scale, shift));
-                    let row = into.as_mut_ptr().add(pixel * stride);
-                    write::<S, PAIRS>(simd, row, v * S::LANES, value);
+                    let at = pixel * stride + v * S::LANES / E::VALUES;
+                    element.store(simd, into.as_mut_ptr().add(at), value);
                 }
             }
         }
@@ -248,8 +234,9 @@ fn load<S: Simd, const PAIRS: bool>(
 
 /// BN, ReLU and 2x2 average pool of a tile.
 #[inline(always)]
-fn load_pooled<S: Simd, const PAIRS: bool>(
+fn load_pooled<S: Simd, E: Element>(
     simd: S,
+    element: E,
     maps: Maps<'_>,
     pool: Pool,
     first: usize,
@@ -259,14 +246,17 @@ fn load_pooled<S: Simd, const PAIRS: bool>(
     stride: usize,
 ) {
     let vectors = channels.len().div_ceil(S::LANES);
-    let end = channels.start + vectors * S::LANES;
+    let end = channels
+        .start
+        .saturating_add(vectors.saturating_mul(S::LANES));
     assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
     let rows = into.chunks_mut(stride).take(count);
     let quarter = [0.25f32];
     for (row, q) in rows.zip(first..) {
         let corners = pool.corners(q);
-        assert!(corners[3] * maps.stride + end <= maps.values.len());
-        assert!(vectors * S::LANES / if PAIRS { 2 } else { 1 } <= row.len());
+        let furthest = corners[3].saturating_add(1);
+        assert!(span(furthest, maps.stride, end) <= maps.values.len());
+        assert!(vectors * S::LANES / E::VALUES <= row.len());
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
             // SAFETY: the assertions bound all vectors; the last corner is the furthest.
@@ -279,7 +269,8 @@ fn load_pooled<S: Simd, const PAIRS: bool>(
                     sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
                 }
                 let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
-                write::<S, PAIRS>(simd, row.as_mut_ptr(), v * S::LANES, mean);
+                let at = v * S::LANES / E::VALUES;
+                element.store(simd, row.as_mut_ptr().add(at), mean);
             }
         }
     }
@@ -308,8 +299,9 @@ impl Kernel for Normalise<'_> {
         // SAFETY: threads have pixels of their own.
         let into = unsafe { rows.write() };
         let (first, count) = (pixels.start, pixels.len());
-        load::<S, false>(
+        load(
             simd,
+            Single,
             self.maps,
             first,
             count,

@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use super::memory::Shared;
 use crate::cpu::engine::padded;
-use crate::cpu::kernel::product::{Panels, Rows, blocks};
-use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::bounds::span;
+use crate::cpu::kernel::product::{Form, Panels, Rows, blocks};
+use crate::cpu::kernel::simd::{Element, Kernel, Simd, Single};
 
 /// A right operand: a packed weight.
 #[derive(Clone, Copy)]
@@ -90,14 +91,16 @@ pub(super) unsafe fn multiply<S: Simd>(
     let values = depth.taps.iter().copied();
     let values = values.chain([a.stride, depth.channels, depth.first]);
     assert!(unit == 1 || values.fold(b.panels.depth, |all, value| all | value) % unit == 0);
-    assert!((a.count - 1) * a.stride + last_tap + depth.channels <= a.values.len() * unit);
-    assert!(depth.first + depth.taps.len() * depth.channels <= b.panels.depth);
+    let reach = last_tap.saturating_add(depth.channels);
+    let rows_of_b = depth.taps.len().saturating_mul(depth.channels);
+    assert!(span(a.count, a.stride, reach) <= a.values.len() * unit);
+    assert!(depth.first.saturating_add(rows_of_b) <= b.panels.depth);
     assert!(b.values.len() >= b.panels.len(lanes) && panels.end <= vectors.div_ceil(2));
+    let width = vectors.saturating_mul(lanes);
     if let Start::Bias(bias) = start {
-        assert!(bias.len() >= vectors * lanes);
+        assert!(bias.len() >= width);
     }
-    let rows = (a.count - 1) * out.stride + vectors * lanes;
-    let target = out.values.pointer(out.at, rows);
+    let target = out.values.pointer(out.at, span(a.count, out.stride, width));
     for panel in panels {
         let column = 2 * panel * lanes;
         let width = (vectors - 2 * panel).min(2);
@@ -109,7 +112,6 @@ pub(super) unsafe fn multiply<S: Simd>(
             let tile = Tile {
                 a: a.values[row * a.stride / unit..].as_ptr(),
                 a_stride: a.stride / unit,
-                unit,
                 taps: depth.taps,
                 channels: depth.channels / unit,
                 b: values.as_ptr(),
@@ -123,25 +125,22 @@ pub(super) unsafe fn multiply<S: Simd>(
                 rows,
                 width,
             };
-            if unit == 1 {
-                simd.outline(tile);
-            } else {
-                // SAFETY: `Form::of` makes pairs only at the level that has products of them.
-                unsafe { simd.outline_pairs(OfPairs(tile)) };
+            match b.panels.form {
+                Form::Plain | Form::Rounded => simd.outline(Of(Single, tile)),
+                Form::Pairs(proof) => simd.outline_pairs(proof, Of(proof, tile)),
             }
         }
     }
 }
 
-/// A register tile whose operands are pairs of bfloat16.
-struct OfPairs<T>(T);
+/// A register tile with elements of some kind.
+struct Of<E, T>(E, T);
 
 /// One register tile.
 struct Tile<'a> {
     a: *const f32,
     a_stride: usize,
-    /// Values in an element, by which taps are divided.
-    unit: usize,
+    /// In values.
     taps: &'a [usize],
     channels: usize,
     b: *const f32,
@@ -155,30 +154,23 @@ struct Tile<'a> {
 
 /// Calls `body` with the run-time rows and width as constants.
 macro_rules! for_tile {
-    ($self:expr, $simd:ident, $pairs:literal, [$($n:literal)*]) => {
-        match ($self.rows, $self.width) {
+    ($self:expr, $simd:ident, [$($n:literal)*]) => {
+        match ($self.1.rows, $self.1.width) {
             $(
                 // SAFETY: only `multiply` makes tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.body::<S, $n, 1, $pairs>($simd) },
+                ($n, 1) => unsafe { $self.1.body::<S, E, $n, 1>($simd, $self.0) },
                 // SAFETY: as above.
-                ($n, 2) => unsafe { $self.body::<S, $n, 2, $pairs>($simd) },
+                ($n, 2) => unsafe { $self.1.body::<S, E, $n, 2>($simd, $self.0) },
             )*
             (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
         }
     };
 }
 
-impl Kernel for Tile<'_> {
+impl<E: Element> Kernel for Of<E, Tile<'_>> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
-
-impl Kernel for OfPairs<Tile<'_>> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
@@ -186,7 +178,11 @@ impl Tile<'_> {
     /// # Safety
     /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
+    unsafe fn body<S: Simd, E: Element, const R: usize, const W: usize>(
+        &self,
+        simd: S,
+        element: E,
+    ) {
         if R > S::ROWS {
             return;
         }
@@ -216,19 +212,14 @@ impl Tile<'_> {
         for &tap in self.taps {
             // SAFETY: the caller's promise covers every tap, channel and row.
             unsafe {
-                let a = self.a.add(tap / self.unit);
+                let a = self.a.add(tap / E::VALUES);
                 for k in 0..self.channels {
                     let right: [S::Vector; W] =
                         std::array::from_fn(|j| simd.load(b.add(j * lanes)));
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let left = simd.splat(a.add(r * self.a_stride + k));
                         for (sum, right) in sums.iter_mut().zip(right) {
-                            *sum = if PAIRS {
-                                // The level has it: see `multiply`.
-                                simd.dot(left, right, *sum)
-                            } else {
-                                simd.fma(left, right, *sum)
-                            };
+                            *sum = element.multiply_add(simd, left, right, *sum);
                         }
                     }
                     b = b.add(W * lanes);

@@ -132,15 +132,15 @@ impl Program {
             at: weights.place(2 * padded(channels)),
             channels,
         };
-        let depth = plan.stem.weight_len() / plan.stem.maps;
-        let stem = pack(&mut weights, Form::Plain, depth, plan.stem.maps, 1);
-        let stem_bias = weights.place(padded(plan.stem.maps));
+        let depth = plan.stem().weight_len() / plan.stem().maps;
+        let stem = pack(&mut weights, Form::Plain, depth, plan.stem().maps, 1);
+        let stem_bias = weights.place(padded(plan.stem().maps));
         let mut activations = Places::default();
         let mut blocks: Vec<BlockStep> = Vec::new();
         let mut transitions = Vec::new();
         let mut inner_len = 0;
-        let mut scratch_len = stem::scratch(&plan.stem, padded(plan.stem.maps));
-        for (index, block) in plan.blocks.iter().enumerate() {
+        let mut scratch_len = stem::scratch(plan.stem(), padded(plan.stem().maps));
+        for (index, block) in plan.blocks().iter().enumerate() {
             let before = weights.len;
             let layers = block.iter().map(|layer| {
                 let norm = norm(&mut weights, layer.input);
@@ -173,7 +173,7 @@ impl Program {
                 stride: stride(block),
                 len,
             });
-            if let Some(transition) = plan.transitions.get(index) {
+            if let Some(transition) = plan.transitions().get(index) {
                 scratch_len = scratch_len.max(pointwise::scratch(transition.input));
                 transitions.push(TransitionStep {
                     norm: norm(&mut weights, transition.input),
@@ -189,14 +189,14 @@ impl Program {
             blocks,
             transitions,
             norm: norm(&mut weights, features),
-            classifier: pack(&mut weights, Form::Plain, features, plan.classes, 1),
-            classifier_bias: weights.place(padded(plan.classes)),
+            classifier: pack(&mut weights, Form::Plain, features, plan.classes(), 1),
+            classifier_bias: weights.place(padded(plan.classes())),
             weights: weights.len,
-            image: activations.place(stem::padded_image(&plan.stem).1),
+            image: activations.place(stem::padded_image(plan.stem()).1),
             inner: activations.place(inner_len),
             inner_len,
             features: activations.place(batch * padded(features)),
-            scores: activations.place(batch * padded(plan.classes)),
+            scores: activations.place(batch * padded(plan.classes())),
             scratch: activations.place(threads * scratch_len),
             scratch_len,
             activations: activations.len,

@@ -3,7 +3,11 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::memory::Shared;
+use super::product::{Depth, Out, Right, Start, multiply};
 use super::{Frozen, FrozenOptions};
+use crate::cpu::kernel::product::{Form, Panels, Rows};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::{Executor, Level, Options, Precision};
 use crate::executor::{Arena, Batch, Executor as Contract, ExecutorError, Pixels, Sgd, Step};
 use crate::plan::{BlockSpec, Plan, Ratio, Role, Spec, StemKind};
@@ -100,7 +104,7 @@ fn random(rng: &mut StdRng, len: usize) -> Vec<f32> {
 }
 
 fn images(plan: &Plan, count: usize, seed: u64) -> Vec<f32> {
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let len = count * stem.channels * stem.height * stem.width;
     random(&mut StdRng::seed_from_u64(seed), len)
 }
@@ -177,7 +181,7 @@ fn evaluated(executor: &mut Executor, pixels: Pixels<'_>, count: usize) -> Vec<f
         labels: &labels,
     };
     executor.evaluate(batch).unwrap();
-    let mut logits = vec![0.0; count * executor.plan().classes];
+    let mut logits = vec![0.0; count * executor.plan().classes()];
     executor.logits(&mut logits).unwrap();
     logits
 }
@@ -264,7 +268,7 @@ fn fewer_images_than_it_was_made_for_give_the_same_logits() {
         for count in 1..BATCH {
             let some = &pixels[..count * pixels.len() / BATCH];
             let found = frozen.infer(Pixels::Nchw(some), count).unwrap();
-            assert_agree(name, found, &all[..count * plan.classes]);
+            assert_agree(name, found, &all[..count * plan.classes()]);
         }
     }
 }
@@ -293,7 +297,7 @@ fn bytes_are_normalised_as_the_executor_does() {
     let (name, plan) = networks().remove(4);
     let mut executor = trained(&plan, Level::detect());
     let mut rng = StdRng::seed_from_u64(3);
-    let mut bytes = vec![0u8; BATCH * 3 * plan.stem.height * plan.stem.width];
+    let mut bytes = vec![0u8; BATCH * 3 * plan.stem().height * plan.stem().width];
     rng.fill(&mut bytes[..]);
     let pixels = Pixels::Nhwc {
         bytes: &bytes,
@@ -325,10 +329,10 @@ fn a_nan_in_an_image_reaches_its_logits_and_no_others() {
         let executor = trained(&plan, Level::detect());
         let mut frozen = frozen(&executor, 2, 2, Level::detect());
         let mut pixels = images(&plan, 2, 9);
-        let middle = plan.stem.height / 2 * plan.stem.width + plan.stem.width / 2;
+        let middle = plan.stem().height / 2 * plan.stem().width + plan.stem().width / 2;
         pixels[middle] = f32::NAN;
         let logits = frozen.infer(Pixels::Nchw(&pixels), 2).unwrap();
-        let (first, second) = logits.split_at(plan.classes);
+        let (first, second) = logits.split_at(plan.classes());
         assert!(
             first.iter().all(|logit| logit.is_nan()),
             "{name}: {first:?}"
@@ -394,4 +398,68 @@ fn numbers_of_another_network_are_refused() {
         new(0, &parameters, &running),
         Some(ExecutorError::Capacity { found: 0, .. })
     ));
+}
+
+/// A product whose shapes are as small as its slices if they wrap.
+struct Wrapping {
+    rows: usize,
+    stride: usize,
+    tap: usize,
+    out_stride: usize,
+}
+
+impl Kernel for Wrapping {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (values, mut out) = ([1.0; 64], [0.0; 64]);
+        let panels = Panels {
+            depth: 1,
+            columns: 1,
+            form: Form::Plain,
+        };
+        let rows = Rows {
+            values: &values,
+            stride: self.stride,
+            count: self.rows,
+        };
+        let depth = Depth {
+            taps: &[self.tap],
+            channels: 1,
+            first: 0,
+        };
+        let right = Right {
+            panels,
+            values: &values,
+        };
+        let out = Out {
+            values: Shared::new(&mut out),
+            at: 0,
+            stride: self.out_stride,
+        };
+        // SAFETY: there is no other thread.
+        unsafe { multiply(simd, rows, depth, right, 0..1, out, Start::Zero, false) };
+    }
+}
+
+#[test]
+fn shapes_that_wrap_are_refused() {
+    for (rows, stride, tap, out_stride) in [
+        ((1 << 63) + 1, 2, 0, 0),
+        (3, 1 << 63, 0, 1),
+        (1, 1, usize::MAX, 1),
+        (3, 1, 0, 1 << 63),
+    ] {
+        let run = || {
+            Level::detect().run(Wrapping {
+                rows,
+                stride,
+                tap,
+                out_stride,
+            });
+        };
+        assert!(
+            std::panic::catch_unwind(run).is_err(),
+            "{rows} {stride} {tap}"
+        );
+    }
 }

@@ -6,9 +6,10 @@ use super::memory::Shared;
 use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
+use crate::cpu::kernel::bounds::span;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels, Rows, blocks};
-use crate::cpu::kernel::simd::{Kernel, Simd};
+use crate::cpu::kernel::simd::{Element, Kernel, Simd, Single};
 use crate::cpu::kernel::winograd::{PLACES, of_patch, to_outputs};
 
 /// Patches of a tile.
@@ -90,11 +91,9 @@ impl Kernel for Spatial<'_> {
                     into: &mut *into,
                     stride,
                 };
-                if self.form == Form::Pairs {
-                    // SAFETY: `Form::of` makes pairs only at the level that has them.
-                    unsafe { simd.outline_pairs(load) };
-                } else {
-                    load.run(simd);
+                match self.form {
+                    Form::Pairs(proof) => simd.outline_pairs(proof, load),
+                    Form::Plain | Form::Rounded => load.run(simd),
                 }
                 if self.form == Form::Rounded {
                     pairs::round_all(&mut into[..PLACES * patches * stride]);
@@ -171,10 +170,13 @@ impl Kernel for Load<'_, '_> {
         for patch in 0..patches {
             let place = &mut into[patch * stride..];
             let (patch, channels) = (first + patch, channels.clone());
-            if spatial.form == Form::Pairs {
-                spatial.load::<S, true>(simd, patch, channels, zeros, place, apart);
-            } else {
-                spatial.load::<S, false>(simd, patch, channels, zeros, place, apart);
+            match spatial.form {
+                Form::Pairs(pair) => {
+                    spatial.load(simd, pair, patch, channels, zeros, place, apart);
+                }
+                Form::Plain | Form::Rounded => {
+                    spatial.load(simd, Single, patch, channels, zeros, place, apart);
+                }
             }
         }
     }
@@ -196,9 +198,10 @@ impl Spatial<'_> {
     /// Transforms some channels of a patch; place p of the result, values or pairs of channels,
     /// goes to `p * apart`.
     #[inline(always)]
-    fn load<S: Simd, const PAIRS: bool>(
+    fn load<S: Simd, E: Element>(
         &self,
         simd: S,
+        element: E,
         patch: usize,
         channels: Range<usize>,
         zeros: &[f32],
@@ -207,10 +210,11 @@ impl Spatial<'_> {
     ) {
         let (image, y, x) = self.corner(patch);
         let vectors = channels.len().div_ceil(S::LANES);
-        let end = channels.start + vectors * S::LANES;
+        let end = channels
+            .start
+            .saturating_add(vectors.saturating_mul(S::LANES));
         assert!(end <= zeros.len());
-        let unit = if PAIRS { 2 } else { 1 };
-        assert!((PLACES - 1) * apart + vectors * S::LANES / unit <= into.len());
+        assert!(span(PLACES, apart, vectors * S::LANES / E::VALUES) <= into.len());
         let pixels: [*const f32; PLACES] = std::array::from_fn(|place| {
             let row = (y + place / 4).wrapping_sub(1);
             let column = (x + place % 4).wrapping_sub(1);
@@ -223,21 +227,15 @@ impl Spatial<'_> {
         });
         for v in 0..vectors {
             let channel = channels.start + v * S::LANES;
-            // SAFETY: every pixel holds `end` channels; the assertion bounds what is written. Pairs
-            // are asked for only at the level that has them.
+            // SAFETY: every pixel holds `end` channels; the assertion bounds what is written.
             unsafe {
                 let d = std::array::from_fn(|row| {
                     std::array::from_fn(|column| simd.load(pixels[4 * row + column].add(channel)))
                 });
                 for (row, values) in of_patch(simd, d).into_iter().enumerate() {
                     for (column, value) in values.into_iter().enumerate() {
-                        let at = (4 * row + column) * apart + v * S::LANES / unit;
-                        let into = into.as_mut_ptr().add(at);
-                        if PAIRS {
-                            simd.store_pairs(into, value);
-                        } else {
-                            simd.store(into, value);
-                        }
+                        let at = (4 * row + column) * apart + v * S::LANES / E::VALUES;
+                        element.store(simd, into.as_mut_ptr().add(at), value);
                     }
                 }
             }
@@ -248,7 +246,7 @@ impl Spatial<'_> {
     #[inline(always)]
     fn store<S: Simd>(&self, simd: S, patch: usize, from: &[f32], apart: usize, width: usize) {
         let (image, y, x) = self.corner(patch);
-        assert!((PLACES - 1) * apart + width <= from.len());
+        assert!(span(PLACES, apart, width) <= from.len());
         let target = |row: usize, column: usize| {
             let inside = y + row < self.height && x + column < self.width;
             let pixel = (image * self.height + y + row) * self.width + x + column;

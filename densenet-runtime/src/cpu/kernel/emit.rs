@@ -4,6 +4,7 @@
 //! variance is of deviations from the tile's own mean: two passes over a tile that lies in the
 //! cache.
 
+use super::bounds::span;
 use super::normal::Moments;
 use super::pullback::TileMut;
 use super::simd::{Kernel, Simd};
@@ -53,14 +54,14 @@ pub(crate) fn emit<S: Simd>(
         len,
         pitch,
     } = tile;
-    let count = runs * len;
+    let count = runs.saturating_mul(len);
     if count == 0 || columns == 0 {
         return;
     }
-    assert!(((runs - 1) * pitch + len - 1) * stride + columns <= values.len());
+    assert!(span(span(runs, pitch, len), stride, columns) <= values.len());
     let (into, into_stride) = match target {
         Some(TileMut { values, stride }) => {
-            assert!((count - 1) * stride + columns <= values.len());
+            assert!(span(count, stride, columns) <= values.len());
             (values.as_mut_ptr(), stride)
         }
         None => (std::ptr::null_mut(), 0),
@@ -242,6 +243,44 @@ mod tests {
                     level.run(Case { columns, copy });
                 }
             }
+        }
+    }
+
+    /// A tile, or a target, as small as its slice if its shapes wrap.
+    struct Wrapping {
+        len: usize,
+        stride: usize,
+        into_stride: usize,
+    }
+
+    impl Kernel for Wrapping {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let tile = Runs::rows(&[1.0; 64], self.stride, self.len);
+            let into = TileMut {
+                values: &mut [0.0; 64],
+                stride: self.into_stride,
+            };
+            emit(simd, tile, 1, None, Some(into));
+        }
+    }
+
+    #[test]
+    fn shapes_that_wrap_are_refused() {
+        for (len, stride, into_stride) in [
+            ((1 << 63) + 1, 2, 0),
+            (3, 1 << 63, 1),
+            (3, 1, 1 << 63),
+            ((1 << 63) + 1, 0, 2),
+        ] {
+            let run = || {
+                Level::detect().run(Wrapping {
+                    len,
+                    stride,
+                    into_stride,
+                });
+            };
+            assert!(std::panic::catch_unwind(run).is_err(), "{len} {stride}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::normal::{Affine, relu};
 use super::pairs;
 use super::product::{Form, Rows};
-use super::simd::{Kernel, Simd};
+use super::simd::{Bf16, Kernel, Simd};
 use crate::cpu::memory::Memory;
 
 /// Fills tiles of a product's left operand.
@@ -157,7 +157,7 @@ impl Load for NormRelu<'_> {
                 self.load(simd, pixels, channels, into, stride);
                 pairs::of_columns(simd, form, rows(into, stride), pairs)
             }
-            Form::Pairs => {
+            Form::Pairs(proof) => {
                 let into = &mut into[..count * stride / 2];
                 let kernel = LoadPairs {
                     source: *self,
@@ -165,9 +165,9 @@ impl Load for NormRelu<'_> {
                     channels,
                     into: &mut *into,
                     stride: stride / 2,
+                    proof,
                 };
-                // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
-                unsafe { simd.outline_pairs(kernel) };
+                simd.outline_pairs(proof, kernel);
                 rows(into, stride)
             }
         }
@@ -181,6 +181,7 @@ struct LoadPairs<'a> {
     channels: Range<usize>,
     into: &'a mut [f32],
     stride: usize,
+    proof: Bf16,
 }
 
 impl Kernel for LoadPairs<'_> {
@@ -192,11 +193,13 @@ impl Kernel for LoadPairs<'_> {
             channels,
             into,
             stride,
+            proof,
         } = self;
         let n = channels.len();
         let scale = &source.affine.scale[channels.clone()];
         let shift = &source.affine.shift[channels.clone()];
-        assert!(n.div_ceil(S::LANES) * S::LANES <= 2 * stride);
+        // `n` channels are in memory, and so are whole vectors of them not too many to count.
+        assert!(n.div_ceil(S::LANES) * S::LANES / 2 <= stride);
         for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             let x = &source.x[pixel * source.stride..][channels.clone()];
             for c in (0..n).step_by(S::LANES) {
@@ -206,7 +209,7 @@ impl Kernel for LoadPairs<'_> {
                 unsafe {
                     let part = |values: &[f32]| simd.load_part(values.as_ptr().add(c), count);
                     let z = simd.fma(part(x), part(scale), part(shift));
-                    simd.store_pairs(row.as_mut_ptr().add(c / 2), simd.relu(z));
+                    simd.store_pairs(proof, row.as_mut_ptr().add(c / 2), simd.relu(z));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What is done to tiles that lie in the cache.
 
+pub(crate) mod bounds;
 pub(crate) mod dropout;
 pub(crate) mod emit;
 pub(crate) mod load;

@@ -6,7 +6,7 @@
 //! the same channel of two rows.
 
 use super::product::{Form, Rows};
-use super::simd::{Kernel, Simd};
+use super::simd::{Bf16, Kernel, Simd};
 use crate::cpu::memory::Memory;
 
 /// The bits of a value rounded to bfloat16 (to nearest, ties to even), in the high half; the low
@@ -55,16 +55,15 @@ pub(crate) fn of_columns<'a, S: Simd>(
         stride,
         count,
     } = rows;
-    let from = &values[..count * stride];
+    let from = &values[..count.saturating_mul(stride)];
     match form {
         Form::Plain => rows,
         Form::Rounded => rounded_copy(rows, memory),
-        Form::Pairs => {
+        Form::Pairs(proof) => {
             let whole = form.whole(stride);
             let into = memory.need(count * whole / 2);
             if whole == stride {
-                // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
-                unsafe { simd.outline_pairs(OfColumns { from, into }) };
+                simd.outline_pairs(proof, OfColumns { from, into, proof });
             } else {
                 let lines = from.chunks_exact(stride);
                 for (from, into) in lines.zip(into.chunks_exact_mut(whole / 2)) {
@@ -72,8 +71,7 @@ pub(crate) fn of_columns<'a, S: Simd>(
                     let (into, last_into) = into.split_at_mut(stride / 2);
                     last_into[0] = pair(last[0], 0.0);
                     let from = neighbours;
-                    // SAFETY: as above.
-                    unsafe { simd.outline_pairs(OfColumns { from, into }) };
+                    simd.outline_pairs(proof, OfColumns { from, into, proof });
                 }
             }
             Rows {
@@ -102,17 +100,17 @@ pub(crate) fn of_rows<'a, S: Simd>(
     match form {
         Form::Plain => rows,
         Form::Rounded => rounded_copy(rows, memory),
-        Form::Pairs => {
-            let from = &values[..count * stride];
+        Form::Pairs(proof) => {
+            let from = &values[..count.saturating_mul(stride)];
             let count = count.div_ceil(2);
             let into = memory.need(count * stride);
             let kernel = OfRows {
                 from,
                 stride,
                 into: &mut *into,
+                proof,
             };
-            // SAFETY: as in `of_columns`.
-            unsafe { simd.outline_pairs(kernel) };
+            simd.outline_pairs(proof, kernel);
             Rows {
                 values: into,
                 stride,
@@ -124,7 +122,7 @@ pub(crate) fn of_rows<'a, S: Simd>(
 
 #[inline(always)]
 fn rounded_copy<'a>(rows: Rows<'_>, memory: &'a mut Memory<f32>) -> Rows<'a> {
-    let from = &rows.values[..rows.count * rows.stride];
+    let from = &rows.values[..rows.count.saturating_mul(rows.stride)];
     let into = memory.need(from.len());
     for (into, from) in into.iter_mut().zip(from) {
         *into = rounded(*from);
@@ -138,6 +136,7 @@ fn rounded_copy<'a>(rows: Rows<'_>, memory: &'a mut Memory<f32>) -> Rows<'a> {
 struct OfColumns<'a> {
     from: &'a [f32],
     into: &'a mut [f32],
+    proof: Bf16,
 }
 
 impl Kernel for OfColumns<'_> {
@@ -146,9 +145,8 @@ impl Kernel for OfColumns<'_> {
         let mut from = self.from.chunks_exact(S::LANES);
         let mut into = self.into.chunks_exact_mut(S::LANES / 2);
         for (from, into) in (&mut from).zip(&mut into) {
-            // SAFETY: the chunks have the lanes of a vector and half as many; for the level see
-            // `of_columns`.
-            unsafe { simd.store_pairs(into.as_mut_ptr(), simd.load(from.as_ptr())) };
+            // SAFETY: the chunks have the lanes of a vector and half as many.
+            unsafe { simd.store_pairs(self.proof, into.as_mut_ptr(), simd.load(from.as_ptr())) };
         }
         let rest = from.remainder().chunks_exact(2);
         for (two, into) in rest.zip(into.into_remainder()) {
@@ -161,20 +159,26 @@ struct OfRows<'a> {
     from: &'a [f32],
     stride: usize,
     into: &'a mut [f32],
+    proof: Bf16,
 }
 
 impl Kernel for OfRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { from, stride, into } = self;
-        for (two, into) in from.chunks(2 * stride).zip(into.chunks_exact_mut(stride)) {
-            let (first, second) = two.split_at(stride.min(two.len()));
+        let Self {
+            from,
+            stride,
+            into,
+            proof,
+        } = self;
+        let two = from.chunks(stride.saturating_mul(2));
+        for (two, into) in two.zip(into.chunks_exact_mut(stride)) {
+            let (first, second) = two.split_at(stride);
             let there = second.len() == stride;
             let mut column = 0;
             while column < stride {
                 let count = S::LANES.min(stride - column);
-                // SAFETY: `count` values from `column` on lie in each row; for the level see
-                // `of_columns`.
+                // SAFETY: `count` values from `column` on lie in each row.
                 unsafe {
                     let second = if there {
                         simd.load_part(second.as_ptr().add(column), count)
@@ -182,7 +186,7 @@ impl Kernel for OfRows<'_> {
                         simd.zero()
                     };
                     let first = simd.load_part(first.as_ptr().add(column), count);
-                    let pairs = simd.pairs_of_lanes(first, second);
+                    let pairs = simd.pairs_of_lanes(proof, first, second);
                     simd.store_part(into.as_mut_ptr().add(column), pairs, count);
                 }
                 column += count;
@@ -215,7 +219,7 @@ mod tests {
         assert!(bf16::from_bits(pair(f32::NAN, 0.0).to_bits() as u16).is_nan());
     }
 
-    struct Paired;
+    struct Paired(Form);
 
     impl Kernel for Paired {
         #[inline(always)]
@@ -236,14 +240,14 @@ mod tests {
                             0.0
                         }
                     };
-                    let found = of_rows(simd, Form::Pairs, rows, &mut memory);
+                    let found = of_rows(simd, self.0, rows, &mut memory);
                     assert_eq!((found.stride, found.count), (stride, count.div_ceil(2)));
                     for (i, found) in found.values.iter().enumerate() {
                         let (row, column) = (i / stride * 2, i % stride);
                         let expected = pair(at(row, column), at(row + 1, column));
                         assert_eq!(found.to_bits(), expected.to_bits());
                     }
-                    let found = of_columns(simd, Form::Pairs, rows, &mut memory);
+                    let found = of_columns(simd, self.0, rows, &mut memory);
                     let whole = stride.next_multiple_of(2);
                     assert_eq!((found.stride, found.count), (whole, count));
                     for (i, found) in found.values.iter().enumerate() {
@@ -258,8 +262,8 @@ mod tests {
 
     #[test]
     fn rows_and_columns_are_paired_and_a_last_one_with_zeros() {
-        if Level::detect() == Level::Avx512Bf16 {
-            Level::Avx512Bf16.run(Paired);
+        if let Some(proof) = Bf16::detect() {
+            Level::Avx512Bf16.run(Paired(Form::Pairs(proof)));
         }
     }
 }

@@ -12,13 +12,18 @@
 
 use std::ops::Range;
 
+use super::bounds::span;
 use super::pairs;
-use super::simd::{Kernel, Level, Simd};
+use super::simd::{Bf16, Element, Kernel, Level, Simd, Single};
 use crate::cpu::precision::Precision;
 
 /// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
 /// start and length.
+///
+/// # Panics
+/// If `n` has more than 32 bits: the arithmetic below could wrap.
 pub(crate) fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    assert!(n <= u32::MAX as usize);
     let count = n.div_ceil(most);
     (0..count).map(move |index| {
         let start = index * n / count;
@@ -34,30 +39,33 @@ pub(crate) enum Form {
     /// Values rounded to bfloat16, where the processor has no products of bfloat16.
     Rounded,
     /// Pairs of bfloat16 (see [`super::pairs`]): two neighbours in the direction that is summed
-    /// over are one element.
-    Pairs,
+    /// over are one element. The processor has products of them.
+    Pairs(Bf16),
 }
 
 impl Form {
     /// The form for a precision at a level.
     pub fn of(precision: Precision, level: Level) -> Self {
-        match precision {
-            Precision::F32 => Self::Plain,
-            Precision::Bf16 if level.at_most() == Level::Avx512Bf16 => Self::Pairs,
-            Precision::Bf16 => Self::Rounded,
+        match (precision, Bf16::detect()) {
+            (Precision::F32, _) => Self::Plain,
+            (Precision::Bf16, Some(proof)) if level == Level::Avx512Bf16 => Self::Pairs(proof),
+            (Precision::Bf16, _) => Self::Rounded,
         }
     }
 
-    /// Pairs, if elements are pairs.
-    pub fn pairs<T>(self, of: T) -> Option<T> {
-        (self == Self::Pairs).then_some(of)
+    /// What is made of the proof that there are products of pairs, if elements are pairs.
+    pub fn pairs<T>(self, of: impl FnOnce(Bf16) -> T) -> Option<T> {
+        match self {
+            Self::Pairs(proof) => Some(of(proof)),
+            Self::Plain | Self::Rounded => None,
+        }
     }
 
     /// Values in an element.
     pub const fn unit(self) -> usize {
         match self {
             Self::Plain | Self::Rounded => 1,
-            Self::Pairs => 2,
+            Self::Pairs(_) => 2,
         }
     }
 
@@ -86,9 +94,10 @@ impl Panels {
         self.columns.div_ceil(lanes)
     }
 
-    /// Elements of all panels.
+    /// Elements of all panels; `usize::MAX` if they cannot be counted.
     pub fn len(self, lanes: usize) -> usize {
-        self.rows() * self.vectors(lanes) * lanes
+        let row = self.vectors(lanes).saturating_mul(lanes);
+        self.rows().saturating_mul(row)
     }
 
     /// Rows in memory.
@@ -157,7 +166,7 @@ impl Panels {
                 *value = match self.form {
                     Form::Plain => at(row, column + j),
                     Form::Rounded => pairs::rounded(at(row, column + j)),
-                    Form::Pairs => {
+                    Form::Pairs(_) => {
                         pairs::pair(at(2 * row, column + j), at(2 * row + 1, column + j))
                     }
                 };
@@ -243,17 +252,17 @@ pub(crate) fn multiply_while<S: Simd>(
     let unit = panels.form.unit();
     let values = a.stride | depth.channels | depth.first | panels.depth;
     assert!(values.is_multiple_of(unit));
-    assert!((a.count - 1) * a.stride + depth.channels <= a.values.len() * unit);
-    assert!(depth.first + depth.channels <= panels.depth);
+    let width = panels.vectors(lanes).saturating_mul(lanes);
+    assert!(span(a.count, a.stride, depth.channels) <= a.values.len() * unit);
+    assert!(depth.first.saturating_add(depth.channels) <= panels.depth);
     assert!(b.len() >= panels.len(lanes));
-    assert!((a.count - 1) * out_stride + panels.vectors(lanes) * lanes <= out.len());
+    assert!(span(a.count, out_stride, width) <= out.len());
     for (start, column, width) in panels.iter(lanes) {
         for (row, rows) in blocks(a.count, S::ROWS) {
             meanwhile(row..row + rows, column..column + width * lanes);
             let tile = Tile {
                 a: a.values[row * a.stride / unit..].as_ptr(),
                 a_stride: a.stride / unit,
-                unit,
                 channels: depth.channels / unit,
                 b: b[start + depth.first / unit * width * lanes..].as_ptr(),
                 out: out[row * out_stride + column..].as_mut_ptr(),
@@ -264,20 +273,31 @@ pub(crate) fn multiply_while<S: Simd>(
             };
             // The assertions above bound every row and channel of `a`, every row of the
             // panel in `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
-            tile.start(simd);
+            run_tile(simd, panels.form, tile);
         }
     }
 }
 
-/// A register tile whose operands are pairs.
-struct OfPairs<T>(T);
+/// A register tile with elements of some kind.
+struct Of<E, T>(E, T);
+
+/// Runs a register tile with the elements of a form.
+#[inline(always)]
+fn run_tile<S: Simd, T>(simd: S, form: Form, tile: T)
+where
+    Of<Single, T>: Kernel,
+    Of<Bf16, T>: Kernel,
+{
+    match form {
+        Form::Plain | Form::Rounded => simd.outline(Of(Single, tile)),
+        Form::Pairs(proof) => simd.outline_pairs(proof, Of(proof, tile)),
+    }
+}
 
 /// One register tile of [`multiply`].
 struct Tile {
     a: *const f32,
     a_stride: usize,
-    /// Values in an element.
-    unit: usize,
     channels: usize,
     b: *const f32,
     out: *mut f32,
@@ -290,48 +310,35 @@ struct Tile {
 /// Calls `$body::<S, rows, width>` with the run-time `rows` (1 to 14) and `width` (1 or 2) as
 /// constants.
 macro_rules! for_tile {
-    ($self:expr, $simd:ident, $pairs:literal, [$($n:literal)*]) => {
-        match ($self.rows, $self.width) {
+    ($self:expr, $simd:ident, [$($n:literal)*]) => {
+        match ($self.1.rows, $self.1.width) {
             $(
                 // SAFETY: only `multiply` and `accumulate` make tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.body::<S, $n, 1, $pairs>($simd) },
+                ($n, 1) => unsafe { $self.1.body::<S, E, $n, 1>($simd, $self.0) },
                 // SAFETY: as above.
-                ($n, 2) => unsafe { $self.body::<S, $n, 2, $pairs>($simd) },
+                ($n, 2) => unsafe { $self.1.body::<S, E, $n, 2>($simd, $self.0) },
             )*
             (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
         }
     };
 }
 
-impl Kernel for Tile {
+impl<E: Element> Kernel for Of<E, Tile> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
-
-impl Kernel for OfPairs<Tile> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
 impl Tile {
-    #[inline(always)]
-    fn start<S: Simd>(self, simd: S) {
-        if self.unit == 1 {
-            simd.outline(self);
-        } else {
-            // SAFETY: `Form::of` makes pairs only at the level that has products of them.
-            unsafe { simd.outline_pairs(OfPairs(self)) };
-        }
-    }
-
     /// # Safety
     /// All pointers are valid for `R` rows, `W` vectors, and the depth given.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
+    unsafe fn body<S: Simd, E: Element, const R: usize, const W: usize>(
+        &self,
+        simd: S,
+        element: E,
+    ) {
         if R > S::ROWS {
             return;
         }
@@ -345,12 +352,7 @@ impl Tile {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let left = simd.splat(self.a.add(r * self.a_stride + k));
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = if PAIRS {
-                            // The level has it: see `start`.
-                            simd.dot(left, right, *sum)
-                        } else {
-                            simd.fma(left, right, *sum)
-                        };
+                        *sum = element.multiply_add(simd, left, right, *sum);
                     }
                 }
                 b = b.add(W * lanes);
@@ -399,10 +401,11 @@ pub(crate) fn accumulate<S: Simd>(
     }
     let lanes = S::LANES;
     let vectors = width.div_ceil(lanes);
+    let whole = vectors.saturating_mul(lanes);
     assert!(rows == a.count);
-    assert!((rows - 1) * d.stride + columns <= d.values.len());
-    assert!((rows - 1) * a.stride + vectors * lanes <= a.values.len());
-    assert!((columns - 1) * out_stride + vectors * lanes <= out.len());
+    assert!(span(rows, d.stride, columns) <= d.values.len());
+    assert!(span(rows, a.stride, whole) <= a.values.len());
+    assert!(span(columns, out_stride, whole) <= out.len());
     for first in (0..vectors).step_by(2) {
         let width = (vectors - first).min(2);
         for (column, count) in blocks(columns, S::ROWS) {
@@ -412,7 +415,6 @@ pub(crate) fn accumulate<S: Simd>(
                 a: a.values[first * lanes..].as_ptr(),
                 a_stride: a.stride,
                 depth: rows,
-                unit: form.unit(),
                 add,
                 out: out[column * out_stride + first * lanes..].as_mut_ptr(),
                 out_stride,
@@ -421,7 +423,7 @@ pub(crate) fn accumulate<S: Simd>(
             };
             // The assertions above bound every row and column of `d`, every row and vector of
             // `a`, and every row and vector of `out`.
-            tile.start(simd);
+            run_tile(simd, form, tile);
         }
     }
 }
@@ -433,8 +435,6 @@ struct Outer {
     a: *const f32,
     a_stride: usize,
     depth: usize,
-    /// Values in an element.
-    unit: usize,
     add: bool,
     out: *mut f32,
     out_stride: usize,
@@ -442,35 +442,22 @@ struct Outer {
     width: usize,
 }
 
-impl Kernel for Outer {
+impl<E: Element> Kernel for Of<E, Outer> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
-
-impl Kernel for OfPairs<Outer> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self.0, simd, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
     }
 }
 
 impl Outer {
-    #[inline(always)]
-    fn start<S: Simd>(self, simd: S) {
-        if self.unit == 1 {
-            simd.outline(self);
-        } else {
-            // SAFETY: `Form::of` makes pairs only at the level that has products of them.
-            unsafe { simd.outline_pairs(OfPairs(self)) };
-        }
-    }
-
     /// # Safety
     /// All pointers are valid for `self.depth` rows, `R` columns of `d` and `W` vectors.
     #[inline(always)]
-    unsafe fn body<S: Simd, const R: usize, const W: usize, const PAIRS: bool>(&self, simd: S) {
+    unsafe fn body<S: Simd, E: Element, const R: usize, const W: usize>(
+        &self,
+        simd: S,
+        element: E,
+    ) {
         if R > S::ROWS {
             return;
         }
@@ -485,12 +472,7 @@ impl Outer {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let left = simd.splat(d.add(i));
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = if PAIRS {
-                            // The level has it: see `start`.
-                            simd.dot(left, right, *sum)
-                        } else {
-                            simd.fma(left, right, *sum)
-                        };
+                        *sum = element.multiply_add(simd, left, right, *sum);
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, some vectors
 //! at a time, so that what belongs to a channel stays in registers while the pixels go by.
 
+use super::bounds::span;
 use super::normal::NormSlice;
 use super::simd::{Kernel, Simd};
 
@@ -58,7 +59,7 @@ impl PullBack<'_> {
         if self.rows == 0 || channels == 0 {
             return;
         }
-        let last = self.rows - 1;
+        let rows_of = |stride| span(self.rows, stride, channels);
         let NormSlice {
             scale, shift, mean, ..
         } = self.norm;
@@ -66,12 +67,12 @@ impl PullBack<'_> {
             assert!(values.len() >= channels);
         }
         for tile in [self.d, self.x] {
-            assert!(tile.values.len() >= last * tile.stride + channels);
+            assert!(tile.values.len() >= rows_of(tile.stride));
         }
-        assert!(self.into.values.len() >= last * self.into.stride + channels);
+        assert!(self.into.values.len() >= rows_of(self.into.stride));
         let operand = match &mut self.operand {
             Some(tile) => {
-                assert!(tile.values.len() >= last * tile.stride + channels);
+                assert!(tile.values.len() >= rows_of(tile.stride));
                 (tile.values.as_mut_ptr(), tile.stride)
             }
             None => (std::ptr::null_mut(), 0),
@@ -316,6 +317,57 @@ mod tests {
                     });
                 }
             }
+        }
+    }
+
+    /// Tiles as small as their slices if their shapes wrap.
+    struct Wrapping {
+        rows: usize,
+        strides: [usize; 3],
+    }
+
+    impl Kernel for Wrapping {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let (values, norm) = ([1.0; 64], [1.0; 1]);
+            let [d, x, into] = self.strides;
+            let tile = |stride| Tile {
+                values: &values,
+                stride,
+            };
+            PullBack {
+                rows: self.rows,
+                norm: NormSlice {
+                    scale: &norm,
+                    shift: &norm,
+                    mean: &norm,
+                    gamma: &norm,
+                },
+                factor: &norm,
+                d: tile(d),
+                x: tile(x),
+                into: TileMut {
+                    values: &mut [0.0; 64],
+                    stride: into,
+                },
+                add: false,
+                operand: None,
+                sum_scale: &mut [0.0],
+                sum_bias: &mut [0.0],
+            }
+            .run(simd);
+        }
+    }
+
+    #[test]
+    fn shapes_that_wrap_are_refused() {
+        for (rows, strides) in [
+            ((1 << 63) + 1, [2, 0, 0]),
+            (3, [1, 1 << 63, 1]),
+            (3, [1, 1, 1 << 63]),
+        ] {
+            let run = || Level::detect().run(Wrapping { rows, strides });
+            assert!(std::panic::catch_unwind(run).is_err(), "{rows} {strides:?}");
         }
     }
 }

@@ -20,6 +20,18 @@ pub enum Level {
     Avx512Bf16,
 }
 
+/// Proof that the processor is at [`Level::Avx512Bf16`], and so has products of pairs of bfloat16
+/// (see [`super::pairs`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bf16(());
+
+impl Bf16 {
+    /// The proof, if the processor has them.
+    pub fn detect() -> Option<Self> {
+        (Level::detect() == Level::Avx512Bf16).then_some(Self(()))
+    }
+}
+
 /// Work that is compiled for each level.
 pub(crate) trait Kernel {
     /// Must be `#[inline(always)]`, as must all that it calls with `simd`, so that the level's
@@ -183,28 +195,22 @@ pub(crate) trait Simd: Copy {
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a * b + c` where each lane of `a` and `b` is a pair of bfloat16 (see [`super::pairs`]):
     /// both products are added. Only AVX-512 can; for the others it is `c`.
-    ///
-    /// # Safety
-    /// The processor is at [`Level::Avx512Bf16`].
-    unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
-        let _ = (a, b);
+    fn dot(self, proof: Bf16, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        let _ = (proof, a, b);
         c
     }
     /// Writes a vector as `LANES / 2` pairs of bfloat16: neighbours are pairs. Only AVX-512 can;
     /// the others do nothing.
     ///
     /// # Safety
-    /// As [`Simd::dot`], and `at` is valid for a write of `LANES / 2` values.
-    unsafe fn store_pairs(self, at: *mut f32, value: Self::Vector) {
-        let _ = (at, value);
+    /// `at` is valid for a write of `LANES / 2` values.
+    unsafe fn store_pairs(self, proof: Bf16, at: *mut f32, value: Self::Vector) {
+        let _ = (proof, at, value);
     }
     /// Each lane of `a` with that of `b` as a pair of bfloat16. Only AVX-512 can; for the others
     /// it is `a`.
-    ///
-    /// # Safety
-    /// As [`Simd::dot`].
-    unsafe fn pairs_of_lanes(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        let _ = b;
+    fn pairs_of_lanes(self, proof: Bf16, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let _ = (proof, b);
         a
     }
     /// `a * b + c` of scalars, fused where the level has an instruction for it.
@@ -212,11 +218,56 @@ pub(crate) trait Simd: Copy {
     /// Runs a kernel as a function of its own, compiled once for the level.
     fn outline<K: Kernel>(self, kernel: K);
     /// As [`Simd::outline`], for a kernel that uses [`Simd::dot`].
+    fn outline_pairs<K: Kernel>(self, proof: Bf16, kernel: K) {
+        let _ = proof;
+        self.outline(kernel);
+    }
+}
+
+/// What an element of a product's operands is.
+pub(crate) trait Element: Copy {
+    /// Values in an element.
+    const VALUES: usize;
+
+    /// `a * b + c`, element by element.
+    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector;
+    /// Writes a vector of values as `LANES / VALUES` elements.
     ///
     /// # Safety
-    /// The processor is at [`Level::Avx512Bf16`].
-    unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
-        self.outline(kernel);
+    /// `at` is valid for a write of so many elements.
+    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector);
+}
+
+/// A value as it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Single;
+
+impl Element for Single {
+    const VALUES: usize = 1;
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector {
+        simd.fma(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store(at, values) }
+    }
+}
+
+/// A pair of bfloat16.
+impl Element for Bf16 {
+    const VALUES: usize = 2;
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector {
+        simd.dot(self, a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store_pairs(self, at, values) }
     }
 }
 
@@ -492,9 +543,9 @@ by_intrinsics!(
             }
         }
         #[inline(always)]
-        unsafe fn dot(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
-            // SAFETY: the caller's promise. The bits are what counts: a vector of f32 holds the
-            // pairs.
+        fn dot(self, _: Bf16, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            // SAFETY: `Bf16` is made only where the processor has the instructions. The bits are
+            // what counts: a vector of f32 holds the pairs.
             unsafe {
                 let a = std::mem::transmute::<x86::__m512, x86::__m512bh>(a);
                 let b = std::mem::transmute::<x86::__m512, x86::__m512bh>(b);
@@ -502,16 +553,17 @@ by_intrinsics!(
             }
         }
         #[inline(always)]
-        unsafe fn store_pairs(self, at: *mut f32, value: Self::Vector) {
-            // SAFETY: the caller's promise. The bits are what counts: eight f32 hold the pairs.
+        unsafe fn store_pairs(self, _: Bf16, at: *mut f32, value: Self::Vector) {
+            // SAFETY: the caller's promise, and `Bf16`. The bits are what counts: eight f32 hold
+            // the pairs.
             unsafe {
                 let pairs = x86::_mm512_cvtneps_pbh(value);
                 at.cast::<x86::__m256bh>().write_unaligned(pairs);
             }
         }
         #[inline(always)]
-        unsafe fn pairs_of_lanes(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-            // SAFETY: the caller's promise. The low half of the conversion is `a`, the high half
+        fn pairs_of_lanes(self, _: Bf16, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+            // SAFETY: `Bf16`, as in `dot`. The low half of the conversion is `a`, the high half
             // `b`; the shuffle takes a 16-bit lane of each in turn.
             unsafe {
                 let both = std::mem::transmute::<x86::__m512bh, x86::__m512i>(
@@ -522,8 +574,8 @@ by_intrinsics!(
             }
         }
         #[inline(always)]
-        unsafe fn outline_pairs<K: Kernel>(self, kernel: K) {
-            // SAFETY: the caller's promise.
+        fn outline_pairs<K: Kernel>(self, _: Bf16, kernel: K) {
+            // SAFETY: the tokens are made only where the processor has the instructions.
             unsafe { run_avx512bf16(kernel) }
         }
     }

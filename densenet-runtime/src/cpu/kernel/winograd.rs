@@ -8,8 +8,9 @@
 //! place. The input's gradient is a convolution of y with the turned kernel. All entries of A and
 //! B are 0, 1 or -1, so rounding is as good as the plain way's.
 
+use super::bounds::span;
 use super::product::Rows;
-use super::simd::{Baseline, Kernel, Simd};
+use super::simd::{Baseline, Bf16, Kernel, Simd};
 
 /// Places of a transformed patch.
 pub(crate) const PLACES: usize = 16;
@@ -120,21 +121,21 @@ pub(crate) fn of_kernel(g: &[f32; 9]) -> [f32; PLACES] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pairs {
     /// Of neighbouring channels, which a product sums over.
-    Channels,
+    Channels(Bf16),
     /// Of neighbouring patches, which a weight's gradient sums over; the last one of a row, if it
     /// is alone, has zeros beside it.
-    Patches,
+    Patches(Bf16),
 }
 
 /// How transformed patches lie in memory: place q of patch (or pair) p starts at
-/// `q * apart + p * stride`.
+/// `q * apart + p * stride`. Lengths that cannot be counted are `usize::MAX`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pairs: Option<Pairs>,
     /// Elements from one patch, or pair of patches, to the next.
     stride: usize,
-    /// Elements from one row of patches to the next.
-    row: usize,
+    /// Patches, or pairs of patches, in a row.
+    columns: usize,
     /// Patches, or pairs of patches.
     count: usize,
     /// Elements from one place to the next: an odd number of cache lines, so that the places of
@@ -146,10 +147,11 @@ impl Layout {
     /// Of `rows` rows of `columns` patches of some channels.
     pub fn new(rows: usize, columns: usize, channels: usize, pairs: Option<Pairs>) -> Self {
         let elements = match pairs {
-            Some(Pairs::Channels) => channels.div_ceil(2),
-            Some(Pairs::Patches) | None => channels,
+            Some(Pairs::Channels(_)) => channels.div_ceil(2),
+            Some(Pairs::Patches(_)) | None => channels,
         };
-        Self::with_stride(rows, columns, elements.next_multiple_of(16) + 16, pairs)
+        let whole = elements.div_ceil(LINE).saturating_mul(LINE);
+        Self::with_stride(rows, columns, whole.saturating_add(LINE), pairs)
     }
 
     /// Of products: `rows` rows of `columns` patches, each of `width` elements.
@@ -159,23 +161,23 @@ impl Layout {
 
     fn with_stride(rows: usize, columns: usize, stride: usize, pairs: Option<Pairs>) -> Self {
         let columns = match pairs {
-            Some(Pairs::Patches) => columns.div_ceil(2),
-            Some(Pairs::Channels) | None => columns,
+            Some(Pairs::Patches(_)) => columns.div_ceil(2),
+            Some(Pairs::Channels(_)) | None => columns,
         };
-        let count = rows * columns;
-        let lines = (count * stride).div_ceil(LINE);
+        let count = rows.saturating_mul(columns);
+        let lines = count.saturating_mul(stride).div_ceil(LINE);
         Self {
             pairs,
             stride,
-            row: columns * stride,
+            columns,
             count,
-            apart: (lines | 1) * LINE,
+            apart: (lines | 1).saturating_mul(LINE),
         }
     }
 
     /// Elements of all places.
     pub fn len(self) -> usize {
-        PLACES * self.apart
+        PLACES.saturating_mul(self.apart)
     }
 
     /// Where a place starts.
@@ -185,7 +187,7 @@ impl Layout {
 
     /// Where a row of patches starts, in its first place.
     pub fn row(self, row: usize) -> usize {
-        row * self.row
+        row * self.columns * self.stride
     }
 
     /// A place's patches, or pairs of patches, as an operand.
@@ -193,8 +195,8 @@ impl Layout {
         Rows {
             values: &values[self.place(place)..],
             stride: match self.pairs {
-                Some(Pairs::Channels) => 2 * self.stride,
-                Some(Pairs::Patches) | None => self.stride,
+                Some(Pairs::Channels(_)) => 2 * self.stride,
+                Some(Pairs::Patches(_)) | None => self.stride,
             },
             count: self.count,
         }
@@ -202,7 +204,7 @@ impl Layout {
 
     /// Where the last place of a row of patches ends, from its first place's start.
     fn end(self, width: usize) -> usize {
-        (PLACES - 1) * self.apart + self.row - self.stride + width
+        span(PLACES, self.apart, span(self.columns, self.stride, width))
     }
 }
 
@@ -219,7 +221,7 @@ pub(crate) struct Strip<'a> {
 impl Strip<'_> {
     /// Pixels of one of the four rows.
     pub fn pitch(columns: usize) -> usize {
-        2 * columns + 2
+        columns.saturating_mul(2).saturating_add(2)
     }
 
     /// Transforms the patches, as a convolution's input.
@@ -255,15 +257,16 @@ impl Strip<'_> {
         into: &mut [f32],
         layout: Layout,
     ) {
-        let width = channels.next_multiple_of(S::LANES);
+        let width = channels.div_ceil(S::LANES).saturating_mul(S::LANES);
         assert!(width <= self.stride);
-        assert!(4 * Self::pitch(self.columns) * self.stride <= self.values.len());
+        let line = Self::pitch(self.columns).saturating_mul(self.stride);
+        assert!(line.saturating_mul(4) <= self.values.len());
         let (columns, elements) = match layout.pairs {
             None => (self.columns, width),
-            Some(Pairs::Channels) => (self.columns, width / 2),
-            Some(Pairs::Patches) => (self.columns.div_ceil(2), width),
+            Some(Pairs::Channels(_)) => (self.columns, width / 2),
+            Some(Pairs::Patches(_)) => (self.columns.div_ceil(2), width),
         };
-        assert!(layout.row == columns * layout.stride && elements <= layout.stride);
+        assert!(layout.columns == columns && elements <= layout.stride);
         assert!(layout.end(elements) <= into.len());
         let forth = Forth::<OUTPUTS> {
             strip: self,
@@ -271,11 +274,11 @@ impl Strip<'_> {
             into: into.as_mut_ptr(),
             layout,
         };
-        if layout.pairs.is_none() {
-            simd.outline(forth);
-        } else {
-            // SAFETY: pairs are asked for only at the level that has them (see `Form::of`).
-            unsafe { simd.outline_pairs(forth) };
+        match layout.pairs {
+            None => simd.outline(forth),
+            Some(Pairs::Channels(proof) | Pairs::Patches(proof)) => {
+                simd.outline_pairs(proof, forth);
+            }
         }
     }
 }
@@ -299,8 +302,7 @@ impl<const OUTPUTS: bool> Kernel for Forth<'_, OUTPUTS> {
         } = self.layout;
         let columns = self.strip.columns;
         // SAFETY: `Strip::run` has checked that the places of every patch, or pair of patches, can
-        // be written; each call is for patches of the strip and channels below `width`. Where
-        // there are pairs, the level has them.
+        // be written; each call is for patches of the strip and channels below `width`.
         unsafe {
             match pairs {
                 None => {
@@ -313,17 +315,17 @@ impl<const OUTPUTS: bool> Kernel for Forth<'_, OUTPUTS> {
                         }
                     }
                 }
-                Some(Pairs::Channels) => {
+                Some(Pairs::Channels(proof)) => {
                     for column in 0..columns {
                         for c in (0..self.width).step_by(S::LANES) {
                             let into = self.into.add(column * stride + c / 2);
                             each(self.places(simd, column, c), |place, value| {
-                                simd.store_pairs(into.add(place * apart), value);
+                                simd.store_pairs(proof, into.add(place * apart), value);
                             });
                         }
                     }
                 }
-                Some(Pairs::Patches) => {
+                Some(Pairs::Patches(proof)) => {
                     for column in (0..columns).step_by(2) {
                         for c in (0..self.width).step_by(S::LANES) {
                             let into = self.into.add(column / 2 * stride + c);
@@ -335,7 +337,8 @@ impl<const OUTPUTS: bool> Kernel for Forth<'_, OUTPUTS> {
                             };
                             for row in 0..4 {
                                 for x in 0..4 {
-                                    let pair = simd.pairs_of_lanes(first[row][x], second[row][x]);
+                                    let (first, second) = (first[row][x], second[row][x]);
+                                    let pair = simd.pairs_of_lanes(proof, first, second);
                                     simd.store(into.add((4 * row + x) * apart), pair);
                                 }
                             }
@@ -404,9 +407,9 @@ pub(crate) fn transform_back<S: Simd>(
     into: &mut [f32],
 ) {
     assert!(width.is_multiple_of(S::LANES) && (1..=2).contains(&rows));
-    assert!(layout.row == pixels.div_ceil(2) * layout.stride);
+    assert!(layout.columns == pixels.div_ceil(2));
     assert!(layout.end(width) <= from.len());
-    assert!(rows * pixels * width <= into.len());
+    assert!(span(rows.saturating_mul(pixels), width, width) <= into.len());
     simd.outline(Back {
         from: from.as_ptr(),
         layout,
@@ -452,6 +455,68 @@ impl Kernel for Back {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::Level;
+    use super::*;
+
+    /// Patches of a strip, or products, as small as their slices if their shapes wrap.
+    struct Wrapping {
+        columns: usize,
+        stride: usize,
+        back: bool,
+    }
+
+    impl Kernel for Wrapping {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let (values, mut into) = ([1.0; 4096], [0.0; 4096]);
+            let Self {
+                columns, stride, ..
+            } = self;
+            if self.back {
+                let layout = Layout::of_products(1, columns, stride);
+                let pixels = columns.saturating_mul(2);
+                transform_back(simd, &values, layout, stride, (1, pixels), &mut into);
+            } else {
+                let strip = Strip {
+                    values: &values,
+                    columns,
+                    stride,
+                    first: 0,
+                };
+                let layout = Layout::new(1, columns, stride, None);
+                strip.transform(simd, 1, &mut into, layout);
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_wrap_are_refused() {
+        for (columns, stride) in [
+            ((1 << 61) - 1, 16),
+            (1 << 60, 16),
+            (1, 1 << 60),
+            (1, 1 << 62),
+            (usize::MAX, 16),
+        ] {
+            for back in [false, true] {
+                let run = || {
+                    Level::detect().run(Wrapping {
+                        columns,
+                        stride,
+                        back,
+                    });
+                };
+                assert!(
+                    std::panic::catch_unwind(run).is_err(),
+                    "{columns} {stride} {back}"
+                );
             }
         }
     }

@@ -68,7 +68,7 @@ impl Count {
 pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
     let images = batch as u64;
     let mut count = Count::default();
-    let stem = &plan.stem;
+    let stem = plan.stem();
     let (height, width) = stem.convolved_size();
     let convolved = images * (height * width * stem.maps) as u64;
     let pixels = images * (stem.channels * stem.height * stem.width) as u64;
@@ -76,11 +76,11 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
     if stem.kind == StemKind::ImageNet {
         count.norm_relu(convolved);
         // The max pool and its way back, whose indices are of eight bytes.
-        let pooled = images * (plan.blocks[0].pixels() * stem.maps) as u64;
+        let pooled = images * (plan.blocks()[0].pixels() * stem.maps) as u64;
         let indices = 2 * 8 * pooled / stored(precision);
         count.rest += 2 * convolved + 2 * pooled + indices;
     }
-    for (index, block) in plan.blocks.iter().enumerate() {
+    for (index, block) in plan.blocks().iter().enumerate() {
         let pixels = images * block.pixels() as u64;
         for (number, layer) in block.iter().enumerate() {
             let input = pixels * layer.input as u64;
@@ -102,17 +102,17 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
         let output = pixels * block.output() as u64;
         count.concatenation(output, block.layers + 1);
         count.norm_relu(output);
-        if let Some(transition) = plan.transitions.get(index) {
+        if let Some(transition) = plan.transitions().get(index) {
             let maps = pixels * transition.output as u64;
             let weight = (transition.input * transition.output) as u64;
             count.convolution(output, maps, weight, true);
             // The average pool and its way back.
-            let pooled = images * (plan.blocks[index + 1].pixels() * transition.output) as u64;
+            let pooled = images * (plan.blocks()[index + 1].pixels() * transition.output) as u64;
             count.rest += 2 * maps + 2 * pooled;
         } else {
             let features = images * plan.features() as u64;
-            let weight = (plan.features() * plan.classes) as u64;
-            let logits = images * plan.classes as u64;
+            let weight = (plan.features() * plan.classes()) as u64;
+            let logits = images * plan.classes() as u64;
             count.rest += 2 * output + 5 * features + 3 * weight + 7 * logits;
         }
     }

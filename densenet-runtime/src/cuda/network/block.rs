@@ -5,7 +5,7 @@ use super::*;
 impl Pass<'_> {
     /// The first dropout site of a block; two for each layer, then its transition's.
     pub(super) fn first_site(&self, index: usize) -> usize {
-        self.plan.blocks[..index]
+        self.plan.blocks()[..index]
             .iter()
             .map(|block| 2 * block.layers + 1)
             .sum()
@@ -13,7 +13,7 @@ impl Pass<'_> {
 
     /// The input's maps are fresh; so are the last layer's, then.
     pub(super) fn block_forward(&self, index: usize, input: Fresh) -> Result<Fresh, CudaError> {
-        let block = &self.plan.blocks[index];
+        let block = &self.plan.blocks()[index];
         let own = &self.slots.blocks[index];
         let pixels = self.batch * block.pixels();
         let statistics = self.statistics(own.statistics, block.output());
@@ -91,7 +91,7 @@ impl Pass<'_> {
             return Ok(());
         };
         let (norm1, maps) = (layer.norm1, norm2.channels);
-        let pixels = self.batch * self.plan.blocks[index].pixels();
+        let pixels = self.batch * self.plan.blocks()[index].pixels();
         self.tiled(
             &pointwise.pointwise_forward,
             [tiles(pixels), maps.div_ceil(pointwise_columns(maps)), 1],
@@ -119,7 +119,7 @@ impl Pass<'_> {
         into: Address,
         site: i32,
     ) -> Result<(), CudaError> {
-        let block = &self.plan.blocks[index];
+        let block = &self.plan.blocks()[index];
         let own = &self.slots.blocks[index];
         let pixels = self.batch * block.pixels();
         let statistics = self.statistics(own.statistics, block.output());
@@ -155,7 +155,7 @@ impl Pass<'_> {
         (into, add): (Address, bool),
     ) -> Result<Shares, CudaError> {
         let kernels = &self.kernels.blocks[index].spatial;
-        let block = &self.plan.blocks[index];
+        let block = &self.plan.blocks()[index];
         let pixels = self.batch * block.pixels();
         let norm = input.norm;
         let (channels, maps) = (norm.channels, weight.maps);
@@ -212,7 +212,7 @@ impl Pass<'_> {
         norm: NormAt,
         (weight, dout): (WeightAt, Address),
     ) -> Result<(), CudaError> {
-        let (block, own) = (&self.plan.blocks[index], &self.slots.blocks[index]);
+        let (block, own) = (&self.plan.blocks()[index], &self.slots.blocks[index]);
         let pixels = self.batch * block.pixels();
         let statistics = self.statistics(own.statistics, block.output());
         let totals = self.totals(own.totals, block.output());
@@ -258,7 +258,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn block_backward(&self, index: usize) -> Result<(), CudaError> {
-        let block: &Block = &self.plan.blocks[index];
+        let block: &Block = &self.plan.blocks()[index];
         let own = &self.slots.blocks[index];
         let kernels = &self.kernels.blocks[index];
         let pixels = self.batch * block.pixels();

@@ -4,8 +4,8 @@ use super::*;
 
 impl Pass<'_> {
     pub(super) fn head_forward(&self, fresh: Fresh) -> Result<(), CudaError> {
-        let last = self.plan.blocks.len() - 1;
-        let block = &self.plan.blocks[last];
+        let last = self.plan.blocks().len() - 1;
+        let block = &self.plan.blocks()[last];
         let own = &self.slots.blocks[last];
         let norm = self.places.norm;
         let statistics = self.statistics(own.statistics, block.output());
@@ -24,7 +24,7 @@ impl Pass<'_> {
         )?;
         self.tiled(
             &self.kernels.head.classify,
-            [tiles(self.batch), self.plan.classes.div_ceil(COLUMNS), 1],
+            [tiles(self.batch), self.plan.classes().div_ceil(COLUMNS), 1],
             values![
                 features,
                 self.parameter(self.places.classifier),
@@ -36,10 +36,10 @@ impl Pass<'_> {
     }
 
     pub(super) fn head_backward(&self) -> Result<(), CudaError> {
-        let last = self.plan.blocks.len() - 1;
-        let block = &self.plan.blocks[last];
+        let last = self.plan.blocks().len() - 1;
+        let block = &self.plan.blocks()[last];
         let own = &self.slots.blocks[last];
-        let (channels, classes) = (block.output(), self.plan.classes);
+        let (channels, classes) = (block.output(), self.plan.classes());
         let dlogits = self.at(self.slots.logit_gradient);
         let dfeatures = self.at(self.slots.feature_gradient);
         let kernels = &self.kernels.head;

@@ -167,7 +167,7 @@ impl Pass<'_> {
 
     /// A dropout site's number; none while evaluating or without dropout.
     fn site(&self, site: usize) -> i32 {
-        if self.training && self.plan.dropout > 0.0 {
+        if self.training && self.plan.dropout() > 0.0 {
             i32::try_from(site).unwrap_or(i32::MAX)
         } else {
             -1
@@ -293,9 +293,9 @@ impl Pass<'_> {
         }
         self.pack_weights()?;
         let mut fresh = self.stem_forward()?;
-        for index in 0..self.plan.blocks.len() {
+        for index in 0..self.plan.blocks().len() {
             fresh = self.block_forward(index, fresh)?;
-            if let Some(transition) = self.plan.transitions.get(index) {
+            if let Some(transition) = self.plan.transitions().get(index) {
                 fresh = self.transition_forward(index, transition, fresh)?;
             }
         }
@@ -331,11 +331,11 @@ impl Pass<'_> {
         };
         self.head_backward()?;
         complete()?;
-        for index in (0..self.plan.blocks.len()).rev() {
+        for index in (0..self.plan.blocks().len()).rev() {
             self.block_backward(index)?;
             complete()?;
             if let Some(before) = index.checked_sub(1) {
-                self.transition_backward(before, &self.plan.transitions[before])?;
+                self.transition_backward(before, &self.plan.transitions()[before])?;
                 complete()?;
             }
         }

@@ -5,9 +5,9 @@ use super::*;
 impl Pass<'_> {
     pub(super) fn stem_forward(&self) -> Result<Fresh, CudaError> {
         let (plan, slots) = (self.plan, self.slots);
-        let stem = &plan.stem;
+        let stem = plan.stem();
         let first = &slots.blocks[0];
-        let block = &plan.blocks[0];
+        let block = &plan.blocks()[0];
         let (height, width) = stem.convolved_size();
         let pixels = self.batch * height * width;
         let (into, stride) = match stem.kind {
@@ -60,7 +60,7 @@ impl Pass<'_> {
 
     pub(super) fn stem_backward(&self) -> Result<(), CudaError> {
         let slots = self.slots;
-        let stem = &self.plan.stem;
+        let stem = self.plan.stem();
         let (height, width) = stem.convolved_size();
         let pixels = self.batch * height * width;
         if let Some(pool) = &self.kernels.pool {

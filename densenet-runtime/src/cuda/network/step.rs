@@ -65,7 +65,7 @@ impl Pass<'_> {
 
     /// Channels and pixels of an image.
     fn image(&self) -> (usize, usize) {
-        let stem = &self.plan.stem;
+        let stem = self.plan.stem();
         (stem.channels, stem.height * stem.width)
     }
 }

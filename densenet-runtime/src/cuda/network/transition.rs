@@ -5,7 +5,7 @@ use super::*;
 impl Pass<'_> {
     /// Rows of a transition's products for each pooled pixel.
     pub(super) fn group(&self) -> usize {
-        if self.training && self.plan.dropout > 0.0 {
+        if self.training && self.plan.dropout() > 0.0 {
             4
         } else {
             1
@@ -20,8 +20,8 @@ impl Pass<'_> {
     ) -> Result<Fresh, CudaError> {
         let own = &self.slots.blocks[index];
         let (norm, weight) = self.places.transitions[index];
-        let block = &self.plan.blocks[index];
-        let next = &self.plan.blocks[index + 1];
+        let block = &self.plan.blocks()[index];
+        let next = &self.plan.blocks()[index + 1];
         let pooled = self.batch * next.pixels();
         let statistics = self.statistics(own.statistics, block.output());
         self.prepare(norm, statistics, (fresh, self.batch * block.pixels()))?;
@@ -66,9 +66,9 @@ impl Pass<'_> {
     ) -> Result<(), CudaError> {
         let own = &self.slots.blocks[index];
         let (norm, weight) = self.places.transitions[index];
-        let block = &self.plan.blocks[index];
+        let block = &self.plan.blocks()[index];
         let pixels = self.batch * block.pixels();
-        let pooled = self.batch * self.plan.blocks[index + 1].pixels();
+        let pooled = self.batch * self.plan.blocks()[index + 1].pixels();
         let g = self.at(self.slots.gradient);
         if !transition.height.is_multiple_of(2) || !transition.width.is_multiple_of(2) {
             // What the pool leaves out has no gradient.

@@ -81,7 +81,7 @@ impl Regression {
                 .map(|(pixel, &value)| {
                     let die = (index * PIXELS + pixel) as u64;
                     let die = (seed ^ die).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-                    let dropped = (die as f64 / 16_777_216.0) < self.plan.dropout && seed != 0;
+                    let dropped = (die as f64 / 16_777_216.0) < self.plan.dropout() && seed != 0;
                     if dropped { 0.0 } else { value }
                 })
                 .collect();

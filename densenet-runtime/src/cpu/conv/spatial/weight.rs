@@ -132,7 +132,7 @@ impl Kernel for Pack<'_> {
                             pairs::round_all(&mut matrix[start..start + S::LANES]);
                         }
                     }
-                    Form::Pairs => {
+                    Form::Pairs(_) => {
                         let values = kernels.transformed(simd, line * unit + 1, column);
                         for (matrix, place) in into.chunks_exact_mut(len).zip(places.clone()) {
                             let mut others = [0.0; LANES];

@@ -175,6 +175,7 @@ fn blocks_cover_everything_evenly() {
 
 /// Products of pairs, of values that bfloat16 holds exactly.
 struct Paired {
+    form: Form,
     rows: usize,
     channels: usize,
     columns: usize,
@@ -184,6 +185,7 @@ impl Kernel for Paired {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
+            form,
             rows,
             channels,
             columns,
@@ -201,7 +203,7 @@ impl Kernel for Paired {
         let panels = Panels {
             depth: 2 * channels,
             columns,
-            form: Form::Pairs,
+            form,
         };
         let mut b = vec![f32::NAN; panels.len(S::LANES)];
         let lines = 0..panels.lines(S::LANES);
@@ -210,7 +212,7 @@ impl Kernel for Paired {
         });
         let stride = panels.vectors(S::LANES) * S::LANES;
         let mut out = vec![f32::NAN; rows * stride];
-        let left = pairs::of_columns(simd, Form::Pairs, all, &mut narrow);
+        let left = pairs::of_columns(simd, form, all, &mut narrow);
         for first in [0, channels] {
             let depth = Depth { channels, first };
             multiply(simd, left, depth, panels, &b, &mut out, stride, false);
@@ -239,19 +241,11 @@ impl Kernel for Paired {
             stride: width,
             count: rows,
         };
-        let left = pairs::of_rows(simd, Form::Pairs, d_rows, &mut of_d);
-        let right = pairs::of_rows(simd, Form::Pairs, a_rows, &mut of_a);
+        let left = pairs::of_rows(simd, form, d_rows, &mut of_d);
+        let right = pairs::of_rows(simd, form, a_rows, &mut of_a);
         let mut out = vec![1.0; channels * width];
         accumulate(
-            simd,
-            Form::Pairs,
-            left,
-            channels,
-            right,
-            columns,
-            &mut out,
-            width,
-            true,
+            simd, form, left, channels, right, columns, &mut out, width, true,
         );
         for i in 0..channels {
             for j in 0..columns {
@@ -264,18 +258,113 @@ impl Kernel for Paired {
 
 #[test]
 fn products_of_pairs_are_the_naive_sums_where_the_processor_has_them() {
-    if Level::detect() < Level::Avx512Bf16 {
+    let Some(form) = Bf16::detect().map(Form::Pairs) else {
         return;
-    }
+    };
     for rows in [1, 2, 13, 15, 28] {
         for channels in [2, 6, 16] {
             for columns in [1, 12, 16, 32, 48, 65] {
                 Level::Avx512Bf16.run(Paired {
+                    form,
                     rows,
                     channels,
                     columns,
                 });
             }
+        }
+    }
+}
+
+/// Products whose shapes are as small as the slices if they wrap.
+struct Wrapping(usize);
+
+impl Kernel for Wrapping {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (a, b, mut out) = ([1.0; 64], [1.0; 64], [0.0; 64]);
+        let rows = |count, stride| Rows {
+            values: &a[..],
+            stride,
+            count,
+        };
+        let (huge, half) = ((1 << 63) + 1, 1 << 63);
+        let wide = Panels {
+            depth: 1,
+            columns: 1,
+            form: Form::Plain,
+        };
+        let depth = Depth {
+            channels: 1,
+            first: 0,
+        };
+        let mut multiply = |left, depth, panels, stride| {
+            multiply(simd, left, depth, panels, &b, &mut out, stride, false);
+        };
+        let plain = Form::Plain;
+        match self.0 {
+            0 => multiply(rows(huge, 2), depth, wide, 0),
+            1 => multiply(rows(3, half), depth, wide, 16),
+            2 => multiply(rows(huge, 0), depth, wide, 2),
+            3 => {
+                let first = usize::MAX;
+                multiply(rows(1, 1), Depth { first, ..depth }, wide, 16);
+            }
+            4 => {
+                let depth = 1 << 60;
+                let panels = Panels { depth, ..wide };
+                multiply(
+                    rows(1, 1),
+                    Depth {
+                        channels: 1,
+                        first: 0,
+                    },
+                    panels,
+                    16,
+                );
+            }
+            5 => accumulate(
+                simd,
+                plain,
+                rows(huge, 2),
+                1,
+                rows(huge, 0),
+                1,
+                &mut [0.0; 64],
+                0,
+                false,
+            ),
+            6 => accumulate(
+                simd,
+                plain,
+                rows(1, 1),
+                huge,
+                rows(1, 1),
+                1,
+                &mut [0.0; 64],
+                2,
+                false,
+            ),
+            _ => accumulate(
+                simd,
+                plain,
+                rows(1, 0),
+                1,
+                rows(1, 0),
+                usize::MAX,
+                &mut [0.0; 64],
+                0,
+                false,
+            ),
+        }
+    }
+}
+
+#[test]
+fn shapes_that_wrap_are_refused() {
+    for case in 0..8 {
+        for level in LEVELS {
+            let run = || level.run(Wrapping(case));
+            assert!(std::panic::catch_unwind(run).is_err(), "{case} {level:?}");
         }
     }
 }
