@@ -134,6 +134,12 @@ impl Engine {
             pieces: Vec::new(),
         };
         let pieces = self.pieces(batch, self.config.accumulation);
+        // All of them before the first, which moves the running statistics.
+        let plan = self.executor.plan();
+        batch.check(plan, usize::MAX)?;
+        for piece in &pieces {
+            piece.check(plan, self.executor.capacity())?;
+        }
         for (index, &piece) in pieces.iter().enumerate() {
             let share = piece.labels.len() as f64 / started.images.max(1) as f64;
             let step = self.piece_of_step(started.step, index, share);

@@ -2,7 +2,9 @@ use std::time::Instant;
 
 use super::*;
 use crate::Arena;
+use crate::train::checkpoint::Position;
 use crate::train::{Decay, Moment};
+use crate::weights::State;
 
 fn gradients(engine: &Engine) -> Vec<f32> {
     let mut values = vec![0.0; engine.executor().plan().parameter_count()];
@@ -11,6 +13,14 @@ fn gradients(engine: &Engine) -> Vec<f32> {
         .read(Arena::Gradients, &mut values)
         .unwrap();
     values
+}
+
+/// State, momentum and position of a run.
+fn everything(engine: &Engine) -> (State, Vec<f32>, Position) {
+    let executor = engine.executor();
+    let mut momentum = vec![0.0; executor.plan().parameter_count()];
+    executor.read(Arena::Momentum, &mut momentum).unwrap();
+    (engine.state().unwrap(), momentum, engine.position)
 }
 
 #[test]
@@ -88,20 +98,13 @@ fn each_step_and_each_piece_has_a_dropout_of_its_own() {
 #[test]
 fn a_loss_that_is_not_finite_stops_with_step_and_rate_and_changes_nothing() {
     let images = Images::new(8, 8);
-    let all = |engine: &Engine| {
-        let count = engine.executor().plan().parameter_count();
-        let mut momentum = vec![0.0; count];
-        let executor = engine.executor();
-        executor.read(Arena::Momentum, &mut momentum).unwrap();
-        (engine.state().unwrap(), momentum, engine.position)
-    };
     for accumulation in [1, 3] {
         let mut engine = engine(Config {
             accumulation,
             ..config()
         });
         engine.step(images.first(8), Instant::now()).unwrap();
-        let before = all(&engine);
+        let before = everything(&engine);
         // In the last piece, behind others that move the statistics.
         let mut pixels = images.pixels[..6 * PIXELS].to_vec();
         pixels[5 * PIXELS..].fill(f32::NAN);
@@ -114,8 +117,29 @@ fn a_loss_that_is_not_finite_stops_with_step_and_rate_and_changes_nothing() {
             message.contains("at step 2 with learning rate 0.2"),
             "{message}"
         );
-        assert!(all(&engine) == before, "{accumulation} pieces");
+        assert!(everything(&engine) == before, "{accumulation} pieces");
     }
+}
+
+#[test]
+fn a_batch_whose_last_piece_is_refused_changes_nothing() {
+    let images = Images::new(8, 8);
+    let mut engine = engine(Config {
+        batch: 4,
+        accumulation: 2,
+        ..config()
+    });
+    engine.step(images.first(4), Instant::now()).unwrap();
+    let before = everything(&engine);
+    let pixels = images.first(4).pixels;
+    let labels = [0, 1, 2, 60];
+    let batch = Batch {
+        pixels,
+        labels: &labels,
+    };
+    let message = engine.step(batch, Instant::now()).unwrap_err().to_string();
+    assert!(message.contains("image 3"), "{message}");
+    assert!(everything(&engine) == before);
 }
 
 #[test]
