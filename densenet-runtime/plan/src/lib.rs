@@ -13,6 +13,7 @@ mod parameter;
 mod plan;
 mod ratio;
 mod spec;
+mod tensors;
 
 pub use error::{PlanError, TooSmall};
 pub use footprint::{Buffers, Footprint, Recompute, Storage};
@@ -20,3 +21,7 @@ pub use parameter::{Parameter, Role};
 pub use plan::{Block, Layer, Plan, Stem, Transition};
 pub use ratio::Ratio;
 pub use spec::{BlockSpec, Spec, StemKind};
+pub use tensors::{
+    ConvTensor, HeadTensors, LayerTensors, NormTensors, Span, StemTensors, Tensors,
+    TransitionTensors,
+};

@@ -1,6 +1,6 @@
-//! The parameters of a plan, in the order in which dfdx visits a generated network's tensors.
+//! The tensors of a plan by name, in the order in which dfdx visits those of a generated network.
 
-use crate::{Block, Plan, StemKind};
+use crate::{Block, ConvTensor, LayerTensors, NormTensors, Plan, Span, StemKind, Tensors};
 
 /// What a tensor of the network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,131 +61,117 @@ impl Parameter {
     }
 }
 
-/// Lists parameters in order, and gives each its offset.
+/// Names the tensors of the map.
 #[derive(Default)]
-struct List {
-    parameters: Vec<Parameter>,
-    trainable: usize,
-    running: usize,
-}
+struct List(Vec<Parameter>);
 
 impl List {
-    fn push(&mut self, field: String, torchvision: String, role: Role, shape: &[usize]) {
-        let end = if role.is_trainable() {
-            &mut self.trainable
-        } else {
-            &mut self.running
-        };
-        let parameter = Parameter {
+    fn push(
+        &mut self,
+        field: String,
+        torchvision: String,
+        role: Role,
+        (at, shape): (Span, &[usize]),
+    ) {
+        self.0.push(Parameter {
             field,
             torchvision,
             role,
             shape: shape.to_vec(),
-            offset: *end,
-        };
-        *end += parameter.len();
-        self.parameters.push(parameter);
+            offset: at.start,
+        });
     }
 
-    fn conv(&mut self, field: &str, torchvision: &str, out: usize, input: usize, kernel: usize) {
+    fn conv(&mut self, field: &str, torchvision: &str, conv: ConvTensor) {
+        let shape = [conv.maps, conv.channels, conv.kernel, conv.kernel];
         self.push(
             format!("{field}.weight"),
             format!("{torchvision}.weight"),
             Role::ConvWeight,
-            &[out, input, kernel, kernel],
+            (conv.weight, &shape),
         );
     }
 
-    fn norm(&mut self, field: &str, torchvision: &str, maps: usize) {
-        for (ours, theirs, role) in [
-            ("scale", "weight", Role::NormScale),
-            ("bias", "bias", Role::NormBias),
-            ("running_mean", "running_mean", Role::RunningMean),
-            ("running_var", "running_var", Role::RunningVar),
+    fn norm(&mut self, field: &str, torchvision: &str, norm: NormTensors) {
+        for (ours, theirs, role, at) in [
+            ("scale", "weight", Role::NormScale, norm.scale),
+            ("bias", "bias", Role::NormBias, norm.bias),
+            ("running_mean", "running_mean", Role::RunningMean, norm.mean),
+            (
+                "running_var",
+                "running_var",
+                Role::RunningVar,
+                norm.variance,
+            ),
         ] {
             self.push(
                 format!("{field}.{ours}"),
                 format!("{torchvision}.{theirs}"),
                 role,
-                &[maps],
+                (at, &[at.len]),
             );
         }
     }
 
-    fn block(&mut self, number: usize, block: &Block) {
-        for (index, layer) in block.iter().enumerate() {
-            let field = format!("block{number}.layer{}", index + 1);
-            let theirs = format!("features.denseblock{number}.denselayer{}", index + 1);
-            match layer.bottleneck {
-                Some(maps) => {
-                    self.norm(
-                        &format!("{field}.norm1"),
-                        &format!("{theirs}.norm1"),
-                        layer.input,
-                    );
-                    let conv1 = (format!("{field}.conv1"), format!("{theirs}.conv1"));
-                    self.conv(&conv1.0, &conv1.1, maps, layer.input, 1);
-                    self.norm(&format!("{field}.norm2"), &format!("{theirs}.norm2"), maps);
-                    let conv2 = (format!("{field}.conv2"), format!("{theirs}.conv2"));
-                    self.conv(&conv2.0, &conv2.1, layer.growth, maps, 3);
-                }
-                None => {
-                    self.norm(
-                        &format!("{field}.norm"),
-                        &format!("{theirs}.norm1"),
-                        layer.input,
-                    );
-                    let conv = (format!("{field}.conv"), format!("{theirs}.conv1"));
-                    self.conv(&conv.0, &conv.1, layer.growth, layer.input, 3);
-                }
-            }
-        }
+    fn layer(&mut self, field: &str, theirs: &str, layer: &LayerTensors) {
+        let at = |name: &str| (format!("{field}.{name}"), format!("{theirs}.{name}"));
+        let ((norm1, their_norm1), (conv1, their_conv1)) = (at("norm1"), at("conv1"));
+        let Some((narrow, norm)) = layer.narrow else {
+            self.norm(&format!("{field}.norm"), &their_norm1, layer.norm1);
+            return self.conv(&format!("{field}.conv"), &their_conv1, layer.conv);
+        };
+        let ((norm2, their_norm2), (conv2, their_conv2)) = (at("norm2"), at("conv2"));
+        self.norm(&norm1, &their_norm1, layer.norm1);
+        self.conv(&conv1, &their_conv1, narrow);
+        self.norm(&norm2, &their_norm2, norm);
+        self.conv(&conv2, &their_conv2, layer.conv);
     }
 }
 
 impl Plan {
     /// Every tensor of the network, trainable or running statistic, in the order in which dfdx
-    /// visits the generated struct.
+    /// visits the generated struct: the [map](Plan::tensors) with names.
     pub fn parameters(&self) -> Vec<Parameter> {
+        let Tensors {
+            stem,
+            blocks,
+            transitions,
+            head,
+        } = self.tensors();
         let mut list = List::default();
-        let stem = self.stem();
-        list.conv(
-            "stem.conv",
-            "features.conv0",
-            stem.maps,
-            stem.channels,
-            stem.kernel(),
-        );
-        if stem.kind == StemKind::ImageNet {
-            list.norm("stem.norm", "features.norm0", stem.maps);
+        list.conv("stem.conv", "features.conv0", stem.conv);
+        if let Some(norm) = stem.norm {
+            list.norm("stem.norm", "features.norm0", norm);
         }
-        for (index, block) in self.blocks().iter().enumerate() {
-            let number = index + 1;
-            list.block(number, block);
-            if let Some(transition) = self.transitions().get(index) {
+        for (number, layers) in (1..).zip(&blocks) {
+            for (layer, tensors) in (1..).zip(layers) {
+                let field = format!("block{number}.layer{layer}");
+                let theirs = format!("features.denseblock{number}.denselayer{layer}");
+                list.layer(&field, &theirs, tensors);
+            }
+            if let Some(transition) = transitions.get(number - 1) {
                 let field = format!("transition{number}");
-                let theirs = format!("features.transition{number}");
+                let theirs = format!("features.{field}");
                 list.norm(
                     &format!("{field}.norm"),
                     &format!("{theirs}.norm"),
-                    transition.input,
+                    transition.norm,
                 );
-                let conv = (format!("{field}.conv"), format!("{theirs}.conv"));
-                list.conv(&conv.0, &conv.1, transition.output, transition.input, 1);
+                list.conv(
+                    &format!("{field}.conv"),
+                    &format!("{theirs}.conv"),
+                    transition.conv,
+                );
             }
         }
-        let features = self.features();
         // The fifth, however many blocks there are: torchvision's name.
-        list.norm("norm", "features.norm5", features);
-        list.push(
-            "classifier.weight".into(),
-            "classifier.weight".into(),
-            Role::LinearWeight,
-            &[self.classes(), features],
-        );
-        let bias = "classifier.bias".to_string();
-        list.push(bias.clone(), bias, Role::LinearBias, &[self.classes()]);
-        list.parameters
+        list.norm("norm", "features.norm5", head.norm);
+        let shape = [self.classes(), self.features()];
+        let name = || "classifier.weight".to_string();
+        list.push(name(), name(), Role::LinearWeight, (head.weight, &shape));
+        let name = || "classifier.bias".to_string();
+        list.push(name(), name(), Role::LinearBias, (head.bias, &shape[..1]));
+        list.0
     }
 
     /// Number of running statistics: a mean and a variance for each channel of each BN.
