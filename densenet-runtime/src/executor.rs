@@ -5,7 +5,7 @@
 //! then computes. The CPU and CUDA executors do the same arithmetic behind this trait.
 
 use crate::cpu::input;
-use crate::plan::Plan;
+use crate::plan::{Plan, Recompute};
 
 /// Which numbers of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,38 @@ pub struct Batch<'a> {
     pub pixels: Pixels<'a>,
     /// The class of each image; their number is the batch's size.
     pub labels: &'a [u32],
+}
+
+/// The most bytes of a training step: far more than any machine has, and few enough that sizes of
+/// buffers, with their padding, do not overflow.
+const MOST_BYTES: u64 = 1 << 50;
+
+/// Checks that there can be an executor of a plan for batches of so many images: that kernels can
+/// count their pixels, and that sizes of buffers can be computed.
+pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorError> {
+    let most = plan.countable_batch();
+    if !(1..=most).contains(&batch) {
+        return Err(ExecutorError::Capacity { found: batch, most });
+    }
+    let bytes = plan.training_footprint(Recompute::Nothing).bytes(batch);
+    if bytes > MOST_BYTES {
+        return Err(ExecutorError::OutOfMemory {
+            what: "a training step",
+            bytes,
+            advice: "use a smaller batch",
+        });
+    }
+    Ok(())
+}
+
+/// Checks that BN has more than one value of each channel to normalise over.
+pub(crate) fn check_training(plan: &Plan, images: usize) -> Result<(), ExecutorError> {
+    if images == 1
+        && let Some(stage) = plan.stage_of_one_pixel()
+    {
+        return Err(ExecutorError::OneValue { stage });
+    }
+    Ok(())
 }
 
 impl Batch<'_> {
@@ -190,13 +222,22 @@ pub enum ExecutorError {
         /// The most that fit.
         capacity: usize,
     },
-    /// The largest batch that is asked for is none, or more than can be counted.
-    #[error("an executor for batches of {found} images: 1 to {most} are possible; ask for fewer")]
+    /// The largest batch that is asked for is zero, or more than can be counted.
+    #[error("{}; an executor of this network can be made for 1 to {most} images", requested(*.found))]
     Capacity {
         /// Images asked for.
         found: usize,
-        /// The most that can be counted.
+        /// The most that can be counted ([`Plan::countable_batch`]).
         most: usize,
+    },
+    /// A single image cannot train a stage whose feature maps are one pixel: BN would normalise
+    /// over one value.
+    #[error(
+        "BN takes more than 1 value per channel in training, but {stage} has feature maps of 1x1 pixels and the batch has 1 image; train on 2 images or more at a time, or on larger ones (a last batch of 1 image can be dropped)"
+    )]
+    OneValue {
+        /// The stage, such as "block 4".
+        stage: String,
     },
     /// The pixels are not as many as the labels and the input's shape ask for.
     #[error(
@@ -257,6 +298,14 @@ pub enum ExecutorError {
     },
 }
 
+/// What is wrong with the batch size that was asked for.
+fn requested(batch: usize) -> String {
+    match batch {
+        0 => "the requested batch size is zero".into(),
+        batch => format!("the requested batch size, {batch}, is too large to count its pixels"),
+    }
+}
+
 impl ExecutorError {
     /// The same in inference, which has nothing to recompute.
     pub(crate) fn in_inference(self) -> Self {
@@ -298,7 +347,8 @@ pub trait Executor: Send {
     /// first of the batches that are accumulated, and the gradients mean nothing.
     ///
     /// # Errors
-    /// When the batch does not fit the plan. Nothing has changed then.
+    /// When the batch does not fit the plan, or is a single image whose last feature maps are one
+    /// pixel ([`ExecutorError::OneValue`]). Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
 
     /// Starts what [`differentiate`](Self::differentiate) does. A device may be at work when this

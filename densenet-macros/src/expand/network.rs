@@ -153,12 +153,13 @@ fn forward(name: &Ident, plan: &Plan, stages: &[Stage]) -> TokenStream {
         /// Training.
         impl<S: #input, T: nn::Taped> dfdx::ModuleMut<dfdx::Tensor<S, f32, dfdx::Cpu, T>> for #name {
             type Output = #output;
-            type Error = <dfdx::Cpu as dfdx::HasErr>::Err;
+            type Error = nn::ForwardError;
 
             fn try_forward_mut(
                 &mut self,
                 x: dfdx::Tensor<S, f32, dfdx::Cpu, T>,
             ) -> ::core::result::Result<Self::Output, Self::Error> {
+                nn::trainable::<Self>(x.shape().batch())?;
                 #(let x = self.#fields.try_forward_mut(x)?;)*
                 nn::train_head(&mut self.norm, &mut self.classifier, HEAD, x)
             }

@@ -127,7 +127,7 @@ impl Stage {
             /// Training.
             impl<S: #input, T: nn::Taped> dfdx::ModuleMut<dfdx::Tensor<S, f32, dfdx::Cpu, T>> for #name {
                 type Output = dfdx::Tensor<#output, f32, dfdx::Cpu, T>;
-                type Error = <dfdx::Cpu as dfdx::HasErr>::Err;
+                type Error = nn::ForwardError;
 
                 fn try_forward_mut(
                     &mut self,

@@ -8,7 +8,8 @@ use super::network::{self, Activations, Pass, Places};
 use super::precision::Precision;
 use super::stage::head;
 use crate::executor::{
-    Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step,
+    Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
+    check_training,
 };
 use crate::plan::{Plan, Recompute};
 
@@ -17,7 +18,7 @@ use crate::plan::{Plan, Recompute};
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// Threads; 0 for one on each core.
+    /// Threads, at most 64; 0 for one on each core.
     pub threads: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
@@ -63,7 +64,7 @@ impl Executor {
     /// zeros until they are written.
     ///
     /// # Errors
-    /// When the batch is empty or there is not enough memory.
+    /// When the batch is empty or too large to be counted, or there is not enough memory.
     pub fn new(plan: Plan, options: Options) -> Result<Self, ExecutorError> {
         let Options {
             batch,
@@ -72,26 +73,21 @@ impl Executor {
             precision,
             level,
         } = options;
-        if batch == 0 {
-            return Err(ExecutorError::Capacity {
-                found: 0,
-                most: plan.countable_batch(),
-            });
-        }
+        check_capacity(&plan, batch)?;
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
         let parameters = plan.parameter_count();
         Ok(Self {
-            places: Places::new(&plan),
-            engine: Engine::new(threads, level, precision),
-            activations: Activations::new(&plan, batch, recompute)?,
             parameters: zeros("parameters", parameters)?,
             gradients: zeros("gradients", parameters)?,
             momentum: zeros("momentum", parameters)?,
             running: zeros("running statistics", plan.running_count())?,
             running_before: zeros("running statistics", plan.running_count())?,
+            activations: Activations::new(&plan, batch, recompute)?,
+            places: Places::new(&plan),
+            engine: Engine::new(threads, level, precision),
             capacity: batch,
             latest: 0,
             plan,
@@ -202,6 +198,7 @@ impl Contract for Executor {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
+        check_training(&self.plan, batch.labels.len())?;
         self.accept(batch)?;
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);

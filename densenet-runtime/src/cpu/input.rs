@@ -17,7 +17,10 @@ pub(crate) fn check(
         });
     }
     let channels = stem.channels;
-    let expected = images * stem.height * stem.width * channels;
+    // No slice has `usize::MAX` elements.
+    let expected = [stem.height, stem.width, channels]
+        .into_iter()
+        .fold(images, usize::saturating_mul);
     let found = match pixels {
         Pixels::Nchw(values) => values.len(),
         Pixels::Nhwc {

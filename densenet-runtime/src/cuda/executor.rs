@@ -13,6 +13,7 @@ use super::target::Target;
 use crate::cpu::Precision;
 use crate::executor::{
     Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Pixels, Sgd, Step,
+    check_capacity, check_training,
 };
 use crate::parallel::{Collective, Meeting};
 use crate::plan::{Plan, Recompute};
@@ -105,11 +106,8 @@ impl Executor {
     /// memory.
     pub fn new(device: &Device, plan: Plan, options: Options) -> Result<Self, CudaError> {
         let batch = options.batch;
+        check_capacity(&plan, batch)?;
         // Kernels count pixels, and parameters, in 31 bits.
-        let most = plan.countable_batch();
-        if !(1..=most).contains(&batch) {
-            return Err(ExecutorError::Capacity { found: batch, most }.into());
-        }
         let parameters = plan.parameter_count();
         if parameters > i32::MAX as usize {
             let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
@@ -221,6 +219,9 @@ impl Executor {
         work: Work,
         scalars: &[u32],
     ) -> Result<u64, ExecutorError> {
+        if work != Work::Evaluate {
+            check_training(&self.plan, batch.labels.len())?;
+        }
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
             raw: self.slots.raw.map(|slot| self.arena.at(slot)),

@@ -7,6 +7,7 @@
 
 mod classifier;
 mod conv;
+mod error;
 mod initial;
 mod input;
 mod layer;
@@ -18,9 +19,10 @@ mod transplant;
 
 pub use classifier::Classifier;
 pub use conv::Conv;
+pub use error::ForwardError;
 pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use loss::cross_entropy;
 pub use norm::{BatchNorm, EPSILON, MOMENTUM};
-pub use op::{Head, Stage, infer, infer_head, train, train_head};
+pub use op::{Head, Stage, infer, infer_head, train, train_head, trainable};
 pub use transplant::{BlockShapes, Fit, StemShapes, TransitionShapes, Transplant};

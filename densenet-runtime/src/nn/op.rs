@@ -5,8 +5,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use dfdx::prelude::*;
 
 use super::slots::{Slots, store_running};
-use super::{BatchNorm, Classifier, Taped, Untaped};
+use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
 use crate::cpu::part::{self, Engine, Mode, Part};
+use crate::executor::{ExecutorError, check_training};
+use crate::network::Network;
 use crate::plan::{Block, Stem, Transition};
 use crate::weights::State;
 
@@ -54,12 +56,21 @@ fn engine() -> MutexGuard<'static, Engine> {
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Checks that a batch can train a network, before any of its stages runs.
+///
+/// # Errors
+/// When it is a single image whose feature maps become one pixel: BN would normalise over one
+/// value.
+pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
+    Ok(check_training(&N::PLAN, batch.size())?)
+}
+
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.
 ///
 /// `module` holds the stage's parameters; `input` is NCHW, and so is what comes back.
 ///
 /// # Errors
-/// When the device is out of memory.
+/// When the device is out of memory, or the numbers of parameters and values are not the stage's.
 pub fn infer<M, I, O, T>(
     module: &M,
     stage: Stage,
@@ -79,14 +90,14 @@ where
 /// statistics in `module`. `dropout` is the probability with which a value is zeroed.
 ///
 /// # Errors
-/// When the device is out of memory.
+/// As [`infer`], and when BN would normalise over a single value.
 pub fn train<M, I, O, T>(
     module: &mut M,
     stage: Stage,
     dropout: f64,
     input: Tensor<I, f32, Cpu, T>,
     output: O,
-) -> Result<Tensor<O, f32, Cpu, T>, Error>
+) -> Result<Tensor<O, f32, Cpu, T>, ForwardError>
 where
     M: TensorCollection<f32, Cpu>,
     I: Shape,
@@ -94,6 +105,8 @@ where
     T: Taped,
 {
     let mut state = State::of(module);
+    let part = stage.into();
+    check_part(&state, part, input.shape(), &output)?;
     let slots = Slots::of(module);
     let seed = if dropout > 0.0 {
         input.device().random_u64()
@@ -101,7 +114,7 @@ where
         0
     };
     let mode = Training {
-        part: stage.into(),
+        part,
         dropout,
         seed,
     };
@@ -113,7 +126,7 @@ where
 /// Like [`infer`], for the head: feature maps become logits.
 ///
 /// # Errors
-/// When the device is out of memory.
+/// As [`infer`].
 pub fn infer_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
     norm: &BatchNorm<IN, f32, Cpu>,
     classifier: &Classifier<IN, CLASSES, f32, Cpu>,
@@ -135,13 +148,13 @@ where
 /// Like [`train`], for the head: feature maps become logits.
 ///
 /// # Errors
-/// When the device is out of memory.
+/// As [`train`].
 pub fn train_head<B, H, W, T, const IN: usize, const CLASSES: usize>(
     norm: &mut BatchNorm<IN, f32, Cpu>,
     classifier: &mut Classifier<IN, CLASSES, f32, Cpu>,
     head: Head,
     input: Tensor<(B, Const<IN>, H, W), f32, Cpu, T>,
-) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, Error>
+) -> Result<Tensor<(B, Const<CLASSES>), f32, Cpu, T>, ForwardError>
 where
     B: Dim,
     H: Dim,
@@ -152,9 +165,11 @@ where
     state.append(classifier);
     let mut slots = Slots::of(norm);
     slots.append(classifier);
+    let part = Part::Head(head);
     let output = (input.shape().0, Const::<CLASSES>);
+    check_part(&state, part, input.shape(), &output)?;
     let mode = Training {
-        part: Part::Head(head),
+        part,
         dropout: 0.0,
         seed: 0,
     };
@@ -163,12 +178,46 @@ where
     Ok(output)
 }
 
+/// The images of an input, if its values, those of the output and the parameters are those of a
+/// part.
+fn images<I: Shape, O: Shape>(
+    state: &State,
+    part: Part,
+    input: &I,
+    output: &O,
+) -> Result<usize, Error> {
+    let numbers = (state.parameters.len(), state.running.len());
+    let (input, output) = (input.num_elements(), output.num_elements());
+    part.images(numbers, input, output)
+        .ok_or(Error::WrongNumElements)
+}
+
+/// Checks that a part can train on an input, before anything changes.
+fn check_part<I: Shape, O: Shape>(
+    state: &State,
+    part: Part,
+    input: &I,
+    output: &O,
+) -> Result<(), ForwardError> {
+    let images = images(state, part, input, output)?;
+    if part.can_train(images) {
+        return Ok(());
+    }
+    Err(match images {
+        0 => ForwardError::Empty,
+        _ => ForwardError::Batch(ExecutorError::OneValue {
+            stage: part.name().into(),
+        }),
+    })
+}
+
 fn infer_part<I: Shape, O: Shape, T: Untaped>(
     state: &State,
     part: Part,
     input: Tensor<I, f32, Cpu, T>,
     output: O,
 ) -> Result<Tensor<O, f32, Cpu, T>, Error> {
+    images(state, part, input.shape(), &output)?;
     let (input, tape) = input.split_tape();
     let mode = Mode::Infer {
         running: &state.running,
@@ -186,7 +235,7 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
         .put_tape(tape))
 }
 
-/// How a part trains.
+/// How a part trains, which was checked.
 struct Training {
     part: Part,
     dropout: f64,
@@ -200,7 +249,7 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
     training: Training,
     input: Tensor<I, f32, Cpu, T>,
     output: O,
-) -> Result<Tensor<O, f32, Cpu, T>, Error> {
+) -> Result<Tensor<O, f32, Cpu, T>, ForwardError> {
     // A gradient lies in memory as its tensor does; a copy of a transposed or broadcast input
     // lies in order, and dfdx takes its gradient back.
     let shape = *input.shape();

@@ -21,13 +21,14 @@ mod winograd;
 
 use std::ops::Range;
 
+use super::engine::THREADS;
 use super::input;
 use super::kernel::product::Form;
 use super::kernel::simd::Level;
 use super::precision::Precision;
 use super::team::Team;
 use crate::cpu::memory::{Memory, zeros};
-use crate::executor::{ExecutorError, Pixels};
+use crate::executor::{ExecutorError, Pixels, check_capacity};
 use crate::network::Network;
 use crate::plan::Plan;
 use crate::weights::State;
@@ -38,7 +39,7 @@ use program::Program;
 pub struct FrozenOptions {
     /// The most images of a call.
     pub batch: usize,
-    /// Threads; 0 for one on each core.
+    /// Threads, at most 64; 0 for one on each core.
     pub threads: usize,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
@@ -85,7 +86,7 @@ impl Frozen {
     /// [`Plan::parameters`].
     ///
     /// # Errors
-    /// When the batch is empty, the numbers are not as many as the plan's, or there is not
+    /// When the batch is empty or too large to be counted, the numbers are not as many as the plan's, or there is not
     /// enough memory.
     pub fn new(
         plan: &Plan,
@@ -93,12 +94,7 @@ impl Frozen {
         running: &[f32],
         options: FrozenOptions,
     ) -> Result<Self, ExecutorError> {
-        if options.batch == 0 {
-            return Err(ExecutorError::Capacity {
-                found: 0,
-                most: plan.countable_batch(),
-            });
-        }
+        check_capacity(plan, options.batch).map_err(ExecutorError::in_inference)?;
         for (what, expected, found) in [
             ("parameters", plan.parameter_count(), parameters.len()),
             ("running statistics", plan.running_count(), running.len()),
@@ -115,7 +111,7 @@ impl Frozen {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let team = Team::new(threads);
+        let team = Team::new(threads.min(THREADS));
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
         let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);
@@ -138,7 +134,7 @@ impl Frozen {
     /// Freezes a model.
     ///
     /// # Errors
-    /// When the batch is empty or there is not enough memory.
+    /// When the batch is empty or too large to be counted, or there is not enough memory.
     pub fn of<N: Network>(model: &N, options: FrozenOptions) -> Result<Self, ExecutorError> {
         let state = State::of(model);
         Self::new(&N::PLAN, &state.parameters, &state.running, options)

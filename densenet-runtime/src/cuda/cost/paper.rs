@@ -4,7 +4,6 @@ use std::cell::RefCell;
 
 use super::Launch;
 use super::traffic::{Arguments, traffic};
-use crate::ExecutorError;
 use crate::cpu::Precision;
 use crate::cuda::arena::Layout;
 use crate::cuda::buffers::{Places, Slots, storage_of};
@@ -13,6 +12,7 @@ use crate::cuda::error::CudaError;
 use crate::cuda::network::Pass;
 use crate::cuda::program::Kernels;
 use crate::cuda::target::Target;
+use crate::executor::check_capacity;
 use crate::plan::{Plan, Recompute};
 
 /// Launches of a training step in their order: images from bytes, forward, loss, backward,
@@ -26,10 +26,7 @@ pub fn launches(
     precision: Precision,
     recompute: Recompute,
 ) -> Result<Vec<Launch>, CudaError> {
-    let most = plan.countable_batch();
-    if !(1..=most).contains(&batch) {
-        return Err(ExecutorError::Capacity { found: batch, most }.into());
-    }
+    check_capacity(plan, batch)?;
     let kernels = Kernels::on_paper(plan, precision)?;
     let mut layout = Layout::default();
     let storage = storage_of(precision);

@@ -1,0 +1,78 @@
+//! What the CUDA executor cannot do, it refuses in the CPU executor's words, and nothing changes.
+
+mod support;
+
+use densenet_runtime::cuda::{self, CudaError};
+use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
+use densenet_runtime::{Batch, Executor as _, ExecutorError, Pixels, Sgd, Step};
+use densenet_tests::executor::{load, state};
+use densenet_tests::random;
+use support::{alone, device, on_cuda, options};
+
+/// A plan whose last feature maps are one pixel.
+fn one_pixel() -> Plan {
+    let block = BlockSpec {
+        layers: 1,
+        growth: 4,
+    };
+    Spec {
+        blocks: vec![block; 2],
+        theta: Ratio::new(1, 2),
+        bottleneck: Some(2),
+        stem: StemKind::Cifar,
+        init: 8,
+        input: [3, 2, 2],
+        classes: 3,
+        dropout: 0.0,
+    }
+    .plan()
+    .unwrap()
+}
+
+#[test]
+fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
+    let _alone = alone();
+    let (_emulator, device) = device();
+    let plan = one_pixel();
+    let mut executor = on_cuda(&device, &plan, options(2));
+    load(&mut executor, &random::state(&plan, 1));
+    let (pixels, labels) = random::batch(&plan, 2, 2);
+    let two = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    executor.differentiate(two, Step::default()).unwrap();
+    let before = state(&executor);
+    let (pixels, labels) = random::batch(&plan, 1, 3);
+    let one = Batch {
+        pixels: Pixels::Nchw(&pixels),
+        labels: &labels,
+    };
+    let (step, sgd) = (Step::default(), Sgd::default());
+    let errors = [
+        executor.differentiate(one, step).err(),
+        executor.start(one, step).err(),
+        executor.step(one, step, sgd).err(),
+    ];
+    for error in errors {
+        let error = error.unwrap();
+        assert!(matches!(error, ExecutorError::OneValue { .. }), "{error}");
+        assert!(error.to_string().contains("block 2"), "{error}");
+    }
+    assert_eq!(state(&executor), before);
+    assert!(executor.evaluate(one).unwrap().loss.is_finite());
+}
+
+#[test]
+fn a_batch_that_cannot_be_counted_is_refused_when_an_executor_is_made() {
+    let _alone = alone();
+    let (_emulator, device) = device();
+    for batch in [0, 1 << 60, usize::MAX] {
+        let options = cuda::Options::for_batch(batch);
+        let error = cuda::Executor::new(&device, one_pixel(), options).err();
+        assert!(matches!(
+            error,
+            Some(CudaError::Executor(ExecutorError::Capacity { found, .. })) if found == batch
+        ));
+    }
+}
