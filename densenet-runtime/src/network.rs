@@ -48,8 +48,7 @@ pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule
         let mut state = State::of(self);
         let from = State::of(from);
         // The classifier comes last, and has no running statistics.
-        let classifier = (Self::PLAN.features() + 1) * Self::PLAN.classes();
-        let features = state.parameters.len() - classifier;
+        let features = Self::PLAN.tensors().head.weight.start;
         state.parameters[..features].copy_from_slice(&from.parameters[..features]);
         state.running = from.running;
         state.store_into(self)

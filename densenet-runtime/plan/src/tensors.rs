@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::{Block, Layer, Plan, Stem, StemKind, Transition};
 
 /// Where a tensor's elements lie in its arena, last dimension innermost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// The first element.
     pub start: usize,
@@ -29,6 +29,17 @@ impl Span {
     /// If the arena is of another network.
     pub fn of<T>(self, arena: &[T]) -> &[T] {
         &arena[self.range()]
+    }
+
+    /// The elements of several tensors, to be changed.
+    ///
+    /// # Panics
+    /// If the arena is of another network, or the spans are not of different tensors.
+    pub fn of_each<const N: usize, T>(spans: [Self; N], arena: &mut [T]) -> [&mut [T]; N] {
+        match arena.get_disjoint_mut(spans.map(Self::range)) {
+            Ok(elements) => elements,
+            Err(error) => panic!("tensors of another network: {error}"),
+        }
     }
 }
 
@@ -50,6 +61,11 @@ impl NormTensors {
     /// Channels that it normalises.
     pub const fn channels(&self) -> usize {
         self.scale.len
+    }
+
+    /// Scale and bias, one after the other.
+    pub const fn trainable(&self) -> Range<usize> {
+        self.scale.start..self.bias.start + self.bias.len
     }
 
     /// Mean and variance, one after the other.

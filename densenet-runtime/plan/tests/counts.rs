@@ -60,6 +60,40 @@ fn the_papers_networks_have_the_papers_numbers_of_parameters() {
 }
 
 #[test]
+fn the_map_of_tensors_covers_both_arenas_without_gap_or_overlap() {
+    for (blocks, bc) in [
+        (vec![2, 3, 2], true),
+        (vec![2, 3], false),
+        (vec![2; 4], true),
+    ] {
+        let plan = spec(&blocks, 6, bc, bc).plan().unwrap();
+        let (mut trainable, mut running) = (0, 0);
+        for parameter in plan.parameters() {
+            let end = match parameter.role.is_trainable() {
+                true => &mut trainable,
+                false => &mut running,
+            };
+            assert_eq!(parameter.offset, *end, "{}", parameter.field);
+            *end = parameter.range().end;
+        }
+        assert_eq!(trainable, plan.parameter_count());
+        assert_eq!(running, plan.running_count());
+        // A stage's own map is the plan's, counted from its own first tensors on.
+        let tensors = plan.tensors();
+        let first = tensors.blocks[1][0].norm1;
+        for (own, all) in plan.blocks()[1].tensors().iter().zip(&tensors.blocks[1]) {
+            assert_eq!(own.conv.weight.len, all.conv.weight.len);
+            let moved = own.conv.weight.start + first.scale.start;
+            assert_eq!(moved, all.conv.weight.start);
+            assert_eq!(
+                own.norm1.mean.start + first.mean.start,
+                all.norm1.mean.start
+            );
+        }
+    }
+}
+
+#[test]
 fn the_depths_are_the_names() {
     for (blocks, bc, depth) in [
         (vec![12; 3], false, 40),

@@ -4,14 +4,14 @@ use super::engine::{Engine, Parts, shares, split_rows};
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::memory::{Memory, zeros};
-use super::network::{self, Activations, Pass, Places};
+use super::network::{self, Activations, Pass};
 use super::precision::Precision;
 use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
     check_training,
 };
-use crate::plan::{Plan, Recompute};
+use crate::plan::{Plan, Recompute, Tensors};
 
 /// How an [`Executor`] is made.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Options {
 pub struct Executor {
     plan: Plan,
     capacity: usize,
-    places: Places,
+    tensors: Tensors,
     engine: Engine,
     activations: Activations,
     parameters: Memory<f32>,
@@ -86,7 +86,7 @@ impl Executor {
             running: zeros("running statistics", plan.running_count())?,
             running_before: zeros("running statistics", plan.running_count())?,
             activations: Activations::new(&plan, batch, recompute)?,
-            places: Places::new(&plan),
+            tensors: plan.tensors(),
             engine: Engine::new(threads, level, precision),
             capacity: batch,
             latest: 0,
@@ -144,7 +144,7 @@ impl Executor {
         network::forward(
             &mut self.engine,
             &self.plan,
-            &self.places,
+            &self.tensors,
             &self.parameters,
             &mut self.running,
             &mut self.activations,
@@ -225,7 +225,7 @@ impl Contract for Executor {
         network::backward(
             &mut self.engine,
             &self.plan,
-            &self.places,
+            &self.tensors,
             &self.parameters,
             &mut self.gradients,
             &mut self.activations,

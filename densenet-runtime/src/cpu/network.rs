@@ -1,7 +1,5 @@
 //! The stages of a plan in a row, over buffers that were allocated once.
 
-use std::ops::Range;
-
 use super::conv::finish::finish;
 use super::conv::pointwise::{Input, Target};
 use super::engine::{Engine, padded};
@@ -15,58 +13,7 @@ use super::stage::head;
 use super::stage::stem::{self, StemBuffers, StemState};
 use super::stage::transition;
 use crate::executor::ExecutorError;
-use crate::plan::{Block, Parameter, Plan, Recompute};
-
-/// Where a stage's parameters lie: among the trainable ones, and among the running statistics.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
-    pub trainable: Range<usize>,
-    pub running: Range<usize>,
-}
-
-/// The places of all stages: of the stem, of each block and the transition behind it, of the
-/// last norm and of the classifier.
-pub(crate) struct Places {
-    pub stem: Place,
-    pub blocks: Vec<Place>,
-    pub transitions: Vec<Place>,
-    pub norm: Place,
-    pub classifier: Place,
-}
-
-impl Places {
-    pub fn new(plan: &Plan) -> Self {
-        let parameters = plan.parameters();
-        let place = |stage: &str| {
-            let of_stage =
-                |parameter: &&Parameter| parameter.field.split('.').next() == Some(stage);
-            let span = |trainable: bool| {
-                let mut ranges = parameters
-                    .iter()
-                    .filter(of_stage)
-                    .filter(|parameter| parameter.role.is_trainable() == trainable)
-                    .map(Parameter::range);
-                let first = ranges.next().unwrap_or(0..0);
-                first.start..ranges.next_back().map_or(first.end, |last| last.end)
-            };
-            Place {
-                trainable: span(true),
-                running: span(false),
-            }
-        };
-        Self {
-            stem: place("stem"),
-            blocks: (1..=plan.blocks().len())
-                .map(|n| place(&format!("block{n}")))
-                .collect(),
-            transitions: (1..=plan.transitions().len())
-                .map(|n| place(&format!("transition{n}")))
-                .collect(),
-            norm: place("norm"),
-            classifier: place("classifier"),
-        }
-    }
-}
+use crate::plan::{Block, Plan, Recompute, Span, Tensors};
 
 /// The activations of a plan for a largest batch.
 pub(crate) struct Activations {
@@ -192,7 +139,7 @@ fn sites(plan: &Plan, index: usize, pass: Pass) -> (Sites, Option<Dropout>) {
 pub(crate) fn forward(
     engine: &mut Engine,
     plan: &Plan,
-    places: &Places,
+    tensors: &Tensors,
     parameters: &[f32],
     running: &mut [f32],
     activations: &mut Activations,
@@ -212,12 +159,11 @@ pub(crate) fn forward(
             stride: stride_of(first),
             column: 0,
         };
-        let parameters = &parameters[places.stem.trainable.clone()];
-        let norms = norms_of(running, &places.stem, training);
+        let norms = norms_of(running, training);
         let images = &a.images;
         stem::forward(
             engine,
-            plan.stem(),
+            (plan.stem(), &tensors.stem),
             batch,
             images,
             parameters,
@@ -241,13 +187,12 @@ pub(crate) fn forward(
             bottleneck: a.bottlenecks.of_block(index, batch * maps_of(block)),
             fresh: &mut a.fresh,
         };
-        let place = &places.blocks[index];
         block::forward(
             engine,
-            block,
+            (block, &tensors.blocks[index]),
             batch,
-            &parameters[place.trainable.clone()],
-            norms_of(running, place, training),
+            parameters,
+            norms_of(running, training),
             &mut a.blocks[index],
             buffers,
             sites,
@@ -255,12 +200,12 @@ pub(crate) fn forward(
         let Some(transition) = plan.transitions().get(index) else {
             continue;
         };
-        let place = &places.transitions[index];
-        let (norm, weight) = split_norm(&parameters[place.trainable.clone()], block.output());
+        let own = &tensors.transitions[index];
+        let weight = own.conv.weight.of(parameters);
         let mut affine = std::mem::take(&mut engine.affine);
         let statistics = &a.blocks[index].maps;
-        let mut norms = norms_of(running, place, training);
-        affine[0].prepare(&norm, statistics, &mut norms, 0, pixels);
+        let mut norms = norms_of(running, training);
+        affine[0].prepare(parameters, &own.norm, statistics, &mut norms, pixels);
         let source = NormRelu {
             x: &head[index],
             stride: stride_of(block),
@@ -283,12 +228,12 @@ pub(crate) fn forward(
     }
     let last = plan.blocks().len() - 1;
     let block = &plan.blocks()[last];
-    let place = &places.norm;
-    let (norm, _) = split_norm(&parameters[place.trainable.clone()], block.output());
+    let own = &tensors.head;
     let mut affine = std::mem::take(&mut engine.affine);
-    let mut norms = norms_of(running, place, training);
+    let mut norms = norms_of(running, training);
     let pixels = batch * block.pixels();
-    affine[0].prepare(&norm, &a.blocks[last].maps, &mut norms, 0, pixels);
+    let statistics = &a.blocks[last].maps;
+    affine[0].prepare(parameters, &own.norm, statistics, &mut norms, pixels);
     let source = NormRelu {
         x: &a.maps[last],
         stride: stride_of(block),
@@ -297,19 +242,16 @@ pub(crate) fn forward(
     let features = &mut a.features[..batch * block.output()];
     head::pool(engine, source, block.output(), block.pixels(), features);
     engine.affine = affine;
-    let weights = &parameters[places.classifier.trainable.clone()];
-    let (weight, bias) = weights.split_at(plan.classes() * block.output());
     head::classify(
         engine,
         features,
-        weight,
-        bias,
+        own.weight.of(parameters),
+        own.bias.of(parameters),
         &mut a.logits[..batch * plan.classes()],
     );
 }
 
-fn norms_of<'a>(running: &'a mut [f32], place: &Place, training: bool) -> Norms<'a> {
-    let running = &mut running[place.running.clone()];
+fn norms_of(running: &mut [f32], training: bool) -> Norms<'_> {
     if training {
         Norms::Batch(running)
     } else {
@@ -317,18 +259,11 @@ fn norms_of<'a>(running: &'a mut [f32], place: &Place, training: bool) -> Norms<
     }
 }
 
-/// Gamma, beta, and what follows them.
-fn split_norm(parameters: &[f32], channels: usize) -> (NormWeights<'_>, &[f32]) {
-    let (scale, rest) = parameters.split_at(channels);
-    let (bias, rest) = rest.split_at(channels);
-    (NormWeights { scale, bias }, rest)
-}
-
 /// From the gradient of the logits to the gradients of the parameters, which are added to.
 pub(crate) fn backward(
     engine: &mut Engine,
     plan: &Plan,
-    places: &Places,
+    tensors: &Tensors,
     parameters: &[f32],
     gradients: &mut [f32],
     activations: &mut Activations,
@@ -340,15 +275,15 @@ pub(crate) fn backward(
     {
         let block = &plan.blocks()[last];
         let channels = block.output();
-        let place = &places.classifier;
-        let (weight, _) = parameters[place.trainable.clone()].split_at(plan.classes() * channels);
-        let into = gradients[place.trainable.clone()].split_at_mut(plan.classes() * channels);
+        let own = &tensors.head;
+        let weight = own.weight.of(parameters);
+        let [dweight, dbias] = Span::of_each([own.weight, own.bias], gradients);
         let features = &a.features[..batch * channels];
         let dfeatures = &mut a.feature_gradient[..batch * channels];
         let dlogits = &a.logit_gradient[..batch * plan.classes()];
+        let into = (dweight, dbias);
         head::classify_backward(engine, features, weight, dlogits, into, dfeatures);
-        let place = &places.norm;
-        let (norm, _) = split_norm(&parameters[place.trainable.clone()], channels);
+        let norm = NormWeights::of(parameters, &own.norm);
         let mut affine = std::mem::take(&mut engine.affine);
         let state = &mut a.blocks[last];
         affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
@@ -365,19 +300,18 @@ pub(crate) fn backward(
         };
         head::pool_backward(engine, input, block.pixels(), dfeatures, &mut a.gradient);
         engine.affine = affine;
-        let into = gradients[place.trainable.clone()].split_at_mut(channels);
+        let into = gradients[own.norm.trainable()].split_at_mut(channels);
         state.gradient.start(engine.sums(), norm.scale, into);
     }
     for (index, block) in plan.blocks().iter().enumerate().rev() {
         let (sites, _) = sites(plan, index, pass);
         let pixels = batch * block.pixels();
-        let place = &places.blocks[index];
         block::backward(
             engine,
-            block,
+            (block, &tensors.blocks[index]),
             batch,
-            &parameters[place.trainable.clone()],
-            &mut gradients[place.trainable.clone()],
+            parameters,
+            gradients,
             &mut a.blocks[index],
             &a.maps[index],
             a.bottlenecks.of_block(index, batch * maps_of(block)),
@@ -401,10 +335,11 @@ pub(crate) fn backward(
         };
         let (_, dropout) = self::sites(plan, before, pass);
         let transition = &plan.transitions()[before];
-        let place = &places.transitions[before];
+        let own = &tensors.transitions[before];
         let channels = transition.input;
         let stride = stride_of(&plan.blocks()[before]);
-        let (norm, weight) = split_norm(&parameters[place.trainable.clone()], channels);
+        let norm = NormWeights::of(parameters, &own.norm);
+        let weight = own.conv.weight.of(parameters);
         let mut affine = std::mem::take(&mut engine.affine);
         let state = &mut a.blocks[before];
         affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
@@ -424,10 +359,9 @@ pub(crate) fn backward(
             engine, transition, batch, weight, input, handover, g, dropout,
         );
         engine.affine = affine;
-        let (norm_gradient, weight_gradient) =
-            gradients[place.trainable.clone()].split_at_mut(2 * channels);
-        let into = norm_gradient.split_at_mut(channels);
+        let into = gradients[own.norm.trainable()].split_at_mut(channels);
         state.gradient.start(engine.sums(), norm.scale, into);
+        let weight_gradient = &mut gradients[own.conv.weight.range()];
         engine.add_weight(weight_gradient, channels, padded(channels));
     }
     let (height, width) = plan.stem().output_size();
@@ -437,11 +371,11 @@ pub(crate) fn backward(
     };
     stem::backward(
         engine,
-        plan.stem(),
+        (plan.stem(), &tensors.stem),
         batch,
         &a.images,
-        &parameters[places.stem.trainable.clone()],
-        &mut gradients[places.stem.trainable.clone()],
+        parameters,
+        gradients,
         &a.stem,
         buffers,
         &a.handover[..batch * height * width * plan.stem().maps],

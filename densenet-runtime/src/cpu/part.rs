@@ -15,7 +15,7 @@ use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottle
 use super::stage::head;
 use super::stage::stem::{self, StemBuffers, StemState};
 use super::stage::transition;
-use crate::plan::{Block, Stem, StemKind, Transition};
+use crate::plan::{Block, HeadTensors, NormTensors, Span, Stem, StemKind, Transition};
 
 pub(crate) use super::engine::Engine;
 
@@ -271,6 +271,14 @@ enum Consumer {
 }
 
 impl Consumer {
+    /// The tensors of its BN.
+    fn norm(self) -> NormTensors {
+        match self {
+            Self::Transition(transition) => transition.tensors().norm,
+            Self::Head(head) => HeadTensors::new(head.input, head.classes).norm,
+        }
+    }
+
     /// Channels and pixels of the input.
     fn input(self) -> (usize, usize) {
         match self {
@@ -349,8 +357,9 @@ fn run_stem(
         stride: stem.maps,
         column: 0,
     };
+    let stage = (&stem, &stem.tensors());
     stem::forward(
-        engine, &stem, batch, &images, parameters, norms, &mut state, buffers, target,
+        engine, stage, batch, &images, parameters, norms, &mut state, buffers, target,
     );
     let output = to_nchw(&output, stem.maps, height * width);
     (
@@ -400,8 +409,9 @@ fn run_block(
         seed,
         first: 0,
     };
+    let stage = (&block, &block.tensors()[..]);
     block::forward(
-        engine, &block, batch, parameters, norms, &mut state, buffers, sites,
+        engine, stage, batch, parameters, norms, &mut state, buffers, sites,
     );
     let output = to_nchw(&x, block.output(), block.pixels());
     (
@@ -433,9 +443,9 @@ fn run_consumer(
         Norms::Batch(_) => engine.measure(&x, channels, channels),
         Norms::Running(_) => Statistics::default(),
     };
-    let (norm, weights) = split_norm(parameters, channels);
+    let norm = part.norm();
     let mut affine = Affine::default();
-    affine.prepare(&norm, &statistics, &mut norms, 0, batch * area);
+    affine.prepare(parameters, &norm, &statistics, &mut norms, batch * area);
     let source = NormRelu {
         x: &x,
         stride: channels,
@@ -452,11 +462,12 @@ fn run_consumer(
                 column: 0,
             };
             let dropout = Dropout::new(dropout, seed, 0);
+            let weight = transition.tensors().conv.weight;
             transition::forward(
                 engine,
                 &transition,
                 batch,
-                weights,
+                weight.of(parameters),
                 source,
                 target,
                 dropout,
@@ -467,7 +478,8 @@ fn run_consumer(
         Consumer::Head(head) => {
             features = vec![0.0; batch * channels];
             head::pool(engine, source, channels, area, &mut features);
-            let (weight, bias) = weights.split_at(head.classes * channels);
+            let own = HeadTensors::new(channels, head.classes);
+            let [weight, bias] = [own.weight, own.bias].map(|span| span.of(parameters));
             let mut logits = vec![0.0; batch * head.classes];
             head::classify(engine, &features, weight, bias, &mut logits);
             logits
@@ -483,12 +495,6 @@ fn run_consumer(
             features,
         },
     )
-}
-
-fn split_norm(parameters: &[f32], channels: usize) -> (NormWeights<'_>, &[f32]) {
-    let (scale, rest) = parameters.split_at(channels);
-    let (bias, rest) = rest.split_at(channels);
-    (NormWeights { scale, bias }, rest)
 }
 
 impl Record {
@@ -526,7 +532,7 @@ impl Record {
                 };
                 stem::backward(
                     engine,
-                    &stem,
+                    (&stem, &stem.tensors()),
                     batch,
                     &images,
                     parameters,
@@ -565,8 +571,9 @@ impl Record {
                     first: 0,
                 };
                 let kept = Bottlenecks::Kept(&mut bottlenecks);
+                let stage = (&block, &block.tensors()[..]);
                 block::backward(
-                    engine, &block, batch, parameters, gradient, &mut state, &x, kept, buffers,
+                    engine, stage, batch, parameters, gradient, &mut state, &x, kept, buffers,
                     sites,
                 );
                 let mut dinput = vec![0.0; pixels * block.input];
@@ -583,8 +590,8 @@ impl Record {
                 features,
             } => {
                 let (channels, area) = part.input();
-                let (norm, weights) = split_norm(parameters, channels);
-                let (norm_gradient, weight_gradient) = gradient.split_at_mut(2 * channels);
+                let tensors = part.norm();
+                let norm = NormWeights::of(parameters, &tensors);
                 let mut affine = Affine::default();
                 affine.set(&norm, &statistics.mean, &statistics.inverse);
                 let input = Input {
@@ -606,35 +613,37 @@ impl Record {
                         let maps = transition.output;
                         to_nhwc(doutput, maps, height * width, (&mut dout, maps));
                         let dropout = Dropout::new(dropout, seed, 0);
+                        let weight = transition.tensors().conv.weight;
                         transition::backward(
                             engine,
                             &transition,
                             batch,
-                            weights,
+                            weight.of(parameters),
                             input,
                             &dout,
                             &mut g,
                             dropout,
                         );
-                        engine.add_weight(weight_gradient, channels, padded(channels));
+                        let into = &mut gradient[weight.range()];
+                        engine.add_weight(into, channels, padded(channels));
                     }
                     Consumer::Head(head) => {
-                        let count = head.classes * channels;
-                        let into = weight_gradient.split_at_mut(count);
+                        let own = HeadTensors::new(channels, head.classes);
+                        let [weight, bias] = Span::of_each([own.weight, own.bias], gradient);
                         let mut dfeatures = vec![0.0; features.len()];
                         head::classify_backward(
                             engine,
                             &features,
-                            &weights[..count],
+                            own.weight.of(parameters),
                             doutput,
-                            into,
+                            (weight, bias),
                             &mut dfeatures,
                         );
                         head::pool_backward(engine, input, area, &dfeatures, &mut g);
                     }
                 }
                 let mut totals = GradientSums::new(channels);
-                let into = norm_gradient.split_at_mut(channels);
+                let into = gradient[tensors.trainable()].split_at_mut(channels);
                 totals.start(engine.sums(), norm.scale, into);
                 let source = (&g[..], &x[..], channels);
                 let mut dinput = vec![0.0; x.len()];

@@ -4,7 +4,7 @@ use super::arena::{Layout, Slot};
 use super::slices::Slicing;
 use super::tiles::ROWS;
 use crate::cpu::Precision;
-use crate::plan::{Parameter, Plan, Recompute, Role, StemKind, Storage};
+use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan, Recompute, Storage};
 
 /// What a precision stores maps and their gradients in.
 pub(super) fn storage_of(precision: Precision) -> Storage {
@@ -99,95 +99,72 @@ impl Places {
     }
 }
 
-/// Goes through a plan's parameters in their order.
-struct Walk<I> {
-    parameters: I,
+/// Gives what is made of tensors its place: packed weights, and BN as multiply-adds.
+#[derive(Default)]
+struct Cursor {
     affine: usize,
     packed: usize,
 }
 
-impl<I: Iterator<Item = Parameter>> Walk<I> {
-    fn weight(&mut self) -> usize {
-        self.parameters
-            .next()
-            .map_or(0, |parameter| parameter.offset)
-    }
-
-    /// A convolution's, which will be packed.
-    fn convolution(&mut self) -> WeightAt {
-        let own = self.parameters.next();
-        let side = |axis: usize| own.as_ref().and_then(|own| own.shape.get(axis).copied());
-        let taps = side(2).unwrap_or(1) * side(3).unwrap_or(1);
-        let (maps, channels) = (side(0).unwrap_or(0), side(1).unwrap_or(0));
+impl Cursor {
+    /// A convolution whose weight will be packed.
+    fn convolution(&mut self, conv: ConvTensor) -> WeightAt {
         let at = WeightAt {
-            parameter: own.as_ref().map_or(0, |own| own.offset),
+            parameter: conv.weight.start,
             packed: self.packed,
-            channels,
-            taps,
-            maps,
+            channels: conv.channels,
+            taps: conv.kernel * conv.kernel,
+            maps: conv.maps,
         };
-        self.packed += (maps * channels * taps).next_multiple_of(VECTOR);
+        self.packed += conv.weight.len.next_multiple_of(VECTOR);
         at
     }
 
-    fn norm(&mut self) -> NormAt {
-        let mut at = NormAt::default();
-        for parameter in self.parameters.by_ref().take(4) {
-            match parameter.role {
-                Role::NormScale => {
-                    at.gamma = parameter.offset;
-                    at.channels = parameter.len();
-                }
-                Role::RunningMean => at.running = parameter.offset,
-                _ => {}
-            }
-        }
-        at.affine = self.affine;
+    fn norm(&mut self, norm: NormTensors) -> NormAt {
+        let at = NormAt {
+            channels: norm.channels(),
+            gamma: norm.scale.start,
+            running: norm.mean.start,
+            affine: self.affine,
+        };
         self.affine += (2 * at.channels).next_multiple_of(VECTOR);
         at
+    }
+
+    fn layer(&mut self, layer: &LayerTensors) -> LayerAt {
+        LayerAt {
+            norm1: self.norm(layer.norm1),
+            narrow: layer
+                .narrow
+                .map(|(conv, norm)| (self.convolution(conv), self.norm(norm))),
+            conv: self.convolution(layer.conv),
+        }
     }
 }
 
 impl Places {
     pub fn new(plan: &Plan) -> Self {
-        let mut walk = Walk {
-            parameters: plan.parameters().into_iter(),
-            affine: 0,
-            packed: 0,
-        };
-        let stem = walk.weight();
-        let stem_norm = match plan.stem().kind {
-            StemKind::ImageNet => walk.norm(),
-            StemKind::Cifar => NormAt::default(),
-        };
-        let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
-        for (index, block) in plan.blocks().iter().enumerate() {
-            let layers = block.iter().map(|layer| LayerAt {
-                norm1: walk.norm(),
-                narrow: layer.bottleneck.map(|_| {
-                    let conv = walk.convolution();
-                    (conv, walk.norm())
-                }),
-                conv: walk.convolution(),
-            });
-            blocks.push(layers.collect());
-            if index < plan.transitions().len() {
-                let norm = walk.norm();
-                transitions.push((norm, walk.convolution()));
-            }
-        }
-        let norm = walk.norm();
-        let classifier = walk.weight();
+        let tensors = plan.tensors();
+        let mut cursor = Cursor::default();
+        let stem_norm = tensors.stem.norm.map(|norm| cursor.norm(norm));
+        let blocks = tensors.blocks.iter();
+        let blocks = blocks.map(|layers| layers.iter().map(|layer| cursor.layer(layer)).collect());
+        let blocks = blocks.collect();
+        let transitions = tensors.transitions.iter();
+        let transitions =
+            transitions.map(|own| (cursor.norm(own.norm), cursor.convolution(own.conv)));
+        let transitions = transitions.collect();
+        let head = &tensors.head;
         Self {
-            stem,
-            stem_norm,
+            stem: tensors.stem.conv.weight.start,
+            stem_norm: stem_norm.unwrap_or_default(),
             blocks,
             transitions,
-            norm,
-            classifier,
-            bias: walk.weight(),
-            packed: walk.packed,
-            affine: walk.affine,
+            norm: cursor.norm(head.norm),
+            classifier: head.weight.start,
+            bias: head.bias.start,
+            packed: cursor.packed,
+            affine: cursor.affine,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{DrawError, heat};
-use crate::plan::{Block, Parameter, Plan, Role};
+use crate::plan::{Block, ConvTensor, Plan};
 use crate::weights::{State, WeightsError};
 
 /// How much each layer of a network reads of each layer before it: the mean absolute weight of
@@ -32,19 +32,30 @@ impl FeatureReuse {
     /// When the state is of another network.
     pub fn of(plan: &Plan, state: &State) -> Result<Self, WeightsError> {
         state.check_lengths(plan.parameter_count(), plan.running_count())?;
-        let parameters = plan.parameters();
-        // What reads a block's maps, in order: its layers, and what lies behind it.
-        let mut readers = parameters.iter().filter(|parameter| {
-            let is_weight = matches!(parameter.role, Role::ConvWeight | Role::LinearWeight);
-            let field = &parameter.field;
-            is_weight && !field.starts_with("stem.") && !field.ends_with(".conv2.weight")
-        });
-        let blocks = plan.blocks().iter().map(|block| {
-            let readers = readers.by_ref().take(block.layers + 1);
-            let targets = readers.map(|weight| means(state.of_parameter(weight), weight, block));
+        let tensors = plan.tensors();
+        let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
+            // What reads the block's maps, in order: its layers, and what lies behind it.
+            let layers = tensors.blocks[index]
+                .iter()
+                .map(|layer| match layer.narrow {
+                    Some((conv, _)) => conv,
+                    None => layer.conv,
+                });
+            let behind = match tensors.transitions.get(index) {
+                Some(transition) => transition.conv,
+                None => ConvTensor {
+                    weight: tensors.head.weight,
+                    maps: plan.classes(),
+                    channels: plan.features(),
+                    kernel: 1,
+                },
+            };
+            let readers = layers.chain([behind]);
             BlockReuse {
                 layers: block.layers,
-                targets: targets.collect(),
+                targets: readers
+                    .map(|weight| means(&state.parameters, weight, block))
+                    .collect(),
             }
         });
         Ok(Self {
@@ -87,9 +98,10 @@ impl BlockReuse {
 }
 
 /// The mean absolute weight over the maps of each source.
-fn means(values: &[f32], weight: &Parameter, block: &Block) -> Vec<f64> {
-    let (outputs, input) = (weight.shape[0], weight.shape[1]);
-    let kernel: usize = weight.shape[2..].iter().product();
+fn means(parameters: &[f32], weight: ConvTensor, block: &Block) -> Vec<f64> {
+    let (outputs, input) = (weight.maps, weight.channels);
+    let kernel = weight.kernel * weight.kernel;
+    let values = weight.weight.of(parameters);
     let mut sums = vec![0.0; 1 + (input - block.input) / block.growth];
     for row in values.chunks_exact(input * kernel) {
         for (map, values) in row.chunks_exact(kernel).enumerate() {

@@ -13,7 +13,7 @@ mod maps;
 mod norm;
 mod stem;
 
-use densenet_runtime::plan::{Parameter, Plan, StemKind};
+use densenet_runtime::plan::{LayerTensors, Plan};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Outcome, Sgd, Step};
 
@@ -55,39 +55,34 @@ struct Trace {
 impl Plain {
     /// A network in a state.
     pub fn new(plan: &Plan, state: &State, round: fn(f32) -> f32) -> Self {
-        let mut parameters = plan.parameters().into_iter();
-        let weight =
-            |parameters: &mut dyn Iterator<Item = Parameter>| parameters.next().unwrap().offset;
-        let conv = weight(&mut parameters);
-        let norm = (plan.stem().kind == StemKind::ImageNet).then(|| Norm::next(&mut parameters));
-        let stem = Stem::new(*plan.stem(), conv, norm);
-        let (mut blocks, mut transitions) = (Vec::new(), Vec::new());
-        for (index, block) in plan.blocks().iter().enumerate() {
-            let layers = block.iter().map(|layer| Layer {
-                norm1: Norm::next(&mut parameters),
-                narrow: layer.bottleneck.map(|_| {
-                    let conv = weight(&mut parameters);
-                    (conv, Norm::next(&mut parameters))
-                }),
-                conv: weight(&mut parameters),
-            });
-            blocks.push(Block::new(*block, layers.collect(), round));
-            if index < plan.transitions().len() {
-                let norm = Norm::next(&mut parameters);
-                transitions.push((norm, weight(&mut parameters)));
-            }
-        }
-        let norm = Norm::next(&mut parameters);
-        let [classifier, bias] = [(); 2].map(|()| weight(&mut parameters));
+        let tensors = plan.tensors();
+        let stem = Stem::new(
+            *plan.stem(),
+            tensors.stem.conv.weight.start,
+            tensors.stem.norm.map(Norm::new),
+        );
+        let layer = |at: &LayerTensors| Layer {
+            norm1: Norm::new(at.norm1),
+            narrow: at
+                .narrow
+                .map(|(conv, norm)| (conv.weight.start, Norm::new(norm))),
+            conv: at.conv.weight.start,
+        };
+        let blocks = plan.blocks().iter().zip(&tensors.blocks);
+        let blocks = blocks
+            .map(|(block, layers)| Block::new(*block, layers.iter().map(layer).collect(), round));
+        let transitions = tensors.transitions.iter();
+        let transitions = transitions.map(|at| (Norm::new(at.norm), at.conv.weight.start));
+        let head = &tensors.head;
         Self {
             plan: plan.clone(),
             round,
             stem,
-            blocks,
-            transitions,
-            norm,
-            classifier,
-            bias,
+            blocks: blocks.collect(),
+            transitions: transitions.collect(),
+            norm: Norm::new(head.norm),
+            classifier: head.weight.start,
+            bias: head.bias.start,
             state: state.clone(),
             gradients: vec![0.0; plan.parameter_count()],
             momentum: vec![0.0; plan.parameter_count()],

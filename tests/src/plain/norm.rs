@@ -1,7 +1,7 @@
 //! Batch normalisation.
 
 use densenet_runtime::nn::{EPSILON, MOMENTUM};
-use densenet_runtime::plan::Parameter;
+use densenet_runtime::plan::NormTensors;
 use densenet_runtime::weights::State;
 
 use super::maps::Maps;
@@ -48,14 +48,13 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// The next four parameters.
-    pub fn next(parameters: &mut impl Iterator<Item = Parameter>) -> Self {
-        let [gamma, beta, mean, _] = [(); 4].map(|()| parameters.next().unwrap());
+    /// A BN of the map.
+    pub fn new(at: NormTensors) -> Self {
         Self {
-            channels: gamma.len(),
-            gamma: gamma.offset,
-            beta: beta.offset,
-            running: mean.offset,
+            channels: at.channels(),
+            gamma: at.scale.start,
+            beta: at.bias.start,
+            running: at.mean.start,
             statistics: Statistics::default(),
             scale: Vec::new(),
             shift: Vec::new(),

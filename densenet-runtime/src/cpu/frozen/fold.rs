@@ -4,18 +4,13 @@ use super::program::{Norm, Packed, Program};
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::winograd::{PLACES, of_kernel};
 use crate::nn::EPSILON;
-use crate::plan::{Plan, StemKind};
+use crate::plan::{NormTensors, Plan, Span};
 
-/// A network's numbers, taken off the front.
+/// A network's numbers.
+#[derive(Clone, Copy)]
 struct Source<'a> {
     parameters: &'a [f32],
     running: &'a [f32],
-}
-
-fn take<'a>(from: &mut &'a [f32], len: usize) -> &'a [f32] {
-    let (head, tail) = from.split_at(len);
-    *from = tail;
-    head
 }
 
 /// BN as a multiply-add.
@@ -25,15 +20,13 @@ struct Affine {
 }
 
 impl<'a> Source<'a> {
-    fn weight(&mut self, len: usize) -> &'a [f32] {
-        take(&mut self.parameters, len)
+    fn weight(&self, at: Span) -> &'a [f32] {
+        at.of(self.parameters)
     }
 
-    fn norm(&mut self, channels: usize) -> Affine {
-        let gamma = take(&mut self.parameters, channels);
-        let beta = take(&mut self.parameters, channels);
-        let mean = take(&mut self.running, channels);
-        let variance = take(&mut self.running, channels);
+    fn norm(&self, at: &NormTensors) -> Affine {
+        let [gamma, beta] = [at.scale, at.bias].map(|span| span.of(self.parameters));
+        let [mean, variance] = [at.mean, at.variance].map(|span| span.of(self.running));
         let scale: Vec<f32> = gamma
             .iter()
             .zip(variance)
@@ -98,16 +91,17 @@ pub(super) fn fold(
     (parameters, running): (&[f32], &[f32]),
     values: &mut [f32],
 ) {
-    let mut source = Source {
+    let source = Source {
         parameters,
         running,
     };
     let mut target = Target { values, lanes };
+    let tensors = plan.tensors();
     let stem = plan.stem();
-    let weight = source.weight(stem.weight_len());
-    let norm = match stem.kind {
-        StemKind::ImageNet => source.norm(stem.maps),
-        StemKind::Cifar => Affine {
+    let weight = source.weight(tensors.stem.conv.weight);
+    let norm = match &tensors.stem.norm {
+        Some(norm) => source.norm(norm),
+        None => Affine {
             scale: vec![1.0; stem.maps],
             shift: vec![0.0; stem.maps],
         },
@@ -118,34 +112,33 @@ pub(super) fn fold(
         norm.scale[m] * weight[(m * channels + k % channels) * area + k / channels]
     });
     target.vector(program.stem_bias, &norm.shift);
-    for (index, (block, step)) in plan.blocks().iter().zip(&program.blocks).enumerate() {
-        for (layer, step) in block.iter().zip(&step.layers) {
-            target.norm(step.norm, &source.norm(layer.input));
-            let mut inner = layer.input;
-            if let (Some(maps), Some(compress)) = (layer.bottleneck, step.compress) {
-                let weight = source.weight(maps * layer.input);
-                let norm = source.norm(maps);
-                target.pack(compress.weight, layer.input, |c, m| {
-                    norm.scale[m] * weight[m * layer.input + c]
+    for (index, (layers, step)) in tensors.blocks.iter().zip(&program.blocks).enumerate() {
+        for (layer, step) in layers.iter().zip(&step.layers) {
+            target.norm(step.norm, &source.norm(&layer.norm1));
+            if let (Some((conv, norm)), Some(compress)) = (&layer.narrow, step.compress) {
+                let (weight, norm) = (source.weight(conv.weight), source.norm(norm));
+                target.pack(compress.weight, conv.channels, |c, m| {
+                    norm.scale[m] * weight[m * conv.channels + c]
                 });
                 target.vector(compress.bias, &norm.shift);
-                inner = maps;
             }
-            target.transform(step.spatial, inner, source.weight(9 * inner * layer.growth));
+            let weight = source.weight(layer.conv.weight);
+            target.transform(step.spatial, layer.conv.channels, weight);
         }
-        let transition = plan.transitions().get(index);
+        let transition = tensors.transitions.get(index);
         if let (Some(transition), Some(step)) = (transition, program.transitions.get(index)) {
-            let channels = transition.input;
-            target.norm(step.norm, &source.norm(channels));
-            let weight = source.weight(channels * transition.output);
+            let channels = transition.conv.channels;
+            target.norm(step.norm, &source.norm(&transition.norm));
+            let weight = source.weight(transition.conv.weight);
             target.pack(step.weight, channels, |c, m| weight[m * channels + c]);
         }
     }
-    let channels = plan.features();
-    target.norm(program.norm, &source.norm(channels));
-    let weight = source.weight(channels * plan.classes());
+    let head = &tensors.head;
+    let channels = head.norm.channels();
+    target.norm(program.norm, &source.norm(&head.norm));
+    let weight = source.weight(head.weight);
     target.pack(program.classifier, channels, |c, m| {
         weight[m * channels + c]
     });
-    target.vector(program.classifier_bias, source.weight(plan.classes()));
+    target.vector(program.classifier_bias, source.weight(head.bias));
 }

@@ -15,7 +15,7 @@ use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels, Rows, accumulate};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::plan::{Stem, StemKind};
+use crate::plan::{Stem, StemTensors};
 
 /// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
 const NONE: u8 = u8::MAX;
@@ -62,7 +62,7 @@ fn place(stem: &Stem, k: usize) -> usize {
 /// measured, and the moments are left in the engine's scratch.
 pub(crate) fn forward(
     engine: &mut Engine,
-    stem: &Stem,
+    (stem, tensors): (&Stem, &StemTensors),
     batch: usize,
     images: &[f32],
     parameters: &[f32],
@@ -74,8 +74,8 @@ pub(crate) fn forward(
     let training = matches!(norms, Norms::Batch(_));
     let (height, width) = stem.convolved_size();
     let pixels = batch * height * width;
-    let (weight, rest) = parameters.split_at(stem.weight_len());
-    let channels = stem.weight_len() / stem.maps;
+    let weight = tensors.conv.weight.of(parameters);
+    let channels = weight.len() / stem.maps;
     let form = engine.form;
     let panels = Panels {
         depth: form.whole(channels),
@@ -90,13 +90,13 @@ pub(crate) fn forward(
         }
     });
     let load = patches(stem, images);
-    match stem.kind {
-        StemKind::Cifar => {
+    match &tensors.norm {
+        None => {
             pointwise::forward(
                 engine, &load, pixels, channels, panels, target, None, training,
             );
         }
-        StemKind::ImageNet => {
+        Some(norm) => {
             let convolved = Target {
                 values: buffers.convolved,
                 stride: stem.maps,
@@ -108,10 +108,8 @@ pub(crate) fn forward(
             if training {
                 state.statistics.merge(0, engine.moments());
             }
-            let (scale, bias) = rest.split_at(stem.maps);
-            let norm = NormWeights { scale, bias };
             let mut affine = std::mem::take(&mut engine.affine);
-            affine[0].prepare(&norm, &state.statistics, &mut norms, 0, pixels);
+            affine[0].prepare(parameters, norm, &state.statistics, &mut norms, pixels);
             max_pool(engine, stem, batch, buffers, &affine[0], target, training);
             engine.affine = affine;
         }
@@ -237,7 +235,7 @@ impl Kernel for MaxPool<'_> {
 /// `dout` is the gradient of what it returned (pixels x maps).
 pub(crate) fn backward(
     engine: &mut Engine,
-    stem: &Stem,
+    (stem, tensors): (&Stem, &StemTensors),
     batch: usize,
     images: &[f32],
     parameters: &[f32],
@@ -247,24 +245,19 @@ pub(crate) fn backward(
     dout: &[f32],
     image_gradient: Option<&mut [f32]>,
 ) {
-    let (weight, rest) = parameters.split_at(stem.weight_len());
-    let (weight_gradient, rest_gradient) = gradient.split_at_mut(stem.weight_len());
+    let weight = tensors.conv.weight.of(parameters);
     let mut affine = std::mem::take(&mut engine.affine);
     let mut undo = std::mem::take(&mut engine.undo);
-    let channels = stem.weight_len() / stem.maps;
-    let way = match stem.kind {
-        StemKind::Cifar => Way::Straight { dout },
-        StemKind::ImageNet => {
-            let (scale, bias) = rest.split_at(stem.maps);
+    let channels = weight.len() / stem.maps;
+    let way = match &tensors.norm {
+        None => Way::Straight { dout },
+        Some(at) => {
+            let weights = NormWeights::of(parameters, at);
             let statistics = &state.statistics;
-            affine[0].set(
-                &NormWeights { scale, bias },
-                &statistics.mean,
-                &statistics.inverse,
-            );
+            affine[0].set(&weights, &statistics.mean, &statistics.inverse);
             let norm = Norm {
                 affine: &affine[0],
-                gamma: scale,
+                gamma: weights.scale,
                 mean: &statistics.mean,
                 inverse: &statistics.inverse,
             };
@@ -281,11 +274,17 @@ pub(crate) fn backward(
                 Way::Pooled(pool, &undo),
             );
             let mut totals = std::mem::take(&mut engine.totals);
-            let into = rest_gradient.split_at_mut(stem.maps);
-            totals.start(engine.sums(), scale, into);
+            let into = gradient[at.trainable()].split_at_mut(stem.maps);
+            totals.start(engine.sums(), weights.scale, into);
             let (height, width) = stem.convolved_size();
             let pixels = batch * height * width;
-            undo.set(statistics, 0..stem.maps, Some(scale), &totals, pixels);
+            undo.set(
+                statistics,
+                0..stem.maps,
+                Some(weights.scale),
+                &totals,
+                pixels,
+            );
             engine.totals = totals;
             Way::Pooled(pool, &undo)
         }
@@ -299,6 +298,7 @@ pub(crate) fn backward(
     );
     let share = padded(channels);
     let shares = &engine.scratch;
+    let weight_gradient = &mut gradient[tensors.conv.weight.range()];
     for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
         for share in shares
             .iter()

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use super::Statistics;
 use crate::nn::{EPSILON, MOMENTUM};
+use crate::plan::NormTensors;
 
-/// How BN normalises.
+/// How BN normalises, with an arena of running statistics.
 pub(crate) enum Norms<'a> {
-    /// With the batch's statistics, which move these running statistics.
+    /// With the batch's statistics, which move the running ones.
     Batch(&'a mut [f32]),
-    /// With these running statistics.
+    /// With the running statistics.
     Running(&'a [f32]),
 }
 
@@ -35,17 +36,17 @@ impl Affine {
     }
 
     /// For a consumer, by `norms`: from the batch's statistics, which move the running ones, or
-    /// from the running ones. The consumer's begin at `at`; returns where they end.
+    /// from the running ones. The consumer's BN lies where `tensors` says.
     pub fn prepare(
         &mut self,
-        norm: &NormWeights<'_>,
+        parameters: &[f32],
+        tensors: &NormTensors,
         statistics: &Statistics,
         norms: &mut Norms<'_>,
-        at: usize,
         pixels: usize,
-    ) -> usize {
-        let channels = norm.scale.len();
-        let end = at + 2 * channels;
+    ) {
+        let norm = &NormWeights::of(parameters, tensors);
+        let channels = tensors.channels();
         match norms {
             Norms::Batch(running) => {
                 let Statistics {
@@ -54,12 +55,11 @@ impl Affine {
                     inverse,
                 } = statistics;
                 self.set(norm, &mean[..channels], &inverse[..channels]);
-                let running = &mut running[at..end];
+                let running = &mut running[tensors.running()];
                 update_running(running, &mean[..channels], &variance[..channels], pixels);
             }
-            Norms::Running(running) => self.set_running(norm, &running[at..end]),
+            Norms::Running(running) => self.set_running(norm, &running[tensors.running()]),
         }
-        end
     }
 
     /// From running statistics.
@@ -82,6 +82,16 @@ impl Affine {
 pub(crate) struct NormWeights<'a> {
     pub scale: &'a [f32],
     pub bias: &'a [f32],
+}
+
+impl<'a> NormWeights<'a> {
+    /// Those of a BN.
+    pub fn of(parameters: &'a [f32], tensors: &NormTensors) -> Self {
+        Self {
+            scale: tensors.scale.of(parameters),
+            bias: tensors.bias.of(parameters),
+        }
+    }
 }
 
 /// Moves running statistics (means, then variances) towards a batch's.

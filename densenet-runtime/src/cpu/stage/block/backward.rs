@@ -9,7 +9,7 @@ use crate::cpu::conv::spatial::{self, Sink, Size};
 use crate::cpu::engine::{Engine, padded};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::{Norm, Sums};
-use crate::plan::Block;
+use crate::plan::{Block, LayerTensors};
 
 /// The gradient buffers of a block.
 pub(crate) struct BlockGradients<'a> {
@@ -33,7 +33,7 @@ pub(crate) struct BlockGradients<'a> {
 /// first channels of `g`, to be finished by [`finish`].
 pub(crate) fn backward(
     engine: &mut Engine,
-    block: &Block,
+    (block, tensors): (&Block, &[LayerTensors]),
     batch: usize,
     parameters: &[f32],
     gradient: &mut [f32],
@@ -55,10 +55,9 @@ pub(crate) fn backward(
         fresh,
         raw,
     } = buffers;
-    let (mut weights_left, mut gradients_left) = (parameters, gradient);
-    for (index, layer) in block.iter().enumerate().rev() {
-        let weights = Weights::take_last(&mut weights_left, layer);
-        let gradients = Gradients::take_last(&mut gradients_left, layer);
+    for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate().rev() {
+        let weights = Weights::of(parameters, tensors);
+        let gradients = Gradients::of(gradient, tensors);
         let channels = layer.input;
         let dout = &mut fresh[..pixels * layer.growth];
         let columns = channels..channels + layer.growth;
@@ -75,13 +74,13 @@ pub(crate) fn backward(
         let mut affine = std::mem::take(&mut engine.affine);
         let [affine1, affine2] = &mut affine;
         affine1.set(
-            &weights.norm1(),
+            &weights.norm1,
             &state.maps.mean[..channels],
             &state.maps.inverse,
         );
         let norm1 = Norm {
             affine: affine1,
-            gamma: weights.scale1,
+            gamma: weights.norm1.scale,
             mean: &state.maps.mean,
             inverse: &state.maps.inverse,
         };
@@ -99,10 +98,10 @@ pub(crate) fn backward(
                     compress(engine, source, channels, &weights, y, dropout, false);
                 }
                 let statistics = &state.bottlenecks[index];
-                affine2.set(&weights.norm2(), &statistics.mean, &statistics.inverse);
+                affine2.set(&weights.norm2, &statistics.mean, &statistics.inverse);
                 let norm2 = Norm {
                     affine: affine2,
-                    gamma: weights.scale2,
+                    gamma: weights.norm2.scale,
                     mean: &statistics.mean,
                     inverse: &statistics.inverse,
                 };
@@ -115,10 +114,10 @@ pub(crate) fn backward(
                 let mut totals = std::mem::take(&mut engine.totals);
                 totals.start(
                     engine.sums(),
-                    weights.scale2,
+                    weights.norm2.scale,
                     (&mut *gradients.scale2, &mut *gradients.bias2),
                 );
-                let norm = (statistics, weights.scale2);
+                let norm = (statistics, weights.norm2.scale);
                 undo_norm(engine, dy, y, norm, &totals, sites.bottleneck(index));
                 engine.totals = totals;
                 pointwise::pack_backward(engine, engine.form, weights.conv1, maps, channels);
@@ -149,7 +148,7 @@ pub(crate) fn backward(
             }
         }
         let totals = &mut state.gradient;
-        let gamma = weights.scale1;
+        let gamma = weights.norm1.scale;
         let into = (&mut *gradients.scale1, &mut *gradients.bias1);
         Sums::merge(engine.sums(), into, |c, dscale, dbias| {
             totals.plain[c] += gamma[c] * dbias;

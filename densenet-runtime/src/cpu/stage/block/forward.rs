@@ -8,13 +8,13 @@ use crate::cpu::engine::Engine;
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::Norms;
-use crate::plan::Block;
+use crate::plan::{Block, LayerTensors};
 
 /// Runs the layers of a block. The first channels of `buffers.x` are filled; with a batch's
 /// statistics, `state` holds theirs.
 pub(crate) fn forward(
     engine: &mut Engine,
-    block: &Block,
+    (block, tensors): (&Block, &[LayerTensors]),
     batch: usize,
     parameters: &[f32],
     mut norms: Norms<'_>,
@@ -25,18 +25,17 @@ pub(crate) fn forward(
     let pixels = batch * block.pixels();
     let stride = buffers.stride;
     let training = matches!(norms, Norms::Batch(_));
-    let mut rest = parameters;
-    let mut at = 0;
-    for (index, layer) in block.iter().enumerate() {
-        let weights = Weights::take(&mut rest, layer);
+    for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate() {
+        let weights = Weights::of(parameters, tensors);
         let mut affine = std::mem::take(&mut engine.affine);
-        at = affine[0].prepare(&weights.norm1(), &state.maps, &mut norms, at, pixels);
+        affine[0].prepare(parameters, &tensors.norm1, &state.maps, &mut norms, pixels);
         let size = Size {
             height: block.height,
             width: block.width,
         };
-        match layer.bottleneck {
-            Some(maps) => {
+        match &tensors.narrow {
+            Some((conv, norm2)) => {
+                let maps = conv.maps;
                 let y = buffers.bottleneck.layer(index, pixels * maps);
                 let source = NormRelu {
                     x: buffers.x,
@@ -53,7 +52,7 @@ pub(crate) fn forward(
                     state.bottlenecks[index].merge(0, engine.moments());
                 }
                 let statistics = &state.bottlenecks[index];
-                at = affine[1].prepare(&weights.norm2(), statistics, &mut norms, at, pixels);
+                affine[1].prepare(parameters, norm2, statistics, &mut norms, pixels);
                 spatial::pack_forward(engine, weights.conv2, layer.growth, maps);
                 let source = NormRelu {
                     x: y,
@@ -112,7 +111,7 @@ pub(super) fn compress(
     dropout: Option<Dropout>,
     measure: bool,
 ) {
-    let maps = weights.scale2.len();
+    let maps = weights.norm2.scale.len();
     let pixels = y.len() / maps;
     let target = Target {
         values: y,

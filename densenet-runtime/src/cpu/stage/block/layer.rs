@@ -1,73 +1,74 @@
-//! A layer's parameters among its block's.
+//! A layer's parameters, and their gradients.
 
 use crate::cpu::kernel::normal::NormWeights;
-use crate::plan::Layer;
+use crate::plan::{LayerTensors, Span};
 
-/// A layer's trainable parameters, or their gradients.
-macro_rules! split_layer {
-    ($name:ident, $values:ty, $split:ident) => {
-        pub(super) struct $name<'a> {
-            pub scale1: $values,
-            pub bias1: $values,
-            pub conv1: $values,
-            pub scale2: $values,
-            pub bias2: $values,
-            pub conv2: $values,
-            marker: std::marker::PhantomData<&'a ()>,
-        }
-
-        impl<'a> $name<'a> {
-            /// Takes the layer's off the back of `rest`.
-            pub fn take_last(rest: &mut $values, layer: Layer) -> Self {
-                let maps = layer.bottleneck.unwrap_or(0);
-                let norms = 2 * (layer.input + maps);
-                let convs =
-                    maps * layer.input + 9 * layer.growth * layer.bottleneck.unwrap_or(layer.input);
-                let all = std::mem::take(rest);
-                let others = all.len() - norms - convs;
-                let (head, mut own) = all.$split(others);
-                *rest = head;
-                Self::take(&mut own, layer)
-            }
-
-            /// Takes the layer's off the front of `rest`; the parts of a bottleneck are empty
-            /// in a plain layer.
-            pub fn take(rest: &mut $values, layer: Layer) -> Self {
-                let maps = layer.bottleneck.unwrap_or(0);
-                let conv2 = 9 * layer.growth * layer.bottleneck.unwrap_or(layer.input);
-                let mut take = |len| {
-                    let (head, tail) = std::mem::take(rest).$split(len);
-                    *rest = tail;
-                    head
-                };
-                Self {
-                    scale1: take(layer.input),
-                    bias1: take(layer.input),
-                    conv1: take(maps * layer.input),
-                    scale2: take(maps),
-                    bias2: take(maps),
-                    conv2: take(conv2),
-                    marker: std::marker::PhantomData,
-                }
-            }
-        }
-    };
+/// A layer's trainable parameters. In a plain layer, `conv1` and `norm2` are empty.
+pub(super) struct Weights<'a> {
+    pub norm1: NormWeights<'a>,
+    pub conv1: &'a [f32],
+    pub norm2: NormWeights<'a>,
+    pub conv2: &'a [f32],
 }
-split_layer!(Weights, &'a [f32], split_at);
-split_layer!(Gradients, &'a mut [f32], split_at_mut);
 
 impl<'a> Weights<'a> {
-    pub fn norm1(&self) -> NormWeights<'a> {
-        NormWeights {
-            scale: self.scale1,
-            bias: self.bias1,
+    pub fn of(parameters: &'a [f32], tensors: &LayerTensors) -> Self {
+        let (conv1, norm2) = match &tensors.narrow {
+            Some((conv, norm)) => (
+                conv.weight.of(parameters),
+                NormWeights::of(parameters, norm),
+            ),
+            None => (
+                &[][..],
+                NormWeights {
+                    scale: &[],
+                    bias: &[],
+                },
+            ),
+        };
+        Self {
+            norm1: NormWeights::of(parameters, &tensors.norm1),
+            conv1,
+            norm2,
+            conv2: tensors.conv.weight.of(parameters),
         }
     }
+}
 
-    pub fn norm2(&self) -> NormWeights<'a> {
-        NormWeights {
-            scale: self.scale2,
-            bias: self.bias2,
+/// The gradients of the same.
+pub(super) struct Gradients<'a> {
+    pub scale1: &'a mut [f32],
+    pub bias1: &'a mut [f32],
+    pub conv1: &'a mut [f32],
+    pub scale2: &'a mut [f32],
+    pub bias2: &'a mut [f32],
+    pub conv2: &'a mut [f32],
+}
+
+impl<'a> Gradients<'a> {
+    pub fn of(gradients: &'a mut [f32], tensors: &LayerTensors) -> Self {
+        let norm1 = &tensors.norm1;
+        let narrow = tensors
+            .narrow
+            .map(|(conv, norm)| [conv.weight, norm.scale, norm.bias]);
+        // A plain layer has nothing there.
+        let [weight, scale, bias] = narrow.unwrap_or([Span::default(); 3]);
+        let spans = [
+            norm1.scale,
+            norm1.bias,
+            weight,
+            scale,
+            bias,
+            tensors.conv.weight,
+        ];
+        let [scale1, bias1, conv1, scale2, bias2, conv2] = Span::of_each(spans, gradients);
+        Self {
+            scale1,
+            bias1,
+            conv1,
+            scale2,
+            bias2,
+            conv2,
         }
     }
 }
