@@ -25,4 +25,5 @@ mod team;
 pub use executor::{Executor, Options};
 pub use frozen::{Frozen, FrozenOptions};
 pub use kernel::simd::Level;
+pub(crate) use kernel::simd::{Kernel, Simd};
 pub use precision::{Precision, UnknownPrecision};
