@@ -17,7 +17,7 @@ use crate::plan::{Plan, Recompute};
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// Threads; 0 for one on each core.
+    /// Threads; 0 for as many as [`threads`](super::threads) says.
     pub threads: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// For a batch: one thread on each core, nothing recomputed, the best instructions.
+    /// For a batch: the default number of threads, nothing recomputed, the best instructions.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -76,14 +76,10 @@ impl Executor {
                 most: plan.countable_batch(),
             });
         }
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let parameters = plan.parameter_count();
         Ok(Self {
             places: Places::new(&plan),
-            engine: Engine::new(threads, level, precision),
+            engine: Engine::new(super::threads(threads), level, precision),
             activations: Activations::new(&plan, batch, recompute)?,
             parameters: zeros("parameters", parameters)?,
             gradients: zeros("gradients", parameters)?,

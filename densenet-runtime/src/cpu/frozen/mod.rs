@@ -38,7 +38,7 @@ use program::Program;
 pub struct FrozenOptions {
     /// The most images of a call.
     pub batch: usize,
-    /// Threads; 0 for one on each core.
+    /// Threads; 0 for as many as [`threads`](super::threads) says.
     pub threads: usize,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
@@ -47,7 +47,7 @@ pub struct FrozenOptions {
 }
 
 impl FrozenOptions {
-    /// For a batch: one thread on each core, the best instructions, f32.
+    /// For a batch: the default number of threads, the best instructions, f32.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -111,11 +111,7 @@ impl Frozen {
                 });
             }
         }
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let team = Team::new(threads);
+        let team = Team::new(super::threads(options.threads));
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
         let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);
