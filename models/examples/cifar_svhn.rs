@@ -5,6 +5,8 @@
 //! cargo run --example cifar_svhn -- cifar10 --data cifar-10-batches-bin --augment
 //! ```
 
+mod shell;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +21,8 @@ use densenet_runtime::data::{Dataset as _, InMemory, Loader, ShiftAndFlip, cifar
 use densenet_runtime::dfdx::prelude::Cpu;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::{DeviceChoice, Network};
+use densenet_runtime::{DeviceChoice, Network, console, say};
+use shell::CommandLine;
 
 /// Trains DenseNet-BC with L = 100 and k = 12 on images of 32x32.
 #[derive(Parser)]
@@ -84,14 +87,10 @@ fn main() -> ExitCode {
         (_, true) => run::<DenseNetBC100K12>(&arguments),
         (_, false) => run::<DenseNetBC100K12Dropout>(&arguments),
     };
-    match result {
-        Ok(Ending::Interrupted) => ExitCode::from(130),
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(result.map(|ending| match ending {
+        Ending::Interrupted => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }))
 }
 
 fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
@@ -106,7 +105,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         )
         .into());
     }
-    println!(
+    say!(
         "{}: {:.2} million parameters, {} images to train on",
         N::NAME,
         N::PLAN.parameter_count() as f64 / 1e6,
@@ -139,8 +138,8 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let held_out = validation.as_ref().unwrap_or(&test);
     let summary = trainer.fit(&train, held_out, &fit, &mut observers)?;
     if summary.ending == Ending::Interrupted {
-        let checkpoint = folder.checkpoint();
-        println!("interrupted; go on with --resume {}", checkpoint.display());
+        say!("\ninterrupted at step {}; to go on:", summary.step);
+        console::say_bytes(&arguments.how_to_resume(&folder));
         return Ok(summary.ending);
     }
     let evaluation = match (&validation, summary.evaluation) {
@@ -151,8 +150,8 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
             trainer.evaluate(&test)?
         }
     };
-    println!("test error: {:.2}%", 100.0 * evaluation.top1_error());
-    println!("see {}", folder.path().display());
+    say!("test error: {:.2}%", 100.0 * evaluation.top1_error());
+    say!("see {}", folder.path().display());
     Ok(summary.ending)
 }
 
@@ -177,6 +176,27 @@ impl Arguments {
             seed: self.seed,
             ..paper
         }
+    }
+
+    fn how_to_resume(&self, folder: &RunFolder) -> Vec<u8> {
+        let dataset = self.dataset.to_possible_value();
+        let dataset = dataset.as_ref().map_or("", |value| value.get_name());
+        let device = (self.device != DeviceChoice::Cpu).then_some(self.device);
+        let precision = (self.precision != Precision::default()).then_some(self.precision);
+        let seed = (self.seed != 0).then_some(self.seed);
+        CommandLine::of_this_program()
+            .word(dataset)
+            .path("--data", Some(&self.data))
+            .flag("--augment", self.augment)
+            .option("--epochs", self.epochs)
+            .option("--batch-size", self.batch_size)
+            .option("--steps", self.steps)
+            .option("--device", device)
+            .option("--precision", precision)
+            .flag("--recompute", self.recompute)
+            .option("--seed", seed)
+            .path("--resume", Some(&folder.checkpoint()))
+            .indented()
     }
 
     fn out(&self) -> PathBuf {

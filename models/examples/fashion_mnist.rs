@@ -5,6 +5,8 @@
 //! cargo run --example fashion_mnist
 //! ```
 
+mod shell;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +17,8 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Loader, idx};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::{DeviceChoice, densenet};
+use densenet_runtime::{DeviceChoice, console, densenet, say};
+use shell::CommandLine;
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -54,16 +57,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|ending| match ending {
+        Ending::Interrupted => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     if !arguments.data.is_dir() {
         let data = arguments.data.display();
         return Err(format!(
@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (train, test) = idx::train_and_test(&arguments.data, &idx::FASHION)?;
     let train = Loader::training(Arc::new(train), config.batch)?.seeded(config.seed);
     let test = Loader::evaluation(Arc::new(test), config.batch)?;
-    println!(
+    say!(
         "Clothes: {} parameters, {:.1} million multiply-adds an image",
         Clothes::PARAMETERS,
         Clothes::MULTIPLY_ADDS as f64 / 1e6,
@@ -105,13 +105,26 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let summary = trainer.fit(&train, &test, &fit, &mut observers)?;
 
     if summary.ending == Ending::Interrupted {
-        println!(
-            "interrupted; go on with --resume {}",
-            folder.checkpoint().display()
-        );
+        say!("\ninterrupted at step {}; to go on:", summary.step);
+        console::say_bytes(&arguments.how_to_resume(&folder));
     } else if let Some(best) = summary.best {
-        println!("test error: {:.2}%", 100.0 * best.top1_error);
+        say!("test error: {:.2}%", 100.0 * best.top1_error);
     }
-    println!("see {}", folder.path().display());
-    Ok(())
+    say!("see {}", folder.path().display());
+    Ok(summary.ending)
+}
+
+impl Arguments {
+    fn how_to_resume(&self, folder: &RunFolder) -> Vec<u8> {
+        let device = (self.device != DeviceChoice::Cpu).then_some(self.device);
+        CommandLine::of_this_program()
+            .path("--data", Some(&self.data))
+            .option("--epochs", Some(self.epochs))
+            .option("--device", device)
+            .option("--precision", Some(self.precision))
+            .option("--seed", Some(self.seed))
+            .path("--out", Some(folder.path()))
+            .path("--resume", Some(&folder.checkpoint()))
+            .indented()
+    }
 }
