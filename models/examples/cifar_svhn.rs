@@ -21,6 +21,7 @@ use densenet_runtime::data::{Dataset as _, InMemory, Loader, ShiftAndFlip, cifar
 use densenet_runtime::dfdx::prelude::Cpu;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
+use densenet_runtime::weights::State;
 use densenet_runtime::{DeviceChoice, Network, console, say};
 use shell::CommandLine;
 
@@ -43,6 +44,9 @@ struct Arguments {
     /// Images of a step [default: the paper's 64]; the learning rate goes with it, 0.1 for 64.
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+    /// The learning rate before it falls [default: 0.1 for 64 images a step, and in proportion].
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f32>,
     /// Stop when so many steps are done in all; the learning rate does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -59,9 +63,14 @@ struct Arguments {
     /// What initial weights, dropout and the order of images are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// A checkpoint to go on from; the other options have to be as they were.
+    /// A checkpoint to go on from; the other options have to be as they were, but `--lr`, which
+    /// changes the schedule from there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
     /// out/cifar_svhn].
     #[arg(long, value_name = "DIR")]
@@ -116,10 +125,15 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let test = evaluation(test)?;
     let validation = validation.map(evaluation).transpose()?;
 
-    let model = N::build(&Cpu::seed_from_u64(config.seed));
+    let mut model = N::build(&Cpu::seed_from_u64(config.seed));
+    if let Some(file) = &arguments.weights {
+        State::read(&N::PLAN, file)?.store_into(&mut model)?;
+    }
     let mut trainer = Trainer::on(&device, model, config)?;
-    if let Some(file) = &arguments.resume {
-        trainer.resume(file)?;
+    match (&arguments.resume, arguments.lr) {
+        (Some(file), Some(_)) => trainer.resume_with_schedule(file)?,
+        (Some(file), None) => trainer.resume(file)?,
+        (None, _) => {}
     }
     let folder = RunFolder::create(arguments.out())?;
     let best = folder.best();
@@ -146,7 +160,8 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         (None, Some(evaluation)) => evaluation,
         (None, None) => trainer.evaluate(&test)?,
         (Some(_), _) => {
-            trainer.resume(&best)?;
+            // It may be from before the schedule was changed.
+            trainer.resume_with_schedule(&best)?;
             trainer.evaluate(&test)?
         }
     };
@@ -166,7 +181,7 @@ impl Arguments {
         Config {
             epochs: self.epochs.unwrap_or(paper.epochs),
             batch,
-            schedule: Schedule::halves(0.1 * batch as f32 / paper.batch as f32),
+            schedule: Schedule::halves(self.lr.unwrap_or(0.1 * batch as f32 / paper.batch as f32)),
             precision: self.precision,
             recompute: if self.recompute {
                 Recompute::Bottlenecks
@@ -190,6 +205,7 @@ impl Arguments {
             .flag("--augment", self.augment)
             .option("--epochs", self.epochs)
             .option("--batch-size", self.batch_size)
+            .option("--lr", self.lr)
             .option("--steps", self.steps)
             .option("--device", device)
             .option("--precision", precision)

@@ -17,7 +17,8 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Loader, idx};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::{DeviceChoice, console, densenet, say};
+use densenet_runtime::weights::State;
+use densenet_runtime::{DeviceChoice, Network, console, densenet, say};
 use shell::CommandLine;
 
 densenet! {
@@ -39,6 +40,9 @@ struct Arguments {
     /// Passes over the 60,000 training images.
     #[arg(long, value_name = "N", default_value_t = 1)]
     epochs: u32,
+    /// The learning rate at its highest [default: 0.1].
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f32>,
     /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
@@ -48,9 +52,13 @@ struct Arguments {
     /// What initial weights and the order of images are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// A checkpoint to go on from.
+    /// A checkpoint to go on from; the other options have to be as they were, but `--lr`, which
+    /// changes the schedule from there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Weights of the same network to start from: a checkpoint, say.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Where checkpoint, metrics and curves go.
     #[arg(long, value_name = "DIR", default_value = "out/fashion_mnist")]
     out: PathBuf,
@@ -75,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let config = Config {
         epochs: arguments.epochs,
         batch: 32,
-        schedule: Schedule::cosine(0.1, 0.1),
+        schedule: Schedule::cosine(arguments.lr.unwrap_or(0.1), 0.1),
         precision: arguments.precision,
         seed: arguments.seed,
         ..Config::cifar()
@@ -90,10 +98,15 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         Clothes::MULTIPLY_ADDS as f64 / 1e6,
     );
 
-    let model = Cpu::seed_from_u64(config.seed).build_module::<Clothes, f32>();
+    let mut model = Cpu::seed_from_u64(config.seed).build_module::<Clothes, f32>();
+    if let Some(file) = &arguments.weights {
+        State::read(&Clothes::PLAN, file)?.store_into(&mut model)?;
+    }
     let mut trainer = Trainer::on(&device, model, config)?;
-    if let Some(file) = &arguments.resume {
-        trainer.resume(file)?;
+    match (&arguments.resume, arguments.lr) {
+        (Some(file), Some(_)) => trainer.resume_with_schedule(file)?,
+        (Some(file), None) => trainer.resume(file)?,
+        (None, _) => {}
     }
     let folder = RunFolder::create(&arguments.out)?;
     let fit = Fit {
@@ -120,6 +133,7 @@ impl Arguments {
         CommandLine::of_this_program()
             .path("--data", Some(&self.data))
             .option("--epochs", Some(self.epochs))
+            .option("--lr", self.lr)
             .option("--device", device)
             .option("--precision", Some(self.precision))
             .option("--seed", Some(self.seed))

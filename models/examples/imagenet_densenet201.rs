@@ -29,6 +29,7 @@ use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
+use densenet_runtime::weights::State;
 use densenet_runtime::{Device, DeviceChoice, Network, console, say, tell};
 use shell::CommandLine;
 
@@ -78,9 +79,14 @@ struct Arguments {
     /// Seeds the weights, and the order and the variation of the pictures [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A checkpoint to go on from, with its settings.
+    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule from
+    /// there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
     /// out/imagenet_densenet201].
     #[arg(long, value_name = "DIR")]
@@ -140,7 +146,10 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         Loader::evaluation(Arc::new(val), config.piece())?.sharded(rank, ranks)?,
         config.seed,
     );
-    let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
+    let mut model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
+    if let Some(file) = &arguments.weights {
+        State::read(&DenseNet201::PLAN, file)?.store_into(&mut model)?;
+    }
     let meeting = place
         .map(|place| {
             tell!(
@@ -157,7 +166,11 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let executor = config.executor_among(DenseNet201::PLAN, &device, meeting)?;
     let mut trainer = Trainer::with_executor(model, config, executor)?;
     if let Some(file) = &arguments.resume {
-        trainer.resume(file)?;
+        if arguments.lr.is_some() || arguments.epochs.is_some() {
+            trainer.resume_with_schedule(file)?;
+        } else {
+            trainer.resume(file)?;
+        }
         say!("resuming  {} at step {}", file.display(), trainer.steps());
     }
     say!("");
