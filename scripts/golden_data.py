@@ -109,8 +109,9 @@ def formats() -> None:
 
 
 def svhn() -> None:
-    """Four images of SVHN's layout, with labels as bytes and as doubles, compressed and not. A
-    pixel is its row, its column or its image's number, by channel."""
+    """Four images of SVHN's layout, with labels as bytes and as doubles, compressed and not, all
+    of it in every other type of numbers, and one image by itself. A pixel is its row, its column or
+    its image's number, by channel."""
     row, column, _, image = np.indices((32, 32, 1, 4), dtype=np.uint8)
     images = np.concatenate([row, column, 100 + image], axis=2)
     labels = np.array([[1], [10], [9], [5]])
@@ -118,6 +119,11 @@ def svhn() -> None:
         variables = {"about": "not a number", "X": images, "y": labels.astype(kind)}
         file = GOLDEN / f"svhn_{name}.mat"
         savemat(file, variables, do_compression=compressed)
+    for kind in "int8 int16 uint16 int32 uint32 int64 uint64 single".split():
+        variables = {"X": images.astype(kind), "y": labels.astype(kind)}
+        savemat(GOLDEN / f"svhn_{kind}.mat", variables, do_compression=True)
+    one = {"X": images[..., 2], "y": labels[2:3]}
+    savemat(GOLDEN / "svhn_one.mat", one, do_compression=True)
 
 
 GOLDEN.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,8 @@ use quote::quote;
 /// `norm` and `classifier`, and a struct for each stage (`DenseNet201Stem`, `DenseNet201Block1`
 /// with the fields `layer1`, ..., `DenseNet201Transition1`, ...). All of them are dfdx modules:
 /// they build with `device.build_module::<DenseNet201, f32>()`, and run with `forward` on a
-/// tensor without a tape and `forward_mut` on one with a tape, for any batch dimension. Each has
+/// tensor without a tape and `forward_mut` on one with a tape, for any batch dimension; what stands
+/// in the way of training is an `nn::ForwardError`. Each has
 /// its shapes as `PLAN`; the network has `PARAMETERS`, `MULTIPLY_ADDS`, `LAYERS` and
 /// `training_bytes(batch, recompute)`, and implements `Network`. `cargo doc` shows its
 /// architecture as a table.

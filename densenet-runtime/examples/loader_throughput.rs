@@ -15,6 +15,7 @@ use std::{
 };
 
 use densenet_runtime::data::{Draw, ImageFolder, Loader};
+use densenet_runtime::{console, say, tell};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 
 const BATCH: usize = 32;
@@ -42,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let images_per_s = (BATCH * BATCHES) as f64 / seconds;
-        println!(r#"{{"workers": {workers}, "images_per_s": {images_per_s:.0}}}"#);
+        say!(r#"{{"workers": {workers}, "images_per_s": {images_per_s:.0}}}"#);
+        console::heard()?;
     }
     Ok(())
 }
@@ -76,6 +78,6 @@ fn make(dir: &Path) -> Result<(), Box<dyn Error>> {
     let size: u64 = fs::read_dir(&class)?
         .map(|entry| Ok(entry?.metadata()?.len()))
         .sum::<std::io::Result<u64>>()?;
-    eprintln!("made 64 pictures of {} KB each", size / 64 / 1000);
+    tell!("made 64 pictures of {} KB each", size / 64 / 1000);
     Ok(())
 }

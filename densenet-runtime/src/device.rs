@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::cuda;
 use crate::executor::ExecutorError;
 use crate::parallel::Place;
+use crate::tell;
 
 /// What computes.
 #[derive(Clone)]
@@ -125,7 +126,7 @@ impl DeviceChoice {
             Self::Best => {
                 let best = Device::best();
                 if best.reason.is_some() {
-                    eprintln!("device: {best}");
+                    tell!("device: {best}");
                 }
                 Ok(best.device)
             }

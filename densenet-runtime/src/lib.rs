@@ -1,5 +1,6 @@
 //! What `densenet!` networks run on.
 
+pub mod console;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -18,7 +18,7 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Recompute, Role, Spec};
 use densenet_runtime::train::Config;
 use densenet_runtime::{
-    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, cpu,
+    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, console, cpu, say,
 };
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -55,7 +55,7 @@ struct Arguments {
     /// alone.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// Threads of the CPU; 0 for one on each core.
+    /// Threads of the CPU; 0 for OMP_NUM_THREADS, or else one on each core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
@@ -74,13 +74,7 @@ enum Work {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 /// Steps whose loss is none are not what was to be timed.
@@ -206,11 +200,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let threads = match (&work, &device) {
         (Work::Infer(frozen), _) => Some(frozen.threads()),
-        (_, Device::Cpu) if arguments.threads > 0 => Some(arguments.threads),
-        (_, Device::Cpu) => std::thread::available_parallelism().map(usize::from).ok(),
+        (_, Device::Cpu) => Some(cpu::threads(arguments.threads)),
         _ => None,
     };
-    println!(
+    say!(
         "{}",
         json!({
             "model": preset.name,

@@ -5,6 +5,8 @@
 //! cargo run --example cifar_svhn -- cifar10 --data cifar-10-batches-bin --augment
 //! ```
 
+mod shell;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +21,9 @@ use densenet_runtime::data::{Dataset as _, InMemory, Loader, ShiftAndFlip, cifar
 use densenet_runtime::dfdx::prelude::Cpu;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::{DeviceChoice, Network};
+use densenet_runtime::weights::State;
+use densenet_runtime::{DeviceChoice, Network, console, say};
+use shell::CommandLine;
 
 /// Trains DenseNet-BC with L = 100 and k = 12 on images of 32x32.
 #[derive(Parser)]
@@ -40,6 +44,9 @@ struct Arguments {
     /// Images of a step [default: the paper's 64]; the learning rate goes with it, 0.1 for 64.
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+    /// The learning rate before it falls [default: 0.1 for 64 images a step, and in proportion].
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f32>,
     /// Stop when so many steps are done in all; the learning rate does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -56,9 +63,14 @@ struct Arguments {
     /// What initial weights, dropout and the order of images are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// A checkpoint to go on from; the other options have to be as they were.
+    /// A checkpoint to go on from; the other options have to be as they were, but `--lr`, which
+    /// changes the schedule from there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
     /// out/cifar_svhn].
     #[arg(long, value_name = "DIR")]
@@ -84,14 +96,10 @@ fn main() -> ExitCode {
         (_, true) => run::<DenseNetBC100K12>(&arguments),
         (_, false) => run::<DenseNetBC100K12Dropout>(&arguments),
     };
-    match result {
-        Ok(Ending::Interrupted) => ExitCode::from(130),
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(result.map(|ending| match ending {
+        Ending::Interrupted => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }))
 }
 
 fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
@@ -106,7 +114,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         )
         .into());
     }
-    println!(
+    say!(
         "{}: {:.2} million parameters, {} images to train on",
         N::NAME,
         N::PLAN.parameter_count() as f64 / 1e6,
@@ -117,10 +125,15 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let test = evaluation(test)?;
     let validation = validation.map(evaluation).transpose()?;
 
-    let model = N::build(&Cpu::seed_from_u64(config.seed));
+    let mut model = N::build(&Cpu::seed_from_u64(config.seed));
+    if let Some(file) = &arguments.weights {
+        State::read(&N::PLAN, file)?.store_into(&mut model)?;
+    }
     let mut trainer = Trainer::on(&device, model, config)?;
-    if let Some(file) = &arguments.resume {
-        trainer.resume(file)?;
+    match (&arguments.resume, arguments.lr) {
+        (Some(file), Some(_)) => trainer.resume_with_schedule(file)?,
+        (Some(file), None) => trainer.resume(file)?,
+        (None, _) => {}
     }
     let folder = RunFolder::create(arguments.out())?;
     let best = folder.best();
@@ -139,20 +152,21 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let held_out = validation.as_ref().unwrap_or(&test);
     let summary = trainer.fit(&train, held_out, &fit, &mut observers)?;
     if summary.ending == Ending::Interrupted {
-        let checkpoint = folder.checkpoint();
-        println!("interrupted; go on with --resume {}", checkpoint.display());
+        say!("\ninterrupted at step {}; to go on:", summary.step);
+        console::say_bytes(&arguments.how_to_resume(&folder));
         return Ok(summary.ending);
     }
     let evaluation = match (&validation, summary.evaluation) {
         (None, Some(evaluation)) => evaluation,
         (None, None) => trainer.evaluate(&test)?,
         (Some(_), _) => {
-            trainer.resume(&best)?;
+            // It may be from before the schedule was changed.
+            trainer.resume_with_schedule(&best)?;
             trainer.evaluate(&test)?
         }
     };
-    println!("test error: {:.2}%", 100.0 * evaluation.top1_error());
-    println!("see {}", folder.path().display());
+    say!("test error: {:.2}%", 100.0 * evaluation.top1_error());
+    say!("see {}", folder.path().display());
     Ok(summary.ending)
 }
 
@@ -167,7 +181,7 @@ impl Arguments {
         Config {
             epochs: self.epochs.unwrap_or(paper.epochs),
             batch,
-            schedule: Schedule::halves(0.1 * batch as f32 / paper.batch as f32),
+            schedule: Schedule::halves(self.lr.unwrap_or(0.1 * batch as f32 / paper.batch as f32)),
             precision: self.precision,
             recompute: if self.recompute {
                 Recompute::Bottlenecks
@@ -177,6 +191,28 @@ impl Arguments {
             seed: self.seed,
             ..paper
         }
+    }
+
+    fn how_to_resume(&self, folder: &RunFolder) -> Vec<u8> {
+        let dataset = self.dataset.to_possible_value();
+        let dataset = dataset.as_ref().map_or("", |value| value.get_name());
+        let device = (self.device != DeviceChoice::Cpu).then_some(self.device);
+        let precision = (self.precision != Precision::default()).then_some(self.precision);
+        let seed = (self.seed != 0).then_some(self.seed);
+        CommandLine::of_this_program()
+            .word(dataset)
+            .path("--data", Some(&self.data))
+            .flag("--augment", self.augment)
+            .option("--epochs", self.epochs)
+            .option("--batch-size", self.batch_size)
+            .option("--lr", self.lr)
+            .option("--steps", self.steps)
+            .option("--device", device)
+            .option("--precision", precision)
+            .flag("--recompute", self.recompute)
+            .option("--seed", seed)
+            .path("--resume", Some(&folder.checkpoint()))
+            .indented()
     }
 
     fn out(&self) -> PathBuf {

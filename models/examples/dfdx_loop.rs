@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use clap::Parser;
 use densenet_runtime::data::{LoadedBatch, Loader, idx};
-use densenet_runtime::densenet;
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
 use densenet_runtime::dfdx::prelude::*;
+use densenet_runtime::{console, densenet, say};
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -46,13 +46,7 @@ type Images = Tensor<Rank4<BATCH, 1, 28, 28>, f32, Cpu>;
 type Targets = Tensor<Rank2<BATCH, 10>, f32, Cpu>;
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -85,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         // dfdx's loss; with targets of other classes this would not compile.
         let loss = Clothes::cross_entropy(logits, targets);
         if step % 20 == 0 {
-            println!("step {step:3}: loss {:.3}", loss.array());
+            say!("step {step:3}: loss {:.3}", loss.array());
         }
         gradients = loss.backward();
         // Down to 0: the running statistics lag behind weights that move fast.
@@ -107,7 +101,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     let error = 1.0 - right as f64 / images as f64;
-    println!("test error after {STEPS} steps: {:.1}%", 100.0 * error);
+    say!("test error after {STEPS} steps: {:.1}%", 100.0 * error);
     Ok(())
 }
 

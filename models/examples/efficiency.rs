@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use densenet_models::{UnknownPreset, preset};
 use densenet_runtime::figures::{Efficiency, Measured};
+use densenet_runtime::{console, say};
 
 /// Top-1 errors of the paper's networks, one crop (Table 3).
 const PAPER: [(&str, f64); 4] = [
@@ -52,13 +53,7 @@ fn own(text: &str) -> Result<(String, f64), String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -84,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "ImageNet: error against what a network costs",
         "top-1 error, one crop (%)",
     )?;
-    println!("wrote {}", arguments.out.display());
+    say!("wrote {}", arguments.out.display());
     Ok(())
 }
 

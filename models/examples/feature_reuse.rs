@@ -13,6 +13,7 @@ use clap::Parser;
 use densenet_models::preset;
 use densenet_runtime::figures::FeatureReuse;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_runtime::{console, say};
 
 /// Draws the mean absolute weight with which each layer of a dense block reads each layer before.
 #[derive(Parser)]
@@ -29,13 +30,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -49,6 +44,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         preset.network
     );
     FeatureReuse::of(&plan, &state)?.draw(&arguments.out, &title)?;
-    println!("wrote {}", arguments.out.display());
+    say!("wrote {}", arguments.out.display());
     Ok(())
 }

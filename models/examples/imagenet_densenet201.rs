@@ -8,6 +8,8 @@
 //!
 //! See `models/examples/README.md`.
 
+mod shell;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
-use densenet_runtime::cpu::{Level, Precision};
+use densenet_runtime::cpu::{self, Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{
     Dataset, Evaluation as Crop, ImageFolder, Loader, OnBroken, check_fit,
@@ -27,7 +29,9 @@ use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::{Device, DeviceChoice, Network};
+use densenet_runtime::weights::State;
+use densenet_runtime::{Device, DeviceChoice, Network, console, say, tell};
+use shell::CommandLine;
 
 /// How long the processes of a run wait for each other at its start.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -53,6 +57,10 @@ struct Arguments {
     /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
+    /// Threads of the CPU, of each rank [default: OMP_NUM_THREADS, or else the cores divided by the
+    /// ranks on this machine].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
     #[arg(long, value_name = "f32|bf16")]
     precision: Option<Precision>,
@@ -71,9 +79,14 @@ struct Arguments {
     /// Seeds the weights, and the order and the variation of the pictures [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A checkpoint to go on from, with its settings.
+    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule from
+    /// there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or
     /// out/imagenet_densenet201].
     #[arg(long, value_name = "DIR")]
@@ -89,14 +102,10 @@ enum Crops {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(Ending::Interrupted) => ExitCode::from(130),
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|ending| match ending {
+        Ending::Interrupted => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }))
 }
 
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
@@ -137,10 +146,13 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         Loader::evaluation(Arc::new(val), config.piece())?.sharded(rank, ranks)?,
         config.seed,
     );
-    let model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
+    let mut model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
+    if let Some(file) = &arguments.weights {
+        State::read(&DenseNet201::PLAN, file)?.store_into(&mut model)?;
+    }
     let meeting = place
         .map(|place| {
-            eprintln!(
+            tell!(
                 "rank {} of {} waits for the others at {}:{}, {} s at most",
                 place.rank,
                 place.size,
@@ -154,10 +166,14 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let executor = config.executor_among(DenseNet201::PLAN, &device, meeting)?;
     let mut trainer = Trainer::with_executor(model, config, executor)?;
     if let Some(file) = &arguments.resume {
-        trainer.resume(file)?;
-        println!("resuming  {} at step {}", file.display(), trainer.steps());
+        if arguments.lr.is_some() || arguments.epochs.is_some() {
+            trainer.resume_with_schedule(file)?;
+        } else {
+            trainer.resume(file)?;
+        }
+        say!("resuming  {} at step {}", file.display(), trainer.steps());
     }
-    println!();
+    say!("");
 
     let fit = Fit {
         steps: arguments.steps,
@@ -177,13 +193,17 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         return Ok(summary.ending);
     }
     if summary.ending == Ending::Interrupted {
-        println!("\ninterrupted at step {}; to go on:", summary.step);
-        println!("  {}", arguments.how_to_resume(&folder));
+        let start = match ranks {
+            1 => "to go on",
+            _ => "to go on, start all ranks as before, each with",
+        };
+        say!("\ninterrupted at step {}; {start}:", summary.step);
+        console::say_bytes(&arguments.how_to_resume(&folder));
     } else {
         let evaluation = match summary.evaluation {
             Some(evaluation) => evaluation,
             None => {
-                println!("all steps of this run were done before; evaluating");
+                say!("all steps of this run were done before; evaluating");
                 trainer.evaluate(&val)?
             }
         };
@@ -230,6 +250,7 @@ impl Arguments {
         if self.recompute {
             config.recompute = Recompute::Bottlenecks;
         }
+        config.threads = self.threads.map_or(0, usize::from);
         config.check()?;
         Ok(config)
     }
@@ -252,7 +273,7 @@ impl Arguments {
                     val: 6,
                     ..Pictures::default()
                 };
-                println!("drawing   pictures in {PICTURES}, unless they are there");
+                say!("drawing   pictures in {PICTURES}, unless they are there");
                 pictures::make(PICTURES, &pictures)?;
                 Path::new(PICTURES)
             }
@@ -267,24 +288,19 @@ impl Arguments {
         Ok((train, val.evaluated(shown)))
     }
 
-    fn how_to_resume(&self, folder: &RunFolder) -> String {
-        let mut command = "cargo run --example imagenet_densenet201 --".to_string();
-        if let Some(data) = &self.data {
-            command += &format!(" --data {}", data.display());
-        }
-        if self.device != DeviceChoice::Cpu {
-            command += &format!(" --device {}", self.device);
-        }
-        if self.recompute {
-            command += " --recompute";
-        }
-        if self.crops == Crops::Ten {
-            command += " --crops 10";
-        }
-        if let Some(steps) = self.steps {
-            command += &format!(" --steps {steps}");
-        }
-        command + &format!(" --resume {}", folder.checkpoint().display())
+    /// All that the checkpoint does not hold.
+    fn how_to_resume(&self, folder: &RunFolder) -> Vec<u8> {
+        let device = (self.device != DeviceChoice::Cpu).then_some(self.device);
+        let crops = (self.crops == Crops::Ten).then_some(10);
+        CommandLine::of_this_program()
+            .path("--data", self.data.as_deref())
+            .option("--device", device)
+            .option("--threads", self.threads)
+            .flag("--recompute", self.recompute)
+            .option("--crops", crops)
+            .option("--steps", self.steps)
+            .path("--resume", Some(&folder.checkpoint()))
+            .indented()
     }
 }
 
@@ -292,17 +308,14 @@ fn loader(loader: Loader, seed: u64) -> Loader {
     loader
         .seeded(seed)
         .on_broken(OnBroken::Skip)
-        .report(|broken| eprintln!("skipped: {}", broken.reason))
+        .report(|broken| tell!("skipped: {}", broken.reason))
 }
 
 /// What computes, in words.
 fn in_words(device: &Device, config: &Config) -> String {
     match device {
         Device::Cpu => {
-            let threads = match config.threads {
-                0 => std::thread::available_parallelism().map_or(1, usize::from),
-                threads => threads,
-            };
+            let threads = cpu::threads(config.threads);
             let level = Level::detect();
             format!(
                 "CPU, {threads} threads, {level:?}, products in {:?}",
@@ -319,20 +332,20 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
     let bytes = plan
         .training_footprint(config.recompute)
         .bytes(config.piece());
-    println!(
+    say!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
         DenseNet201::NAME,
         thousands(plan.parameter_count()),
         plan.depth(),
         plan.multiply_adds() as f64 / 1e9,
     );
-    println!(
+    say!(
         "memory    {:.2} GiB for a training step of {} images",
         bytes as f64 / f64::from(1 << 30),
         config.piece(),
     );
-    println!("device    {}", in_words(device, config));
-    println!(
+    say!("device    {}", in_words(device, config));
+    say!(
         "data      {} pictures to train on, {} to validate on, {} classes, shown at {}x{}",
         thousands(train.len()),
         thousands(val.len()),
@@ -342,20 +355,23 @@ fn describe(config: &Config, device: &Device, train: &ImageFolder, val: &ImageFo
     );
     for (set, folder) in [("training", train), ("validation", val)] {
         if !folder.left_out().is_empty() {
-            println!("          left out of {set}: {}", left_out(folder));
+            say!("          left out of {set}: {}", left_out(folder));
         }
     }
     let classes = train.classes().len();
     if classes < plan.classes() {
-        println!(
+        say!(
             "          the network tells {} classes apart; labels 0 to {} are used",
             plan.classes(),
             classes - 1,
         );
     }
-    println!(
+    say!(
         "training  {} epochs, {} images a step, learning rate {}, seed {}",
-        config.epochs, config.batch, config.schedule.rate, config.seed,
+        config.epochs,
+        config.batch,
+        config.schedule.rate,
+        config.seed,
     );
 }
 
@@ -377,7 +393,7 @@ fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &R
         Crops::One => "centre crop",
         Crops::Ten => "ten crops",
     };
-    println!(
+    say!(
         "\nvalidation after step {}: top-1 error {:.2}%, top-5 error {:.2}%, loss {:.4} ({} pictures, {views})",
         evaluation.step,
         100.0 * evaluation.top1_error(),
@@ -386,7 +402,7 @@ fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &R
         evaluation.images,
     );
     if let Some(best) = summary.best {
-        println!(
+        say!(
             "best: top-1 error {:.2}% after step {}",
             100.0 * best.top1_error,
             best.step
@@ -395,7 +411,7 @@ fn conclude(summary: &Summary, evaluation: &Evaluation, crops: Crops, folder: &R
     // Where no step was left, a folder of its own has no checkpoint.
     let files = [folder.checkpoint(), folder.metrics(), folder.curves()];
     for file in files.iter().filter(|file| file.exists()) {
-        println!("  {}", file.display());
+        say!("  {}", file.display());
     }
 }
 

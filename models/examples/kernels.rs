@@ -7,14 +7,13 @@
 //!
 //! Without names, those of all presets.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use densenet_models::PRESETS;
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::cuda;
+use densenet_runtime::{console, cuda, say};
 use serde_json::json;
 
 /// Prints the CUDA programs of presets.
@@ -26,16 +25,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match print(&Arguments::parse(), &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(print(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
-fn print(arguments: &Arguments, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn print(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let asked = |name: &str| arguments.models.iter().any(|model| model == name);
     let presets = PRESETS.iter();
     for preset in presets.filter(|preset| arguments.models.is_empty() || asked(preset.name)) {
@@ -48,7 +41,8 @@ fn print(arguments: &Arguments, out: &mut impl Write) -> Result<(), Box<dyn std:
                     "constants": program.constants,
                     "source": program.source,
                 });
-                writeln!(out, "{line}")?;
+                say!("{line}");
+                console::heard()?;
             }
         }
     }

@@ -24,7 +24,7 @@ use densenet_models::{PRESETS, preset};
 use densenet_runtime::plan::Plan;
 use densenet_runtime::train::Config;
 use densenet_runtime::weights::{NamedTensor, State, TensorFile};
-use densenet_runtime::{Arena, Batch, DeviceChoice, Executor, Pixels, Sgd, Step};
+use densenet_runtime::{Arena, Batch, DeviceChoice, Executor, Pixels, Sgd, Step, console, say};
 
 /// Steps of SGD on one batch: Nesterov momentum 0.9, weight decay 1e-4, no augmentation.
 #[derive(Parser)]
@@ -56,13 +56,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -84,9 +78,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let results = train(&mut *executor, batch, arguments.steps, arguments.lr)?;
     results.write(&plan, &arguments.out)?;
     for (step, loss) in results.losses.iter().enumerate() {
-        println!("step {}: loss {loss}", step + 1);
+        say!("step {}: loss {loss}", step + 1);
     }
-    println!("wrote {}", arguments.out.display());
+    say!("wrote {}", arguments.out.display());
     Ok(())
 }
 

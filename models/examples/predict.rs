@@ -15,12 +15,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use densenet_models::{PRESETS, preset};
-use densenet_runtime::Pixels;
 use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
-use densenet_runtime::data::{self, Evaluation, Normalization};
+use densenet_runtime::data::{self, DataError, Evaluation, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
 use densenet_runtime::train::{CheckpointError, classes_of_checkpoint};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_runtime::{Pixels, console, say, tell};
 
 /// How many classes are printed.
 const BEST: usize = 5;
@@ -46,13 +46,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -68,25 +62,45 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let mut network = Frozen::new(&plan, &state.parameters, &state.running, options)?;
     let Normalization { mean, deviation } = Normalization::imagenet();
+    let mut unread = 0;
     for path in &arguments.pictures {
-        let picture = data::read(path)?;
-        let bytes = Evaluation::Centre.show(&picture, [plan.stem().height, plan.stem().width])?;
+        let bytes = match shown(path, [plan.stem().height, plan.stem().width]) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tell!("error: {error}");
+                unread += 1;
+                continue;
+            }
+        };
         let pixels = Pixels::Nhwc {
             bytes: &bytes,
             mean: &mean,
             deviation: &deviation,
         };
         let likely = likeliest(network.infer(pixels, 1)?, &names);
-        println!("{}", path.display());
+        say!("{}", path.display());
         for (class, probability) in likely {
             let percent = 100.0 * probability;
             match names.get(class) {
-                Some(name) => println!("  {percent:6.2}%  {name}"),
-                None => println!("  {percent:6.2}%  class {class}"),
+                Some(name) => say!("  {percent:6.2}%  {name}"),
+                None => say!("  {percent:6.2}%  class {class}"),
             }
         }
+        // Where nobody reads any more, there is nothing left to do.
+        if console::heard().is_err() {
+            break;
+        }
     }
-    Ok(())
+    match (unread, arguments.pictures.len()) {
+        (0, _) => Ok(()),
+        (1, 1) => Err("the picture could not be read".into()),
+        (unread, all) => Err(format!("{unread} of {all} pictures could not be read").into()),
+    }
+}
+
+/// A picture as validation shows it.
+fn shown(path: &Path, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError> {
+    Evaluation::Centre.show(&data::read(path)?, [height, width])
 }
 
 impl Arguments {

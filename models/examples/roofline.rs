@@ -13,6 +13,7 @@ use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Card, Launch, cards};
 use densenet_runtime::plan::Recompute;
+use densenet_runtime::{console, say};
 
 /// Bytes and operations of a training step, kernel by kernel, and the time they take at best.
 #[derive(Parser)]
@@ -39,13 +40,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 /// Sums of some launches.
@@ -77,7 +72,7 @@ impl Sum {
     }
 
     fn print(&self, family: &str, kernel: &str) {
-        println!(
+        say!(
             "| {family:<10} | {kernel:<26} | {:>8} | {:>8.3} | {:>8.3} | {:>8.3} | {:>8.3} | {:>8.3} | {:>8.3} |",
             self.launches,
             self.reads as f64 / 1e9,
@@ -110,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         .into());
     }
     let launches = cuda::launches(&plan, batch, precision, recompute)?;
-    println!(
+    say!(
         "{}, {batch} images, products in {precision}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",
         arguments.model,
         card.name,
@@ -118,10 +113,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         card.bf16 / 1e12,
         card.f32 / 1e12,
     );
-    println!(
+    say!(
         "| family     | kernel                     | launches |  GB read |  written |    TFLOP | ms moved | computed |  at best |"
     );
-    println!("|---|---|---:|---:|---:|---:|---:|---:|---:|");
+    say!("|---|---|---:|---:|---:|---:|---:|---:|---:|");
     if arguments.launches {
         for launch in &launches {
             Sum::of(std::iter::once(launch), card).print(launch.family, launch.kernel);
@@ -147,7 +142,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     all.print("(all)", "");
 
     let each = |bytes: u64| bytes as f64 / 1e6 / batch as f64;
-    println!(
+    say!(
         "\n{:.1} MB moved an image, {:.2} GFLOP; at best {:.3} ms a step, {:.0} images/s",
         each(all.reads + all.writes),
         all.operations as f64 / 1e9 / batch as f64,
@@ -155,7 +150,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         batch as f64 / all.seconds,
     );
     let eager = cuda::eager(&plan, batch, precision);
-    println!(
+    say!(
         "eager PyTorch moves at least {:.1} MB an image ({:.1} to concatenate, {:.1} for BN and ReLU, {:.1} in convolutions, {:.1} in pools and head, {:.1} in SGD): {:.1} ms on this card",
         each(eager.bytes()),
         each(eager.concatenation),

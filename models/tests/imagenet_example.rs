@@ -1,5 +1,7 @@
 //! The main example, end to end: pictures in, metrics, checkpoint and curves out, and on from there.
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
@@ -13,19 +15,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Runs the example in a folder, alone: its threads would wait for those of another.
-/// `cargo test` builds the examples beside the tests.
 fn example(folder: &Path, arguments: &[&str]) -> Output {
     static ONE: Mutex<()> = Mutex::new(());
     let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let example = profile.join("examples").join("imagenet_densenet201");
-    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        example.exists(),
-        "run `cargo test -p densenet-models`, which builds the examples"
-    );
-    Command::new(example)
+    Command::new(support::example("imagenet_densenet201"))
         .current_dir(folder)
         .args(arguments)
         .output()

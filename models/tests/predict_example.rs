@@ -1,5 +1,7 @@
 //! The example that names what is in a picture, against an evaluation of the same picture.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,13 +15,9 @@ use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor as _, Network, Pixels};
 use tempfile::TempDir;
 
-/// Runs the example in a folder; `cargo test` builds it beside the tests.
+/// Runs the example in a folder.
 fn predict(folder: &Path, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let example = profile.join("examples").join("predict");
-    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    Command::new(example)
+    Command::new(support::example("predict"))
         .current_dir(folder)
         .args(arguments)
         .output()

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
-use densenet_runtime::parallel::{Meeting, Parallel, Place, Threads};
+use densenet_runtime::parallel::{Meeting, Parallel, Place, Secret, Threads};
 use densenet_runtime::plan::Plan;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
 
@@ -151,8 +151,10 @@ pub fn places() -> [Place; 2] {
         rank,
         size: 2,
         local_rank: 0,
+        local_size: 2,
         master: "127.0.0.1".into(),
         port,
+        secret: Secret::none(),
     })
 }
 

@@ -8,6 +8,11 @@
 //! gradients of small networks do not, on any device: the CPU's own, of bf16 products, are a tenth
 //! of their size away, for a value that rounds to the other side of a ReLU changes what flows back.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "what is measured is for those who read tests"
+)]
+
 mod support;
 
 use densenet_runtime::cpu::Precision;

@@ -7,7 +7,7 @@ use cuda_emulator::{Emulator, Kind};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::Options;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::Place;
+use densenet_runtime::parallel::{Place, Secret};
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Device, DeviceChoice, Network};
@@ -246,8 +246,10 @@ fn ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose() {
                 rank: 5,
                 size: 6,
                 local_rank: 1,
+                local_size: 2,
                 master: "node0".into(),
                 port: 29_500,
+                secret: Secret::none(),
             };
             let open = |choice: &str| choice.parse::<DeviceChoice>().unwrap().open_for(&place);
             let device = open("cuda").unwrap().to_string();

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Threads};
+use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Secret, Threads};
 use densenet_runtime::plan::Plan;
 use densenet_runtime::train::{
     Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
@@ -300,8 +300,10 @@ fn place(rank: usize, size: usize, port: u16) -> Place {
         rank,
         size,
         local_rank: rank,
+        local_size: size,
         master: "127.0.0.1".into(),
         port,
+        secret: Secret::none(),
     }
 }
 
@@ -373,7 +375,7 @@ fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
 }
 
 #[test]
-fn worlds_of_other_sizes_do_not_meet_and_a_stranger_is_let_go() {
+fn worlds_of_other_sizes_do_not_meet() {
     let port = port();
     let error = thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
@@ -399,6 +401,17 @@ fn a_rank_that_has_gone_is_named() {
         let error = zero.join().unwrap().unwrap_err();
         assert!(error.contains("rank 0 lost rank 1"), "{error}");
     });
+}
+
+#[test]
+fn a_thread_that_has_gone_is_named() {
+    let ranks = together(3, |mut collective, rank| {
+        collective.sum(&mut [1.0]).unwrap();
+        // The second leaves; the others would wait for it.
+        (rank != 1).then(|| collective.sum(&mut [1.0]).unwrap_err().to_string())
+    });
+    let left = |rank| Some(format!("rank {rank} lost rank 1: its thread has left"));
+    assert_eq!(ranks, [left(0), None, left(2)]);
 }
 
 #[test]

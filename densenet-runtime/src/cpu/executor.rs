@@ -18,7 +18,7 @@ use crate::plan::{Plan, Recompute, Tensors};
 pub struct Options {
     /// The largest batch.
     pub batch: usize,
-    /// Threads, at most 64; 0 for one on each core.
+    /// Threads, at most 64; 0 for as many as [`threads`](super::threads) says.
     pub threads: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// For a batch: one thread on each core, nothing recomputed, the best instructions.
+    /// For a batch: the default number of threads, nothing recomputed, the best instructions.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -74,10 +74,6 @@ impl Executor {
             level,
         } = options;
         check_capacity(&plan, batch)?;
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let parameters = plan.parameter_count();
         Ok(Self {
             parameters: zeros("parameters", parameters)?,
@@ -87,7 +83,7 @@ impl Executor {
             running_before: zeros("running statistics", plan.running_count())?,
             activations: Activations::new(&plan, batch, recompute)?,
             tensors: plan.tensors(),
-            engine: Engine::new(threads, level, precision),
+            engine: Engine::new(super::threads(threads), level, precision),
             capacity: batch,
             latest: 0,
             plan,

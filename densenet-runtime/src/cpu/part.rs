@@ -22,7 +22,7 @@ pub(crate) use super::engine::Engine;
 impl Engine {
     /// One thread on each core, and the best instructions.
     pub(crate) fn for_this_machine() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = super::threads(0);
         Self::new(threads, Level::detect(), Precision::F32)
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::PictureError;
+
 /// Why data could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,12 +45,12 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A picture cannot be decoded.
-    #[error("{path} is not a whole JPEG or PNG picture: {reason}", path = .path.display())]
+    #[error("{path} is {reason}", path = .path.display())]
     Picture {
         /// The file.
         path: PathBuf,
-        /// What the decoder says.
-        reason: String,
+        /// Why not.
+        reason: PictureError,
     },
     /// A file is not of the format that its name promises.
     #[error("{path} is not {format}: {reason}", path = .path.display())]

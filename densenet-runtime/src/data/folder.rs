@@ -4,14 +4,15 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     io::ErrorKind,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
 };
 
 use walkdir::WalkDir;
 
 use super::{
-    DataError, Dataset, Draw, Evaluation, Normalization, check_same_classes, decode, evaluation,
-    geometry::RandomResizedCrop, resize,
+    DataError, Dataset, Draw, Evaluation, MAX_PIXELS, Normalization, PictureError,
+    check_same_classes, decode, evaluation, geometry::RandomResizedCrop, resize,
 };
 
 /// Pictures at `DIR/CLASS/*.jpg`, also `.jpeg` and `.png`, in any case and in folders further
@@ -34,6 +35,7 @@ pub struct ImageFolder {
     crop: RandomResizedCrop,
     evaluation: Evaluation,
     normalization: Normalization,
+    max_pixels: u64,
 }
 
 /// Where a picture is. Folders of millions are held in memory, so paths are below the root.
@@ -80,6 +82,7 @@ impl ImageFolder {
             crop: RandomResizedCrop::default(),
             evaluation: Evaluation::default(),
             normalization: Normalization::imagenet(),
+            max_pixels: MAX_PIXELS,
         })
     }
 
@@ -111,6 +114,15 @@ impl ImageFolder {
     pub fn normalized(self, normalization: Normalization) -> Self {
         Self {
             normalization,
+            ..self
+        }
+    }
+
+    /// Reads pictures of at most `pixels`, width times height; [`MAX_PIXELS`] unless told
+    /// otherwise. Larger ones are [broken](super::OnBroken), and no memory is allocated for them.
+    pub fn max_pixels(self, pixels: u64) -> Self {
+        Self {
+            max_pixels: pixels,
             ..self
         }
     }
@@ -185,14 +197,18 @@ impl Dataset for ImageFolder {
     ) -> Result<u32, DataError> {
         let Picture { path, label } = &self.pictures[index];
         let path = self.root.join(path);
-        let picture = decode::read(&path)?;
-        match draw {
-            Some(draw) => self.show_random_part(&picture, draw, into),
-            None => self
-                .evaluation
-                .write(&picture, self.width, self.height, into),
-        }
-        .map_err(|reason| DataError::Picture { path, reason })?;
+        let picture = decode::read_within(&path, self.max_pixels)?;
+        // What a panic leaves half done are the bytes and numbers of this image, which nobody uses.
+        let shown = AssertUnwindSafe(|| {
+            match draw {
+                Some(draw) => self.show_random_part(&picture, draw, into),
+                None => self
+                    .evaluation
+                    .write(&picture, self.width, self.height, into),
+            }
+            .map_err(PictureError::Broken)
+        });
+        decode::caught(shown).map_err(|reason| DataError::Picture { path, reason })?;
         Ok(*label)
     }
 }

@@ -1,16 +1,16 @@
 //! IDX files: MNIST, Fashion-MNIST and their kin.
 //!
 //! Four files: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` for
-//! `train`, plain or with `.gz`. A file is a magic number, its dimensions as big-endian 32-bit
-//! numbers, and bytes.
+//! `train`, also with a dot before `idx` as some copies have it, plain or with `.gz`. A file is a
+//! magic number, its dimensions as big-endian 32-bit numbers, and bytes.
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
 use super::{DataError, Dataset, InMemory, in_memory};
 
@@ -43,8 +43,8 @@ pub fn train_and_test(
     let dir = dir.as_ref();
     let read = |set: &str| {
         open(
-            find(dir, &format!("{set}-images-idx3-ubyte"))?,
-            find(dir, &format!("{set}-labels-idx1-ubyte"))?,
+            find(dir, &format!("{set}-images"), "idx3-ubyte")?,
+            find(dir, &format!("{set}-labels"), "idx1-ubyte")?,
             classes,
         )
     };
@@ -80,82 +80,131 @@ pub fn open(
     InMemory::new([1, height, width], images, labels, classes)
 }
 
-/// The file itself or its compressed twin.
-fn find(dir: &Path, name: &str) -> Result<PathBuf, DataError> {
-    let plain = dir.join(name);
-    let compressed = dir.join(format!("{name}.gz"));
-    [plain, compressed]
+/// A file under one of its names: `name-kind`, `name.kind`, or one of them with `.gz`.
+fn find(dir: &Path, name: &str, kind: &str) -> Result<PathBuf, DataError> {
+    ["-", "."]
         .into_iter()
+        .flat_map(|joint| ["", ".gz"].map(|end| dir.join(format!("{name}{joint}{kind}{end}"))))
         .find(|path| path.is_file())
         .ok_or_else(|| DataError::Missing {
-            path: dir.join(name),
-            wanted: "it should be an IDX file; it may also end in .gz".to_owned(),
+            path: dir.join(format!("{name}-{kind}")),
+            wanted: format!(
+                "it should be an IDX file; its name may also be {name}.{kind}, and it may also end in .gz"
+            ),
         })
 }
 
-/// The dimensions and the bytes of a file of unsigned bytes in `D` dimensions.
+/// Deflate makes at most so many bytes of one.
+const MOST_INFLATED: u64 = 1032;
+
+/// The dimensions and the bytes of a file of unsigned bytes in `D` dimensions. Whether it is
+/// compressed is told by its first bytes.
 fn read<const D: usize>(
     path: &Path,
     format: &'static str,
 ) -> Result<([usize; D], Vec<u8>), DataError> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let length = file.metadata().map_err(DataError::io("read", path))?.len();
+    let mut file = BufReader::new(file);
+    let start = file.fill_buf().map_err(DataError::io("read", path))?;
+    let is_compressed = start.starts_with(&[0x1f, 0x8b]);
+    let contents = match is_compressed {
+        true => array(
+            MultiGzDecoder::new(file),
+            MOST_INFLATED.saturating_mul(length),
+        ),
+        false => array(file, length),
+    };
+    contents.map_err(|refusal| match refusal {
+        Refusal::Io(error) if is_compressed => DataError::io("decompress", path)(error),
+        Refusal::Io(error) => DataError::io("read", path)(error),
+        Refusal::Format(reason) => DataError::Format {
+            path: path.to_owned(),
+            format,
+            reason,
+        },
+        Refusal::Length {
+            expected,
+            found,
+            why,
+        } => DataError::Length {
+            path: path.to_owned(),
+            expected,
+            found,
+            why,
+        },
+    })
+}
+
+/// Why an array cannot be had.
+enum Refusal {
+    Io(io::Error),
+    Format(String),
+    Length {
+        expected: usize,
+        found: usize,
+        why: String,
+    },
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads an array to its end, and no further than its dimensions say. There are at most `most`
+/// bytes.
+fn array<const D: usize>(mut from: impl Read, most: u64) -> Result<([usize; D], Vec<u8>), Refusal> {
     const UNSIGNED_BYTE: u8 = 0x08;
-    let bytes = decompressed(path)?;
-    let wrong = |reason: String| DataError::Format {
-        path: path.to_owned(),
-        format,
-        reason,
-    };
-    let Some((&[zero, also_zero, kind, dimensions], mut rest)) = bytes.split_first_chunk() else {
-        return Err(wrong(format!(
+    let mut header = Vec::new();
+    let header_length = 4 + 4 * D as u64;
+    from.by_ref().take(header_length).read_to_end(&mut header)?;
+    let Some((&magic, sides)) = header.split_first_chunk::<4>() else {
+        return Err(Refusal::Format(format!(
             "it has {} bytes, fewer than a magic number",
-            bytes.len()
+            header.len()
         )));
     };
-    if [zero, also_zero, kind, dimensions] != [0, 0, UNSIGNED_BYTE, D as u8] {
-        let found = u32::from_be_bytes([zero, also_zero, kind, dimensions]);
-        return Err(wrong(format!(
-            "its magic number is {found:#010x}, but unsigned bytes in {D} dimensions have \
-             {:#010x}",
-            u32::from_be_bytes([0, 0, UNSIGNED_BYTE, D as u8]),
+    let expected = [0, 0, UNSIGNED_BYTE, D as u8];
+    if magic != expected {
+        return Err(Refusal::Format(format!(
+            "its magic number is {:#010x}, but unsigned bytes in {D} dimensions have {:#010x}",
+            u32::from_be_bytes(magic),
+            u32::from_be_bytes(expected),
         )));
     }
-    let mut shape = [0; D];
-    for side in &mut shape {
-        let Some((number, behind)) = rest.split_first_chunk() else {
-            return Err(wrong("it ends within its dimensions".to_owned()));
-        };
-        *side = u32::from_be_bytes(*number) as usize;
-        rest = behind;
-    }
+    let (sides, _) = sides.as_chunks::<4>();
+    let Ok(shape) = <[[u8; 4]; D]>::try_from(sides) else {
+        return Err(Refusal::Format("it ends within its dimensions".to_owned()));
+    };
+    let shape = shape.map(|side| u32::from_be_bytes(side) as usize);
     let expected = shape
         .iter()
         .try_fold(1_usize, |size, &side| size.checked_mul(side))
-        .ok_or_else(|| wrong(format!("its dimensions are {shape:?}")))?;
-    if rest.len() != expected {
-        return Err(DataError::Length {
-            path: path.to_owned(),
+        .ok_or_else(|| Refusal::Format(format!("its dimensions are {shape:?}")))?;
+    if expected as u64 > most {
+        return Err(Refusal::Format(format!(
+            "its dimensions are {shape:?}, which is more than a file of its size can hold; \
+             download it again"
+        )));
+    }
+    let mut bytes = Vec::new();
+    // One more tells that there are more.
+    let data = expected as u64 + 1;
+    from.take(data).read_to_end(&mut bytes)?;
+    if bytes.len() > expected {
+        return Err(Refusal::Format(format!(
+            "it has more data than the {expected} bytes of its dimensions {shape:?}; download it \
+             again"
+        )));
+    }
+    if bytes.len() < expected {
+        return Err(Refusal::Length {
             expected,
-            found: rest.len(),
+            found: bytes.len(),
             why: format!(" for its dimensions {shape:?}"),
         });
     }
-    let header = bytes.len() - rest.len();
-    let mut bytes = bytes;
-    bytes.drain(..header);
     Ok((shape, bytes))
-}
-
-/// A file's contents; whether it is compressed is told by its first bytes.
-fn decompressed(path: &Path) -> Result<Vec<u8>, DataError> {
-    let read = |reader: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let bytes = read(&mut BufReader::new(file)).map_err(DataError::io("read", path))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        read(&mut MultiGzDecoder::new(&bytes[..])).map_err(DataError::io("decompress", path))
-    } else {
-        Ok(bytes)
-    }
 }

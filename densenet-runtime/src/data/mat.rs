@@ -19,11 +19,21 @@ use super::DataError;
 /// The types of elements that occur here.
 const INT8: u32 = 1;
 const UINT8: u32 = 2;
+const INT16: u32 = 3;
+const UINT16: u32 = 4;
 const INT32: u32 = 5;
 const UINT32: u32 = 6;
+const SINGLE: u32 = 7;
 const DOUBLE: u32 = 9;
+const INT64: u32 = 12;
+const UINT64: u32 = 13;
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
+
+/// The classes of arrays of numbers, from doubles to unsigned integers of 64 bits.
+const NUMERIC: std::ops::RangeInclusive<u8> = 6..=15;
+/// The flag of an array that has imaginary parts.
+const COMPLEX: u8 = 1 << 3;
 
 /// More dimensions than this are a damaged file's.
 const MOST_DIMENSIONS: u64 = 32;
@@ -113,7 +123,7 @@ fn variable(
     names: [&str; 2],
     found: &mut [Option<Array>; 2],
 ) -> io::Result<()> {
-    element(body, UINT32, 8)?;
+    let flags = element(body, UINT32, 8)?;
     let dimensions = element(body, INT32, 4 * MOST_DIMENSIONS)?;
     let name = element(body, INT8, LONGEST_NAME)?;
     let Some(place) = names.iter().position(|wanted| wanted.as_bytes() == name) else {
@@ -129,22 +139,15 @@ fn variable(
         .iter()
         .try_fold(1_usize, |count, &side| count.checked_mul(side))
         .ok_or_else(|| wrong(format!("`{}` has dimensions {dimensions:?}", names[place])))?;
-    let tag = Tag::read(body)?;
-    let stored = tag.bytes(body)?;
-    let numbers = match tag.kind {
-        UINT8 => Some(stored),
-        // MATLAB's own numbers are doubles; it stores them smaller where it can.
-        DOUBLE => small(&stored),
-        _ => None,
-    };
-    let numbers = numbers
-        .filter(|numbers| numbers.len() == count)
-        .ok_or_else(|| {
-            let name = names[place];
-            wrong(format!(
-                "`{name}` is not {dimensions:?} whole numbers from 0 to 255"
-            ))
-        })?;
+    let name = names[place];
+    if !matches!(*flags, [class, flags, ..] if NUMERIC.contains(&class) && flags & COMPLEX == 0) {
+        return Err(wrong(format!("`{name}` is not an array of real numbers")));
+    }
+    let numbers = numbers(body, count)?.ok_or_else(|| {
+        wrong(format!(
+            "`{name}` is not {dimensions:?} whole numbers from 0 to 255"
+        ))
+    })?;
     found[place] = Some(Array {
         dimensions,
         numbers,
@@ -152,14 +155,52 @@ fn variable(
     Ok(())
 }
 
-/// Doubles as bytes, if that is what they are.
-fn small(doubles: &[u8]) -> Option<Vec<u8>> {
-    let (doubles, rest) = doubles.as_chunks::<8>();
-    let numbers = doubles.iter().map(|&bytes| {
-        let number = f64::from_le_bytes(bytes);
+/// Reads the numbers of an array, of whatever type they are stored in: MATLAB's own are doubles,
+/// and it stores them in less space where it can. None if they are not `count` bytes' values.
+fn numbers(body: &mut impl Read, count: usize) -> io::Result<Option<Vec<u8>>> {
+    let tag = Tag::read(body)?;
+    let Some(size) = number_size(tag.kind) else {
+        return Ok(None);
+    };
+    if count.checked_mul(size).map(|length| length as u64) != Some(tag.length) {
+        return Ok(None);
+    }
+    let mut numbers = Vec::new();
+    let mut is_small = true;
+    tag.pieces(body, |piece| {
+        for stored in piece.chunks_exact(size) {
+            let number = number(tag.kind, stored);
+            is_small &= number.is_some();
+            numbers.push(number.unwrap_or_default());
+        }
+    })?;
+    Ok(is_small.then_some(numbers))
+}
+
+/// Bytes of a number of a type.
+fn number_size(kind: u32) -> Option<usize> {
+    match kind {
+        INT8 | UINT8 => Some(1),
+        INT16 | UINT16 => Some(2),
+        INT32 | UINT32 | SINGLE => Some(4),
+        DOUBLE | INT64 | UINT64 => Some(8),
+        _ => None,
+    }
+}
+
+/// A stored number, if it is a whole one from 0 to 255.
+fn number(kind: u32, stored: &[u8]) -> Option<u8> {
+    let real = |number: f64| {
         (number.fract() == 0.0 && (0.0..256.0).contains(&number)).then_some(number as u8)
-    });
-    rest.is_empty().then(|| numbers.collect())?
+    };
+    match (kind, stored) {
+        (SINGLE, &[a, b, c, d]) => real(f32::from_le_bytes([a, b, c, d]).into()),
+        (DOUBLE, &[a, b, c, d, e, f, g, h]) => real(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        // Signed and unsigned integers alike: small ones that are not negative have one byte.
+        (INT8, &[byte]) => i8::from_le_bytes([byte]).try_into().ok(),
+        (_, [byte, zeros @ ..]) => zeros.iter().all(|&zero| zero == 0).then_some(*byte),
+        _ => None,
+    }
 }
 
 /// An element that must be of a type and not longer than `most`.
@@ -214,16 +255,29 @@ impl Tag {
 
     /// The element's bytes; leaves the reader behind their padding.
     fn bytes(&self, from: &mut impl Read) -> io::Result<Vec<u8>> {
-        if let Some(bytes) = self.within {
-            return Ok(bytes[..self.length as usize].to_vec());
-        }
         let mut bytes = Vec::new();
-        from.take(self.length).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != self.length {
-            return Err(ErrorKind::UnexpectedEof.into());
+        self.pieces(from, |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
+    }
+
+    /// The same piece by piece, each but the last of a multiple of eight bytes, so that an element
+    /// takes no memory before its bytes are there.
+    fn pieces(&self, from: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        if let Some(bytes) = self.within {
+            take(&bytes[..self.length as usize]);
+            return Ok(());
+        }
+        let mut piece = vec![0; 1 << 16];
+        let mut left = self.length;
+        while left > 0 {
+            let length = left.min(piece.len() as u64);
+            let piece = &mut piece[..length as usize];
+            from.read_exact(piece)?;
+            take(piece);
+            left -= length;
         }
         let padding = self.length.next_multiple_of(8) - self.length;
         io::copy(&mut from.take(padding), &mut io::sink())?;
-        Ok(bytes)
+        Ok(())
     }
 }

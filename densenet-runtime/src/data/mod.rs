@@ -24,7 +24,7 @@ mod shift;
 pub mod svhn;
 
 pub use dataset::{Dataset, check_fit, check_same_classes};
-pub use decode::{Rgb, read};
+pub use decode::{MAX_PIXELS, PictureError, Rgb, decode, decode_within, read, read_within};
 pub use draw::Draw;
 pub use error::DataError;
 pub use evaluation::Evaluation;

@@ -75,15 +75,19 @@ pub fn open(path: impl AsRef<Path>) -> Result<InMemory, DataError> {
         });
     }
     let [images, labels] = mat::read(path, ["X", "y"])?;
-    let &[SIDE, SIDE, CHANNELS, count] = images.dimensions.as_slice() else {
-        return Err(DataError::Format {
-            path: path.to_owned(),
-            format: "a file of SVHN",
-            reason: format!(
-                "`X` is {:?}; [32, 32, 3] and the number of images are expected",
-                images.dimensions
-            ),
-        });
+    let count = match *images.dimensions {
+        [SIDE, SIDE, CHANNELS, count] => count,
+        // MATLAB leaves out a last dimension of one.
+        [SIDE, SIDE, CHANNELS] => 1,
+        ref other => {
+            return Err(DataError::Format {
+                path: path.to_owned(),
+                format: "a file of SVHN",
+                reason: format!(
+                    "`X` is {other:?}; [32, 32, 3] and the number of images are expected"
+                ),
+            });
+        }
     };
     let at = path.display().to_string();
     if labels.numbers.len() != count {

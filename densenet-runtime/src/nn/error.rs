@@ -7,6 +7,9 @@ use dfdx::tensor::CpuError;
 use crate::executor::ExecutorError;
 
 /// Why `forward_mut` could not run.
+///
+/// dfdx's tuples take modules of one error type, so that a stage that trains beside layers of
+/// dfdx's own stands in a struct, not in a tuple; for inference both have dfdx's.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {

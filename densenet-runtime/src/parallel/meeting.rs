@@ -3,17 +3,12 @@
 //! their own ways.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "cuda")]
 use super::Watch;
-use super::{Collective, ParallelError, Place};
-
-/// Says that who connects is one of us.
-const GREETING: [u8; 8] = *b"densenet";
-/// Between tries to reach rank 0, and to hear from others.
-const PAUSE: Duration = Duration::from_millis(20);
+use super::{Collective, ParallelError, Place, reception};
 
 /// A rank of several processes.
 pub struct Meeting {
@@ -23,20 +18,21 @@ pub struct Meeting {
 }
 
 impl Meeting {
-    /// Waits for all ranks, but no longer than `patience`.
+    /// Waits for all ranks, but no longer than `patience`. Who does not have the job's
+    /// [`secret`](Place::secret) is not let in, and delays nobody.
+    ///
+    /// What the ranks send each other afterwards is neither encrypted nor signed: it is for
+    /// networks whose wires are trusted.
     ///
     /// # Errors
     /// When not all ranks came in time, with which are missing; when rank 0 cannot be reached, or
-    /// its port is taken.
+    /// its port is taken; when ranks are on several machines and there is no secret.
     pub fn join(place: Place, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
         let streams = if place.rank == 0 {
-            let port = place.port;
-            let listener = TcpListener::bind(("0.0.0.0", port))
-                .map_err(|error| meeting(&place, "cannot listen at", error.to_string()))?;
-            receive(&place, &listener, until)?
+            reception::receive(&place, &reception::listen(&place)?, until)?
         } else {
-            vec![reach(&place, until)?]
+            vec![reception::reach(&place, until)?]
         };
         Ok(Self { place, streams })
     }
@@ -71,7 +67,8 @@ impl Meeting {
         &self,
         lost: impl FnOnce() + Send + 'static,
     ) -> Result<Watch, ParallelError> {
-        let failed = |error: io::Error| meeting(&self.place, "cannot watch", error.to_string());
+        let failed =
+            |error: io::Error| reception::failed(&self.place, "cannot watch", error.to_string());
         let streams: io::Result<Vec<_>> = self.streams.iter().map(TcpStream::try_clone).collect();
         Watch::over(streams.map_err(failed)?, lost).map_err(failed)
     }
@@ -171,112 +168,5 @@ impl Collective for Meeting {
 
     fn average(&mut self, values: &mut [f32]) -> Result<(), ParallelError> {
         self.gather(values, 1.0 / self.place.size as f64)
-    }
-}
-
-fn meeting(place: &Place, what: &'static str, reason: String) -> ParallelError {
-    ParallelError::Meeting {
-        rank: place.rank,
-        size: place.size,
-        what,
-        address: format!("{}:{}", place.master, place.port),
-        reason,
-    }
-}
-
-/// Rank 0's part: takes the others in.
-fn receive(
-    place: &Place,
-    listener: &TcpListener,
-    until: Instant,
-) -> Result<Vec<TcpStream>, ParallelError> {
-    let failed = |error: io::Error| meeting(place, "cannot listen at", error.to_string());
-    listener.set_nonblocking(true).map_err(failed)?;
-    let mut streams: Vec<Option<TcpStream>> = (1..place.size).map(|_| None).collect();
-    while streams.iter().any(Option::is_none) {
-        if Instant::now() >= until {
-            let ranks = (1..).zip(&streams);
-            let missing = ranks.filter(|(_, stream)| stream.is_none());
-            let missing: Vec<_> = missing.map(|(rank, _)| rank.to_string()).collect();
-            let reason = format!("not here in time: {}", missing.join(", "));
-            return Err(meeting(place, "waited for the other ranks at", reason));
-        }
-        match listener.accept() {
-            Ok((stream, _)) => {
-                // Whoever does not greet as one of us, in time, is not: somebody else's scan.
-                if let Ok((rank, size, stream)) = greeted(stream, until) {
-                    if size != place.size || rank == 0 || rank >= size {
-                        let reason = format!("a process says that it is rank {rank} of {size}");
-                        return Err(meeting(place, "met another world at", reason));
-                    }
-                    if streams[rank - 1].replace(stream).is_some() {
-                        let reason = format!("two processes say that they are rank {rank}");
-                        return Err(meeting(place, "met a double at", reason));
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    let streams: Vec<_> = streams.into_iter().flatten().collect();
-    for mut stream in &streams {
-        stream.write_all(&GREETING).map_err(failed)?;
-    }
-    Ok(streams)
-}
-
-fn greeted(mut stream: TcpStream, until: Instant) -> io::Result<(usize, usize, TcpStream)> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
-    let left = until.saturating_duration_since(Instant::now());
-    stream.set_read_timeout(Some(left.max(PAUSE)))?;
-    let mut words = [[0; 8]; 3];
-    stream.read_exact(words.as_flattened_mut())?;
-    if words[0] != GREETING {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    stream.set_read_timeout(None)?;
-    let number = |word| u64::from_le_bytes(word) as usize;
-    Ok((number(words[1]), number(words[2]), stream))
-}
-
-/// Another rank's part: reaches rank 0, which may start later.
-fn reach(place: &Place, until: Instant) -> Result<TcpStream, ParallelError> {
-    let words = [
-        GREETING,
-        (place.rank as u64).to_le_bytes(),
-        (place.size as u64).to_le_bytes(),
-    ];
-    let attempt = || {
-        let addresses = (place.master.as_str(), place.port).to_socket_addrs()?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            let left = until.saturating_duration_since(Instant::now()).max(PAUSE);
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(mut stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.write_all(words.as_flattened())?;
-                    // Rank 0 answers when all are there.
-                    let left = until.saturating_duration_since(Instant::now()).max(PAUSE);
-                    stream.set_read_timeout(Some(left))?;
-                    let mut answer = [0; 8];
-                    stream.read_exact(&mut answer)?;
-                    stream.set_read_timeout(None)?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    };
-    loop {
-        match attempt() {
-            Ok(stream) => return Ok(stream),
-            Err(error) if Instant::now() >= until => {
-                return Err(meeting(place, "cannot reach rank 0 at", error.to_string()));
-            }
-            Err(_) => std::thread::sleep(PAUSE),
-        }
     }
 }

@@ -22,13 +22,16 @@
 //! A rank that fails ends its own run; the others then say that it has gone.
 
 mod executor;
+mod handshake;
 mod meeting;
 mod place;
+mod reception;
 mod threads;
 #[cfg(feature = "cuda")]
 mod watch;
 
 pub use executor::Parallel;
+pub use handshake::Secret;
 pub use meeting::Meeting;
 pub use place::Place;
 pub use threads::Threads;

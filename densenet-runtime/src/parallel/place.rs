@@ -1,6 +1,8 @@
 //! Who a process is among others.
 
-use super::ParallelError;
+use std::net::IpAddr;
+
+use super::{ParallelError, Secret};
 
 /// Who a process is among those that train together, as torchrun tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,14 +13,23 @@ pub struct Place {
     pub size: usize,
     /// Which of those on this machine, and so the number of its device: `LOCAL_RANK`.
     pub local_rank: usize,
+    /// How many are on this machine: `LOCAL_WORLD_SIZE`. Where that is not set, all if rank 0 is
+    /// reached by a loopback address, and else one.
+    pub local_size: usize,
     /// Where rank 0 can be reached: `MASTER_ADDR`.
     pub master: String,
     /// On which port: `MASTER_PORT`, or the next one where torchrun itself listens on that.
     pub port: u16,
+    /// What only the processes of this job know: `DENSENET_JOB_SECRET`, or torchrun's run id
+    /// (`TORCHELASTIC_RUN_ID`, its `--rdzv-id`) unless that is `none`.
+    pub secret: Secret,
 }
 
 /// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
+
+/// How many processes torchrun has started on this machine.
+const LOCAL_SIZE: &str = "LOCAL_WORLD_SIZE";
 
 const NAMES: [&str; 5] = [
     "RANK",
@@ -29,6 +40,22 @@ const NAMES: [&str; 5] = [
 ];
 
 impl Place {
+    /// How many processes train together on this machine, this one included: `LOCAL_WORLD_SIZE`,
+    /// or where that says nothing `WORLD_SIZE` if rank 0 is reached without a network.
+    pub(crate) fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usize {
+        let count = |name| {
+            variable(name)?
+                .trim()
+                .parse()
+                .ok()
+                .filter(|&count| count > 0)
+        };
+        count(LOCAL_SIZE).unwrap_or_else(|| {
+            let near = variable("MASTER_ADDR").is_some_and(|master| is_loopback(&master));
+            near.then(|| count("WORLD_SIZE")).flatten().unwrap_or(1)
+        })
+    }
+
     /// From the environment. A process that is alone has none: no variable is set, or
     /// `WORLD_SIZE` is 1.
     ///
@@ -60,6 +87,9 @@ impl Place {
             return Ok(None);
         }
         let local_rank = number("LOCAL_RANK", get("LOCAL_RANK")?, 0, size - 1)?;
+        if let Some(value) = variable(LOCAL_SIZE) {
+            number(LOCAL_SIZE, value, local_rank + 1, size)?;
+        }
         let master = get("MASTER_ADDR")?;
         if master.trim().is_empty() {
             return Err(ParallelError::Invalid {
@@ -75,10 +105,35 @@ impl Place {
             rank,
             size,
             local_rank,
+            local_size: Self::processes_here(&variable),
             master,
             port: port as u16,
+            secret: secret(variable)?,
         }))
     }
+}
+
+fn secret(variable: impl Fn(&'static str) -> Option<String>) -> Result<Secret, ParallelError> {
+    const OWN: &str = "DENSENET_JOB_SECRET";
+    if let Some(value) = variable(OWN) {
+        if value.trim().is_empty() {
+            return Err(ParallelError::Invalid {
+                name: OWN,
+                value,
+                expected: "a long random text, the same for all ranks".into(),
+            });
+        }
+        return Ok(Secret::new(value));
+    }
+    // What torchrun says if it was told none.
+    let run = variable("TORCHELASTIC_RUN_ID").filter(|run| !run.is_empty() && run != "none");
+    Ok(run.map_or(Secret::none(), Secret::new))
+}
+
+/// Whether an address leads to this machine without a network.
+fn is_loopback(address: &str) -> bool {
+    let number = address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    number || address.eq_ignore_ascii_case("localhost")
 }
 
 fn number(
@@ -128,10 +183,36 @@ mod tests {
             rank: 1,
             size: 4,
             local_rank: 1,
+            local_size: 1,
             master: "node0".into(),
             port: 29_500,
+            secret: Secret::none(),
         };
         assert_eq!(with(&[]).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn ranks_are_on_this_machine_as_torchrun_says_or_all_on_a_loopback() {
+        let here = |changes: &[_]| with(changes).unwrap().unwrap().local_size;
+        assert_eq!(here(&[(LOCAL_SIZE, Some("2"))]), 2);
+        for near in ["127.0.0.1", "127.0.1.1", "::1", "localhost"] {
+            assert_eq!(here(&[("MASTER_ADDR", Some(near))]), 4);
+            let both = [("MASTER_ADDR", Some(near)), (LOCAL_SIZE, Some("2"))];
+            assert_eq!(here(&both), 2);
+        }
+    }
+
+    #[test]
+    fn the_secret_is_our_own_variable_or_else_torchruns_run() {
+        let of = |changes: &[_]| with(changes).unwrap().unwrap().secret;
+        let run = ("TORCHELASTIC_RUN_ID", Some("run"));
+        assert_eq!(of(&[run]), Secret::new("run"));
+        let own = ("DENSENET_JOB_SECRET", Some("own"));
+        assert_eq!(of(&[run, own]), Secret::new("own"));
+        assert_eq!(of(&[("TORCHELASTIC_RUN_ID", Some("none"))]), Secret::none());
+        let error = with(&[("DENSENET_JOB_SECRET", Some(" "))]).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("a long random text"), "{error}");
     }
 
     #[test]
@@ -169,6 +250,8 @@ mod tests {
             ("WORLD_SIZE", "0", "from 1 on"),
             ("WORLD_SIZE", "many", "from 1 on"),
             ("LOCAL_RANK", "x", "from 0 to 3"),
+            ("LOCAL_WORLD_SIZE", "1", "from 2 to 4"),
+            ("LOCAL_WORLD_SIZE", "5", "from 2 to 4"),
             ("MASTER_ADDR", " ", "rank 0's machine"),
             ("MASTER_PORT", "0", "from 1 to 65535"),
             ("MASTER_PORT", "70000", "from 1 to 65535"),

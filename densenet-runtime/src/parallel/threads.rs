@@ -1,6 +1,6 @@
 //! Ranks within a process.
 
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Collective, ParallelError};
 
@@ -11,17 +11,34 @@ pub struct Threads {
 }
 
 struct Shared {
-    barrier: Barrier,
+    size: usize,
+    exchange: Mutex<Exchange>,
+    changed: Condvar,
+}
+
+/// An exchange that is under way.
+#[derive(Default)]
+struct Exchange {
     /// What each rank has brought; f32 are f64 meanwhile, which changes none.
-    brought: Mutex<Vec<Vec<f64>>>,
+    brought: Vec<Option<Vec<f64>>>,
+    /// How many ranks have taken it.
+    taken: usize,
+    /// Exchanges that are over.
+    over: u64,
+    /// The first rank that brings nothing any more.
+    gone: Option<usize>,
 }
 
 impl Threads {
     /// A group of ranks, to be given a thread each.
     pub fn group(size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
-            barrier: Barrier::new(size),
-            brought: Mutex::new(vec![Vec::new(); size]),
+            size,
+            exchange: Mutex::new(Exchange {
+                brought: vec![None; size],
+                ..Exchange::default()
+            }),
+            changed: Condvar::new(),
         });
         let rank = |rank| Self {
             rank,
@@ -30,18 +47,45 @@ impl Threads {
         (0..size).map(rank).collect()
     }
 
-    fn brought(&self) -> MutexGuard<'_, Vec<Vec<f64>>> {
-        let brought = self.shared.brought.lock();
-        brought.unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        let exchange = self.shared.exchange.lock();
+        exchange.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, exchange: MutexGuard<'a, Exchange>) -> MutexGuard<'a, Exchange> {
+        let changed = self.shared.changed.wait(exchange);
+        changed.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What all ranks brought, in their order.
     fn exchange(&self, own: Vec<f64>) -> Result<Vec<Vec<f64>>, ParallelError> {
-        self.brought()[self.rank] = own;
-        self.shared.barrier.wait();
-        let all = self.brought().clone();
+        let mut exchange = self.lock();
+        let over = exchange.over;
+        exchange.brought[self.rank] = Some(own);
+        self.shared.changed.notify_all();
+        while exchange.brought.iter().any(Option::is_none) {
+            if let Some(other) = exchange.gone {
+                return Err(ParallelError::Lost {
+                    rank: self.rank,
+                    other,
+                    reason: "its thread has left".into(),
+                });
+            }
+            exchange = self.wait(exchange);
+        }
+        let all: Vec<_> = exchange.brought.iter().flatten().cloned().collect();
+        exchange.taken += 1;
+        if exchange.taken == self.shared.size {
+            exchange.taken = 0;
+            exchange.over += 1;
+            exchange.brought.fill(None);
+            self.shared.changed.notify_all();
+        }
         // Nobody brings the next values before all have these.
-        self.shared.barrier.wait();
+        while exchange.over == over {
+            exchange = self.wait(exchange);
+        }
+        drop(exchange);
         for (rank, values) in all.iter().enumerate() {
             if values.len() != all[0].len() {
                 return Err(ParallelError::Different {
@@ -55,13 +99,22 @@ impl Threads {
     }
 }
 
+/// The others hear of it, instead of waiting for ever.
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // The first that has gone is the reason that others go.
+        self.lock().gone.get_or_insert(self.rank);
+        self.shared.changed.notify_all();
+    }
+}
+
 impl Collective for Threads {
     fn rank(&self) -> usize {
         self.rank
     }
 
     fn size(&self) -> usize {
-        self.brought().len()
+        self.shared.size
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {

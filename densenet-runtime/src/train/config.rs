@@ -49,7 +49,7 @@ pub struct Config {
     /// In which numbers products are computed.
     #[serde(default)]
     pub precision: Precision,
-    /// Threads to compute with; 0 for one a core. A run repeats bit for bit with the same
+    /// Threads to compute with; 0 for as many as [`cpu::threads`] says. A run repeats bit for bit with the same
     /// number of threads.
     #[serde(skip)]
     pub threads: usize,

@@ -57,7 +57,7 @@ pub enum TrainError {
     Weights(#[from] WeightsError),
     /// Ctrl-C cannot be listened for.
     #[error("cannot listen for Ctrl-C: {0}")]
-    CtrlC(#[from] ctrlc::Error),
+    CtrlC(#[source] std::io::Error),
     /// A file could not be written or read.
     #[error("cannot {what} {}: {source}", .path.display())]
     File {

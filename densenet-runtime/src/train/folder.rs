@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Curves, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
-use crate::{Network, files};
+use crate::{Network, files, tell};
 
 const BEST: &str = "best.safetensors";
 
@@ -140,7 +140,7 @@ struct Keep(RunFolder);
 impl Observer for Keep {
     fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
         if let Some(kept) = self.0.keep()? {
-            eprintln!(
+            tell!(
                 "the files of the run that was here before are now in {}",
                 kept.display()
             );

@@ -4,6 +4,8 @@
 
 use std::sync::Once;
 
+use crate::tell;
+
 /// This crate's `opt-level`, as its build script was told.
 const OPT_LEVEL: &str = env!("DENSENET_OPT_LEVEL");
 
@@ -11,7 +13,7 @@ const OPT_LEVEL: &str = env!("DENSENET_OPT_LEVEL");
 pub(super) fn warn() {
     static ONCE: Once = Once::new();
     if let Some(warning) = warning(OPT_LEVEL) {
-        ONCE.call_once(|| eprintln!("{warning}"));
+        ONCE.call_once(|| tell!("{warning}"));
     }
 }
 

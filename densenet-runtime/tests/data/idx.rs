@@ -26,6 +26,12 @@ fn labels(labels: &[u8]) -> Vec<u8> {
     file
 }
 
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn opened(images: &[u8], labels: &[u8]) -> Result<InMemory, DataError> {
     let dir = TempDir::new().unwrap();
     let (images_at, labels_at) = (dir.path().join("images"), dir.path().join("labels"));
@@ -53,11 +59,6 @@ fn images_and_labels_are_read_in_order() {
 fn a_folder_is_read_whether_compressed_or_not_and_normalised_as_its_training_set() {
     let dir = TempDir::new().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
-    let compressed = |bytes: &[u8]| {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    };
     write("train-images-idx3-ubyte.gz", &compressed(&images(3)));
     write("train-labels-idx1-ubyte", &labels(&[0, 1, 2]));
     write("t10k-images-idx3-ubyte", &images(1));
@@ -66,6 +67,58 @@ fn a_folder_is_read_whether_compressed_or_not_and_normalised_as_its_training_set
     assert_eq!((train.len(), test.len()), (3, 1));
     assert_eq!(train.normalization(), test.normalization());
     assert!((train.normalization().mean[0] - 85.0 / 255.0).abs() < 1e-6);
+}
+
+#[test]
+fn files_may_have_a_dot_in_their_names_where_others_have_a_hyphen() {
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    write("train-images.idx3-ubyte", &images(3));
+    write(
+        "train-labels.idx1-ubyte.gz",
+        &compressed(&labels(&[0, 1, 2])),
+    );
+    write("t10k-images.idx3-ubyte.gz", &compressed(&images(1)));
+    let error = idx::train_and_test(&dir, &CLASSES).unwrap_err().to_string();
+    assert!(
+        error.contains("t10k-labels-idx1-ubyte is missing"),
+        "{error}"
+    );
+    assert!(
+        error.contains("may also be t10k-labels.idx1-ubyte"),
+        "{error}"
+    );
+    write("t10k-labels-idx1-ubyte", &labels(&[1]));
+    let (train, test) = idx::train_and_test(&dir, &CLASSES).unwrap();
+    assert_eq!((train.len(), test.len()), (3, 1));
+}
+
+#[test]
+fn a_file_is_read_no_further_than_its_dimensions_say_and_they_are_held_against_its_size() {
+    let refusal = |images: &[u8]| opened(images, &labels(&[0, 1])).unwrap_err().to_string();
+    // 10 MB of zeros in 10 kB, behind two images.
+    let bomb = compressed(&[images(2), vec![0; 10_000_000]].concat());
+    let error = refusal(&bomb);
+    assert!(error.contains("more data than the 12 bytes"), "{error}");
+    // A terabyte, in a file of 16 bytes.
+    let mut claims = images(2)[..16].to_vec();
+    claims[4..16].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0]);
+    for claims in [claims.clone(), compressed(&claims)] {
+        let error = refusal(&claims);
+        assert!(
+            error.contains("more than a file of its size can hold"),
+            "{error}"
+        );
+    }
+    // Cut, or damaged in its checksum.
+    let whole = compressed(&images(2));
+    let mut damaged = whole.clone();
+    let sum = damaged.len() - 8;
+    damaged[sum] ^= 1;
+    for bytes in [&whole[..whole.len() - 3], &damaged] {
+        let error = refusal(bytes);
+        assert!(error.contains("cannot decompress"), "{error}");
+    }
 }
 
 #[test]
@@ -94,7 +147,7 @@ fn what_is_wrong_with_idx_files_is_said() {
     fails(
         &[&good_images[..], &[1]].concat(),
         &good_labels,
-        "has 13 bytes of data",
+        "has more data than the 12 bytes of its dimensions [2, 2, 3]",
     );
     fails(&good_images, &labels(&[0]), "2 images");
     fails(

@@ -12,7 +12,7 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, Draw, LoadedBatch, Loader, Normalization, OnBroken,
+    DataError, Dataset, Draw, LoadedBatch, Loader, Normalization, OnBroken, PictureError,
 };
 
 /// Images of two bytes, the index and a random number; some cannot be loaded.
@@ -78,7 +78,7 @@ impl Dataset for Numbers {
         if self.broken.contains(&index) {
             return Err(DataError::Picture {
                 path: format!("{index}.jpg").into(),
-                reason: "torn".to_owned(),
+                reason: PictureError::Broken("torn".to_owned()),
             });
         }
         Ok(index as u32)

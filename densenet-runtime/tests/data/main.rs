@@ -1,9 +1,19 @@
 //! Data: pictures and files become the images that they should be, batches are the same however
 //! they are loaded, and what is wrong with data is said.
 
+use std::path::{Path, PathBuf};
+
 mod cifar;
+mod decode;
 mod folder;
 mod idx;
 mod loader;
 mod pictures;
 mod svhn;
+
+/// A file that a script in `scripts` made.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/golden")
+        .join(name)
+}

@@ -1,17 +1,11 @@
-//! SVHN's files.
+//! SVHN's files, as scipy writes them (`scripts/golden_data.py`).
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use densenet_runtime::data::{DataError, Dataset, InMemory, Normalization, svhn};
 use tempfile::TempDir;
 
-/// What scipy wrote (`scripts/golden_data.py`).
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/golden")
-        .join(name)
-}
+use crate::golden;
 
 fn image(set: &InMemory, index: usize) -> (Vec<u8>, u32) {
     let mut bytes = vec![0; 32 * 32 * 3];
@@ -36,6 +30,71 @@ fn images_are_upright_labels_are_digits_and_pixels_are_divided_by_255() {
             }
         }
     }
+}
+
+#[test]
+fn numbers_of_any_type_are_read() {
+    let expected = svhn::open(golden("svhn_bytes.mat")).unwrap();
+    for kind in [
+        "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "single",
+    ] {
+        let set = svhn::open(golden(&format!("svhn_{kind}.mat"))).unwrap();
+        for index in 0..4 {
+            assert!(
+                image(&set, index) == image(&expected, index),
+                "{kind}, {index}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_image_has_no_dimension_of_images() {
+    let set = svhn::open(golden("svhn_one.mat")).unwrap();
+    assert_eq!(set.len(), 1);
+    let third = image(&svhn::open(golden("svhn_bytes.mat")).unwrap(), 2);
+    assert!(image(&set, 0) == third);
+}
+
+#[test]
+fn numbers_that_are_no_bytes_are_refused_in_any_type() {
+    // A small file, not compressed: a label is changed in place.
+    for (kind, size, of) in [
+        (3_u32, 2, -1_i64),
+        (4, 2, 256),
+        (5, 4, -5),
+        (6, 4, 70_000),
+        (12, 8, -9),
+        (13, 8, 1 << 40),
+    ] {
+        let message = refusal(&with_labels(kind, size, &[1, 2, of, 3]));
+        assert!(
+            message.contains("`y` is not [4, 1] whole numbers from 0 to 255"),
+            "{kind}: {message}"
+        );
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("train_32x32.mat");
+        fs::write(&path, with_labels(kind, size, &[1, 2, 10, 3])).unwrap();
+        assert_eq!(image(&svhn::open(&path).unwrap(), 2).1, 0, "{kind}");
+    }
+}
+
+/// The file of doubles with other labels: numbers of a type and of so many bytes.
+fn with_labels(kind: u32, size: usize, labels: &[i64; 4]) -> Vec<u8> {
+    let whole = fs::read(golden("svhn_doubles.mat")).unwrap();
+    // The last element: a tag and four doubles.
+    let tag = whole.len() - 8 - 4 * 8;
+    let mut bytes = whole[..tag].to_vec();
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend((4 * size as u32).to_le_bytes());
+    for label in labels {
+        bytes.extend(&label.to_le_bytes()[..size]);
+    }
+    // The length of the variable, whose tag is before its flags, dimensions and name.
+    let variable = tag - 16 - 16 - 8 - 8;
+    let length = (bytes.len() - variable - 8) as u32;
+    bytes[variable + 4..variable + 8].copy_from_slice(&length.to_le_bytes());
+    bytes
 }
 
 #[test]

@@ -49,6 +49,11 @@ pub enum EmulatorError {
         /// What the system says.
         error: io::Error,
     },
+    /// There is no C++ compiler.
+    #[error(
+        "there is no C++ compiler `{0}`, and the emulated CUDA device is C++ that is compiled when a test needs it; install GCC or Clang (on Debian `apt-get install g++`, on macOS `xcode-select --install`), or name a compiler in CXX"
+    )]
+    NoCompiler(String),
     /// The host's C++ compiler does not run, or refuses the emulator.
     #[error("`{command}` failed: {message}; the emulator needs GCC or Clang (set CXX to choose)")]
     Compiler {
@@ -409,8 +414,20 @@ impl Emulator {
 /// that is started with it in LD_LIBRARY_PATH has an emulated device.
 ///
 /// # Errors
-/// When they cannot be compiled, or written.
+/// When there is no C++ compiler, which the emulated NVRTC needs, too; when they cannot be compiled,
+/// or written.
 pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
+    build_with(&env::var("CXX").unwrap_or_else(|_| "c++".into()), folder)
+}
+
+fn build_with(compiler: &str, folder: &Path) -> Result<PathBuf, EmulatorError> {
+    match Command::new(compiler).arg("--version").output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(EmulatorError::NoCompiler(compiler.into()));
+        }
+        // What else is wrong with it, compiling will tell.
+        _ => {}
+    }
     let file = |path: &Path| {
         let path = path.to_path_buf();
         move |error| EmulatorError::File { path, error }
@@ -425,14 +442,11 @@ pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
         let path = place.path().join(name);
         fs::write(&path, text).map_err(file(&path))?;
     }
-    compile(place.path(), "driver.cpp", "libcuda.so", &[])?;
-    compile(place.path(), "compiler.cpp", "libnvrtc.so", &[])?;
-    compile(
-        place.path(),
-        "nccl.cpp",
-        "libnccl.so.2",
-        &["-L.", "-l:libcuda.so"],
-    )?;
+    let compile =
+        |source, library, more: &[&str]| compile(compiler, place.path(), source, library, more);
+    compile("driver.cpp", "libcuda.so", &[])?;
+    compile("compiler.cpp", "libnvrtc.so", &[])?;
+    compile("nccl.cpp", "libnccl.so.2", &["-L.", "-l:libcuda.so"])?;
     // Where another test was quicker, its libraries are as good.
     match fs::rename(place.path(), &done) {
         Err(_) if done.exists() => {}
@@ -441,8 +455,13 @@ pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
     Ok(done)
 }
 
-fn compile(place: &Path, source: &str, library: &str, more: &[&str]) -> Result<(), EmulatorError> {
-    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
+fn compile(
+    compiler: &str,
+    place: &Path,
+    source: &str,
+    library: &str,
+    more: &[&str],
+) -> Result<(), EmulatorError> {
     let mut command = Command::new(compiler);
     command
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Werror"])
@@ -472,4 +491,25 @@ fn key() -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_compiler_it_says_what_to_install() {
+        let folder = tempfile::tempdir().unwrap();
+        // Also where the libraries have been compiled before.
+        fs::create_dir(folder.path().join(format!("emulated-cuda-{:016x}", key()))).unwrap();
+        let error = build_with("no-such-compiler", folder.path()).unwrap_err();
+        let error = error.to_string();
+        for expected in [
+            "no C++ compiler `no-such-compiler`",
+            "apt-get install g++",
+            "CXX",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ use program::Program;
 pub struct FrozenOptions {
     /// The most images of a call.
     pub batch: usize,
-    /// Threads, at most 64; 0 for one on each core.
+    /// Threads, at most 64; 0 for as many as [`threads`](super::threads) says.
     pub threads: usize,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
@@ -48,7 +48,7 @@ pub struct FrozenOptions {
 }
 
 impl FrozenOptions {
-    /// For a batch: one thread on each core, the best instructions, f32.
+    /// For a batch: the default number of threads, the best instructions, f32.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -107,11 +107,7 @@ impl Frozen {
                 });
             }
         }
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let team = Team::new(threads.min(THREADS));
+        let team = Team::new(super::threads(options.threads).min(THREADS));
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
         let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);

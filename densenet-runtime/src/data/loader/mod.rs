@@ -117,7 +117,7 @@ impl Loader {
             training,
             keep_last: !training,
             seed: 0,
-            workers: std::thread::available_parallelism().map_or(1, Into::into),
+            workers: crate::cpu::threads(0),
             ahead: 3,
             on_broken: OnBroken::default(),
             reports: Arc::default(),
@@ -131,8 +131,8 @@ impl Loader {
         Self { seed, ..self }
     }
 
-    /// Has `workers` threads load images, at least one; as many as there are processors unless
-    /// told otherwise. The batches are the same for any number.
+    /// Has `workers` threads load images, at least one; as many as
+    /// [`cpu::threads`](crate::cpu::threads) says unless told otherwise. The batches are the same for any number.
     pub fn workers(self, workers: usize) -> Self {
         Self {
             workers: workers.max(1),

@@ -1,7 +1,6 @@
 //! What a loader's threads do.
 
 use std::{
-    any::Any,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -14,7 +13,7 @@ use std::{
 use crossbeam_channel::Receiver;
 
 use super::{OnBroken, Reports, order::Order};
-use crate::data::{DataError, Dataset};
+use crate::data::{DataError, Dataset, decode::message_of};
 
 /// In place of a broken image this many others are tried before it is said that all are.
 const REPLACEMENTS: usize = 32;
@@ -196,12 +195,4 @@ impl Shared {
             candidate = draw.below(self.dataset.len());
         }
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

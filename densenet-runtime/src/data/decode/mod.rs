@@ -1,0 +1,177 @@
+//! From a picture file to RGB bytes.
+
+mod jpeg;
+mod png;
+
+use std::{
+    any::Any,
+    fs,
+    panic::{UnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use super::DataError;
+
+/// The largest number of pixels that is read unless told otherwise: 179 million, as with Pillow.
+pub const MAX_PIXELS: u64 = 2 * 89_478_485;
+
+/// A decoded picture: height x width x 3 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb {
+    /// Columns; at least one.
+    pub width: u32,
+    /// Rows; at least one.
+    pub height: u32,
+    /// Red, green and blue of each pixel, row by row.
+    pub pixels: Vec<u8>,
+}
+
+/// Why a picture cannot be decoded. Its words follow "the picture is" or "FILE is".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PictureError {
+    /// It is damaged, cut short, or something else.
+    #[error("not a whole JPEG or PNG picture: {0}")]
+    Broken(String),
+    /// It is of a kind that is not read, as "an arithmetic-coded JPEG".
+    #[error("{0}, which cannot be read; save it as a baseline JPEG or as PNG")]
+    Unsupported(String),
+    /// It has more pixels than are allowed.
+    #[error(
+        "too large: {width} x {height} pixels are more than the limit of {limit}; make it smaller, \
+         or raise the limit (`ImageFolder::max_pixels`, `data::read_within`)"
+    )]
+    TooLarge {
+        /// Columns.
+        width: u64,
+        /// Rows.
+        height: u64,
+        /// The largest number of pixels.
+        limit: u64,
+    },
+}
+
+/// Reads a JPEG or PNG picture of at most [`MAX_PIXELS`]; the contents decide which, not the name.
+///
+/// Grey, palette and 16-bit pictures become 8-bit RGB, transparency is dropped, CMYK is converted.
+/// An orientation in EXIF data is not applied; torchvision's default loader does not either.
+///
+/// # Strictness
+/// Every pixel must be there. A JPEG is an error where its compressed data end early (also before
+/// an end marker), are damaged, lack a scan or a restart marker; so is a PNG whose rows are not all
+/// there or whose header or palette has another checksum than it says. Viewers, and partly Pillow,
+/// show what is left of such pictures.
+///
+/// What does not touch pixels is passed over, as Pillow does: a missing end marker or `IEND`, bytes
+/// between the segments of a JPEG and behind its data, damaged metadata, and the checksums of a
+/// PNG's chunks of data; the checksum within the data is looked at, if it is there.
+///
+/// # Errors
+/// When the file cannot be read, is not a whole picture, has more pixels than allowed, or is a
+/// JPEG that is arithmetic-coded, lossless, hierarchical or has 12 bits a sample. A panic within a
+/// decoder is such an error, too.
+pub fn read(path: &Path) -> Result<Rgb, DataError> {
+    read_within(path, MAX_PIXELS)
+}
+
+/// [Reads](read) a picture of at most `max_pixels`: its width times its height. The limit is looked
+/// at before memory is allocated, of which decoding takes up to 15 bytes a pixel.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_within(path: &Path, max_pixels: u64) -> Result<Rgb, DataError> {
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    decode_within(&bytes, max_pixels).map_err(|reason| DataError::Picture {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+/// Decodes the bytes of a JPEG or PNG file of at most [`MAX_PIXELS`], as [`read`] does.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(bytes: &[u8]) -> Result<Rgb, PictureError> {
+    decode_within(bytes, MAX_PIXELS)
+}
+
+/// [Decodes](decode) a picture of at most `max_pixels`, as [`read_within`] does.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode_within(bytes: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> {
+    let broken = |reason: &str| Err(PictureError::Broken(reason.to_owned()));
+    match bytes {
+        [] => broken("the file is empty"),
+        [0xff, 0xd8, ..] => caught(|| jpeg::decode(bytes, max_pixels)),
+        [0x89, b'P', b'N', b'G', ..] => caught(|| png::decode(bytes, max_pixels)),
+        _ => broken("it starts like neither"),
+    }
+}
+
+/// A panic is an error of the picture: decoders have them for some damaged files.
+pub(super) fn caught<T>(
+    decode: impl FnOnce() -> Result<T, PictureError> + UnwindSafe,
+) -> Result<T, PictureError> {
+    catch_unwind(decode).unwrap_or_else(|panic| {
+        let message = message_of(&*panic);
+        Err(PictureError::Broken(format!(
+            "decoding it panicked: {message}"
+        )))
+    })
+}
+
+/// What a panic says.
+pub(super) fn message_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// # Errors
+/// When there are more pixels than allowed.
+fn within(width: u32, height: u32, max_pixels: u64) -> Result<(), PictureError> {
+    let (width, height) = (u64::from(width), u64::from(height));
+    match width * height <= max_pixels {
+        true => Ok(()),
+        false => Err(PictureError::TooLarge {
+            width,
+            height,
+            limit: max_pixels,
+        }),
+    }
+}
+
+/// Holds the decoders to what the rest of the way relies on.
+fn checked(width: u32, height: u32, pixels: Vec<u8>) -> Result<Rgb, PictureError> {
+    let expected = 3 * width as usize * height as usize;
+    if expected == 0 || pixels.len() != expected {
+        return Err(PictureError::Broken(format!(
+            "{width}x{height} pixels in RGB are {expected} bytes, but {} were decoded",
+            pixels.len()
+        )));
+    }
+    Ok(Rgb {
+        width,
+        height,
+        pixels,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PictureError, caught};
+
+    #[test]
+    fn a_panic_while_decoding_is_an_error_of_the_picture() {
+        let error = caught::<()>(|| panic!("row {} of 3", 4)).unwrap_err();
+        assert!(matches!(error, PictureError::Broken(_)));
+        assert!(
+            error
+                .to_string()
+                .ends_with("decoding it panicked: row 4 of 3")
+        );
+    }
+}

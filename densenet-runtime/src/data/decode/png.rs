@@ -1,0 +1,177 @@
+//! PNG, row by row.
+//!
+//! Only the chunks that pixels need go to the decoder, so that others may be damaged or missing.
+
+use std::io::Cursor;
+
+use png::{
+    BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Reader, Transformations,
+};
+
+use super::{PictureError, Rgb, checked, within};
+
+const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
+/// Deflate makes at most so many bytes of one.
+const MOST_INFLATED: u64 = 1032;
+
+/// Decodes a file that begins as a PNG does.
+pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> {
+    let Chunks {
+        header,
+        palette,
+        data,
+    } = Chunks::of(file)?;
+    let &[w3, w2, w1, w0, h3, h2, h1, h0, depth, kind, _, _, _] = header;
+    let width = u32::from_be_bytes([w3, w2, w1, w0]);
+    let height = u32::from_be_bytes([h3, h2, h1, h0]);
+    within(width, height, max_pixels)?;
+    let samples = [1, 0, 3, 1, 2, 0, 4][usize::from(kind.min(6))];
+    let row = (u64::from(width) * u64::from(depth) * samples).div_ceil(8);
+    let length: usize = data.iter().map(|data| data.len()).sum();
+    if u64::from(height) * row > MOST_INFLATED * length as u64 {
+        return Err(broken(format!(
+            "it claims {width} x {height} pixels, for which its data are too few"
+        )));
+    }
+    let mut plain = Vec::with_capacity(length + (1 << 10));
+    plain.extend(SIGNATURE);
+    put(&mut plain, *b"IHDR", &[header]);
+    if kind == 3 {
+        put(&mut plain, *b"PLTE", &[&whole(palette, depth)?]);
+    }
+    put(&mut plain, *b"IDAT", &data);
+    put(&mut plain, *b"IEND", &[]);
+    let pixels = pixels(&plain, width, height).map_err(|error| broken(error.to_string()))?;
+    checked(width, height, pixels)
+}
+
+fn broken(reason: impl Into<String>) -> PictureError {
+    PictureError::Broken(reason.into())
+}
+
+/// What pixels need of a file.
+struct Chunks<'a> {
+    header: &'a [u8; 13],
+    palette: Option<&'a [u8]>,
+    /// The compressed data, which may be in several chunks.
+    data: Vec<&'a [u8]>,
+}
+
+impl<'a> Chunks<'a> {
+    /// Goes through the chunks up to the last one of data. As in Pillow, whose reader this follows,
+    /// checksums of data are passed over (their own, within, is not), and so is how the file ends.
+    fn of(file: &'a [u8]) -> Result<Self, PictureError> {
+        let (mut header, mut palette, mut data) = (None, None, Vec::new());
+        let mut rest = file.strip_prefix(&SIGNATURE).unwrap_or_default();
+        while let Some((&[l3, l2, l1, l0, name @ ..], behind)) = rest.split_first_chunk::<8>() {
+            let length = u32::from_be_bytes([l3, l2, l1, l0]) as usize;
+            let contents = &behind[..length.min(behind.len())];
+            let behind = &behind[contents.len()..];
+            let is_as_summed = || {
+                let mut sum = crc32fast::Hasher::new();
+                sum.update(&name);
+                sum.update(contents);
+                behind.starts_with(&sum.finalize().to_be_bytes())
+            };
+            match &name {
+                b"IDAT" => data.push(contents),
+                _ if !data.is_empty() => break,
+                b"IEND" => break,
+                b"IHDR" if is_as_summed() => header = Some(contents),
+                b"PLTE" if is_as_summed() => palette = Some(contents),
+                b"IHDR" | b"PLTE" => {
+                    return Err(broken("the checksum of its header or palette is wrong"));
+                }
+                _ => {}
+            }
+            rest = behind.get(4..).unwrap_or_default();
+        }
+        let header = header.ok_or_else(|| broken("it has no header"))?;
+        Ok(Self {
+            header: header
+                .try_into()
+                .map_err(|_| broken("its header is not 13 bytes long"))?,
+            palette,
+            data,
+        })
+    }
+}
+
+/// A palette of all colours that pixels may have: those that it lacks are black, as in Pillow.
+fn whole(palette: Option<&[u8]>, depth: u8) -> Result<Vec<u8>, PictureError> {
+    let palette = palette.ok_or_else(|| broken("it has no palette"))?;
+    let mut palette = palette[..palette.len() - palette.len() % 3].to_vec();
+    palette.resize(3 << depth.min(8), 0);
+    Ok(palette)
+}
+
+/// Adds a chunk. Nobody looks at its checksum.
+fn put(file: &mut Vec<u8>, name: [u8; 4], contents: &[&[u8]]) {
+    let length: usize = contents.iter().map(|contents| contents.len()).sum();
+    file.extend((length as u32).to_be_bytes());
+    file.extend(name);
+    contents
+        .iter()
+        .for_each(|contents| file.extend_from_slice(contents));
+    file.extend([0; 4]);
+}
+
+/// The pixels in RGB.
+fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError> {
+    let mut options = DecodeOptions::default();
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
+    let mut decoder = Decoder::new_with_options(Cursor::new(file), options);
+    // Its limit is one of bytes; ours is that of pixels.
+    decoder.set_limits(Limits { bytes: usize::MAX });
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    let mut reader = decoder.read_info()?;
+    let (width, height) = (width as usize, height as usize);
+    let mut pixels = Vec::new();
+    pixels
+        .try_reserve_exact(3 * width * height)
+        .map_err(|_| DecodingError::LimitsExceeded)?;
+    let (color, depth) = reader.output_color_type();
+    assert_eq!(
+        depth,
+        BitDepth::Eight,
+        "16 bits are stripped, fewer expanded"
+    );
+    if reader.info().interlaced {
+        let mut samples = vec![0; width * height * color.samples()];
+        reader.next_frame(&mut samples)?;
+        add(color, &samples, &mut pixels);
+    } else {
+        while let Some(row) = reader.next_row()? {
+            add(color, row.data(), &mut pixels);
+        }
+    }
+    is_as_summed(&mut reader)?;
+    Ok(pixels)
+}
+
+/// Looks at the checksum of the data, if it is there.
+fn is_as_summed(reader: &mut Reader<Cursor<&[u8]>>) -> Result<(), DecodingError> {
+    match reader.finish() {
+        Err(error @ DecodingError::Format(_)) => Err(error),
+        // All rows are there, and the rest is not.
+        _ => Ok(()),
+    }
+}
+
+/// Adds pixels of another kind in RGB, without transparency.
+fn add(color: ColorType, samples: &[u8], pixels: &mut Vec<u8>) {
+    match color {
+        ColorType::Rgb | ColorType::Indexed => pixels.extend_from_slice(samples),
+        ColorType::Rgba => {
+            let (samples, _) = samples.as_chunks::<4>();
+            pixels.extend(samples.iter().flat_map(|&[r, g, b, _]| [r, g, b]));
+        }
+        ColorType::Grayscale => pixels.extend(samples.iter().flat_map(|&grey| [grey; 3])),
+        ColorType::GrayscaleAlpha => {
+            let (samples, _) = samples.as_chunks::<2>();
+            pixels.extend(samples.iter().flat_map(|&[grey, _]| [grey; 3]));
+        }
+    }
+}

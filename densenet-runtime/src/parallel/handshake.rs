@@ -1,0 +1,232 @@
+//! How processes of a job know each other: each shows that it has the job's secret, which never
+//! crosses the wire.
+//!
+//! Rank 0 sends a [`Challenge`], a number that nobody can foresee. A rank sends a [`Greeting`], with
+//! a number of its own and a keyed hash of both and of who it is. Rank 0's [`answer`] is a keyed hash
+//! of both, so that a rank knows whom it has reached. All have a length that is known before.
+
+use std::fmt;
+use std::io;
+
+/// Says that who speaks speaks this protocol.
+pub(super) const MAGIC: [u8; 8] = *b"densenet";
+
+const NONCE: usize = 32;
+const HASH: usize = 32;
+
+type Nonce = [u8; NONCE];
+
+/// What only the processes of a job know.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Option<String>);
+
+impl Secret {
+    /// From what all processes of the job are told, and nobody else.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(Some(secret.into()))
+    }
+
+    /// None: whoever can reach rank 0 may join. Ranks of one machine may do without.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is one.
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn hash(&self, who: &str, parts: [&[u8]; 2]) -> blake3::Hash {
+        let secret = self.0.as_deref().unwrap_or_default();
+        // A context names what a key is for; a secret that is used elsewhere gives another key there.
+        let key = blake3::derive_key("densenet: processes that train together", secret.as_bytes());
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(who.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize()
+    }
+}
+
+/// Not the secret itself.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.0.as_ref().map(|_| format_args!("..").to_string());
+        f.debug_tuple("Secret").field(&kept).finish()
+    }
+}
+
+/// What rank 0 asks of who has connected.
+pub(super) struct Challenge(Nonce);
+
+impl Challenge {
+    pub const BYTES: usize = MAGIC.len() + NONCE;
+
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(nonce()?))
+    }
+
+    pub fn bytes(&self) -> [u8; Self::BYTES] {
+        joined(&[&MAGIC, &self.0])
+    }
+
+    /// `None` if it is something else.
+    pub fn read(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let (magic, nonce) = bytes.split_at(MAGIC.len());
+        (magic == MAGIC).then_some(Self(nonce.try_into().ok()?))
+    }
+}
+
+/// Who a rank is, and that it has the secret.
+pub(super) struct Greeting {
+    pub rank: u64,
+    pub size: u64,
+    nonce: Nonce,
+}
+
+impl Greeting {
+    /// Magic, rank, size, nonce, hash.
+    pub const BYTES: usize = MAGIC.len() + WHO + HASH;
+
+    pub fn new(rank: usize, size: usize) -> io::Result<Self> {
+        Ok(Self {
+            rank: rank as u64,
+            size: size as u64,
+            nonce: nonce()?,
+        })
+    }
+
+    pub fn bytes(&self, secret: &Secret, challenge: &Challenge) -> [u8; Self::BYTES] {
+        let who = self.who();
+        let hash = secret.hash("rank", [&challenge.0, &who]);
+        joined(&[&MAGIC, &who, hash.as_bytes()])
+    }
+
+    /// `None` if it is from somebody who does not have the secret. Takes as long for any hash.
+    pub fn read(bytes: &[u8; Self::BYTES], secret: &Secret, challenge: &Challenge) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk::<8>()?;
+        let (who, hash) = rest.split_first_chunk::<WHO>()?;
+        let hash = blake3::Hash::from_bytes(hash.try_into().ok()?);
+        // blake3 compares hashes in constant time.
+        if *magic != MAGIC || secret.hash("rank", [&challenge.0, who]) != hash {
+            return None;
+        }
+        let (rank, rest) = who.split_first_chunk()?;
+        let (size, nonce) = rest.split_first_chunk()?;
+        Some(Self {
+            rank: u64::from_le_bytes(*rank),
+            size: u64::from_le_bytes(*size),
+            nonce: nonce.try_into().ok()?,
+        })
+    }
+
+    fn who(&self) -> [u8; WHO] {
+        joined(&[
+            &self.rank.to_le_bytes(),
+            &self.size.to_le_bytes(),
+            &self.nonce,
+        ])
+    }
+}
+
+/// Rank, size, nonce.
+const WHO: usize = 8 + 8 + NONCE;
+
+/// What rank 0 says when all are there.
+pub(super) fn answer(
+    secret: &Secret,
+    challenge: &Challenge,
+    greeting: &Greeting,
+) -> [u8; ANSWER_BYTES] {
+    let hash = secret.hash("rank 0", [&challenge.0, &greeting.who()]);
+    *hash.as_bytes()
+}
+
+/// Whether it is rank 0 that says so. Takes as long for any answer.
+pub(super) fn is_answer(
+    bytes: [u8; ANSWER_BYTES],
+    secret: &Secret,
+    challenge: &Challenge,
+    greeting: &Greeting,
+) -> bool {
+    blake3::Hash::from_bytes(bytes) == answer(secret, challenge, greeting)
+}
+
+pub(super) const ANSWER_BYTES: usize = HASH;
+
+/// What rank 0 says to who does not have the secret.
+pub(super) const REFUSAL: [u8; ANSWER_BYTES] = [0; ANSWER_BYTES];
+
+fn nonce() -> io::Result<Nonce> {
+    let mut nonce = [0; NONCE];
+    getrandom::fill(&mut nonce).map_err(io::Error::from)?;
+    Ok(nonce)
+}
+
+/// Parts that are as long as the whole, one behind another.
+fn joined<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut whole = [0; N];
+    let bytes = parts.iter().copied().flatten();
+    for (to, from) in whole.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_secret_is_known_and_knows_rank_0() {
+        let secret = Secret::new("of this job");
+        let challenge = Challenge::read(&Challenge::new().unwrap().bytes()).unwrap();
+        let greeting = Greeting::new(3, 5).unwrap();
+        let read = Greeting::read(&greeting.bytes(&secret, &challenge), &secret, &challenge);
+        let read = read.unwrap();
+        assert_eq!((read.rank, read.size), (3, 5));
+        let answer = answer(&secret, &challenge, &read);
+        assert!(is_answer(answer, &secret, &challenge, &greeting));
+    }
+
+    #[test]
+    fn any_changed_bit_of_a_greeting_is_noticed() {
+        let secret = Secret::new("of this job");
+        let challenge = Challenge::new().unwrap();
+        let bytes = Greeting::new(1, 2).unwrap().bytes(&secret, &challenge);
+        for bit in 0..8 * bytes.len() {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                Greeting::read(&bytes, &secret, &challenge).is_none(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_secret_and_a_greeting_that_was_overheard_are_refused() {
+        let secret = Secret::new("of this job");
+        let challenge = Challenge::new().unwrap();
+        let greeting = Greeting::new(1, 2).unwrap();
+        let bytes = greeting.bytes(&secret, &challenge);
+        for other in [Secret::none(), Secret::new(""), Secret::new("of this job ")] {
+            assert!(Greeting::read(&bytes, &other, &challenge).is_none());
+            let answer = answer(&other, &challenge, &greeting);
+            assert!(!is_answer(answer, &secret, &challenge, &greeting));
+        }
+        let next = Challenge::new().unwrap();
+        assert!(Greeting::read(&bytes, &secret, &next).is_none());
+        // A rank's own hash sent back is no answer.
+        let own = bytes[bytes.len() - ANSWER_BYTES..].try_into().unwrap();
+        assert!(!is_answer(own, &secret, &challenge, &greeting));
+        assert!(!is_answer(REFUSAL, &secret, &challenge, &greeting));
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let shown = format!("{:?}", Secret::new("of this job"));
+        assert!(!shown.contains("job"), "{shown}");
+    }
+}

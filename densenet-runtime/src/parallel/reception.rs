@@ -1,0 +1,341 @@
+//! Where ranks find each other: rank 0 listens and takes in who has the job's secret; the others
+//! look for it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::handshake::{ANSWER_BYTES, Challenge, Greeting, MAGIC, REFUSAL, answer, is_answer};
+use super::{ParallelError, Place};
+use crate::tell;
+
+/// Between tries to reach rank 0, and to hear from others.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Between tries to reach a rank 0 that refuses this job's secret.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// How long who has connected may take to greet.
+const GREETING_TIME: Duration = Duration::from_secs(10);
+/// How many may be about to greet, besides the ranks.
+const STRANGERS: usize = 64;
+
+/// The error of a meeting.
+pub(super) fn failed(place: &Place, what: &'static str, reason: String) -> ParallelError {
+    ParallelError::Meeting {
+        rank: place.rank,
+        size: place.size,
+        what,
+        address: format!("{}:{}", place.master, place.port),
+        reason,
+    }
+}
+
+/// Rank 0's place to listen: the master's address alone. Where that does not lead here from
+/// other machines (Debian gives a machine's own name a loopback address; an address may be a
+/// router's), all addresses of the machine.
+pub(super) fn listen(place: &Place) -> Result<TcpListener, ParallelError> {
+    let failed = |reason: String| failed(place, "cannot listen at", reason);
+    let addresses = (place.master.as_str(), place.port).to_socket_addrs();
+    let addresses = addresses.map_err(|error| failed(error.to_string()))?;
+    let all_here = place.local_size >= place.size;
+    let may_bind = |address: &SocketAddr| {
+        if !address.ip().is_loopback() && !place.secret.is_some() {
+            return Err(failed(NO_SECRET.into()));
+        }
+        Ok(())
+    };
+    let mut v6 = false;
+    for address in addresses {
+        v6 = address.is_ipv6();
+        if address.ip().is_loopback() && !all_here {
+            continue;
+        }
+        may_bind(&address)?;
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+    let any = match v6 {
+        true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let any = SocketAddr::new(any, place.port);
+    may_bind(&any)?;
+    tell!(
+        "rank 0 listens on all addresses of this machine: {} is none that other machines reach it by",
+        place.master
+    );
+    TcpListener::bind(any).map_err(|error| failed(error.to_string()))
+}
+
+const NO_SECRET: &str = "the job has no secret, and strangers could join from other machines; set DENSENET_JOB_SECRET to the same long random text for all ranks, or give torchrun one as --rdzv-id";
+
+/// One who has connected and has not greeted yet.
+struct Guest {
+    stream: TcpStream,
+    from: SocketAddr,
+    since: Instant,
+    challenge: Challenge,
+    /// What has come, and how much that is.
+    bytes: [u8; Greeting::BYTES],
+    filled: usize,
+}
+
+/// What a look at a guest finds.
+enum Look {
+    Waiting,
+    Greeted(Greeting),
+    Stranger(&'static str),
+}
+
+impl Guest {
+    fn welcome(stream: TcpStream, from: SocketAddr) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let challenge = Challenge::new()?;
+        let guest = Self {
+            stream,
+            from,
+            since: Instant::now(),
+            challenge,
+            bytes: [0; Greeting::BYTES],
+            filled: 0,
+        };
+        // A new connection has room for it.
+        (&guest.stream).write_all(&guest.challenge.bytes())?;
+        Ok(guest)
+    }
+
+    /// Takes what has come, without waiting.
+    fn look(&mut self, place: &Place) -> Look {
+        loop {
+            match self.stream.read(&mut self.bytes[self.filled..]) {
+                Ok(0) => return Look::Stranger("it left without a greeting"),
+                Ok(count) => self.filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let late = self.since.elapsed() > GREETING_TIME;
+                    return match late {
+                        true => Look::Stranger("it said too little"),
+                        false => Look::Waiting,
+                    };
+                }
+                Err(_) => return Look::Stranger("it left without a greeting"),
+            }
+            let known = self.filled.min(MAGIC.len());
+            if self.bytes[..known] != MAGIC[..known] {
+                return Look::Stranger("it is another kind of program");
+            }
+            if self.filled == self.bytes.len() {
+                let greeting = Greeting::read(&self.bytes, &place.secret, &self.challenge);
+                return match greeting {
+                    Some(greeting) => Look::Greeted(greeting),
+                    None => {
+                        // That it does not hear it harms nobody.
+                        let _ = (&self.stream).write_all(&REFUSAL);
+                        Look::Stranger("it does not have this job's secret")
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// A rank that has greeted, and the answer that it waits for.
+struct Member {
+    stream: TcpStream,
+    answer: [u8; ANSWER_BYTES],
+}
+
+impl Member {
+    fn is_gone(&self) -> bool {
+        match self.stream.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Rank 0's part: takes the others in; their streams, in their order. Strangers delay nobody.
+pub(super) fn receive(
+    place: &Place,
+    listener: &TcpListener,
+    until: Instant,
+) -> Result<Vec<TcpStream>, ParallelError> {
+    let broken = |error: io::Error| failed(place, "cannot listen at", error.to_string());
+    listener.set_nonblocking(true).map_err(broken)?;
+    let mut members: Vec<Option<Member>> = (1..place.size).map(|_| None).collect();
+    let mut guests: Vec<Guest> = Vec::new();
+    let mut reported = false;
+    while members.iter().any(Option::is_none) {
+        if Instant::now() >= until {
+            let ranks = (1..).zip(&members);
+            let missing = ranks.filter(|(_, member)| member.is_none());
+            let missing: Vec<_> = missing.map(|(rank, _)| rank.to_string()).collect();
+            let reason = format!("not here in time: {}", missing.join(", "));
+            return Err(failed(place, "waited for the other ranks at", reason));
+        }
+        let mut quiet = true;
+        match listener.accept() {
+            Ok((stream, from)) => {
+                quiet = false;
+                if guests.len() >= place.size.saturating_add(STRANGERS) {
+                    // The one that has been silent for longest. A rank comes again.
+                    guests.remove(0);
+                }
+                // One that has gone already needs no welcome.
+                guests.extend(Guest::welcome(stream, from).ok());
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(broken(error)),
+        }
+        let mut index = 0;
+        while index < guests.len() {
+            match guests[index].look(place) {
+                Look::Waiting => index += 1,
+                Look::Greeted(greeting) => {
+                    let guest = guests.remove(index);
+                    admit(place, guest, &greeting, &mut members)?;
+                }
+                Look::Stranger(why) => {
+                    let guest = guests.remove(index);
+                    if !reported {
+                        reported = true;
+                        let from = guest.from;
+                        tell!(
+                            "rank 0 let a stranger from {from} go: {why}; others like it go unsaid"
+                        );
+                    }
+                }
+            }
+        }
+        if quiet {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    let mut streams = Vec::new();
+    for member in members.into_iter().flatten() {
+        let mut stream = member.stream;
+        stream.set_nonblocking(false).map_err(broken)?;
+        stream.write_all(&member.answer).map_err(broken)?;
+        streams.push(stream);
+    }
+    Ok(streams)
+}
+
+/// Nobody is there, or one who was there has gone, or the process has too many files for now.
+fn is_passing(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+    ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Takes in one who has the secret: what it says is true, and a mistake in it is the job's.
+fn admit(
+    place: &Place,
+    guest: Guest,
+    greeting: &Greeting,
+    members: &mut [Option<Member>],
+) -> Result<(), ParallelError> {
+    let (rank, size) = (greeting.rank, greeting.size);
+    let own = usize::try_from(rank)
+        .ok()
+        .and_then(|rank| rank.checked_sub(1));
+    let own = own.and_then(|index| members.get_mut(index));
+    let (Some(own), true) = (own, size == place.size as u64) else {
+        let reason = format!("a process says that it is rank {rank} of {size}");
+        return Err(failed(place, "met another world at", reason));
+    };
+    if own.as_ref().is_some_and(|member| !member.is_gone()) {
+        let reason = format!("two processes say that they are rank {rank}");
+        return Err(failed(place, "met a double at", reason));
+    }
+    *own = Some(Member {
+        answer: answer(&place.secret, &guest.challenge, greeting),
+        stream: guest.stream,
+    });
+    Ok(())
+}
+
+/// Another rank's part: reaches rank 0, which may start later.
+pub(super) fn reach(place: &Place, until: Instant) -> Result<TcpStream, ParallelError> {
+    let mut refusal = None;
+    loop {
+        let error = match attempt(place, until) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        // A job that was here before may not have ended yet.
+        let refused = error.kind() == ErrorKind::PermissionDenied;
+        if Instant::now() >= until {
+            // The last attempt may only have been cut short.
+            let reason = match error.kind() {
+                ErrorKind::TimedOut => refusal.unwrap_or_else(|| error.to_string()),
+                _ => error.to_string(),
+            };
+            return Err(failed(place, "cannot reach rank 0 at", reason));
+        }
+        if refused && refusal.is_none() {
+            refusal = Some(error.to_string());
+            let Place {
+                rank, master, port, ..
+            } = place;
+            tell!("rank {rank} tries {master}:{port} again: {error}");
+        }
+        let pause = if refused { LONG_PAUSE } else { PAUSE };
+        std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
+    }
+}
+
+fn attempt(place: &Place, until: Instant) -> io::Result<TcpStream> {
+    let addresses = (place.master.as_str(), place.port).to_socket_addrs()?;
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match greet(place, address, until).map_err(in_time) {
+            Ok(stream) => return Ok(stream),
+            // That one address refuses the secret says more than that another is silent.
+            Err(_) if last.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Systems say that a time is over in two ways, one of which nobody understands.
+fn in_time(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            io::Error::new(ErrorKind::TimedOut, "no answer in time")
+        }
+        _ => error,
+    }
+}
+
+/// Connects to an address, and shows and asks for the secret.
+fn greet(place: &Place, address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
+    let left = || until.saturating_duration_since(Instant::now()).max(PAUSE);
+    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(left().min(GREETING_TIME)))?;
+    let mut bytes = [0; Challenge::BYTES];
+    stream.read_exact(&mut bytes)?;
+    let other = || io::Error::new(ErrorKind::InvalidData, "another program listens there");
+    let challenge = Challenge::read(&bytes).ok_or_else(other)?;
+    let greeting = Greeting::new(place.rank, place.size)?;
+    stream.write_all(&greeting.bytes(&place.secret, &challenge))?;
+    // Rank 0 answers when all are there.
+    stream.set_read_timeout(Some(left()))?;
+    let mut answer = [0; ANSWER_BYTES];
+    stream.read_exact(&mut answer)?;
+    if !is_answer(answer, &place.secret, &challenge, &greeting) {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "who listens there does not have this job's secret; all ranks need the same DENSENET_JOB_SECRET, or the same run of torchrun",
+        ));
+    }
+    stream.set_read_timeout(None)?;
+    Ok(stream)
+}

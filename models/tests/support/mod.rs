@@ -1,0 +1,77 @@
+//! Examples as programs, and small data sets for them.
+
+#![allow(dead_code, reason = "a test uses what it needs")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An example; `cargo test` builds them beside the tests.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let example = profile.join("examples").join(name);
+    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        example.exists(),
+        "run `cargo test -p densenet-models`, which builds the examples"
+    );
+    example
+}
+
+/// An example with arguments, to be run in a folder, on one thread: tests run side by side.
+pub fn command(name: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(example(name));
+    command.current_dir(folder).args(arguments);
+    on_one_thread(command)
+}
+
+/// With the default number of threads set to one.
+pub fn on_one_thread(mut command: Command) -> Command {
+    command.env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Records of a label and an image of so many bytes, whose brightness is its class, but for some
+/// noise.
+pub fn records(count: usize, bytes: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
+    let mut noise = 1_u32;
+    let mut all = Vec::new();
+    for class in (0..10).cycle().take(count) {
+        all.extend(label(class));
+        all.extend((0..bytes).map(|_| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            20 * class + (noise >> 28) as u8
+        }));
+    }
+    all
+}
+
+/// So many images of CIFAR-10 in each of its six files, in a folder that is made.
+pub fn cifar10(data: &Path, count: usize) {
+    fs::create_dir_all(data).unwrap();
+    let records = records(count, 3072, |class| vec![class]);
+    let train = (1..=5).map(|batch| format!("data_batch_{batch}.bin"));
+    for file in train.chain(["test_batch.bin".to_owned()]) {
+        fs::write(data.join(file), &records).unwrap();
+    }
+    let names = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+    fs::write(data.join("batches.meta.txt"), names).unwrap();
+}
+
+/// So many images to train on and to test on in the four files of Fashion-MNIST.
+pub fn fashion(data: &Path, count: u32) {
+    fs::create_dir_all(data).unwrap();
+    let header = |magic: u32, dimensions: &[u32]| -> Vec<u8> {
+        let words = std::iter::once(&magic).chain(dimensions);
+        words.flat_map(|word| word.to_be_bytes()).collect()
+    };
+    let mut images = header(2051, &[count, 28, 28]);
+    images.extend(records(count as usize, 784, |_| Vec::new()));
+    let mut labels = header(2049, &[count]);
+    labels.extend(records(count as usize, 0, |class| vec![class]));
+    for set in ["train", "t10k"] {
+        fs::write(data.join(format!("{set}-images-idx3-ubyte")), &images).unwrap();
+        fs::write(data.join(format!("{set}-labels-idx1-ubyte")), &labels).unwrap();
+    }
+}

@@ -1,0 +1,297 @@
+//! Whoever connects to the meeting of ranks without the job's secret is let go, delays nobody, and
+//! is reported once.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use densenet_runtime::parallel::{Collective, Meeting, Place, Secret};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+fn place(rank: usize, size: usize, port: u16) -> Place {
+    Place {
+        rank,
+        size,
+        local_rank: rank,
+        local_size: size,
+        master: "127.0.0.1".into(),
+        port,
+        secret: Secret::new("of this job"),
+    }
+}
+
+/// Connects to rank 0, which may start later.
+fn stranger(port: u16) -> TcpStream {
+    let start = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(start.elapsed() < LONG, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Two ranks meet and add up, after strangers have done something to rank 0.
+fn meet_after(strangers: impl FnOnce(u16)) -> Duration {
+    let port = port();
+    thread::scope(|scope| {
+        let sum = |rank| {
+            let mut meeting = Meeting::join(place(rank, 2, port), LONG).unwrap();
+            let mut sum = [rank as f64 + 1.0];
+            meeting.sum(&mut sum).unwrap();
+            sum[0]
+        };
+        let zero = scope.spawn(move || sum(0));
+        strangers(port);
+        let start = Instant::now();
+        assert_eq!(sum(1), 3.0);
+        assert_eq!(zero.join().unwrap(), 3.0);
+        start.elapsed()
+    })
+}
+
+#[test]
+fn strangers_that_are_silent_delay_nobody() {
+    let mut silent = Vec::new();
+    let took = meet_after(|port| silent.extend((0..20).map(|_| stranger(port))));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn more_strangers_than_rank_0_keeps_delay_nobody() {
+    let mut silent = Vec::new();
+    let took = meet_after(|port| silent.extend((0..200).map(|_| stranger(port))));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn strangers_that_say_something_else_are_let_go_at_once() {
+    let took = meet_after(|port| {
+        let numbers = [u64::MAX, 1 << 40, 0, 1].map(u64::to_le_bytes);
+        let junk: [&[u8]; 6] = [
+            b"GET / HTTP/1.1\r\n\r\n",
+            &[0; 1000],
+            &[0xff; 88],
+            // The greeting of versions without a secret: rank 1 of 2.
+            &[b"densenet".as_slice(), &numbers[3], &2u64.to_le_bytes()].concat(),
+            // The right start, sizes beyond all bounds, and a hash that is none.
+            &[b"densenet".as_slice(), &numbers[0], &numbers[1], &[7; 64]].concat(),
+            b"dense",
+        ];
+        for junk in junk {
+            let mut stream = stranger(port);
+            let mut challenge = [0; 40];
+            stream.read_exact(&mut challenge).unwrap();
+            assert!(challenge.starts_with(b"densenet"));
+            stream.write_all(junk).unwrap();
+            if junk.len() >= 88 || !junk.starts_with(b"dense") {
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                let mut rest = Vec::new();
+                // The end, or a reset since not all that was sent has been read.
+                let _ = stream.read_to_end(&mut rest);
+                assert!(rest.iter().all(|&byte| byte == 0), "nothing but a refusal");
+            }
+        }
+    });
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_rank_of_another_job_is_refused_and_told_so() {
+    let port = port();
+    thread::scope(|scope| {
+        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        for secret in [Secret::none(), Secret::new("of another job")] {
+            let other = Place {
+                secret,
+                ..place(1, 2, port)
+            };
+            let error = Meeting::join(other, Duration::from_millis(500));
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains("rank 1 of 2 cannot reach rank 0"), "{error}");
+            assert!(error.contains("DENSENET_JOB_SECRET"), "{error}");
+        }
+        Meeting::join(place(1, 2, port), LONG).unwrap();
+        zero.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_rank_0_without_the_secret_is_no_rank_0() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let one = thread::spawn(move || {
+        Meeting::join(place(1, 2, port), Duration::from_millis(500))
+            .err()
+            .unwrap()
+    });
+    // It knows the protocol, and sends the rank's own hash back.
+    let (mut stream, _) = listener.accept().unwrap();
+    stream
+        .write_all(&[&b"densenet"[..], &[9; 32]].concat())
+        .unwrap();
+    let mut greeting = [0; 88];
+    stream.read_exact(&mut greeting).unwrap();
+    stream.write_all(&greeting[56..]).unwrap();
+    drop(listener);
+    let error = one.join().unwrap().to_string();
+    assert!(error.contains("rank 1 of 2 cannot reach rank 0"), "{error}");
+}
+
+#[test]
+fn the_secret_does_not_cross_the_wire() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let one = thread::spawn(move || {
+        let secret = Secret::new("0123456789abcdef");
+        let place = Place {
+            secret,
+            ..place(1, 2, port)
+        };
+        Meeting::join(place, Duration::from_millis(300))
+            .err()
+            .unwrap()
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    stream
+        .write_all(&[&b"densenet"[..], &[9; 32]].concat())
+        .unwrap();
+    let mut greeting = [0; 88];
+    stream.read_exact(&mut greeting).unwrap();
+    assert!(
+        !greeting
+            .windows(4)
+            .any(|part| b"0123456789abcdef".windows(4).any(|own| own == part))
+    );
+    drop((stream, listener));
+    one.join().unwrap();
+}
+
+/// An address of this machine that is no loopback, if it has one.
+fn outside() -> Option<IpAddr> {
+    // Connecting a UDP socket sends nothing; it chooses the address that it would send from.
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(("192.0.2.1", 9)).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+}
+
+#[test]
+fn rank_0_listens_at_the_masters_address_alone() {
+    let Some(outside) = outside() else {
+        return;
+    };
+    let port = port();
+    thread::scope(|scope| {
+        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        drop(stranger(port));
+        let there = SocketAddr::new(outside, port);
+        let reached = TcpStream::connect_timeout(&there, Duration::from_secs(1));
+        assert!(reached.is_err(), "it listens at {there}");
+        Meeting::join(place(1, 2, port), LONG).unwrap();
+        zero.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn without_a_secret_ranks_meet_on_one_machine_alone() {
+    let none = |rank, master: String, port| Place {
+        master,
+        secret: Secret::none(),
+        ..place(rank, 2, port)
+    };
+    let here = port();
+    thread::scope(|scope| {
+        let join = move |rank| Meeting::join(none(rank, "127.0.0.1".into(), here), LONG);
+        let zero = scope.spawn(move || join(0).map(drop));
+        join(1).unwrap();
+        zero.join().unwrap().unwrap();
+    });
+    for master in [
+        "0.0.0.0".into(),
+        outside().map_or("0.0.0.0".into(), |ip| ip.to_string()),
+    ] {
+        let error = Meeting::join(none(0, master, port()), LONG).err().unwrap();
+        let error = error.to_string();
+        assert!(error.contains("strangers could join"), "{error}");
+        assert!(error.contains("set DENSENET_JOB_SECRET"), "{error}");
+    }
+}
+
+/// Debian gives a machine's own name a loopback address; other machines do not find it there.
+#[test]
+fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
+    let Some(outside) = outside() else {
+        return;
+    };
+    let port = port();
+    let apart = |rank, master: String| Place {
+        local_rank: 0,
+        local_size: 1,
+        master,
+        ..place(rank, 2, port)
+    };
+    thread::scope(|scope| {
+        let zero = scope.spawn(move || Meeting::join(apart(0, "127.0.1.1".into()), LONG));
+        Meeting::join(apart(1, outside.to_string()), LONG).unwrap();
+        zero.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_rank_that_came_and_went_may_come_again() {
+    let port = port();
+    thread::scope(|scope| {
+        let zero = scope.spawn(move || Meeting::join(place(0, 3, port), LONG));
+        let patience = Duration::from_millis(300);
+        Meeting::join(place(1, 3, port), patience).err().unwrap();
+        let one = scope.spawn(move || Meeting::join(place(1, 3, port), LONG));
+        Meeting::join(place(2, 3, port), LONG).unwrap();
+        one.join().unwrap().unwrap();
+        zero.join().unwrap().unwrap();
+    });
+}
+
+/// What a process of the next test does.
+#[test]
+fn a_rank_0() {
+    if let Ok(port) = std::env::var("STRANGERS_TEST") {
+        let place = place(0, 2, port.parse().unwrap());
+        Meeting::join(place, LONG).unwrap();
+    }
+}
+
+#[test]
+fn strangers_are_reported_once() {
+    let port = port();
+    let zero = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_rank_0", "--nocapture"])
+        .env("STRANGERS_TEST", port.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..5 {
+        let mut stream = stranger(port);
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    Meeting::join(place(1, 2, port), LONG).unwrap();
+    let said = zero.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(
+        said.matches("a stranger from 127.0.0.1:").count(),
+        1,
+        "{said}"
+    );
+    assert!(said.contains("it is another kind of program"), "{said}");
+}
