@@ -83,13 +83,15 @@ pub(super) fn run(
         evaluation: None,
         interrupted: false,
     };
+    // A file that is refused ends the run before it has changed any.
+    let best = run.best_there()?;
     run.observer.begin(&outline)?;
     for change in &run.engine.rescheduled {
         if change.step == outline.step {
             run.observer.rescheduled(change)?;
         }
     }
-    run.settle_best()?;
+    run.settle_best(best)?;
     let ending = run.epochs(train, validation)?;
     let summary = Summary {
         ending,
@@ -151,20 +153,26 @@ impl Run<'_> {
         }
     }
 
+    /// Where the best checkpoint that is there was evaluated.
+    fn best_there(&self) -> Result<Option<Best>, TrainError> {
+        match self.fit.best.as_deref() {
+            // A new run has none, and writes over what is there.
+            Some(path) if self.outline.step > 0 && path.exists() => {
+                Ok(Some(self.engine.best_in(path)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Holds the file of the best checkpoint against what the checkpoint that was resumed says of it.
     /// They differ where a run was killed between writing the two, or where a file was moved.
-    fn settle_best(&mut self) -> Result<(), TrainError> {
+    fn settle_best(&mut self, found: Option<Best>) -> Result<(), TrainError> {
         let Some(path) = self.fit.best.as_deref() else {
             return Ok(());
         };
-        // A new run has none, and writes over what is there.
         if self.outline.step == 0 {
             return Ok(());
         }
-        let found = match path.exists() {
-            true => Some(self.engine.best_in(path)?),
-            false => None,
-        };
         let expected = self.engine.position.best;
         let Some(best) = expected.filter(|_| found != expected) else {
             self.engine.position.best = found;

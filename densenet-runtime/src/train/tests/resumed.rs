@@ -242,7 +242,14 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     std::fs::write(files.at("best"), &damaged).unwrap();
     let mut after = files.resumed();
     let fit = files.fit(None);
-    let error = fit::run(&mut after, &train(), &Images::new(20, 8), &fit, &mut ());
+    // Nor do the metrics lose the lines of steps behind the checkpoint.
+    let metrics = files.at("metrics");
+    let line = r#"{"step":1000,"epoch":1,"loss":1.0,"lr":0.1,"images_per_s":1.0}"#;
+    std::fs::write(&metrics, format!("{line}\n")).unwrap();
+    let mut observer = Metrics::create(&metrics, after.position.step).unwrap();
+    let validation = Images::new(20, 8);
+    let error = fit::run(&mut after, &train(), &validation, &fit, &mut observer);
     assert!(error.unwrap_err().to_string().contains("damaged"));
     assert!(std::fs::read(files.at("best")).unwrap() == damaged);
+    assert_eq!(lines(&metrics).unwrap().len(), 1);
 }
