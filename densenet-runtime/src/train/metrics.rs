@@ -56,6 +56,18 @@ impl Metric {
         }
     }
 
+    /// Whether it can be written again: a rate that is too large is read as an infinity.
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Evaluation { .. } => true,
+            Self::Step { lr, .. } => lr.is_finite(),
+            Self::Rescheduled(change) => {
+                let schedules = [&change.schedule, &change.schedule_before];
+                schedules.iter().all(|each| each.problem().is_none())
+            }
+        }
+    }
+
     /// Whether a run that goes on from a checkpoint of this step has this line behind it. A change
     /// of the schedule at this very step comes after the checkpoint, and is written again if it is
     /// made again.
@@ -188,19 +200,21 @@ pub fn lines(path: &Path) -> Result<Vec<Metric>, TrainError> {
     };
     let mut reader = BufReader::new(file);
     let mut metrics = Vec::new();
-    let mut text = String::new();
+    let mut text = Vec::new();
     for number in 1.. {
         text.clear();
-        if reader.read_line(&mut text).map_err(failed("read", path))? == 0 || !text.ends_with('\n')
-        {
+        let read = reader.read_until(b'\n', &mut text);
+        if read.map_err(failed("read", path))? == 0 || !text.ends_with(b"\n") {
             break;
         }
-        let metric = serde_json::from_str(&text).map_err(|_| TrainError::Metrics {
+        let metric: Option<Metric> = serde_json::from_slice(&text).ok();
+        let metric = metric.filter(Metric::is_sound);
+        let metric = metric.ok_or_else(|| TrainError::Metrics {
             path: path.to_path_buf(),
             line: number,
             reason: format!(
                 "`{}` is neither a step, an evaluation nor a change of the schedule",
-                text.trim_end()
+                String::from_utf8_lossy(text.trim_ascii_end())
             ),
         })?;
         metrics.push(metric);

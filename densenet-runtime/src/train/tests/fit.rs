@@ -329,13 +329,16 @@ fn metrics_have_the_keys_that_are_promised() {
 fn a_file_that_holds_no_metrics_is_not_overwritten_by_a_resumed_run() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
-    std::fs::write(&path, "step,loss\n1,2.0\n").unwrap();
-    let message = Metrics::create(&path, 3).unwrap_err().to_string();
-    assert!(message.contains("line 1"), "{message}");
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "step,loss\n1,2.0\n"
-    );
+    let no_text = b"{\"step\":\xff}\n";
+    // Written again, an infinite rate would be `null`.
+    let no_rate = br#"{"step":1,"epoch":1,"loss":1.0,"lr":1e39,"images_per_s":1.0}"#;
+    let no_rate = [no_rate, &b"\n"[..]].concat();
+    for bytes in [b"step,loss\n1,2.0\n", &no_text[..], &no_rate] {
+        std::fs::write(&path, bytes).unwrap();
+        let message = Metrics::create(&path, 3).unwrap_err().to_string();
+        assert!(message.contains("metrics.jsonl, line 1: "), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
 }
 
 #[test]
