@@ -10,6 +10,7 @@ pub mod plain;
 pub mod random;
 pub mod ranks;
 pub mod reference;
+pub mod small_run;
 
 /// The README's example compiles and runs.
 #[cfg(doctest)]
