@@ -32,14 +32,15 @@ struct Program {
 }
 
 impl Program {
-    /// Starts a child by a shell that ignores some signals.
+    /// Starts a child by a shell that ignores some signals, and no others: whoever started the tests
+    /// may ignore some.
     fn ignoring(signals: &str) -> Self {
         let trap = match signals {
             "" => String::new(),
             signals => format!("trap '' {signals}; "),
         };
-        let mut child = Command::new("sh")
-            .arg("-c")
+        let mut child = Command::new("env")
+            .args(["--default-signal=HUP,INT,TERM", "sh", "-c"])
             .arg(trap + "exec \"$0\" --exact child --nocapture")
             .arg(std::env::current_exe().unwrap())
             .env(CHILD, "1")

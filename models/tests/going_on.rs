@@ -21,9 +21,25 @@ fn awkward() -> OsString {
     OsString::from_vec(b"-my 'new'\n\"data\" $HOME `x` * \\ \xff".to_vec())
 }
 
+/// The command with signals as at a terminal: whoever started the tests may ignore some.
+fn as_at_a_terminal(command: &Command) -> Command {
+    let mut own = Command::new("env");
+    own.arg("--default-signal=HUP,INT,TERM");
+    own.arg(command.get_program()).args(command.get_args());
+    own.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    if let Some(folder) = command.get_current_dir() {
+        own.current_dir(folder);
+    }
+    own
+}
+
 /// Runs a program until it has done a step, sends it a signal, and waits for its end.
-fn interrupted(mut command: Command, signal: &str) -> Output {
-    let mut child = command
+fn interrupted(command: Command, signal: &str) -> Output {
+    let mut child = as_at_a_terminal(&command)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
