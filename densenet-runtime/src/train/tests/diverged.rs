@@ -2,7 +2,7 @@
 
 use super::super::fit;
 use super::*;
-use crate::train::{Decay, Fit, Interrupt, Metric, Metrics, Moment, lines};
+use crate::train::{Decay, Fit, Metric, Metrics, Moment, lines};
 
 /// Rates of 0.2, and from an epoch on of 2e25: it stands for whatever makes a run diverge. The step
 /// that diverges has a finite loss itself; that of the next one is not.
@@ -120,16 +120,6 @@ fn a_step_that_diverges_before_a_checkpoint_within_an_epoch_costs_none() {
 
 #[test]
 fn an_interrupt_behind_a_step_that_diverges_costs_no_checkpoint() {
-    /// Interrupts after a step.
-    struct After(u64, Interrupt);
-    impl Observer for After {
-        fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-            if report.step == self.0 {
-                self.1.request();
-            }
-            Ok(())
-        }
-    }
     // Within an epoch, and in its evaluation.
     for (train, step) in [(Images::new(19, 8), 4), (one_step(), 2)] {
         let folder = tempfile::tempdir().unwrap();
@@ -138,7 +128,7 @@ fn an_interrupt_behind_a_step_that_diverges_costs_no_checkpoint() {
             checkpoint: Some(path.clone()),
             ..Fit::default()
         };
-        let mut interrupting = After(step, fit.interrupt.clone());
+        let mut interrupting = InterruptAt(step, fit.interrupt.clone(), Memory::default());
         let mut diverging = engine(diverging_after(1.0));
         let message = error_of(&mut diverging, &train, &fit, &mut interrupting);
         assert!(message.contains("training has diverged"), "{message}");

@@ -14,18 +14,6 @@ fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
     fit::run(engine, &train(), &Images::new(20, 8), fit, observer).unwrap()
 }
 
-/// Interrupts behind a step.
-struct InterruptAt(u64, Interrupt, Memory);
-
-impl Observer for InterruptAt {
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        if report.step == self.0 {
-            self.1.request();
-        }
-        self.2.step(report)
-    }
-}
-
 #[test]
 fn a_run_learns_and_ends_with_its_epochs() {
     let mut engine = engine(Config {

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use double::{CLASSES, PIXELS, Regression};
 
 use super::engine::Engine;
-use super::{Batches, Config, Observer, Schedule, StepReport, TrainError};
+use super::{Batches, Config, Interrupt, Observer, Schedule, StepReport, TrainError};
 use crate::{Batch, Pixels};
 
 /// Images whose class is the brightest of their first pixels, in an order of each epoch's own.
@@ -131,5 +131,17 @@ impl Observer for Memory {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         self.0.push(*report);
         Ok(())
+    }
+}
+
+/// Interrupts after a step.
+struct InterruptAt(u64, Interrupt, Memory);
+
+impl Observer for InterruptAt {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        if report.step == self.0 {
+            self.1.request();
+        }
+        self.2.step(report)
     }
 }
