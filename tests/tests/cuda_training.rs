@@ -110,11 +110,12 @@ impl Batches for Pictures {
     }
 }
 
-/// Remembers losses; may do something after a step.
+/// Remembers losses; may do something after a step, or once its checkpoint is written.
 #[derive(Default)]
 struct Losses<'a> {
     of: Vec<f64>,
     after: Option<Box<dyn FnMut(u64) + 'a>>,
+    after_checkpoint: Option<Box<dyn FnMut(u64) + 'a>>,
 }
 
 impl Observer for Losses<'_> {
@@ -122,6 +123,13 @@ impl Observer for Losses<'_> {
         self.of.push(report.loss);
         if let Some(after) = &mut self.after {
             after(report.step);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: &Path, step: u64) -> Result<(), TrainError> {
+        if let Some(after) = &mut self.after_checkpoint {
+            after(step);
         }
         Ok(())
     }
@@ -271,7 +279,7 @@ fn a_device_that_fails_leaves_the_last_checkpoint_whole() {
     let mut trainer = on_the_device(config(Precision::F32));
     let mut losses = Losses {
         // Somewhere in the seventh step, one after a checkpoint.
-        after: Some(Box::new(|step| {
+        after_checkpoint: Some(Box::new(|step| {
             if step == 6 {
                 emulator.fail_launch(40)
             }

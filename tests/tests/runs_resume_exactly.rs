@@ -347,7 +347,7 @@ fn a_damaged_checkpoint_is_refused_and_the_trainer_stays_as_it_is() {
     *flipped.last_mut().unwrap() ^= 0x40;
     let damages = [
         ("cut off", &whole[..whole.len() / 2], "is damaged"),
-        ("a flipped bit", &flipped[..], "use an older one"),
+        ("a flipped bit", &flipped[..], "use an older copy"),
     ];
     for (damage, bytes, words) in damages {
         std::fs::write(&path, bytes).unwrap();

@@ -157,6 +157,14 @@ impl Member {
     }
 }
 
+/// Whether all ranks are there. One that has gone meanwhile may come again.
+fn are_here(members: &mut [Option<Member>]) -> bool {
+    for member in members.iter_mut() {
+        member.take_if(|member| member.is_gone());
+    }
+    members.iter().all(Option::is_some)
+}
+
 /// Rank 0's part: takes the others in; their streams, in their order. Strangers delay nobody.
 pub(super) fn receive(
     place: &Place,
@@ -168,7 +176,7 @@ pub(super) fn receive(
     let mut members: Vec<Option<Member>> = (1..place.size).map(|_| None).collect();
     let mut guests: Vec<Guest> = Vec::new();
     let mut reported = false;
-    while members.iter().any(Option::is_none) {
+    while !are_here(&mut members) {
         if Instant::now() >= until {
             let ranks = (1..).zip(&members);
             let missing = ranks.filter(|(_, member)| member.is_none());
