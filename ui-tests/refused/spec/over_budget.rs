@@ -10,7 +10,7 @@ densenet_runtime::densenet! {
 
 mod with_recompute_alone {
     densenet_runtime::densenet! {
-        blocks: [6, 12, 48, 32], k: 32, theta: 0.5, bottleneck, memory: 255 MiB at 1
+        blocks: [6, 12, 48, 32], k: 32, theta: 0.5, bottleneck, memory: 256 MiB at 1
     }
 }
 
