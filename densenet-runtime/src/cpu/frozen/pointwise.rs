@@ -11,10 +11,11 @@ use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::bounds::span;
+use crate::cpu::kernel::element::{Element, Single};
 use crate::cpu::kernel::load::Pool;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Rows, blocks};
-use crate::cpu::kernel::simd::{Bf16, Element, Kernel, Simd, Single};
+use crate::cpu::kernel::simd::{Bf16, Kernel, Simd};
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = 112;

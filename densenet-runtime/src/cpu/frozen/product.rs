@@ -8,8 +8,9 @@ use std::ops::Range;
 use super::memory::Shared;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::bounds::span;
+use crate::cpu::kernel::element::{Element, Single};
 use crate::cpu::kernel::product::{Form, Panels, Rows, blocks};
-use crate::cpu::kernel::simd::{Element, Kernel, Simd, Single};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// A right operand: a packed weight.
 #[derive(Clone, Copy)]

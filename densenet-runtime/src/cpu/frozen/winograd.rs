@@ -7,9 +7,10 @@ use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::bounds::span;
+use crate::cpu::kernel::element::{Element, Single};
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels, Rows, blocks};
-use crate::cpu::kernel::simd::{Element, Kernel, Simd, Single};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{PLACES, of_patch, to_outputs};
 
 /// Patches of a tile.

@@ -2,6 +2,7 @@
 
 pub(crate) mod bounds;
 pub(crate) mod dropout;
+pub(crate) mod element;
 pub(crate) mod emit;
 pub(crate) mod load;
 pub(crate) mod matrix;

@@ -13,8 +13,9 @@
 use std::ops::Range;
 
 use super::bounds::span;
+use super::element::{Element, Single};
 use super::pairs;
-use super::simd::{Bf16, Element, Kernel, Level, Simd, Single};
+use super::simd::{Bf16, Kernel, Level, Simd};
 use crate::cpu::precision::Precision;
 
 /// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields

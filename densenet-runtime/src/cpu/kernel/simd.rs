@@ -224,53 +224,6 @@ pub(crate) trait Simd: Copy {
     }
 }
 
-/// What an element of a product's operands is.
-pub(crate) trait Element: Copy {
-    /// Values in an element.
-    const VALUES: usize;
-
-    /// `a * b + c`, element by element.
-    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector;
-    /// Writes a vector of values as `LANES / VALUES` elements.
-    ///
-    /// # Safety
-    /// `at` is valid for a write of so many elements.
-    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector);
-}
-
-/// A value as it is.
-#[derive(Clone, Copy)]
-pub(crate) struct Single;
-
-impl Element for Single {
-    const VALUES: usize = 1;
-
-    #[inline(always)]
-    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector {
-        simd.fma(a, b, c)
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector) {
-        // SAFETY: the caller's promise.
-        unsafe { simd.store(at, values) }
-    }
-}
-
-/// A pair of bfloat16.
-impl Element for Bf16 {
-    const VALUES: usize = 2;
-
-    #[inline(always)]
-    fn multiply_add<S: Simd>(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector {
-        simd.dot(self, a, b, c)
-    }
-    #[inline(always)]
-    unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector) {
-        // SAFETY: the caller's promise.
-        unsafe { simd.store_pairs(self, at, values) }
-    }
-}
-
 /// Four lanes in plain Rust.
 #[derive(Clone, Copy)]
 pub(crate) struct Baseline;
