@@ -257,6 +257,7 @@ fn metrics(desk: &mut Desk, bytes: &[u8]) -> bool {
         step,
         epoch_steps: 10,
         last_step: step,
+        evaluation_due: false,
     };
     let mut metrics = Metrics::create(&path, step).unwrap();
     metrics.begin(&outline).unwrap();

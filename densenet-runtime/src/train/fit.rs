@@ -73,6 +73,7 @@ pub(super) fn run(
         step: engine.position.step,
         epoch_steps,
         last_step: fit.steps.map_or(all, |steps| steps.min(all)),
+        evaluation_due: engine.position.epoch_step >= epoch_steps,
     };
     let mut run = Run {
         engine,

@@ -70,11 +70,13 @@ impl Metric {
 
     /// Whether a run that goes on from a checkpoint of this step has this line behind it. A change
     /// of the schedule at this very step comes after the checkpoint, and is written again if it is
-    /// made again.
-    const fn is_before(&self, checkpoint: u64) -> bool {
+    /// made again; so is an evaluation that is due.
+    const fn is_before(&self, checkpoint: u64, evaluation_due: bool) -> bool {
+        let step = self.step();
         match self {
-            Self::Rescheduled(change) => change.step < checkpoint,
-            _ => self.step() <= checkpoint,
+            Self::Step { .. } => step <= checkpoint,
+            Self::Evaluation { .. } if !evaluation_due => step <= checkpoint,
+            Self::Evaluation { .. } | Self::Rescheduled(_) => step < checkpoint,
         }
     }
 }
@@ -116,6 +118,7 @@ impl From<&Evaluation> for Metric {
 pub struct Metrics {
     path: PathBuf,
     step: u64,
+    evaluation_due: bool,
     file: Option<File>,
 }
 
@@ -133,20 +136,26 @@ impl Metrics {
         Ok(Self {
             path,
             step,
+            evaluation_due: false,
             file: None,
         })
     }
 
     /// The file, with the lines that are kept.
     fn open(&self) -> Result<File, TrainError> {
-        let Self { path, step, .. } = self;
+        let Self {
+            path,
+            step,
+            evaluation_due,
+            ..
+        } = self;
         let failed = failed("write", path);
         let kept = if *step == 0 {
             String::new()
         } else {
             lines(path)?
                 .iter()
-                .filter(|metric| metric.is_before(*step))
+                .filter(|metric| metric.is_before(*step, *evaluation_due))
                 .map(line)
                 .collect()
         };
@@ -167,7 +176,8 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
+    fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
+        self.evaluation_due = outline.evaluation_due;
         if self.file.is_none() {
             self.file = Some(self.open()?);
         }

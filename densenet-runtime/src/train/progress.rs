@@ -296,6 +296,7 @@ mod tests {
                 step: 0,
                 epoch_steps: 40,
                 last_step: 40,
+                evaluation_due: false,
             })
             .unwrap();
         for step in 1..=40 {

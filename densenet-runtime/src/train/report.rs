@@ -100,6 +100,9 @@ pub struct Outline {
     pub epoch_steps: u64,
     /// The step with which this run ends.
     pub last_step: u64,
+    /// Whether the steps done before end an epoch that has not been evaluated yet: it is evaluated
+    /// first.
+    pub evaluation_due: bool,
 }
 
 /// Why a run ended.

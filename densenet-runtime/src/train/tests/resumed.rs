@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::fit;
 use super::*;
-use crate::train::{Best, Fit, Metric, Metrics, Rescheduled, Summary, lines};
+use crate::train::{Best, Evaluation, Fit, Metric, Metrics, Outline, Rescheduled, Summary, lines};
 
 fn train() -> Images {
     Images::new(19, 8)
@@ -252,4 +252,50 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     assert!(error.unwrap_err().to_string().contains("damaged"));
     assert!(std::fs::read(files.at("best")).unwrap() == damaged);
     assert_eq!(lines(&metrics).unwrap().len(), 1);
+}
+
+/// Ends a run behind its first evaluation, which is written down.
+struct KillAfterEvaluation(Metrics);
+
+impl Observer for KillAfterEvaluation {
+    fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
+        self.0.begin(outline)
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        self.0.evaluation(evaluation)?;
+        Err(TrainError::Curves("killed".into()))
+    }
+}
+
+#[test]
+fn an_evaluation_that_a_killed_run_wrote_down_is_not_there_twice() {
+    let files = Files::new();
+    let metrics = files.at("metrics");
+    let written = |step| Metrics::create(&metrics, step).unwrap();
+    let figures = || -> Vec<(u64, bool)> {
+        let lines = lines(&metrics).unwrap();
+        let of = |line: &Metric| (line.step(), matches!(line, Metric::Evaluation { .. }));
+        lines.iter().map(of).collect()
+    };
+    run(&mut engine(config()), &files.fit(None), &mut written(0));
+    let whole = figures();
+
+    // Interrupted behind the last step of an epoch: its checkpoint has the evaluation to come.
+    let fit = files.fit(None);
+    let mut observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(written(0)),
+        Box::new(InterruptAt(3, fit.interrupt.clone(), Memory::default())),
+    ];
+    run(&mut engine(config()), &fit, &mut observers);
+    // Killed between the evaluation's line and the checkpoint that follows, twice.
+    for _ in 0..2 {
+        let mut killed = KillAfterEvaluation(written(3));
+        let fit = files.fit(None);
+        let (train, validation) = (train(), Images::new(20, 8));
+        let mut engine = files.resumed();
+        fit::run(&mut engine, &train, &validation, &fit, &mut killed).unwrap_err();
+    }
+    run(&mut files.resumed(), &files.fit(None), &mut written(3));
+    assert_eq!(figures(), whole);
 }
