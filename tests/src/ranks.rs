@@ -143,10 +143,18 @@ pub fn follow_the_cpu(found: &[Seen]) {
     compare.assert("ranks");
 }
 
+/// A port of this machine that is free now.
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
 /// The places of two ranks on this machine, at a port that is free now.
 pub fn places() -> [Place; 2] {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
+    let port = free_port();
     [0, 1].map(|rank| Place {
         rank,
         size: 2,

@@ -8,13 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use densenet_runtime::parallel::{Collective, Meeting, Place, Secret};
+use densenet_tests::ranks::free_port;
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
-}
 
 fn place(rank: usize, size: usize, port: u16) -> Place {
     Place {
@@ -42,7 +38,7 @@ fn stranger(port: u16) -> TcpStream {
 
 /// Two ranks meet and add up, after strangers have done something to rank 0.
 fn meet_after(strangers: impl FnOnce(u16)) -> Duration {
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         let sum = |rank| {
             let mut meeting = Meeting::join(place(rank, 2, port), LONG).unwrap();
@@ -107,7 +103,7 @@ fn strangers_that_say_something_else_are_let_go_at_once() {
 
 #[test]
 fn a_rank_of_another_job_is_refused_and_told_so() {
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
         for secret in [Secret::none(), Secret::new("of another job")] {
@@ -190,7 +186,7 @@ fn rank_0_listens_at_the_masters_address_alone() {
     let Some(outside) = outside() else {
         return;
     };
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
         drop(stranger(port));
@@ -209,7 +205,7 @@ fn without_a_secret_ranks_meet_on_one_machine_alone() {
         secret: Secret::none(),
         ..place(rank, 2, port)
     };
-    let here = port();
+    let here = free_port();
     thread::scope(|scope| {
         let join = move |rank| Meeting::join(none(rank, "127.0.0.1".into(), here), LONG);
         let zero = scope.spawn(move || join(0).map(drop));
@@ -220,7 +216,9 @@ fn without_a_secret_ranks_meet_on_one_machine_alone() {
         "0.0.0.0".into(),
         outside().map_or("0.0.0.0".into(), |ip| ip.to_string()),
     ] {
-        let error = Meeting::join(none(0, master, port()), LONG).err().unwrap();
+        let error = Meeting::join(none(0, master, free_port()), LONG)
+            .err()
+            .unwrap();
         let error = error.to_string();
         assert!(error.contains("strangers could join"), "{error}");
         assert!(error.contains("set DENSENET_JOB_SECRET"), "{error}");
@@ -233,7 +231,7 @@ fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
     let Some(outside) = outside() else {
         return;
     };
-    let port = port();
+    let port = free_port();
     let apart = |rank, master: String| Place {
         local_rank: 0,
         local_size: 1,
@@ -249,7 +247,7 @@ fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
 
 #[test]
 fn a_rank_that_came_and_went_may_come_again() {
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 3, port), LONG));
         let patience = Duration::from_millis(300);
@@ -272,7 +270,7 @@ fn a_rank_0() {
 
 #[test]
 fn strangers_are_reported_once() {
-    let port = port();
+    let port = free_port();
     let zero = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_rank_0", "--nocapture"])
         .env("STRANGERS_TEST", port.to_string())

@@ -17,6 +17,7 @@ use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
 use densenet_tests::executor::{load, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
+use densenet_tests::ranks::free_port;
 
 const PLAN: Plan = OneBlock::PLAN;
 /// Images of a rank.
@@ -290,11 +291,6 @@ fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
     }
 }
 
-fn port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
-}
-
 fn place(rank: usize, size: usize, port: u16) -> Place {
     Place {
         rank,
@@ -326,7 +322,7 @@ fn a_rank() {
 
 #[test]
 fn processes_meet_and_compute_what_threads_do() {
-    let port = port().to_string();
+    let port = free_port().to_string();
     let children: Vec<_> = (0..2)
         .map(|rank: usize| {
             Command::new(std::env::current_exe().unwrap())
@@ -360,7 +356,7 @@ fn processes_meet_and_compute_what_threads_do() {
 
 #[test]
 fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
-    let port = port();
+    let port = free_port();
     let start = Instant::now();
     let patience = Duration::from_millis(300);
     let error = Meeting::join(place(0, 3, port), patience).err().unwrap();
@@ -376,7 +372,7 @@ fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
 
 #[test]
 fn worlds_of_other_sizes_do_not_meet() {
-    let port = port();
+    let port = free_port();
     let error = thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -390,7 +386,7 @@ fn worlds_of_other_sizes_do_not_meet() {
 
 #[test]
 fn a_rank_that_has_gone_is_named() {
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         let zero = scope.spawn(move || {
             let mut meeting = Meeting::join(place(0, 2, port), LONG).unwrap();
@@ -427,7 +423,7 @@ fn ranks_with_other_networks_are_told_apart() {
 
 #[test]
 fn bytes_of_rank_0_reach_all() {
-    let port = port();
+    let port = free_port();
     thread::scope(|scope| {
         for rank in 0..3usize {
             scope.spawn(move || {
