@@ -121,6 +121,17 @@ fn a_rank_of_another_job_is_refused_and_told_so() {
     });
 }
 
+/// What a rank says to one who knows the protocol, and nothing else.
+fn greeted(listener: &TcpListener) -> (TcpStream, [u8; 88]) {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream
+        .write_all(&[&b"densenet"[..], &[9; 32]].concat())
+        .unwrap();
+    let mut greeting = [0; 88];
+    stream.read_exact(&mut greeting).unwrap();
+    (stream, greeting)
+}
+
 #[test]
 fn a_rank_0_without_the_secret_is_no_rank_0() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -130,13 +141,8 @@ fn a_rank_0_without_the_secret_is_no_rank_0() {
             .err()
             .unwrap()
     });
-    // It knows the protocol, and sends the rank's own hash back.
-    let (mut stream, _) = listener.accept().unwrap();
-    stream
-        .write_all(&[&b"densenet"[..], &[9; 32]].concat())
-        .unwrap();
-    let mut greeting = [0; 88];
-    stream.read_exact(&mut greeting).unwrap();
+    // It sends the rank's own hash back.
+    let (mut stream, greeting) = greeted(&listener);
     stream.write_all(&greeting[56..]).unwrap();
     drop(listener);
     let error = one.join().unwrap().to_string();
@@ -157,12 +163,7 @@ fn the_secret_does_not_cross_the_wire() {
             .err()
             .unwrap()
     });
-    let (mut stream, _) = listener.accept().unwrap();
-    stream
-        .write_all(&[&b"densenet"[..], &[9; 32]].concat())
-        .unwrap();
-    let mut greeting = [0; 88];
-    stream.read_exact(&mut greeting).unwrap();
+    let (stream, greeting) = greeted(&listener);
     assert!(
         !greeting
             .windows(4)
