@@ -2,6 +2,8 @@
 
 use dfdx::prelude::{BuildModule, Cpu, TensorCollection};
 
+use crate::cpu::{Frozen, FrozenOptions};
+use crate::executor::ExecutorError;
 use crate::nn::Fit;
 use crate::plan::Plan;
 use crate::weights::{State, WeightsError};
@@ -52,5 +54,14 @@ pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule
         state.parameters[..features].copy_from_slice(&from.parameters[..features]);
         state.running = from.running;
         state.store_into(self)
+    }
+
+    /// The network in its form for inference alone: weights packed, memory planned.
+    ///
+    /// # Errors
+    /// When the batch is empty or too large to be counted, or there is not enough memory.
+    fn freeze(&self, options: FrozenOptions) -> Result<Frozen, ExecutorError> {
+        let state = State::of(self);
+        Frozen::new(&Self::PLAN, &state.parameters, &state.running, options)
     }
 }

@@ -9,6 +9,7 @@
 mod check;
 mod error;
 mod footprint;
+pub mod norm;
 mod parameter;
 mod plan;
 mod ratio;

@@ -12,7 +12,6 @@ mod conv;
 mod engine;
 mod executor;
 mod frozen;
-pub(crate) mod input;
 mod kernel;
 mod layout;
 mod memory;

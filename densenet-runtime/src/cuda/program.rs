@@ -18,7 +18,7 @@ use super::tiles::{
     stem_elements, vector, vector_of,
 };
 use crate::cpu::Precision;
-use crate::nn::{EPSILON, MOMENTUM};
+use crate::plan::norm::{EPSILON, MOMENTUM};
 use crate::plan::{Block, Plan, Stem, StemKind, Transition};
 
 const COMMON: &str = include_str!("kernels/common.cuh");

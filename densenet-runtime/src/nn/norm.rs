@@ -2,16 +2,10 @@
 
 use dfdx::prelude::*;
 
-/// Added to a variance before its root is taken.
-pub const EPSILON: f64 = 1e-5;
-
-/// The share of a batch's statistics in the new running statistics.
-pub const MOMENTUM: f64 = 0.1;
-
 /// Scale, shift and running statistics of a batch normalisation over C channels.
 ///
-/// Unlike dfdx's `BatchNorm2D` it has no epsilon and momentum of its own: they are [`EPSILON`]
-/// and [`MOMENTUM`] throughout.
+/// Unlike dfdx's `BatchNorm2D` it has no epsilon and momentum of its own: they are
+/// [`EPSILON`](crate::plan::norm::EPSILON) and [`MOMENTUM`](crate::plan::norm::MOMENTUM) throughout.
 #[derive(Clone, Debug)]
 pub struct BatchNorm<const C: usize, E: Dtype, D: Storage<E>> {
     /// Gamma; starts at 1.

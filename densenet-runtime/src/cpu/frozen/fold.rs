@@ -3,7 +3,7 @@
 use super::program::{Norm, Packed, Program};
 use crate::cpu::engine::padded;
 use crate::cpu::kernel::winograd::{PLACES, of_kernel};
-use crate::nn::EPSILON;
+use crate::plan::norm::EPSILON;
 use crate::plan::{NormTensors, Plan, Span};
 
 /// A network's numbers.

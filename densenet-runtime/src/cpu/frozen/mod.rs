@@ -22,16 +22,13 @@ mod winograd;
 use std::ops::Range;
 
 use super::engine::THREADS;
-use super::input;
 use super::kernel::product::Form;
 use super::kernel::simd::Level;
 use super::precision::Precision;
 use super::team::Team;
 use crate::cpu::memory::{Memory, zeros};
-use crate::executor::{ExecutorError, Pixels, check_capacity};
-use crate::network::Network;
+use crate::executor::{ExecutorError, Pixels, check_capacity, check_pixels};
 use crate::plan::Plan;
-use crate::weights::State;
 use program::Program;
 
 /// How a [`Frozen`] network is made.
@@ -62,11 +59,11 @@ impl FrozenOptions {
 /// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
 ///
 /// ```
-/// use densenet_runtime::cpu::{Frozen, FrozenOptions};
+/// use densenet_runtime::cpu::FrozenOptions;
 /// use densenet_runtime::{ExecutorError, Network, Pixels};
 ///
 /// fn classify<N: Network>(model: &N, image: &[f32]) -> Result<Vec<f32>, ExecutorError> {
-///     let mut frozen = Frozen::of(model, FrozenOptions::for_batch(1))?;
+///     let mut frozen = model.freeze(FrozenOptions::for_batch(1))?;
 ///     Ok(frozen.infer(Pixels::Nchw(image), 1)?.to_vec())
 /// }
 /// ```
@@ -127,21 +124,12 @@ impl Frozen {
         })
     }
 
-    /// Freezes a model.
-    ///
-    /// # Errors
-    /// When the batch is empty or too large to be counted, or there is not enough memory.
-    pub fn of<N: Network>(model: &N, options: FrozenOptions) -> Result<Self, ExecutorError> {
-        let state = State::of(model);
-        Self::new(&N::PLAN, &state.parameters, &state.running, options)
-    }
-
     /// The logits of some images, at most as many as it was made for: images x classes.
     ///
     /// # Errors
     /// When the images do not fit the plan.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
-        input::check(self.plan.stem(), pixels, images, self.batch)?;
+        check_pixels(self.plan.stem(), pixels, images, self.batch)?;
         pass::run(self, pixels, images);
         Ok(&self.logits[..images * self.plan.classes()])
     }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Statistics;
-use crate::nn::{EPSILON, MOMENTUM};
 use crate::plan::NormTensors;
+use crate::plan::norm::{EPSILON, MOMENTUM};
 
 /// How BN normalises, with an arena of running statistics.
 pub(crate) enum Norms<'a> {

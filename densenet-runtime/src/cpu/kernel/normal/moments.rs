@@ -1,6 +1,6 @@
 //! Mean and variance of channels, measured by threads tile by tile.
 
-use crate::nn::EPSILON;
+use crate::plan::norm::EPSILON;
 
 /// A batch's statistics of some channels.
 #[derive(Clone, Debug, Default)]

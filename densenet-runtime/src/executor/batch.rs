@@ -1,0 +1,130 @@
+//! Images and labels, and whether an executor of a plan can take them.
+
+use super::ExecutorError;
+use crate::plan::{Plan, Recompute, Stem};
+
+/// The pixels of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Pixels<'a> {
+    /// Batch x channels x height x width, ready for the network.
+    Nchw(&'a [f32]),
+    /// Batch x height x width x channels, bytes; the network sees
+    /// `(byte / 255 - mean) / deviation` of each channel.
+    Nhwc {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// Mean of each channel, of pixels in [0, 1].
+        mean: &'a [f32],
+        /// Standard deviation of each channel, of pixels in [0, 1].
+        deviation: &'a [f32],
+    },
+}
+
+/// Images and their labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The images.
+    pub pixels: Pixels<'a>,
+    /// The class of each image; their number is the batch's size.
+    pub labels: &'a [u32],
+}
+
+impl Batch<'_> {
+    /// Checks that a batch fits a plan and an executor's capacity; returns its images.
+    pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
+        let images = self.labels.len();
+        check_pixels(plan.stem(), self.pixels, images, capacity)?;
+        let classes = plan.classes();
+        for (index, &label) in self.labels.iter().enumerate() {
+            if label as usize >= classes {
+                return Err(ExecutorError::Label {
+                    index,
+                    label,
+                    classes,
+                });
+            }
+        }
+        Ok(images)
+    }
+}
+
+/// Checks that `pixels` are those of `images` images, 1 to `capacity`.
+pub(crate) fn check_pixels(
+    stem: &Stem,
+    pixels: Pixels<'_>,
+    images: usize,
+    capacity: usize,
+) -> Result<(), ExecutorError> {
+    if images == 0 || images > capacity {
+        return Err(ExecutorError::BatchSize {
+            found: images,
+            capacity,
+        });
+    }
+    let channels = stem.channels;
+    // No slice has `usize::MAX` elements.
+    let expected = [stem.height, stem.width, channels]
+        .into_iter()
+        .fold(images, usize::saturating_mul);
+    let found = match pixels {
+        Pixels::Nchw(values) => values.len(),
+        Pixels::Nhwc {
+            bytes,
+            mean,
+            deviation,
+        } => {
+            for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
+                if values.len() != channels {
+                    let found = values.len();
+                    return Err(ExecutorError::Channels {
+                        channels,
+                        found,
+                        what,
+                    });
+                }
+            }
+            bytes.len()
+        }
+    };
+    if found != expected {
+        return Err(ExecutorError::Pixels {
+            labels: images,
+            shape: [channels, stem.height, stem.width],
+            expected,
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// The most bytes of a training step: far more than any machine has, and few enough that sizes of
+/// buffers, with their padding, do not overflow.
+const MOST_BYTES: u64 = 1 << 50;
+
+/// Checks that there can be an executor of a plan for batches of so many images: that kernels can
+/// count their pixels, and that sizes of buffers can be computed.
+pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorError> {
+    let most = plan.countable_batch();
+    if !(1..=most).contains(&batch) {
+        return Err(ExecutorError::Capacity { found: batch, most });
+    }
+    let bytes = plan.training_footprint(Recompute::Nothing).bytes(batch);
+    if bytes > MOST_BYTES {
+        return Err(ExecutorError::OutOfMemory {
+            what: "a training step",
+            bytes,
+            advice: "use a smaller batch",
+        });
+    }
+    Ok(())
+}
+
+/// Checks that BN has more than one value of each channel to normalise over.
+pub(crate) fn check_training(plan: &Plan, images: usize) -> Result<(), ExecutorError> {
+    if images == 1
+        && let Some(stage) = plan.stage_of_one_pixel()
+    {
+        return Err(ExecutorError::OneValue { stage });
+    }
+    Ok(())
+}
