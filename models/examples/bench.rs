@@ -212,7 +212,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             "depth": plan.depth(),
             "input": [plan.stem().height, plan.stem().width],
             "batch": arguments.batch,
-            "precision": precision,
+            "precision": precision.to_string(),
             "device": device.to_string(),
             "threads": threads,
             "recompute": arguments.recompute,

@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use cuda_emulator::Emulator;
 use densenet_models::DenseNet201;
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::{Network, console, say};
 use serde_json::json;
 

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use cuda_emulator::{Emulator, Touched};
 use densenet_models::DenseNet201;
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device, Launch, Placement};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::executor::load;

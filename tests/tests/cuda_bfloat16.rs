@@ -15,9 +15,9 @@
 
 mod support;
 
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda;
 use densenet_runtime::densenet;
+use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute, Role};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};

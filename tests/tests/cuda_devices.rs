@@ -4,10 +4,10 @@
 use std::process::Command;
 
 use cuda_emulator::{Emulator, Kind};
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::Options;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Place, Secret};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Device, DeviceChoice, Network};

@@ -5,8 +5,8 @@
 
 mod support;
 
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};

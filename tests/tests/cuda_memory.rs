@@ -4,25 +4,22 @@ mod support;
 
 use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Placement};
-use densenet_runtime::plan::{Plan, Recompute, Storage};
+use densenet_runtime::plan::Precision;
+use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::executor::load;
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
 use support::{alone, device, on_cuda, options};
 
-const STORAGES: [(Precision, Storage); 2] = [
-    (Precision::F32, Storage::F32),
-    (Precision::Bf16, Storage::Bf16),
-];
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 #[test]
 fn the_executor_allocates_what_its_options_say() {
     let _alone = alone();
     let (emulator, device) = device();
-    for (precision, _) in STORAGES {
+    for precision in PRECISIONS {
         for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
             let options = cuda::Options {
                 precision,
@@ -86,7 +83,7 @@ fn the_plans_footprint_is_what_is_allocated() {
         ("DenseNet-BC-100-12", DenseNetBC100K12::PLAN),
     ];
     for (name, plan) in plans {
-        for (precision, storage) in STORAGES {
+        for precision in PRECISIONS {
             for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
                 let options = cuda::Options {
                     precision,
@@ -94,9 +91,9 @@ fn the_plans_footprint_is_what_is_allocated() {
                     ..cuda::Options::for_batch(128)
                 };
                 let bytes = options.bytes(&plan) as f64;
-                let planned = plan.training_footprint_in(recompute, storage).bytes(128) as f64;
+                let planned = plan.cuda_footprint(recompute, precision).bytes(128) as f64;
                 println!(
-                    "{name} {storage:?} {recompute:?}: {:.0} MB, planned {:.0}",
+                    "{name} {precision:?} {recompute:?}: {:.0} MB, planned {:.0}",
                     bytes / 1e6,
                     planned / 1e6
                 );
@@ -104,13 +101,13 @@ fn the_plans_footprint_is_what_is_allocated() {
                 // arrives while one is computed. The weights as operands of products. And scratch:
                 // up to 16 MiB for weights' gradients, and the sums of tiles.
                 let images = 2.0 * 4.0 * 128.0 * plan.buffers(recompute).input as f64;
-                let weights = (storage.bytes() * plan.parameter_count()) as f64;
+                let weights = (precision.bytes() * plan.parameter_count()) as f64;
                 let known = images + weights;
                 let least = (bytes - known) / planned - 1.0;
                 let most = (bytes - known - f64::from(16 << 20)) / planned - 1.0;
                 assert!(
                     least > -0.02 && most < 0.02,
-                    "{name} {storage:?} {recompute:?}: {most:+.3} to {least:+.3}"
+                    "{name} {precision:?} {recompute:?}: {most:+.3} to {least:+.3}"
                 );
             }
         }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use densenet_models::DenseNet201;
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::programs;
 use densenet_runtime::plan::Plan;
+use densenet_runtime::plan::Precision;
 use densenet_runtime::{Network, densenet};
 
 densenet! {

@@ -6,10 +6,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Dataset, InMemory, Loader, idx};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{Config, Ending, Fit, ProgressBar, Schedule, Trainer};
 
 densenet! {

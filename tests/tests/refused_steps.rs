@@ -3,8 +3,7 @@
 
 mod support;
 
-use densenet_runtime::cpu::Precision;
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, densenet};
 use densenet_tests::executor::{load, read};
 use densenet_tests::random;

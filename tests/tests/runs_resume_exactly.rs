@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder, InMemory, Loader, ShiftAndFlip};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
+use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{
     Config, Evaluation, Fit, Metrics, Observer, Schedule, StepReport, TrainError, Trainer,
 };

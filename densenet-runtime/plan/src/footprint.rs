@@ -1,6 +1,6 @@
 //! The memory of a training step: which buffers, of which size.
 
-use crate::{Block, Plan, StemKind};
+use crate::{Block, Plan, Precision, StemKind};
 
 const F32: u128 = 4;
 
@@ -14,26 +14,6 @@ pub enum Recompute {
     /// are cheap: as many blocks as cost at most an eighth more multiply-adds
     /// ([`Plan::recomputed_blocks`]).
     Bottlenecks,
-}
-
-/// What maps and their gradients are stored in. Parameters, statistics and sums are f32 always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Storage {
-    /// Four bytes.
-    #[default]
-    F32,
-    /// Two bytes: bfloat16, on CUDA.
-    Bf16,
-}
-
-impl Storage {
-    /// Bytes of an element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
 }
 
 /// The activation buffers of a training step, in elements for one image.
@@ -92,7 +72,7 @@ impl Footprint {
 }
 
 impl Buffers {
-    pub(crate) fn per_image_wide(&self, storage: Storage) -> u128 {
+    pub(crate) fn per_image_wide(&self, precision: Precision) -> u128 {
         let elements = [
             self.input,
             self.stem,
@@ -104,7 +84,7 @@ impl Buffers {
             self.fresh,
         ];
         let stored: u128 = elements.iter().map(|&n| n as u128).sum();
-        stored * storage.bytes() as u128 + self.head as u128 * F32 + self.pool_choice as u128
+        stored * precision.bytes() as u128 + self.head as u128 * F32 + self.pool_choice as u128
     }
 }
 
@@ -128,17 +108,21 @@ impl Plan {
         self.blocks().iter().take_while(affordable).count()
     }
 
-    /// Bottleneck maps of one layer, the largest of the blocks that recompute theirs.
-    fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
+    /// Bottleneck maps of one layer for one image, the largest of the blocks that recompute theirs:
+    /// their layers take turns in one buffer.
+    pub fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
         let blocks = &self.blocks()[..self.recomputed_blocks(recompute)];
-        let maps = blocks
-            .iter()
-            .map(|block| block.pixels() * block.bottleneck.unwrap_or(0));
-        maps.max().unwrap_or(0)
+        blocks.iter().map(Block::bottleneck_maps).max().unwrap_or(0)
     }
 
-    /// The activation buffers of a training step.
+    /// The activation buffers of a training step, a pixel's feature maps right after the ones of
+    /// the pixel before it.
     pub fn buffers(&self, recompute: Recompute) -> Buffers {
+        self.buffers_of(recompute, Block::output)
+    }
+
+    /// The same with so many elements from a pixel's feature maps to the next pixel's.
+    fn buffers_of(&self, recompute: Recompute, stride: impl Fn(&Block) -> usize) -> Buffers {
         let stem = self.stem();
         let (convolved, choices) = match stem.kind {
             StemKind::ImageNet => {
@@ -154,9 +138,8 @@ impl Plan {
         let sizes = self
             .blocks()
             .iter()
-            .map(|block| block.pixels() * block.output());
-        let maps = |block: &Block| block.pixels() * block.bottleneck.unwrap_or(0);
-        let one_layer = self.blocks().iter().map(maps).max().unwrap_or(0);
+            .map(|block| block.pixels() * stride(block));
+        let one_layer = self.blocks().iter().map(Block::bottleneck_maps);
         let handover = self
             .blocks()
             .iter()
@@ -171,9 +154,9 @@ impl Plan {
             bottleneck: self.recomputed_bottleneck(recompute)
                 + self.blocks()[self.recomputed_blocks(recompute)..]
                     .iter()
-                    .map(|block| maps(block) * block.layers)
+                    .map(|block| block.bottleneck_maps() * block.layers)
                     .sum::<usize>(),
-            bottleneck_gradient: one_layer,
+            bottleneck_gradient: one_layer.max().unwrap_or(0),
             fresh: self
                 .blocks()
                 .iter()
@@ -184,22 +167,27 @@ impl Plan {
         }
     }
 
-    /// Bytes of a training step in f32: parameters, gradients, momentum, statistics,
-    /// activations. A thread's scratch, a few MiB at most, comes on top.
+    /// Bytes of a training step on the CPU: parameters, gradients, momentum, statistics,
+    /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). A thread's
+    /// scratch, a few MiB at most, comes on top.
     pub fn training_footprint(&self, recompute: Recompute) -> Footprint {
-        self.training_footprint_in(recompute, Storage::F32)
+        self.footprint(self.buffers_of(recompute, Block::stride), Precision::F32)
     }
 
-    /// The same with maps and their gradients in `storage`. On CUDA the images as they were
-    /// handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
-    pub fn training_footprint_in(&self, recompute: Recompute, storage: Storage) -> Footprint {
+    /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images as
+    /// they were handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
+    pub fn cuda_footprint(&self, recompute: Recompute, precision: Precision) -> Footprint {
+        self.footprint(self.buffers(recompute), precision)
+    }
+
+    fn footprint(&self, buffers: Buffers, precision: Precision) -> Footprint {
         let parameters = 3 * self.parameter_count() as u128;
         // Running statistics, those before the step at hand, and a batch's mean, deviation and their
         // gradients.
         let statistics = 2 * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,
-            per_image: self.buffers(recompute).per_image_wide(storage) as u64,
+            per_image: buffers.per_image_wide(precision) as u64,
         }
     }
 }

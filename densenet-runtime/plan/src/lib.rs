@@ -7,19 +7,23 @@
 //! code; the executors run it. Both use this crate, so there is one arithmetic.
 
 mod check;
+mod dropout;
 mod error;
 mod footprint;
 pub mod norm;
 mod parameter;
 mod plan;
+mod precision;
 mod ratio;
 mod spec;
 mod tensors;
 
+pub use dropout::{Dropout, DropoutSites};
 pub use error::{PlanError, TooSmall};
-pub use footprint::{Buffers, Footprint, Recompute, Storage};
+pub use footprint::{Buffers, Footprint, Recompute};
 pub use parameter::{Parameter, Role};
-pub use plan::{Block, Layer, Plan, Stem, Transition};
+pub use plan::{Block, Head, Layer, Plan, Stem, Transition};
+pub use precision::{Precision, UnknownPrecision};
 pub use ratio::Ratio;
 pub use spec::{BlockSpec, Spec, StemKind};
 pub use tensors::{

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::{Block, Layer, Plan, Stem, StemKind, Transition};
+use crate::{Block, Head, Layer, Plan, Stem, StemKind, Transition};
 
 /// Where a tensor's elements lie in its arena, last dimension innermost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,7 +212,12 @@ impl Cursor {
         }
     }
 
-    fn head(&mut self, features: usize, classes: usize) -> HeadTensors {
+    fn head(&mut self, head: &Head) -> HeadTensors {
+        let Head {
+            input: features,
+            classes,
+            ..
+        } = *head;
         HeadTensors {
             norm: self.norm(features),
             weight: self.trainable(classes * features),
@@ -242,11 +247,10 @@ impl Transition {
     }
 }
 
-impl HeadTensors {
-    /// Those of the last BN and classifier of a network with so many features and classes, counted
-    /// from their own first ones on.
-    pub fn new(features: usize, classes: usize) -> Self {
-        Cursor::default().head(features, classes)
+impl Head {
+    /// The head's tensors, counted from their own first ones on.
+    pub fn tensors(&self) -> HeadTensors {
+        Cursor::default().head(self)
     }
 }
 
@@ -266,7 +270,7 @@ impl Plan {
             stem,
             blocks,
             transitions,
-            head: cursor.head(self.features(), self.classes()),
+            head: cursor.head(&self.head()),
         }
     }
 }

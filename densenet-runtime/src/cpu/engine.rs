@@ -10,7 +10,7 @@ use super::team::Team;
 use crate::cpu::kernel::matrix::{Matrix, Pack};
 use crate::cpu::kernel::product::{Form, Panels};
 use crate::cpu::kernel::simd::Level;
-use crate::cpu::precision::Precision;
+use crate::plan::Precision;
 
 /// The most threads that an engine has.
 pub(crate) const THREADS: usize = 64;

@@ -5,13 +5,12 @@ use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::memory::{Memory, zeros};
 use super::network::{self, Activations, Pass};
-use super::precision::Precision;
 use super::stage::head;
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
     check_training,
 };
-use crate::plan::{Plan, Recompute, Tensors};
+use crate::plan::{Plan, Precision, Recompute, Tensors};
 
 /// How an [`Executor`] is made.
 #[derive(Clone, Copy, Debug)]

@@ -1,20 +1,4 @@
-//! How values lie in memory: the rows of feature maps, and the way from dfdx's and PyTorch's order
-//! of an image's values and back.
-
-use super::engine::padded;
-use crate::plan::Block;
-
-/// Elements from a pixel's feature maps to the next pixel's: whole vectors, so that no load lies
-/// across two cache lines, where that costs at most a sixteenth more memory.
-pub(crate) fn stride_of(block: &Block) -> usize {
-    let channels = block.output();
-    let whole = padded(channels);
-    if whole - channels <= channels / 16 {
-        whole
-    } else {
-        channels
-    }
-}
+//! The way from dfdx's and PyTorch's order of an image's values to the executor's, and back.
 
 /// From channels x area, image by image, into the first channels of rows of a stride.
 pub(crate) fn to_nhwc(
@@ -49,22 +33,6 @@ pub(crate) fn to_nchw(from: &[f32], channels: usize, area: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stride_is_whole_vectors_where_that_is_cheap() {
-        let of = |input| {
-            stride_of(&Block {
-                input,
-                layers: 16,
-                growth: 12,
-                bottleneck: None,
-                height: 1,
-                width: 1,
-            })
-        };
-        assert_eq!([24, 32, 150].map(of), [224, 224, 352]);
-        assert_eq!(of(2), 194);
-    }
 
     #[test]
     fn the_two_orders_are_inverse() {

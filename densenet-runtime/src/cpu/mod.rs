@@ -17,15 +17,14 @@ mod layout;
 mod memory;
 mod network;
 pub(crate) mod part;
-mod precision;
 mod stage;
 mod team;
 mod threads;
 
+pub use crate::plan::{Precision, UnknownPrecision};
 pub use executor::{Executor, Options};
 pub use frozen::{Frozen, FrozenOptions};
 pub use kernel::simd::Level;
 pub(crate) use kernel::simd::{Kernel, Simd};
-pub use precision::{Precision, UnknownPrecision};
 pub(crate) use threads::own_cores;
 pub use threads::threads;

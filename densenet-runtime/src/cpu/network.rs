@@ -6,7 +6,6 @@ use super::engine::{Engine, padded};
 use super::kernel::dropout::Dropout;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Norm, NormWeights, Norms};
-use super::layout::stride_of;
 use super::memory::{Memory, zeros};
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
@@ -49,14 +48,10 @@ impl BottleneckMaps {
     fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
         let recomputed = plan.recomputed_blocks(recompute);
         let what = "bottleneck maps";
-        let one = plan.blocks()[..recomputed]
-            .iter()
-            .map(maps_of)
-            .max()
-            .unwrap_or(0);
+        let one = plan.recomputed_bottleneck(recompute);
         let kept = plan.blocks().iter().enumerate().map(|(index, block)| {
             let layers = if index < recomputed { 0 } else { block.layers };
-            zeros(what, batch * maps_of(block) * layers)
+            zeros(what, batch * block.bottleneck_maps() * layers)
         });
         Ok(Self {
             kept: kept.collect::<Result<_, _>>()?,
@@ -75,16 +70,11 @@ impl BottleneckMaps {
     }
 }
 
-/// Values of a layer's bottleneck maps for one image.
-fn maps_of(block: &Block) -> usize {
-    block.pixels() * block.bottleneck.unwrap_or(0)
-}
-
 impl Activations {
     pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, ExecutorError> {
         let buffers = plan.buffers(recompute);
         let mut maps = Vec::new();
-        let len = |block: &Block| batch * block.pixels() * stride_of(block);
+        let len = |block: &Block| batch * block.pixels() * block.stride();
         for block in plan.blocks().iter() {
             maps.push(zeros("feature maps", len(block))?);
         }
@@ -120,19 +110,14 @@ pub(crate) struct Pass {
     pub seed: u64,
 }
 
-/// The first dropout site of a block, and the site of the transition behind it.
+/// A block's dropout, and that of the transition that follows it.
 fn sites(plan: &Plan, index: usize, pass: Pass) -> (Sites, Option<Dropout>) {
-    let before: usize = plan.blocks()[..index]
-        .iter()
-        .map(|block| 2 * block.layers + 1)
-        .sum();
-    let last = before + 2 * plan.blocks()[index].layers;
     let sites = Sites {
         probability: plan.dropout(),
         seed: pass.seed,
-        first: before,
+        sites: plan.dropout_sites(index),
     };
-    (sites, Dropout::new(plan.dropout(), pass.seed, last))
+    (sites, sites.transition())
 }
 
 /// From images to logits. `running` moves if `training`, and is used if not.
@@ -156,7 +141,7 @@ pub(crate) fn forward(
         };
         let target = Target {
             values: &mut a.maps[0],
-            stride: stride_of(first),
+            stride: first.stride(),
             column: 0,
         };
         let norms = norms_of(running, training);
@@ -180,11 +165,13 @@ pub(crate) fn forward(
         let (sites, dropout) = sites(plan, index, pass);
         let pixels = batch * block.pixels();
         let (head, tail) = a.maps.split_at_mut(index + 1);
-        let x = &mut head[index][..pixels * stride_of(block)];
+        let x = &mut head[index][..pixels * block.stride()];
         let buffers = BlockBuffers {
             x,
-            stride: stride_of(block),
-            bottleneck: a.bottlenecks.of_block(index, batch * maps_of(block)),
+            stride: block.stride(),
+            bottleneck: a
+                .bottlenecks
+                .of_block(index, batch * block.bottleneck_maps()),
             fresh: &mut a.fresh,
         };
         block::forward(
@@ -208,10 +195,10 @@ pub(crate) fn forward(
         affine[0].prepare(parameters, &own.norm, statistics, &mut norms, pixels);
         let source = NormRelu {
             x: &head[index],
-            stride: stride_of(block),
+            stride: block.stride(),
             affine: &affine[0],
         };
-        let stride = stride_of(&plan.blocks()[index + 1]);
+        let stride = plan.blocks()[index + 1].stride();
         let target = Target {
             values: &mut tail[0],
             stride,
@@ -236,7 +223,7 @@ pub(crate) fn forward(
     affine[0].prepare(parameters, &own.norm, statistics, &mut norms, pixels);
     let source = NormRelu {
         x: &a.maps[last],
-        stride: stride_of(block),
+        stride: block.stride(),
         affine: &affine[0],
     };
     let features = &mut a.features[..batch * block.output()];
@@ -289,7 +276,7 @@ pub(crate) fn backward(
         affine[0].set(&norm, &state.maps.mean, &state.maps.inverse);
         let input = Input {
             x: &a.maps[last],
-            stride: stride_of(block),
+            stride: block.stride(),
             channels,
             norm: Norm {
                 affine: &affine[0],
@@ -314,10 +301,11 @@ pub(crate) fn backward(
             gradients,
             &mut a.blocks[index],
             &a.maps[index],
-            a.bottlenecks.of_block(index, batch * maps_of(block)),
+            a.bottlenecks
+                .of_block(index, batch * block.bottleneck_maps()),
             BlockGradients {
-                g: &mut a.gradient[..pixels * stride_of(block)],
-                stride: stride_of(block),
+                g: &mut a.gradient[..pixels * block.stride()],
+                stride: block.stride(),
                 bottleneck: &mut a.bottleneck_gradient,
                 fresh: &mut a.fresh,
                 raw: None,
@@ -326,7 +314,7 @@ pub(crate) fn backward(
         );
         // What is left is the gradient of the block's input, handed to the stage before it.
         let handover = &mut a.handover[..pixels * block.input];
-        let source = (&a.gradient[..], &a.maps[index][..], stride_of(block));
+        let source = (&a.gradient[..], &a.maps[index][..], block.stride());
         let state = &a.blocks[index];
         let maps = (&state.maps, &state.gradient);
         finish(engine, source, 0..block.input, maps, None, handover, None);
@@ -337,7 +325,7 @@ pub(crate) fn backward(
         let transition = &plan.transitions()[before];
         let own = &tensors.transitions[before];
         let channels = transition.input;
-        let stride = stride_of(&plan.blocks()[before]);
+        let stride = plan.blocks()[before].stride();
         let norm = NormWeights::of(parameters, &own.norm);
         let weight = own.conv.weight.of(parameters);
         let mut affine = std::mem::take(&mut engine.affine);

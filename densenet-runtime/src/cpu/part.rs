@@ -12,12 +12,11 @@ use super::kernel::load::NormRelu;
 use super::kernel::normal::{Affine, GradientSums, Moments, Norm, NormWeights, Norms, Statistics};
 use super::kernel::simd::{Kernel, Level, Simd};
 use super::layout::{to_nchw, to_nhwc};
-use super::precision::Precision;
 use super::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks, Sites};
 use super::stage::head;
 use super::stage::stem::{self, StemBuffers, StemState};
 use super::stage::transition;
-use crate::plan::{Block, HeadTensors, NormTensors, Span, Stem, StemKind, Transition};
+use crate::plan::{Block, Head, NormTensors, Precision, Span, Stem, StemKind, Transition};
 
 pub(crate) use super::engine::Engine;
 pub(crate) use shapes::Part;
@@ -122,7 +121,7 @@ enum Memory {
 #[derive(Clone, Copy)]
 enum Consumer {
     Transition(Transition),
-    Head(crate::nn::Head),
+    Head(Head),
 }
 
 impl Consumer {
@@ -130,7 +129,7 @@ impl Consumer {
     fn norm(self) -> NormTensors {
         match self {
             Self::Transition(transition) => transition.tensors().norm,
-            Self::Head(head) => HeadTensors::new(head.input, head.classes).norm,
+            Self::Head(head) => head.tensors().norm,
         }
     }
 
@@ -138,7 +137,7 @@ impl Consumer {
     fn input(self) -> (usize, usize) {
         match self {
             Self::Transition(transition) => (transition.input, transition.pixels()),
-            Self::Head(head) => (head.input, head.height * head.width),
+            Self::Head(head) => (head.input, head.pixels()),
         }
     }
 }
@@ -262,7 +261,7 @@ fn run_block(
     let sites = Sites {
         probability: dropout,
         seed,
-        first: 0,
+        sites: block.dropout_sites(),
     };
     let stage = (&block, &block.tensors()[..]);
     block::forward(
@@ -333,7 +332,7 @@ fn run_consumer(
         Consumer::Head(head) => {
             features = vec![0.0; batch * channels];
             head::pool(engine, source, channels, area, &mut features);
-            let own = HeadTensors::new(channels, head.classes);
+            let own = head.tensors();
             let [weight, bias] = [own.weight, own.bias].map(|span| span.of(parameters));
             let mut logits = vec![0.0; batch * head.classes];
             head::classify(engine, &features, weight, bias, &mut logits);
@@ -423,7 +422,7 @@ impl Record {
                 let sites = Sites {
                     probability: dropout,
                     seed,
-                    first: 0,
+                    sites: block.dropout_sites(),
                 };
                 let kept = Bottlenecks::Kept(&mut bottlenecks);
                 let stage = (&block, &block.tensors()[..]);
@@ -483,7 +482,7 @@ impl Record {
                         engine.add_weight(into, channels, padded(channels));
                     }
                     Consumer::Head(head) => {
-                        let own = HeadTensors::new(channels, head.classes);
+                        let own = head.tensors();
                         let [weight, bias] = Span::of_each([own.weight, own.bias], gradient);
                         let mut dfeatures = vec![0.0; features.len()];
                         head::classify_backward(

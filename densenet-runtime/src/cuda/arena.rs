@@ -2,7 +2,7 @@
 
 use super::driver::{Address, Device, Memory};
 use super::error::CudaError;
-use crate::plan::Storage;
+use crate::plan::Precision;
 
 /// Buffers start at multiples of this many bytes: two cache lines, and what vector loads need.
 const ALIGNMENT: usize = 256;
@@ -41,8 +41,8 @@ impl Layout {
     }
 
     /// Adds a buffer of maps, or of their gradients.
-    pub fn maps(&mut self, count: usize, storage: Storage) -> Slot {
-        self.bytes(storage.bytes() * count)
+    pub fn maps(&mut self, count: usize, precision: Precision) -> Slot {
+        self.bytes(precision.bytes() * count)
     }
 
     /// Bytes of all buffers together, with what alignment adds.

@@ -3,16 +3,7 @@
 use super::arena::{Layout, Slot};
 use super::slices::Slicing;
 use super::tiles::ROWS;
-use crate::cpu::Precision;
-use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan, Recompute, Storage};
-
-/// What a precision stores maps and their gradients in.
-pub(super) fn storage_of(precision: Precision) -> Storage {
-    match precision {
-        Precision::F32 => Storage::F32,
-        Precision::Bf16 => Storage::Bf16,
-    }
-}
+use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan, Precision, Recompute};
 
 /// Values that vectors of [`super::tiles::vector`] may have: where counts are multiples of such
 /// a vector, so is what is aligned to this.
@@ -189,7 +180,7 @@ impl Places {
 
 /// The buffers of a block.
 pub(super) struct BlockSlots {
-    /// Feature maps: pixels x all channels, stored as the executor's [`Storage`] says; so are
+    /// Feature maps: pixels x all channels, stored in the executor's [`Precision`]; so are
     /// the bottleneck maps, and all gradients of maps.
     pub maps: Slot,
     /// Mean, variance, inverse deviation of each channel.
@@ -255,7 +246,7 @@ impl Slots {
         plan: &Plan,
         batch: usize,
         recompute: Recompute,
-        storage: Storage,
+        precision: Precision,
         layout: &mut Layout,
     ) -> Self {
         let sizes = plan.buffers(recompute);
@@ -270,13 +261,9 @@ impl Slots {
             .max()
             .unwrap_or(0);
         let recomputed = plan.recomputed_blocks(recompute);
-        let turns = plan.blocks()[..recomputed]
-            .iter()
-            .map(|block| block.pixels() * block.bottleneck.unwrap_or(0))
-            .max()
-            .unwrap_or(0);
+        let turns = plan.recomputed_bottleneck(recompute);
         // The layers of all blocks that recompute their maps take turns in one buffer.
-        let one = (turns > 0).then(|| layout.maps(batch * turns, storage));
+        let one = (turns > 0).then(|| layout.maps(batch * turns, precision));
         let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
             let pixels = batch * block.pixels();
             let maps = block.bottleneck.unwrap_or(0);
@@ -286,11 +273,11 @@ impl Slots {
                 one.into_iter().collect()
             } else {
                 (0..block.layers)
-                    .map(|_| layout.maps(pixels * maps, storage))
+                    .map(|_| layout.maps(pixels * maps, precision))
                     .collect()
             };
             BlockSlots {
-                maps: layout.maps(pixels * block.output(), storage),
+                maps: layout.maps(pixels * block.output(), precision),
                 statistics: layout.floats(3 * block.output()),
                 totals: layout.floats(2 * block.output()),
                 narrow,
@@ -307,24 +294,24 @@ impl Slots {
             running: layout.floats(plan.running_count()),
             running_before: layout.floats(plan.running_count()),
             scalars: layout.floats(SCALAR_WORDS),
-            packed: layout.maps(places.packed, storage),
+            packed: layout.maps(places.packed, precision),
             weight_table: layout.floats(5 * places.packed_weights().count()),
             affine: layout.floats(places.affine),
             raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
-            images: layout.maps(batch * sizes.input, storage),
+            images: layout.maps(batch * sizes.input, precision),
             labels: layout.floats(batch),
             results: layout.bytes(24 * batch),
-            convolved: layout.maps(batch * sizes.stem, storage),
+            convolved: layout.maps(batch * sizes.stem, precision),
             choice: layout.bytes(batch * sizes.pool_choice),
             stem_statistics: layout.floats(3 * stem.maps),
             stem_totals: layout.floats(2 * stem.maps),
             stem_undo: layout.floats(4 * stem.maps),
-            gradient: layout.maps(batch * sizes.gradient, storage),
-            handover: layout.maps(batch * sizes.handover, storage),
-            narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, storage),
+            gradient: layout.maps(batch * sizes.gradient, precision),
+            handover: layout.maps(batch * sizes.handover, precision),
+            narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, precision),
             narrow_totals: layout.floats(2 * widest),
-            fresh: layout.maps(batch * sizes.fresh, storage),
+            fresh: layout.maps(batch * sizes.fresh, precision),
             features: layout.floats(batch * features),
             feature_gradient: layout.floats(batch * features),
             logits: layout.floats(batch * plan.classes()),

@@ -1,7 +1,7 @@
 //! The executor: a plan, its training state on a device, and the passes over it.
 
 use super::arena::{Arena, Layout, Placement};
-use super::buffers::{DESCENT_WORDS, Places, SCALAR_WORDS, STEP_WORDS, Slots, storage_of};
+use super::buffers::{DESCENT_WORDS, Places, SCALAR_WORDS, STEP_WORDS, Slots};
 use super::compile::Cache;
 use super::driver::{Address, Device, Graph};
 use super::error::CudaError;
@@ -10,12 +10,12 @@ use super::network::Pass;
 use super::program::Kernels;
 use super::ranks::{Member, Ranks};
 use super::target::Target;
-use crate::cpu::Precision;
 use crate::executor::{
     Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Pixels, Sgd, Step,
     check_capacity, check_training,
 };
 use crate::parallel::{Collective, Meeting};
+use crate::plan::Precision;
 use crate::plan::{Plan, Recompute};
 
 /// How an [`Executor`] is made.
@@ -63,8 +63,13 @@ impl Options {
 
     fn layout(&self, plan: &Plan) -> (Slots, Layout) {
         let mut layout = Layout::default();
-        let storage = storage_of(self.precision);
-        let slots = Slots::new(plan, self.batch, self.recompute, storage, &mut layout);
+        let slots = Slots::new(
+            plan,
+            self.batch,
+            self.recompute,
+            self.precision,
+            &mut layout,
+        );
         (slots, layout)
     }
 }
@@ -273,7 +278,7 @@ impl Executor {
             places: &self.places,
             plan: &self.plan,
             recompute: self.options.recompute,
-            storage: storage_of(self.options.precision),
+            precision: self.options.precision,
             batch: self.latest,
             training,
         }

@@ -17,9 +17,9 @@ use super::tiles::{
     maps_of_back, pointwise_back_shared, pointwise_columns, spatial_rows, spatial_shared,
     stem_elements, vector, vector_of,
 };
-use crate::cpu::Precision;
+use crate::plan::Precision;
 use crate::plan::norm::{EPSILON, MOMENTUM};
-use crate::plan::{Block, Plan, Stem, StemKind, Transition};
+use crate::plan::{Block, Dropout, Plan, Stem, StemKind, Transition};
 
 const COMMON: &str = include_str!("kernels/common.cuh");
 const PRODUCT: &str = include_str!("kernels/product.cuh");
@@ -131,13 +131,10 @@ fn program(
     let fractions = format!("#define EPSILON {EPSILON:e}\n#define MOMENTUM {MOMENTUM:e}\n");
     let mut constants = constants.to_vec();
     constants.push(("BF16", usize::from(precision == Precision::Bf16)));
-    if plan.dropout() > 0.0 {
-        // As in the CPU executor's dropout.
-        let scale = (1.0 / (1.0 - plan.dropout())) as f32;
-        let threshold = (plan.dropout() * f64::from(u32::MAX)) as u32;
+    if let Some(dropout) = Dropout::new(plan.dropout()) {
         constants.push(("DROPOUT", 1));
-        constants.push(("DROPOUT_THRESHOLD", threshold as usize));
-        constants.push(("DROPOUT_SCALE", scale.to_bits() as usize));
+        constants.push(("DROPOUT_THRESHOLD", dropout.threshold as usize));
+        constants.push(("DROPOUT_SCALE", dropout.scale.to_bits() as usize));
     }
     Source {
         family,

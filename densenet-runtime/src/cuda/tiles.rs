@@ -1,7 +1,6 @@
 //! The tiles that kernels work on: their sizes, as the kernels' files have them or are told.
 
-use crate::cpu::Precision;
-use crate::plan::{Block, Plan};
+use crate::plan::{Block, Plan, Precision};
 
 /// Pixels of a tile, where a kernel's file says nothing else; as in `common.cuh`.
 pub(super) const ROWS: usize = 64;
@@ -51,7 +50,7 @@ pub(super) fn maps_of_back(maps: usize, precision: Precision) -> usize {
 /// Values that are loaded and stored at once: the most that divide all these counts, up to 16
 /// bytes.
 pub(super) fn vector(precision: Precision, counts: &[usize]) -> usize {
-    let most = 16 / element(precision);
+    let most = 16 / precision.bytes();
     let fits = |width: &usize| counts.iter().all(|count| count.is_multiple_of(*width));
     [8, 4, 2, 1]
         .into_iter()
@@ -69,16 +68,9 @@ pub(super) fn vector_of(plan: &Plan, precision: Precision) -> usize {
     vector(precision, &counts)
 }
 
-fn element(precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
-    }
-}
-
 /// Bytes of a line of an operand in shared memory: 16 are padding.
 fn line(elements: usize, precision: Precision) -> usize {
-    elements * element(precision) + 16
+    elements * precision.bytes() + 16
 }
 
 /// Bytes of a tile of results, and of the sums of its columns.
@@ -88,7 +80,7 @@ fn stage(rows: usize, columns: usize) -> usize {
 
 /// Depths of a piece of a product: 64 bytes.
 fn depth(precision: Precision) -> usize {
-    64 / element(precision)
+    64 / precision.bytes()
 }
 
 /// So many pixels of a tile and around it, `elements` of each, and which taps are inside the image.

@@ -17,6 +17,7 @@ mod op;
 mod slots;
 mod transplant;
 
+pub use crate::plan::Head;
 pub use crate::plan::norm::{EPSILON, MOMENTUM};
 pub use classifier::Classifier;
 pub use conv::Conv;
@@ -25,5 +26,5 @@ pub use input::{Batched, Taped, Untaped};
 pub use layer::{BottleneckLayer, PlainLayer};
 pub use loss::cross_entropy;
 pub use norm::BatchNorm;
-pub use op::{Head, Stage, infer, infer_head, train, train_head, trainable};
+pub use op::{Stage, infer, infer_head, train, train_head, trainable};
 pub use transplant::{BlockShapes, Fit, StemShapes, TransitionShapes, Transplant};

@@ -9,21 +9,8 @@ use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
 use crate::cpu::part::{self, Engine, Mode, Part};
 use crate::executor::{ExecutorError, check_training};
 use crate::network::Network;
-use crate::plan::{Block, Stem, Transition};
+use crate::plan::{Block, Head, Stem, Transition};
 use crate::weights::State;
-
-/// BN, ReLU, global average pool and classifier behind the last block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Feature maps that enter.
-    pub input: usize,
-    /// Height of the feature maps.
-    pub height: usize,
-    /// Width of the feature maps.
-    pub width: usize,
-    /// Number of classes.
-    pub classes: usize,
-}
 
 /// One stage of a network, with its shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

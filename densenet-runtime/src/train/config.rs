@@ -6,12 +6,20 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, Schedule, TrainError, checkpoint};
-use crate::cpu::{self, Precision};
+use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::parallel::{Meeting, Parallel};
-use crate::plan::{Plan, Recompute};
+use crate::plan::{Plan, Precision, Recompute};
 use crate::{Device, Executor, ExecutorError, Sgd};
+
+/// How a checkpoint names a [`Precision`]: the plan knows no file formats.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    Bf16,
+}
 
 /// The settings of a run. Start from the paper's and change what differs:
 ///
@@ -47,7 +55,7 @@ pub struct Config {
     /// Seeds dropout. (The weights are the model's, the order of the images is the loader's.)
     pub seed: u64,
     /// In which numbers products are computed.
-    #[serde(default)]
+    #[serde(default, with = "PrecisionName")]
     pub precision: Precision,
     /// Threads to compute with; 0 for as many as [`cpu::threads`] says. A run repeats bit for bit with the same
     /// number of threads.

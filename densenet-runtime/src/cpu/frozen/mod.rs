@@ -24,11 +24,10 @@ use std::ops::Range;
 use super::engine::THREADS;
 use super::kernel::product::Form;
 use super::kernel::simd::Level;
-use super::precision::Precision;
 use super::team::Team;
 use crate::cpu::memory::{Memory, zeros};
 use crate::executor::{ExecutorError, Pixels, check_capacity, check_pixels};
-use crate::plan::Plan;
+use crate::plan::{Plan, Precision};
 use program::Program;
 
 /// How a [`Frozen`] network is made.

@@ -1,23 +1,20 @@
 //! Dropout without a mask in memory: whether a value is kept is a function of its place.
 
-/// Dropout at one place of the network, in one step (paper, section 4.2: after each convolution
-/// but the first).
+use crate::plan;
+
+/// Dropout at one site of the network, in one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dropout {
     key: u64,
-    /// A value is kept if its 32 bits are at least this.
-    threshold: u32,
-    /// What a kept value is multiplied with.
-    scale: f32,
+    rule: plan::Dropout,
 }
 
 impl Dropout {
     /// Zeroes values with this probability; `None` for 0.
     pub fn new(probability: f64, seed: u64, site: usize) -> Option<Self> {
-        (probability > 0.0).then(|| Self {
+        Some(Self {
             key: mix(seed ^ mix(site as u64)),
-            threshold: (probability * f64::from(u32::MAX)) as u32,
-            scale: (1.0 / (1.0 - probability)) as f32,
+            rule: plan::Dropout::new(probability)?,
         })
     }
 
@@ -27,8 +24,8 @@ impl Dropout {
         let bits = mix(self
             .key
             .wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        if (bits >> 32) as u32 >= self.threshold {
-            self.scale
+        if (bits >> 32) as u32 >= self.rule.threshold {
+            self.rule.scale
         } else {
             0.0
         }

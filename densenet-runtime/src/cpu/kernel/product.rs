@@ -16,7 +16,7 @@ use super::bounds::span;
 use super::element::{Element, Single};
 use super::pairs;
 use super::simd::{Bf16, Kernel, Level, Simd};
-use crate::cpu::precision::Precision;
+use crate::plan::Precision;
 
 /// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
 /// start and length.

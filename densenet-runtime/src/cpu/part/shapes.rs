@@ -1,6 +1,6 @@
 //! A stage's shapes, and whether what it is given is of them: everything that computes relies on it.
 
-use crate::plan::{Block, Stem, StemKind, Transition};
+use crate::plan::{Block, Head, Stem, StemKind, Transition};
 
 /// A stage, with its shapes.
 #[derive(Clone, Copy, Debug)]
@@ -8,7 +8,7 @@ pub(crate) enum Part {
     Stem(Stem),
     Block(Block),
     Transition(Transition),
-    Head(crate::nn::Head),
+    Head(Head),
 }
 
 /// How many numbers a stage takes and makes.

@@ -1,7 +1,6 @@
 //! What eager PyTorch moves for the same network, at least.
 
-use crate::cpu::Precision;
-use crate::plan::{Plan, StemKind};
+use crate::plan::{Plan, Precision, StemKind};
 
 /// Bytes that torchvision's DenseNet moves in a training step of eager PyTorch, by operation.
 ///
@@ -77,7 +76,7 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
         count.norm_relu(convolved);
         // The max pool and its way back, whose indices are of eight bytes.
         let pooled = images * (plan.blocks()[0].pixels() * stem.maps) as u64;
-        let indices = 2 * 8 * pooled / stored(precision);
+        let indices = 2 * 8 * pooled / precision.bytes() as u64;
         count.rest += 2 * convolved + 2 * pooled + indices;
     }
     for (index, block) in plan.blocks().iter().enumerate() {
@@ -116,7 +115,7 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
             count.rest += 2 * output + 5 * features + 3 * weight + 7 * logits;
         }
     }
-    let bytes = stored(precision);
+    let bytes = precision.bytes() as u64;
     Eager {
         concatenation: bytes * count.concatenation,
         normalisation: bytes * count.normalisation,
@@ -124,13 +123,5 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
         rest: bytes * count.rest,
         // Parameters, momentum and gradients are read, the first two written.
         descent: 4 * 5 * plan.parameter_count() as u64,
-    }
-}
-
-/// Bytes of an activation.
-fn stored(precision: Precision) -> u64 {
-    match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
     }
 }

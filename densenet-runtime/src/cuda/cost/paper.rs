@@ -4,15 +4,15 @@ use std::cell::RefCell;
 
 use super::Launch;
 use super::traffic::{Arguments, traffic};
-use crate::cpu::Precision;
 use crate::cuda::arena::Layout;
-use crate::cuda::buffers::{Places, Slots, storage_of};
+use crate::cuda::buffers::{Places, Slots};
 use crate::cuda::driver::{Address, Kernel, Value};
 use crate::cuda::error::CudaError;
 use crate::cuda::network::Pass;
 use crate::cuda::program::Kernels;
 use crate::cuda::target::Target;
 use crate::executor::check_capacity;
+use crate::plan::Precision;
 use crate::plan::{Plan, Recompute};
 
 /// Launches of a training step in their order: images from bytes, forward, loss, backward,
@@ -29,8 +29,7 @@ pub fn launches(
     check_capacity(plan, batch)?;
     let kernels = Kernels::on_paper(plan, precision)?;
     let mut layout = Layout::default();
-    let storage = storage_of(precision);
-    let slots = Slots::new(plan, batch, recompute, storage, &mut layout);
+    let slots = Slots::new(plan, batch, recompute, precision, &mut layout);
     let paper = Paper::default();
     let pass = Pass {
         device: &paper,
@@ -40,7 +39,7 @@ pub fn launches(
         places: &Places::new(plan),
         plan,
         recompute,
-        storage,
+        precision,
         batch,
         training: true,
     };

@@ -3,14 +3,6 @@
 use super::*;
 
 impl Pass<'_> {
-    /// The first dropout site of a block; two for each layer, then its transition's.
-    pub(super) fn first_site(&self, index: usize) -> usize {
-        self.plan.blocks()[..index]
-            .iter()
-            .map(|block| 2 * block.layers + 1)
-            .sum()
-    }
-
     /// The input's maps are fresh; so are the last layer's, then.
     pub(super) fn block_forward(&self, index: usize, input: Fresh) -> Result<Fresh, CudaError> {
         let block = &self.plan.blocks()[index];
@@ -55,7 +47,7 @@ impl Pass<'_> {
                     self.partial(),
                     self.scalars(),
                     column,
-                    self.site(self.first_site(index) + 2 * number + 1),
+                    self.site(self.plan.dropout_sites(index).maps(number)),
                     pixels,
                     input.norm.channels,
                     self.training(),
@@ -103,7 +95,7 @@ impl Pass<'_> {
                 self.narrow(index, number),
                 self.partial(),
                 self.scalars(),
-                self.site(self.first_site(index) + 2 * number),
+                self.site(self.plan.dropout_sites(index).bottleneck(number)),
                 pixels,
                 norm1.channels,
                 usize::from(measure && self.training),
@@ -219,7 +211,7 @@ impl Pass<'_> {
         let (channels, maps) = (norm.channels, weight.maps);
         let slicing = Slicing::pointwise(channels, maps);
         let (slices, length) = slicing.slices(pixels);
-        let group = maps_of_back(maps, self.precision());
+        let group = maps_of_back(maps, self.precision);
         for map in (0..maps).step_by(group) {
             self.tiled(
                 &kernels.pointwise_back,
@@ -268,9 +260,9 @@ impl Pass<'_> {
         let g = self.at(self.slots.gradient);
         let across = pixels.div_ceil(spatial_rows(block));
         for (number, layer) in self.places.blocks[index].iter().enumerate().rev() {
-            let first = self.first_site(index) + 2 * number;
+            let sites = self.plan.dropout_sites(index);
             let columns = (layer.norm1.channels, block.growth);
-            self.finish(index, columns, fresh, self.site(first + 1))?;
+            self.finish(index, columns, fresh, self.site(sites.maps(number)))?;
             let wide = Input {
                 x: self.at(own.maps),
                 norm: layer.norm1,
@@ -304,7 +296,7 @@ impl Pass<'_> {
                             self.scalars(),
                             maps,
                             pixels,
-                            self.site(first),
+                            self.site(sites.bottleneck(number)),
                         ],
                     )?;
                     self.pointwise_back(pointwise, index, layer.norm1, (conv1, dy))?;

@@ -11,8 +11,7 @@ use super::tiles::{
     BACK_CHANNELS, COLUMNS, ROWS, SPATIAL_MAPS, TAP_ROWS, THREADS, TRANSITION_CHANNELS,
     maps_of_back, pointwise_columns, spatial_rows, stem_elements, vector_of,
 };
-use crate::cpu::Precision;
-use crate::plan::{Block, Plan, Recompute, StemKind, Storage, Transition};
+use crate::plan::{Block, Plan, Precision, Recompute, StemKind, Transition};
 
 /// Values of a launch, of whatever kind.
 macro_rules! values {
@@ -35,7 +34,7 @@ pub(super) struct Pass<'a> {
     pub places: &'a Places,
     pub plan: &'a Plan,
     pub recompute: Recompute,
-    pub storage: Storage,
+    pub precision: Precision,
     pub batch: usize,
     /// With the batch's statistics, which move the running ones, and dropout.
     pub training: bool,
@@ -104,15 +103,8 @@ impl Pass<'_> {
 
     /// A weight as an operand.
     fn packed(&self, weight: WeightAt) -> Address {
-        let bytes = self.storage.bytes() * weight.packed;
+        let bytes = self.precision.bytes() * weight.packed;
         self.at(self.slots.packed).bytes(bytes)
-    }
-
-    fn precision(&self) -> Precision {
-        match self.storage {
-            Storage::F32 => Precision::F32,
-            Storage::Bf16 => Precision::Bf16,
-        }
     }
 
     fn gradient_of(&self, offset: usize) -> Address {
@@ -282,7 +274,7 @@ impl Pass<'_> {
 
     /// A thread for each vector of maps, of so many values.
     fn vectors(&self, kernel: &Kernel, count: usize, values: &[Value]) -> Result<(), CudaError> {
-        let vector = vector_of(self.plan, self.precision());
+        let vector = vector_of(self.plan, self.precision);
         self.each(kernel, count / vector, values)
     }
 

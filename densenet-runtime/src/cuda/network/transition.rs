@@ -32,7 +32,7 @@ impl Pass<'_> {
             _ => &kernels.transition_forward,
         };
         let into = &self.slots.blocks[index + 1];
-        let site = self.site(self.first_site(index) + 2 * block.layers);
+        let site = self.site(self.plan.dropout_sites(index).transition());
         let across = tiles(pooled * group);
         let columns = pointwise_columns(transition.output);
         self.tiled(
@@ -73,7 +73,7 @@ impl Pass<'_> {
         if !transition.height.is_multiple_of(2) || !transition.width.is_multiple_of(2) {
             // What the pool leaves out has no gradient.
             let values = pixels * block.output();
-            self.device.clear(g, self.storage.bytes() * values)?;
+            self.device.clear(g, self.precision.bytes() * values)?;
         }
         let kernels = &self.kernels.transitions[index];
         let group = self.group();
@@ -84,7 +84,7 @@ impl Pass<'_> {
             ),
             _ => (&kernels.transition_pull, &kernels.transition_weight),
         };
-        let site = self.site(self.first_site(index) + 2 * block.layers);
+        let site = self.site(self.plan.dropout_sites(index).transition());
         let statistics = self.statistics(own.statistics, block.output());
         let dout = self.at(self.slots.handover);
         let (x, scale, shift) = (self.at(own.maps), self.scale(norm), self.shift(norm));

@@ -6,7 +6,7 @@ use crate::cpu::engine::Engine;
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Sums};
 use crate::cpu::kernel::simd::Level;
-use crate::cpu::precision::Precision;
+use crate::plan::Precision;
 
 /// Numbers around zero that look random.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {

@@ -16,7 +16,7 @@ pub(crate) use forward::forward;
 
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::normal::{GradientSums, Statistics};
-use crate::plan::{Block, Layer};
+use crate::plan::{Block, DropoutSites, Layer};
 
 /// What a block remembers of a training step besides its feature maps.
 pub(crate) struct BlockState {
@@ -69,21 +69,24 @@ pub(crate) struct BlockBuffers<'a> {
     pub fresh: &'a mut [f32],
 }
 
-/// A block's dropout: two sites for each layer.
+/// The dropout of a block and of the transition that follows it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sites {
     pub probability: f64,
     pub seed: u64,
-    /// The block's first site.
-    pub first: usize,
+    pub sites: DropoutSites,
 }
 
 impl Sites {
     fn bottleneck(self, layer: usize) -> Option<Dropout> {
-        Dropout::new(self.probability, self.seed, self.first + 2 * layer)
+        Dropout::new(self.probability, self.seed, self.sites.bottleneck(layer))
+    }
+
+    pub fn transition(self) -> Option<Dropout> {
+        Dropout::new(self.probability, self.seed, self.sites.transition())
     }
 
     fn maps(self, layer: usize) -> Option<Dropout> {
-        Dropout::new(self.probability, self.seed, self.first + 2 * layer + 1)
+        Dropout::new(self.probability, self.seed, self.sites.maps(layer))
     }
 }

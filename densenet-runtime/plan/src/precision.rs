@@ -3,15 +3,25 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// In which numbers products are computed; sums are f32 in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// In which numbers the operands of products are; sums, parameters and statistics are f32 in both.
+/// On CUDA, feature maps and their gradients are stored in it too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
     #[default]
     F32,
     /// Operands are rounded to bfloat16.
     Bf16,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
 }
 
 impl Display for Precision {
@@ -23,10 +33,17 @@ impl Display for Precision {
     }
 }
 
-/// A precision of a name that there is not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no precision {0:?}; take f32 or bf16")]
+/// A name that is no precision's.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownPrecision(String);
+
+impl Display for UnknownPrecision {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown precision {:?}; use f32 or bf16", self.0)
+    }
+}
+
+impl std::error::Error for UnknownPrecision {}
 
 impl FromStr for Precision {
     type Err = UnknownPrecision;
@@ -50,6 +67,6 @@ mod tests {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
         let error = "f16".parse::<Precision>().unwrap_err();
-        assert!(error.to_string().contains("\"f16\"; take f32"), "{error}");
+        assert!(error.to_string().contains("\"f16\"; use f32"), "{error}");
     }
 }
