@@ -35,12 +35,7 @@ fn cifar100(data: &Path) {
 
 /// The example's last words on the test set, in percent.
 fn test_error(output: Output) -> f64 {
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let [said, _] = support::said(output);
     let line = said.lines().find_map(|line| {
         let percent = line.strip_prefix("test error: ")?;
         percent.strip_suffix('%')
@@ -232,11 +227,7 @@ fn what_is_missing_is_named() {
         ("cifar100", "fine_label_names.txt"),
         ("svhn", "test_32x32.mat"),
     ] {
-        let refusal = |data: &Path| {
-            let output = example(&[dataset, "--data", text(data)]);
-            assert!(!output.status.success());
-            String::from_utf8_lossy(&output.stderr).into_owned()
-        };
+        let refusal = |data: &Path| support::refusal(example(&[dataset, "--data", text(data)]));
         let said = refusal(&nowhere);
         let expected = format!(
             "error: {} is missing: it should be the folder",
@@ -265,11 +256,8 @@ fn arguments_that_make_no_sense_are_refused() {
         ),
     ] {
         let common = ["cifar100", "--data", text(data), "--out", text(&out)];
-        let output = example(&[&common[..], &arguments].concat());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success());
+        let said = support::refusal(example(&[&common[..], &arguments].concat()));
         assert!(said.contains(expected), "{said}");
-        assert!(output.stdout.is_empty(), "announced before it was refused");
     }
     assert!(!out.exists());
 }

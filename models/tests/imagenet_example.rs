@@ -27,11 +27,7 @@ fn example(folder: &Path, arguments: &[&str]) -> Output {
 
 /// Runs it, and returns what it printed, and what it printed of errors.
 fn succeed(folder: &Path, arguments: &[&str]) -> [String; 2] {
-    let output = example(folder, arguments);
-    let [said, errors] =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success(), "{errors}");
-    [said, errors]
+    support::said(example(folder, arguments))
 }
 
 /// A picture of each class to train on, and one to validate on, in `data`; and one that is none.
@@ -198,11 +194,7 @@ fn without_data_it_draws_pictures_and_trains_on_them() {
 #[test]
 fn what_is_wrong_is_said_before_anything_is_trained() {
     let folder = TempDir::new().unwrap();
-    let refusal = |arguments: &[&str]| {
-        let output = example(folder.path(), arguments);
-        assert!(!output.status.success());
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
+    let refusal = |arguments: &[&str]| support::refusal(example(folder.path(), arguments));
     let message = refusal(&["--data", "nowhere", "--out", "out"]);
     assert!(
         message.starts_with("error: nowhere/train is missing: "),

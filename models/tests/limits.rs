@@ -1,26 +1,12 @@
 //! Arguments that an example cannot do anything with are refused by their names.
 
-use std::process::{Command, Output};
+mod support;
 
-/// `cargo test` builds the examples beside the tests.
-fn example(name: &str, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let example = profile.join("examples").join(name);
-    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    Command::new(example).args(arguments).output().unwrap()
-}
+use std::path::Path;
 
 fn refusal(name: &str, arguments: &[&str]) -> String {
-    let output = example(name, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{name} {arguments:?}");
-    assert!(!said.contains("panicked"), "{said}");
-    assert!(
-        output.stdout.is_empty(),
-        "{arguments:?}: announced before it was refused"
-    );
-    said
+    let mut command = support::command(name, Path::new("."), arguments);
+    support::refusal(command.output().unwrap())
 }
 
 #[test]
@@ -53,9 +39,8 @@ fn every_example_says_what_it_is() {
         "predict",
         "roofline",
     ] {
-        let output = example(name, &["--help"]);
-        assert!(output.status.success(), "{name}");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut command = support::command(name, Path::new("."), &["--help"]);
+        let [said, _] = support::said(command.output().unwrap());
         assert!(said.contains("Usage: "), "{name}: {said}");
     }
 }

@@ -1,8 +1,10 @@
 //! The `parity` example takes weights and a batch and writes down what comes of training on it.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use densenet_models::DenseNetBC100K12;
 use densenet_runtime::Network;
@@ -13,28 +15,15 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 
-/// `cargo test` builds the examples beside the tests.
 fn parity(folder: &Path, model: &str) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let example = profile.join("examples").join("parity");
-    let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        example.exists(),
-        "run `cargo test -p densenet-models`, which builds the examples"
-    );
-    Command::new(example)
-        .current_dir(folder)
-        .args(["--model", model, "--weights", "in.safetensors"])
+    support::command("parity", folder, &["--model", model])
         .args([
+            "--weights",
+            "in.safetensors",
             "--batch",
             "batch.safetensors",
-            "--steps",
-            "2",
-            "--lr",
-            "0.1",
         ])
-        .args(["--out", "out.safetensors"])
+        .args(["--steps", "2", "--lr", "0.1", "--out", "out.safetensors"])
         .output()
         .unwrap()
 }
@@ -66,12 +55,7 @@ fn losses_logits_gradients_and_the_final_state_are_written() {
         .write(&plan, folder.path().join("in.safetensors"))
         .unwrap();
     write_batch(folder.path().join("batch.safetensors"), 32);
-    let output = parity(folder.path(), "cifar_bc_100_12");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    support::said(parity(folder.path(), "cifar_bc_100_12"));
 
     let out = TensorFile::read(folder.path().join("out.safetensors")).unwrap();
     let losses = out.floats("losses").unwrap();
@@ -106,18 +90,15 @@ fn a_batch_or_weights_of_another_network_are_refused() {
     start.write(&DenseNetBC100K12::PLAN, &weights).unwrap();
     write_batch(folder.path().join("batch.safetensors"), 16);
 
-    let output = parity(folder.path(), "cifar_bc_100_12");
-    assert!(!output.status.success());
     assert_eq!(
-        String::from_utf8_lossy(&output.stderr),
+        support::refusal(parity(folder.path(), "cifar_bc_100_12")),
         "error: `images` in batch.safetensors has shape [2, 3, 16, 16]; the network and the 2 \
          labels ask for [2, 3, 32, 32]\n"
     );
 
     let nothing = NamedTensor::new("nothing", [1], &[0.0]);
     TensorFile::write(&weights, [nothing], BTreeMap::new()).unwrap();
-    let output = parity(folder.path(), "cifar_bc_100_12");
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = support::refusal(parity(folder.path(), "cifar_bc_100_12"));
     assert!(
         message.starts_with("error: in.safetensors does not fit the network: missing ("),
         "{message}"

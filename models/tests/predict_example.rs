@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use densenet_models::DenseNet121;
 use densenet_runtime::cpu::{Executor, Options};
@@ -17,18 +17,13 @@ use tempfile::TempDir;
 
 /// Runs the example in a folder.
 fn predict(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(support::example("predict"))
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap()
+    let mut command = support::command("predict", folder, arguments);
+    command.output().unwrap()
 }
 
 /// What it printed: the lines of each picture.
 fn said(output: Output) -> Vec<String> {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let said = String::from_utf8(output.stdout).unwrap();
+    let [said, _] = support::said(output);
     said.lines().map(ToOwned::to_owned).collect()
 }
 
@@ -112,11 +107,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
 #[test]
 fn what_it_cannot_read_is_named() {
     let folder = TempDir::new().unwrap();
-    let refusal = |arguments: &[&str]| {
-        let output = predict(folder.path(), arguments);
-        assert!(!output.status.success());
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
+    let refusal = |arguments: &[&str]| support::refusal(predict(folder.path(), arguments));
     let message = refusal(&["--weights", "nowhere.safetensors", "cat.jpg"]);
     assert!(
         message.starts_with("error: cannot read nowhere.safetensors"),

@@ -2,15 +2,13 @@
 //! computes.
 
 use densenet_runtime::dfdx::losses::cross_entropy_with_logits_loss;
-use densenet_runtime::dfdx::nn::tensor_collection::{
-    RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef,
-};
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
 use densenet_runtime::dfdx::prelude::*;
-use densenet_runtime::plan::Parameter;
 use densenet_runtime::train::{Config, Schedule, Trainer};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Network, Pixels, densenet};
+use densenet_tests::compare::Comparison;
+use densenet_tests::dfdx_way::arena;
 
 densenet! {
     /// BC, on grey images whose sides are not equal.
@@ -44,39 +42,6 @@ fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
         }
     }
     (pixels, labels)
-}
-
-/// The gradients of a model in the order of its plan's parameters.
-struct Collect<'a>(&'a Gradients<f32, Cpu>, Vec<f32>);
-
-impl TensorVisitor<f32, Cpu> for Collect<'_> {
-    type Viewer = ViewTensorRef;
-    type Err = std::convert::Infallible;
-    type E2 = f32;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, f32, Cpu>,
-        tensor: &Tensor<S, f32, Cpu>,
-    ) -> Result<Option<Tensor<S, f32, Cpu>>, Self::Err> {
-        if options.do_gradient_update {
-            self.1.extend(self.0.get(tensor).as_vec());
-        }
-        Ok(None)
-    }
-}
-
-fn gradients_of<M: TensorCollection<f32, Cpu>>(
-    model: &M,
-    gradients: &Gradients<f32, Cpu>,
-) -> Vec<f32> {
-    let mut collect = Collect(gradients, Vec::new());
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker {
-        m: model,
-        f: &mut collect,
-    });
-    collect.1
 }
 
 /// Losses, the first step's gradients, and the state behind the last step.
@@ -146,7 +111,7 @@ macro_rules! dfdx_course {
             losses.push(f64::from(loss.array()));
             gradients = loss.backward();
             if step == 0 {
-                first = gradients_of(&model, &gradients);
+                first = arena(&model, &gradients);
             }
             sgd.update(&mut model, &gradients).unwrap();
             model.zero_grads(&mut gradients);
@@ -159,39 +124,18 @@ macro_rules! dfdx_course {
     }};
 }
 
-/// The largest difference of two tensors, relative to the largest value of the first.
-fn difference(expected: &[f32], found: &[f32]) -> f32 {
-    let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let pairs = expected.iter().zip(found);
-    let difference = pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-    difference / largest.max(1e-3)
-}
-
 fn assert_same<N: Network>(trainer: &Course, dfdx: &Course) {
     for (step, (ours, theirs)) in trainer.losses.iter().zip(&dfdx.losses).enumerate() {
         let relative = (ours - theirs).abs() / ours;
         assert!(relative < 1e-4, "loss of step {step}: {ours} {theirs}");
     }
-    let compare = |what: &str, parameter: &Parameter, ours: &[f32], theirs: &[f32], most| {
-        let [ours, theirs] = [ours, theirs].map(|all| &all[parameter.range()]);
-        let difference = difference(ours, theirs);
-        assert!(
-            difference < most,
-            "{what} of {}: {difference}",
-            parameter.field
-        );
-    };
-    for parameter in &N::PLAN.parameters() {
-        if parameter.role.is_trainable() {
-            let (ours, theirs) = (&trainer.gradients, &dfdx.gradients);
-            compare("gradient", parameter, ours, theirs, 1e-4);
-            let (ours, theirs) = (&trainer.state.parameters, &dfdx.state.parameters);
-            compare("value", parameter, ours, theirs, 1e-3);
-        } else {
-            let (ours, theirs) = (&trainer.state.running, &dfdx.state.running);
-            compare("value", parameter, ours, theirs, 1e-3);
-        }
-    }
+    let plan = &N::PLAN;
+    let mut gradients = Comparison::within(1e-4);
+    gradients.add_parameters("gradient of", plan, &trainer.gradients, &dfdx.gradients);
+    gradients.assert(N::NAME);
+    let mut states = Comparison::within(1e-3);
+    states.add_state("value of", plan, &trainer.state, &dfdx.state);
+    states.assert(N::NAME);
 }
 
 #[test]

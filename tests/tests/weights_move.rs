@@ -100,48 +100,6 @@ fn each_tensor_lands_in_its_field() {
 }
 
 #[test]
-fn a_plan_lists_the_tensors_that_dfdx_visits() {
-    fn shapes<N: Network>() -> Vec<(bool, Vec<usize>)> {
-        use dfdx::nn::tensor_collection::{
-            RecursiveWalker, TensorOptions, TensorVisitor, ViewTensorRef,
-        };
-        use dfdx::prelude::{HasShape, Shape};
-        struct Shapes(Vec<(bool, Vec<usize>)>);
-        impl TensorVisitor<f32, Cpu> for Shapes {
-            type Viewer = ViewTensorRef;
-            type Err = std::convert::Infallible;
-            type E2 = f32;
-            type D2 = Cpu;
-            fn visit<S: Shape>(
-                &mut self,
-                options: TensorOptions<S, f32, Cpu>,
-                tensor: &Tensor<S, f32, Cpu>,
-            ) -> Result<Option<Tensor<S, f32, Cpu>>, Self::Err> {
-                let shape = tensor.shape().concrete().into_iter().collect();
-                self.0.push((options.do_gradient_update, shape));
-                Ok(None)
-            }
-        }
-        let model = N::build(&Cpu::default());
-        let mut shapes = Shapes(Vec::new());
-        N::iter_tensors(&mut RecursiveWalker {
-            m: &model,
-            f: &mut shapes,
-        })
-        .unwrap();
-        shapes.0
-    }
-    fn planned(plan: &Plan) -> Vec<(bool, Vec<usize>)> {
-        let parameters = plan.parameters().into_iter();
-        parameters
-            .map(|parameter| (parameter.role.is_trainable(), parameter.shape))
-            .collect()
-    }
-    assert_eq!(shapes::<Bc>(), planned(&Bc::PLAN));
-    assert_eq!(shapes::<Plain>(), planned(&Plain::PLAN));
-}
-
-#[test]
 fn old_torchvision_names_and_counters_are_understood() {
     let folder = TempDir::new().unwrap();
     let old = |name: &str| {

@@ -106,7 +106,7 @@ where
         seed,
     };
     let output = train_part(&mut state, slots, mode, input, output)?;
-    store_running(module, &state.running);
+    store_running(module, &state.running)?;
     Ok(output)
 }
 
@@ -161,7 +161,7 @@ where
         seed: 0,
     };
     let output = train_part(&mut state, slots, mode, input, output)?;
-    store_running(norm, &state.running);
+    store_running(norm, &state.running)?;
     Ok(output)
 }
 

@@ -28,9 +28,12 @@ mod model;
 pub(crate) mod names;
 mod seal;
 mod state;
+mod tensors;
 
 pub use error::{Misfit, Misshapen, WeightsError};
 pub(crate) use file::CHECKPOINT;
 pub use file::{NamedTensor, TensorFile};
 pub(crate) use state::momentum;
 pub use state::{State, Unexpected};
+pub(crate) use tensors::each_tensor_mut;
+pub use tensors::{AnyTensor, GradientSlot, Visited, each_tensor};

@@ -1,12 +1,9 @@
 //! Moves a typed model's tensors to and from arenas.
 
-use std::convert::Infallible;
+use dfdx::nn::tensor_collection::TensorCollection;
+use dfdx::prelude::Cpu;
 
-use dfdx::nn::tensor_collection::{
-    RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut, ViewTensorRef,
-};
-use dfdx::prelude::{Cpu, Gradients, HasShape, Shape, Tensor};
-
+use super::tensors::{each_tensor, each_tensor_mut};
 use super::{State, WeightsError};
 
 impl State {
@@ -17,16 +14,16 @@ impl State {
         state
     }
 
-    /// Adds the state of another part behind what there is.
+    /// Appends the state of another part.
     pub(crate) fn append<M: TensorCollection<f32, Cpu>>(&mut self, model: &M) {
-        let walked = M::iter_tensors(&mut RecursiveWalker {
-            m: model,
-            f: &mut Collect(self),
+        each_tensor(model, |visited| {
+            let arena = if visited.is_trainable {
+                &mut self.parameters
+            } else {
+                &mut self.running
+            };
+            arena.extend(visited.tensor.values());
         });
-        match walked {
-            Ok(_) => {}
-            Err(never) => match never {},
-        }
     }
 
     /// Copies the state into a model of the same shapes. The tensors keep their identities, so
@@ -40,99 +37,21 @@ impl State {
     ) -> Result<(), WeightsError> {
         let present = Self::of(model);
         self.check_lengths(present.parameters.len(), present.running.len())?;
-        let mut store = Store {
-            parameters: &self.parameters,
-            running: &self.running,
-        };
-        M::iter_tensors(&mut RecursiveWalker {
-            m: model,
-            f: &mut store,
-        })?;
-        Ok(())
-    }
-}
-
-/// Appends each tensor to its arena.
-struct Collect<'a>(&'a mut State);
-
-impl TensorVisitor<f32, Cpu> for Collect<'_> {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = f32;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, f32, Cpu>,
-        tensor: &Tensor<S, f32, Cpu>,
-    ) -> Result<Option<Tensor<S, f32, Cpu>>, Infallible> {
-        let arena = if options.do_gradient_update {
-            &mut self.0.parameters
-        } else {
-            &mut self.0.running
-        };
-        arena.extend(tensor.as_vec());
-        Ok(None)
-    }
-}
-
-/// What is left of each arena for the tensors to come.
-struct Store<'a> {
-    parameters: &'a [f32],
-    running: &'a [f32],
-}
-
-impl TensorVisitor<f32, Cpu> for Store<'_> {
-    type Viewer = ViewTensorMut;
-    type Err = WeightsError;
-    type E2 = f32;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, f32, Cpu>,
-        tensor: &mut Tensor<S, f32, Cpu>,
-    ) -> Result<Option<Tensor<S, f32, Cpu>>, WeightsError> {
-        let shape = *tensor.shape();
-        let (what, arena) = if options.do_gradient_update {
-            ("parameters", &mut self.parameters)
-        } else {
-            ("running statistics", &mut self.running)
-        };
-        let expected = shape.num_elements();
-        match arena.split_at_checked(expected) {
-            Some((values, rest)) => {
-                *arena = rest;
-                copy(values, tensor)?;
-                Ok(None)
+        let (mut parameters, mut running) = (&self.parameters[..], &self.running[..]);
+        each_tensor_mut(model, &mut |is_trainable, tensor| {
+            let rest = if is_trainable {
+                &mut parameters
+            } else {
+                &mut running
+            };
+            let (values, others) = rest.split_at(tensor.elements());
+            *rest = others;
+            if tensor.store(values) {
+                return Ok(());
             }
-            None => Err(WeightsError::Length {
-                what,
-                expected,
-                found: arena.len(),
-            }),
-        }
+            Err(WeightsError::View {
+                shape: tensor.dimensions(),
+            })
+        })
     }
-}
-
-/// Copies values into a tensor that has memory of its own.
-fn copy<S: Shape>(values: &[f32], tensor: &mut Tensor<S, f32, Cpu>) -> Result<(), WeightsError> {
-    let shape = *tensor.shape();
-    let view = || WeightsError::View {
-        shape: shape.concrete().into_iter().collect(),
-    };
-    // dfdx keeps strides to itself, and `copy_from` writes memory in order, whatever they are.
-    // A gradient is as long as the memory: shorter than the tensor where it is broadcast.
-    let mut gradients = Gradients::leaky();
-    match gradients.get_or_alloc_mut(tensor) {
-        Ok(memory) if memory.len() == values.len() => tensor.copy_from(values),
-        _ => return Err(view()),
-    }
-    // Where it is permuted the values now read in another order.
-    let stored = tensor.as_vec();
-    let same = stored
-        .iter()
-        .map(|v| v.to_bits())
-        .eq(values.iter().map(|v| v.to_bits()));
-    if same { Ok(()) } else { Err(view()) }
 }

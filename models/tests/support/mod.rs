@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// An example; `cargo test` builds them beside the tests.
 pub fn example(name: &str) -> PathBuf {
@@ -24,6 +24,24 @@ pub fn command(name: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(example(name));
     command.current_dir(folder).args(arguments);
     on_one_thread(command)
+}
+
+/// What a program printed, and what it printed of errors.
+pub fn said(output: Output) -> [String; 2] {
+    let succeeded = output.status.success();
+    let [said, errors] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(succeeded, "{said}{errors}");
+    [said, errors]
+}
+
+/// The error of a program that refuses what it is asked, before it announces anything.
+pub fn refusal(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(output.stdout.is_empty(), "announced before it was refused");
+    said
 }
 
 /// With the default number of threads set to one.

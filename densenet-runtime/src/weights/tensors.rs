@@ -1,0 +1,146 @@
+//! The one walk over a model's tensors, in the order in which dfdx visits them.
+
+use std::convert::Infallible;
+
+use dfdx::nn::tensor_collection::{
+    RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut, ViewTensorName,
+    ViewTensorRef,
+};
+use dfdx::prelude::{Cpu, Gradients, HasErr, HasShape, Shape, Tensor};
+
+/// A tensor of a model, whatever its shape.
+pub trait AnyTensor {
+    /// Its dimensions.
+    fn dimensions(&self) -> Vec<usize>;
+
+    /// The number of its elements.
+    fn elements(&self) -> usize;
+
+    /// Its values, the last dimension fastest.
+    fn values(&self) -> Vec<f32>;
+
+    /// Finds or makes the memory of its gradient. The slot outlives the tensor.
+    fn slot(&self) -> GradientSlot;
+}
+
+/// Finds or makes the memory of one tensor's gradient.
+pub type GradientSlot =
+    Box<dyn Fn(&mut Gradients<f32, Cpu>) -> Result<&mut [f32], <Cpu as HasErr>::Err>>;
+
+impl<S: Shape> AnyTensor for Tensor<S, f32, Cpu> {
+    fn dimensions(&self) -> Vec<usize> {
+        self.shape().concrete().into_iter().collect()
+    }
+
+    fn elements(&self) -> usize {
+        self.shape().num_elements()
+    }
+
+    fn values(&self) -> Vec<f32> {
+        self.as_vec()
+    }
+
+    fn slot(&self) -> GradientSlot {
+        let ghost = self.ghost();
+        Box::new(move |gradients| Ok(gradients.get_or_alloc_mut(&ghost)?))
+    }
+}
+
+/// A tensor as it is visited.
+pub struct Visited<'a> {
+    /// The path of its field, as [`Parameter::field`](crate::plan::Parameter::field).
+    pub field: String,
+    /// Whether optimisers change it: if not, it is a running statistic.
+    pub is_trainable: bool,
+    /// The tensor.
+    pub tensor: &'a dyn AnyTensor,
+}
+
+/// Visits each tensor of a model: a network, or a part of one. A network's tensors come in the
+/// order of [`Plan::parameters`](crate::plan::Plan::parameters).
+pub fn each_tensor<M: TensorCollection<f32, Cpu>>(model: &M, mut visit: impl FnMut(Visited<'_>)) {
+    let mut read = Read(&mut visit);
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker {
+        m: (model, String::new()),
+        f: &mut read,
+    });
+}
+
+struct Read<'a>(&'a mut dyn FnMut(Visited<'_>));
+
+impl TensorVisitor<f32, Cpu> for Read<'_> {
+    type Viewer = (ViewTensorRef, ViewTensorName);
+    type Err = Infallible;
+    type E2 = f32;
+    type D2 = Cpu;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, f32, Cpu>,
+        (tensor, field): (&Tensor<S, f32, Cpu>, String),
+    ) -> Result<Option<Tensor<S, f32, Cpu>>, Infallible> {
+        (self.0)(Visited {
+            field,
+            is_trainable: options.do_gradient_update,
+            tensor,
+        });
+        Ok(None)
+    }
+}
+
+/// A tensor that can be written.
+pub(crate) trait AnyTensorMut: AnyTensor {
+    /// Copies values into a tensor that has memory of its own, in order. Returns false if it is a
+    /// broadcast or permuted view.
+    fn store(&mut self, values: &[f32]) -> bool;
+}
+
+impl<S: Shape> AnyTensorMut for Tensor<S, f32, Cpu> {
+    fn store(&mut self, values: &[f32]) -> bool {
+        // dfdx keeps strides to itself, and `copy_from` writes memory in order, whatever they are.
+        // A gradient is as long as the memory: shorter than the tensor where it is broadcast.
+        let mut gradients = Gradients::leaky();
+        match gradients.get_or_alloc_mut(self) {
+            Ok(memory) if memory.len() == values.len() => self.copy_from(values),
+            _ => return false,
+        }
+        // Where it is permuted the values now read in another order.
+        let stored = self.as_vec();
+        let bits = |value: &f32| value.to_bits();
+        stored.iter().map(bits).eq(values.iter().map(bits))
+    }
+}
+
+/// What is done with each tensor of a model that is changed: whether it is trainable comes first.
+type Change<'a, E> = dyn FnMut(bool, &mut dyn AnyTensorMut) -> Result<(), E> + 'a;
+
+/// Visits each tensor of a model to change it, in the order of [`each_tensor`].
+pub(crate) fn each_tensor_mut<M: TensorCollection<f32, Cpu>, E>(
+    model: &mut M,
+    change: &mut Change<'_, E>,
+) -> Result<(), E> {
+    let mut write = Write(change);
+    M::iter_tensors(&mut RecursiveWalker {
+        m: model,
+        f: &mut write,
+    })?;
+    Ok(())
+}
+
+struct Write<'a, 'b, E>(&'a mut Change<'b, E>);
+
+impl<E> TensorVisitor<f32, Cpu> for Write<'_, '_, E> {
+    type Viewer = ViewTensorMut;
+    type Err = E;
+    type E2 = f32;
+    type D2 = Cpu;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, f32, Cpu>,
+        tensor: &mut Tensor<S, f32, Cpu>,
+    ) -> Result<Option<Tensor<S, f32, Cpu>>, E> {
+        (self.0)(options.do_gradient_update, tensor)?;
+        Ok(None)
+    }
+}

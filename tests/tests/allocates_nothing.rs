@@ -1,0 +1,100 @@
+//! A training step and a frozen inference allocate nothing after the first, on any of their threads.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
+use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
+use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::executor::load;
+use densenet_tests::memory::{Counting, fewest_allocations};
+use densenet_tests::random;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// All threads are counted, so that one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
+    let options = cpu::Options {
+        recompute,
+        precision,
+        threads: 2,
+        ..cpu::Options::for_batch(2)
+    };
+    let mut executor = cpu::Executor::new(plan.clone(), options).unwrap();
+    load(&mut executor, &random::state(plan, 1));
+    let (pixels, labels) = random::batch(plan, 2, 1);
+    let mut step = || {
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        executor.differentiate(batch, Step::default()).unwrap();
+        executor.descend(Sgd::default()).unwrap();
+    };
+    step();
+    let allocations = fewest_allocations(3, step);
+    assert_eq!(allocations, 0, "{plan}\n{precision:?}, {recompute:?}");
+}
+
+#[test]
+fn a_training_step_allocates_nothing() {
+    let _alone = alone();
+    for precision in [Precision::F32, Precision::Bf16] {
+        for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
+            check_step(&DenseNetBC100K12::PLAN, precision, recompute);
+        }
+    }
+    // Plain layers, and the ImageNet stem.
+    for plan in [DenseNet40K12::PLAN, DenseNet121::PLAN] {
+        check_step(&plan, Precision::F32, Recompute::Nothing);
+    }
+}
+
+#[test]
+fn a_frozen_inference_allocates_nothing() {
+    let _alone = alone();
+    for (stem, bottleneck) in [(StemKind::ImageNet, Some(4)), (StemKind::Cifar, None)] {
+        let block = BlockSpec {
+            layers: 2,
+            growth: 12,
+        };
+        let spec = Spec {
+            blocks: vec![block; 2],
+            theta: Ratio::new(1, 2),
+            bottleneck,
+            stem,
+            init: 24,
+            input: [3, 40, 36],
+            classes: 10,
+            dropout: 0.0,
+        };
+        let plan = spec.plan().unwrap();
+        let state = random::state(&plan, 1);
+        let options = FrozenOptions {
+            threads: 2,
+            ..FrozenOptions::for_batch(3)
+        };
+        let mut frozen = Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
+        let images = vec![0.5; 3 * 3 * 40 * 36];
+        let bytes = [7; 3 * 3 * 40 * 36];
+        let allocations = fewest_allocations(5, || {
+            for count in [3, 1, 2] {
+                let len = count * 3 * 40 * 36;
+                let found = frozen.infer(Pixels::Nchw(&images[..len]), count).is_ok();
+                let bytes = Pixels::Nhwc {
+                    bytes: &bytes[..len],
+                    mean: &[0.5; 3],
+                    deviation: &[0.5; 3],
+                };
+                assert!(found && frozen.infer(bytes, count).is_ok());
+            }
+        });
+        assert_eq!(allocations, 0, "{stem:?}");
+    }
+}
