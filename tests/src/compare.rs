@@ -26,6 +26,18 @@ pub fn difference(found: &[f32], expected: &[f32]) -> f64 {
     differences.fold(0.0, f64::max) / largest.fold(FLOOR, f64::max)
 }
 
+/// The size of the difference of two vectors, relative to the size of the second:
+/// `|a - b| / |b|`, Euclidean. Infinite where the lengths differ.
+pub fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let square = |value: f32| f64::from(value).powi(2);
+    let off: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    let size: f64 = expected.iter().map(|&b| square(b)).sum();
+    (off / size).sqrt()
+}
+
 /// Differences of many tensors, asserted together so that a failure shows them all.
 #[derive(Debug)]
 pub struct Comparison {

@@ -1,7 +1,28 @@
-//! States and logits in and out of an executor.
+//! An executor on the CPU; states and logits in and out of any.
 
+use densenet_runtime::cpu::{self, Precision};
+use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor};
+
+/// An executor on one thread of the CPU: tests run side by side.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn on_cpu(
+    plan: &Plan,
+    batch: usize,
+    recompute: Recompute,
+    precision: Precision,
+) -> cpu::Executor {
+    let options = cpu::Options {
+        recompute,
+        precision,
+        threads: 1,
+        ..cpu::Options::for_batch(batch)
+    };
+    cpu::Executor::new(plan.clone(), options).unwrap_or_else(|error| panic!("{error}"))
+}
 
 /// Makes a state the executor's.
 ///
@@ -47,7 +68,15 @@ pub fn state(executor: &(impl Executor + ?Sized)) -> State {
 pub fn evaluate(executor: &mut (impl Executor + ?Sized), batch: Batch<'_>) -> Vec<f32> {
     let evaluated = executor.evaluate(batch);
     evaluated.unwrap_or_else(|error| panic!("{error}"));
-    let mut logits = vec![f32::NAN; batch.labels.len() * executor.plan().classes()];
+    logits(executor, batch.labels.len())
+}
+
+/// Logits of the last pass: images x classes.
+///
+/// # Panics
+/// If it was of another number of images.
+pub fn logits(executor: &(impl Executor + ?Sized), images: usize) -> Vec<f32> {
+    let mut logits = vec![f32::NAN; images * executor.plan().classes()];
     let read = executor.logits(&mut logits);
     read.unwrap_or_else(|error| panic!("{error}"));
     logits

@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod dfdx_way;
+pub mod emulated;
 pub mod executor;
 pub mod golden;
 pub mod memory;

@@ -31,6 +31,26 @@ pub fn state(plan: &Plan, seed: u64) -> State {
     state
 }
 
+/// Bytes of images that are noise, brighter by `step` from class to class, and their labels.
+pub fn bright_images(
+    count: u32,
+    size: usize,
+    classes: u32,
+    step: u8,
+    seed: u32,
+) -> (Vec<u8>, Vec<u32>) {
+    let mut state = seed;
+    let mut images = Vec::new();
+    let labels: Vec<u32> = (0..count).map(|image| image % classes).collect();
+    for &label in &labels {
+        for _ in 0..size {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            images.push((state >> 25) as u8 + step * label as u8);
+        }
+    }
+    (images, labels)
+}
+
 /// Images, NCHW, and their labels.
 pub fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let mut rng = StdRng::seed_from_u64(seed);

@@ -3,13 +3,15 @@
 use std::thread;
 use std::time::Duration;
 
-use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::cuda::{self, Device};
 use densenet_runtime::parallel::{Meeting, Parallel, Place, Secret, Threads};
-use densenet_runtime::plan::Plan;
-use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 
 use crate::compare::{Comparison, TOLERANCE};
-use crate::executor::{load, read, state};
+use crate::emulated;
+use crate::executor::{load, on_cpu, read, state};
 use crate::networks::Bc;
 use crate::random;
 
@@ -17,23 +19,13 @@ const PLAN: Plan = Bc::PLAN;
 /// Images of a rank's part of a batch.
 pub const PART: usize = 3;
 
-/// A CUDA executor for a rank's part of a batch, with kernels kept in a test's folder.
-pub fn on_cuda(folder: &str) -> cuda::Executor {
+/// A CUDA executor for a rank's part of a batch.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn on_cuda() -> cuda::Executor {
     let device = Device::open(0).unwrap();
-    let options = cuda::Options {
-        cache: Cache::Folder(format!("{folder}/kernels").into()),
-        placement: Placement::Apart,
-        ..cuda::Options::for_batch(PART)
-    };
-    cuda::Executor::new(&device, PLAN, options).unwrap()
-}
-
-fn on_cpu() -> cpu::Executor {
-    let options = cpu::Options {
-        threads: 1,
-        ..cpu::Options::for_batch(PART)
-    };
-    cpu::Executor::new(PLAN, options).unwrap()
+    emulated::on_cuda(&device, &PLAN, emulated::options(PART))
 }
 
 /// What is seen of some steps: losses, gradients, parameters and running statistics.
@@ -130,7 +122,10 @@ pub fn are_equal(found: &[Seen]) {
 /// Ranks are equal bit for bit, and follow ranks on the CPU.
 pub fn follow_the_cpu(found: &[Seen]) {
     let expected = together(Threads::group(2), |collective, rank| {
-        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        let mut executor = Parallel::new(
+            Box::new(on_cpu(&PLAN, PART, Recompute::Nothing, Precision::F32)),
+            Box::new(collective),
+        );
         steps(&mut executor, rank)
     });
     are_equal(found);
@@ -152,17 +147,25 @@ pub fn free_port() -> u16 {
     free.local_addr().unwrap().port()
 }
 
-/// The places of two ranks on this machine, at a port that is free now.
-pub fn places() -> [Place; 2] {
-    let port = free_port();
-    [0, 1].map(|rank| Place {
+/// The place of a rank among others on this machine, without a secret.
+pub fn place(rank: usize, size: usize, port: u16) -> Place {
+    Place {
         rank,
-        size: 2,
-        local_rank: 0,
-        local_size: 2,
+        size,
+        local_rank: rank,
+        local_size: size,
         master: "127.0.0.1".into(),
         port,
         secret: Secret::none(),
+    }
+}
+
+/// The places of two ranks that share this machine's first device, at a port that is free now.
+pub fn places() -> [Place; 2] {
+    let port = free_port();
+    [0, 1].map(|rank| Place {
+        local_rank: 0,
+        ..place(rank, 2, port)
     })
 }
 

@@ -8,6 +8,8 @@ use densenet_runtime::densenet;
 use densenet_runtime::train::{Config, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer};
 use dfdx::prelude::*;
 
+use crate::random;
+
 /// What goes wrong in it.
 type Failure = Box<dyn std::error::Error>;
 
@@ -82,15 +84,7 @@ pub fn model(seed: u64) -> Tiny {
 
 /// Noise, a little brighter from class to class.
 fn images(count: u32, seed: u32) -> Result<InMemory, DataError> {
-    let mut state = seed;
-    let mut images = Vec::new();
-    let labels: Vec<u32> = (0..count).map(|image| image % 3).collect();
-    for &label in &labels {
-        for _ in 0..3 * 8 * 8 {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            images.push((state >> 25) as u8 + 25 * label as u8);
-        }
-    }
+    let (images, labels) = random::bright_images(count, 3 * 8 * 8, 3, 25, seed);
     let classes = ["dark", "middle", "bright"].map(str::to_owned).to_vec();
     InMemory::new([3, 8, 8], images, labels, classes)
 }

@@ -1,36 +1,26 @@
 //! What the roofline counts for a training step is what the kernels do: the same launches in the
 //! same order, and of each as many bytes read and written as an emulated device sees it touch.
 
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-
-use cuda_emulator::{Emulator, Touched};
+use cuda_emulator::Touched;
 use densenet_models::DenseNet201;
-use densenet_runtime::cuda::{self, Cache, Device, Launch, Placement};
+use densenet_runtime::cuda::{self, Launch};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
-use densenet_tests::executor::load;
+use densenet_tests::emulated::{alone, device, on_cuda, options};
+use densenet_tests::executor::{load, logits};
 use densenet_tests::networks::{Bc, Compressed, ImageNetBc};
 use densenet_tests::random;
 
-/// Tests share the device.
-static ALONE: Mutex<()> = Mutex::new(());
-
 /// A training step on bytes of images, with kernels that tell of each access.
 fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -> Vec<Touched> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let emulator = Emulator::load(folder);
-    let device = Device::open(0).unwrap();
+    let (emulator, device) = device();
     let options = cuda::Options {
         precision,
         recompute,
-        cache: Cache::Folder(folder.join("kernels")),
-        placement: Placement::Apart,
-        ..cuda::Options::for_batch(batch)
+        ..options(batch)
     };
-    let made = emulator.watched(|| cuda::Executor::new(&device, plan.clone(), options));
-    let mut executor = made.unwrap_or_else(|error| panic!("{error}"));
+    let mut executor = emulator.watched(|| on_cuda(&device, plan, options));
     load(&mut executor, &random::state(plan, 1));
     let stem = plan.stem();
     let count = batch * stem.channels * stem.height * stem.width;
@@ -48,8 +38,7 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     emulator.touched(|| {
         executor.differentiate(batch, Step::default()).unwrap();
         executor.descend(Sgd::default()).unwrap();
-        let mut logits = vec![0.0; labels.len() * plan.classes()];
-        executor.logits(&mut logits).unwrap();
+        logits(&executor, labels.len());
     })
 }
 
@@ -58,7 +47,7 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
 const BY_CHANCE: [&str; 3] = ["head_pull", "stem_sums", "stem_weight"];
 
 fn agree(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let counted = cuda::launches(plan, batch, precision, recompute).unwrap();
     let seen = step(plan, batch, precision, recompute);
     let names = |launch: &Launch| launch.kernel.to_string();

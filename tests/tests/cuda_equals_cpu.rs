@@ -3,17 +3,15 @@
 //! (the kernels and the code that launches them are unmodified), where memory starts as NaN, each
 //! buffer ends at a page without access, and blocks and warps run in a shuffled order.
 
-mod support;
-
 use densenet_runtime::cuda::{self, Cache, Device, Placement};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};
-use densenet_tests::executor::{evaluate, load, read, state};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
+use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
 use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc};
 use densenet_tests::{each_network, random};
-use support::{alone, device, on_cpu, on_cuda, options};
 
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
 /// that can be seen at every step.
@@ -56,12 +54,11 @@ fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance
             &[found.loss as f32],
             &[expected.loss as f32],
         );
-        let logits = |executor: &dyn Executor| {
-            let mut logits = vec![f32::NAN; images * plan.classes()];
-            executor.logits(&mut logits).unwrap();
-            logits
-        };
-        compare.add(format!("logits {number}"), &logits(&cuda), &logits(&cpu));
+        compare.add(
+            format!("logits {number}"),
+            &logits(&cuda, images),
+            &logits(&cpu, images),
+        );
         let gradients = [&cuda as &dyn Executor, &cpu].map(|executor| {
             let mut gradients = vec![f32::NAN; plan.parameter_count()];
             executor.read(Arena::Gradients, &mut gradients).unwrap();

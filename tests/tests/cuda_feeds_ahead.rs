@@ -5,10 +5,9 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use cuda_emulator::{Call, Emulator, Kind};
-use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use cuda_emulator::{Call, Kind};
+use densenet_runtime::cuda;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Plan;
 use densenet_runtime::train::{
@@ -17,26 +16,19 @@ use densenet_runtime::train::{
 use densenet_runtime::{
     Arena, Batch, Executor, ExecutorError, Network, Outcome, Pixels, Sgd, Step,
 };
+use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
 use safetensors::SafeTensors;
 
-/// Tests share the device.
-static ALONE: Mutex<()> = Mutex::new(());
 const BATCH: usize = 3;
 const PLAN: Plan = OneBlock::PLAN;
 
 fn executor(seed: u64) -> cuda::Executor {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    Emulator::load(folder).seed(seed);
-    let device = Device::open(0).unwrap();
-    let options = cuda::Options {
-        cache: Cache::Folder(folder.join("kernels")),
-        placement: Placement::Apart,
-        ..cuda::Options::for_batch(BATCH)
-    };
-    let mut executor = cuda::Executor::new(&device, PLAN, options).unwrap();
+    let (emulator, device) = device();
+    emulator.seed(seed);
+    let mut executor = on_cuda(&device, &PLAN, options(BATCH));
     load(&mut executor, &random::state(&PLAN, 1));
     executor
 }
@@ -100,7 +92,7 @@ fn train(seed: u64, ahead: usize) -> (Vec<Outcome>, Vec<u32>) {
 
 #[test]
 fn steps_that_nobody_waits_for_are_the_same_steps() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let expected = train(0, 0);
     assert_eq!(expected.0.len(), 7);
     for seed in 1..9 {
@@ -112,9 +104,9 @@ fn steps_that_nobody_waits_for_are_the_same_steps() {
 
 #[test]
 fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_nothing() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut executor = executor(1);
-    let emulator = Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    let (emulator, _) = device();
     if emulator.is_card() {
         return;
     }
@@ -167,7 +159,7 @@ fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_not
 
 #[test]
 fn a_batch_is_no_other_executors() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (mut one, mut other) = (executor(1), executor(1));
     let [own, others] = [&mut one, &mut other]
         .map(|executor| with_batch(0, |batch| executor.start(batch, step(0))).unwrap());
@@ -178,7 +170,7 @@ fn a_batch_is_no_other_executors() {
 
 #[test]
 fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut executor = executor(1);
     let before = state(&executor);
     let (mut values, labels) = random::batch(&PLAN, BATCH, 0);
@@ -316,7 +308,7 @@ fn fit(executor: Box<dyn Executor>) -> Run {
 
 #[test]
 fn a_trainer_that_runs_ahead_reports_and_keeps_the_same() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let waited_for = fit(Box::new(Waiting(executor(3))));
     let ahead = fit(Box::new(executor(4)));
     assert_eq!(ahead.0, waited_for.0);

@@ -1,14 +1,12 @@
 //! A training step is a graph: recorded once, and replayed by one call, whatever changes from step
 //! to step. What is asked of the (emulated) driver is counted.
 
-mod support;
-
 use cuda_emulator::{Call, Kind};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::load;
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
-use support::{alone, device, on_cuda, options};
 
 const BATCH: usize = 3;
 /// What is launched beside a graph: which of two places a batch comes from changes.

@@ -2,6 +2,7 @@
 //! wait for before the backward pass is over. What is asked of the (emulated) driver is looked at.
 
 use cuda_emulator::{Call, Emulator, Kind};
+use densenet_tests::emulated::folder;
 use densenet_tests::ranks::{meet, on_cuda, places, steps, together};
 
 /// The kernel that the backward pass ends with.
@@ -9,10 +10,10 @@ const LAST: &str = "stem_weight";
 
 #[test]
 fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
-    let emulator = Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    let emulator = Emulator::load_with_nccl(folder());
     let calls = emulator.calls(|| {
         together(places().into(), |place, rank| {
-            let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+            let mut executor = on_cuda();
             executor.join(meet(place)).unwrap();
             steps(&mut executor, rank)
         });

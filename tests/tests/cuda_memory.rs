@@ -1,17 +1,15 @@
 //! What the CUDA executor allocates is known before it is made, and is what the plan says.
 
-mod support;
-
 use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
 use densenet_runtime::cuda::{self, Placement};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::load;
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
-use support::{alone, device, on_cuda, options};
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 

@@ -2,11 +2,11 @@
 //! NCCL and the device are emulated: streams run as late as events let them, so that a gradient
 //! averaged before it is complete, or used before it is averaged, is seen.
 
-use std::sync::Mutex;
 use std::thread;
 
 use cuda_emulator::Emulator;
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_tests::emulated::{alone, folder};
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
 use densenet_tests::ranks::{
@@ -14,19 +14,16 @@ use densenet_tests::ranks::{
     together,
 };
 
-/// The emulated device is for one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn joined(place: densenet_runtime::parallel::Place) -> densenet_runtime::cuda::Executor {
-    let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+    let mut executor = on_cuda();
     executor.join(meet(place)).unwrap();
     executor
 }
 
 #[test]
 fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
-    let _alone = ALONE.lock().unwrap();
-    let emulator = Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    let _alone = alone();
+    let emulator = Emulator::load_with_nccl(folder());
     for seed in 0..4 {
         emulator.seed(seed);
         let found = together(places().into(), |place, rank| {
@@ -38,8 +35,8 @@ fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
 
 #[test]
 fn where_the_loss_of_one_is_not_finite_none_descends() {
-    let _alone = ALONE.lock().unwrap();
-    Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    let _alone = alone();
+    Emulator::load_with_nccl(folder());
     are_equal(&together(places().into(), |place, rank| {
         steps_of_which_one_is_broken(&mut joined(place), rank)
     }));
@@ -47,8 +44,8 @@ fn where_the_loss_of_one_is_not_finite_none_descends() {
 
 #[test]
 fn who_waits_for_a_rank_that_has_gone_is_told() {
-    let _alone = ALONE.lock().unwrap();
-    Emulator::load_with_nccl(env!("CARGO_TARGET_TMPDIR"));
+    let _alone = alone();
+    Emulator::load_with_nccl(folder());
     let [first, second] = places();
     thread::scope(|scope| {
         let one_step = |executor: &mut dyn Executor| {

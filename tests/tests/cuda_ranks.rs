@@ -4,8 +4,8 @@
 
 use std::thread;
 
-use cuda_emulator::Emulator;
 use densenet_runtime::parallel::Threads;
+use densenet_tests::emulated::device;
 use densenet_tests::is_installed;
 use densenet_tests::ranks::{
     are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken, together,
@@ -13,9 +13,9 @@ use densenet_tests::ranks::{
 
 #[test]
 fn devices_that_train_together_follow_ranks_on_the_cpu() {
-    Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    device();
     let found = together(Threads::group(2), |collective, rank| {
-        let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+        let mut executor = on_cuda();
         executor.join_by_host(Box::new(collective)).unwrap();
         steps(&mut executor, rank)
     });
@@ -24,9 +24,9 @@ fn devices_that_train_together_follow_ranks_on_the_cpu() {
 
 #[test]
 fn where_the_loss_of_one_is_not_finite_none_descends() {
-    Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    device();
     are_equal(&together(Threads::group(2), |collective, rank| {
-        let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+        let mut executor = on_cuda();
         executor.join_by_host(Box::new(collective)).unwrap();
         steps_of_which_one_is_broken(&mut executor, rank)
     }));
@@ -37,12 +37,12 @@ fn without_nccl_the_error_names_it() {
     if is_installed("libnccl.so") {
         return;
     }
-    Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    device();
     let [first, second] = places();
     thread::scope(|scope| {
         let other = scope.spawn(|| meet(second));
         let meeting = meet(first);
-        let mut executor = on_cuda(env!("CARGO_TARGET_TMPDIR"));
+        let mut executor = on_cuda();
         let error = executor.join(meeting).unwrap_err().to_string();
         assert!(error.contains("no NCCL"), "{error}");
         assert!(error.contains("libnccl.so, libnccl.so.2"), "{error}");

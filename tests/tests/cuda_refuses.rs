@@ -1,13 +1,11 @@
 //! What the CUDA executor cannot do, it refuses in the CPU executor's words, and nothing changes.
 
-mod support;
-
 use densenet_runtime::cuda::{self, CudaError};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 use densenet_runtime::{Batch, Executor as _, ExecutorError, Pixels, Sgd, Step};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
 use densenet_tests::random;
-use support::{alone, device, on_cuda, options};
 
 /// A plan whose last feature maps are one pixel.
 fn one_pixel() -> Plan {

@@ -2,8 +2,6 @@
 //! those of the CPU, a run goes from one to the other by its checkpoint, and what fails leaves the
 //! last checkpoint whole.
 
-mod support;
-
 use std::error::Error;
 use std::fs;
 use std::ops::ControlFlow;
@@ -17,9 +15,9 @@ use densenet_runtime::train::{
     Batches, Config, Fit, Observer, Schedule, StepReport, TrainError, Trainer,
 };
 use densenet_runtime::{Batch, Network, Pixels, densenet};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::{alone, device, on_cuda, options};
 
 densenet! {
     /// Tells four shapes apart.
@@ -201,6 +199,22 @@ fn part(mut trainer: Trainer<Shapes>, checkpoint: &Path, last: u64) -> Vec<f64> 
     losses.of
 }
 
+/// A checkpoint every three steps.
+fn with_checkpoints(path: &Path) -> Fit {
+    Fit {
+        checkpoint: Some(path.into()),
+        checkpoint_every: Some(3),
+        ..Fit::default()
+    }
+}
+
+/// The checkpoint is the only file of its folder, and has not changed.
+fn assert_alone_and_whole(path: &Path, whole: &[u8]) {
+    assert!(fs::read(path).unwrap() == whole, "it was touched");
+    let files = fs::read_dir(path.parent().unwrap()).unwrap().count();
+    assert_eq!(files, 1, "half a checkpoint was left");
+}
+
 /// The largest difference of two rows of losses.
 fn apart(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
@@ -271,11 +285,7 @@ fn a_device_that_fails_leaves_the_last_checkpoint_whole() {
     let (emulator, _) = device();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
-    let settings = Fit {
-        checkpoint: Some(path.clone()),
-        checkpoint_every: Some(3),
-        ..Fit::default()
-    };
+    let settings = with_checkpoints(&path);
     let mut trainer = on_the_device(config(Precision::F32));
     let mut losses = Losses {
         // Somewhere in the seventh step, one after a checkpoint.
@@ -294,12 +304,7 @@ fn a_device_that_fails_leaves_the_last_checkpoint_whole() {
     assert!(error.contains("unspecified launch failure"), "{error}");
     assert!(error.contains("resume the last checkpoint"), "{error}");
     assert!(saved.is_err(), "a lost device gives nothing to save");
-    assert!(
-        fs::read(&path).unwrap() == whole,
-        "the checkpoint was touched"
-    );
-    let files = fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(files, 1, "half a checkpoint was left behind");
+    assert_alone_and_whole(&path, &whole);
     assert_eq!(losses.of.len(), 6);
     drop(trainer);
     // What the error says to do works, here and elsewhere.
@@ -329,11 +334,7 @@ fn a_device_that_runs_out_of_memory_leaves_the_last_checkpoint_whole() {
     let (emulator, _) = device();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
-    let settings = Fit {
-        checkpoint: Some(path.clone()),
-        checkpoint_every: Some(3),
-        ..Fit::default()
-    };
+    let settings = with_checkpoints(&path);
     let mut trainer = on_the_device(config(Precision::F32));
     let mut whole = Vec::new();
     let (found, failed) = {
@@ -355,12 +356,7 @@ fn a_device_that_runs_out_of_memory_leaves_the_last_checkpoint_whole() {
     let error = failed.expect_err("an error").to_string();
     assert!(error.contains("out of memory"), "{error}");
     assert_eq!(found.len(), 16);
-    assert!(
-        fs::read(&path).unwrap() == whole,
-        "the checkpoint was touched"
-    );
-    let files = fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(files, 1, "half a checkpoint was left behind");
+    assert_alone_and_whole(&path, &whole);
     drop(trainer);
     // From step 16 on it goes on as a run that had memory, bit for bit.
     let other = folder.path().join("other");

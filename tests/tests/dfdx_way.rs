@@ -9,6 +9,7 @@ use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Network, Pixels, densenet};
 use densenet_tests::compare::Comparison;
 use densenet_tests::dfdx_way::arena;
+use densenet_tests::random;
 
 densenet! {
     /// BC, on grey images whose sides are not equal.
@@ -26,20 +27,10 @@ const RATE: f32 = 0.05;
 
 /// A batch with something to learn: a class is brighter than the one before it.
 fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
-    let plan = N::PLAN;
-    let stem = plan.stem();
-    let image = stem.channels * stem.height * stem.width;
-    let mut state = 7u32;
-    let mut pixels = Vec::with_capacity(BATCH * image);
-    let labels: Vec<u32> = (0..BATCH)
-        .map(|i| (i * 3 % N::PLAN.classes()) as u32)
-        .collect();
-    for &label in &labels {
-        for _ in 0..image {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let noise = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
-            pixels.push(2.0 * noise + 0.3 * label as f32);
-        }
+    let (mut pixels, labels) = random::batch(&N::PLAN, BATCH, 7);
+    let image = pixels.len() / BATCH;
+    for (image, &label) in pixels.chunks_mut(image).zip(&labels) {
+        image.iter_mut().for_each(|pixel| *pixel += label as f32);
     }
     (pixels, labels)
 }

@@ -7,7 +7,7 @@ use densenet_runtime::plan::Recompute;
 use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Sgd, Step, cpu};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::each_network;
-use densenet_tests::executor::{evaluate, load, read, state};
+use densenet_tests::executor::{evaluate, load, logits, read, state};
 use densenet_tests::golden::Golden;
 use densenet_tests::networks::Case;
 
@@ -37,8 +37,8 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
     load(&mut executor, &golden.start());
     let mut compare = Comparison::within(TOLERANCE);
 
-    let logits = evaluate(&mut executor, batch);
-    compare.add("evaluation logits", &logits, &golden.tensor("logits.eval"));
+    let found = evaluate(&mut executor, batch);
+    compare.add("evaluation logits", &found, &golden.tensor("logits.eval"));
 
     let sgd = Sgd {
         rate: golden.rate(),
@@ -57,9 +57,8 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
         let outcome = executor.differentiate(batch, step).unwrap();
         losses.push(outcome.loss as f32);
         if number == 1 {
-            let mut logits = vec![0.0; labels.len() * N::PLAN.classes()];
-            executor.logits(&mut logits).unwrap();
-            compare.add("logits", &logits, &golden.tensor("logits.train"));
+            let found = logits(&executor, labels.len());
+            compare.add("logits", &found, &golden.tensor("logits.train"));
             let found = read(&executor, Arena::Gradients);
             compare.add_parameters("gradient of", &N::PLAN, &found, &golden.gradients());
             let found = read(&executor, Arena::Running);
@@ -71,9 +70,9 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
     compare.add("losses", &losses, &golden.tensor("losses"));
     let found = state(&executor);
     compare.add_state("step 3:", &N::PLAN, &found, &golden.after_three_steps());
-    let logits = evaluate(&mut executor, batch);
+    let found = evaluate(&mut executor, batch);
     let expected = golden.tensor("logits.eval.step3");
-    compare.add("evaluation logits after step 3", &logits, &expected);
+    compare.add("evaluation logits after step 3", &found, &expected);
     let network = N::GOLDEN;
     compare.assert(&format!(
         "{network}, {recompute:?} recomputed, {threads} threads, {level:?}"

@@ -8,19 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use densenet_runtime::parallel::{Collective, Meeting, Place, Secret};
-use densenet_tests::ranks::free_port;
+use densenet_tests::ranks::{self, free_port};
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn place(rank: usize, size: usize, port: u16) -> Place {
     Place {
-        rank,
-        size,
-        local_rank: rank,
-        local_size: size,
-        master: "127.0.0.1".into(),
-        port,
         secret: Secret::new("of this job"),
+        ..ranks::place(rank, size, port)
     }
 }
 

@@ -8,27 +8,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Secret, Threads};
-use densenet_runtime::plan::Plan;
+use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Threads};
+use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::train::{
     Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
 };
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
-use densenet_tests::executor::{load, read, state};
+use densenet_tests::compare::difference;
+use densenet_tests::executor::{load, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
-use densenet_tests::ranks::free_port;
+use densenet_tests::ranks::{free_port, place};
 
 const PLAN: Plan = OneBlock::PLAN;
 /// Images of a rank.
 const PART: usize = 4;
 
-fn on_cpu() -> cpu::Executor {
-    let options = cpu::Options {
-        threads: 1,
-        ..cpu::Options::for_batch(PART)
-    };
-    let mut executor = cpu::Executor::new(PLAN, options).unwrap();
+fn started() -> cpu::Executor {
+    let mut executor = on_cpu(&PLAN, PART, Recompute::Nothing, cpu::Precision::F32);
     load(&mut executor, &random::state(&PLAN, 3));
     executor
 }
@@ -85,16 +82,8 @@ fn together<T: Send>(size: usize, work: impl Fn(Threads, usize) -> T + Sync) -> 
 }
 
 fn close(found: &[f32], expected: &[f32], what: &str) {
-    let largest = expected
-        .iter()
-        .fold(0.0f32, |most, value| most.max(value.abs()));
-    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let off = (found - expected).abs();
-        assert!(
-            off <= 1e-5 * largest,
-            "{what} {index}: {found}, not {expected}"
-        );
-    }
+    let off = difference(found, expected);
+    assert!(off <= 1e-5, "{what}: {off} of the largest");
 }
 
 #[test]
@@ -102,7 +91,7 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
     // By hand: each rank's own, from the same start, averaged.
     let alone: Vec<_> = (0..2)
         .map(|rank| {
-            let mut executor = on_cpu();
+            let mut executor = started();
             let loss = differentiate(&mut executor, 0, rank, false);
             let running = state(&executor).running;
             (loss, read(&executor, Arena::Gradients), running)
@@ -116,7 +105,7 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
     let (gradients, running) = (average(|own| &own.1), average(|own| &own.2));
     assert_ne!(alone[0].1, alone[1].1, "the parts differ");
     let ranks = together(2, |collective, rank| {
-        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        let mut executor = Parallel::new(Box::new(started()), Box::new(collective));
         let loss = differentiate(&mut executor, 0, rank, false);
         let after = state(&executor).running;
         (loss, read(&executor, Arena::Gradients), after)
@@ -132,13 +121,13 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
 #[test]
 fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
     let ranks = together(2, |collective, rank| {
-        let mut executor = Parallel::new(Box::new(on_cpu()), Box::new(collective));
+        let mut executor = Parallel::new(Box::new(started()), Box::new(collective));
         two_steps(&mut executor, rank)
     });
     assert!(ranks[0] == ranks[1], "ranks are equal bit for bit");
     // One executor, which takes each part of each batch in turn, normalised on its own, and adds
     // the gradients up.
-    let mut one = on_cpu();
+    let mut one = started();
     for step in 0..4u64 {
         for rank in 0..2 {
             let (pixels, labels) = part(step, rank);
@@ -205,7 +194,7 @@ fn trainer(collective: Box<dyn Collective>) -> Trainer<OneBlock> {
         threads: 1,
         ..Config::cifar()
     };
-    let executor = Parallel::new(Box::new(on_cpu()), collective);
+    let executor = Parallel::new(Box::new(started()), collective);
     let model = Cpu::seed_from_u64(1).build_module::<OneBlock, f32>();
     Trainer::with_executor(model, config, Box::new(executor)).unwrap()
 }
@@ -288,18 +277,6 @@ fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
             (summary.ending, summary.step)
         });
         assert_eq!(ended, [(Ending::Interrupted, expected); 2], "{behind:?}");
-    }
-}
-
-fn place(rank: usize, size: usize, port: u16) -> Place {
-    Place {
-        rank,
-        size,
-        local_rank: rank,
-        local_size: size,
-        master: "127.0.0.1".into(),
-        port,
-        secret: Secret::none(),
     }
 }
 

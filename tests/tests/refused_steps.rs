@@ -1,13 +1,11 @@
 //! A step whose loss is not finite changes nothing, on either device, and a network that says nothing
 //! is never right, however it is asked.
 
-mod support;
-
 use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, densenet};
-use densenet_tests::executor::{load, read};
+use densenet_tests::emulated::{alone, device, on_cuda, options};
+use densenet_tests::executor::{load, on_cpu, read};
 use densenet_tests::random;
-use support::{alone, device, on_cpu, on_cuda, options};
 
 densenet! {
     /// With every kind of stage.

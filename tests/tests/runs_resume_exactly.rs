@@ -15,6 +15,7 @@ use densenet_runtime::train::{
 };
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Pixels};
+use densenet_tests::random;
 
 densenet! {
     /// With dropout, so that a step's seed matters.
@@ -29,15 +30,7 @@ const EPOCH_STEPS: u64 = 7;
 
 /// Images whose class is their brightness, varied as the paper varies CIFAR.
 fn in_memory() -> Arc<dyn Dataset> {
-    let mut state = 5u32;
-    let mut images = Vec::new();
-    let labels: Vec<u32> = (0..59).map(|image| image % 10).collect();
-    for &label in &labels {
-        for _ in 0..3 * 16 * 16 {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            images.push((state >> 25) as u8 + 12 * label as u8);
-        }
-    }
+    let (images, labels) = random::bright_images(59, 3 * 16 * 16, 10, 12, 5);
     let classes = (0..10).map(|class| class.to_string()).collect();
     let images = InMemory::new([3, 16, 16], images, labels, classes).unwrap();
     let fill = images.mean_colour();

@@ -1,0 +1,53 @@
+//! The emulated CUDA device, and executors on it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cuda_emulator::Emulator;
+use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::plan::Plan;
+
+/// The tests of a program share the device, and some set its memory or break it: one runs at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cargo's folder for the files of tests, beside the test's program. Cargo tells its name to
+/// integration tests alone.
+///
+/// # Panics
+/// If the program has no name.
+pub fn folder() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().nth(3);
+    target.expect("target/PROFILE/deps/TEST").join("tmp")
+}
+
+/// The emulator of this process, and its device.
+///
+/// # Panics
+/// If the emulator cannot be built.
+pub fn device() -> (&'static Emulator, Device) {
+    let emulator = Emulator::load(folder());
+    let device = Device::open(0).unwrap_or_else(|error| panic!("{error}"));
+    (emulator, device)
+}
+
+/// Buffers apart, so that an access beyond one is seen; kernels kept for the next run.
+pub fn options(batch: usize) -> cuda::Options {
+    cuda::Options {
+        cache: Cache::Folder(folder().join("kernels")),
+        placement: Placement::Apart,
+        ..cuda::Options::for_batch(batch)
+    }
+}
+
+/// An executor on a device.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn on_cuda(device: &Device, plan: &Plan, options: cuda::Options) -> cuda::Executor {
+    let executor = cuda::Executor::new(device, plan.clone(), options);
+    executor.unwrap_or_else(|error| panic!("{error}"))
+}
