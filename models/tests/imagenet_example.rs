@@ -194,7 +194,7 @@ fn without_data_it_draws_pictures_and_trains_on_them() {
 #[test]
 fn what_is_wrong_is_said_before_anything_is_trained() {
     let folder = TempDir::new().unwrap();
-    let refusal = |arguments: &[&str]| support::refusal(example(folder.path(), arguments));
+    let refusal = |arguments: &[&str]| support::refusal(&example(folder.path(), arguments));
     let message = refusal(&["--data", "nowhere", "--out", "out"]);
     assert!(
         message.starts_with("error: nowhere/train is missing: "),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 fn refusal(name: &str, arguments: &[&str]) -> String {
     let mut command = support::command(name, Path::new("."), arguments);
-    support::refusal(command.output().unwrap())
+    support::refusal_at_once(&command.output().unwrap())
 }
 
 #[test]

@@ -91,14 +91,14 @@ fn a_batch_or_weights_of_another_network_are_refused() {
     write_batch(folder.path().join("batch.safetensors"), 16);
 
     assert_eq!(
-        support::refusal(parity(folder.path(), "cifar_bc_100_12")),
+        support::refusal(&parity(folder.path(), "cifar_bc_100_12")),
         "error: `images` in batch.safetensors has shape [2, 3, 16, 16]; the network and the 2 \
          labels ask for [2, 3, 32, 32]\n"
     );
 
     let nothing = NamedTensor::new("nothing", [1], &[0.0]);
     TensorFile::write(&weights, [nothing], BTreeMap::new()).unwrap();
-    let message = support::refusal(parity(folder.path(), "cifar_bc_100_12"));
+    let message = support::refusal(&parity(folder.path(), "cifar_bc_100_12"));
     assert!(
         message.starts_with("error: in.safetensors does not fit the network: missing ("),
         "{message}"

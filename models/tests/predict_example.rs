@@ -107,7 +107,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
 #[test]
 fn what_it_cannot_read_is_named() {
     let folder = TempDir::new().unwrap();
-    let refusal = |arguments: &[&str]| support::refusal(predict(folder.path(), arguments));
+    let refusal = |arguments: &[&str]| support::refusal(&predict(folder.path(), arguments));
     let message = refusal(&["--weights", "nowhere.safetensors", "cat.jpg"]);
     assert!(
         message.starts_with("error: cannot read nowhere.safetensors"),

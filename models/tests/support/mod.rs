@@ -35,13 +35,18 @@ pub fn said(output: Output) -> [String; 2] {
     [said, errors]
 }
 
-/// The error of a program that refuses what it is asked, before it announces anything.
-pub fn refusal(output: Output) -> String {
+/// The error of a program that refuses what it is asked.
+pub fn refusal(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-    assert!(output.stdout.is_empty(), "announced before it was refused");
     said
+}
+
+/// The same, of one that announces nothing before.
+pub fn refusal_at_once(output: &Output) -> String {
+    assert!(output.stdout.is_empty(), "announced before it was refused");
+    refusal(output)
 }
 
 /// With the default number of threads set to one.
