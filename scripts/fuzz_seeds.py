@@ -162,6 +162,7 @@ pub DenseNet201 {
 }
 """,
     )
+    write("spec", "named", 'Pets { blocks: [2, 2], k: 4, classes: ["cat", "dog"] }')
     write("spec", "mistakes", "pub struct A { blocks: [0], grow: 3, k: 2 theta: 1.5, k: 2, stem = x }")
     write("spec", "over_budget", "A { blocks: [2, 2], k: 4, bottleneck, memory: 1 KiB at 8 }")
     write("spec", "too_small", "blocks: [1, 1, 1, 1], k: 4, input: [3, 24, 24]")

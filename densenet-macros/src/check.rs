@@ -1,6 +1,6 @@
 //! A spec as a whole: what is missing, what does not go together, and the plan.
 
-use densenet_plan::{BlockSpec, Plan, PlanError, Ratio, Recompute, Spec, StemKind};
+use densenet_plan::{BlockSpec, Plan, PlanError, Ratio, Recompute, Spec};
 use quote::ToTokens;
 use syn::{Attribute, Ident, Path, Visibility};
 
@@ -22,6 +22,8 @@ pub struct Network {
     pub name: Ident,
     /// Its shapes.
     pub plan: Plan,
+    /// The names of its classes; none if only their number is given.
+    pub classes: Vec<String>,
 }
 
 /// Makes the plan of what was written, and reports why there is none.
@@ -42,6 +44,7 @@ pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
         vis: written.vis.clone(),
         name: written.name.clone(),
         plan,
+        classes: written.class_names().to_vec(),
     })
 }
 
@@ -94,7 +97,7 @@ fn plan(written: &Written, errors: &mut Errors) -> Option<Plan> {
     };
     let theta = value(&values.theta).map_or(Ratio::ONE, |theta| theta.ratio);
     let bottleneck = value(&values.bottleneck);
-    let stem = value(&values.stem).unwrap_or(StemKind::for_blocks(layers.len()));
+    let stem = written.stem();
     let init = match value(&values.init) {
         Some(init) => init,
         None => stem.default_maps(
@@ -113,7 +116,7 @@ fn plan(written: &Written, errors: &mut Errors) -> Option<Plan> {
         stem,
         init,
         input: value(&values.input).unwrap_or([3, side, side]),
-        classes: value(&values.classes).unwrap_or(stem.default_classes()),
+        classes: written.classes(),
         dropout: value(&values.dropout).map_or(0.0, |dropout| dropout.float),
     };
     let report = |error| report(error, written, errors);

@@ -3,6 +3,7 @@
 use densenet_plan::StemKind;
 use syn::parse::ParseStream;
 
+use crate::classes::{self, Classes};
 use crate::errors::Errors;
 use crate::value::{self, Budget, Decimal, Given, Growth, Number};
 
@@ -33,7 +34,7 @@ pub struct Values {
     pub stem: Option<Given<StemKind>>,
     pub init: Option<Number>,
     pub input: Option<Given<[usize; 3]>>,
-    pub classes: Option<Number>,
+    pub classes: Option<Given<Classes>>,
     pub dropout: Option<Given<Decimal>>,
     pub memory: Option<Given<Budget>>,
 }
@@ -124,7 +125,7 @@ pub static KEYS: [Key; 10] = [
         required: false,
         words: &["num_classes", "class", "labels", "outputs"],
         read: |key, input, values, errors| {
-            set(&mut values.classes, value::number, key, input, errors)
+            set(&mut values.classes, classes::classes, key, input, errors)
         },
     },
     Key {

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod check;
+mod classes;
 mod errors;
 mod expand;
 mod keys;
@@ -31,7 +32,7 @@ use quote::quote;
 ///         stem: imagenet,            // imagenet (7x7/2, max pool) or cifar (3x3); by default imagenet for 4 or more blocks
 ///         init: 64,                  // the stem's maps; by default 2k for DenseNet-BC and the ImageNet stem, else 16
 ///         input: [3, 224, 224],      // channels, height, width; by default 3x224x224 or 3x32x32, by the stem
-///         classes: 1000,             // by default 1000 or 10, by the stem
+///         classes: 1000,             // or their names: ["cat", "dog"]; by default 1000 or 10, by the stem
 ///         dropout: 0.2,              // in [0, 1); by default 0
 ///         memory: 24 GiB at 64,      // optional: a training step with batch 64 must fit, or it does not compile
 ///     }
@@ -51,6 +52,12 @@ use quote::quote;
 /// its shapes as `PLAN`; the network has `PARAMETERS`, `MULTIPLY_ADDS`, `LAYERS` and
 /// `training_bytes(batch, recompute)`, and implements `Network`. `cargo doc` shows its
 /// architecture as a table.
+///
+/// # Names of classes
+/// `classes: ["cat", "dog"]` names the classes: a label is an index into the list. The names are the
+/// network's `CLASSES`, which is empty where only a number is given. Weights and checkpoints keep
+/// them. Data, weights and checkpoints with other names, or with the same in another order, are
+/// refused before a run. A folder of pictures numbers its classes in the order of their names.
 ///
 /// # Errors
 /// Every mistake of a spec is reported at once, each on its token.

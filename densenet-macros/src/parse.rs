@@ -1,7 +1,8 @@
 //! What was written: the grammar of `densenet!`.
 //!
-//! Parsing never gives up: a key that cannot be read is reported, and reading goes on behind it.
+//! Parsing never gives up: a key that cannot be read is reported, and reading goes on after it.
 
+use densenet_plan::StemKind;
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
@@ -51,6 +52,28 @@ impl Written {
     /// Where a key is given, be its value readable or not.
     pub fn given(&self, key: &str) -> Option<&Ident> {
         self.given.iter().find(|given| *given == key)
+    }
+
+    /// The stem; by default the one that goes with the number of blocks.
+    pub fn stem(&self) -> StemKind {
+        let blocks = self.values.blocks.as_ref();
+        let blocks = blocks.map_or(0, |blocks| blocks.value.len());
+        let stem = self.values.stem.as_ref();
+        stem.map_or(StemKind::for_blocks(blocks), |stem| stem.value)
+    }
+
+    /// The number of classes; by default the stem's.
+    pub fn classes(&self) -> usize {
+        let classes = self.values.classes.as_ref();
+        classes.map_or(self.stem().default_classes(), |classes| {
+            classes.value.number()
+        })
+    }
+
+    /// The names of the classes, if they are given.
+    pub fn class_names(&self) -> &[String] {
+        let classes = self.values.classes.as_ref();
+        classes.map_or(&[], |classes| classes.value.names())
     }
 
     /// Whether all required keys are given, and every value could be read.

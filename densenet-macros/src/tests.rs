@@ -17,6 +17,16 @@ fn a_small_network_reads_as_a_person_would_write_it() {
     ));
 }
 
+#[test]
+fn names_of_classes_are_written_once_and_documented() {
+    let expansion = expand("Pets { blocks: [1], k: 1, classes: [\"cat\", \"dog\"] }");
+    let start = expansion.find("impl ::densenet_runtime::Network for Pets");
+    let (_, implementation) = expansion.split_at(start.expect("there is an impl"));
+    let (implementation, _) = implementation.split_once("\n    }\n").expect("it ends");
+    insta::assert_snapshot!(implementation);
+    assert!(expansion.contains("/// * classes: `cat`, `dog`\n"));
+}
+
 /// The messages of a spec, in their order.
 fn messages(spec: &str) -> Vec<String> {
     let expansion = expand(spec);
@@ -81,6 +91,7 @@ fn word() -> impl Strategy<Value = String> {
         "]",
         "[1, 2]",
         "[3, 32, 32]",
+        "[\"cat\", \"dog\"]",
         "{",
         "}",
         "1",
@@ -139,7 +150,8 @@ fn a_misspelled_key_is_recognised() {
 fn every_mistake_of_a_spec_is_reported_at_once() {
     let messages = messages(
         "pub Network {
-             blocks: [6, 12, 0, 32], grow: 32, theta: 1.5, theta: 0.5, dropout: 1.0, input: [3, 24, 24]
+             blocks: [6, 12, 0, 32], grow: 32, theta: 1.5, theta: 0.5, dropout: 1.0, input: [3, 24, 24],
+             classes: [\"cat\", \"\", \"cat\"]
          }",
     );
     let starts = [
@@ -149,6 +161,9 @@ fn every_mistake_of_a_spec_is_reported_at_once() {
         "`theta` is given twice",
         "`theta` is first given here",
         "`dropout` must be in [0, 1)",
+        "the name of a class is empty",
+        "class \\\"cat\\\" is named twice",
+        "\\\"cat\\\" is first named here",
         "a 24x24 input is too small",
     ];
     assert_eq!(messages.len(), starts.len(), "{messages:#?}");

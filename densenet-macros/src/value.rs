@@ -260,7 +260,8 @@ pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Res
     })
 }
 
-fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
+/// The colon after a key.
+pub fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
     if input.peek(Token![=]) {
         let message = format!("expected `:` behind `{}`, found `=`", key.name);
         return Err(at(input.fork().parse::<TokenTree>()?, message, key.usage()));
@@ -281,22 +282,33 @@ fn numbers(
     if !input.peek(token::Bracket) {
         return Err(wrong(key, input, "a list of whole numbers"));
     }
+    let number = |input: ParseStream| whole(key, input, "whole numbers");
+    list(input, errors, "numbers", number, || 1)
+}
+
+/// A list in brackets. An element that cannot be read is reported, and something stands in for it.
+pub fn list<T>(
+    input: ParseStream,
+    errors: &mut Errors,
+    of: &str,
+    element: impl Fn(ParseStream) -> syn::Result<Given<T>>,
+    stand_in: impl Fn() -> T,
+) -> syn::Result<Given<Vec<Given<T>>>> {
     let tokens = input.fork().parse::<Group>()?.into_token_stream();
     let content;
     bracketed!(content in input);
     let mut value = Vec::new();
     while !content.is_empty() {
         let start = content.fork();
-        value.push(
-            whole(key, &content, "whole numbers").unwrap_or_else(|error| {
-                errors.push(error);
-                let tokens = rest_of_value(&start);
-                skip_to_comma(&content);
-                Given { value: 1, tokens }
-            }),
-        );
+        value.push(element(&content).unwrap_or_else(|error| {
+            errors.push(error);
+            let tokens = rest_of_value(&start);
+            skip_to_comma(&content);
+            let value = stand_in();
+            Given { value, tokens }
+        }));
         if !content.is_empty() && content.parse::<Token![,]>().is_err() {
-            let message = "expected `,` between two numbers";
+            let message = format!("expected `,` between two {of}");
             errors.push(syn::Error::new(content.span(), message));
         }
     }
@@ -304,7 +316,7 @@ fn numbers(
 }
 
 /// A whole number from 1 to [`LARGEST`].
-fn whole(key: &'static Key, input: ParseStream, what: &str) -> syn::Result<Number> {
+pub fn whole(key: &'static Key, input: ParseStream, what: &str) -> syn::Result<Number> {
     let negative = input.peek(Token![-]) && input.peek2(LitInt);
     if !input.peek(LitInt) && !negative {
         return Err(wrong(key, input, what));
@@ -382,7 +394,7 @@ fn wrong(key: &'static Key, input: ParseStream, what: &str) -> syn::Error {
 }
 
 /// An error with a line of help below its message.
-fn at(tokens: impl ToTokens, message: impl Display, help: impl Display) -> syn::Error {
+pub fn at(tokens: impl ToTokens, message: impl Display, help: impl Display) -> syn::Error {
     syn::Error::new_spanned(tokens, format!("{message}\n= help: {help}"))
 }
 

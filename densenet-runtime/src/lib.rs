@@ -1,5 +1,6 @@
 //! What `densenet!` networks run on.
 
+mod classes;
 pub mod console;
 pub mod cpu;
 #[cfg(feature = "cuda")]

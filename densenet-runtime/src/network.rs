@@ -12,6 +12,10 @@ use crate::weights::{State, WeightsError};
 pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule<Cpu, f32> {
     /// The name of the type.
     const NAME: &'static str;
+    /// The names of the classes, in the order of their labels; none if the spec gives only their
+    /// number. Data, weights and checkpoints with other names, or with the same in another order,
+    /// are refused.
+    const CLASSES: &'static [&'static str] = &[];
     /// The shapes of its stages.
     const PLAN: Plan;
     /// The shapes of all tensors before the classifier, as a type: a tuple of the stages' own.

@@ -18,7 +18,6 @@ use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
 use densenet_runtime::data::{self, DataError, Evaluation, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
-use densenet_runtime::train::{CheckpointError, classes_of_checkpoint};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use densenet_runtime::{Pixels, console, say, tell};
 
@@ -34,7 +33,7 @@ struct Arguments {
     /// A checkpoint, or weights under torchvision's names: a safetensors file.
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// The names of the classes, one a line [default: those that the checkpoint has].
+    /// The names of the classes, one a line [default: those that the weights have].
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// In which numbers products are computed: f32 or bf16.
@@ -54,8 +53,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // A checkpoint has momentum, too.
     let file = TensorFile::read(&arguments.weights)?;
     let state = State::from_file(&plan, &file, Unexpected::Ignore)?;
+    let names = match &arguments.classes {
+        Some(names) => lines(names)?,
+        None => file.classes()?,
+    };
     drop(file);
-    let names = arguments.names()?;
     let options = FrozenOptions {
         precision: arguments.precision,
         ..FrozenOptions::for_batch(1)
@@ -101,19 +103,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// A picture as validation shows it.
 fn shown(path: &Path, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError> {
     Evaluation::Centre.show(&data::read(path)?, [height, width])
-}
-
-impl Arguments {
-    /// The names of the classes, if they are known.
-    fn names(&self) -> Result<Vec<String>, Box<dyn Error>> {
-        if let Some(file) = &self.classes {
-            return lines(file);
-        }
-        match classes_of_checkpoint(&self.weights) {
-            Err(CheckpointError::WeightsOnly { .. }) => Ok(Vec::new()),
-            names => Ok(names?),
-        }
-    }
 }
 
 /// The shapes of a preset that is made for such pictures.

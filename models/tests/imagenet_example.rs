@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use densenet_models::DenseNet201;
 use densenet_runtime::Network;
 use densenet_runtime::data::pictures::{self, Pictures};
-use densenet_runtime::train::classes_of_checkpoint;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -161,7 +160,8 @@ fn a_run_leaves_metrics_checkpoint_and_curves_and_goes_on_as_if_it_had_not_stopp
     assert_eq!(listed.collect::<Vec<_>>(), ["metrics.jsonl", "curves.png"]);
 
     // Other classes under the same labels are other data.
-    let classes = classes_of_checkpoint(parts.join("checkpoint.safetensors")).unwrap();
+    let checkpoint_file = TensorFile::read(parts.join("checkpoint.safetensors")).unwrap();
+    let classes = checkpoint_file.classes().unwrap();
     for set in ["train", "val"] {
         let set = folder.path().join("data").join(set);
         std::fs::rename(set.join(&classes[0]), set.join("aardvark")).unwrap();

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
 use densenet_runtime::data::{cifar, decode_within, idx, svhn};
-use densenet_runtime::train::{
-    Config, Curves, Metric, Metrics, Observer, Outline, Trainer, classes_of_checkpoint, lines,
-};
+use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use proc_macro2::TokenStream;
 use tempfile::TempDir;
@@ -183,7 +181,7 @@ fn checkpoint(desk: &mut Desk, bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [Some(bytes.to_vec()), sealed(bytes)].into_iter().flatten() {
         let path = desk.file("checkpoint.safetensors", &bytes);
-        let _ = classes_of_checkpoint(&path);
+        let _ = TensorFile::read(&path).and_then(|file| file.classes());
         let _ = Config::of_checkpoint(&path);
         for resume in [Trainer::resume, Trainer::resume_with_schedule] {
             if resume(&mut desk.trainer, &path).is_ok() {

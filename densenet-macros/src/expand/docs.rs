@@ -1,14 +1,16 @@
 //! What rustdoc shows of a network: its architecture and figures.
 
-use densenet_plan::{Plan, Recompute};
+use densenet_plan::Recompute;
 
 use crate::bytes;
+use crate::check::Network;
 
 /// Batches whose memory is shown.
 const BATCHES: [usize; 4] = [1, 32, 64, 256];
 
 /// The lines of a network's documentation, below the user's own.
-pub fn network(plan: &Plan) -> Vec<String> {
+pub fn network(network: &Network) -> Vec<String> {
+    let plan = &network.plan;
     let stem = plan.stem();
     let mut lines = vec![
         String::new(),
@@ -31,6 +33,11 @@ pub fn network(plan: &Plan) -> Vec<String> {
             grouped(plan.multiply_adds())
         ),
         format!("* dropout: {}", plan.dropout()),
+    ]);
+    if !network.classes.is_empty() {
+        lines.push(format!("* classes: `{}`", network.classes.join("`, `")));
+    }
+    lines.extend([
         String::new(),
         "Memory of a training step in f32:".to_owned(),
         String::new(),

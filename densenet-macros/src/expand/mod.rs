@@ -26,16 +26,14 @@ pub use stub::stub;
 
 /// All types of a network.
 pub fn network(network: &Network) -> TokenStream {
-    let Network {
-        docs,
-        runtime,
-        vis,
-        name,
-        plan,
-    } = network;
-    let scope = Scope { runtime, vis, name };
-    let stages = stage::all(&scope, plan);
-    let whole = network::Whole::new(&scope, docs, plan, &stages);
+    let scope = Scope {
+        runtime: &network.runtime,
+        vis: &network.vis,
+        name: &network.name,
+    };
+    let runtime = scope.runtime;
+    let stages = stage::all(&scope, &network.plan);
+    let whole = network::Whole::new(&scope, network, &stages);
     let structs = stages.iter().map(|stage| stage.definition(&scope));
     let whole_struct = whole.definition(&scope);
     let impls = stages.iter().map(Stage::impls);

@@ -1,24 +1,24 @@
 //! The network as a whole.
 
-use densenet_plan::{Block, Plan, Recompute};
+use densenet_plan::{Block, Recompute};
 use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, Ident};
 
 use super::stage::{Stage, definition};
 use super::{Field, Scope, collection, docs, input, layer, literal, loss};
+use crate::check::Network;
 
 /// The network's struct and impls.
 pub struct Whole<'a> {
-    docs: &'a [Attribute],
-    plan: &'a Plan,
+    network: &'a Network,
     stages: &'a [Stage],
     fields: Vec<Field>,
 }
 
 impl<'a> Whole<'a> {
     /// The network of these stages.
-    pub fn new(scope: &Scope, docs: &'a [Attribute], plan: &'a Plan, stages: &'a [Stage]) -> Self {
+    pub fn new(scope: &Scope, network: &'a Network, stages: &'a [Stage]) -> Self {
+        let plan = &network.plan;
         let features = plan.features();
         let norm = layer::norm(scope, "Normalises the last block's feature maps.", features);
         let classifier = layer::classifier(
@@ -33,8 +33,7 @@ impl<'a> Whole<'a> {
             .chain([norm, classifier])
             .collect();
         Self {
-            docs,
-            plan,
+            network,
             stages,
             fields,
         }
@@ -42,30 +41,31 @@ impl<'a> Whole<'a> {
 
     /// The struct.
     pub fn definition(&self, scope: &Scope) -> TokenStream {
-        let docs = self.docs;
-        let figures = docs::network(self.plan);
+        let docs = &self.network.docs;
+        let figures = docs::network(self.network);
         let definition = definition(scope, &figures, scope.name, &self.fields);
         quote!(#(#docs)* #definition)
     }
 
     /// Its impls.
     pub fn impls(&self, scope: &Scope) -> TokenStream {
-        let constants = constants(scope, self.plan, self.stages);
+        let constants = constants(scope, self.network, self.stages);
         let collection = collection::collection(scope.name, &self.fields);
-        let forward = forward(scope.name, self.plan, self.stages);
+        let forward = forward(self.network, self.stages);
         // What the network takes is what its stem takes.
         let input = self.stages.first().map(|stem| {
             let supertrait = input::name(&stem.name).into_token_stream();
             input::input(scope.name, stem.takes, stem.of, &supertrait)
         });
-        let loss = loss::loss(scope.name, self.plan.classes());
+        let loss = loss::loss(scope.name, self.network.plan.classes());
         quote!(#constants #collection #input #forward #loss)
     }
 }
 
 /// What is known before the network runs.
-fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
+fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream {
     let Scope { runtime, name, .. } = scope;
+    let plan = &network.plan;
     let name_in_words = name.to_string();
     let parameters = literal::number(plan.parameter_count());
     let multiply_adds = Literal::u64_unsuffixed(plan.multiply_adds());
@@ -81,18 +81,21 @@ fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
     };
     let (stem, blocks, transitions) = (plan_of("Stem"), plan_of("Block"), plan_of("Transition"));
     let classes = literal::number(plan.classes());
+    let names = class_names(&network.classes);
+    let with_names = (!names.is_empty()).then(|| quote!(.with_class_names(Self::CLASSES)));
     let dropout = literal::float(plan.dropout());
     let stages = stages.iter().map(|stage| &stage.name);
     quote! {
         impl #runtime::Network for #name {
             const NAME: &'static str = #name_in_words;
+            #names
             const PLAN: plan::Plan = plan::Plan::of_stages(
                 #(#stem)*,
                 &[#(#blocks),*],
                 &[#(#transitions),*],
                 #classes,
                 #dropout,
-            );
+            )#with_names;
             type Features = (#(<#stages as nn::Transplant>::Shapes,)*);
         }
 
@@ -117,8 +120,19 @@ fn constants(scope: &Scope, plan: &Plan, stages: &[Stage]) -> TokenStream {
     }
 }
 
-/// Stage behind stage.
-fn forward(name: &Ident, plan: &Plan, stages: &[Stage]) -> TokenStream {
+/// `CLASSES`, where the classes have names.
+pub fn class_names(names: &[String]) -> TokenStream {
+    if names.is_empty() {
+        return TokenStream::new();
+    }
+    quote! {
+        const CLASSES: &'static [&'static str] = &[#(#names),*];
+    }
+}
+
+/// Stage after stage.
+fn forward(network: &Network, stages: &[Stage]) -> TokenStream {
+    let Network { name, plan, .. } = network;
     let input = input::name(name);
     let fields: Vec<_> = stages.iter().map(|stage| &stage.field).collect();
     let (height, width) = plan

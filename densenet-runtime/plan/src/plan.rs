@@ -16,6 +16,7 @@ pub struct Plan {
     blocks: Cow<'static, [Block]>,
     transitions: Cow<'static, [Transition]>,
     classes: usize,
+    class_names: &'static [&'static str],
     dropout: f64,
 }
 
@@ -244,6 +245,7 @@ impl Plan {
             blocks: Cow::Borrowed(blocks),
             transitions: Cow::Borrowed(transitions),
             classes,
+            class_names: &[],
             dropout,
         }
     }
@@ -262,6 +264,7 @@ impl Plan {
             blocks: Cow::Owned(blocks),
             transitions: Cow::Owned(transitions),
             classes,
+            class_names: &[],
             dropout,
         })
     }
@@ -273,6 +276,20 @@ impl Plan {
     pub fn with_dropout(self, dropout: f64) -> Result<Self, PlanError> {
         check::dropout(dropout)?;
         Ok(Self { dropout, ..self })
+    }
+
+    /// The same network with names for its classes: a label is an index into them.
+    ///
+    /// # Panics
+    /// If they are not as many as the classes: where the plan is a constant, it does not compile.
+    #[doc(hidden)]
+    pub const fn with_class_names(mut self, names: &'static [&'static str]) -> Self {
+        assert!(
+            names.len() == self.classes,
+            "a plan needs one name for each class"
+        );
+        self.class_names = names;
+        self
     }
 
     /// The first layers.
@@ -313,6 +330,11 @@ impl Plan {
     /// Number of classes.
     pub const fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// The names of the classes; none if only their number is known.
+    pub const fn class_names(&self) -> &'static [&'static str] {
+        self.class_names
     }
 
     /// Probability with which dropout zeroes a value, in [0, 1).

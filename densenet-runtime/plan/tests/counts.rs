@@ -329,6 +329,18 @@ fn stages_that_do_not_go_together_are_no_plan() {
 }
 
 #[test]
+fn a_plan_has_a_name_for_each_class_or_none() {
+    let named = |names| {
+        let plan = changed(|spec| spec.classes = 2).unwrap();
+        std::panic::catch_unwind(|| plan.with_class_names(names).class_names())
+    };
+    assert_eq!(named(&["cat", "dog"]).unwrap(), ["cat", "dog"]);
+    assert!(named(&["cat"]).is_err());
+    assert!(named(&["cat", "dog", "owl"]).is_err());
+    assert!(changed(|_| ()).unwrap().class_names().is_empty());
+}
+
+#[test]
 fn the_first_stage_of_one_pixel_is_named() {
     let stage = |blocks: &[usize], side| {
         let mut spec = spec(blocks, 12, true, true);

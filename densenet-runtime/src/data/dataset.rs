@@ -1,6 +1,7 @@
 //! What a loader can serve.
 
 use super::{DataError, Draw, Normalization};
+use crate::classes;
 
 /// Labelled images of one shape.
 pub trait Dataset: Send + Sync {
@@ -74,20 +75,17 @@ pub fn check_fit(
 /// Tells whether labels mean the same classes in two datasets.
 ///
 /// # Errors
-/// With the first difference.
+/// With the difference.
 pub fn check_same_classes(
     training: &dyn Dataset,
     validation: &dyn Dataset,
 ) -> Result<(), DataError> {
-    let (ours, theirs) = (training.classes(), validation.classes());
-    let difference = if let Some(name) = ours.iter().find(|name| !theirs.contains(name)) {
-        format!("`{name}` is missing in validation")
-    } else if let Some(name) = theirs.iter().find(|name| !ours.contains(name)) {
-        format!("`{name}` is missing in training")
-    } else if ours != theirs {
-        "they are in another order".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(DataError::ClassesDiffer { difference })
+    let difference = classes::difference(
+        ("training", training.classes()),
+        ("validation", validation.classes()),
+    );
+    match difference {
+        Some(difference) => Err(DataError::ClassesDiffer { difference }),
+        None => Ok(()),
+    }
 }

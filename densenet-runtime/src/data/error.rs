@@ -109,7 +109,7 @@ pub enum DataError {
         "the classes of training and validation differ: {difference}; both need the same class folders"
     )]
     ClassesDiffer {
-        /// The first difference.
+        /// The difference.
         difference: String,
     },
     /// The images have another shape than the network's input.

@@ -6,12 +6,12 @@
 //! appears at once or not at all: a full disk or a kill leaves the checkpoint before it whole, and
 //! so do numbers that are not finite.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Best, Config, Rescheduled};
+use crate::classes;
 use crate::plan::Plan;
 use crate::weights::{
     self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, WeightsError, names::MOMENTUM,
@@ -20,8 +20,6 @@ use crate::weights::{
 /// Changes when older code could not read the file. Format 1 has a checksum of its tensors' numbers
 /// in its note, and none of the note; it is still read.
 const FORMAT: u32 = 2;
-/// How many names of classes a message lists before the rest is only counted.
-const LISTED: usize = 5;
 
 /// The numbers of a network in training.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,8 +92,9 @@ pub(super) struct Header {
     plan: String,
     pub(super) config: Config,
     pub(super) position: Position,
-    /// The names of the data's classes; none where it has none, and in older files.
-    #[serde(default)]
+    /// The names of the classes, which are a note of their own; none where neither the network nor
+    /// the data has any.
+    #[serde(skip)]
     pub(super) classes: Vec<String>,
     /// Where the run got another schedule; empty in older files.
     #[serde(default)]
@@ -180,7 +179,7 @@ pub enum CheckpointError {
         "the checkpoint's run has other classes than the data at hand: {difference}; resume with the data of the checkpoint, or start a new run from its weights"
     )]
     Classes {
-        /// The first difference.
+        /// The difference.
         difference: String,
     },
     /// The data has another length.
@@ -250,6 +249,7 @@ pub(super) fn save(
     header: &Header,
     numbers: &Numbers,
 ) -> Result<(), CheckpointError> {
+    let mut notes = weights::notes_of_classes(&header.classes);
     // Numbers, names and lists of them: there is nothing that JSON has no form for.
     let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
     let mut tensors = Vec::new();
@@ -274,11 +274,9 @@ pub(super) fn save(
     let tensors = tensors
         .into_iter()
         .map(|(name, shape, values)| NamedTensor::new(name, shape, values));
+    notes.insert(CHECKPOINT.into(), header);
     // PyTorch's tools look for `format`.
-    let notes = BTreeMap::from([
-        (CHECKPOINT.to_string(), header),
-        ("format".into(), "pt".into()),
-    ]);
+    notes.insert("format".into(), "pt".into());
     Ok(TensorFile::write(path, tensors, notes)?)
 }
 
@@ -324,44 +322,13 @@ pub(super) fn best(path: &Path, network: &str, plan: &Plan) -> Result<Best, Chec
         })
 }
 
-/// The names of the classes of a checkpoint's data; none in those of older versions, and where
-/// the data has no names.
-///
-/// # Errors
-/// When the file cannot be read or is no checkpoint.
-pub fn classes_of_checkpoint(path: impl AsRef<Path>) -> Result<Vec<String>, CheckpointError> {
-    let path = path.as_ref();
-    Ok(header(path, &TensorFile::read(path)?)?.classes)
-}
-
 /// Whether a run on data of some classes can go on with data of others. Where either has no
 /// names, nothing is known against it.
 pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), CheckpointError> {
-    if run.is_empty() || data.is_empty() || run == data {
-        return Ok(());
+    match classes::difference(("the checkpoint", run), ("the data", data)) {
+        Some(difference) => Err(CheckpointError::Classes { difference }),
+        None => Ok(()),
     }
-    let quoted = |names: &[&String]| {
-        let mut list: Vec<_> = names
-            .iter()
-            .take(LISTED)
-            .map(|n| format!("`{n}`"))
-            .collect();
-        if names.len() > LISTED {
-            list.push(format!("and {} more", names.len() - LISTED));
-        }
-        list.join(", ")
-    };
-    let only = |these: &'_ [String], those: &[String]| {
-        let names: Vec<_> = these.iter().filter(|name| !those.contains(name)).collect();
-        quoted(&names)
-    };
-    let difference = match (only(run, data), only(data, run)) {
-        (run, data) if run.is_empty() && data.is_empty() => "they are in another order".into(),
-        (run, data) if data.is_empty() => format!("the data lacks {run}"),
-        (run, data) if run.is_empty() => format!("the checkpoint lacks {data}"),
-        (run, data) => format!("only the checkpoint has {run}; only the data has {data}"),
-    };
-    Err(CheckpointError::Classes { difference })
 }
 
 fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
@@ -388,7 +355,8 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     if found.format > 1 && !file.is_sealed() {
         return Err(damaged(path, "it has no checksum".into()));
     }
-    let header: Header = serde_json::from_str(note).map_err(unreadable)?;
+    let mut header: Header = serde_json::from_str(note).map_err(unreadable)?;
+    header.classes = file.classes()?;
     // What has a checksum was written so; older files say it without one.
     if let Some(problem) = header.position.problem() {
         return Err(damaged(path, problem));

@@ -15,7 +15,8 @@ pub(super) struct Engine {
     executor: Box<dyn Executor>,
     pub(super) config: Config,
     pub(super) position: Position,
-    /// The names of the classes that it is trained on; none before they are known.
+    /// The names of the classes: the network's, or else those of the data that it is trained on;
+    /// none before they are known.
     pub(super) classes: Vec<String>,
     /// Where it got another schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
@@ -68,12 +69,13 @@ impl Engine {
                 config.piece()
             )));
         }
+        let names = executor.plan().class_names().iter();
         Ok(Self {
             network,
+            classes: names.map(ToString::to_string).collect(),
             executor,
             config,
             position: Position::default(),
-            classes: Vec::new(),
             rescheduled: Vec::new(),
         })
     }
@@ -373,7 +375,10 @@ impl Engine {
             .write(Arena::Running, &numbers.state.running)?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
-        self.classes = header.classes;
+        // An older checkpoint has none, where the network may have them.
+        if !header.classes.is_empty() || self.executor.plan().class_names().is_empty() {
+            self.classes = header.classes;
+        }
         self.rescheduled = rescheduled;
         Ok(())
     }

@@ -40,6 +40,16 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// The data has other classes than the network names.
+    #[error(
+        "the {what} data has other classes than the network: {difference}. List `classes` in the order of the data's labels (a folder of pictures numbers its classes in the order of their names), or use data with these classes"
+    )]
+    Classes {
+        /// Training or validation.
+        what: &'static str,
+        /// The difference.
+        difference: String,
+    },
     /// The executor failed.
     #[error(transparent)]
     Executor(#[from] ExecutorError),

@@ -10,7 +10,7 @@ use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
 };
-use crate::Batch;
+use crate::{Batch, classes};
 
 /// What a run does besides training. Ranks that train together have the same steps in all of
 /// this; one of them writes.
@@ -53,6 +53,8 @@ pub(super) fn run(
     if epoch_steps == 0 {
         return Err(TrainError::NoImages("training"));
     }
+    check_network_classes(engine, "training", train)?;
+    check_network_classes(engine, "validation", validation)?;
     let classes = train.classes();
     checkpoint::check_classes(&engine.classes, classes)?;
     if let Some(found) = engine.position.epoch_steps.replace(epoch_steps)
@@ -343,6 +345,19 @@ impl Run<'_> {
     }
 }
 
+/// Whether labels mean the classes that the network names.
+fn check_network_classes(
+    engine: &Engine,
+    what: &'static str,
+    data: &dyn Batches,
+) -> Result<(), TrainError> {
+    let network = ("the network", engine.executor().plan().class_names());
+    match classes::difference(network, ("the data", data.classes())) {
+        Some(difference) => Err(TrainError::Classes { what, difference }),
+        None => Ok(()),
+    }
+}
+
 /// Evaluates on all images and says so, or until it was interrupted, which comes after a batch at
 /// least: the checkpoint that follows needs a sign that the weights are sound.
 pub(super) fn evaluate(
@@ -350,6 +365,7 @@ pub(super) fn evaluate(
     validation: &dyn Batches,
     interrupt: &Interrupt,
 ) -> Result<(Evaluation, bool), TrainError> {
+    check_network_classes(engine, "validation", validation)?;
     let start = Instant::now();
     let mut evaluation = Evaluation {
         step: engine.position.step,

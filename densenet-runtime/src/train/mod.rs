@@ -46,7 +46,7 @@ mod views;
 mod tests;
 
 pub use batches::Batches;
-pub use checkpoint::{CheckpointError, classes_of_checkpoint};
+pub use checkpoint::CheckpointError;
 pub use config::Config;
 pub use curves::Curves;
 pub use error::TrainError;

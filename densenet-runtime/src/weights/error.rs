@@ -103,6 +103,26 @@ pub enum WeightsError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The names of the classes in the file cannot be read.
+    #[error("{path} does not list the names of its classes as it should: {source}; write it again, or without them", path = .path.display())]
+    Classes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: serde_json::Error,
+    },
+    /// The file is of a network with other classes.
+    #[error(
+        "{path} is of a network with other classes: {difference}; use the weights of a network with these classes, \
+         or declare a network with the file's and move all but the classifier with `transplant_features`",
+        path = .path.display()
+    )]
+    OtherClasses {
+        /// The file.
+        path: PathBuf,
+        /// The difference.
+        difference: String,
+    },
     /// The file's tensors are not the network's.
     #[error("{path} does not fit the network: {misfit}", path = .path.display())]
     Misfit {

@@ -12,6 +12,8 @@ use crate::files;
 
 /// The note of a checkpoint: all of a run that is not tensors, as JSON.
 pub(crate) const CHECKPOINT: &str = "densenet";
+/// The note with the names of the classes, as a list in JSON.
+const CLASSES: &str = "densenet.classes";
 /// The notes of a file, in its header.
 const NOTES: &str = "__metadata__";
 /// Bytes in front of the header: its length.
@@ -71,6 +73,31 @@ impl TensorFile {
     pub fn note(&self, key: &str) -> Option<&str> {
         let notes = self.metadata.metadata().as_ref()?;
         notes.get(key).map(String::as_str)
+    }
+
+    /// The names of the classes, in the order of their labels; none where the file says nothing of
+    /// them. A checkpoint has those of its network, or else those of its data.
+    ///
+    /// # Errors
+    /// When they are not a list of names.
+    pub fn classes(&self) -> Result<Vec<String>, WeightsError> {
+        /// Earlier checkpoints have them among what else they note.
+        #[derive(serde::Deserialize)]
+        struct Checkpoint {
+            #[serde(default)]
+            classes: Vec<String>,
+        }
+        let found = match (self.note(CLASSES), self.checkpoint_note()) {
+            (Some(note), _) => serde_json::from_str(note),
+            (None, Some(note)) => {
+                serde_json::from_str(note).map(|checkpoint: Checkpoint| checkpoint.classes)
+            }
+            (None, None) => Ok(Vec::new()),
+        };
+        found.map_err(|source| WeightsError::Classes {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Whether the file has a checksum of all of it.
@@ -170,6 +197,15 @@ impl TensorFile {
             expected,
         }
     }
+}
+
+/// The notes of a file about these classes; none where they have no names.
+pub(crate) fn notes_of_classes(names: &[impl AsRef<str>]) -> BTreeMap<String, String> {
+    if names.is_empty() {
+        return BTreeMap::new();
+    }
+    let names: serde_json::Value = names.iter().map(AsRef::as_ref).collect();
+    BTreeMap::from([(CLASSES.to_string(), names.to_string())])
 }
 
 /// Whether these bytes start like a file of `torch.save`: a zip, or a pickle of protocol 2 to 5.

@@ -31,7 +31,7 @@ mod state;
 mod tensors;
 
 pub use error::{Misfit, Misshapen, WeightsError};
-pub(crate) use file::CHECKPOINT;
+pub(crate) use file::{CHECKPOINT, notes_of_classes};
 pub use file::{NamedTensor, TensorFile};
 pub(crate) use state::momentum;
 pub use state::{State, Unexpected};

@@ -1,11 +1,13 @@
 //! A network's whole state, and its file.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use densenet_plan::{Parameter, Plan, Role};
 
-use super::{Misfit, Misshapen, NamedTensor, TensorFile, WeightsError, names, seal};
+use super::{
+    Misfit, Misshapen, NamedTensor, TensorFile, WeightsError, names, notes_of_classes, seal,
+};
+use crate::classes;
 
 /// A network's trainable parameters and running statistics, each in the order of
 /// [`Plan::parameters`].
@@ -45,13 +47,20 @@ impl State {
     /// Takes the network's tensors out of a file: see [`State::read`].
     ///
     /// # Errors
-    /// When the file does not fit the network, its numbers are those of none, or they are not those
+    /// When the file does not fit the network or has other classes, its numbers are those of none, or they are not those
     /// that were written.
     pub fn from_file(
         plan: &Plan,
         file: &TensorFile,
         unexpected: Unexpected,
     ) -> Result<Self, WeightsError> {
+        let named = ("the file", &file.classes()?[..]);
+        if let Some(difference) = classes::difference(("the network", plan.class_names()), named) {
+            return Err(WeightsError::OtherClasses {
+                path: file.path().to_path_buf(),
+                difference,
+            });
+        }
         let mut misfit = Misfit::default();
         let mut sources = names::sources(plan, file, &mut misfit);
         let mut state = Self {
@@ -118,7 +127,7 @@ impl State {
             let values = self.of_parameter(parameter);
             NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
         });
-        TensorFile::write(path, tensors, BTreeMap::new())
+        TensorFile::write(path, tensors, notes_of_classes(plan.class_names()))
     }
 
     /// The elements of one tensor of the network.

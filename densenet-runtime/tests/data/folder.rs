@@ -303,7 +303,7 @@ fn training_and_validation_must_have_the_same_classes() {
     ]);
     let error = ImageFolder::train_and_val(&dir, [8, 8]).unwrap_err();
     assert!(
-        error.to_string().contains("`b` is missing in validation"),
+        error.to_string().contains("validation lacks `b`"),
         "{error}"
     );
 }

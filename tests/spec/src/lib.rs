@@ -7,6 +7,8 @@
 mod bytes;
 #[path = "../../../densenet-macros/src/check.rs"]
 mod check;
+#[path = "../../../densenet-macros/src/classes.rs"]
+mod classes;
 #[path = "../../../densenet-macros/src/errors.rs"]
 mod errors;
 #[path = "../../../densenet-macros/src/expand/mod.rs"]

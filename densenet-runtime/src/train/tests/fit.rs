@@ -1,9 +1,7 @@
 use super::super::fit;
 use super::*;
-use crate::train::{
-    Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, classes_of_checkpoint,
-    lines,
-};
+use crate::train::{Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, lines};
+use crate::weights::TensorFile;
 
 /// 19 images in batches of 8: 3 steps an epoch, the last with 3 images.
 fn train() -> Images {
@@ -192,7 +190,8 @@ fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
     let validation = Images::new(20, 8);
     let first = train().named(&["cat", "dog", "hen"]);
     fit::run(&mut engine(config()), &first, &validation, &fit, &mut ()).unwrap();
-    assert_eq!(classes_of_checkpoint(&path).unwrap(), ["cat", "dog", "hen"]);
+    let names = TensorFile::read(&path).unwrap().classes().unwrap();
+    assert_eq!(names, ["cat", "dog", "hen"]);
     for (classes, difference) in [
         (
             &["cat", "cow", "hen"][..],
@@ -200,7 +199,10 @@ fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
         ),
         (&["cat", "dog", "hen", "owl"], "the checkpoint lacks `owl`"),
         (&["cat", "hen"], "the data lacks `dog`"),
-        (&["dog", "cat", "hen"], "another order"),
+        (
+            &["dog", "cat", "hen"],
+            "they are in another order: label 0 is `cat` in the checkpoint, but `dog` in the data",
+        ),
     ] {
         let message = go_on(classes).unwrap_err().to_string();
         assert!(message.contains(difference), "{message}");
