@@ -88,8 +88,9 @@ pub enum CudaError {
         /// The compiler's log.
         log: String,
     },
-    /// A launch does not fit its kernel's parameters.
-    #[error("kernel {kernel} takes {expected}, was given {found}")]
+    /// A kernel is launched with other values than its parameters, which is a mistake in this
+    /// library.
+    #[error("kernel {kernel} takes ({expected}), but is launched with ({found})")]
     Signature {
         /// The kernel.
         kernel: &'static str,

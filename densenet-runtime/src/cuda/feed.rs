@@ -2,7 +2,7 @@
 //!
 //! There are two of everything that a batch passes through, used in turns: pinned memory, from
 //! which an own stream copies pixels to the device while the step before is computed, and pinned
-//! memory to which the outcome is copied behind the step. The host waits only where it comes round
+//! memory to which the outcome is copied after the step. The host waits only where it comes round
 //! to a place whose batch is not done, so that it can be two steps ahead; and what is done has
 //! taken over its pixels, so that the next copy needs to wait for nothing.
 //!
@@ -14,9 +14,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::buffers::{DESCENT_WORDS, STEP_WORDS};
 use super::driver::{Address, Device, Lane, Pinned};
 use super::error::CudaError;
+use super::program::{DESCENT_WORDS, STEP_WORDS};
 use crate::executor::{Outcome, Pixels};
 
 /// Outcomes that nobody has asked for are forgotten beyond so many.

@@ -1,35 +1,42 @@
 //! The CUDA executor: the same plan and arithmetic as the CPU's, on a GPU.
 //!
 //! Building needs no CUDA. The driver and its run-time compiler (NVRTC) are looked for when a
-//! device is asked for; kernels are CUDA C++ (`kernels/`, one family a file), compiled for the
-//! card at hand with the plan's shapes as constants and cached on disk.
+//! device is asked for; kernels are compiled for the card at hand with the plan's shapes as
+//! constants, and cached on disk.
 //!
-//! From the outside in: [`Executor`] owns a training state and runs `network`, which launches the
-//! kernels of all stages in a row; `program` says with which constants they are compiled,
-//! `compile` compiles them; `buffers` lists the buffers and `arena` places them in one allocation;
-//! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
+//! From the outside in: [`Executor`] owns a training state and runs a `pass`, which goes through
+//! the stages: forward on one screen, back on the other. `stage` has a room for each kind of stage,
+//! with its kernels (CUDA C++), the constants that they are compiled with, its launches and what
+//! they move; below them are the rooms of a layer's convolutions (`conv`) and of what all stages
+//! use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out the
+//! buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
 //! Not done yet: nothing was tuned, or timed, on a card.
 
-mod arena;
-mod buffers;
-mod compile;
-mod cost;
+mod conv;
 mod driver;
 mod error;
 mod executor;
 mod feed;
-mod network;
+mod kernel;
+mod kernels;
+mod launch;
+mod memory;
+mod pass;
 mod program;
 mod ranks;
-mod slices;
+#[cfg(feature = "roofline")]
+mod roofline;
+mod stage;
 mod target;
-mod tiles;
+#[cfg(feature = "roofline")]
+mod traffic;
 
-pub use arena::Placement;
-pub use compile::Cache;
-pub use cost::{Card, Eager, Launch, Roof, cards, eager, launches};
 pub use driver::{Device, is_available};
 pub use error::CudaError;
 pub use executor::{Executor, Options};
-pub use program::{Program, programs};
+pub use kernels::{Program, programs};
+pub use memory::Placement;
+pub use program::Cache;
+#[cfg(feature = "roofline")]
+pub use roofline::{Card, Eager, Launch, Roof, cards, eager, launches};

@@ -13,7 +13,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::driver::{Address, Device, Event, Kernel, Lane, Nccl, Value};
+use super::driver::{Address, Device, Event, Lane, Launch, Nccl};
 use super::error::CudaError;
 use super::target::Target;
 use crate::ExecutorError;
@@ -37,7 +37,7 @@ struct OnDevice {
 }
 
 impl OnDevice {
-    /// Averages in the lane for reductions, behind what the main lane was asked for.
+    /// Averages in the lane for reductions, after what the main lane was asked for.
     fn average(&self, device: &Device, at: Address, count: usize) -> Result<(), CudaError> {
         device.record(Lane::Main, &self.complete)?;
         device.hold(Lane::Reductions, &self.complete)?;
@@ -134,13 +134,8 @@ pub(super) struct Member<'a> {
 }
 
 impl Target for Member<'_> {
-    fn launch(
-        &self,
-        kernel: &Kernel,
-        shape: ([usize; 3], usize),
-        values: &[Value],
-    ) -> Result<(), CudaError> {
-        self.device.launch(kernel, shape, values)
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        self.device.launch(launch)
     }
 
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {

@@ -1,17 +1,12 @@
 //! What a pass over a network is asked of: a device that does it, or paper that counts it.
 
-use super::driver::{Address, Kernel, Value};
+use super::driver::{Address, Device, Launch};
 use super::error::CudaError;
 
 /// Takes launches, in their order.
 pub(super) trait Target {
-    /// Launches a kernel: blocks, threads of a block, and the values of its parameters.
-    fn launch(
-        &self,
-        kernel: &Kernel,
-        shape: ([usize; 3], usize),
-        values: &[Value],
-    ) -> Result<(), CudaError>;
+    /// Launches a kernel.
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError>;
 
     /// Fills bytes with zeros.
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError>;
@@ -26,5 +21,15 @@ pub(super) trait Target {
     /// What comes next needs all that is complete.
     fn join(&self) -> Result<(), CudaError> {
         Ok(())
+    }
+}
+
+impl Target for Device {
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        self.launch(launch)
+    }
+
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        self.clear(at, bytes)
     }
 }

@@ -12,7 +12,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{Ptx, result, sys};
 
-use crate::{Precision, SHARED, THREADS};
+use crate::{CONSTANTS, Precision, SHARED, THREADS};
 
 /// Tests share the device: it runs one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -144,14 +144,15 @@ impl Gpu {
         ])
     }
 
-    /// Compiles kernel files, in this order, with their constants.
+    /// Compiles kernel files, in this order, with their constants, and [`CONSTANTS`] that are not
+    /// among them.
     pub fn program(
         &self,
         files: &[&str],
         precision: Precision,
         constants: &[(&str, usize)],
     ) -> Program {
-        let folder = root().join("../../densenet-runtime/src/cuda/kernels");
+        let folder = root().join("../../densenet-runtime/src/cuda");
         let mut source = String::from("#define EPSILON 1e-5\n#define MOMENTUM 0.1\n");
         for file in files {
             let path = folder.join(file);
@@ -159,8 +160,11 @@ impl Gpu {
             let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             source += &format!("#line 1 \"{file}\"\n{text}\n");
         }
+        let given = |name: &str| constants.iter().any(|(own, _)| *own == name);
+        let shared = CONSTANTS.iter().filter(|(name, _)| !given(name));
         let mut options: Vec<String> = constants
             .iter()
+            .chain(shared)
             .map(|(name, value)| format!("-D{name}={value}"))
             .collect();
         options.push(format!(
@@ -247,7 +251,11 @@ fn keep(path: &Path, bytes: &[u8]) {
 
 /// The files of a family whose kernels make products.
 pub fn family<'a>(files: &[&'a str]) -> Vec<&'a str> {
-    let mut all = vec!["common.cuh", "product.cuh", "pull.cuh"];
+    let mut all = vec![
+        "program/common.cuh",
+        "program/product.cuh",
+        "program/pull.cuh",
+    ];
     all.extend(files);
     all
 }

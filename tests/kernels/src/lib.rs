@@ -38,11 +38,26 @@ impl Precision {
     }
 }
 
-/// Pixels of a tile, channels of a tile, threads that work on one, as in `common.cuh`.
+/// Pixels of a tile. Kernels are given these sizes as constants, here as by the executor.
 pub const ROWS: usize = 64;
 /// Channels of a tile.
 pub const COLUMNS: usize = 64;
 /// Threads of a tile.
 pub const THREADS: usize = 256;
+/// Threads of a reduction.
+pub const REDUCTION_THREADS: usize = 128;
+/// Channels of a tile where a weight's gradient is summed.
+pub const TILE_CHANNELS: usize = 64;
+/// What programs are given that have no constants of their own under these names.
+pub const CONSTANTS: [(&str, usize); 8] = [
+    ("ROWS", ROWS),
+    ("COLUMNS", COLUMNS),
+    ("THREADS", THREADS),
+    ("REDUCTION_THREADS", REDUCTION_THREADS),
+    ("TILE_CHANNELS", TILE_CHANNELS),
+    ("DEPTH_BYTES", 64),
+    ("PAD_BYTES", 16),
+    ("SCALAR_WORDS", 10),
+];
 /// Bytes of shared memory that every card has.
 pub const SHARED: usize = 99 << 10;

@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use cuda_kernel_tests::{
-    Dropout, Gpu, Norm, Numbers, Precision, Program, SHARED, arguments, check, check_stored,
-    family, vector,
+    Dropout, Gpu, Norm, Numbers, Precision, Program, SHARED, TILE_CHANNELS, arguments, check,
+    check_stored, family, vector,
 };
 
 /// A layer's convolution.
@@ -63,9 +63,10 @@ const CASES: [Case; 17] = [
 /// No 3x3 convolution.
 const POINTWISE: usize = 0;
 
-/// Channels of a tile of the way back; maps of a tile of a 3x3 convolution.
-const CHANNELS: usize = 64;
-const SPATIAL_MAPS: usize = 32;
+/// Of a 3x3 convolution: maps of a tile, and blocks for its taps where its weight's gradient is
+/// summed.
+const TILE_MAPS: usize = 32;
+const TAP_ROWS: usize = 3;
 
 impl Case {
     fn pixels(&self) -> usize {
@@ -102,7 +103,7 @@ impl Case {
                     ("VECTOR", vector(precision, &counts)),
                     ("POINTWISE_BACK_SHARED", SHARED),
                 ]);
-                "pointwise.cu"
+                "conv/pointwise.cu"
             }
             _ => {
                 constants.extend([
@@ -110,6 +111,8 @@ impl Case {
                     ("WIDTH", self.size[2]),
                     ("OUT_STRIDE", self.out_stride),
                     ("ROWS", self.rows),
+                    ("TILE_MAPS", TILE_MAPS),
+                    ("TAP_ROWS", TAP_ROWS),
                     (
                         "VECTOR",
                         vector(precision, &[counts, [places[0], places[1], 0]].concat()),
@@ -118,7 +121,7 @@ impl Case {
                     ("SPATIAL_PULL_SHARED", SHARED),
                     ("SPATIAL_WEIGHT_SHARED", SHARED),
                 ]);
-                "spatial.cu"
+                "conv/spatial.cu"
             }
         };
         if dropout {
@@ -240,7 +243,7 @@ fn maps_and_moments(
         ),
         _ => program.tiled_in_shared(
             "spatial_forward",
-            [tiles, maps.div_ceil(SPATIAL_MAPS), 1],
+            [tiles, maps.div_ceil(TILE_MAPS), 1],
             arguments![
                 &input,
                 &scale,
@@ -427,7 +430,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let partial = gpu.no_floats(tiles * channels * 2);
     program.tiled_in_shared(
         "spatial_pull",
-        [tiles, channels.div_ceil(CHANNELS), 1],
+        [tiles, channels.div_ceil(TILE_CHANNELS), 1],
         arguments![
             &gpu.maps(precision, &data.dout),
             &gpu.packed(precision, &data.weight, channels, case.taps()),
@@ -477,8 +480,8 @@ fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
     program.tiled_in_shared(
         "spatial_weight",
         [
-            channels.div_ceil(CHANNELS),
-            case.maps.div_ceil(SPATIAL_MAPS) * 3,
+            channels.div_ceil(TILE_CHANNELS),
+            case.maps.div_ceil(TILE_MAPS) * TAP_ROWS,
             slices,
         ],
         arguments![
@@ -535,7 +538,7 @@ fn back(case: &Case, precision: Precision, data: &Data, length: usize) {
             .collect();
         program.tiled_in_shared(
             "pointwise_back",
-            [channels.div_ceil(CHANNELS), slices, 1],
+            [channels.div_ceil(TILE_CHANNELS), slices, 1],
             arguments![
                 &dout, &weight, &input, &scale, &shift, &mean, &gamma, &into, &partial, &share,
                 map, pixels, channels, length

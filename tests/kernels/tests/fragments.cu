@@ -1,4 +1,4 @@
-// A product of one warp, and fragments as they come from shared memory; behind product.cuh.
+// A product of one warp, and fragments as they come from shared memory, after product.cuh.
 
 // Registers of a lane: four of a, two of b; four sums.
 extern "C" __global__ void warp_product(const unsigned *a, const unsigned *b, float *d) {

@@ -1,8 +1,8 @@
 //! The last layers: BN, ReLU, global average pool, classifier, loss, and the way back.
 
 use cuda_kernel_tests::{
-    COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
-    vector,
+    COLUMNS, Gpu, Norm, Numbers, Precision, Program, REDUCTION_THREADS, ROWS, arguments, check,
+    check_stored, family, vector,
 };
 
 /// Batch, pixels, channels, classes.
@@ -21,7 +21,7 @@ fn program(gpu: &Gpu, precision: Precision, [_, pixels, channels, classes]: [usi
         ("CLASSES", classes),
         ("VECTOR", vector(precision, &[channels])),
     ];
-    gpu.program(&family(&["head.cu"]), precision, &constants)
+    gpu.program(&family(&["stage/head.cu"]), precision, &constants)
 }
 
 fn each(test: impl Fn(Gpu, [usize; 4], Precision, Numbers)) {
@@ -274,7 +274,7 @@ fn loss_counts_and_gradient_of_the_logits() {
             program(&gpu, Precision::F32, [batch, 1, 1, classes]).launch(
                 "cross_entropy",
                 [batch, 1, 1],
-                128,
+                REDUCTION_THREADS,
                 arguments![
                     &gpu.floats(&logits),
                     &gpu.words(&labels),
@@ -323,7 +323,7 @@ fn what_is_not_a_number_is_never_right() {
     program(&gpu, Precision::F32, [3, 1, 1, 3]).launch(
         "cross_entropy",
         [3, 1, 1],
-        128,
+        REDUCTION_THREADS,
         arguments![
             &gpu.floats(logits.as_flattened()),
             &gpu.words(&[1, 1, 0]),

@@ -2,7 +2,8 @@
 //! BN undone.
 
 use cuda_kernel_tests::{
-    Buffer, Dropout, Gpu, Numbers, Precision, Program, arguments, check, check_stored, vector,
+    Buffer, Dropout, Gpu, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check,
+    check_stored, vector,
 };
 
 const EPSILON: f64 = 1e-5;
@@ -12,7 +13,11 @@ fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> (Program, usize
     let vector = vector(precision, counts);
     let mut constants = Dropout::CONSTANTS.to_vec();
     constants.push(("VECTOR", vector));
-    let program = gpu.program(&["common.cuh", "norm.cu"], precision, &constants);
+    let program = gpu.program(
+        &["program/common.cuh", "kernel/norm.cu"],
+        precision,
+        &constants,
+    );
     (program, vector)
 }
 
@@ -58,7 +63,7 @@ fn moments_of_tiles_are_those_of_all_values() {
         program(&gpu, Precision::F32, &[1]).0.launch(
             "prepare",
             [channels + 1, 1, 1],
-            128,
+            REDUCTION_THREADS,
             arguments![
                 &gpu.floats(&partial),
                 &gamma,
@@ -121,7 +126,7 @@ fn sums_of_tiles_are_added_once() {
             program(&gpu, Precision::F32, &[1]).0.launch(
                 "gather",
                 [channels + 3, 1, 1],
-                128,
+                REDUCTION_THREADS,
                 arguments![
                     &gpu.floats(&partial),
                     &gpu.floats(&gamma),
@@ -191,8 +196,8 @@ fn a_consumers_norm_is_a_multiply_add() {
             let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
             program(&gpu, Precision::F32, &[1]).0.launch(
                 "prepare",
-                [channels.div_ceil(128), 1, 1],
-                128,
+                [channels.div_ceil(REDUCTION_THREADS), 1, 1],
+                REDUCTION_THREADS,
                 arguments![
                     &gpu.nothing(4),
                     &gpu.floats(&gamma),

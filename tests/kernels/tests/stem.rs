@@ -91,9 +91,9 @@ impl Case {
             ("VECTOR", vector(precision, &[self.maps, self.stride])),
         ];
         let files: &[&str] = if self.pooled() {
-            &["stem.cu", "pool.cu"]
+            &["stage/stem.cu", "stage/pool.cu"]
         } else {
-            &["stem.cu"]
+            &["stage/stem.cu"]
         };
         gpu.program(&family(files), precision, &constants)
     }

@@ -3,7 +3,7 @@
 use cuda_kernel_tests::{Gpu, Numbers, Precision, Program, arguments, check, check_stored};
 
 fn program(gpu: &Gpu, precision: Precision) -> Program {
-    gpu.program(&["common.cuh", "step.cu"], precision, &[])
+    gpu.program(&["program/common.cuh", "kernel/step.cu"], precision, &[])
 }
 
 /// Batch, height x width, channels.
@@ -152,8 +152,9 @@ fn weights_become_operands() {
         }
         let table: Vec<u32> = weights.iter().flatten().map(|&word| word as u32).collect();
         let packed = gpu.no_maps(precision, expected.len());
-        let files = ["common.cuh", "weights.cu"];
-        gpu.program(&files, precision, &[("VALUES", 174)]).tiled(
+        let files = ["program/common.cuh", "kernel/weights.cu"];
+        let constants = [("VALUES", 174), ("WORDS", 5)];
+        gpu.program(&files, precision, &constants).tiled(
             "pack_weights",
             [2, weights.len(), 1],
             arguments![&gpu.floats(&parameters), &gpu.words(&table), &packed],

@@ -2,8 +2,8 @@
 //! between the two and without.
 
 use cuda_kernel_tests::{
-    Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
-    vector,
+    Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, TILE_CHANNELS, arguments, check,
+    check_stored, family, vector,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +24,6 @@ const fn case(size: [usize; 3], input: usize, output: usize, out_stride: usize) 
         out_stride,
     }
 }
-
-/// Channels of a tile of the weight's gradient, as in `transition.cu`.
-const CHANNELS: usize = 64;
 
 /// Odd sides, whose last row or column is left out; more and fewer channels than a tile.
 const CASES: [Case; 7] = [
@@ -74,7 +71,7 @@ impl Case {
             ),
         ];
         constants.extend(Dropout::CONSTANTS);
-        gpu.program(&family(&["transition.cu"]), precision, &constants)
+        gpu.program(&family(&["stage/transition.cu"]), precision, &constants)
     }
 
     /// The four pixels under a pooled one.
@@ -306,7 +303,7 @@ fn gradient_of_the_weight() {
                 &kernel,
                 [
                     case.output.div_ceil(case.columns()),
-                    case.input.div_ceil(CHANNELS),
+                    case.input.div_ceil(TILE_CHANNELS),
                     slices,
                 ],
                 arguments![

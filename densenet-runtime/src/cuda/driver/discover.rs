@@ -117,7 +117,7 @@ pub(super) fn missing(what: &'static str, names: &[String], remedy: &'static str
         Ok(path) if !path.is_empty() => format!("LD_LIBRARY_PATH ({path})"),
         _ => "LD_LIBRARY_PATH (not set)".into(),
     };
-    // The first, and those that have a version behind it, are what installations have.
+    // The first, and those that have a version after it, are what installations have.
     let first = names.first().map_or("", String::as_str);
     let usual: Vec<_> = names
         .iter()

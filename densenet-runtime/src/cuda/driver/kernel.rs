@@ -1,48 +1,132 @@
 //! Kernels, and what they are launched with.
+//!
+//! The values of a launch are a struct ([`arguments`]), whose fields are the kernel's parameters
+//! by name, in their order. When a kernel is found, the fields are held against its declaration in
+//! the source, so that a launch itself has nothing left to check.
 
-use std::sync::Arc;
+use std::marker::PhantomData;
 
+use cudarc::driver::CudaFunction;
 use cudarc::driver::sys::CUfunction_attribute;
-use cudarc::driver::{CudaFunction, CudaModule};
 
-use super::super::compile::Source;
 use super::super::error::CudaError;
-use super::{Address, driver_error};
+use super::{Address, Module, Source, driver_error};
 
 /// Bytes of shared memory that a launch may give any kernel.
 const UNASKED: usize = 48 << 10;
 
 /// A value that a kernel is launched with.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) enum Value {
+pub enum Value {
     /// A pointer.
     At(Address),
     /// An `int`.
     Int(i32),
 }
 
-impl From<Address> for Value {
-    fn from(address: Address) -> Self {
-        Self::At(address)
+/// What can be the value of a parameter.
+pub trait Argument: Copy {
+    /// Whether the parameter is a pointer; else it is an `int`.
+    const POINTER: bool;
+
+    /// The value.
+    fn value(self) -> Value;
+}
+
+impl Argument for Address {
+    const POINTER: bool = true;
+
+    fn value(self) -> Value {
+        Value::At(self)
     }
 }
 
-impl From<i32> for Value {
-    fn from(value: i32) -> Self {
-        Self::Int(value)
+impl Argument for i32 {
+    const POINTER: bool = false;
+
+    fn value(self) -> Value {
+        Value::Int(self)
     }
 }
 
-impl From<usize> for Value {
+impl Argument for usize {
+    const POINTER: bool = false;
+
     /// Saturates: sizes that do not fit were refused when the executor was made.
-    fn from(value: usize) -> Self {
-        Self::Int(i32::try_from(value).unwrap_or(i32::MAX))
+    fn value(self) -> Value {
+        Value::Int(i32::try_from(self).unwrap_or(i32::MAX))
     }
 }
+
+impl Argument for bool {
+    const POINTER: bool = false;
+
+    fn value(self) -> Value {
+        Value::Int(i32::from(self))
+    }
+}
+
+/// The values of a launch; [`arguments`] makes structs of them.
+pub trait Arguments {
+    /// The name of each, in their order, and whether it is a pointer.
+    const NAMED: &'static [(&'static str, bool)];
+
+    /// Calls `with` on the values in their order.
+    fn pass<R>(self, with: impl FnOnce(&[Value]) -> R) -> R;
+}
+
+/// Structs of the values that kernels are launched with. Fields are named as the kernel's source
+/// names its parameters, and stand in their order.
+macro_rules! arguments {
+    ($($(#[$docs:meta])* $visibility:vis struct $name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {$(
+        $(#[$docs])*
+        #[derive(Clone, Copy)]
+        $visibility struct $name {
+            $(pub $field: $kind,)*
+        }
+
+        impl $crate::cuda::driver::Arguments for $name {
+            const NAMED: &'static [(&'static str, bool)] = &[$((
+                stringify!($field),
+                <$kind as $crate::cuda::driver::Argument>::POINTER,
+            )),*];
+
+            fn pass<R>(self, with: impl FnOnce(&[$crate::cuda::driver::Value]) -> R) -> R {
+                use $crate::cuda::driver::Argument;
+                with(&[$(self.$field.value()),*])
+            }
+        }
+    )*};
+}
+pub(in super::super) use arguments;
+
+/// A struct of the kernels of a program: `name: struct of its arguments`.
+macro_rules! kernels {
+    ($(#[$docs:meta])* $visibility:vis struct $name:ident { $($kernel:ident: $arguments:ty),* $(,)? }) => {
+        $(#[$docs])*
+        $visibility struct $name {
+            $(pub $kernel: $crate::cuda::driver::Kernel<$arguments>,)*
+        }
+
+        impl $name {
+            /// Finds them in their program.
+            pub fn find(
+                module: &$crate::cuda::driver::Module,
+                source: &$crate::cuda::driver::Source,
+            ) -> Result<Self, $crate::cuda::error::CudaError> {
+                use $crate::cuda::driver::Kernel;
+                Ok(Self {
+                    $($kernel: Kernel::find(module, stringify!($kernel), source)?,)*
+                })
+            }
+        }
+    };
+}
+pub(in super::super) use kernels;
 
 /// A parameter of a kernel, as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Parameter {
+pub struct Parameter {
     /// Its name.
     pub name: String,
     /// Its type, or what it points to, without `const`.
@@ -51,29 +135,66 @@ pub(in super::super) struct Parameter {
     pub pointer: bool,
 }
 
-/// A kernel of a program.
-pub(in super::super) struct Kernel {
+/// A kernel, whatever its arguments.
+pub struct Entry {
     pub name: &'static str,
-    /// The file that it is of.
+    #[cfg(feature = "roofline")]
+    pub declared: Declared,
+    /// Bytes of shared memory that a launch gives it, which its constants say.
+    pub(super) shared: usize,
+    /// Nothing on paper.
+    pub(super) function: Option<CudaFunction>,
+}
+
+/// What a kernel is on paper.
+#[cfg(feature = "roofline")]
+pub struct Declared {
+    /// The program that it is of.
     pub family: &'static str,
     /// The constants that it was compiled with.
     pub constants: Vec<(&'static str, usize)>,
     pub parameters: Vec<Parameter>,
-    /// Bytes of shared memory that a launch gives it, which its constants say.
-    pub shared: usize,
-    /// Nothing on paper, where launches are counted and not done.
-    pub(super) function: Option<CudaFunction>,
 }
 
-impl Kernel {
+/// A kernel that is launched with such arguments.
+pub struct Kernel<A> {
+    entry: Entry,
+    arguments: PhantomData<fn(A)>,
+}
+
+/// A launch of a kernel with values that fit its parameters: [`Kernel::launch`] alone makes one.
+pub struct Launch<'a> {
+    pub(super) kernel: &'a Entry,
+    pub(super) grid: [usize; 3],
+    pub(super) threads: usize,
+    pub(super) values: &'a [Value],
+}
+
+#[cfg(feature = "roofline")]
+impl<'a> Launch<'a> {
+    /// What is launched.
+    pub fn kernel(&self) -> &'a Entry {
+        self.kernel
+    }
+
+    /// Blocks, along each axis.
+    pub fn grid(&self) -> [usize; 3] {
+        self.grid
+    }
+
+    /// The values of the kernel's parameters.
+    pub fn values(&self) -> &'a [Value] {
+        self.values
+    }
+}
+
+impl<A: Arguments> Kernel<A> {
     /// Finds a kernel of a program; in a loaded one, or on paper.
-    pub fn find(
-        module: Option<&Arc<CudaModule>>,
-        name: &'static str,
-        source: &Source,
-    ) -> Result<Self, CudaError> {
-        let function = module
-            .map(|module| module.load_function(name))
+    pub fn find(module: &Module, name: &'static str, source: &Source) -> Result<Self, CudaError> {
+        let parameters = parameters(name, &source.text);
+        check(name, &parameters, A::NAMED)?;
+        let function = module.0.as_ref().map(|module| module.load_function(name));
+        let function = function
             .transpose()
             .map_err(|error| driver_error(&format!("looking for kernel {name}"), error))?;
         let constant = format!("{}_SHARED", name.to_uppercase());
@@ -90,35 +211,69 @@ impl Kernel {
                 })?;
         }
         Ok(Self {
-            name,
-            family: source.family,
-            constants: source.constants.clone(),
-            parameters: parameters(name, &source.text),
-            shared,
-            function,
+            entry: Entry {
+                name,
+                #[cfg(feature = "roofline")]
+                declared: Declared {
+                    family: source.family,
+                    constants: source.constants.clone(),
+                    parameters,
+                },
+                shared,
+                function,
+            },
+            arguments: PhantomData,
         })
     }
 
-    /// Whether these values can be the kernel's parameters.
-    pub fn check(&self, values: &[Value]) -> Result<(), CudaError> {
-        let expected: Vec<_> = self.parameters.iter().map(|own| own.pointer).collect();
-        let found: Vec<_> = values
-            .iter()
-            .map(|value| matches!(value, Value::At(_)))
-            .collect();
-        if found == expected {
-            return Ok(());
-        }
-        let say = |pointers: &[bool]| {
-            let kinds = pointers.iter().map(|&p| if p { "pointer" } else { "int" });
-            format!("({})", kinds.collect::<Vec<_>>().join(", "))
-        };
-        Err(CudaError::Signature {
-            kernel: self.name,
-            expected: say(&expected),
-            found: say(&found),
+    /// Hands a launch to `to`: so many blocks along each axis, of so many threads.
+    pub fn launch<R>(
+        &self,
+        grid: [usize; 3],
+        threads: usize,
+        arguments: A,
+        to: impl FnOnce(&Launch<'_>) -> R,
+    ) -> R {
+        arguments.pass(|values| {
+            to(&Launch {
+                kernel: &self.entry,
+                grid,
+                threads,
+                values,
+            })
         })
     }
+}
+
+/// Whether a launch's values have the names, the order and the kinds of a kernel's parameters.
+fn check(
+    kernel: &'static str,
+    parameters: &[Parameter],
+    named: &[(&str, bool)],
+) -> Result<(), CudaError> {
+    let fits = |(own, &(name, pointer)): (&Parameter, &(&str, bool))| {
+        own.name == name && own.pointer == pointer && (pointer || own.of == "int")
+    };
+    if parameters.len() == named.len() && parameters.iter().zip(named).all(fits) {
+        return Ok(());
+    }
+    let declared = |own: &Parameter| {
+        let star = if own.pointer { "*" } else { "" };
+        format!("{} {star}{}", own.of, own.name)
+    };
+    let given = |&(name, pointer): &(&str, bool)| match pointer {
+        true => format!("*{name}"),
+        false => format!("int {name}"),
+    };
+    Err(CudaError::Signature {
+        kernel,
+        expected: parameters
+            .iter()
+            .map(declared)
+            .collect::<Vec<_>>()
+            .join(", "),
+        found: named.iter().map(given).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// A kernel's parameters, from its declaration.
@@ -167,5 +322,43 @@ mod tests {
             .collect();
         assert_eq!(found, expected);
         assert!(parameters("missing", source).is_empty());
+    }
+
+    arguments! {
+        struct Scaled { x: Address, scale: Address, count: usize }
+    }
+
+    /// What is said of a kernel with these parameters that is launched with [`Scaled`].
+    fn refused(parameters: &str) -> Option<String> {
+        let source = Source {
+            family: "test",
+            text: format!("__global__ void scale_by({parameters}) {{}}"),
+            constants: Vec::new(),
+        };
+        let found = Kernel::<Scaled>::find(&Module::on_paper(), "scale_by", &source);
+        found.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn swapped_pointers_are_refused_when_a_kernel_is_found() {
+        assert_eq!(refused("float *x, const float *scale, int count"), None);
+        assert_eq!(
+            refused("const float *scale, float *x, int count").as_deref(),
+            Some(
+                "kernel scale_by takes (float *scale, float *x, int count), but is launched with (*x, *scale, int count)"
+            )
+        );
+    }
+
+    #[test]
+    fn other_kinds_and_counts_are_refused() {
+        for parameters in [
+            "float *x, float *scale, int *count",
+            "float *x, float *scale, float count",
+            "float *x, float *scale",
+            "float *x, float *scale, int count, int stride",
+        ] {
+            assert!(refused(parameters).is_some(), "{parameters}");
+        }
     }
 }

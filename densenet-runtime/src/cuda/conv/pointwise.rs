@@ -1,0 +1,244 @@
+//! The 1x1 convolution of a bottleneck layer.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Shares, Statistics, Sums, Totals};
+use super::super::memory::WeightAt;
+use super::super::program::Sources;
+use super::super::program::slices::Slicing;
+use super::super::program::tile::{ROWS, line, pointwise_columns, stage, tiles, vector};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+use super::Input;
+use crate::plan::{Block, Precision};
+
+/// Channels of a tile on the way back.
+const TILE_CHANNELS: usize = 64;
+/// Bytes of shared memory with which two blocks share a multiprocessor.
+const HALF: usize = 88 << 10;
+
+arguments! {
+    pub struct Forward {
+        input: Address, scale: Address, shift: Address, weight: Address, out: Address,
+        partial: Address, scalars: Address, site: i32, pixels: usize, channels: usize,
+        training: bool,
+    }
+    pub struct Back {
+        dout: Address, weight: Address, input: Address,
+        scale: Address, shift: Address, mean: Address, gamma: Address,
+        into: Address, partial: Address, share: Address,
+        map0: usize, pixels: usize, channels: usize, length: usize,
+    }
+}
+kernels! {
+    pub struct PointwiseKernels { pointwise_forward: Forward, pointwise_back: Back }
+}
+
+/// The program of a block's.
+pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
+    let (shared, tiles) = back_shared(maps, of.precision);
+    let counts = [block.input, block.growth, maps];
+    let constants = [
+        ("IN_STRIDE", block.output()),
+        ("MAPS", maps),
+        ("COLUMNS", pointwise_columns(maps)),
+        ("TILE_CHANNELS", TILE_CHANNELS),
+        ("GROUP", maps_of_back(maps, of.precision)),
+        ("TILES", tiles),
+        ("VECTOR", vector(of.precision, &counts)),
+        ("POINTWISE_BACK_SHARED", shared),
+    ];
+    let file = ("pointwise.cu", include_str!("pointwise.cu"));
+    of.tiled("pointwise", &[file], &constants)
+}
+
+/// Maps that the way back works on at once, as many as shared memory has room for on every card.
+fn maps_of_back(maps: usize, precision: Precision) -> usize {
+    let most = match precision {
+        Precision::F32 => 64,
+        Precision::Bf16 => 256,
+    };
+    maps.next_multiple_of(64).min(most)
+}
+
+/// Bytes of shared memory that the way back has, and how many tiles of the gradient of its maps
+/// fit: two, where two blocks can still share a multiprocessor.
+fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
+    let group = maps_of_back(maps, precision);
+    let weight = group * line(TILE_CHANNELS, precision);
+    let dout = ROWS * line(group, precision);
+    let operand = ROWS * line(TILE_CHANNELS, precision);
+    let rest = operand + stage(ROWS, TILE_CHANNELS) + 16 * TILE_CHANNELS;
+    let tiles = if weight + 2 * dout + rest <= HALF {
+        2
+    } else {
+        1
+    };
+    (weight + tiles * dout + rest, tiles)
+}
+
+/// How the gradient of the weight is summed. A block has all maps.
+pub fn slicing(channels: usize, maps: usize) -> Slicing {
+    Slicing {
+        weight: maps * channels,
+        blocks: channels.div_ceil(TILE_CHANNELS),
+        room: 2,
+        tile: ROWS,
+    }
+}
+
+/// A layer's.
+pub struct Pointwise<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a PointwiseKernels,
+    pub input: Input,
+    pub weight: WeightAt,
+    pub pixels: usize,
+}
+
+impl Pointwise<'_> {
+    /// Computes the maps; `measured`, their moments are left.
+    pub fn forward(&self, out: Address, site: i32, measured: bool) -> Result<(), CudaError> {
+        let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
+        on.tiled(
+            &self.kernels.pointwise_forward,
+            [
+                tiles(self.pixels),
+                maps.div_ceil(pointwise_columns(maps)),
+                1,
+            ],
+            Forward {
+                input: self.input.x,
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                weight: on.packed(self.weight),
+                out,
+                partial: on.partial(),
+                scalars: on.scalars(),
+                site,
+                pixels: self.pixels,
+                channels: norm.channels,
+                training: measured,
+            },
+        )
+    }
+
+    /// From the gradient of the maps: that of the weight is added; that of the input, masked and
+    /// times gamma, is added to `into`; and so are the sums for gamma and beta. In groups of maps,
+    /// one after the other.
+    pub fn backward(
+        &self,
+        dout: Address,
+        into: Address,
+        statistics: Statistics,
+        totals: Totals,
+    ) -> Result<(), CudaError> {
+        let (on, norm) = (self.bn.on, self.input.norm);
+        let (channels, maps) = (norm.channels, self.weight.maps);
+        let slicing = slicing(channels, maps);
+        let (slices, length) = slicing.slices(self.pixels);
+        let sums = Sums {
+            inverse: statistics.inverse,
+            totals,
+            tiles: slices,
+            add: true,
+        };
+        let group = maps_of_back(maps, on.precision);
+        for map0 in (0..maps).step_by(group) {
+            on.tiled(
+                &self.kernels.pointwise_back,
+                [slicing.blocks, slices, 1],
+                Back {
+                    dout,
+                    weight: on.packed(self.weight),
+                    input: self.input.x,
+                    scale: on.scale(norm),
+                    shift: on.shift(norm),
+                    mean: statistics.mean,
+                    gamma: on.parameter(norm.gamma),
+                    into,
+                    partial: on.partial(),
+                    share: on.shares(),
+                    map0,
+                    pixels: self.pixels,
+                    channels,
+                    length,
+                },
+            )?;
+            // The shares are whole after the last group.
+            let shares = if map0 + group < maps {
+                Shares::NONE
+            } else {
+                Shares {
+                    weight: self.weight.parameter,
+                    slices,
+                    count: slicing.weight,
+                }
+            };
+            self.bn.gather(norm, sums, shares)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (pixels, channels) = (of.count("pixels"), of.count("channels"));
+    let maps = of.constant("MAPS");
+    let input = pixels * channels;
+    Some(match of.kernel() {
+        "pointwise_forward" => of
+            .moves(
+                &[
+                    ("input", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("weight", maps * channels),
+                    ("scalars", of.seed()),
+                ],
+                &[("out", pixels * maps), ("partial", of.moments(maps))],
+            )
+            .product(pixels, maps, channels),
+        "pointwise_back" => {
+            // Of one group of maps.
+            let slices = of.grid()[1];
+            let group = of.constant("GROUP").min(maps - of.count("map0"));
+            let weight = group * channels;
+            of.moves(
+                &[
+                    ("dout", pixels * group),
+                    ("weight", weight),
+                    ("input", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("mean", channels),
+                    ("gamma", channels),
+                    ("into", input),
+                ],
+                &[
+                    ("into", input),
+                    ("partial", 2 * channels * slices),
+                    ("share", slices * weight),
+                ],
+            )
+            // Two products: for the input's gradient and the weight's.
+            .product(pixels, 2 * group, channels)
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::program::tile::SHARED;
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_within_what_every_card_has() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (bytes, _) = back_shared(384, precision);
+            assert!(bytes <= SHARED, "{precision:?}: {bytes} bytes");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The 3x3 convolution of a layer.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Fresh, Shares};
+use super::super::memory::WeightAt;
+use super::super::program::Sources;
+use super::super::program::slices::Slicing;
+use super::super::program::tile::{ROWS, depth, line, stage, vector};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+use super::Input;
+use crate::plan::{Block, Precision};
+
+/// Maps of a tile, and of one of the weight's gradient.
+const TILE_MAPS: usize = 32;
+/// Channels of a tile on the way back.
+const TILE_CHANNELS: usize = 64;
+/// Blocks that a slice of pixels has for a tile of the weight's gradient: one for each row of
+/// taps.
+const TAP_ROWS: usize = 3;
+
+arguments! {
+    pub struct Forward {
+        input: Address, scale: Address, shift: Address, weight: Address, out: Address,
+        partial: Address, scalars: Address, column: usize, site: i32, pixels: usize,
+        channels: usize, training: bool,
+    }
+    pub struct Pull {
+        dout: Address, weight: Address, input: Address,
+        scale: Address, shift: Address, mean: Address, gamma: Address,
+        into: Address, partial: Address, add: bool, pixels: usize, channels: usize,
+    }
+    pub struct Weight {
+        dout: Address, input: Address, scale: Address, shift: Address, share: Address,
+        pixels: usize, channels: usize, length: usize,
+    }
+}
+kernels! {
+    pub struct SpatialKernels { spatial_forward: Forward, spatial_pull: Pull, spatial_weight: Weight }
+}
+
+/// The program of a block's.
+pub fn source(of: Sources<'_>, block: &Block) -> Source {
+    let read = block.bottleneck.unwrap_or(block.output());
+    let [forward, pull, weight] = shared(block, of.precision);
+    let counts = [block.input, block.growth, read];
+    let constants = [
+        ("HEIGHT", block.height),
+        ("WIDTH", block.width),
+        ("IN_STRIDE", read),
+        ("OUT_STRIDE", block.output()),
+        ("MAPS", block.growth),
+        ("ROWS", rows(block)),
+        ("TILE_MAPS", TILE_MAPS),
+        ("TILE_CHANNELS", TILE_CHANNELS),
+        ("TAP_ROWS", TAP_ROWS),
+        ("VECTOR", vector(of.precision, &counts)),
+        ("SPATIAL_FORWARD_SHARED", forward),
+        ("SPATIAL_PULL_SHARED", pull),
+        ("SPATIAL_WEIGHT_SHARED", weight),
+    ];
+    let file = ("spatial.cu", include_str!("spatial.cu"));
+    of.tiled("spatial", &[file], &constants)
+}
+
+/// Pixels of a tile. Large ones stage fewer pixels around them; of small images there would be too
+/// few.
+fn rows(block: &Block) -> usize {
+    if block.pixels() > 200 { 128 } else { ROWS }
+}
+
+/// Bytes of the `staged` pixels of a tile and around it, `elements` of each, and of the bits that
+/// say which taps of its `rows` pixels are inside the image.
+fn halo(rows: usize, staged: usize, elements: usize, precision: Precision) -> usize {
+    ((staged + 1) * line(elements, precision) + 2 * rows).next_multiple_of(16)
+}
+
+/// Bytes of shared memory that the kernels have: forward, pull, weight.
+fn shared(block: &Block, precision: Precision) -> [usize; 3] {
+    let (rows, depth) = (rows(block), depth(precision));
+    let staged = rows + 2 * block.width.min(rows + 2) + 2;
+    let operand = halo(rows, staged, depth, precision);
+    let forward = operand + 9 * TILE_MAPS * line(depth, precision);
+    let pull = operand + 9 * depth * line(TILE_CHANNELS, precision);
+    let weight = halo(rows, rows + 2, TILE_CHANNELS, precision) + rows * line(TILE_MAPS, precision);
+    [
+        forward.max(stage(rows, TILE_MAPS)),
+        pull.max(stage(rows, TILE_CHANNELS)),
+        weight,
+    ]
+}
+
+/// How the gradient of the weight is summed. Each row of taps has blocks of its own.
+pub fn slicing(block: &Block, channels: usize) -> Slicing {
+    let maps = block.growth;
+    Slicing {
+        weight: 9 * maps * channels,
+        blocks: channels.div_ceil(TILE_CHANNELS) * maps.div_ceil(TILE_MAPS) * TAP_ROWS,
+        room: 3,
+        tile: rows(block),
+    }
+}
+
+/// A layer's.
+pub struct Spatial<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a SpatialKernels,
+    pub block: &'a Block,
+    pub input: Input,
+    pub weight: WeightAt,
+    pub pixels: usize,
+}
+
+impl Spatial<'_> {
+    /// Tiles of all pixels.
+    pub fn tiles(&self) -> usize {
+        self.pixels.div_ceil(rows(self.block))
+    }
+
+    /// Computes the maps: columns of `out` from `column` on.
+    pub fn forward(&self, out: Address, column: usize, site: i32) -> Result<Fresh, CudaError> {
+        let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
+        on.tiled(
+            &self.kernels.spatial_forward,
+            [self.tiles(), maps.div_ceil(TILE_MAPS), 1],
+            Forward {
+                input: self.input.x,
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                weight: on.packed(self.weight),
+                out,
+                partial: on.partial(),
+                scalars: on.scalars(),
+                column,
+                site,
+                pixels: self.pixels,
+                channels: norm.channels,
+                training: on.training,
+            },
+        )?;
+        Ok(Fresh {
+            first: column,
+            count: maps,
+            tiles: self.tiles(),
+            rows: rows(self.block),
+        })
+    }
+
+    /// From the gradient of the maps: that of the input, masked, is stored in `into`; or with `add`
+    /// it is added to it times gamma. Tiles' sums and the shares of the weight's gradient are left.
+    pub fn backward(
+        &self,
+        dout: Address,
+        mean: Address,
+        into: Address,
+        add: bool,
+    ) -> Result<Shares, CudaError> {
+        let (on, norm, pixels) = (self.bn.on, self.input.norm, self.pixels);
+        let (channels, maps) = (norm.channels, self.weight.maps);
+        let (scale, shift) = (on.scale(norm), on.shift(norm));
+        let across = channels.div_ceil(TILE_CHANNELS);
+        on.tiled(
+            &self.kernels.spatial_pull,
+            [self.tiles(), across, 1],
+            Pull {
+                dout,
+                weight: on.packed(self.weight),
+                input: self.input.x,
+                scale,
+                shift,
+                mean,
+                gamma: on.parameter(norm.gamma),
+                into,
+                partial: on.partial(),
+                add,
+                pixels,
+                channels,
+            },
+        )?;
+        let slicing = slicing(self.block, channels);
+        let (slices, length) = slicing.slices(pixels);
+        on.tiled(
+            &self.kernels.spatial_weight,
+            [across, maps.div_ceil(TILE_MAPS) * TAP_ROWS, slices],
+            Weight {
+                dout,
+                input: self.input.x,
+                scale,
+                shift,
+                share: on.shares(),
+                pixels,
+                channels,
+                length,
+            },
+        )?;
+        Ok(Shares {
+            weight: self.weight.parameter,
+            slices,
+            count: slicing.weight,
+        })
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (pixels, channels) = (of.count("pixels"), of.count("channels"));
+    let maps = of.constant("MAPS");
+    let weight = 9 * maps * channels;
+    let (input, output) = (pixels * channels, pixels * maps);
+    let moved = match of.kernel() {
+        "spatial_forward" => of.moves(
+            &[
+                ("input", input),
+                ("scale", channels),
+                ("shift", channels),
+                ("weight", weight),
+                ("scalars", of.seed()),
+            ],
+            &[("out", output), ("partial", of.moments(maps))],
+        ),
+        "spatial_pull" => {
+            let added = of.count("add");
+            of.moves(
+                &[
+                    ("dout", output),
+                    ("weight", weight),
+                    ("input", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("mean", channels),
+                    ("gamma", added * channels),
+                    ("into", added * input),
+                ],
+                &[("into", input), ("partial", of.partial(channels))],
+            )
+        }
+        "spatial_weight" => of.moves(
+            &[
+                ("dout", output),
+                ("input", input),
+                ("scale", channels),
+                ("shift", channels),
+            ],
+            &[("share", of.grid()[2] * weight)],
+        ),
+        _ => return None,
+    };
+    Some(moved.product(pixels, maps, 9 * channels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::program::tile::SHARED;
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_within_what_every_card_has() {
+        // As wide in maps and in pixels as they come.
+        let wide = Block {
+            input: 96,
+            growth: 48,
+            layers: 2,
+            bottleneck: Some(384),
+            height: 256,
+            width: 256,
+        };
+        for precision in [Precision::F32, Precision::Bf16] {
+            for bytes in shared(&wide, precision) {
+                assert!(bytes <= SHARED, "{precision:?}: {bytes} bytes");
+            }
+        }
+    }
+}

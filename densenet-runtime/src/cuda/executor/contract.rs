@@ -1,0 +1,133 @@
+//! The executors' contract: what a step is asked for in words of the kernels' `Scalars`, and its
+//! outcome.
+
+use super::super::program::{DESCENT_WORDS, STEP_WORDS};
+use super::{Executor, Work};
+use crate::executor::{
+    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Sgd, Step,
+};
+use crate::plan::Plan;
+
+fn step_words(step: Step) -> [u32; STEP_WORDS] {
+    [
+        step.seed as u32,
+        (step.seed >> 32) as u32,
+        step.label_smoothing.to_bits(),
+        step.scale.to_bits(),
+        u32::from(step.accumulate),
+    ]
+}
+
+fn descent_words(sgd: Sgd) -> [u32; DESCENT_WORDS] {
+    [
+        sgd.rate.to_bits(),
+        sgd.momentum.to_bits(),
+        sgd.weight_decay.to_bits(),
+        u32::from(sgd.nesterov),
+    ]
+}
+
+fn length(what: &'static str, expected: usize, found: usize) -> Result<(), ExecutorError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(ExecutorError::Length {
+        what,
+        expected,
+        found,
+    })
+}
+
+impl Contract for Executor {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn capacity(&self) -> usize {
+        self.options.batch
+    }
+
+    fn read(&self, arena: Part, into: &mut [f32]) -> Result<(), ExecutorError> {
+        let (what, at, count) = self.part(arena);
+        length(what, count, into.len())?;
+        Ok(self.device.download(at, into)?)
+    }
+
+    fn write(&mut self, arena: Part, from: &[f32]) -> Result<(), ExecutorError> {
+        let (what, at, count) = self.part(arena);
+        length(what, count, from.len())?;
+        Ok(self.device.upload(from, at)?)
+    }
+
+    fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
+        let pending = self.start(batch, step)?;
+        self.finish(pending)
+    }
+
+    fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
+        let number = self.begin(batch, Work::Differentiate, &step_words(step));
+        number.map(Pending::later)
+    }
+
+    fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+        let mut words = [0; STEP_WORDS + DESCENT_WORDS];
+        words[..STEP_WORDS].copy_from_slice(&step_words(step));
+        words[STEP_WORDS..].copy_from_slice(&descent_words(sgd));
+        self.begin(batch, Work::Step, &words).map(Pending::later)
+    }
+
+    fn finish(&mut self, pending: Pending) -> Result<Outcome, ExecutorError> {
+        let Some(number) = pending.number() else {
+            return pending.into_outcome();
+        };
+        let mut outcome = self.end(number)?;
+        if let Some(ranks) = &self.ranks {
+            // A loss that is not finite on one rank is so on all, and all stop.
+            outcome.loss = ranks.mean(outcome.loss)?;
+        }
+        if !outcome.loss.is_finite() {
+            // The host knows now, and gradient descent is its affair again. The running statistics
+            // are those before the step; it is rare, so they go by way of the host.
+            let (_, running, count) = self.part(Part::Running);
+            let mut before = vec![0.0f32; count];
+            let kept = self.arena.at(self.slots.running_before);
+            self.device.download(kept, &mut before)?;
+            self.device.upload(&before, running)?;
+            let broken = self.pass(&self.member(), true).on.broken();
+            self.device.clear(broken, 4)?;
+        }
+        Ok(outcome)
+    }
+
+    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
+        let words = descent_words(sgd);
+        let scalars = self.arena.at(self.slots.scalars);
+        self.feed
+            .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
+        let member = self.member();
+        Ok(self.pass(&member, true).surroundings().descend()?)
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
+        let number = self.begin(batch, Work::Evaluate, &[])?;
+        self.end(number)
+    }
+
+    fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
+        match &self.ranks {
+            Some(ranks) => Ok(ranks.sum(sums)?),
+            None => Ok(()),
+        }
+    }
+
+    fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
+        length(
+            "the latest logits",
+            self.latest * self.plan.classes(),
+            into.len(),
+        )?;
+        Ok(self
+            .device
+            .download(self.arena.at(self.slots.logits), into)?)
+    }
+}

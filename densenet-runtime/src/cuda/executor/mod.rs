@@ -1,0 +1,274 @@
+//! The executor: a plan, its training state on a device, and the passes over it.
+
+use super::driver::{Address, Device, Graph};
+use super::error::CudaError;
+use super::feed::{Destination, Feed};
+use super::kernels::Kernels;
+use super::launch::Launcher;
+use super::memory::{Arena, Places, Slots};
+use super::pass::Pass;
+use super::program::SCALAR_WORDS;
+use super::ranks::{Member, Ranks};
+use crate::executor::{
+    Arena as Part, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training,
+};
+use crate::parallel::{Collective, Meeting};
+use crate::plan::Plan;
+
+mod contract;
+mod options;
+
+pub use options::Options;
+
+/// Runs a plan on a CUDA device.
+pub struct Executor {
+    plan: Plan,
+    options: Options,
+    device: Device,
+    kernels: Kernels,
+    places: Places,
+    slots: Slots,
+    /// What is done with a full batch, recorded when first done.
+    recorded: [Option<Graph>; 3],
+    arena: Arena,
+    feed: Feed,
+    /// The others that it trains with.
+    ranks: Option<Ranks>,
+    /// Images of the latest batch.
+    latest: usize,
+}
+
+/// What is done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Evaluate,
+    /// Gradients.
+    Differentiate,
+    /// Gradients and descent.
+    Step,
+}
+
+impl Executor {
+    /// Compiles the kernels and allocates everything that training with `options.batch` images
+    /// needs. The parameters are zeros until they are written.
+    ///
+    /// # Errors
+    /// When the batch is empty or too large, the kernels do not compile, or there is not enough
+    /// memory.
+    pub fn new(device: &Device, plan: Plan, options: Options) -> Result<Self, CudaError> {
+        let batch = options.batch;
+        check_capacity(&plan, batch)?;
+        // Kernels count pixels, and parameters, in 31 bits.
+        let parameters = plan.parameter_count();
+        if parameters > i32::MAX as usize {
+            let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
+            return Err(ExecutorError::Device(message).into());
+        }
+        let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
+        let (slots, layout) = options.layout(&plan);
+        let arena = layout.allocate(device, options.placement)?;
+        let executor = Self {
+            places: Places::new(&plan),
+            feed: Feed::new(device, batch, plan.stem().channels)?,
+            device: device.clone(),
+            kernels,
+            slots,
+            arena,
+            recorded: [const { None }; 3],
+            ranks: None,
+            latest: 0,
+            options,
+            plan,
+        };
+        for part in [
+            Part::Parameters,
+            Part::Gradients,
+            Part::Momentum,
+            Part::Running,
+        ] {
+            let (_, at, count) = executor.part(part);
+            device.clear(at, 4 * count)?;
+        }
+        let scalars = executor.arena.at(executor.slots.scalars);
+        device.clear(scalars, 4 * SCALAR_WORDS)?;
+        let table = executor.places.weight_table();
+        device.upload(&table, executor.arena.at(executor.slots.weight_table))?;
+        device.wait("clearing the training state")?;
+        Ok(executor)
+    }
+
+    /// Trains with the devices of the processes that have met, from now on: gradients are averaged
+    /// by NCCL. Their parameters must be equal; see [`parallel`](crate::parallel).
+    ///
+    /// # Errors
+    /// When there is no NCCL, it fails, or a rank has gone.
+    pub fn join(&mut self, meeting: Meeting) -> Result<(), CudaError> {
+        let (_, gradients, count) = self.part(Part::Gradients);
+        let stages = self.places.stages(count).into_iter().map(|(_, own)| own);
+        let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        counts.retain(|&own| own > 0);
+        self.with(Ranks::by_nccl(&self.device, meeting, gradients, &counts)?)
+    }
+
+    /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
+    /// for each stage.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn join_by_host(&mut self, collective: Box<dyn Collective>) -> Result<(), CudaError> {
+        self.with(Ranks::by_host(collective))
+    }
+
+    fn with(&mut self, ranks: Ranks) -> Result<(), CudaError> {
+        // What was recorded has nothing of the others.
+        self.device.wait("joining other devices")?;
+        self.recorded = [const { None }; 3];
+        self.ranks = Some(ranks);
+        Ok(())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of all buffers on the device.
+    pub fn bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// What a part is called, where it is, its elements.
+    fn part(&self, part: Part) -> (&'static str, Address, usize) {
+        let (what, slot, count) = match part {
+            Part::Parameters => (
+                "parameters",
+                self.slots.parameters,
+                self.plan.parameter_count(),
+            ),
+            Part::Gradients => (
+                "gradients",
+                self.slots.gradients,
+                self.plan.parameter_count(),
+            ),
+            Part::Momentum => ("momentum", self.slots.momentum, self.plan.parameter_count()),
+            Part::Running => (
+                "running statistics",
+                self.slots.running,
+                self.plan.running_count(),
+            ),
+        };
+        (what, self.arena.at(slot), count)
+    }
+
+    /// Starts work on a batch; returns the number to ask for its outcome by. The host does not
+    /// wait, unless it is two batches ahead.
+    fn begin(
+        &mut self,
+        batch: Batch<'_>,
+        work: Work,
+        scalars: &[u32],
+    ) -> Result<u64, ExecutorError> {
+        if work != Work::Evaluate {
+            check_training(&self.plan, batch.labels.len())?;
+        }
+        self.latest = batch.check(&self.plan, self.options.batch)?;
+        let destination = Destination {
+            raw: self.slots.raw.map(|slot| self.arena.at(slot)),
+            labels: self.arena.at(self.slots.labels),
+            scalars: self.arena.at(self.slots.scalars),
+            norm: self.arena.at(self.slots.pixel_norm),
+        };
+        self.feed.send(
+            &self.device,
+            batch.pixels,
+            batch.labels,
+            scalars,
+            &destination,
+        )?;
+        let raw = destination.raw[self.feed.turn()];
+        let member = self.member();
+        let pass = self.pass(&member, false);
+        match batch.pixels {
+            Pixels::Nchw(_) => pass.surroundings().images_from_nchw(raw)?,
+            Pixels::Nhwc { .. } => pass.surroundings().images_from_bytes(raw)?,
+        }
+        self.run(work)?;
+        let results = self.arena.at(self.slots.results);
+        Ok(self.feed.expect(&self.device, results, self.latest)?)
+    }
+
+    /// Waits for a pass.
+    fn end(&mut self, number: u64) -> Result<Outcome, ExecutorError> {
+        let outcome = self.feed.outcome(number)?;
+        outcome.ok_or_else(|| {
+            ExecutorError::Device(
+                "this executor has no outcome of that batch: another one started it, it was asked for before, or too many were not"
+                    .into(),
+            )
+        })
+    }
+
+    fn member(&self) -> Member<'_> {
+        Member {
+            device: &self.device,
+            ranks: self.ranks.as_ref(),
+        }
+    }
+
+    fn pass<'a>(&'a self, member: &'a Member<'a>, training: bool) -> Pass<'a> {
+        Pass {
+            on: Launcher {
+                target: member,
+                arena: &self.arena,
+                slots: &self.slots,
+                places: &self.places,
+                plan: &self.plan,
+                precision: self.options.precision,
+                batch: self.latest,
+                training,
+            },
+            kernels: &self.kernels,
+            recompute: self.options.recompute,
+        }
+    }
+
+    /// Works on the images at hand; what is done with a full batch is recorded once and replayed.
+    fn run(&mut self, work: Work) -> Result<(), CudaError> {
+        let member = self.member();
+        let training = work != Work::Evaluate;
+        let pass = self.pass(&member, training);
+        let launches = || {
+            pass.forward()?;
+            pass.loss()?;
+            if training {
+                pass.backward()?;
+            }
+            if work == Work::Step {
+                pass.surroundings().descend()?;
+            }
+            Ok(())
+        };
+        let recordable = self.ranks.as_ref().is_none_or(Ranks::is_recordable) || !training;
+        if !self.options.graphs || !recordable || self.latest < self.options.batch {
+            return launches();
+        }
+        if let Some(graph) = &self.recorded[work as usize] {
+            return graph.replay();
+        }
+        let graph = self.device.capture(launches)?;
+        graph.replay()?;
+        self.recorded[work as usize] = Some(graph);
+        Ok(())
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Graphs go before the kernels, the memory and the ranks that they name, and when they are
+        // done. There is nobody to tell of a device that has failed.
+        let _ = self.device.wait("ending");
+        self.recorded = [const { None }; 3];
+    }
+}

@@ -1,0 +1,198 @@
+// Batch normalisation around the convolutions: statistics from tiles' moments, BN as one
+// multiply-add a consumer, gradients of gamma and beta from tiles' sums, and BN undone.
+//
+//     scale = gamma / sqrt(variance + eps), shift = beta - mean * scale
+//     dx = inverse * (g - mean(g) - xhat * mean(g * xhat))
+//
+// Small kernels over channels, but `finish` and `undo`, which pass pixels x channels once: 2 reads
+// and 1 write a value.
+
+// Two numbers of a tile and a channel, which tiles leave side by side: tile x channel x 2.
+__device__ __forceinline__ float2 two_of(const float *partial, int tile, int channels, int channel) {
+    const float *at = partial + ((size_t)tile * channels + channel) * 2;
+    return *reinterpret_cast<const float2 *>(ALIGNED(at, 8));
+}
+
+// Two sums over all threads of a block, in f64: thread 0 gets them.
+struct Totals {
+    double first[REDUCTION_THREADS], second[REDUCTION_THREADS];
+    __device__ __forceinline__ void add(double one, double other) {
+        int t = threadIdx.x;
+        first[t] = one, second[t] = other;
+        for (int half = REDUCTION_THREADS / 2; half > 0; half /= 2) {
+            __syncthreads();
+            if (t < half) first[t] += first[t + half], second[t] += second[t + half];
+        }
+    }
+};
+
+// Mean and variance (biased) of a channel from its tiles' means and sums of squared deviations.
+// Tiles have `rows` rows, the last what is left. With d = a tile's mean less the first tile's:
+//
+//     mean = first + sum(rows d) / pixels
+//     variance = sum(squares + rows d d) / pixels - (sum(rows d) / pixels)^2
+//
+// The difference loses little: d of all is 0, or some of the variance is theirs. The most that it
+// can be off is the number of tiles times what f64 rounds.
+struct Moments {
+    double mean, variance;
+    // Thread 0 gets them.
+    __device__ __forceinline__ Moments(Totals &totals, const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
+        double first = two_of(partial, 0, channels, channel).x, off = 0, squares = 0;
+#pragma unroll 4
+        for (int tile = threadIdx.x; tile < tiles; tile += REDUCTION_THREADS) {
+            float2 own = two_of(partial, tile, channels, channel);
+            double count = min(rows, pixels - tile * rows), d = own.x - first;
+            off += count * d;
+            squares += own.y + count * d * d;
+        }
+        totals.add(off, squares);
+        if (threadIdx.x > 0) return;
+        off = totals.first[0] / pixels;
+        mean = first + off;
+        variance = totals.second[0] / pixels - off * off;
+    }
+};
+
+// BN of a consumer as a multiply-add: from the batch's statistics, which move its running ones, or
+// when not training from those. Statistics of the `count` channels from `first` on are made here,
+// from the moments that their producer's tiles left: mean, variance (biased), inverse deviation.
+// `running` has its means, then its variances. Grid: a block for each of the `count` channels,
+// then a thread for each of the others.
+extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) prepare(
+    const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
+    float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
+    int training) {
+    __shared__ Totals totals;
+    int c = ((int)blockIdx.x - count) * REDUCTION_THREADS + (int)threadIdx.x;
+    if (c >= first) c += count;
+    if ((int)blockIdx.x < count) {
+        Moments own(totals, partial, blockIdx.x, count, tiles, rows, pixels);
+        if (threadIdx.x > 0) return;
+        c = first + blockIdx.x;
+        mean[c] = (float)own.mean;
+        variance[c] = (float)own.variance;
+        inverse[c] = (float)(1.0 / sqrt(own.variance + EPSILON));
+    }
+    if (c >= channels) return;
+    float m, s;
+    if (training) {
+        float unbiased = (float)pixels / (float)(max(pixels, 2) - 1), moving = (float)MOMENTUM;
+        m = mean[c];
+        s = gamma[c] * inverse[c];
+        running[c] += moving * (m - running[c]);
+        running[channels + c] += moving * (variance[c] * unbiased - running[channels + c]);
+    } else {
+        m = running[c];
+        s = gamma[c] / sqrtf(running[channels + c] + (float)EPSILON);
+    }
+    scale[c] = s;
+    shift[c] = beta[c] - m * s;
+}
+
+// Puts together what a way back left. The tiles' sums are added to the gradients of gamma and beta,
+// and to the sums that undoing BN needs: of g, and of g times the normalised value, where g has
+// gamma in it; `add` 0: the first consumer. The slices' shares of a weight's gradient are added to
+// it, first to last. Grid: a block for each channel, then a thread for each of the weight's `count`
+// values.
+extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
+    const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
+    float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count) {
+    __shared__ Totals totals;
+    int t = threadIdx.x, c = blockIdx.x;
+    if (c >= channels) {
+        int i = (c - channels) * REDUCTION_THREADS + t;
+        if (i >= count) return;
+        float sum = 0.0f;
+#pragma unroll 8
+        for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
+        gradient[i] += sum;
+        return;
+    }
+    double slope = 0, bias = 0;
+#pragma unroll 4
+    for (int tile = t; tile < tiles; tile += REDUCTION_THREADS) {
+        float2 own = two_of(partial, tile, channels, c);
+        slope += own.x;
+        bias += own.y;
+    }
+    totals.add(slope, bias);
+    if (t == 0) {
+        float dscale = (float)(totals.first[0] * inverse[c]), dbias = (float)totals.second[0];
+        dgamma[c] += dscale;
+        dbeta[c] += dbias;
+        plain[c] = (add ? plain[c] : 0.0f) + gamma[c] * dbias;
+        normalised[c] = (add ? normalised[c] : 0.0f) + gamma[c] * dscale;
+    }
+}
+
+// What undoing BN multiplies and adds, for each channel: of g, of the deviation, and the rest.
+struct Undo {
+    float scale, slope, shift;
+    __device__ Undo(float inverse, float gamma, float plain, float normalised, int pixels) {
+        float share = 1.0f / (float)pixels;
+        scale = inverse * gamma;
+        slope = -inverse * inverse * normalised * share;
+        shift = -inverse * plain * share;
+    }
+    __device__ float of(float g, float deviation) const { return fmaf(g, scale, fmaf(deviation, slope, shift)); }
+};
+
+// A vector of channels of the same.
+struct Undone {
+    Values mean, inverse, plain, normalised;
+    __device__ __forceinline__ Undone(const float *mean, const float *inverse, const float *plain, const float *normalised, int c)
+        : mean(floats_at(mean + c)), inverse(floats_at(inverse + c)), plain(floats_at(plain + c)),
+          normalised(floats_at(normalised + c)) {}
+    __device__ __forceinline__ Pack of(const Pack &g, const Pack &x, const Values &gamma, int pixels, const Dropout &dropout,
+                                       size_t number) const {
+        Values values;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i)
+            values[i] = Undo(inverse[i], gamma[i], plain[i], normalised[i], pixels).of(g[i], x[i] - mean[i]) *
+                        dropout.factor(number + i);
+        return Pack::of<false>(values);
+    }
+};
+
+// Undoes the BN of `count` columns of a block's buffer (from `first`, pixels x stride), whose
+// consumers are all done: their gradient goes to `into` (pixels x count), with the mask of the
+// dropout that the maps had. A thread a vector.
+extern "C" __global__ void finish(
+    const grad_t *g, const store_t *x, const float *mean, const float *inverse, const float *plain,
+    const float *normalised, grad_t *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = count / VECTOR, p = i / across;
+    if (p >= pixels) return;
+    int column = i % across * VECTOR, c = first + column;
+    size_t at = p * stride + c, number = p * count + column;
+    Values ones;
+#pragma unroll
+    for (int j = 0; j < VECTOR; ++j) ones[j] = 1.0f;
+    put_pack(into + number, Undone(mean, inverse, plain, normalised, c)
+                                .of(pack_at(g + at), pack_at(x + at), ones, pixels, Dropout(scalars, site), number));
+}
+
+// The same in place for bottleneck maps, whose g has no gamma yet: pixels x maps.
+extern "C" __global__ void undo(
+    grad_t *dy, const store_t *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
+    const float *normalised, const Scalars *scalars, int maps, int pixels, int site) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = maps / VECTOR;
+    if (i >= pixels * across) return;
+    int c = i % across * VECTOR;
+    size_t at = i * VECTOR;
+    put_pack(dy + at, Undone(mean, inverse, plain, normalised, c)
+                          .of(pack_at(dy + at), pack_at(y + at), parameters_at(gamma + c), pixels, Dropout(scalars, site), at));
+}
+
+// The same as numbers, for a kernel that undoes as it loads: scale, slope, shift, mean, each maps.
+extern "C" __global__ void undo_numbers(
+    const float *mean, const float *inverse, const float *gamma, const float *plain, const float *normalised,
+    float *into, int maps, int pixels) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= maps) return;
+    Undo undo(inverse[c], gamma[c], plain[c], normalised[c], pixels);
+    into[c] = undo.scale;
+    into[maps + c] = undo.slope;
+    into[2 * maps + c] = undo.shift;
+    into[3 * maps + c] = mean[c];
+}

@@ -1,0 +1,325 @@
+//! Batch normalisation around the convolutions. Each stage has its own: as a multiply-add before
+//! it reads its input, and on the way back from what its tiles left.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::launch::Launcher;
+use super::super::memory::{NormAt, Slot};
+use super::super::program::Sources;
+use super::super::program::tile::{REDUCTION_THREADS, ROWS, tiles, vector_of};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+
+arguments! {
+    pub struct Prepare {
+        partial: Address, gamma: Address, beta: Address,
+        mean: Address, variance: Address, inverse: Address,
+        running: Address, scale: Address, shift: Address,
+        first: usize, count: usize, tiles: usize, rows: usize, pixels: usize, channels: usize,
+        training: bool,
+    }
+    pub struct Gather {
+        partial: Address, gamma: Address, inverse: Address, dgamma: Address, dbeta: Address,
+        plain: Address, normalised: Address,
+        tiles: usize, channels: usize, add: bool,
+        share: Address, gradient: Address, slices: usize, count: usize,
+    }
+    pub struct Finish {
+        g: Address, x: Address, mean: Address, inverse: Address,
+        plain: Address, normalised: Address, into: Address, scalars: Address,
+        stride: usize, first: usize, count: usize, pixels: usize, site: i32,
+    }
+    pub struct Undo {
+        dy: Address, y: Address, mean: Address, inverse: Address, gamma: Address,
+        plain: Address, normalised: Address, scalars: Address,
+        maps: usize, pixels: usize, site: i32,
+    }
+    pub struct UndoNumbers {
+        mean: Address, inverse: Address, gamma: Address, plain: Address, normalised: Address,
+        into: Address, maps: usize, pixels: usize,
+    }
+}
+kernels! {
+    pub struct NormKernels {
+        prepare: Prepare,
+        gather: Gather,
+        finish: Finish,
+        undo: Undo,
+        undo_numbers: UndoNumbers,
+    }
+}
+
+/// Their program.
+pub fn source(of: Sources<'_>) -> Source {
+    let constants = [("VECTOR", vector_of(of.plan, of.precision))];
+    of.plain("norm", ("norm.cu", include_str!("norm.cu")), &constants)
+}
+
+/// Statistics of channels.
+#[derive(Clone, Copy)]
+pub struct Statistics {
+    pub mean: Address,
+    pub variance: Address,
+    pub inverse: Address,
+}
+
+/// Two sums of each channel: of g, and of g times the normalised value.
+#[derive(Clone, Copy)]
+pub struct Totals {
+    pub plain: Address,
+    pub normalised: Address,
+}
+
+/// Maps whose producer has left moments of tiles, which their first consumer makes statistics of:
+/// `count` channels from `first` on, tiles of `rows` pixels.
+#[derive(Clone, Copy)]
+pub struct Fresh {
+    pub first: usize,
+    pub count: usize,
+    pub tiles: usize,
+    pub rows: usize,
+}
+
+impl Fresh {
+    /// All `count` channels of maps with so many pixels.
+    pub fn all(count: usize, pixels: usize) -> Self {
+        Self {
+            first: 0,
+            count,
+            tiles: tiles(pixels),
+            rows: ROWS,
+        }
+    }
+}
+
+/// What a way back through a BN leaves: sums of tiles for gamma and beta.
+#[derive(Clone, Copy)]
+pub struct Sums {
+    pub inverse: Address,
+    pub totals: Totals,
+    pub tiles: usize,
+    /// Whether an earlier consumer of the channels has put its sums into the totals.
+    pub add: bool,
+}
+
+/// Slices' shares of the gradient of a weight, of `count` values.
+#[derive(Clone, Copy)]
+pub struct Shares {
+    pub weight: usize,
+    pub slices: usize,
+    pub count: usize,
+}
+
+impl Shares {
+    /// Of no weight.
+    pub const NONE: Self = Self {
+        weight: 0,
+        slices: 0,
+        count: 0,
+    };
+}
+
+/// Batch normalisation, for the stages.
+#[derive(Clone, Copy)]
+pub struct BatchNorm<'a> {
+    pub on: &'a Launcher<'a>,
+    pub kernels: &'a NormKernels,
+}
+
+impl BatchNorm<'_> {
+    /// The statistics in a buffer.
+    pub fn statistics(&self, slot: Slot, channels: usize) -> Statistics {
+        let mean = self.on.at(slot);
+        Statistics {
+            mean,
+            variance: mean.floats(channels),
+            inverse: mean.floats(2 * channels),
+        }
+    }
+
+    /// The totals in a buffer.
+    pub fn totals(&self, slot: Slot, channels: usize) -> Totals {
+        let plain = self.on.at(slot);
+        Totals {
+            plain,
+            normalised: plain.floats(channels),
+        }
+    }
+
+    /// BN of a consumer as a multiply-add; the latest of its channels have no statistics yet.
+    pub fn prepare(
+        &self,
+        norm: NormAt,
+        of: Statistics,
+        fresh: Fresh,
+        pixels: usize,
+    ) -> Result<(), CudaError> {
+        let on = self.on;
+        let count = if on.training { fresh.count } else { 0 };
+        let others = norm.channels - count;
+        on.reductions(
+            &self.kernels.prepare,
+            count + others.div_ceil(REDUCTION_THREADS),
+            Prepare {
+                partial: on.partial(),
+                gamma: on.parameter(norm.gamma),
+                beta: on.parameter(norm.beta()),
+                mean: of.mean,
+                variance: of.variance,
+                inverse: of.inverse,
+                running: on.at(on.slots.running).floats(norm.running),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                first: fresh.first,
+                count,
+                tiles: fresh.tiles,
+                rows: fresh.rows,
+                pixels,
+                channels: norm.channels,
+                training: on.training,
+            },
+        )
+    }
+
+    /// Puts together what a way back left: gradients of gamma and beta from the tiles' sums, with
+    /// what undoing BN needs, and a weight's gradient from the slices' shares.
+    pub fn gather(&self, norm: NormAt, sums: Sums, shares: Shares) -> Result<(), CudaError> {
+        let on = self.on;
+        on.reductions(
+            &self.kernels.gather,
+            norm.channels + shares.count.div_ceil(REDUCTION_THREADS),
+            Gather {
+                partial: on.partial(),
+                gamma: on.parameter(norm.gamma),
+                inverse: sums.inverse,
+                dgamma: on.gradient_of(norm.gamma),
+                dbeta: on.gradient_of(norm.beta()),
+                plain: sums.totals.plain,
+                normalised: sums.totals.normalised,
+                tiles: sums.tiles,
+                channels: norm.channels,
+                add: sums.add,
+                share: on.shares(),
+                gradient: on.gradient_of(shares.weight),
+                slices: shares.slices,
+                count: shares.count,
+            },
+        )
+    }
+
+    /// The weight's part of [`gather`](Self::gather) alone.
+    pub fn add_shares(&self, shares: Shares) -> Result<(), CudaError> {
+        // Of no channels nothing is read.
+        let nothing = self.on.partial();
+        let sums = Sums {
+            inverse: nothing,
+            totals: Totals {
+                plain: nothing,
+                normalised: nothing,
+            },
+            tiles: 0,
+            add: false,
+        };
+        self.gather(NormAt::default(), sums, shares)
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (pixels, channels) = (of.count("pixels"), of.count("channels"));
+    Some(match of.kernel() {
+        "prepare" => {
+            let fresh = of.count("count");
+            let trained = u64::from(of.training()) * channels;
+            of.moves(
+                &[
+                    ("partial", 2 * of.count("tiles") * fresh),
+                    ("gamma", channels),
+                    ("beta", channels),
+                    ("mean", trained),
+                    ("variance", trained),
+                    ("inverse", trained),
+                    ("running", 2 * channels),
+                ],
+                &[
+                    ("mean", fresh),
+                    ("variance", fresh),
+                    ("inverse", fresh),
+                    ("running", 2 * trained),
+                    ("scale", channels),
+                    ("shift", channels),
+                ],
+            )
+        }
+        "gather" => {
+            let added = of.count("add") * channels;
+            let count = of.count("count");
+            of.moves(
+                &[
+                    ("partial", 2 * of.count("tiles") * channels),
+                    ("gamma", channels),
+                    ("inverse", channels),
+                    ("dgamma", channels),
+                    ("dbeta", channels),
+                    ("plain", added),
+                    ("normalised", added),
+                    ("share", of.count("slices") * count),
+                    ("gradient", count),
+                ],
+                &[
+                    ("dgamma", channels),
+                    ("dbeta", channels),
+                    ("plain", channels),
+                    ("normalised", channels),
+                    ("gradient", count),
+                ],
+            )
+        }
+        "finish" => {
+            let count = of.count("count");
+            of.moves(
+                &[
+                    ("g", pixels * count),
+                    ("x", pixels * count),
+                    ("mean", count),
+                    ("inverse", count),
+                    ("plain", count),
+                    ("normalised", count),
+                    ("scalars", of.seed()),
+                ],
+                &[("into", pixels * count)],
+            )
+        }
+        "undo" => {
+            let maps = of.count("maps");
+            of.moves(
+                &[
+                    ("dy", pixels * maps),
+                    ("y", pixels * maps),
+                    ("mean", maps),
+                    ("inverse", maps),
+                    ("gamma", maps),
+                    ("plain", maps),
+                    ("normalised", maps),
+                    ("scalars", of.seed()),
+                ],
+                &[("dy", pixels * maps)],
+            )
+        }
+        "undo_numbers" => {
+            let maps = of.count("maps");
+            of.moves(
+                &[
+                    ("mean", maps),
+                    ("inverse", maps),
+                    ("gamma", maps),
+                    ("plain", maps),
+                    ("normalised", maps),
+                ],
+                &[("into", 4 * maps)],
+            )
+        }
+        _ => return None,
+    })
+}

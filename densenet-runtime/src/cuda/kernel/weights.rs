@@ -1,0 +1,59 @@
+//! Weights as operands of products.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::launch::Launcher;
+use super::super::memory::{Places, WEIGHT_WORDS, WeightAt};
+use super::super::program::Sources;
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+
+/// Blocks of a weight: with all weights, some for each multiprocessor.
+const SHARE: usize = 16;
+
+arguments! {
+    pub struct Pack { parameters: Address, table: Address, packed: Address }
+}
+kernels! {
+    pub struct WeightKernels { pack_weights: Pack }
+}
+
+/// Their program.
+pub fn source(of: Sources<'_>) -> Source {
+    let places = Places::new(of.plan);
+    let len = |own: WeightAt| own.maps * own.channels * own.taps;
+    let constants = [
+        ("VALUES", places.packed_weights().map(len).sum()),
+        ("WORDS", WEIGHT_WORDS),
+    ];
+    of.plain(
+        "weights",
+        ("weights.cu", include_str!("weights.cu")),
+        &constants,
+    )
+}
+
+/// Packs all weights, from the parameters.
+pub fn pack(on: &Launcher<'_>, kernels: &WeightKernels) -> Result<(), CudaError> {
+    let count = on.places.packed_weights().count();
+    on.tiled(
+        &kernels.pack_weights,
+        [SHARE, count, 1],
+        Pack {
+            parameters: on.at(on.slots.parameters),
+            table: on.at(on.slots.weight_table),
+            packed: on.at(on.slots.packed),
+        },
+    )
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let values = of.constant("VALUES");
+    let words = of.constant("WORDS") * of.grid()[1];
+    Some(of.moves(
+        &[("parameters", values), ("table", words)],
+        &[("packed", values)],
+    ))
+}

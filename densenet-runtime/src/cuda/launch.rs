@@ -1,0 +1,136 @@
+//! What the launches of a pass share: where they go, the buffers, the batch at hand.
+
+use super::driver::{Address, Arguments, Kernel};
+use super::error::CudaError;
+use super::memory::{Arena, NormAt, Places, Slot, Slots, WeightAt};
+use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
+use super::program::{DESCENT_WORDS, STEP_WORDS};
+use super::target::Target;
+use crate::plan::{Plan, Precision};
+
+/// Launches kernels on a batch of some images.
+#[derive(Clone, Copy)]
+pub(super) struct Launcher<'a> {
+    pub target: &'a dyn Target,
+    pub arena: &'a Arena,
+    pub slots: &'a Slots,
+    pub places: &'a Places,
+    pub plan: &'a Plan,
+    pub precision: Precision,
+    /// Images.
+    pub batch: usize,
+    /// With the batch's statistics, which move the running ones, and dropout.
+    pub training: bool,
+}
+
+impl Launcher<'_> {
+    /// Where a buffer is.
+    pub fn at(&self, slot: Slot) -> Address {
+        self.arena.at(slot)
+    }
+
+    /// A parameter.
+    pub fn parameter(&self, offset: usize) -> Address {
+        self.at(self.slots.parameters).floats(offset)
+    }
+
+    /// A parameter's gradient.
+    pub fn gradient_of(&self, offset: usize) -> Address {
+        self.at(self.slots.gradients).floats(offset)
+    }
+
+    /// A weight as an operand.
+    pub fn packed(&self, weight: WeightAt) -> Address {
+        let bytes = self.precision.bytes() * weight.packed;
+        self.at(self.slots.packed).bytes(bytes)
+    }
+
+    /// What BN multiplies with.
+    pub fn scale(&self, norm: NormAt) -> Address {
+        self.at(self.slots.affine).floats(norm.affine)
+    }
+
+    /// What BN adds.
+    pub fn shift(&self, norm: NormAt) -> Address {
+        self.scale(norm).floats(norm.channels)
+    }
+
+    /// Moments or sums of tiles.
+    pub fn partial(&self) -> Address {
+        self.at(self.slots.partial)
+    }
+
+    /// Slices' shares of a weight's gradient.
+    pub fn shares(&self) -> Address {
+        self.at(self.slots.shares)
+    }
+
+    /// What changes from step to step.
+    pub fn scalars(&self) -> Address {
+        self.at(self.slots.scalars)
+    }
+
+    /// Whether a loss was not finite.
+    pub fn broken(&self) -> Address {
+        self.scalars().floats(STEP_WORDS + DESCENT_WORDS)
+    }
+
+    /// Whether values are dropped.
+    pub fn drops(&self) -> bool {
+        self.training && self.plan.dropout() > 0.0
+    }
+
+    /// A dropout site's number; negative while nothing is dropped.
+    pub fn site(&self, site: usize) -> i32 {
+        if self.drops() {
+            i32::try_from(site).unwrap_or(i32::MAX)
+        } else {
+            -1
+        }
+    }
+
+    /// Blocks of THREADS, one for each tile.
+    pub fn tiled<A: Arguments>(
+        &self,
+        kernel: &Kernel<A>,
+        grid: [usize; 3],
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        kernel.launch(grid, THREADS, arguments, |launch| {
+            self.target.launch(launch)
+        })
+    }
+
+    /// A thread for each of `count` things.
+    pub fn each<A: Arguments>(
+        &self,
+        kernel: &Kernel<A>,
+        count: usize,
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        self.tiled(kernel, [count.div_ceil(THREADS), 1, 1], arguments)
+    }
+
+    /// A thread for each vector of maps, of so many values.
+    pub fn vectors<A: Arguments>(
+        &self,
+        kernel: &Kernel<A>,
+        count: usize,
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        let vector = vector_of(self.plan, self.precision);
+        self.each(kernel, count / vector, arguments)
+    }
+
+    /// A block of REDUCTION_THREADS for each of `count` things.
+    pub fn reductions<A: Arguments>(
+        &self,
+        kernel: &Kernel<A>,
+        count: usize,
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        kernel.launch([count, 1, 1], REDUCTION_THREADS, arguments, |launch| {
+            self.target.launch(launch)
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! One allocation for all buffers, at places that follow from the plan.
+
+use super::super::driver::{Address, Device, Memory};
+use super::super::error::CudaError;
+use crate::plan::Precision;
+
+/// Buffers start at multiples of this many bytes: two cache lines, and what vector loads need.
+const ALIGNMENT: usize = 256;
+
+/// How buffers lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// One allocation.
+    #[default]
+    Together,
+    /// One allocation for each buffer: what goes beyond a buffer is then seen by tools that
+    /// watch allocations (compute-sanitizer, the emulator of the tests).
+    Apart,
+}
+
+/// The buffers, before there is memory for them.
+#[derive(Default)]
+pub struct Layout {
+    sizes: Vec<usize>,
+}
+
+/// Which buffer of a [`Layout`].
+#[derive(Clone, Copy, Debug)]
+pub struct Slot(usize);
+
+impl Layout {
+    /// Adds a buffer of bytes.
+    pub fn bytes(&mut self, count: usize) -> Slot {
+        self.sizes.push(count.max(4));
+        Slot(self.sizes.len() - 1)
+    }
+
+    /// Adds a buffer of f32.
+    pub fn floats(&mut self, count: usize) -> Slot {
+        self.bytes(4 * count)
+    }
+
+    /// Adds a buffer of maps, or of their gradients.
+    pub fn maps(&mut self, count: usize, precision: Precision) -> Slot {
+        self.bytes(precision.bytes() * count)
+    }
+
+    /// Bytes of all buffers together, with what alignment adds.
+    pub fn total(&self) -> usize {
+        self.sizes
+            .iter()
+            .map(|size| size.next_multiple_of(ALIGNMENT))
+            .sum()
+    }
+
+    /// Places without memory: to be counted, not used.
+    #[cfg(feature = "roofline")]
+    pub fn on_paper(&self) -> Arena {
+        let mut next = Address::on_paper();
+        let places = self.sizes.iter().map(|size| {
+            let place = next;
+            next = next.bytes(size.next_multiple_of(ALIGNMENT));
+            place
+        });
+        Arena {
+            places: places.collect(),
+            _memory: Vec::new(),
+            bytes: self.total(),
+        }
+    }
+
+    /// Allocates.
+    pub fn allocate(&self, device: &Device, placement: Placement) -> Result<Arena, CudaError> {
+        let mut places = Vec::with_capacity(self.sizes.len());
+        let mut memory = Vec::new();
+        match placement {
+            Placement::Together => {
+                let all = device.allocate(self.total())?;
+                let mut next = all.address();
+                for size in &self.sizes {
+                    places.push(next);
+                    next = next.bytes(size.next_multiple_of(ALIGNMENT));
+                }
+                memory.push(all);
+            }
+            Placement::Apart => {
+                for &size in &self.sizes {
+                    let one = device.allocate(size)?;
+                    places.push(one.address());
+                    memory.push(one);
+                }
+            }
+        }
+        Ok(Arena {
+            places,
+            _memory: memory,
+            bytes: self.total(),
+        })
+    }
+}
+
+/// All buffers of an executor.
+pub struct Arena {
+    places: Vec<Address>,
+    /// Freed with the arena.
+    _memory: Vec<Memory>,
+    bytes: usize,
+}
+
+impl Arena {
+    /// Where a buffer is.
+    pub fn at(&self, slot: Slot) -> Address {
+        self.places[slot.0]
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_counted() {
+        let mut layout = Layout::default();
+        layout.floats(1);
+        layout.bytes(257);
+        assert_eq!(layout.total(), 256 + 512);
+    }
+}

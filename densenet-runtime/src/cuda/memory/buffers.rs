@@ -1,0 +1,183 @@
+//! The buffers of a plan.
+
+use super::super::program::SCALAR_WORDS;
+use super::super::program::slices::Slicing;
+use super::super::program::tile::tiles;
+use super::arena::{Layout, Slot};
+use super::places::{Places, WEIGHT_WORDS};
+use crate::plan::{Plan, Precision, Recompute};
+
+/// How maps are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// What they are stored in.
+    pub precision: Precision,
+    /// Which are computed again instead.
+    pub recompute: Recompute,
+}
+
+/// f32 of what kernels leave for the next ones, which all stages share: the most that any needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scratch {
+    partial: usize,
+    shares: usize,
+}
+
+impl Scratch {
+    /// For two sums, or moments, of each channel and tile of so many pixels.
+    pub fn sums(&mut self, pixels: usize, channels: usize) {
+        self.partial = self.partial.max(2 * tiles(pixels) * channels);
+    }
+
+    /// For the shares of a weight's gradient.
+    pub fn shares(&mut self, pixels: usize, slicing: Slicing) {
+        self.shares = self.shares.max(slicing.most(pixels) * slicing.weight);
+    }
+}
+
+/// The buffers of a block.
+pub struct BlockSlots {
+    /// Feature maps: pixels x all channels, stored in the executor's precision; so are
+    /// the bottleneck maps, and all gradients of maps.
+    pub maps: Slot,
+    /// Mean, variance, inverse deviation of each channel.
+    pub statistics: Slot,
+    /// Sums of g, and of g times the normalised value, of each channel.
+    pub totals: Slot,
+    /// Outputs of the 1x1 convolutions, a buffer a layer; one for all where they are recomputed.
+    pub narrow: Vec<Slot>,
+    /// Their statistics, a buffer a layer.
+    pub narrow_statistics: Vec<Slot>,
+}
+
+/// All buffers of an executor.
+pub struct Slots {
+    pub parameters: Slot,
+    pub gradients: Slot,
+    pub momentum: Slot,
+    pub running: Slot,
+    /// The running statistics before the step at hand.
+    pub running_before: Slot,
+    pub scalars: Slot,
+    /// Weights as operands of products, and where each comes from.
+    pub packed: Slot,
+    pub weight_table: Slot,
+    /// BN as multiply-adds, of all consumers.
+    pub affine: Slot,
+    /// Images as they came: one batch is computed while the next one comes in.
+    pub raw: [Slot; 2],
+    /// Their normalisation: means, deviations.
+    pub pixel_norm: Slot,
+    /// Images, NHWC.
+    pub images: Slot,
+    pub labels: Slot,
+    /// Loss, top 1 and top 5 of each image, f64.
+    pub results: Slot,
+    pub convolved: Slot,
+    pub choice: Slot,
+    pub stem_statistics: Slot,
+    pub stem_totals: Slot,
+    pub stem_undo: Slot,
+    pub blocks: Vec<BlockSlots>,
+    /// Gradient of a block's maps, after their BN.
+    pub gradient: Slot,
+    pub handover: Slot,
+    /// Gradient of a layer's bottleneck maps, and their two sums.
+    pub narrow_gradient: Slot,
+    pub narrow_totals: Slot,
+    /// Gradient of a layer's new maps.
+    pub fresh: Slot,
+    pub features: Slot,
+    pub feature_gradient: Slot,
+    pub logits: Slot,
+    pub logit_gradient: Slot,
+    /// Tiles' moments or sums.
+    pub partial: Slot,
+    /// Slices' shares of a weight's gradient.
+    pub shares: Slot,
+}
+
+impl Slots {
+    /// Lays out what training with `batch` images needs.
+    pub fn new(
+        plan: &Plan,
+        batch: usize,
+        stored: Stored,
+        scratch: Scratch,
+        layout: &mut Layout,
+    ) -> Self {
+        let Stored {
+            precision,
+            recompute,
+        } = stored;
+        let sizes = plan.buffers(recompute);
+        let places = Places::new(plan);
+        let stem = plan.stem();
+        let count = plan.parameter_count();
+        let features = plan.features();
+        let widest = plan
+            .blocks()
+            .iter()
+            .filter_map(|block| block.bottleneck)
+            .max()
+            .unwrap_or(0);
+        let recomputed = plan.recomputed_blocks(recompute);
+        let turns = plan.recomputed_bottleneck(recompute);
+        // The layers of all blocks that recompute their maps take turns in one buffer.
+        let one = (turns > 0).then(|| layout.maps(batch * turns, precision));
+        let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
+            let pixels = batch * block.pixels();
+            let maps = block.bottleneck.unwrap_or(0);
+            let narrow: Vec<Slot> = if maps == 0 {
+                Vec::new()
+            } else if index < recomputed {
+                one.into_iter().collect()
+            } else {
+                (0..block.layers)
+                    .map(|_| layout.maps(pixels * maps, precision))
+                    .collect()
+            };
+            BlockSlots {
+                maps: layout.maps(pixels * block.output(), precision),
+                statistics: layout.floats(3 * block.output()),
+                totals: layout.floats(2 * block.output()),
+                narrow,
+                narrow_statistics: (0..block.layers).map(|_| layout.floats(3 * maps)).collect(),
+            }
+        });
+        let blocks: Vec<_> = blocks.collect();
+        Self {
+            blocks,
+            parameters: layout.floats(count),
+            gradients: layout.floats(count),
+            momentum: layout.floats(count),
+            running: layout.floats(plan.running_count()),
+            running_before: layout.floats(plan.running_count()),
+            scalars: layout.floats(SCALAR_WORDS),
+            packed: layout.maps(places.packed, precision),
+            weight_table: layout.floats(WEIGHT_WORDS * places.packed_weights().count()),
+            affine: layout.floats(places.affine),
+            raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
+            pixel_norm: layout.floats(2 * stem.channels),
+            images: layout.maps(batch * sizes.input, precision),
+            labels: layout.floats(batch),
+            results: layout.bytes(24 * batch),
+            convolved: layout.maps(batch * sizes.stem, precision),
+            choice: layout.bytes(batch * sizes.pool_choice),
+            stem_statistics: layout.floats(3 * stem.maps),
+            stem_totals: layout.floats(2 * stem.maps),
+            stem_undo: layout.floats(4 * stem.maps),
+            gradient: layout.maps(batch * sizes.gradient, precision),
+            handover: layout.maps(batch * sizes.handover, precision),
+            narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, precision),
+            narrow_totals: layout.floats(2 * widest),
+            fresh: layout.maps(batch * sizes.fresh, precision),
+            features: layout.floats(batch * features),
+            feature_gradient: layout.floats(batch * features),
+            logits: layout.floats(batch * plan.classes()),
+            logit_gradient: layout.floats(batch * plan.classes()),
+            partial: layout.floats(scratch.partial),
+            shares: layout.floats(scratch.shares),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Where a plan's parameters lie, and what is made of them: packed weights, BN as multiply-adds.
+
+use super::super::program::tile::LONGEST_VECTOR;
+use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
+
+/// A BN: where its parameters, running statistics and multiply-add lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NormAt {
+    pub channels: usize,
+    /// Among the parameters; beta follows at once.
+    pub gamma: usize,
+    /// Among the running statistics: means, then variances.
+    pub running: usize,
+    /// Among the multiply-adds: scales, then shifts.
+    pub affine: usize,
+}
+
+impl NormAt {
+    pub fn beta(&self) -> usize {
+        self.gamma + self.channels
+    }
+}
+
+/// The weight of a convolution, which is packed at the start of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightAt {
+    /// Among the parameters: maps x channels x taps.
+    pub parameter: usize,
+    /// Among the packed weights: taps x maps x channels.
+    pub packed: usize,
+    pub channels: usize,
+    pub taps: usize,
+    pub maps: usize,
+}
+
+/// Where a dense layer's parameters lie.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerAt {
+    pub norm1: NormAt,
+    /// The 1x1 convolution and the BN after it, in a bottleneck layer.
+    pub narrow: Option<(WeightAt, NormAt)>,
+    /// The 3x3 convolution.
+    pub conv: WeightAt,
+}
+
+/// Words of the table of weights for each weight.
+pub const WEIGHT_WORDS: usize = 5;
+
+/// Where all parameters of a plan lie.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub stem: usize,
+    pub stem_norm: NormAt,
+    pub blocks: Vec<Vec<LayerAt>>,
+    pub transitions: Vec<(NormAt, WeightAt)>,
+    pub norm: NormAt,
+    pub classifier: usize,
+    pub bias: usize,
+    /// Values of all packed weights, and of all multiply-adds, with what aligns them.
+    pub packed: usize,
+    pub affine: usize,
+}
+
+impl Places {
+    /// Of each stage of the backward pass, in its order: where its gradients begin, and how many
+    /// they are. A stage's parameters follow those of the stages before it.
+    pub fn stages(&self, parameters: usize) -> Vec<(usize, usize)> {
+        let mut firsts = vec![self.norm.gamma];
+        for (index, block) in self.blocks.iter().enumerate().rev() {
+            // A block without layers has nothing of its own.
+            let after = firsts.last().copied().unwrap_or(parameters);
+            firsts.push(block.first().map_or(after, |layer| layer.norm1.gamma));
+            if let Some(before) = index.checked_sub(1) {
+                firsts.push(self.transitions[before].0.gamma);
+            }
+        }
+        firsts.push(0);
+        let ends = [parameters].into_iter().chain(firsts.clone());
+        let stages = firsts.iter().zip(ends);
+        stages.map(|(&from, until)| (from, until - from)).collect()
+    }
+}
+
+/// Gives what is made of tensors its place: packed weights, and BN as multiply-adds.
+#[derive(Default)]
+struct Cursor {
+    affine: usize,
+    packed: usize,
+}
+
+impl Cursor {
+    /// A convolution whose weight will be packed.
+    fn convolution(&mut self, conv: ConvTensor) -> WeightAt {
+        let at = WeightAt {
+            parameter: conv.weight.start,
+            packed: self.packed,
+            channels: conv.channels,
+            taps: conv.kernel * conv.kernel,
+            maps: conv.maps,
+        };
+        self.packed += conv.weight.len.next_multiple_of(LONGEST_VECTOR);
+        at
+    }
+
+    fn norm(&mut self, norm: NormTensors) -> NormAt {
+        let at = NormAt {
+            channels: norm.channels(),
+            gamma: norm.scale.start,
+            running: norm.mean.start,
+            affine: self.affine,
+        };
+        self.affine += (2 * at.channels).next_multiple_of(LONGEST_VECTOR);
+        at
+    }
+
+    fn layer(&mut self, layer: &LayerTensors) -> LayerAt {
+        LayerAt {
+            norm1: self.norm(layer.norm1),
+            narrow: layer
+                .narrow
+                .map(|(conv, norm)| (self.convolution(conv), self.norm(norm))),
+            conv: self.convolution(layer.conv),
+        }
+    }
+}
+
+impl Places {
+    pub fn new(plan: &Plan) -> Self {
+        let tensors = plan.tensors();
+        let mut cursor = Cursor::default();
+        let stem_norm = tensors.stem.norm.map(|norm| cursor.norm(norm));
+        let blocks = tensors.blocks.iter();
+        let blocks = blocks.map(|layers| layers.iter().map(|layer| cursor.layer(layer)).collect());
+        let blocks = blocks.collect();
+        let transitions = tensors.transitions.iter();
+        let transitions =
+            transitions.map(|own| (cursor.norm(own.norm), cursor.convolution(own.conv)));
+        let transitions = transitions.collect();
+        let head = &tensors.head;
+        Self {
+            stem: tensors.stem.conv.weight.start,
+            stem_norm: stem_norm.unwrap_or_default(),
+            blocks,
+            transitions,
+            norm: cursor.norm(head.norm),
+            classifier: head.weight.start,
+            bias: head.bias.start,
+            packed: cursor.packed,
+            affine: cursor.affine,
+        }
+    }
+
+    /// The weights that are packed.
+    pub fn packed_weights(&self) -> impl Iterator<Item = WeightAt> {
+        let layers = self.blocks.iter().flatten();
+        let of_layers = layers.flat_map(|layer| {
+            let narrow = layer.narrow.map(|(weight, _)| weight);
+            narrow.into_iter().chain([layer.conv])
+        });
+        of_layers.chain(self.transitions.iter().map(|&(_, weight)| weight))
+    }
+
+    /// What `weights.cu` is told of each: [`WEIGHT_WORDS`].
+    pub fn weight_table(&self) -> Vec<i32> {
+        let word = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        let words = |own: WeightAt| -> [usize; WEIGHT_WORDS] {
+            [own.parameter, own.packed, own.channels, own.taps, own.maps]
+        };
+        self.packed_weights()
+            .flat_map(|own| words(own).map(word))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
+
+    #[test]
+    fn stages_have_all_gradients_once_from_the_last_on() {
+        let block = BlockSpec {
+            layers: 2,
+            growth: 3,
+        };
+        let plan = Spec {
+            blocks: vec![block; 2],
+            theta: Ratio::ONE,
+            bottleneck: None,
+            stem: StemKind::Cifar,
+            init: 6,
+            input: [3, 8, 8],
+            classes: 10,
+            dropout: 0.0,
+        };
+        let plan = plan.plan().unwrap();
+        let stages = Places::new(&plan).stages(plan.parameter_count());
+        assert_eq!(stages.len(), 5, "head, block, transition, block, stem");
+        let mut until = plan.parameter_count();
+        for (from, count) in stages {
+            assert_eq!(from + count, until);
+            assert!(count > 0);
+            until = from;
+        }
+        assert_eq!(until, 0);
+    }
+}

@@ -1,0 +1,238 @@
+// What all kernels share: dropout, BN's multiply-add, sums over a block's rows.
+//
+// Values are NHWC: row p is a pixel, counted over all images; its channels lie side by side.
+// Maps are stored as `store_t`, their gradients as `grad_t`: f32, or with BF16 bfloat16, which
+// halves what a step moves. Parameters, statistics and sums are f32 in either case. A kernel
+// computes from what is stored: statistics are those of the rounded maps, so that all who
+// normalise or mask a map see the same numbers.
+// A tile is ROWS pixels by COLUMNS channels, worked on by THREADS threads. Sums over pixels are
+// sums of tiles' sums, each in an order of its own choosing but always the same, so that a step
+// repeats bit for bit: there are no atomics.
+
+#define INFINITE __uint_as_float(0x7f800000u)
+
+// What changes from step to step, in device memory, so that a captured graph need not change.
+// In the order of the words in executor.rs.
+struct Scalars {
+    unsigned long long seed;
+    float smoothing, scale;
+    unsigned accumulate;
+    float rate, momentum, decay;
+    unsigned nesterov;
+    float broken; // not 0: a loss was not finite, which the host does not know yet; no descent
+};
+static_assert(sizeof(Scalars) == 4 * SCALAR_WORDS, "the host has as many words");
+
+#if BF16
+#ifdef CUDA_EMULATOR
+__device__ inline unsigned bf16_bits(float x) {
+    unsigned u = __float_as_uint(x);
+    if (x != x) return 0x7fff;
+    return (u + 0x7fff + ((u >> 16) & 1)) >> 16; // to nearest, ties to even
+}
+#endif
+
+// Two f32 as bf16, the first in the lower half; with RELU what is negative becomes 0.
+template <bool RELU> __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+#ifdef CUDA_EMULATOR
+    auto bits = [](float x) { return RELU && x < 0.0f ? 0 : bf16_bits(x); };
+    return bits(low) | bits(high) << 16;
+#else
+    unsigned packed;
+    if (RELU) asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#endif
+}
+
+// A bfloat16 in memory: rounds what it is given, to nearest.
+struct Bf16 {
+    unsigned short bits;
+    __device__ __forceinline__ Bf16 &operator=(float x) {
+        bits = (unsigned short)(pack_bf16<false>(x, 0.0f) & 0xffff);
+        return *this;
+    }
+    __device__ __forceinline__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+typedef Bf16 store_t, grad_t;
+#else
+typedef float store_t, grad_t;
+#endif
+
+// Lets NaN through.
+__device__ __forceinline__ float relu(float z) {
+#ifdef CUDA_EMULATOR
+    return z < 0.0f ? 0.0f : z;
+#else
+    float positive;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(positive) : "f"(z));
+    return positive;
+#endif
+}
+
+// VECTOR values side by side are what a thread loads, computes and stores at once. It divides all
+// counts of channels of a program, so that no vector goes beyond a row; and is at most 16 bytes.
+#ifndef VECTOR
+#define VECTOR 1
+#endif
+constexpr int PACK = VECTOR * sizeof(store_t);
+
+// As numbers to compute with.
+struct Values {
+    float v[VECTOR];
+    __device__ __forceinline__ float &operator[](int i) { return v[i]; }
+    __device__ __forceinline__ float operator[](int i) const { return v[i]; }
+};
+
+// As they are stored.
+struct alignas(PACK) Pack {
+#if !BF16
+    float v[VECTOR];
+    __device__ __forceinline__ float operator[](int i) const { return v[i]; }
+#elif VECTOR == 1
+    unsigned short bits;
+    __device__ __forceinline__ float operator[](int) const { return __uint_as_float((unsigned)bits << 16); }
+#else
+    unsigned words[VECTOR / 2];
+    __device__ __forceinline__ float operator[](int i) const {
+        return __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
+    }
+#endif
+    __device__ __forceinline__ static Pack zeros() { return of<false>(Values{}); }
+    // Rounded; with RELU what is negative becomes 0.
+    template <bool RELU> __device__ __forceinline__ static Pack of(const Values &from) {
+        Pack pack;
+#if !BF16
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) pack.v[i] = RELU ? relu(from[i]) : from[i];
+#elif VECTOR == 1
+        pack.bits = (unsigned short)(pack_bf16<RELU>(from[0], 0.0f) & 0xffff);
+#else
+#pragma unroll
+        for (int i = 0; i < VECTOR; i += 2) pack.words[i / 2] = pack_bf16<RELU>(from[i], from[i + 1]);
+#endif
+        return pack;
+    }
+};
+
+// Vectors start at multiples of their size, which the emulator checks. Shared memory whose size the
+// host gives at launch may be more than the 48 KiB that a kernel may declare.
+#ifndef CUDA_EMULATOR
+#define ALIGNED(at, size) (at)
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+__device__ __forceinline__ Pack pack_at(const store_t *at) { return *reinterpret_cast<const Pack *>(ALIGNED(at, PACK)); }
+__device__ __forceinline__ void put_pack(store_t *at, const Pack &pack) { *reinterpret_cast<Pack *>(ALIGNED(at, PACK)) = pack; }
+
+// VECTOR f32, four of which are loaded at once.
+struct alignas(VECTOR % 4 ? 4 : 16) Floats { float v[VECTOR]; };
+__device__ __forceinline__ Values floats_at(const float *at) {
+    Floats own = *reinterpret_cast<const Floats *>(ALIGNED(at, alignof(Floats)));
+    Values values;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) values[i] = own.v[i];
+    return values;
+}
+// The same of what may start anywhere, as parameters do.
+__device__ __forceinline__ Values parameters_at(const float *at) {
+    Values values;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) values[i] = at[i];
+    return values;
+}
+__device__ __forceinline__ void put_floats(float *at, const Values &values) {
+    Floats own;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) own.v[i] = values[i];
+    *reinterpret_cast<Floats *>(ALIGNED(at, alignof(Floats))) = own;
+}
+
+// Copies a vector into shared memory, or zeros where there is none: the copy is on its way, until
+// the thread waits for all of its copies. `any` is some address that there is.
+__device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
+#ifdef CUDA_EMULATOR
+    emulated::copy_async(into, from, PACK);
+#else
+    if (PACK < 4) {
+        *into = from ? (float)*from : 0.0f;
+        return;
+    }
+    unsigned at = (unsigned)__cvta_generic_to_shared(into), bytes = from ? PACK : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from ? from : any), "n"(PACK < 4 ? 4 : PACK), "r"(bytes) : "memory");
+#endif
+}
+__device__ __forceinline__ void copies_done() {
+#ifdef CUDA_EMULATOR
+    emulated::copies_done();
+#else
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+__device__ __forceinline__ unsigned long long mix(unsigned long long z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+#ifndef DROPOUT
+#define DROPOUT 0
+#define DROPOUT_THRESHOLD 1
+#define DROPOUT_SCALE 0
+#endif
+
+// Dropout without a mask in memory: what value number `index` of a site is multiplied with is a
+// function of its place. The same numbers as the CPU executor's.
+struct Dropout {
+    unsigned long long key;
+    bool on;
+    // A negative site drops nothing.
+    __device__ Dropout(const Scalars *scalars, int site) : key(0), on(DROPOUT && site >= 0) {
+        if (on) key = mix(scalars->seed ^ mix((unsigned long long)site));
+    }
+    __device__ float factor(unsigned long long index) const {
+        if (!on) return 1.0f;
+        unsigned long long bits = mix(key + index * 0x9e3779b97f4a7c15ull);
+        return (unsigned)(bits >> 32) >= (unsigned)DROPOUT_THRESHOLD ? __uint_as_float((unsigned)DROPOUT_SCALE) : 0.0f;
+    }
+};
+
+// A tile of M x N results on its way to memory, and what its columns' sums are made in.
+template <int M, int N> struct Stage {
+    static constexpr int PARTS = THREADS / N, GROUPS = N / VECTOR, ACROSS = THREADS / GROUPS;
+    alignas(16) float value[M][N + 4];
+    float part[2][PARTS][N];
+    // The vector of a row that this thread works on, in each ACROSS-th row from its first on.
+    __device__ static int own_row() { return threadIdx.x / GROUPS; }
+    __device__ static int own_column() { return threadIdx.x % GROUPS * VECTOR; }
+
+    // For each column, the sum of `term(row, column)` over `rows` rows: PARTS threads a column.
+    // All threads get the sum of column `threadIdx.x % N`.
+    template <class Term> __device__ float column_sum(int which, int rows, Term term) {
+        int column = threadIdx.x % N, own = threadIdx.x / N;
+        float sum = 0.0f;
+        for (int row = own * (M / PARTS); row < min(rows, (own + 1) * (M / PARTS)); ++row) sum += term(row, column);
+        part[which][own][column] = sum;
+        __syncthreads();
+        sum = part[which][0][column];
+        for (int i = 1; i < PARTS; ++i) sum += part[which][i][column];
+        return sum;
+    }
+
+    // Mean and sum of squared deviations of each column of the tile, which is complete and past
+    // a barrier. Goes to partial[tile][channel][2]; columns from `count` on are left out.
+    __device__ void moments(int rows, int count, int channels, int first, int tile, float *partial) {
+        float mean = column_sum(0, rows, [&](int r, int c) { return value[r][c]; }) / (float)rows;
+        float squares = column_sum(1, rows, [&](int r, int c) {
+            float d = value[r][c] - mean;
+            return d * d;
+        });
+        int column = threadIdx.x;
+        if (column < count) {
+            float *into = partial + ((size_t)tile * channels + first + column) * 2;
+            into[0] = mean;
+            into[1] = squares;
+        }
+    }
+};

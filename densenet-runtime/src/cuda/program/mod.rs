@@ -1,0 +1,108 @@
+//! Programs: the text and the constants that they share, how they are compiled, and where they are
+//! kept.
+//!
+//! What all layers of a block share is a constant of its program: size, strides, maps. What
+//! grows from layer to layer is a launch argument, so that a block needs one program for each
+//! side of its convolutions, whatever its depth.
+//!
+//! Sizes of tiles, too, are constants that the kernels are given: they exist once, here
+//! ([`tile`]) or in the room of the kernels that work on such tiles.
+
+use super::driver::Source;
+use crate::plan::norm::{EPSILON, MOMENTUM};
+use crate::plan::{Dropout, Plan, Precision};
+
+mod cache;
+mod library;
+pub(super) mod slices;
+pub(super) mod tile;
+
+pub use cache::Cache;
+pub(super) use library::Library;
+
+/// Words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent, and
+/// whether a loss was not finite.
+pub(super) const STEP_WORDS: usize = 5;
+pub(super) const DESCENT_WORDS: usize = 4;
+pub(super) const SCALAR_WORDS: usize = STEP_WORDS + DESCENT_WORDS + 1;
+
+/// A file of kernels: its name and its text.
+pub(super) type File = (&'static str, &'static str);
+
+const COMMON: File = ("common.cuh", include_str!("common.cuh"));
+const PRODUCT: File = ("product.cuh", include_str!("product.cuh"));
+const PULL: File = ("pull.cuh", include_str!("pull.cuh"));
+
+/// What all programs are given, unless they have constants of their own under these names.
+const SHARED: [(&str, usize); 7] = [
+    ("ROWS", tile::ROWS),
+    ("COLUMNS", tile::COLUMNS),
+    ("THREADS", tile::THREADS),
+    ("REDUCTION_THREADS", tile::REDUCTION_THREADS),
+    ("DEPTH_BYTES", tile::DEPTH_BYTES),
+    ("PAD_BYTES", tile::PAD_BYTES),
+    ("SCALAR_WORDS", SCALAR_WORDS),
+];
+
+/// The sources of a plan's programs.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub plan: &'a Plan,
+    pub precision: Precision,
+}
+
+impl Sources<'_> {
+    /// A program whose kernels make products of tiles.
+    pub fn tiled(
+        &self,
+        family: &'static str,
+        files: &[File],
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        self.of(
+            family,
+            &[&[COMMON, PRODUCT, PULL], files].concat(),
+            constants,
+        )
+    }
+
+    /// A program whose kernels make none.
+    pub fn plain(
+        &self,
+        family: &'static str,
+        file: File,
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        self.of(family, &[COMMON, file], constants)
+    }
+
+    fn of(
+        &self,
+        family: &'static str,
+        files: &[File],
+        constants: &[(&'static str, usize)],
+    ) -> Source {
+        // Fractions go into the text as they are.
+        let mut text = format!("#define EPSILON {EPSILON:e}\n#define MOMENTUM {MOMENTUM:e}\n");
+        for (name, file) in files {
+            text += &format!("#line 1 \"{name}\"\n{file}\n");
+        }
+        let mut constants = constants.to_vec();
+        for shared in SHARED {
+            if constants.iter().all(|(own, _)| *own != shared.0) {
+                constants.push(shared);
+            }
+        }
+        constants.push(("BF16", usize::from(self.precision == Precision::Bf16)));
+        if let Some(dropout) = Dropout::new(self.plan.dropout()) {
+            constants.push(("DROPOUT", 1));
+            constants.push(("DROPOUT_THRESHOLD", dropout.threshold as usize));
+            constants.push(("DROPOUT_SCALE", dropout.scale.to_bits() as usize));
+        }
+        Source {
+            family,
+            text,
+            constants,
+        }
+    }
+}

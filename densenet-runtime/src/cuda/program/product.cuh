@@ -1,0 +1,275 @@
+// The product of two tiles, from operands that are computed as they are loaded.
+//
+//     sum[row][column] += a(row, k) * b(k, column)
+//
+// In f32, or with BF16 by the tensor cores: bf16 operands, f32 sums. Both are brought to shared
+// memory in pieces of DEPTH, while the piece before is worked on.
+//
+// An operand is a struct. Its elements lie side by side in memory; in one ALONG_DEPTH lines are
+// rows (or columns) of the result and elements run along k, else lines run along k. SPAN elements
+// are loaded at once, VECTOR or 1. `place(line)` is what is known of a line, such as a pixel's
+// coordinates. Of a PLAIN operand `at(place, element)` is where its elements lie, null beyond its
+// ends: they are copied without a detour. Of another, `fetch(place, element)` is what is loaded, and
+// `made(fetched, element)` the operand of it, a Pack (with SPAN 1, a float).
+//
+// Bytes: each block reads its rows of a and its columns of b once. Operations: 2 M N a k.
+
+// What is brought of a line at once, and what keeps a warp's reads of eight lines in different banks.
+constexpr int DEPTH = DEPTH_BYTES / sizeof(store_t), PAD = PAD_BYTES / sizeof(store_t);
+
+// Steps of a product that are written out: f32's are many.
+constexpr int UNROLL = BF16 ? 8 : 2;
+
+#if BF16
+// One warp: d (16 x 8, f32) += a (16 x 16, bf16) * b (16 x 8, bf16), in the fragments of the PTX
+// manual (mma.m16n8k16): lane = 4 g + t has a of rows g, g + 8 and depths 2t, 2t + 8 (and the next
+// of each), b of the same depths and column g, d of rows g, g + 8 and columns 2t, 2t + 1.
+__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned *b) {
+#ifdef CUDA_EMULATOR
+    struct { unsigned a[4], b[2]; } own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    const emulated::Slot *slots = emulated_context->meet(__LINE__, ~0u, &own, sizeof own);
+    auto value = [&](int lane, int reg, int half) {
+        unsigned bits;
+        memcpy(&bits, slots[lane].bytes + 4 * reg, 4);
+        return __uint_as_float(half ? bits & 0xffff0000u : bits << 16);
+    };
+    int g = emulated_context->lane / 4, t = emulated_context->lane % 4;
+    for (int i = 0; i < 4; ++i) {
+        int row = g + 8 * (i / 2), column = 2 * t + i % 2;
+        for (int k = 0; k < 16; ++k) {
+            int pair = k % 8 / 2, upper = k / 8;
+            float x = value(row % 8 * 4 + pair, 2 * upper + row / 8, k % 2);
+            float y = value(column * 4 + pair, 4 + upper, k % 2);
+            d[i] += x * y;
+        }
+    }
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// Four 8 x 8 matrices of bf16, of rows of 16 bytes: lane i has the address of row i % 8 of matrix
+// i / 8, and gets of each matrix the elements 2t and 2t + 1 of row g; TRANSPOSED, of column g.
+template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned (&into)[4], const store_t *row) {
+#ifdef CUDA_EMULATOR
+    const emulated::Slot *slots = emulated_context->meet(__LINE__, ~0u, &row, sizeof row);
+    int g = emulated_context->lane / 4, t = emulated_context->lane % 4;
+    for (int i = 0; i < 4; ++i) {
+        auto bits = [&](int line, int element) -> unsigned {
+            const store_t *from;
+            memcpy(&from, slots[8 * i + line].bytes, sizeof from);
+            return ALIGNED(from, 16)[element].bits;
+        };
+        into[i] = TRANSPOSED ? bits(2 * t, g) | bits(2 * t + 1, g) << 16 : bits(g, 2 * t) | bits(g, 2 * t + 1) << 16;
+    }
+#else
+    unsigned at = (unsigned)__cvta_generic_to_shared(row);
+    if (TRANSPOSED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3]) : "r"(at) : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3]) : "r"(at) : "memory");
+#endif
+}
+#endif
+
+// A thread's share of an M x N tile of results. Operands are in shared memory; `a(line)` and
+// `b(line)` are where a line of them starts, of an operand ALONG the depth that of a row (or a
+// column), of another that of a depth.
+template <int M, int N> struct Sums {
+    static constexpr int COUNT = M * N / THREADS;
+    float value[COUNT];
+    __device__ __forceinline__ Sums() {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) value[i] = 0.0f;
+    }
+#if BF16
+    // Eight warps, DOWN x ACROSS of HIGH x WIDE each: products of 16 rows by 8 columns.
+    static constexpr int AT_ONCE = 16;
+    static constexpr int DOWN = M >= 128 && N <= 32 ? 8 : M == 64 && N == 128 ? 2 : M <= 32 ? 2 : 4, ACROSS = 8 / DOWN;
+    static constexpr int HIGH = M / DOWN, WIDE = N / ACROSS;
+    static_assert(HIGH % 16 == 0 && WIDE % 16 == 0, "a warp has whole products");
+    struct Rows { unsigned of[HIGH / 16][4]; };
+    __device__ static int top() { return threadIdx.x / 32 / ACROSS * HIGH; }
+    __device__ static int left() { return threadIdx.x / 32 % ACROSS * WIDE; }
+    __device__ static int row(int i) { return top() + i / (WIDE / 2) * 16 + threadIdx.x % 32 / 4 + i % 4 / 2 * 8; }
+    __device__ static int column(int i) { return left() + i % (WIDE / 2) / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
+
+    template <bool ALONG, class A> __device__ __forceinline__ static Rows rows(const A &a, int k) {
+        int lane = threadIdx.x % 32;
+        Rows rows;
+#pragma unroll
+        for (int i = 0; i < HIGH / 16; ++i) {
+            const store_t *at = ALONG ? a(top() + 16 * i + lane % 16) + k + lane / 16 * 8
+                                      : a(k + lane / 16 * 8 + lane % 8) + top() + 16 * i + lane / 8 % 2 * 8;
+            ldmatrix_x4<!ALONG>(rows.of[i], at);
+        }
+        return rows;
+    }
+    template <bool ALONG, class B> __device__ __forceinline__ void multiply(const Rows &rows, const B &b, int k) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int j = 0; j < WIDE / 16; ++j) {
+            unsigned two[4];
+            const store_t *at = ALONG ? b(left() + 16 * j + lane / 16 * 8 + lane % 8) + k + lane / 8 % 2 * 8
+                                      : b(k + lane % 16) + left() + 16 * j + lane / 16 * 8;
+            ldmatrix_x4<!ALONG>(two, at);
+#pragma unroll
+            for (int i = 0; i < HIGH / 16; ++i)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    float(&d)[4] = *reinterpret_cast<float(*)[4]>(&value[i * (WIDE / 2) + (2 * j + half) * 4]);
+                    mma_m16n8k16_bf16(d, rows.of[i], two + 2 * half);
+                }
+        }
+    }
+#else
+    // 16 x 16 threads, each each sixteenth row and column.
+    static constexpr int AT_ONCE = 4;
+    struct Rows { float of[M / 16][4]; };
+    __device__ static int row(int i) { return threadIdx.x / 16 + i / (N / 16) * 16; }
+    __device__ static int column(int i) { return threadIdx.x % 16 + i % (N / 16) * 16; }
+
+    // Four depths of a line.
+    template <bool ALONG, class F> __device__ __forceinline__ static void four(float (&into)[4], const F &f, int line, int k) {
+        if (ALONG) {
+            float4 all = *reinterpret_cast<const float4 *>(ALIGNED(f(line) + k, 16));
+            into[0] = all.x, into[1] = all.y, into[2] = all.z, into[3] = all.w;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) into[i] = f(k + i)[line];
+        }
+    }
+    template <bool ALONG, class A> __device__ __forceinline__ static Rows rows(const A &a, int k) {
+        Rows rows;
+#pragma unroll
+        for (int i = 0; i < M / 16; ++i) four<ALONG>(rows.of[i], a, threadIdx.x / 16 + 16 * i, k);
+        return rows;
+    }
+    template <bool ALONG, class B> __device__ __forceinline__ void multiply(const Rows &rows, const B &b, int k) {
+#pragma unroll
+        for (int j = 0; j < N / 16; ++j) {
+            float own[4];
+            four<ALONG>(own, b, threadIdx.x % 16 + 16 * j, k);
+#pragma unroll
+            for (int i = 0; i < M / 16; ++i)
+#pragma unroll
+                for (int d = 0; d < 4; ++d) value[i * (N / 16) + j] = fmaf(rows.of[i][d], own[d], value[i * (N / 16) + j]);
+        }
+    }
+#endif
+    // Over `depth` depths, which AT_ONCE divides.
+    template <bool ALONG_A, bool ALONG_B, class A, class B>
+    __device__ __forceinline__ void add(int depth, const A &a, const B &b) {
+#pragma unroll UNROLL
+        for (int k = 0; k < depth; k += AT_ONCE) multiply<ALONG_B>(rows<ALONG_A>(a, k), b, k);
+    }
+    // Puts the tile together. The caller's barrier comes before anybody reads it.
+    __device__ __forceinline__ void stage(Stage<M, N> &stage) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) stage.value[row(i)][column(i)] = value[i];
+    }
+};
+
+// A piece of an operand of LINES rows or columns.
+template <int LINES, bool ALONG> struct Piece {
+    alignas(16) store_t value[ALONG ? LINES : DEPTH][(ALONG ? DEPTH : LINES) + PAD];
+    __device__ __forceinline__ const store_t *operator()(int line) const { return value[line]; }
+};
+
+__device__ __forceinline__ void put_made(store_t *at, const Pack &made) { put_pack(at, made); }
+__device__ __forceinline__ void put_made(store_t *at, float made) { *at = made; }
+
+// Brings an operand's pieces to shared memory.
+template <class Operand, int LINES> struct Loader {
+    static constexpr bool ALONG = Operand::ALONG_DEPTH;
+    static constexpr int GROUPS = (ALONG ? DEPTH : LINES) / Operand::SPAN, TOTAL = LINES * DEPTH / Operand::SPAN;
+    static constexpr int COUNT = (TOTAL + THREADS - 1) / THREADS;
+    typedef Piece<LINES, ALONG> Into;
+    const Operand &operand;
+    typename Operand::Place own[COUNT];
+    typename Operand::Fetched fetched[COUNT];
+
+    __device__ __forceinline__ static bool has(int i) { return TOTAL % THREADS == 0 || threadIdx.x + i * THREADS < TOTAL; }
+    __device__ __forceinline__ static int line(int i) { return (threadIdx.x + i * THREADS) / GROUPS; }
+    __device__ __forceinline__ static int element(int i) { return (threadIdx.x + i * THREADS) % GROUPS * Operand::SPAN; }
+
+    __device__ __forceinline__ Loader(const Operand &operand) : operand(operand) {
+        if (ALONG) {
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i) own[i] = operand.place(line(i));
+        }
+    }
+    // Asks for the piece from depth `from` on.
+    __device__ __forceinline__ void fetch(Into &into, int from) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            if (!has(i)) continue;
+            typename Operand::Place place = ALONG ? own[i] : operand.place(from + line(i));
+            int e = element(i) + (ALONG ? from : 0);
+            if constexpr (Operand::PLAIN) copy_async(&into.value[line(i)][element(i)], operand.at(place, e), operand.any());
+            else fetched[i] = operand.fetch(place, e);
+        }
+    }
+    // Puts it there, but for what copies itself.
+    __device__ __forceinline__ void put(Into &into, int from) {
+        if constexpr (!Operand::PLAIN) {
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i)
+                if (has(i)) put_made(&into.value[line(i)][element(i)], operand.made(fetched[i], element(i) + (ALONG ? from : 0)));
+        }
+    }
+};
+
+// Of an operand that is plain there is nothing to keep.
+struct Nothing {};
+
+// Two pieces of both operands.
+template <int M, int N, class A, class B> struct Pieces {
+    struct { Piece<M, A::ALONG_DEPTH> a; Piece<N, B::ALONG_DEPTH> b; } of[2];
+};
+
+// Sums over depths `first` to `last`. Ends with a barrier.
+template <int M, int N, class A, class B>
+__device__ __forceinline__ void product(Pieces<M, N, A, B> &pieces, Sums<M, N> &sums, int first, int last, const A &a, const B &b) {
+    Loader<A, M> of_a(a);
+    Loader<B, N> of_b(b);
+    of_a.fetch(pieces.of[0].a, first);
+    of_b.fetch(pieces.of[0].b, first);
+    for (int from = first, turn = 0; from < last; from += DEPTH, turn ^= 1) {
+        auto &now = pieces.of[turn], &next = pieces.of[turn ^ 1];
+        of_a.put(now.a, from);
+        of_b.put(now.b, from);
+        copies_done();
+        // All have put theirs, and nobody still reads the other pieces.
+        __syncthreads();
+        if (from + DEPTH < last) {
+            of_a.fetch(next.a, from + DEPTH);
+            of_b.fetch(next.b, from + DEPTH);
+        }
+        sums.template add<A::ALONG_DEPTH, B::ALONG_DEPTH>(DEPTH, now.a, now.b);
+    }
+    __syncthreads();
+}
+
+// Writes a tile of maps, `out` being its first row's place, and leaves in the tile what was
+// stored. `number` is that of its first value at its site of dropout, where a row has `maps`.
+template <int M, int N>
+__device__ __forceinline__ void write(Stage<M, N> &stage, int rows, int count, store_t *out, int stride,
+                                      const Dropout &dropout, size_t number, int maps) {
+    int column = stage.own_column();
+    for (int row = stage.own_row(); row < rows && column < count; row += stage.ACROSS) {
+        Values values = floats_at(&stage.value[row][column]);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) values[i] *= dropout.factor(number + (size_t)row * maps + column + i);
+        Pack pack = Pack::of<false>(values);
+        put_pack(out + (size_t)row * stride + column, pack);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) values[i] = pack[i];
+        put_floats(&stage.value[row][column], values);
+    }
+    __syncthreads();
+}

@@ -1,0 +1,75 @@
+// The way back through ReLU and the affine part of BN, for a tile of the gradient after them.
+//
+//     masked = scale * x + shift > 0 ? d : 0
+//     into (+)= factor * masked;  sums of masked and of masked * (x - mean) for beta and gamma
+//
+// Each value: 2 or 3 reads, 1 write. The sums go to partial[tile][channel][2].
+
+struct Norm {
+    const float *scale, *shift, *mean;
+};
+
+// What a vector of channels is normalised with.
+struct Affine {
+    Values scale, shift, mean;
+    __device__ __forceinline__ static Affine of(const Norm &norm, int c) {
+        return {floats_at(norm.scale + c), floats_at(norm.shift + c), floats_at(norm.mean + c)};
+    }
+};
+
+// A thread's sums of its columns of the masked gradient.
+struct Masked {
+    Values bias, scale;
+    __device__ __forceinline__ Masked() : bias(), scale() {}
+    // A gradient after the ReLU of z; returns it masked.
+    __device__ __forceinline__ float add(int i, float z, float d, float deviation) {
+        float masked = z > 0.0f ? d : 0.0f;
+        bias[i] += masked;
+        scale[i] = fmaf(masked, deviation, scale[i]);
+        return masked;
+    }
+    // Adds up the threads of each column and puts the sums of `count` columns, from channel `first`
+    // on, with those of a tile. Overwrites the stage, which nobody reads any more.
+    template <int M, int N>
+    __device__ __forceinline__ void put(Stage<M, N> &stage, int count, int first, int channels, int tile, float *partial) const {
+        constexpr int LINES = Stage<M, N>::ACROSS;
+        static_assert(2 * LINES <= M, "both sums of all threads find room");
+        int line = stage.own_row(), column = stage.own_column();
+        put_floats(&stage.value[line][column], scale);
+        put_floats(&stage.value[LINES + line][column], bias);
+        __syncthreads();
+        // Two sums of each column.
+        for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
+            int which = i / N, c = i % N;
+            if (c >= count) continue;
+            float sum = 0.0f;
+            for (int own = 0; own < LINES; ++own) sum += stage.value[which * LINES + own][c];
+            partial[((size_t)tile * channels + first + c) * 2 + which] = sum;
+        }
+    }
+};
+
+// `pixel(row)` is the pixel of a row, negative where there is none; `d(row, column)` its gradient;
+// `store(pixel, channel, masked)` what is done with it. `count` channels from `first` on.
+template <int M, int N, class Pixel, class Gradient, class Store>
+__device__ __forceinline__ void pull(Stage<M, N> &stage, const Norm &norm, const store_t *x, int stride, int first, int count,
+                                     int channels, float *partial, Pixel pixel, Gradient d, Store store) {
+    int column = stage.own_column(), c = first + column;
+    Masked own;
+    if (column < count) {
+        Affine affine = Affine::of(norm, c);
+        for (int row = stage.own_row(); row < M; row += stage.ACROSS) {
+            long long p = pixel(row);
+            if (p < 0) continue;
+            Pack values = pack_at(x + p * stride + c);
+            Values masked = d(row, column);
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i)
+                masked[i] = own.add(i, fmaf(values[i], affine.scale[i], affine.shift[i]), masked[i], values[i] - affine.mean[i]);
+            store(p, c, masked);
+        }
+    }
+    // The stage may hold the gradient.
+    __syncthreads();
+    own.put(stage, count, first, channels, blockIdx.x, partial);
+}

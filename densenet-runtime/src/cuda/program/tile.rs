@@ -1,0 +1,84 @@
+//! The tiles that kernels work on: their sizes, which kernels are given as constants.
+
+use crate::plan::{Block, Plan, Precision};
+
+/// Pixels of a tile, unless a program has a constant of its own.
+pub const ROWS: usize = 64;
+/// Channels of a tile, unless a program has a constant of its own.
+pub const COLUMNS: usize = 64;
+/// Threads that work on a tile.
+pub const THREADS: usize = 256;
+/// Threads that put the sums of a channel's tiles together, or those of an image's classes.
+pub const REDUCTION_THREADS: usize = 128;
+/// Bytes of a line of an operand that are brought to shared memory at once.
+pub const DEPTH_BYTES: usize = 64;
+/// Bytes that keep the lines of an operand in shared memory apart.
+pub const PAD_BYTES: usize = 16;
+
+/// Tiles of so many pixels.
+pub fn tiles(pixels: usize) -> usize {
+    pixels.div_ceil(ROWS)
+}
+
+/// Maps of a tile of a 1x1 convolution: all, up to 128, so that the wide end of a block is read
+/// once. A transition has more; its way back has as many channels in a tile.
+pub fn pointwise_columns(maps: usize) -> usize {
+    if maps > 64 { 128 } else { 64 }
+}
+
+/// Values that are loaded and stored at once: the most that divide all these counts, up to 16
+/// bytes.
+pub fn vector(precision: Precision, counts: &[usize]) -> usize {
+    let most = 16 / precision.bytes();
+    let fits = |width: &usize| counts.iter().all(|count| count.is_multiple_of(*width));
+    [8, 4, 2, 1]
+        .into_iter()
+        .find(|width| *width <= most && fits(width))
+        .unwrap_or(1)
+}
+
+/// Values that vectors of [`vector`] may have: where counts are multiples of such a vector, so is
+/// what is aligned to this.
+pub const LONGEST_VECTOR: usize = 8;
+
+/// [`vector`] for all blocks of a plan.
+pub fn vector_of(plan: &Plan, precision: Precision) -> usize {
+    let of_block = |block: &Block| {
+        let counts = [Some(block.input), Some(block.growth), block.bottleneck];
+        counts.into_iter().flatten()
+    };
+    let counts: Vec<_> = plan.blocks().iter().flat_map(of_block).collect();
+    vector(precision, &counts)
+}
+
+/// Bytes of a line of an operand in shared memory.
+pub fn line(elements: usize, precision: Precision) -> usize {
+    elements * precision.bytes() + PAD_BYTES
+}
+
+/// Bytes of a tile of results, and of the sums of its columns.
+pub fn stage(rows: usize, columns: usize) -> usize {
+    rows * (columns + 4) * 4 + 2 * THREADS * 4
+}
+
+/// Depths of a piece of a product.
+pub fn depth(precision: Precision) -> usize {
+    DEPTH_BYTES / precision.bytes()
+}
+
+/// Bytes of shared memory that every card has for a block.
+#[cfg(test)]
+pub const SHARED: usize = 99 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_divide_all_counts() {
+        assert_eq!(vector(Precision::Bf16, &[64, 32, 128]), LONGEST_VECTOR);
+        assert_eq!(vector(Precision::F32, &[64, 32, 128]), 4);
+        assert_eq!(vector(Precision::Bf16, &[24, 12, 48]), 4);
+        assert_eq!(vector(Precision::Bf16, &[24, 12, 49]), 1);
+    }
+}

@@ -1,0 +1,75 @@
+//! What a training step moves and computes, counted from the launches themselves.
+//!
+//! The code that launches a step on a device launches it here on paper: each launch is a kernel
+//! with its constants and the values of its parameters, and the kernel's room says which elements
+//! such a launch reads and writes. An element's size is what the kernel declares. So the list of
+//! launches cannot drift from what runs, and that the traffic does not is held by a test that watches every
+//! access of the kernels on an emulated device.
+//!
+//! Bytes are those that a launch must move if each is read once and written once: what a kernel
+//! reads again is taken to come from the caches. Operations are those of the products; what is
+//! done on the way in and out of them is a few for each value that is moved.
+
+mod cards;
+mod eager;
+mod paper;
+
+pub use cards::{Card, cards};
+pub use eager::{Eager, eager};
+pub use paper::launches;
+
+/// A kernel's launch, and what it costs at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Which kernel; `memset` for memory that the driver clears.
+    pub kernel: &'static str,
+    /// The stage that it computes: `stem`, `pointwise`, `spatial`, `transition`, `head`, `norm`,
+    /// `weights` or `step`.
+    pub family: &'static str,
+    /// Blocks of threads.
+    pub blocks: u64,
+    /// Bytes that it reads.
+    pub reads: u64,
+    /// Bytes that it writes.
+    pub writes: u64,
+    /// Operations of its product: a multiply-add is two.
+    pub operations: u64,
+    /// Whether the tensor cores do them, in bf16.
+    pub tensor_cores: bool,
+}
+
+impl Launch {
+    /// Bytes that it moves.
+    pub fn bytes(&self) -> u64 {
+        self.reads + self.writes
+    }
+
+    /// The times below which no card of this kind can be.
+    pub fn roof(&self, card: &Card) -> Roof {
+        let rate = if self.tensor_cores {
+            card.bf16
+        } else {
+            card.f32
+        };
+        Roof {
+            memory: self.bytes() as f64 / card.bandwidth,
+            compute: self.operations as f64 / rate,
+        }
+    }
+}
+
+/// The least seconds that something takes on a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Roof {
+    /// To move its bytes.
+    pub memory: f64,
+    /// To do its operations.
+    pub compute: f64,
+}
+
+impl Roof {
+    /// Both at once: the longer of the two.
+    pub fn seconds(&self) -> f64 {
+        self.memory.max(self.compute)
+    }
+}

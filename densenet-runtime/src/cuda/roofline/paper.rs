@@ -1,0 +1,122 @@
+//! A training step on paper.
+
+use std::cell::RefCell;
+
+use super::Launch;
+use crate::cuda::conv::{pointwise, spatial};
+use crate::cuda::driver::{self, Address};
+use crate::cuda::error::CudaError;
+use crate::cuda::kernel::{norm, step, weights};
+use crate::cuda::kernels::{Kernels, scratch};
+use crate::cuda::launch::Launcher;
+use crate::cuda::memory::{Layout, Places, Slots, Stored};
+use crate::cuda::pass::Pass;
+use crate::cuda::stage::{head, stem, transition};
+use crate::cuda::target::Target;
+use crate::cuda::traffic::{Counter, Traffic};
+use crate::executor::check_capacity;
+use crate::plan::{Plan, Precision, Recompute};
+
+/// Launches of a training step in their order: images from bytes, forward, loss, backward,
+/// gradient descent. Needs no CUDA.
+///
+/// # Errors
+/// When the batch is empty or more than kernels can count ([`Plan::countable_batch`]); when a
+/// kernel's traffic is not known, which is a mistake in this library.
+pub fn launches(
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Result<Vec<Launch>, CudaError> {
+    check_capacity(plan, batch)?;
+    let kernels = Kernels::on_paper(plan, precision)?;
+    let mut layout = Layout::default();
+    let stored = Stored {
+        precision,
+        recompute,
+    };
+    let slots = Slots::new(plan, batch, stored, scratch(plan, batch), &mut layout);
+    let paper = Paper::default();
+    let pass = Pass {
+        on: Launcher {
+            target: &paper,
+            arena: &layout.on_paper(),
+            slots: &slots,
+            places: &Places::new(plan),
+            plan,
+            precision,
+            batch,
+            training: true,
+        },
+        kernels: &kernels,
+        recompute,
+    };
+    pass.surroundings().images_from_bytes(Address::on_paper())?;
+    pass.forward()?;
+    pass.loss()?;
+    pass.backward()?;
+    pass.surroundings().descend()?;
+    Ok(paper.launches.into_inner())
+}
+
+/// What a launch moves and computes; nothing where the kernel is not known.
+fn traffic(of: &Counter<'_>, family: &str) -> Option<Traffic> {
+    match family {
+        "stem" => stem::traffic(of),
+        "pointwise" => pointwise::traffic(of),
+        "spatial" => spatial::traffic(of),
+        "transition" => transition::traffic(of),
+        "head" => head::traffic(of),
+        "norm" => norm::traffic(of),
+        "weights" => weights::traffic(of),
+        "step" => step::traffic(of),
+        _ => None,
+    }
+}
+
+/// Writes down what it is asked for.
+#[derive(Default)]
+struct Paper {
+    launches: RefCell<Vec<Launch>>,
+}
+
+impl Target for Paper {
+    fn launch(&self, launch: &driver::Launch<'_>) -> Result<(), CudaError> {
+        let grid = launch.grid();
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let (name, family) = (launch.kernel().name, launch.kernel().declared.family);
+        let counter = Counter::new(launch);
+        let Some(traffic) = traffic(&counter, family) else {
+            return Err(CudaError::Driver {
+                doing: format!("counting what kernel {name} moves"),
+                message: "nothing is known of it".into(),
+            });
+        };
+        self.launches.borrow_mut().push(Launch {
+            kernel: name,
+            family,
+            blocks: grid.iter().map(|&size| size as u64).product(),
+            reads: traffic.reads,
+            writes: traffic.writes,
+            operations: traffic.operations,
+            tensor_cores: traffic.operations > 0 && counter.bf16(),
+        });
+        Ok(())
+    }
+
+    fn clear(&self, _: Address, bytes: usize) -> Result<(), CudaError> {
+        self.launches.borrow_mut().push(Launch {
+            kernel: "memset",
+            family: "step",
+            blocks: 0,
+            reads: 0,
+            writes: bytes as u64,
+            operations: 0,
+            tensor_cores: false,
+        });
+        Ok(())
+    }
+}

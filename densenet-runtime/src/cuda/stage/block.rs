@@ -1,0 +1,295 @@
+//! A dense block: one buffer of maps, whose layers read what is there and add their own.
+
+use super::super::conv::Input;
+use super::super::conv::pointwise::{self, Pointwise, PointwiseKernels};
+use super::super::conv::spatial::{self, Spatial, SpatialKernels};
+use super::super::driver::{Address, Source};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Finish, Fresh, Statistics, Sums, Totals, Undo};
+use super::super::memory::{LayerAt, Scratch, WeightAt};
+use super::super::program::{Library, Sources};
+use crate::plan::{Block as Shape, DropoutSites, Plan, Recompute};
+
+/// The kernels of a block: its 1x1 convolutions', in bottleneck layers, and its 3x3's.
+pub struct BlockKernels {
+    pub pointwise: Option<PointwiseKernels>,
+    pub spatial: SpatialKernels,
+}
+
+/// The programs of a block.
+pub struct BlockSources {
+    pub pointwise: Option<Source>,
+    pub spatial: Source,
+}
+
+impl BlockSources {
+    /// Of a block of this shape.
+    pub fn new(of: Sources<'_>, shape: &Shape) -> Self {
+        let maps = shape.bottleneck;
+        Self {
+            pointwise: maps.map(|maps| pointwise::source(of, shape, maps)),
+            spatial: spatial::source(of, shape),
+        }
+    }
+
+    /// Finds their kernels.
+    pub fn find(&self, library: &Library) -> Result<BlockKernels, CudaError> {
+        let pointwise = self.pointwise.as_ref();
+        let pointwise = pointwise.map(|source| library.find(source, PointwiseKernels::find));
+        Ok(BlockKernels {
+            pointwise: pointwise.transpose()?,
+            spatial: library.find(&self.spatial, SpatialKernels::find)?,
+        })
+    }
+}
+
+/// What they leave for the next kernels.
+pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
+    for shape in plan.blocks().iter() {
+        let pixels = batch * shape.pixels();
+        scratch.sums(pixels, shape.output().max(shape.bottleneck.unwrap_or(0)));
+        for layer in shape.iter() {
+            let read = layer.bottleneck.unwrap_or(layer.input);
+            scratch.shares(pixels, spatial::slicing(shape, read));
+            if let Some(maps) = layer.bottleneck {
+                scratch.shares(pixels, pointwise::slicing(layer.input, maps));
+            }
+        }
+    }
+}
+
+/// A block of a network.
+pub struct Block<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a BlockKernels,
+    pub index: usize,
+}
+
+/// A bottleneck layer's 1x1 convolution, and its maps.
+struct Narrow<'a> {
+    convolution: Pointwise<'a>,
+    /// What the 3x3 convolution reads.
+    maps: Input,
+    statistics: Statistics,
+    /// The site of its dropout.
+    site: i32,
+}
+
+/// Some columns of a block.
+#[derive(Clone, Copy)]
+struct Columns {
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Block<'a> {
+    /// The input's maps are fresh; so are the last layer's, then.
+    pub fn forward(&self, input: Fresh) -> Result<Fresh, CudaError> {
+        let (on, bn, pixels) = (self.bn.on, self.bn, self.pixels());
+        let mut fresh = input;
+        for (number, layer) in on.places.blocks[self.index].iter().enumerate() {
+            let wide = self.wide(layer);
+            bn.prepare(wide.norm, self.statistics(), fresh, pixels)?;
+            let mut read = wide;
+            if let Some(narrow) = self.narrow(number, layer) {
+                narrow
+                    .convolution
+                    .forward(narrow.maps.x, narrow.site, on.training)?;
+                read = narrow.maps;
+                let fresh = Fresh::all(read.norm.channels, pixels);
+                bn.prepare(read.norm, narrow.statistics, fresh, pixels)?;
+            }
+            let spatial = self.spatial(read, layer.conv);
+            let site = self.site(number);
+            fresh = spatial.forward(wide.x, wide.norm.channels, site)?;
+        }
+        Ok(fresh)
+    }
+
+    /// From the gradient of the maps, after their BN, to that of the block's input.
+    pub fn backward(&self, recompute: Recompute) -> Result<(), CudaError> {
+        let (on, bn) = (self.bn.on, self.bn);
+        let fresh = on.at(on.slots.fresh);
+        let recomputed = self.index < on.plan.recomputed_blocks(recompute);
+        for (number, layer) in on.places.blocks[self.index].iter().enumerate().rev() {
+            let own = Columns {
+                first: layer.norm1.channels,
+                count: self.shape().growth,
+            };
+            self.finish(own, fresh, self.site(number))?;
+            if let Some(narrow) = self.narrow(number, layer) {
+                if recomputed {
+                    narrow
+                        .convolution
+                        .forward(narrow.maps.x, narrow.site, false)?;
+                }
+                self.narrow_backward(&narrow, layer.conv, fresh)?;
+                continue;
+            }
+            let wide = self.wide(layer);
+            let spatial = self.spatial(wide, layer.conv);
+            let statistics = self.statistics();
+            let into = on.at(on.slots.gradient);
+            let shares = spatial.backward(fresh, statistics.mean, into, true)?;
+            let sums = Sums {
+                inverse: statistics.inverse,
+                totals: self.totals(),
+                tiles: spatial.tiles(),
+                add: true,
+            };
+            bn.gather(wide.norm, sums, shares)?;
+        }
+        // What is left is the gradient of the block's input, handed to the stage before it.
+        let input = Columns {
+            first: 0,
+            count: self.shape().input,
+        };
+        self.finish(input, on.at(on.slots.handover), -1)
+    }
+
+    /// Back through a bottleneck layer, from the gradient of its new maps.
+    fn narrow_backward(
+        &self,
+        narrow: &Narrow<'_>,
+        weight: WeightAt,
+        dout: Address,
+    ) -> Result<(), CudaError> {
+        let (on, bn, pixels) = (self.bn.on, self.bn, self.pixels());
+        let (statistics, norm) = (narrow.statistics, narrow.maps.norm);
+        let maps = norm.channels;
+        let dy = on.at(on.slots.narrow_gradient);
+        let totals = bn.totals(on.slots.narrow_totals, maps);
+        let spatial = self.spatial(narrow.maps, weight);
+        let shares = spatial.backward(dout, statistics.mean, dy, false)?;
+        let sums = Sums {
+            inverse: statistics.inverse,
+            totals,
+            tiles: spatial.tiles(),
+            add: false,
+        };
+        bn.gather(norm, sums, shares)?;
+        on.vectors(
+            &bn.kernels.undo,
+            pixels * maps,
+            Undo {
+                dy,
+                y: narrow.maps.x,
+                mean: statistics.mean,
+                inverse: statistics.inverse,
+                gamma: on.parameter(norm.gamma),
+                plain: totals.plain,
+                normalised: totals.normalised,
+                scalars: on.scalars(),
+                maps,
+                pixels,
+                site: narrow.site,
+            },
+        )?;
+        let into = on.at(on.slots.gradient);
+        narrow
+            .convolution
+            .backward(dy, into, self.statistics(), self.totals())
+    }
+
+    /// Undoes the BN of some columns, whose consumers are all done.
+    fn finish(&self, columns: Columns, into: Address, site: i32) -> Result<(), CudaError> {
+        let (on, pixels) = (self.bn.on, self.pixels());
+        let (statistics, totals) = (self.statistics(), self.totals());
+        on.vectors(
+            &self.bn.kernels.finish,
+            pixels * columns.count,
+            Finish {
+                g: on.at(on.slots.gradient),
+                x: self.maps(),
+                mean: statistics.mean,
+                inverse: statistics.inverse,
+                plain: totals.plain,
+                normalised: totals.normalised,
+                into,
+                scalars: on.scalars(),
+                stride: self.shape().output(),
+                first: columns.first,
+                count: columns.count,
+                pixels,
+                site,
+            },
+        )
+    }
+
+    fn shape(&self) -> &'a Shape {
+        &self.bn.on.plan.blocks()[self.index]
+    }
+
+    fn pixels(&self) -> usize {
+        self.bn.on.batch * self.shape().pixels()
+    }
+
+    /// All maps of the block.
+    fn maps(&self) -> Address {
+        self.bn.on.at(self.bn.on.slots.blocks[self.index].maps)
+    }
+
+    /// Their statistics.
+    fn statistics(&self) -> Statistics {
+        let slot = self.bn.on.slots.blocks[self.index].statistics;
+        self.bn.statistics(slot, self.shape().output())
+    }
+
+    /// What their consumers' ways back have left.
+    fn totals(&self) -> Totals {
+        let slot = self.bn.on.slots.blocks[self.index].totals;
+        self.bn.totals(slot, self.shape().output())
+    }
+
+    /// The site of the dropout after a layer's 3x3 convolution.
+    fn site(&self, layer: usize) -> i32 {
+        self.bn.on.site(self.sites().maps(layer))
+    }
+
+    fn sites(&self) -> DropoutSites {
+        self.bn.on.plan.dropout_sites(self.index)
+    }
+
+    /// What a layer reads of the block.
+    fn wide(&self, layer: &LayerAt) -> Input {
+        Input {
+            x: self.maps(),
+            norm: layer.norm1,
+        }
+    }
+
+    /// A bottleneck layer's first half.
+    fn narrow(&self, number: usize, layer: &LayerAt) -> Option<Narrow<'a>> {
+        let ((weight, norm), kernels) = layer.narrow.zip(self.kernels.pointwise.as_ref())?;
+        let own = &self.bn.on.slots.blocks[self.index];
+        // One buffer for all layers where they are recomputed.
+        let slot = own.narrow[number.min(own.narrow.len() - 1)];
+        let statistics = own.narrow_statistics[number];
+        Some(Narrow {
+            convolution: Pointwise {
+                bn: self.bn,
+                kernels,
+                input: self.wide(layer),
+                weight,
+                pixels: self.pixels(),
+            },
+            maps: Input {
+                x: self.bn.on.at(slot),
+                norm,
+            },
+            statistics: self.bn.statistics(statistics, norm.channels),
+            site: self.bn.on.site(self.sites().bottleneck(number)),
+        })
+    }
+
+    fn spatial(&self, input: Input, weight: WeightAt) -> Spatial<'a> {
+        Spatial {
+            bn: self.bn,
+            kernels: &self.kernels.spatial,
+            block: self.shape(),
+            input,
+            weight,
+            pixels: self.pixels(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The last layers and the loss: BN, ReLU, global average pool, classifier, cross-entropy.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums};
+use super::super::program::Sources;
+use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+
+arguments! {
+    pub struct Pool {
+        x: Address, scale: Address, shift: Address, features: Address, batch: usize,
+    }
+    pub struct Classify {
+        features: Address, weight: Address, bias: Address, logits: Address, batch: usize,
+    }
+    pub struct CrossEntropy {
+        logits: Address, labels: Address, gradient: Address, results: Address, scalars: Address,
+        batch: usize, training: bool,
+    }
+    pub struct ClassifyWeight {
+        dlogits: Address, features: Address, dweight: Address, dbias: Address, batch: usize,
+    }
+    pub struct ClassifyFeatures {
+        dlogits: Address, weight: Address, dfeatures: Address, batch: usize,
+    }
+    pub struct Pull {
+        dfeatures: Address, x: Address, scale: Address, shift: Address, mean: Address,
+        gamma: Address, g: Address, partial: Address, batch: usize,
+    }
+}
+kernels! {
+    pub struct HeadKernels {
+        head_pool: Pool,
+        classify: Classify,
+        cross_entropy: CrossEntropy,
+        classify_weight: ClassifyWeight,
+        classify_features: ClassifyFeatures,
+        head_pull: Pull,
+    }
+}
+
+/// The program.
+pub fn source(of: Sources<'_>) -> Source {
+    let head = of.plan.head();
+    let constants = [
+        ("CHANNELS", head.input),
+        ("PIXELS", head.pixels()),
+        ("CLASSES", head.classes),
+        ("VECTOR", vector(of.precision, &[head.input])),
+    ];
+    let file = ("head.cu", include_str!("head.cu"));
+    of.tiled("head", &[file], &constants)
+}
+
+/// The head of a network.
+pub struct Head<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a HeadKernels,
+}
+
+impl Head<'_> {
+    /// From the last block's maps to the logits.
+    pub fn forward(&self, fresh: Fresh) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let head = on.plan.head();
+        let own = &slots.blocks[slots.blocks.len() - 1];
+        let (norm, batch) = (on.places.norm, on.batch);
+        let statistics = self.bn.statistics(own.statistics, head.input);
+        let pixels = batch * head.pixels();
+        self.bn.prepare(norm, statistics, fresh, pixels)?;
+        let features = on.at(slots.features);
+        on.each(
+            &self.kernels.head_pool,
+            batch * head.input,
+            Pool {
+                x: on.at(own.maps),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                features,
+                batch,
+            },
+        )?;
+        on.tiled(
+            &self.kernels.classify,
+            [tiles(batch), head.classes.div_ceil(COLUMNS), 1],
+            Classify {
+                features,
+                weight: on.parameter(on.places.classifier),
+                bias: on.parameter(on.places.bias),
+                logits: on.at(slots.logits),
+                batch,
+            },
+        )
+    }
+
+    /// The loss of each image; when training, the gradient of the logits.
+    pub fn loss(&self) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        on.reductions(
+            &self.kernels.cross_entropy,
+            on.batch,
+            CrossEntropy {
+                logits: on.at(slots.logits),
+                labels: on.at(slots.labels),
+                gradient: on.at(slots.logit_gradient),
+                results: on.at(slots.results),
+                scalars: on.scalars(),
+                batch: on.batch,
+                training: on.training,
+            },
+        )
+    }
+
+    /// From the gradient of the logits to that of the last block's maps.
+    pub fn backward(&self) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let head = on.plan.head();
+        let own = &slots.blocks[slots.blocks.len() - 1];
+        let (channels, classes, batch) = (head.input, head.classes, on.batch);
+        let dlogits = on.at(slots.logit_gradient);
+        let dfeatures = on.at(slots.feature_gradient);
+        on.tiled(
+            &self.kernels.classify_weight,
+            [channels.div_ceil(COLUMNS), classes.div_ceil(ROWS), 1],
+            ClassifyWeight {
+                dlogits,
+                features: on.at(slots.features),
+                dweight: on.gradient_of(on.places.classifier),
+                dbias: on.gradient_of(on.places.bias),
+                batch,
+            },
+        )?;
+        on.tiled(
+            &self.kernels.classify_features,
+            [tiles(batch), channels.div_ceil(COLUMNS), 1],
+            ClassifyFeatures {
+                dlogits,
+                weight: on.parameter(on.places.classifier),
+                dfeatures,
+                batch,
+            },
+        )?;
+        let norm = on.places.norm;
+        let statistics = self.bn.statistics(own.statistics, channels);
+        let across = tiles(batch * head.pixels());
+        on.tiled(
+            &self.kernels.head_pull,
+            [across, channels.div_ceil(COLUMNS), 1],
+            Pull {
+                dfeatures,
+                x: on.at(own.maps),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                mean: statistics.mean,
+                gamma: on.parameter(norm.gamma),
+                g: on.at(slots.gradient),
+                partial: on.partial(),
+                batch,
+            },
+        )?;
+        let sums = Sums {
+            inverse: statistics.inverse,
+            totals: self.bn.totals(own.totals, channels),
+            tiles: across,
+            add: false,
+        };
+        self.bn.gather(norm, sums, Shares::NONE)
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (channels, classes) = (of.constant("CHANNELS"), of.constant("CLASSES"));
+    let batch = of.count("batch");
+    let (weight, features, logits) = (channels * classes, batch * channels, batch * classes);
+    let maps = features * of.constant("PIXELS");
+    Some(match of.kernel() {
+        "head_pool" => of.moves(
+            &[("x", maps), ("scale", channels), ("shift", channels)],
+            &[("features", features)],
+        ),
+        "classify" => of
+            .moves(
+                &[
+                    ("features", features),
+                    ("weight", weight),
+                    ("bias", classes),
+                ],
+                &[("logits", logits)],
+            )
+            .product(batch, classes, channels),
+        "cross_entropy" => {
+            let trained = u64::from(of.training());
+            of.moves(
+                &[
+                    ("logits", logits),
+                    ("labels", batch),
+                    // Smoothing and scale.
+                    ("scalars", 8 * trained),
+                ],
+                &[("gradient", trained * logits), ("results", 3 * batch)],
+            )
+        }
+        "classify_weight" => of
+            .moves(
+                &[
+                    ("dlogits", logits),
+                    ("features", features),
+                    ("dweight", weight),
+                    ("dbias", classes),
+                ],
+                &[("dweight", weight), ("dbias", classes)],
+            )
+            .product(classes, channels, batch),
+        "classify_features" => of
+            .moves(
+                &[("dlogits", logits), ("weight", weight)],
+                &[("dfeatures", features)],
+            )
+            .product(batch, channels, classes),
+        "head_pull" => of.moves(
+            &[
+                ("dfeatures", features),
+                ("x", maps),
+                ("scale", channels),
+                ("shift", channels),
+                ("mean", channels),
+                ("gamma", channels),
+            ],
+            &[("g", maps), ("partial", of.partial(channels))],
+        ),
+        _ => return None,
+    })
+}

@@ -1,0 +1,302 @@
+//! The first layers: a convolution, and for ImageNet BN, ReLU and a max pool.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums, UndoNumbers};
+use super::super::memory::Scratch;
+use super::super::program::Sources;
+use super::super::program::slices::Slicing;
+use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+use crate::plan::{Plan, StemKind};
+
+arguments! {
+    pub struct Forward {
+        images: Address, weight: Address, out: Address, partial: Address,
+        stride: usize, pixels: usize, training: bool,
+    }
+    pub struct Weight {
+        dout: Address, choice: Address, convolved: Address, undo: Address, images: Address,
+        share: Address, pixels: usize, length: usize,
+    }
+    pub struct Pool {
+        convolved: Address, scale: Address, shift: Address, out: Address, choice: Address,
+        partial: Address, stride: usize, pooled: usize, training: bool,
+    }
+    pub struct PoolSums {
+        dout: Address, choice: Address, convolved: Address, scale: Address, shift: Address,
+        mean: Address, partial: Address, pixels: usize,
+    }
+}
+kernels! {
+    pub struct StemKernels { stem_forward: Forward, stem_weight: Weight }
+}
+kernels! {
+    /// The ImageNet stem's pool.
+    pub struct PoolKernels { stem_pool: Pool, stem_sums: PoolSums }
+}
+
+/// The program.
+pub fn source(of: Sources<'_>) -> Source {
+    let (stem, first) = (of.plan.stem(), &of.plan.blocks()[0]);
+    let constants = [
+        ("KERNEL", stem.kernel()),
+        ("STEP", stem.stride()),
+        ("CHANNELS", stem.channels),
+        ("HEIGHT", stem.height),
+        ("WIDTH", stem.width),
+        ("MAPS", stem.maps),
+        ("ELEMENTS", elements(patch(of.plan))),
+        ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
+        ("VECTOR", vector(of.precision, &[stem.maps, first.output()])),
+    ];
+    let files = [
+        ("stem.cu", include_str!("stem.cu")),
+        ("pool.cu", include_str!("pool.cu")),
+    ];
+    let count = match stem.kind {
+        StemKind::ImageNet => 2,
+        StemKind::Cifar => 1,
+    };
+    of.tiled("stem", &files[..count], &constants)
+}
+
+/// Elements of a patch.
+fn patch(plan: &Plan) -> usize {
+    plan.stem().weight_len() / plan.stem().maps
+}
+
+/// Elements of a patch in a tile of the weight: all, up to 160, so that the gradient is gathered
+/// once. Warps share them in sixteens.
+fn elements(patch: usize) -> usize {
+    let tiles = patch.div_ceil(160).max(1);
+    patch.div_ceil(tiles).next_multiple_of(32)
+}
+
+/// How the gradient of the weight is summed.
+fn slicing(patch: usize, maps: usize) -> Slicing {
+    Slicing {
+        weight: maps * patch,
+        blocks: patch.div_ceil(elements(patch)) * maps.div_ceil(ROWS),
+        room: 2,
+        tile: ROWS,
+    }
+}
+
+/// What it leaves for the next kernels.
+pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
+    let (height, width) = plan.stem().convolved_size();
+    let (pixels, maps) = (batch * height * width, plan.stem().maps);
+    scratch.sums(pixels, maps);
+    scratch.shares(pixels, slicing(patch(plan), maps));
+}
+
+/// The stem of a network.
+pub struct Stem<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a StemKernels,
+    pub pool: Option<&'a PoolKernels>,
+}
+
+impl Stem<'_> {
+    /// From the images to the first block's input.
+    pub fn forward(&self) -> Result<Fresh, CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let stem = on.plan.stem();
+        let first = &slots.blocks[0];
+        let block = &on.plan.blocks()[0];
+        let pixels = self.pixels();
+        let (into, stride) = match stem.kind {
+            StemKind::ImageNet => (slots.convolved, stem.maps),
+            StemKind::Cifar => (first.maps, block.output()),
+        };
+        let columns = stem.maps.div_ceil(COLUMNS);
+        on.tiled(
+            &self.kernels.stem_forward,
+            [tiles(pixels), columns, 1],
+            Forward {
+                images: on.at(slots.images),
+                weight: on.parameter(on.places.stem),
+                out: on.at(into),
+                partial: on.partial(),
+                stride,
+                pixels,
+                training: on.training,
+            },
+        )?;
+        let convolved = Fresh::all(stem.maps, pixels);
+        let Some(pool) = self.pool else {
+            return Ok(convolved);
+        };
+        let norm = on.places.stem_norm;
+        let statistics = self.bn.statistics(slots.stem_statistics, stem.maps);
+        self.bn.prepare(norm, statistics, convolved, pixels)?;
+        let pooled = on.batch * block.pixels();
+        on.tiled(
+            &pool.stem_pool,
+            [tiles(pooled), columns, 1],
+            Pool {
+                convolved: on.at(slots.convolved),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                out: on.at(first.maps),
+                choice: on.at(slots.choice),
+                partial: on.partial(),
+                stride: block.output(),
+                pooled,
+                training: on.training,
+            },
+        )?;
+        Ok(Fresh::all(stem.maps, pooled))
+    }
+
+    /// From the gradient of the first block's input to those of the parameters.
+    pub fn backward(&self) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let stem = on.plan.stem();
+        let pixels = self.pixels();
+        if let Some(pool) = self.pool {
+            self.pool_backward(pool)?;
+        }
+        let patch = patch(on.plan);
+        let slicing = slicing(patch, stem.maps);
+        let (slices, length) = slicing.slices(pixels);
+        on.tiled(
+            &self.kernels.stem_weight,
+            [
+                patch.div_ceil(elements(patch)),
+                stem.maps.div_ceil(ROWS),
+                slices,
+            ],
+            Weight {
+                dout: on.at(slots.handover),
+                choice: on.at(slots.choice),
+                convolved: on.at(slots.convolved),
+                undo: on.at(slots.stem_undo),
+                images: on.at(slots.images),
+                share: on.shares(),
+                pixels,
+                length,
+            },
+        )?;
+        self.bn.add_shares(Shares {
+            weight: on.places.stem,
+            slices,
+            count: slicing.weight,
+        })
+    }
+
+    /// The sums for gamma and beta, and the numbers with which the convolution's way back undoes
+    /// BN as it goes through the pool.
+    fn pool_backward(&self, pool: &PoolKernels) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let (norm, maps) = (on.places.stem_norm, on.plan.stem().maps);
+        let pixels = self.pixels();
+        let statistics = self.bn.statistics(slots.stem_statistics, maps);
+        let totals = self.bn.totals(slots.stem_totals, maps);
+        on.tiled(
+            &pool.stem_sums,
+            [tiles(pixels), maps.div_ceil(COLUMNS), 1],
+            PoolSums {
+                dout: on.at(slots.handover),
+                choice: on.at(slots.choice),
+                convolved: on.at(slots.convolved),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                mean: statistics.mean,
+                partial: on.partial(),
+                pixels,
+            },
+        )?;
+        let sums = Sums {
+            inverse: statistics.inverse,
+            totals,
+            tiles: tiles(pixels),
+            add: false,
+        };
+        self.bn.gather(norm, sums, Shares::NONE)?;
+        on.each(
+            &self.bn.kernels.undo_numbers,
+            maps,
+            UndoNumbers {
+                mean: statistics.mean,
+                inverse: statistics.inverse,
+                gamma: on.parameter(norm.gamma),
+                plain: totals.plain,
+                normalised: totals.normalised,
+                into: on.at(slots.stem_undo),
+                maps,
+                pixels,
+            },
+        )
+    }
+
+    /// Pixels that the convolution makes.
+    fn pixels(&self) -> usize {
+        let (height, width) = self.bn.on.plan.stem().convolved_size();
+        self.bn.on.batch * height * width
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (maps, step) = (of.constant("MAPS"), of.constant("STEP"));
+    let (height, width) = (of.constant("HEIGHT"), of.constant("WIDTH"));
+    let patch = of.constant("KERNEL").pow(2) * of.constant("CHANNELS");
+    let convolved_size = (height.div_ceil(step), width.div_ceil(step));
+    let area = convolved_size.0 * convolved_size.1;
+    let pooled_area = convolved_size.0.div_ceil(2) * convolved_size.1.div_ceil(2);
+    let images = if of.kernel() == "stem_pool" {
+        of.count("pooled") / pooled_area
+    } else {
+        of.count("pixels") / area
+    };
+    let pixels = images * area;
+    let image_values = images * height * width * of.constant("CHANNELS");
+    let (convolved, pooled) = (pixels * maps, images * pooled_area * maps);
+    Some(match of.kernel() {
+        "stem_forward" => of
+            .moves(
+                &[("images", image_values), ("weight", maps * patch)],
+                &[("out", convolved), ("partial", of.moments(maps))],
+            )
+            .product(pixels, maps, patch),
+        "stem_pool" => of.moves(
+            &[("convolved", convolved), ("scale", maps), ("shift", maps)],
+            &[
+                ("out", pooled),
+                ("choice", pooled),
+                ("partial", of.moments(maps)),
+            ],
+        ),
+        "stem_sums" => of.moves(
+            &[
+                ("dout", pooled),
+                ("choice", pooled),
+                ("convolved", convolved),
+                ("scale", maps),
+                ("shift", maps),
+                ("mean", maps),
+            ],
+            &[("partial", of.partial(maps))],
+        ),
+        "stem_weight" => {
+            let share = ("share", of.grid()[2] * maps * patch);
+            let gradient: &[(&str, u64)] = if of.constant("POOL") == 1 {
+                &[
+                    ("dout", pooled),
+                    ("choice", pooled),
+                    ("convolved", convolved),
+                    ("undo", 4 * maps),
+                    ("images", image_values),
+                ]
+            } else {
+                &[("dout", convolved), ("images", image_values)]
+            };
+            of.moves(gradient, &[share]).product(pixels, maps, patch)
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,288 @@
+//! A transition: BN, ReLU, 1x1 convolution, average pool.
+
+use super::super::driver::{Address, Source, arguments, kernels};
+use super::super::error::CudaError;
+use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums};
+use super::super::memory::Scratch;
+use super::super::program::Sources;
+use super::super::program::slices::Slicing;
+use super::super::program::tile::{ROWS, pointwise_columns, tiles, vector};
+#[cfg(feature = "roofline")]
+use super::super::traffic::{Counter, Traffic};
+use crate::plan::{Plan, Transition as Shape};
+
+/// Channels of a tile of the weight's gradient.
+const TILE_CHANNELS: usize = 64;
+
+arguments! {
+    pub struct Forward {
+        input: Address, scale: Address, shift: Address, weight: Address, out: Address,
+        partial: Address, scalars: Address, site: i32, pooled: usize, training: bool,
+    }
+    pub struct Pull {
+        dout: Address, weight: Address, input: Address,
+        scale: Address, shift: Address, mean: Address, gamma: Address,
+        into: Address, partial: Address, scalars: Address, site: i32, pooled: usize,
+    }
+    pub struct Weight {
+        dout: Address, input: Address, scale: Address, shift: Address, share: Address,
+        scalars: Address, site: i32, pooled: usize, length: usize,
+    }
+}
+kernels! {
+    pub struct TransitionKernels {
+        transition_forward: Forward,
+        transition_forward_dropped: Forward,
+        transition_pull: Pull,
+        transition_pull_dropped: Pull,
+        transition_weight: Weight,
+        transition_weight_dropped: Weight,
+    }
+}
+
+/// The program of the transition with this number.
+pub fn source(of: Sources<'_>, index: usize) -> Source {
+    let shape = &of.plan.transitions()[index];
+    let stride = of.plan.blocks()[index + 1].output();
+    let counts = [shape.input, shape.output, stride];
+    let constants = [
+        ("HEIGHT", shape.height),
+        ("WIDTH", shape.width),
+        ("IN", shape.input),
+        ("OUT", shape.output),
+        ("OUT_STRIDE", stride),
+        ("COLUMNS", pointwise_columns(shape.output)),
+        ("TILE_CHANNELS", TILE_CHANNELS),
+        ("VECTOR", vector(of.precision, &counts)),
+    ];
+    let file = ("transition.cu", include_str!("transition.cu"));
+    of.tiled("transition", &[file], &constants)
+}
+
+/// How the gradient of the weight is summed.
+fn slicing(shape: &Shape) -> Slicing {
+    let across = shape.output.div_ceil(pointwise_columns(shape.output));
+    Slicing {
+        weight: shape.output * shape.input,
+        blocks: across * shape.input.div_ceil(TILE_CHANNELS),
+        room: 3,
+        tile: ROWS,
+    }
+}
+
+/// What they leave for the next kernels.
+pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
+    for shape in plan.transitions().iter() {
+        let pixels = batch * shape.pixels();
+        scratch.sums(pixels, shape.input.max(shape.output));
+        scratch.shares(pixels, slicing(shape));
+    }
+}
+
+/// A transition of a network.
+pub struct Transition<'a> {
+    pub bn: BatchNorm<'a>,
+    pub kernels: &'a TransitionKernels,
+    pub index: usize,
+}
+
+impl Transition<'_> {
+    /// From a block's maps to the next one's input.
+    pub fn forward(&self, fresh: Fresh) -> Result<Fresh, CudaError> {
+        let (on, shape) = (self.bn.on, self.shape());
+        let own = &on.slots.blocks[self.index];
+        let (norm, weight) = on.places.transitions[self.index];
+        let statistics = self.bn.statistics(own.statistics, shape.input);
+        let pixels = on.batch * on.plan.blocks()[self.index].pixels();
+        self.bn.prepare(norm, statistics, fresh, pixels)?;
+        let kernel = if on.drops() {
+            &self.kernels.transition_forward_dropped
+        } else {
+            &self.kernels.transition_forward
+        };
+        let across = tiles(self.rows());
+        let columns = pointwise_columns(shape.output);
+        on.tiled(
+            kernel,
+            [across * shape.output.div_ceil(columns), 1, 1],
+            Forward {
+                input: on.at(own.maps),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                weight: on.packed(weight),
+                out: on.at(on.slots.blocks[self.index + 1].maps),
+                partial: on.partial(),
+                scalars: on.scalars(),
+                site: self.site(),
+                pooled: self.pooled(),
+                training: on.training,
+            },
+        )?;
+        Ok(Fresh {
+            first: 0,
+            count: shape.output,
+            tiles: across,
+            rows: ROWS / self.group(),
+        })
+    }
+
+    /// From the gradient of the next block's input to that of the block's maps.
+    pub fn backward(&self) -> Result<(), CudaError> {
+        let (on, shape) = (self.bn.on, self.shape());
+        let own = &on.slots.blocks[self.index];
+        let (norm, weight) = on.places.transitions[self.index];
+        let into = on.at(on.slots.gradient);
+        if !shape.height.is_multiple_of(2) || !shape.width.is_multiple_of(2) {
+            // What the pool leaves out has no gradient.
+            let values = on.batch * on.plan.blocks()[self.index].pixels() * shape.input;
+            on.target.clear(into, on.precision.bytes() * values)?;
+        }
+        let (pull, of_weight) = if on.drops() {
+            (
+                &self.kernels.transition_pull_dropped,
+                &self.kernels.transition_weight_dropped,
+            )
+        } else {
+            (
+                &self.kernels.transition_pull,
+                &self.kernels.transition_weight,
+            )
+        };
+        let statistics = self.bn.statistics(own.statistics, shape.input);
+        let (dout, input) = (on.at(on.slots.handover), on.at(own.maps));
+        let (scale, shift) = (on.scale(norm), on.shift(norm));
+        let (scalars, site, pooled) = (on.scalars(), self.site(), self.pooled());
+        let across = tiles(self.rows());
+        let columns = pointwise_columns(shape.output);
+        on.tiled(
+            pull,
+            [across * shape.input.div_ceil(columns), 1, 1],
+            Pull {
+                dout,
+                weight: on.packed(weight),
+                input,
+                scale,
+                shift,
+                mean: statistics.mean,
+                gamma: on.parameter(norm.gamma),
+                into,
+                partial: on.partial(),
+                scalars,
+                site,
+                pooled,
+            },
+        )?;
+        let slicing = slicing(shape);
+        let (slices, length) = slicing.slices(self.rows());
+        on.tiled(
+            of_weight,
+            [
+                shape.output.div_ceil(columns),
+                shape.input.div_ceil(TILE_CHANNELS),
+                slices,
+            ],
+            Weight {
+                dout,
+                input,
+                scale,
+                shift,
+                share: on.shares(),
+                scalars,
+                site,
+                pooled,
+                length,
+            },
+        )?;
+        let sums = Sums {
+            inverse: statistics.inverse,
+            totals: self.bn.totals(own.totals, shape.input),
+            tiles: across,
+            add: false,
+        };
+        let shares = Shares {
+            weight: weight.parameter,
+            slices,
+            count: slicing.weight,
+        };
+        self.bn.gather(norm, sums, shares)
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.bn.on.plan.transitions()[self.index]
+    }
+
+    fn pooled(&self) -> usize {
+        self.bn.on.batch * self.bn.on.plan.blocks()[self.index + 1].pixels()
+    }
+
+    /// Rows of a product for each pooled pixel: dropout stands before the pool.
+    fn group(&self) -> usize {
+        if self.bn.on.drops() { 4 } else { 1 }
+    }
+
+    /// Rows of a product.
+    fn rows(&self) -> usize {
+        self.pooled() * self.group()
+    }
+
+    /// The site of its dropout.
+    fn site(&self) -> i32 {
+        let on = self.bn.on;
+        on.site(on.plan.dropout_sites(self.index).transition())
+    }
+}
+
+/// What a launch moves.
+#[cfg(feature = "roofline")]
+pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
+    let (channels, maps, pooled) = (of.constant("IN"), of.constant("OUT"), of.count("pooled"));
+    let dropped = of.kernel().ends_with("_dropped");
+    let seed = if dropped { of.seed() } else { 0 };
+    let (input, output, weight) = (4 * pooled * channels, pooled * maps, channels * maps);
+    // The grid counts tiles of rows times those across.
+    let across = |channels: u64| channels.div_ceil(of.constant("COLUMNS"));
+    let moved = match of.kernel().trim_end_matches("_dropped") {
+        "transition_forward" => of.moves(
+            &[
+                ("input", input),
+                ("scale", channels),
+                ("shift", channels),
+                ("weight", weight),
+                ("scalars", seed),
+            ],
+            &[
+                ("out", output),
+                ("partial", of.moments(maps) / across(maps)),
+            ],
+        ),
+        "transition_pull" => of.moves(
+            &[
+                ("dout", output),
+                ("weight", weight),
+                ("input", input),
+                ("scale", channels),
+                ("shift", channels),
+                ("mean", channels),
+                ("gamma", channels),
+                ("scalars", seed),
+            ],
+            &[
+                ("into", input),
+                ("partial", of.partial(channels) / across(channels)),
+            ],
+        ),
+        "transition_weight" => of.moves(
+            &[
+                ("dout", output),
+                ("input", input),
+                ("scale", channels),
+                ("shift", channels),
+                ("scalars", seed),
+            ],
+            &[("share", of.grid()[2] * weight)],
+        ),
+        _ => return None,
+    };
+    // Dropout is before the pool, so that its product has all pixels.
+    Some(moved.product(pooled * if dropped { 4 } else { 1 }, maps, channels))
+}
