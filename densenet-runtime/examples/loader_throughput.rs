@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let seconds = start.elapsed().as_secs_f64();
         let images_per_s = (BATCH * BATCHES) as f64 / seconds;
         say!(r#"{{"workers": {workers}, "images_per_s": {images_per_s:.0}}}"#);
-        console::heard()?;
+        console::check()?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! Lines that a program writes, none of which ends it.
+//! Output that never ends the program.
 //!
-//! `println!` and `eprintln!` panic when they cannot write: when the reader of a pipe has gone, as
-//! that of `| head`, or the disk is full. A run of days must not end for a message, so that this
-//! crate and its examples write with these instead.
+//! `println!` and `eprintln!` panic when they cannot write: when the reader of a pipe is gone, as
+//! with `| head`, or the disk is full. A run of several days must not end because of a message, so
+//! this crate and its examples use these macros instead.
 //!
-//! - [`tell!`](crate::tell) writes a message to standard error. That nobody reads it changes nothing.
+//! - [`tell!`](crate::tell) writes a message to standard error. A failure is ignored.
 //! - [`say!`](crate::say) writes a result to standard output. After a failure nothing more is
-//!   written; [`heard`] tells a program whose output is its purpose to stop, and [`exit_code`] turns
-//!   a full disk into a failure at the end.
+//!   written. A program whose purpose is its output calls [`check`] to know when to stop, and
+//!   [`exit_code`] turns a full disk into a failure at the end.
 //!
 //! ```no_run
 //! use std::error::Error;
@@ -15,13 +15,8 @@
 //!
 //! use densenet_runtime::{console, say};
 //!
-//! fn run() -> Result<ExitCode, Box<dyn Error>> {
-//!     for number in 0.. {
-//!         say!("{number}");
-//!         console::heard()?;
-//!     }
-//!     Ok(ExitCode::SUCCESS)
-//! }
+//! fn run() -> Result<ExitCode, Box<dyn Error>> { for number in 0.. { say!("{number}");
+//! console::check()?; } Ok(ExitCode::SUCCESS) }
 //!
 //! fn main() -> ExitCode {
 //!     console::exit_code(run())
@@ -34,7 +29,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-/// Writes a line to standard error, as `eprintln!`; if it cannot be written, it is dropped.
+/// Writes a line to standard error, like `eprintln!`; if it cannot be written, it is dropped.
 #[macro_export]
 macro_rules! tell {
     ($($message:tt)*) => {
@@ -42,7 +37,7 @@ macro_rules! tell {
     };
 }
 
-/// Writes a line to standard output, as `println!`; see [`console`](crate::console) for what
+/// Writes a line to standard output, like `println!`; see [`console`](crate::console) for what
 /// happens if it cannot be written.
 #[macro_export]
 macro_rules! say {
@@ -51,22 +46,22 @@ macro_rules! say {
     };
 }
 
-/// Why standard output takes no more, from the first failure on.
+/// The first failure to write to standard output.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
-/// Standard output could not be written.
+/// Standard output could not be written to.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
-pub struct Unheard(&'static io::Error);
+pub struct StdoutError(&'static io::Error);
 
-impl Unheard {
-    /// Whether the reader of a pipe has gone: it has had what it wanted.
-    pub fn is_gone(&self) -> bool {
+impl StdoutError {
+    /// Whether the reader of a pipe has closed it: it has read what it wanted.
+    pub fn is_closed_pipe(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
     }
 }
 
-/// What [`tell!`](crate::tell) calls.
+/// The function that [`tell!`](crate::tell) calls.
 pub fn tell(message: fmt::Arguments<'_>) {
     // One write, so that the lines of several processes do not mix.
     let line = format!("{message}\n");
@@ -74,12 +69,12 @@ pub fn tell(message: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// What [`say!`](crate::say) calls.
+/// The function that [`say!`](crate::say) calls.
 pub fn say(line: fmt::Arguments<'_>) {
     say_bytes(line.to_string().as_bytes());
 }
 
-/// Writes a line that need not be UTF-8, such as a path, to standard output; otherwise as
+/// Writes a line that need not be UTF-8, such as a path, to standard output; otherwise like
 /// [`say!`](crate::say).
 pub fn say_bytes(line: &[u8]) {
     if FAILURE.get().is_some() {
@@ -93,25 +88,27 @@ pub fn say_bytes(line: &[u8]) {
     }
 }
 
-/// Whether all lines so far have been written to standard output.
+/// Checks that all lines so far have been written to standard output.
 ///
 /// # Errors
 /// When one could not be written.
-pub fn heard() -> Result<(), Unheard> {
-    FAILURE.get().map_or(Ok(()), |error| Err(Unheard(error)))
+pub fn check() -> Result<(), StdoutError> {
+    FAILURE
+        .get()
+        .map_or(Ok(()), |error| Err(StdoutError(error)))
 }
 
-/// How a program ends: an error is told on standard error and is a failure, and so is standard
-/// output that could not be written. A pipe whose reader has gone is no error.
+/// The exit code of a program. An error is printed to standard error and makes it a failure; so
+/// does a failure to write standard output. A pipe whose reader has closed it is not an error.
 pub fn exit_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
-    let error = match (result, heard()) {
-        (Ok(code), Err(unheard)) if unheard.is_gone() => return code,
-        (Ok(_), Err(unheard)) => unheard.into(),
+    let error = match (result, check()) {
+        (Ok(code), Err(error)) if error.is_closed_pipe() => return code,
+        (Ok(_), Err(error)) => error.into(),
         (Ok(code), Ok(())) => return code,
         (Err(error), _) => error,
     };
-    match error.downcast_ref::<Unheard>() {
-        Some(unheard) if unheard.is_gone() => ExitCode::SUCCESS,
+    match error.downcast_ref::<StdoutError>() {
+        Some(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         _ => {
             tell!("error: {error}");
             ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! What computes: the CPU, or a CUDA device.
+//! The device that computes: the CPU, or a CUDA device.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::executor::ExecutorError;
 use crate::parallel::Place;
 use crate::tell;
 
-/// What computes.
+/// The device that computes.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Device {
@@ -24,8 +24,8 @@ impl Device {
     /// The CUDA device with this number, counted from 0.
     ///
     /// # Errors
-    /// When there is no driver, no NVRTC, no such device, or one of them is too old; the error
-    /// says what was looked for and where.
+    /// When the driver, NVRTC or the device is missing or too old. The error says what was looked
+    /// for and where.
     pub fn cuda(ordinal: usize) -> Result<Self, ExecutorError> {
         #[cfg(feature = "cuda")]
         return Ok(Self::Cuda(cuda::Device::open(ordinal)?));
@@ -35,14 +35,14 @@ impl Device {
         )));
     }
 
-    /// The first CUDA device, or else the CPU; [`Best::reason`] then says why.
-    pub fn best() -> Best {
+    /// The first CUDA device, or else the CPU; [`BestDevice::reason`] then says why.
+    pub fn best() -> BestDevice {
         match Self::cuda(0) {
-            Ok(device) => Best {
+            Ok(device) => BestDevice {
                 device,
                 reason: None,
             },
-            Err(error) => Best {
+            Err(error) => BestDevice {
                 device: Self::Cpu,
                 reason: Some(error),
             },
@@ -66,16 +66,15 @@ impl fmt::Display for Device {
     }
 }
 
-/// The best device there is. Displays as the device and, where it is not a CUDA device, the
-/// reason.
-pub struct Best {
+/// The best device available. It is displayed as the device and, if that is the CPU, the reason.
+pub struct BestDevice {
     /// The device.
     pub device: Device,
-    /// Why it is the CPU.
+    /// Why it is the CPU, if it is.
     pub reason: Option<ExecutorError>,
 }
 
-impl fmt::Display for Best {
+impl fmt::Display for BestDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.device.fmt(f)?;
         match &self.reason {
@@ -85,7 +84,7 @@ impl fmt::Display for Best {
     }
 }
 
-/// A device as command lines name it: `cpu`, `cuda`, `cuda:N` or `best`.
+/// A device as named on a command line: `cpu`, `cuda`, `cuda:N` or `best`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The CPU.
@@ -98,12 +97,12 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device of a process that trains with others: of those on a machine the first has the
-    /// device that is named, the second the next one, and so on (`LOCAL_RANK`).
+    /// The device of a process that trains with others. The first process on a machine gets the
+    /// named device, the second the next one, and so on (by `LOCAL_RANK`).
     ///
     /// # Errors
-    /// As [`open`](Self::open); and where the best device is asked for, which may not be of the same
-    /// kind for all.
+    /// As [`open`](Self::open); and for `best`, which might be a different kind of device for each
+    /// process.
     pub fn open_for(self, place: &Place) -> Result<Device, ExecutorError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -115,10 +114,10 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device. A fallback to the CPU is said on standard error.
+    /// Opens the device. A fallback to the CPU is reported on standard error.
     ///
     /// # Errors
-    /// When the CUDA device that is asked for cannot be used; see [`Device::cuda`].
+    /// When the CUDA device cannot be used; see [`Device::cuda`].
     pub fn open(self) -> Result<Device, ExecutorError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -145,9 +144,9 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// A device that command lines do not know.
+/// The name of a device could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no device `{0}`; there are `cpu`, `cuda` (the first CUDA device), `cuda:N` and `best`")]
+#[error("unknown device `{0}`; use `cpu`, `cuda` (the first CUDA device), `cuda:N` or `best`")]
 pub struct UnknownDevice(String);
 
 impl FromStr for DeviceChoice {

@@ -5,26 +5,26 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// What a file is called while it is written: its name, and this.
+/// The suffix of a file's name while it is being written.
 const PARTIAL: &str = ".partial";
 
-/// Puts bytes in a file's place: all of them, or none.
+/// Replaces a file's contents: with all of these bytes, or not at all.
 ///
-/// They are written beside it first, under a name that is always the same. A process that is
-/// killed leaves that file behind, and the next one takes it over.
+/// The bytes are first written to a file beside it, under a name that is always the same. If a
+/// process is killed, that file stays, and the next process overwrites it.
 ///
 /// # Errors
-/// When the bytes cannot be written, or another process is writing the same file. What was there
-/// before is unchanged.
+/// When the bytes cannot be written, or another process is writing the same file. The old file is
+/// then unchanged.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Beside the other, since a rename does not cross file systems.
+    // In the same folder, since a rename does not cross file systems.
     let mut partial = OsString::from(path);
     partial.push(PARTIAL);
     let partial = PathBuf::from(partial);
     let mut file = open(&partial)?;
     let moved = fill(&mut file, bytes).and_then(|()| fs::rename(&partial, path));
     if let Err(error) = moved {
-        // It holds nothing that anybody wants, and room on a full disk.
+        // Nobody needs it, and it takes up space on a full disk.
         let _ = fs::remove_file(&partial);
         return Err(error);
     }
@@ -35,7 +35,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn fill(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.set_len(0)?;
     file.write_all(bytes)?;
-    // On the disk before it takes the name, or a crash could leave an empty file there.
+    // Flushed to disk before the rename, or a crash could leave an empty file under the final name.
     file.sync_all()
 }
 
@@ -52,20 +52,20 @@ fn open(partial: &Path) -> io::Result<File> {
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::new(
                     ErrorKind::ResourceBusy,
-                    "another process is writing it at this moment",
+                    "another process is writing it now",
                 ));
             }
-            // A file system without locks; nothing else is known to write here.
+            // The file system has no locks; go on without one.
             Err(TryLockError::Error(_)) => return Ok(file),
         }
-        // Another process may have moved it to its final name before this one had the lock.
+        // Another process may have moved it to its final name before we got the lock.
         if is_at(&file, partial)? {
             return Ok(file);
         }
     }
 }
 
-/// Whether an open file still has this name.
+/// Whether this path still names the open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -78,13 +78,13 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file that is open cannot be renamed.
+/// Here an open file cannot be renamed.
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Has the new name on the disk, too. The file is whole under either name, so this may fail.
+/// Flushes the new name to disk. The file is whole under either name, so a failure does no harm.
 fn sync_folder(path: &Path) {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -18,7 +18,7 @@ pub mod weights;
 
 pub use densenet_macros::densenet;
 pub use densenet_plan as plan;
-pub use device::{Best, Device, DeviceChoice, UnknownDevice};
+pub use device::{BestDevice, Device, DeviceChoice, UnknownDevice};
 pub use dfdx;
 pub use executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pending, Pixels, Sgd, Step};
 pub use network::Network;

@@ -108,11 +108,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// A batch as dfdx takes it: normalised pixels, and a 1 at each image's class.
 fn tensors(dev: &Cpu, loader: &Loader, batch: &LoadedBatch) -> (Images, Targets) {
     let normalization = loader.dataset().normalization();
-    let (mean, deviation) = (normalization.mean[0], normalization.deviation[0]);
+    let (mean, std) = (normalization.mean[0], normalization.std[0]);
     let pixels: Vec<f32> = batch
         .bytes
         .iter()
-        .map(|&byte| (f32::from(byte) / 255.0 - mean) / deviation)
+        .map(|&byte| (f32::from(byte) / 255.0 - mean) / std)
         .collect();
     let mut targets = vec![0.0; BATCH * 10];
     for (image, &label) in batch.labels.iter().enumerate() {

@@ -20,9 +20,7 @@ use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
 use densenet_runtime::cpu::{self, Level, Precision};
 use densenet_runtime::data::pictures::{self, Pictures};
-use densenet_runtime::data::{
-    Dataset, Evaluation as Crop, ImageFolder, Loader, OnBroken, check_fit,
-};
+use densenet_runtime::data::{Crops as Crop, Dataset, ImageFolder, Loader, OnBroken, check_fit};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Meeting, Place};
 use densenet_runtime::plan::Recompute;

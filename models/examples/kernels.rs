@@ -42,7 +42,7 @@ fn print(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
                     "source": program.source,
                 });
                 say!("{line}");
-                console::heard()?;
+                console::check()?;
             }
         }
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Pictures are shown as validation shows them: the short side resized to 256, the centre cropped,
-//! ImageNet's mean and deviation.
+//! ImageNet's mean and standard deviation.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
-use densenet_runtime::data::{self, DataError, Evaluation, Normalization};
+use densenet_runtime::data::{self, Crops, DataError, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use densenet_runtime::{Pixels, console, say, tell};
@@ -63,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ..FrozenOptions::for_batch(1)
     };
     let mut network = Frozen::new(&plan, &state.parameters, &state.running, options)?;
-    let Normalization { mean, deviation } = Normalization::imagenet();
+    let Normalization { mean, std } = Normalization::imagenet();
     let mut unread = 0;
     for path in &arguments.pictures {
         let bytes = match shown(path, [plan.stem().height, plan.stem().width]) {
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let pixels = Pixels::Nhwc {
             bytes: &bytes,
             mean: &mean,
-            deviation: &deviation,
+            deviation: &std,
         };
         let likely = likeliest(network.infer(pixels, 1)?, &names);
         say!("{}", path.display());
@@ -89,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             }
         }
         // Where nobody reads any more, there is nothing left to do.
-        if console::heard().is_err() {
+        if console::check().is_err() {
             break;
         }
     }
@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 /// A picture as validation shows it.
 fn shown(path: &Path, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError> {
-    Evaluation::Centre.show(&data::read(path)?, [height, width])
+    Crops::Centre.show(&data::read(path)?, [height, width])
 }
 
 /// The shapes of a preset that is made for such pictures.

@@ -122,7 +122,7 @@ fn the_picture_has_a_colour_for_each_mean() {
 fn a_state_of_another_network_is_refused() {
     let error = FeatureReuse::of(&Plain::PLAN, &state(&Bottlenecks::PLAN)).unwrap_err();
     assert!(
-        error.to_string().contains("it is of another network"),
+        error.to_string().contains("it belongs to another network"),
         "{error}"
     );
 }

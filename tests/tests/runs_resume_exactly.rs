@@ -311,7 +311,7 @@ fn a_checkpoint_that_a_full_disk_cuts_off_leaves_the_one_before_whole() {
     let expected = format!("error: cannot write {}: ", path.display());
     assert!(said.contains(&expected), "{said}");
     assert!(
-        said.contains("what was there before is unchanged; make room"),
+        said.contains("the old file, if any, is unchanged; free some space"),
         "{said}"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use densenet_runtime::data::pictures::{self, Pictures};
-use densenet_runtime::data::{Dataset, Evaluation, ImageFolder, Loader};
+use densenet_runtime::data::{Crops, Dataset, ImageFolder, Loader};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Trainer};
@@ -30,7 +30,7 @@ fn by_hand(trainer: &mut Trainer<Small>, pictures: &ImageFolder) -> (f64, usize,
                 pixels: Pixels::Nhwc {
                     bytes: view,
                     mean: &normalization.mean,
-                    deviation: &normalization.deviation,
+                    deviation: &normalization.std,
                 },
                 labels: &[label],
             };
@@ -52,7 +52,7 @@ fn by_hand(trainer: &mut Trainer<Small>, pictures: &ImageFolder) -> (f64, usize,
     (loss, top1, top5)
 }
 
-fn evaluated(dir: &Path, shown: Evaluation) -> (f64, usize, usize) {
+fn evaluated(dir: &Path, shown: Crops) -> (f64, usize, usize) {
     // Of sizes that no batch and no piece of one divides.
     let config = Config {
         batch: 7,
@@ -85,6 +85,6 @@ fn one_crop_and_ten_crops_are_judged_as_the_mean_of_their_logits() {
     };
     pictures::make(&dir, &pictures).unwrap();
     let [one, ten] =
-        [Evaluation::Centre, Evaluation::TenCrop].map(|shown| evaluated(&dir.join("val"), shown));
+        [Crops::Centre, Crops::TenCrop].map(|shown| evaluated(&dir.join("val"), shown));
     assert!((one.0 - ten.0).abs() > 1e-3, "ten crops are not the centre");
 }

@@ -347,7 +347,7 @@ fn numbers_that_no_network_has_are_refused_with_the_tensors_name() {
         (
             "features.denseblock1.denselayer1.norm1.running_var",
             -0.25,
-            "holds -0.25 (element 1); a variance is 0 or more",
+            "holds -0.25 (element 1); a variance must not be negative",
         ),
     ] {
         let message = refusal(name, value).unwrap_err();

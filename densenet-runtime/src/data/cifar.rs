@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions.
+//! CIFAR-10 and CIFAR-100, in their binary versions.
 //!
 //! A record is one label byte (CIFAR-100: two, the coarse one first) and 3072 bytes: 32x32 red,
 //! then green, then blue.
@@ -42,11 +42,12 @@ const CHANNELS: usize = 3;
 const PIXELS: usize = SIDE * SIDE;
 
 /// Reads the training and the test set of CIFAR-10 from `data_batch_1.bin` to `data_batch_5.bin`,
-/// `test_batch.bin` and `batches.meta.txt`. Both are normalised as the training set is.
+/// `test_batch.bin` and `batches.meta.txt`. Both are normalised by the training
+/// set's mean and standard deviation.
 ///
 /// # Errors
-/// When a file is missing, cannot be read, is not a number of whole records, or has a label that
-/// is no class.
+/// When a file is missing, cannot be read, is not a whole number of records, or has a label outside
+/// the classes.
 pub fn cifar10(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
     let dir = folder(dir.as_ref())?;
     let classes = names(&dir.join("batches.meta.txt"))?;
@@ -57,7 +58,8 @@ pub fn cifar10(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError>
 }
 
 /// Reads the training and the test set of CIFAR-100, with its 100 fine labels, from `train.bin`,
-/// `test.bin` and `fine_label_names.txt`. Both are normalised as the training set is.
+/// `test.bin` and `fine_label_names.txt`. Both are normalised by the training
+/// set's mean and standard deviation.
 ///
 /// # Errors
 /// As [`cifar10`].
@@ -93,7 +95,7 @@ fn pair(
     Ok((train, test))
 }
 
-/// Reads files of records; the last of a record's label bytes counts.
+/// Reads files of records. The last of a record's label bytes is its label.
 fn read(
     paths: &[PathBuf],
     label_bytes: usize,

@@ -19,11 +19,11 @@ pub trait Dataset: Send + Sync {
     /// Channels, height and width of the images as they are served.
     fn shape(&self) -> [usize; 3];
 
-    /// How the served bytes become numbers.
+    /// How the served bytes become the network's input.
     fn normalization(&self) -> &Normalization;
 
-    /// As how many images each is served in evaluation; 10 for ten-crop testing. The scores of
-    /// the views of an image are to be averaged.
+    /// The number of views served for each image in evaluation: 10 for ten-crop testing. The scores
+    /// of an image's views are to be averaged.
     fn views(&self) -> usize {
         1
     }
@@ -31,8 +31,8 @@ pub trait Dataset: Send + Sync {
     /// Writes an image's bytes, height x width x channels, and returns its label.
     ///
     /// With a `draw` the image is varied at random, for training, and is the same for the same
-    /// numbers. Without, for evaluation, all [views](Self::views) are written one after another.
-    /// `into` has the length of what is written.
+    /// numbers. Without one, for evaluation, all [views](Self::views) are written one after
+    /// another. `into` is exactly as long as what is written.
     ///
     /// # Errors
     /// When the image cannot be read. It is then [about one image](DataError::is_about_one_image).
@@ -47,11 +47,11 @@ pub trait Dataset: Send + Sync {
     ) -> Result<u32, DataError>;
 }
 
-/// Tells whether a network with this input (channels, height, width) and number of classes can be
+/// Checks that a network with this input (channels, height, width) and number of classes can be
 /// trained on a dataset.
 ///
 /// # Errors
-/// When the images have another shape, or labels are beyond the network's classes.
+/// When the images have another shape, or the dataset has more classes than the network.
 pub fn check_fit(
     dataset: &dyn Dataset,
     input: [usize; 3],
@@ -72,7 +72,7 @@ pub fn check_fit(
     Ok(())
 }
 
-/// Tells whether labels mean the same classes in two datasets.
+/// Checks that labels mean the same classes in two datasets.
 ///
 /// # Errors
 /// With the difference.

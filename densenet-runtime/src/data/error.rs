@@ -1,10 +1,10 @@
-//! What can be wrong with data.
+//! Errors of datasets and loaders.
 
 use std::path::PathBuf;
 
 use super::PictureError;
 
-/// Why data could not be had.
+/// Why data could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -13,20 +13,20 @@ pub enum DataError {
     Missing {
         /// Where it was looked for.
         path: PathBuf,
-        /// What it should be, and what else would do.
+        /// What should be there, and what else would do.
         wanted: String,
     },
-    /// The system could not read or write.
+    /// The system refused to read or write.
     #[error("cannot {action} {path}: {source}", path = .path.display())]
     Io {
-        /// What was tried, as "read".
+        /// What was tried, such as "read".
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A folder of classes has none.
+    /// A dataset's folder has no class folders.
     #[error(
         "{path} has no class folders; pictures are expected in {path}/CLASS/*.jpg (or .jpeg, .png)",
         path = .path.display()
@@ -52,14 +52,14 @@ pub enum DataError {
         /// Why not.
         reason: PictureError,
     },
-    /// A file is not of the format that its name promises.
+    /// A file is not in the format that its name promises.
     #[error("{path} is not {format}: {reason}", path = .path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// The format, as "an IDX file of images".
+        /// The format, such as "an IDX file of images".
         format: &'static str,
-        /// What is different.
+        /// The difference.
         reason: String,
     },
     /// A file is shorter or longer than its header says.
@@ -73,10 +73,10 @@ pub enum DataError {
         expected: usize,
         /// Bytes found.
         found: usize,
-        /// Where the expectation comes from, as " for 10 images of 28x28".
+        /// Where the expectation comes from, such as " for 10 images of 28x28".
         why: String,
     },
-    /// Images and labels are not equally many.
+    /// There are more images than labels, or fewer.
     #[error(
         "{images} images ({images_at}) but {labels} labels ({labels_at}); they belong to different sets"
     )]
@@ -90,7 +90,7 @@ pub enum DataError {
         /// Where they come from.
         labels_at: String,
     },
-    /// A label is no class.
+    /// A label is not one of the classes.
     #[error("{at}: image {index} has label {label}, but there are {classes} classes (labels 0 to {last})",
         last = .classes.saturating_sub(1)
     )]
@@ -112,7 +112,7 @@ pub enum DataError {
         /// The difference.
         difference: String,
     },
-    /// The images have another shape than the network's input.
+    /// The shape of the images is not that of the network's input.
     #[error(
         "the data's images are {found:?} (channels, height, width), but the network's input is {expected:?}"
     )]
@@ -123,24 +123,22 @@ pub enum DataError {
         found: [usize; 3],
     },
     /// The data has more classes than the network.
-    #[error(
-        "the data has {found} classes, but the network tells {expected} apart; set `classes: {found}`"
-    )]
+    #[error("the data has {found} classes, but the network has {expected}; set `classes: {found}`")]
     TooManyClasses {
         /// Classes of the network.
         expected: usize,
         /// Classes of the data.
         found: usize,
     },
-    /// Something that was asked for makes no sense.
+    /// An argument is out of range or contradicts another.
     #[error("{0}")]
     Options(String),
-    /// In place of a broken image none was found that works.
+    /// No replacement for a broken image could be read, either.
     #[error("{tried} images in a row cannot be read; the last: {last}")]
     AllBroken {
         /// How many were tried.
         tried: usize,
-        /// What was wrong with the last of them.
+        /// The error of the last one.
         last: Box<DataError>,
     },
     /// A worker of the loader panicked.
@@ -148,10 +146,10 @@ pub enum DataError {
     Panic {
         /// Which image.
         index: usize,
-        /// What the panic says.
+        /// The panic's message.
         message: String,
     },
-    /// The loader's threads have ended before their work.
+    /// The loader's threads ended before their work was done.
     #[error("the threads that load images ended early; this is a bug in the loader")]
     WorkersGone,
     /// A folder for made pictures holds something else.
@@ -165,12 +163,12 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether this is about one image, so that others may still be served.
+    /// Whether only one image is affected, so that others can still be served.
     pub fn is_about_one_image(&self) -> bool {
         matches!(self, Self::Picture { .. } | Self::Io { .. })
     }
 
-    /// For `map_err`: the path and what was tried go with the system's error.
+    /// For `map_err`: adds the path and what was tried to the system's error.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

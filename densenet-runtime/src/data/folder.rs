@@ -11,19 +11,19 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    DataError, Dataset, Draw, Evaluation, MAX_PIXELS, Normalization, PictureError,
-    check_same_classes, decode, evaluation, geometry::RandomResizedCrop, resize,
+    Crops, DataError, Dataset, Draw, MAX_PIXELS, Normalization, PictureError, check_same_classes,
+    crops, decode, geometry::RandomResizedCrop, resize,
 };
 
-/// Pictures at `DIR/CLASS/*.jpg`, also `.jpeg` and `.png`, in any case and in folders further
-/// down, as torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, pictures
-/// are sorted by path. Files and folders whose names begin with a dot are left out, and so are files
-/// of other formats, which are [counted](ImageFolder::left_out). A symbolic link to nothing is a
+/// Pictures at `DIR/CLASS/*.jpg`, `.jpeg` or `.png`, in any case and in subfolders, as in
+/// torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, and pictures are
+/// sorted by path. Files and folders whose names begin with a dot are left out. So are files of
+/// other formats, which are [counted](ImageFolder::left_out). A dangling symbolic link counts as a
 /// picture that cannot be read.
 ///
 /// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
-/// Evaluation shows the [centre or ten crops](Evaluation). Images are RGB, normalised with
-/// ImageNet's mean and deviation unless [told otherwise](Self::normalized).
+/// Evaluation shows the [centre or ten crops](Crops). Images are RGB, normalised with
+/// ImageNet's mean and standard deviation unless [others](Self::normalized) are set.
 #[derive(Clone)]
 pub struct ImageFolder {
     root: PathBuf,
@@ -33,12 +33,13 @@ pub struct ImageFolder {
     height: u32,
     width: u32,
     crop: RandomResizedCrop,
-    evaluation: Evaluation,
+    evaluation: Crops,
     normalization: Normalization,
     max_pixels: u64,
 }
 
-/// Where a picture is. Folders of millions are held in memory, so paths are below the root.
+/// Where a picture is. Paths start at the root, since those of millions of pictures are held in
+/// memory.
 #[derive(Clone, Debug)]
 struct Picture {
     path: Box<Path>,
@@ -46,15 +47,15 @@ struct Picture {
 }
 
 impl ImageFolder {
-    /// Looks for the pictures of a folder; they are served as `height` x `width`. No picture is
-    /// read yet.
+    /// Lists the pictures of a folder, which are served as `height` x `width`. No picture is read
+    /// yet.
     ///
     /// # Errors
     /// When the folder is missing or cannot be read, has no class folders, or a class has no
     /// pictures.
     pub fn open(dir: impl AsRef<Path>, [height, width]: [usize; 2]) -> Result<Self, DataError> {
         let root = dir.as_ref();
-        let (width, height) = evaluation::sides([height, width])?;
+        let (width, height) = crops::sides([height, width])?;
         let classes = classes(root)?;
         let mut pictures = Vec::new();
         let mut left_out = BTreeMap::new();
@@ -80,7 +81,7 @@ impl ImageFolder {
             height,
             width,
             crop: RandomResizedCrop::default(),
-            evaluation: Evaluation::default(),
+            evaluation: Crops::default(),
             normalization: Normalization::imagenet(),
             max_pixels: MAX_PIXELS,
         })
@@ -100,17 +101,17 @@ impl ImageFolder {
         Ok((train, val))
     }
 
-    /// Shows other parts of pictures in training.
+    /// Sets the random crop of training.
     pub fn cropped(self, crop: RandomResizedCrop) -> Self {
         Self { crop, ..self }
     }
 
-    /// Shows other parts of pictures in evaluation.
-    pub fn evaluated(self, evaluation: Evaluation) -> Self {
+    /// Sets the crop of evaluation; the centre by default.
+    pub fn evaluated(self, evaluation: Crops) -> Self {
         Self { evaluation, ..self }
     }
 
-    /// Has the network see other numbers.
+    /// Sets the normalisation.
     pub fn normalized(self, normalization: Normalization) -> Self {
         Self {
             normalization,
@@ -118,8 +119,9 @@ impl ImageFolder {
         }
     }
 
-    /// Reads pictures of at most `pixels`, width times height; [`MAX_PIXELS`] unless told
-    /// otherwise. Larger ones are [broken](super::OnBroken), and no memory is allocated for them.
+    /// Sets the largest number of pixels (width times height) of a picture; [`MAX_PIXELS`] by
+    /// default. Larger ones count as [broken](super::OnBroken), and no memory is allocated for
+    /// them.
     pub fn max_pixels(self, pixels: u64) -> Self {
         Self {
             max_pixels: pixels,
@@ -127,14 +129,14 @@ impl ImageFolder {
         }
     }
 
-    /// The file of a picture; none beyond the last.
+    /// The file of a picture; `None` if there is no such picture.
     pub fn path(&self, index: usize) -> Option<PathBuf> {
         let picture = self.pictures.get(index)?;
         Some(self.root.join(&picture.path))
     }
 
-    /// How many files in class folders are no pictures by their names, by extension in lower case,
-    /// as "webp"; the empty one counts those that have none.
+    /// The number of files in class folders that are not pictures, by their extension in lower
+    /// case, such as "webp"; files without an extension count under "".
     pub fn left_out(&self) -> &BTreeMap<String, usize> {
         &self.left_out
     }
@@ -198,7 +200,8 @@ impl Dataset for ImageFolder {
         let Picture { path, label } = &self.pictures[index];
         let path = self.root.join(path);
         let picture = decode::read_within(&path, self.max_pixels)?;
-        // What a panic leaves half done are the bytes and numbers of this image, which nobody uses.
+        // After a panic only this image's bytes and random numbers are half done, and nobody uses
+        // them.
         let shown = AssertUnwindSafe(|| {
             match draw {
                 Some(draw) => self.show_random_part(&picture, draw, into),
@@ -237,7 +240,7 @@ fn classes(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(classes)
 }
 
-/// The pictures of a class, by path, from the root on. Counts what else there is.
+/// The pictures of a class, by path from the root. Counts the other files.
 fn class_pictures(
     root: &Path,
     class: &Path,
@@ -254,7 +257,7 @@ fn class_pictures(
             Ok(entry) if entry.file_type().is_file() => entry.into_path(),
             Ok(_) => continue,
             Err(error) => match dangling_link(&error) {
-                // Listed, so that whoever reads it hears of it as of other broken pictures.
+                // Listed, so that reading it is reported as for any other broken picture.
                 Some(link) => link.to_owned(),
                 None => {
                     let path = error.path().unwrap_or(&dir).to_owned();
@@ -272,7 +275,7 @@ fn class_pictures(
     Ok(pictures)
 }
 
-/// The path of a symbolic link to nothing.
+/// The path of a dangling symbolic link.
 fn dangling_link(error: &walkdir::Error) -> Option<&Path> {
     let path = error.path()?;
     let is_gone = error.io_error()?.kind() == ErrorKind::NotFound;

@@ -1,27 +1,27 @@
-//! Where crops lie. All as torchvision computes it, to the pixel.
+//! Where crops lie, to the pixel as torchvision computes it.
 
 use super::Draw;
 
 /// A rectangle of an image's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rect {
-    /// Columns to the left of it.
+    /// Columns to its left.
     pub left: u32,
     /// Rows above it.
     pub top: u32,
-    /// Its columns.
+    /// Width in pixels.
     pub width: u32,
-    /// Its rows.
+    /// Height in pixels.
     pub height: u32,
 }
 
-/// Which part of a picture is shown in training: any place, with an area and an aspect ratio in
+/// The part of a picture that is shown in training: anywhere, with an area and an aspect ratio in
 /// the given ranges (Szegedy et al., 2015; the fb.resnet.torch recipe).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomResizedCrop {
-    /// Least and largest share of the picture's area.
+    /// Smallest and largest share of the picture's area.
     pub area: (f64, f64),
-    /// Least and largest ratio of width to height.
+    /// Smallest and largest ratio of width to height.
     pub aspect: (f64, f64),
 }
 
@@ -54,8 +54,8 @@ impl RandomResizedCrop {
             .unwrap_or_else(|| self.fallback(width, height))
     }
 
-    /// The size at given points, in [0, 1), of the ranges, if the picture is that large. Aspect
-    /// ratios are spread evenly in their logarithm.
+    /// The size at the given points, in [0, 1), of the two ranges, if it fits into the picture.
+    /// Aspect ratios are uniform in their logarithm.
     fn size(&self, width: u32, height: u32, area: f64, aspect: f64) -> Option<(u32, u32)> {
         let (least, most) = self.area;
         let area = f64::from(width) * f64::from(height) * (least + (most - least) * area);
@@ -86,14 +86,14 @@ impl RandomResizedCrop {
     }
 }
 
-/// Width and height to which a picture is resized for evaluation: its short side becomes 256/224
-/// of the crop's, which is 256 for 224. A crop that is not square decides by the side that is
-/// scarcer.
+/// Width and height to which a picture is resized for evaluation: its short side becomes 256/224 of
+/// the crop's, which is 256 for 224. For a crop that is not square, the side that has less room
+/// decides.
 pub fn resized(width: u32, height: u32, crop_width: u32, crop_height: u32) -> (u32, u32) {
     let margin = |side: u32| (f64::from(side) * 256.0 / 224.0).round();
     let (least_w, least_h) = (margin(crop_width), margin(crop_height));
     let (w, h) = (f64::from(width), f64::from(height));
-    // The long side is cut, not rounded, as in torchvision.
+    // The long side is truncated, not rounded, as in torchvision.
     if least_w * h >= least_h * w {
         (least_w as u32, (least_w * h / w) as u32)
     } else {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(resized(375, 500, 224, 224), (256, 341));
         assert_eq!(resized(256, 256, 224, 224), (256, 256));
         assert_eq!(resized(10, 1000, 224, 224), (256, 25_600));
-        // Twice as wide: a picture as wide as that is scaled by both sides alike.
+        // Twice as wide, like the picture: both sides have the same scale.
         assert_eq!(resized(400, 200, 448, 224), (512, 256));
         assert_eq!(resized(400, 400, 448, 224), (512, 512));
     }

@@ -1,8 +1,8 @@
-//! IDX files: MNIST, Fashion-MNIST and their kin.
+//! IDX files: MNIST, Fashion-MNIST and similar sets.
 //!
-//! Four files: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` for
-//! `train`, also with a dot before `idx` as some copies have it, plain or with `.gz`. A file is a
-//! magic number, its dimensions as big-endian 32-bit numbers, and bytes.
+//! A set is four files: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
+//! `t10k` for `train`. Some copies have a dot before `idx`. They may be compressed, as `.gz`. A
+//! file is a magic number, its dimensions as big-endian 32-bit numbers, and bytes.
 
 use std::{
     fs::File,
@@ -31,11 +31,13 @@ pub const FASHION: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// Reads the training and the test set of a folder; both are normalised as the training set is.
+/// Reads the training and the test set of a folder. Both are normalised by the training set's mean
+/// and standard deviation.
 ///
 /// # Errors
-/// When a file is missing, cannot be read, is no IDX file or shorter or longer than its header
-/// says, when images and labels are not equally many, or a label is no class.
+/// When a file is missing, cannot be read, is not an IDX file, or is shorter or longer than its
+/// header says; when the numbers of images and labels differ; or when a label is not one of the
+/// classes.
 pub fn train_and_test(
     dir: impl AsRef<Path>,
     classes: &[&str],
@@ -80,7 +82,7 @@ pub fn open(
     InMemory::new([1, height, width], images, labels, classes)
 }
 
-/// A file under one of its names: `name-kind`, `name.kind`, or one of them with `.gz`.
+/// Finds a file under one of its names: `name-kind`, `name.kind`, or one of them with `.gz`.
 fn find(dir: &Path, name: &str, kind: &str) -> Result<PathBuf, DataError> {
     ["-", "."]
         .into_iter()
@@ -94,11 +96,11 @@ fn find(dir: &Path, name: &str, kind: &str) -> Result<PathBuf, DataError> {
         })
 }
 
-/// Deflate makes at most so many bytes of one.
+/// Deflate expands one byte to at most this many.
 const MOST_INFLATED: u64 = 1032;
 
-/// The dimensions and the bytes of a file of unsigned bytes in `D` dimensions. Whether it is
-/// compressed is told by its first bytes.
+/// The dimensions and the bytes of a file of unsigned bytes in `D` dimensions. The first bytes tell
+/// whether it is compressed.
 fn read<const D: usize>(
     path: &Path,
     format: &'static str,
@@ -136,7 +138,7 @@ fn read<const D: usize>(
     })
 }
 
-/// Why an array cannot be had.
+/// Why an array cannot be read.
 enum Refusal {
     Io(io::Error),
     Format(String),
@@ -153,8 +155,7 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Reads an array to its end, and no further than its dimensions say. There are at most `most`
-/// bytes.
+/// Reads an array to its end, but no further than its dimensions say and at most `most` bytes.
 fn array<const D: usize>(mut from: impl Read, most: u64) -> Result<([usize; D], Vec<u8>), Refusal> {
     const UNSIGNED_BYTE: u8 = 0x08;
     let mut header = Vec::new();
@@ -190,7 +191,7 @@ fn array<const D: usize>(mut from: impl Read, most: u64) -> Result<([usize; D], 
         )));
     }
     let mut bytes = Vec::new();
-    // One more tells that there are more.
+    // Asks for one byte more, to see whether there is one.
     let data = expected as u64 + 1;
     from.take(data).read_to_end(&mut bytes)?;
     if bytes.len() > expected {

@@ -1,14 +1,14 @@
-//! Small images, all in memory.
+//! Small images, all held in memory.
 
 use std::fmt;
 
 use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, check_same_classes, shift};
 
-/// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own.
+/// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own images.
 ///
-/// They are normalised with their own mean and deviation, channel by channel. A test set needs
-/// those of the training set: `test.normalized(train.normalization().clone())`; the functions
-/// that read both sets do so.
+/// They are normalised with their own mean and standard deviation, channel by channel. A test set
+/// needs those of the training set: `test.normalized(train.normalization().clone())`. The functions
+/// that read both sets do this.
 #[derive(Clone)]
 pub struct InMemory {
     shape: [usize; 3],
@@ -20,11 +20,12 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// Images of a shape (channels, height, width), given as images x height x width x channels.
+    /// Makes a dataset of images of a shape (channels, height, width), given as images x height x
+    /// width x channels.
     ///
     /// # Errors
-    /// When images and labels are not equally many, a label is no class, or the shape has no
-    /// pixels.
+    /// When the numbers of images and labels differ, a label is not one of the classes, or the
+    /// shape has no pixels.
     pub fn new(
         shape: [usize; 3],
         images: Vec<u8>,
@@ -59,7 +60,7 @@ impl InMemory {
     /// Varies images in training.
     ///
     /// # Errors
-    /// When the padding's colour has not one byte for each channel.
+    /// When the padding's colour does not have one byte for each channel.
     pub fn augmented(self, augmentation: ShiftAndFlip) -> Result<Self, DataError> {
         self.check_colour(&augmentation.fill)?;
         Ok(Self {
@@ -68,7 +69,7 @@ impl InMemory {
         })
     }
 
-    /// Has the network see other numbers.
+    /// Sets the normalisation.
     pub fn normalized(self, normalization: Normalization) -> Self {
         Self {
             normalization,
@@ -76,11 +77,11 @@ impl InMemory {
         }
     }
 
-    /// Puts every image in the middle of a larger ground of one colour, as 28x28 on 32x32. The
-    /// normalisation stays that of the images without it.
+    /// Pads every image on all sides with one colour, from 28x28 to 32x32, say. The normalisation
+    /// stays that of the images without padding.
     ///
     /// # Errors
-    /// When the ground is smaller than the images, or the colour has not one byte for each
+    /// When the new size is smaller than the images, or the colour does not have one byte for each
     /// channel.
     pub fn padded(self, [height, width]: [usize; 2], fill: &[u8]) -> Result<Self, DataError> {
         self.check_colour(fill)?;
@@ -107,8 +108,8 @@ impl InMemory {
         })
     }
 
-    /// The first `count` images, and the others: to hold images out of training, or to try
-    /// something on a few. Both keep the normalisation of all.
+    /// Splits off the first `count` images: to hold images out of training, or to try something on
+    /// a few. Both parts keep the normalisation of the whole.
     pub fn split(mut self, count: usize) -> (Self, Self) {
         let count = count.min(self.len());
         let rest = Self {
@@ -122,7 +123,7 @@ impl InMemory {
         (self, rest)
     }
 
-    /// These images, and others behind them, as these are normalised and varied.
+    /// These images followed by others, which take over their normalisation and augmentation.
     ///
     /// # Errors
     /// When the others have another shape or other classes.
@@ -139,8 +140,8 @@ impl InMemory {
         Ok(self)
     }
 
-    /// The colour of a pixel that the network sees as 0: the mean, to the nearest byte. With the
-    /// paper's augmentation of CIFAR, images are padded after they are normalised, which is this.
+    /// The mean colour, to the nearest byte: the network sees such a pixel as 0. The paper pads
+    /// CIFAR's images with zeros after normalising them, which is padding with this colour.
     pub fn mean_colour(&self) -> Vec<u8> {
         let byte = |mean: &f32| (mean * 255.0).round() as u8;
         self.normalization.mean.iter().map(byte).collect()
@@ -162,7 +163,7 @@ impl InMemory {
     }
 }
 
-/// Tells whether all labels are classes.
+/// Checks that all labels are among the classes.
 pub(super) fn check_labels(labels: &[u32], classes: usize, at: &str) -> Result<(), DataError> {
     match labels.iter().position(|&label| label as usize >= classes) {
         None => Ok(()),

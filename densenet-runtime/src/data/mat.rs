@@ -1,12 +1,11 @@
-//! MATLAB's files of version 5: as much of them as datasets need, which is arrays of small whole
-//! numbers.
+//! MATLAB files of version 5, as far as datasets need them: arrays of small whole numbers.
 //!
-//! A file is a header of 128 bytes, and an element for each variable. An element is a tag (its
-//! type and length) and its bytes. A variable is a matrix, mostly within a zlib stream, and a
-//! matrix consists of elements itself: flags, dimensions, name, numbers. Those are padded to 8
-//! bytes; one of at most 4 bytes may lie in its tag. (MathWorks, "MAT-File Format".)
+//! A file is a header of 128 bytes, and an element for each variable. An element is a tag (its type
+//! and length) and its bytes. A variable is a matrix, usually within a zlib stream, and a matrix
+//! itself consists of elements: flags, dimensions, name, numbers. Those are padded to 8 bytes; an
+//! element of at most 4 bytes may lie in its tag. (MathWorks, "MAT-File Format".)
 //!
-//! Reads as it goes along, so that no more is in memory than the numbers, once.
+//! The file is read as a stream, so that memory holds the numbers once and nothing else.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
@@ -16,7 +15,7 @@ use flate2::read::ZlibDecoder;
 
 use super::DataError;
 
-/// The types of elements that occur here.
+/// The element types that occur here.
 const INT8: u32 = 1;
 const UINT8: u32 = 2;
 const INT16: u32 = 3;
@@ -32,27 +31,27 @@ const COMPRESSED: u32 = 15;
 
 /// The classes of arrays of numbers, from doubles to unsigned integers of 64 bits.
 const NUMERIC: std::ops::RangeInclusive<u8> = 6..=15;
-/// The flag of an array that has imaginary parts.
+/// The flag of a complex array.
 const COMPLEX: u8 = 1 << 3;
 
-/// More dimensions than this are a damaged file's.
+/// A file whose array has more dimensions is damaged.
 const MOST_DIMENSIONS: u64 = 32;
-/// A longer name is a damaged file's.
+/// A file with a longer name is damaged.
 const LONGEST_NAME: u64 = 1 << 10;
 
 /// An array of numbers from 0 to 255.
 #[derive(Debug)]
 pub(super) struct Array {
-    /// The first one varies fastest.
+    /// The first dimension varies fastest.
     pub(super) dimensions: Vec<usize>,
     pub(super) numbers: Vec<u8>,
 }
 
-/// Reads the variables of two names; the others are passed over.
+/// Reads the variables with these two names and skips the others.
 ///
 /// # Errors
-/// When the file cannot be read, is no MATLAB file of version 5, is damaged, or has no array of
-/// numbers from 0 to 255 of each name.
+/// When the file cannot be read, is not a MATLAB file of version 5, is damaged, or lacks an array
+/// of whole numbers from 0 to 255 under either name.
 pub(super) fn read(path: &Path, names: [&str; 2]) -> Result<[Array; 2], DataError> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let [first, second] = variables(BufReader::new(file), names).map_err(|error| {
@@ -63,7 +62,7 @@ pub(super) fn read(path: &Path, names: [&str; 2]) -> Result<[Array; 2], DataErro
         };
         match error.kind() {
             ErrorKind::UnexpectedEof => wrong("it ends too early; download it again".to_owned()),
-            // What is found here, and what zlib finds.
+            // Errors found here, and zlib's.
             ErrorKind::InvalidData | ErrorKind::InvalidInput => wrong(error.to_string()),
             _ => DataError::io("read", path)(error),
         }
@@ -78,7 +77,7 @@ pub(super) fn read(path: &Path, names: [&str; 2]) -> Result<[Array; 2], DataErro
     Ok([there(first, names[0])?, there(second, names[1])?])
 }
 
-/// An error of the file, not of reading it.
+/// An error in the file, not in reading it.
 fn wrong(reason: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, reason.into())
 }
@@ -90,11 +89,11 @@ fn variables(mut file: impl Read, names: [&str; 2]) -> io::Result<[Option<Array>
         return Err(wrong("it is of version 7.3; save it with `-v7`"));
     }
     if header[124..] != [0, 1, b'I', b'M'] {
-        return Err(wrong("its header is another"));
+        return Err(wrong("its header is not that of version 5"));
     }
     let mut found = [None, None];
     while let Some(tag) = Tag::read_or_end(&mut file)? {
-        // What the variable leaves unread is passed over.
+        // Skips what the variable leaves unread.
         let mut body = (&mut file).take(tag.length);
         match tag.kind {
             COMPRESSED => {
@@ -103,7 +102,7 @@ fn variables(mut file: impl Read, names: [&str; 2]) -> io::Result<[Option<Array>
                 if inner.kind == MATRIX {
                     variable(&mut stream, names, &mut found)?;
                 }
-                // To its end, where its checksum is.
+                // Reads to its end, where its checksum is.
                 io::copy(&mut stream, &mut io::sink())?;
             }
             MATRIX => variable(&mut body, names, &mut found)?,
@@ -117,7 +116,7 @@ fn variables(mut file: impl Read, names: [&str; 2]) -> io::Result<[Option<Array>
     Ok(found)
 }
 
-/// Takes a variable if it has one of the names.
+/// Reads a variable if it has one of the names.
 fn variable(
     body: &mut impl Read,
     names: [&str; 2],
@@ -155,8 +154,9 @@ fn variable(
     Ok(())
 }
 
-/// Reads the numbers of an array, of whatever type they are stored in: MATLAB's own are doubles,
-/// and it stores them in less space where it can. None if they are not `count` bytes' values.
+/// Reads the numbers of an array, whatever type they are stored in: MATLAB computes in doubles, and
+/// stores them in a smaller type where it can. Returns `None` unless they are `count` whole numbers
+/// from 0 to 255.
 fn numbers(body: &mut impl Read, count: usize) -> io::Result<Option<Vec<u8>>> {
     let tag = Tag::read(body)?;
     let Some(size) = number_size(tag.kind) else {
@@ -177,7 +177,7 @@ fn numbers(body: &mut impl Read, count: usize) -> io::Result<Option<Vec<u8>>> {
     Ok(is_small.then_some(numbers))
 }
 
-/// Bytes of a number of a type.
+/// The size of a number of a type, in bytes.
 fn number_size(kind: u32) -> Option<usize> {
     match kind {
         INT8 | UINT8 => Some(1),
@@ -188,7 +188,7 @@ fn number_size(kind: u32) -> Option<usize> {
     }
 }
 
-/// A stored number, if it is a whole one from 0 to 255.
+/// A stored number, if it is a whole number from 0 to 255.
 fn number(kind: u32, stored: &[u8]) -> Option<u8> {
     let real = |number: f64| {
         (number.fract() == 0.0 && (0.0..256.0).contains(&number)).then_some(number as u8)
@@ -196,14 +196,14 @@ fn number(kind: u32, stored: &[u8]) -> Option<u8> {
     match (kind, stored) {
         (SINGLE, &[a, b, c, d]) => real(f32::from_le_bytes([a, b, c, d]).into()),
         (DOUBLE, &[a, b, c, d, e, f, g, h]) => real(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
-        // Signed and unsigned integers alike: small ones that are not negative have one byte.
+        // Signed or unsigned: of a number from 0 to 255 all bytes but the first are zero.
         (INT8, &[byte]) => i8::from_le_bytes([byte]).try_into().ok(),
         (_, [byte, zeros @ ..]) => zeros.iter().all(|&zero| zero == 0).then_some(*byte),
         _ => None,
     }
 }
 
-/// An element that must be of a type and not longer than `most`.
+/// Reads an element, which must be of this type and at most `most` bytes long.
 fn element(body: &mut impl Read, kind: u32, most: u64) -> io::Result<Vec<u8>> {
     let tag = Tag::read(body)?;
     if tag.kind != kind || tag.length > most {
@@ -215,11 +215,11 @@ fn element(body: &mut impl Read, kind: u32, most: u64) -> io::Result<Vec<u8>> {
     tag.bytes(body)
 }
 
-/// What comes before an element's bytes.
+/// The tag before an element's bytes.
 struct Tag {
     kind: u32,
     length: u64,
-    /// The bytes of a small element, which lie in the tag.
+    /// The bytes of a small element, which lie within the tag.
     within: Option<[u8; 4]>,
 }
 
@@ -228,7 +228,7 @@ impl Tag {
         Self::read_or_end(from)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
-    /// None at the end of the file.
+    /// Returns `None` at the end of the file.
     fn read_or_end(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut tag = Vec::with_capacity(8);
         from.take(8).read_to_end(&mut tag)?;
@@ -253,15 +253,15 @@ impl Tag {
         }))
     }
 
-    /// The element's bytes; leaves the reader behind their padding.
+    /// The element's bytes; leaves the reader after their padding.
     fn bytes(&self, from: &mut impl Read) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.pieces(from, |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }
 
-    /// The same piece by piece, each but the last of a multiple of eight bytes, so that an element
-    /// takes no memory before its bytes are there.
+    /// Reads the bytes piece by piece, so that an element takes no memory before its bytes are
+    /// there. Every piece but the last is a multiple of eight bytes long.
     fn pieces(&self, from: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         if let Some(bytes) = self.within {
             take(&bytes[..self.length as usize]);

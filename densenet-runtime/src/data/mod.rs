@@ -2,15 +2,15 @@
 //!
 //! A [`Dataset`] serves one labelled image at a time, as bytes of a fixed shape: pictures in
 //! folders ([`ImageFolder`]), or images held in memory ([`InMemory`]), read from [IDX](idx),
-//! [CIFAR](cifar) or [SVHN](svhn) files. A [`Loader`] reads ahead in the background and serves
+//! [CIFAR](cifar) or [SVHN](svhn) files. A [`Loader`] prefetches in the background and serves
 //! batches. The same seed gives the same batches, however many threads load them.
 
 pub mod cifar;
+mod crops;
 mod dataset;
 mod decode;
 mod draw;
 mod error;
-mod evaluation;
 mod folder;
 pub mod geometry;
 pub mod idx;
@@ -23,14 +23,14 @@ mod resize;
 mod shift;
 pub mod svhn;
 
+pub use crops::Crops;
 pub use dataset::{Dataset, check_fit, check_same_classes};
 pub use decode::{MAX_PIXELS, PictureError, Rgb, decode, decode_within, read, read_within};
 pub use draw::Draw;
 pub use error::DataError;
-pub use evaluation::Evaluation;
 pub use folder::ImageFolder;
 pub use geometry::RandomResizedCrop;
 pub use in_memory::InMemory;
-pub use loader::{Broken, Epoch, LoadedBatch, Loader, OnBroken};
+pub use loader::{Epoch, LoadedBatch, Loader, OnBroken, SkippedImage};
 pub use normalization::Normalization;
 pub use shift::ShiftAndFlip;

@@ -1,33 +1,34 @@
-//! How bytes become the numbers that a network sees.
+//! How bytes become a network's input.
 
-/// The network sees `(byte / 255 - mean) / deviation` of each channel.
+/// The network sees `(byte / 255 - mean) / std` of each channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
     /// Mean of each channel, of pixels in [0, 1].
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, of pixels in [0, 1].
-    pub deviation: Vec<f32>,
+    pub std: Vec<f32>,
 }
 
 impl Normalization {
-    /// ImageNet's, as fb.resnet.torch, torchvision and all published weights use it.
+    /// ImageNet's, as used by fb.resnet.torch, torchvision and all published weights.
     pub fn imagenet() -> Self {
         Self {
             mean: vec![0.485, 0.456, 0.406],
-            deviation: vec![0.229, 0.224, 0.225],
+            std: vec![0.229, 0.224, 0.225],
         }
     }
 
-    /// Pixels in [0, 1] as they are: the paper's preprocessing of SVHN.
+    /// Leaves pixels in [0, 1]: the paper's preprocessing of SVHN.
     pub fn none(channels: usize) -> Self {
         Self {
             mean: vec![0.0; channels],
-            deviation: vec![1.0; channels],
+            std: vec![1.0; channels],
         }
     }
 
-    /// Of images given as bytes, channels innermost: the paper's preprocessing of CIFAR.
-    /// A channel that never varies is left with a deviation of 1.
+    /// Normalises images, given as bytes with channels innermost, by their own mean and standard
+    /// deviation: the paper's preprocessing of CIFAR. A channel that never varies gets a standard
+    /// deviation of 1.
     pub fn of(pixels: &[u8], channels: usize) -> Self {
         let mut counts = vec![[0_u64; 256]; channels];
         for pixel in pixels.chunks_exact(channels.max(1)) {
@@ -35,12 +36,13 @@ impl Normalization {
                 count[usize::from(byte)] += 1;
             }
         }
-        let (mean, deviation) = counts.iter().map(moments).unzip();
-        Self { mean, deviation }
+        let (mean, std) = counts.iter().map(moments).unzip();
+        Self { mean, std }
     }
 }
 
-/// Mean and deviation of a channel from how often it has each value. Exact, as it adds integers.
+/// Mean and standard deviation of a channel, from how often it has each value. The sums are exact,
+/// since they are of integers.
 fn moments(counts: &[u64; 256]) -> (f32, f32) {
     let sum_of = |power: u32| -> f64 {
         (0_u64..)
@@ -51,12 +53,12 @@ fn moments(counts: &[u64; 256]) -> (f32, f32) {
     let count = sum_of(0).max(1.0);
     let mean = sum_of(1) / count;
     let variance = sum_of(2) / count - mean * mean;
-    let deviation = if variance > 0.0 {
+    let std = if variance > 0.0 {
         variance.sqrt() / 255.0
     } else {
         1.0
     };
-    ((mean / 255.0) as f32, deviation as f32)
+    ((mean / 255.0) as f32, std as f32)
 }
 
 #[cfg(test)]
@@ -67,6 +69,6 @@ mod tests {
     fn the_moments_of_each_channel_are_its_own() {
         let found = Normalization::of(&[0, 51, 255, 51, 0, 51, 255, 51], 2);
         assert_eq!(found.mean, [0.5, 0.2]);
-        assert_eq!(found.deviation, [0.5, 1.0]);
+        assert_eq!(found.std, [0.5, 1.0]);
     }
 }

@@ -10,15 +10,16 @@ use fast_image_resize::{
 use super::{decode::Rgb, geometry::Rect};
 
 thread_local! {
-    /// Keeps its buffers from picture to picture.
+    /// Its buffers are kept from picture to picture.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
-/// Bilinear interpolation, over a wider window where the picture shrinks, as Pillow's and
-/// therefore torchvision's.
+/// Bilinear interpolation, over a wider window where the picture shrinks, as in Pillow and
+/// therefore torchvision.
 const FILTER: ResizeAlg = ResizeAlg::Convolution(FilterType::Bilinear);
 
-/// Crops first and resizes the crop to `width` x `height`: nothing outside of it is seen.
+/// Crops first, then resizes the crop to `width` x `height`: no pixel outside the crop has any
+/// influence.
 pub(super) fn crop_then_resize(
     picture: &Rgb,
     crop: Rect,
@@ -52,7 +53,7 @@ pub(super) fn resize_then_crop(
     let span = |from: u32, length: u32, resized: u32, side: u32| {
         let scale = f64::from(side) / f64::from(resized);
         let from = f64::from(from) * scale;
-        // The clamp is against rounding only.
+        // The clamp only guards against rounding.
         (
             from,
             (f64::from(length) * scale).min(f64::from(side) - from),
@@ -70,7 +71,7 @@ pub(super) fn resize_then_crop(
         .map_err(|error| error.to_string())
 }
 
-/// Mirrors an image of height x `width` x `channels` bytes left to right.
+/// Mirrors an image of height x `width` x `channels` bytes from left to right.
 pub(super) fn mirror(image: &mut [u8], width: usize, channels: usize) {
     for row in image.chunks_exact_mut(width * channels) {
         for left in 0..width / 2 {

@@ -3,19 +3,19 @@
 use super::{Draw, resize};
 
 /// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, a part of the
-/// original size is cut out anywhere, and it is mirrored half of the time.
+/// original size is cut out at a random place, and it is mirrored half of the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShiftAndFlip {
     /// Pixels of padding on each side.
     pub pad: usize,
-    /// Whether images are mirrored; not for digits.
+    /// Whether images are mirrored. Digits should not be.
     pub flip: bool,
-    /// The padding's colour, a byte for each channel.
+    /// The padding's colour: a byte for each channel.
     pub fill: Vec<u8>,
 }
 
 impl ShiftAndFlip {
-    /// Pad 4, mirrored.
+    /// The paper's: 4 pixels of padding, and mirroring.
     pub fn paper(fill: Vec<u8>) -> Self {
         Self {
             pad: 4,
@@ -24,8 +24,8 @@ impl ShiftAndFlip {
         }
     }
 
-    /// Writes a varied copy of an image of `height` x `width` pixels, of as many bytes as the
-    /// fill's colour has.
+    /// Writes a varied copy of an image of `height` x `width` pixels, with as many channels as the
+    /// fill colour has bytes.
     pub(super) fn apply(
         &self,
         image: &[u8],
@@ -53,8 +53,8 @@ impl ShiftAndFlip {
     }
 }
 
-/// Puts an image on a ground of one colour, `top` rows down and `left` columns right; what lies
-/// outside is cut off.
+/// Pastes an image onto a canvas of one colour, `top` rows down and `left` columns to the right.
+/// Whatever lies outside the canvas is cut off.
 pub(super) fn paste(
     image: &[u8],
     [height, width]: [usize; 2],
@@ -67,7 +67,7 @@ pub(super) fn paste(
     for pixel in ground.chunks_exact_mut(channels) {
         pixel.copy_from_slice(fill);
     }
-    // The part of an axis that is on the ground: where it starts in the image and on the ground.
+    // The part of an axis that is on the canvas: where it starts in the image and on the canvas.
     let overlap = |offset: isize, side: usize, ground_side: usize| {
         let skipped = offset.min(0).unsigned_abs();
         let from = offset.max(0).unsigned_abs();

@@ -1,9 +1,9 @@
-//! SVHN, the Street View House Numbers: cropped digits, in MATLAB's files.
+//! SVHN, the Street View House Numbers: cropped digits, in MATLAB files.
 //!
 //! `train_32x32.mat`, `extra_32x32.mat` and `test_32x32.mat` hold a variable `X` of 32 x 32 x 3 x
 //! images bytes (rows, columns, channels) and a variable `y` of labels, in which 10 stands for the
-//! digit 0. As the paper has it, pixels are divided by 255 and not normalised otherwise; it holds
-//! 6,000 images of `train` and `extra` out to validate on, and tests the model with the lowest
+//! digit 0. As in the paper, pixels are divided by 255 and not normalised further. The paper holds
+//! 6,000 images of `train` and `extra` out for validation, and tests the model with the lowest
 //! validation error (sections 4.1 and 4.2):
 //!
 //! ```no_run
@@ -39,12 +39,12 @@ const SIDE: usize = 32;
 const CHANNELS: usize = 3;
 const PIXELS: usize = SIDE * SIDE;
 
-/// Reads the paper's training set, `train_32x32.mat` and behind it `extra_32x32.mat`, and its test
+/// Reads the paper's training set, `train_32x32.mat` followed by `extra_32x32.mat`, and its test
 /// set, `test_32x32.mat`: 604,388 and 26,032 images, in 1.9 GB of memory.
 ///
 /// # Errors
-/// When a file is missing, cannot be read, is no MATLAB file of version 5, is damaged, or holds
-/// other than images and their labels.
+/// When a file is missing, cannot be read, is not a MATLAB file of version 5, is damaged, or holds
+/// anything but images and their labels.
 pub fn train_and_test(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), DataError> {
     let dir = dir.as_ref();
     if !dir.is_dir() {
@@ -55,14 +55,14 @@ pub fn train_and_test(dir: impl AsRef<Path>) -> Result<(InMemory, InMemory), Dat
                 .to_owned(),
         });
     }
-    // What is missing is said before the large file is read.
+    // The small file comes first, so that a missing one is reported before the large ones are read.
     let test = open(dir.join("test_32x32.mat"))?;
     let train = open(dir.join("train_32x32.mat"))?;
     let train = train.joined(open(dir.join("extra_32x32.mat"))?)?;
     Ok((train, test))
 }
 
-/// Reads one of the files: for a training set without the extra images.
+/// Reads one of the files, for a training set without the extra images, say.
 ///
 /// # Errors
 /// As [`train_and_test`].
@@ -71,13 +71,14 @@ pub fn open(path: impl AsRef<Path>) -> Result<InMemory, DataError> {
     if !path.is_file() {
         return Err(DataError::Missing {
             path: path.to_owned(),
-            wanted: "it should be a file of SVHN's cropped digits, as train_32x32.mat".to_owned(),
+            wanted: "it should be a file of SVHN's cropped digits, such as train_32x32.mat"
+                .to_owned(),
         });
     }
     let [images, labels] = mat::read(path, ["X", "y"])?;
     let count = match *images.dimensions {
         [SIDE, SIDE, CHANNELS, count] => count,
-        // MATLAB leaves out a last dimension of one.
+        // MATLAB drops a last dimension of 1.
         [SIDE, SIDE, CHANNELS] => 1,
         ref other => {
             return Err(DataError::Format {

@@ -1,4 +1,4 @@
-//! Errors against what a network costs (paper, Figs. 3 and 4).
+//! Errors of networks against their cost (paper, Figs. 3 and 4).
 
 use std::path::Path;
 
@@ -19,21 +19,21 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(130, 80, 160),
 ];
 
-/// A network, what it costs and how often it errs.
+/// A network with its cost and its error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// What is written beside its point.
+    /// The label of its point.
     pub name: String,
     /// Trainable parameters.
     pub parameters: u64,
     /// Multiply-adds of convolutions and classifier for one image.
     pub multiply_adds: u64,
-    /// In percent.
+    /// Error in percent.
     pub error: f64,
 }
 
 impl Measured {
-    /// A network of this plan, with the error that it was seen to have.
+    /// A network with this plan and this measured error.
     pub fn of(name: impl Into<String>, plan: &Plan, error: f64) -> Self {
         Self {
             name: name.into(),
@@ -44,7 +44,7 @@ impl Measured {
     }
 }
 
-/// Families of networks beside each other: a line for each, through its networks by their cost.
+/// Families of networks side by side: a line for each, through its networks in order of cost.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Efficiency {
     families: Vec<(String, Vec<Measured>)>,
@@ -58,11 +58,11 @@ impl Efficiency {
         self
     }
 
-    /// Draws errors against parameters, and against multiply-adds, into a PNG. `error` says what
-    /// the errors are, such as "top-1 error (%)".
+    /// Draws errors against parameters and against multiply-adds, as a PNG. `error` labels the axis
+    /// of errors, such as "top-1 error (%)".
     ///
     /// # Errors
-    /// When there is no network, a number is none, or the file cannot be written.
+    /// When there is no network, an error is not a finite number, or the file cannot be written.
     pub fn draw(&self, path: impl AsRef<Path>, title: &str, error: &str) -> Result<(), DrawError> {
         let path = path.as_ref();
         let failed = |reason: String| DrawError {
@@ -123,7 +123,7 @@ impl Efficiency {
         let room = (0.12 * (highest - lowest))
             .max(0.05 * highest.abs())
             .max(0.1);
-        // Names stand beside their points.
+        // Labels beside the points.
         let across = 0.0..if most > 0.0 { 1.3 * most } else { 1.0 };
         let mut chart = ChartBuilder::on(area)
             .margin(10)
@@ -144,7 +144,7 @@ impl Efficiency {
             .draw()?;
         for (number, (family, networks)) in self.families.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
-            // The first family is the one that costs least: its names stand on the other side.
+            // The first family costs least, so its labels go on the other side.
             let (side, beside) = match number {
                 0 => (HPos::Right, (-14, 10)),
                 _ => (HPos::Left, (14, -24)),
@@ -164,7 +164,7 @@ impl Efficiency {
                 EmptyElement::at((x, one.error)) + name
             }))?;
         }
-        // Costly networks err less, so that corner is empty.
+        // Costly networks have lower errors, so this corner is empty.
         legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
 }

@@ -9,18 +9,18 @@ use plotters::style::colors::colormaps::ViridisRGB;
 use super::style::{FONT, TEXT, register};
 use super::{BlockReuse, DrawError};
 
-/// Blocks beside each other.
+/// Blocks in a row.
 const COLUMNS: usize = 2;
-/// A block's heat map, its labels and its bar of colours.
+/// Size of a block's panel: heat map, labels and colour bar.
 const PANEL: (u32, u32) = (920, 800);
 const TITLE: u32 = 70;
-/// The strip at the right of a panel in which the bar of colours is.
+/// Width of the strip on the right of a panel that holds the colour bar.
 const BAR: u32 = 170;
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the blocks into a PNG.
+/// Draws the blocks as a PNG.
 pub(super) fn draw(blocks: &[BlockReuse], title: &str, path: &Path) -> Result<(), DrawError> {
     let failed = |reason: String| DrawError {
         path: path.to_owned(),
@@ -69,7 +69,7 @@ fn panel(block: &BlockReuse, number: usize, behind: &str, area: &Area<'_>) -> Dr
     let colour = |mean: f64| ViridisRGB.get_color(if largest > 0.0 { mean / largest } else { 0.0 });
     let (map, bar) = area.split_horizontally(PANEL.0 - BAR);
     let targets = block.layers() + 1;
-    // A cell is around its number; sources go down, as in the paper.
+    // A cell is centred on its number; sources increase downwards, as in the paper.
     let across = 0.5..targets as f64 + 0.5;
     let down = targets as f64 - 0.5..-0.5;
     let mut chart = ChartBuilder::on(&map)
@@ -105,14 +105,14 @@ fn panel(block: &BlockReuse, number: usize, behind: &str, area: &Area<'_>) -> Dr
             chart.draw_series([cell])?;
         }
     }
-    // The paper frames what lies behind the block.
+    // The paper frames the column of what follows the block.
     let corner = (targets as f64 - 0.5, -0.5);
     let opposite = (targets as f64 + 0.5, targets as f64 - 0.5);
     chart.draw_series([Rectangle::new([corner, opposite], BLACK.stroke_width(3))])?;
     scale(largest, &bar)
 }
 
-/// The bar of colours, from 0 to the largest mean.
+/// The colour bar, from 0 to the largest mean.
 fn scale(largest: f64, area: &Area<'_>) -> Drawn {
     let most = if largest > 0.0 { largest } else { 1.0 };
     let mut chart = ChartBuilder::on(area)

@@ -1,4 +1,4 @@
-//! The paper's figures, from networks of one's own.
+//! The paper's figures, drawn from your own networks.
 //!
 //! The curves of a run (paper, Fig. 4) are drawn by [`train::Curves`](crate::train::Curves).
 
@@ -14,8 +14,8 @@ pub use reuse::{BlockReuse, FeatureReuse};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot draw {}: {reason}", .path.display())]
 pub struct DrawError {
-    /// The picture's file.
+    /// The file.
     pub path: std::path::PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! Which features the layers of a network read (paper, Fig. 5).
+//! Which features a network's layers read (paper, Fig. 5).
 
 use std::path::Path;
 
@@ -13,28 +13,29 @@ pub struct FeatureReuse {
     blocks: Vec<BlockReuse>,
 }
 
-/// The same of one dense block.
+/// Feature reuse in one dense block.
 ///
-/// Sources are counted from 0, the block's input, and the first layer is 1. Targets are the
-/// layers, from 1 on, and behind the last one the transition, or the classifier.
+/// Sources are counted from 0, the block's input; the first layer is 1. Targets are the layers,
+/// from 1 on, followed by the transition or the classifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockReuse {
     layers: usize,
-    /// Of each target its sources, in order: one of the first layer, two of the second.
+    /// For each target its sources, in order: one for the first layer, two for the second.
     targets: Vec<Vec<f64>>,
 }
 
 impl FeatureReuse {
-    /// Of a network with these weights. Of a bottleneck layer the 1x1 convolution counts, which
-    /// is what reads the layers before.
+    /// The feature reuse of a network with these weights. For a bottleneck layer the 1x1
+    /// convolution counts, since it reads the earlier layers.
     ///
     /// # Errors
-    /// When the state is of another network.
+    /// When the state belongs to another network.
     pub fn of(plan: &Plan, state: &State) -> Result<Self, WeightsError> {
         state.check_lengths(plan.parameter_count(), plan.running_count())?;
         let tensors = plan.tensors();
         let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
-            // What reads the block's maps, in order: its layers, and what lies behind it.
+            // The convolutions that read the block's maps, in order: its layers, then what follows
+            // it.
             let layers = tensors.blocks[index]
                 .iter()
                 .map(|layer| match layer.narrow {
@@ -63,13 +64,13 @@ impl FeatureReuse {
         })
     }
 
-    /// Block by block.
+    /// The blocks, first to last.
     pub fn blocks(&self) -> &[BlockReuse] {
         &self.blocks
     }
 
-    /// Draws a heat map for each block into a PNG, as the paper's Fig. 5. Colours go from 0 to the
-    /// largest mean of the block.
+    /// Draws a heat map for each block as a PNG, like the paper's Fig. 5. Colours range from 0 to
+    /// the block's largest mean.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -79,12 +80,12 @@ impl FeatureReuse {
 }
 
 impl BlockReuse {
-    /// Layers of the block.
+    /// Number of layers.
     pub const fn layers(&self) -> usize {
         self.layers
     }
 
-    /// The mean absolute weight with which `target` reads `source`; none where it does not.
+    /// The mean absolute weight with which `target` reads `source`; `None` where it does not.
     pub fn mean(&self, source: usize, target: usize) -> Option<f64> {
         let sources = self.targets.get(target.checked_sub(1)?)?;
         sources.get(source).copied()

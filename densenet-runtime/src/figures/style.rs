@@ -1,4 +1,4 @@
-//! How all pictures look: their font, their colour of text, their legends.
+//! The style of all figures: font, text colour, legends.
 
 use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
@@ -7,7 +7,7 @@ use plotters::style::{FontStyle, register_font};
 pub(crate) const FONT: &str = "DejaVu Sans";
 pub(crate) const TEXT: RGBColor = RGBColor(40, 40, 40);
 
-/// Makes the font known; it comes with the program.
+/// Registers the font, which comes with the program.
 pub(crate) fn register() -> Result<(), &'static str> {
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| "the font cannot be read")

@@ -1,9 +1,9 @@
-//! Why weights could not be read, written or moved.
+//! Errors of reading, writing and moving weights.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// How many names of a list are printed before the rest is only counted.
+/// How many names of a list are printed; the rest is only counted.
 const LISTED: usize = 8;
 
 /// Why weights could not be read, written or moved.
@@ -15,18 +15,18 @@ pub enum WeightsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file could not be written; what was there before is unchanged.
+    /// The file could not be written; the old one is unchanged.
     #[error(
-        "cannot write {path}: {source}; what was there before is unchanged; make room, or write to another folder",
+        "cannot write {path}: {source}; the old file, if any, is unchanged; free some space, or write to another folder",
         path = .path.display()
     )]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is PyTorch's own format.
@@ -71,10 +71,10 @@ pub enum WeightsError {
     NoTensor {
         /// The file.
         path: PathBuf,
-        /// The name looked for.
+        /// The tensor's name.
         name: String,
     },
-    /// A tensor's elements are of a type that cannot be used here.
+    /// A tensor's element type cannot be used here.
     #[error("tensor `{name}` in {path} is {found}; expected {expected}", path = .path.display())]
     ElementType {
         /// The file.
@@ -86,7 +86,7 @@ pub enum WeightsError {
         /// The element types that can be read.
         expected: &'static str,
     },
-    /// A tensor holds a number that no trained network has.
+    /// A tensor holds a number that no trained network has, such as NaN.
     #[error(
         "tensor `{name}` in {path} holds {found} (element {index}); {why}: use weights from before training diverged, or convert them again",
         path = .path.display()
@@ -96,11 +96,11 @@ pub enum WeightsError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Which of its elements, the first of them.
+        /// The index of the first such element.
         index: usize,
-        /// That element.
+        /// The element.
         found: f32,
-        /// What is wrong with it.
+        /// Why it is refused.
         why: &'static str,
     },
     /// The names of the classes in the file cannot be read.
@@ -131,19 +131,19 @@ pub enum WeightsError {
         /// Every difference.
         misfit: Misfit,
     },
-    /// A state is of another size than the plan or the model.
+    /// A state does not have the size of the plan or the model.
     #[error(
-        "the state has {found} {what}, but the network has {expected}; it is of another network"
+        "the state has {found} {what}, but the network has {expected}; it belongs to another network"
     )]
     Length {
         /// Parameters or running statistics.
         what: &'static str,
-        /// What the network has.
+        /// The network's number of them.
         expected: usize,
-        /// What the state has.
+        /// The state's number of them.
         found: usize,
     },
-    /// A tensor of the model shares its memory with itself or is out of order.
+    /// A tensor of the model is a view: its elements share memory, or are out of order.
     #[error(
         "a tensor of shape {shape:?} in the model is a broadcast or permuted view; assign one with memory of its own"
     )]
@@ -156,15 +156,15 @@ pub enum WeightsError {
 /// Every difference between a file's tensors and a network's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misfit {
-    /// Tensors of the network that the file lacks.
+    /// Tensors that only the network has.
     pub missing: Vec<String>,
-    /// Tensors of the file that the network lacks.
+    /// Tensors that only the file has.
     pub unexpected: Vec<String>,
-    /// Tensors of another shape.
+    /// Tensors whose shapes differ.
     pub misshapen: Vec<Misshapen>,
 }
 
-/// A tensor of another shape than the network's.
+/// A tensor whose shape in the file is not the network's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misshapen {
     /// Its name in the file.

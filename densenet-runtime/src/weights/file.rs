@@ -10,17 +10,17 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use super::{WeightsError, seal};
 use crate::files;
 
-/// The note of a checkpoint: all of a run that is not tensors, as JSON.
+/// The note that holds a checkpoint's state other than tensors, as JSON.
 pub(crate) const CHECKPOINT: &str = "densenet";
 /// The note with the names of the classes, as a list in JSON.
 const CLASSES: &str = "densenet.classes";
 /// The notes of a file, in its header.
 const NOTES: &str = "__metadata__";
-/// Bytes in front of the header: its length.
+/// Bytes before the header, which hold its length.
 const HEADER_LENGTH: usize = 8;
 
-/// The tensors of a safetensors file, in memory and checked: every tensor lies within the file
-/// and its shape goes with its bytes.
+/// The tensors of a safetensors file, in memory and checked: every tensor lies within the file, and
+/// its shape matches its bytes.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -34,7 +34,7 @@ impl TensorFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read or is not a sound safetensors file, or when it was written by
+    /// When it cannot be read or is not a valid safetensors file, or when it was written by
     /// [`write`](Self::write) and has changed since.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref().to_path_buf();
@@ -59,7 +59,7 @@ impl TensorFile {
         Ok(file)
     }
 
-    /// Where it was read from.
+    /// The path it was read from.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -69,7 +69,7 @@ impl TensorFile {
         self.metadata.offset_keys()
     }
 
-    /// A note that whoever wrote the file left under this key.
+    /// The note that the file's writer left under this key.
     pub fn note(&self, key: &str) -> Option<&str> {
         let notes = self.metadata.metadata().as_ref()?;
         notes.get(key).map(String::as_str)
@@ -105,25 +105,25 @@ impl TensorFile {
         self.note(seal::NOTE).is_some()
     }
 
-    /// The note that makes the file a checkpoint.
+    /// The note that makes a file a checkpoint.
     pub(crate) fn checkpoint_note(&self) -> Option<&str> {
         self.note(CHECKPOINT)
     }
 
-    /// Whether it holds a run.
+    /// Whether it is a checkpoint.
     pub(crate) fn is_checkpoint(&self) -> bool {
         self.checkpoint_note().is_some()
     }
 
-    /// The shape of a tensor; `None` if there is none of this name.
+    /// The shape of a tensor; `None` if the file has no tensor of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.metadata.info(name).map(|info| info.shape.as_slice())
     }
 
-    /// The elements of a tensor of `F32`, `F16` or `BF16`.
+    /// The elements of a tensor, which must be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
-    /// When there is no tensor of this name, or its elements are of another type.
+    /// When there is no tensor of this name, or it has another element type.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let (info, bytes) = self.tensor(name)?;
         match info.dtype {
@@ -134,10 +134,10 @@ impl TensorFile {
         }
     }
 
-    /// The elements of a tensor of `I64`.
+    /// The elements of a tensor, which must be `I64`.
     ///
     /// # Errors
-    /// When there is no tensor of this name, or its elements are of another type.
+    /// When there is no tensor of this name, or it has another element type.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>, WeightsError> {
         let (info, bytes) = self.tensor(name)?;
         match info.dtype {
@@ -146,14 +146,14 @@ impl TensorFile {
         }
     }
 
-    /// Writes tensors of `F32`, with notes for whoever reads the file, and a checksum of it all.
-    /// The same tensors and notes give the same bytes.
+    /// Writes tensors as `F32`, with notes for the file's reader and a checksum of all bytes. The
+    /// same tensors and notes give the same bytes.
     ///
-    /// The file appears at once or not at all: the bytes go to a file beside it, which then
-    /// takes its place.
+    /// The file appears at once or not at all: the bytes go to a file beside it, which is then
+    /// renamed.
     ///
     /// # Errors
-    /// When a shape does not go with its elements, or the file cannot be written.
+    /// When a shape does not match its elements, or the file cannot be written.
     pub fn write<'a>(
         path: impl AsRef<Path>,
         tensors: impl IntoIterator<Item = NamedTensor<'a>>,
@@ -164,7 +164,7 @@ impl TensorFile {
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor));
         let bytes = safetensors::serialize(views, None)
-            // Writing does not hold shapes against elements; reading the header back does.
+            // Writing does not check shapes against elements; reading the header back does.
             .and_then(|bytes| Ok((SafeTensors::read_metadata(&bytes)?.0, bytes)))
             .and_then(|(header, bytes)| annotate(&bytes, header, notes))
             .map_err(|source| WeightsError::Encode {
@@ -256,8 +256,8 @@ fn elements<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec
     whole.iter().map(|&element| read(element)).collect()
 }
 
-/// Adds notes to a file with a header of so many bytes, and seals it. The crate writes notes in an
-/// order that is another each time.
+/// Adds notes to a file whose header has this many bytes, and seals it. The safetensors crate would
+/// write notes in an order that changes from call to call.
 fn annotate(
     bytes: &[u8],
     header: usize,
@@ -266,7 +266,7 @@ fn annotate(
     notes.insert(seal::NOTE.to_string(), seal::BLANK.to_string());
     let notes = serde_json::to_string(&notes)?;
     let (before, rest) = bytes.split_at(HEADER_LENGTH + header);
-    // A JSON object: its notes come first.
+    // The header is a JSON object; the notes go first.
     let tensors = before[HEADER_LENGTH..].trim_ascii();
     let tensors = tensors.strip_prefix(b"{").unwrap_or(tensors);
     let comma = if tensors == b"}" { "" } else { "," };
@@ -278,7 +278,7 @@ fn annotate(
     bytes.extend(&header);
     bytes.extend(rest);
     seal::seal(&mut bytes, HEADER_LENGTH..HEADER_LENGTH + header.len());
-    // As it will be read: the notes may be too long for a header.
+    // Parsed as a reader will parse it: the notes may be too long for a header.
     SafeTensors::read_metadata(&bytes)?;
     Ok(bytes)
 }

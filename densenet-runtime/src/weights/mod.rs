@@ -1,13 +1,13 @@
 //! Weights in files, and weights in models.
 //!
-//! A [`State`] is a network's whole state as two arenas: trainable parameters and running
+//! A [`State`] is a network's whole state, in two arenas: trainable parameters and running
 //! statistics, both in the order of [`Plan::parameters`](crate::plan::Plan::parameters). That is
 //! also the order in which dfdx visits a model's tensors and in which an
 //! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
-//! executor without code for any one network.
+//! executor without code for any particular network.
 //!
-//! Files are safetensors under torchvision's names. A `.pth` file of torchvision's is a pickle in a
-//! zip, and is converted once, by Python:
+//! Files are safetensors under torchvision's names. A `.pth` file from torchvision is a pickle in a
+//! zip. Convert it once, with Python:
 //!
 //! ```python
 //! import torch; from safetensors.torch import save_file

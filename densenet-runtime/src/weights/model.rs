@@ -26,11 +26,11 @@ impl State {
         });
     }
 
-    /// Copies the state into a model of the same shapes. The tensors keep their identities, so
-    /// that gradients and optimisers go on knowing them.
+    /// Copies the state into a model with the same shapes. The tensors keep their identities, so
+    /// gradients and optimisers that refer to them stay valid.
     ///
     /// # Errors
-    /// When the sizes differ (nothing has changed then), or a tensor of the model is a view.
+    /// When the sizes differ (the model is then unchanged), or a tensor of the model is a view.
     pub fn store_into<M: TensorCollection<f32, Cpu>>(
         &self,
         model: &mut M,

@@ -1,7 +1,8 @@
 //! The names of a network's tensors in files.
 //!
-//! Ours are torchvision's, as they are now. Files have others: of torchvision's older versions, of
-//! ours, and with what wrappers of PyTorch put in front of all of them.
+//! Our names are torchvision's current ones. Files may have others: those of older versions of
+//! torchvision or of this crate, and those with a prefix that a PyTorch wrapper put before all of
+//! them.
 
 use std::collections::HashMap;
 
@@ -9,15 +10,15 @@ use densenet_plan::Plan;
 
 use super::{Misfit, TensorFile};
 
-/// The tensor that every network has, by which a prefix is known.
+/// A tensor that every network has; what stands before its name is the prefix.
 const FIRST: &str = "features.conv0.weight";
-/// What PyTorch counts beside a network's numbers: batches seen, models averaged.
+/// PyTorch's counters, which are not part of a network: batches seen, models averaged.
 const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
-/// In front of a checkpoint's momentum.
+/// The prefix of a checkpoint's momentum.
 pub(crate) const MOMENTUM: &str = "momentum.";
 
-/// Which name a file has for each of a network's tensors, by the current one. What stands for none
-/// is unexpected.
+/// The file's name for each of a network's tensors, by current name. Names that match no tensor are
+/// unexpected.
 pub(super) fn sources(
     plan: &Plan,
     file: &TensorFile,
@@ -36,7 +37,7 @@ pub(super) fn sources(
             continue;
         };
         let current = current_name(plan, plain);
-        // A current name wins over an old one that means the same tensor.
+        // A current name takes precedence over an old one for the same tensor.
         if current == plain || file.shape(&format!("{prefix}{current}")).is_none() {
             sources.insert(current, name);
         } else {
@@ -46,7 +47,7 @@ pub(super) fn sources(
     sources
 }
 
-/// The names that our files have for a tensor: the current one, and that of older files.
+/// Our names for a tensor: the current one, and that of older files.
 pub(super) fn in_our_files(plan: &Plan, name: &str) -> [String; 2] {
     let older = match name.strip_prefix("features.norm5.") {
         Some(tensor) => format!("features.norm{}.{tensor}", plan.blocks().len() + 1),
@@ -55,9 +56,8 @@ pub(super) fn in_our_files(plan: &Plan, name: &str) -> [String; 2] {
     [name.to_string(), older]
 }
 
-/// What stands in front of the names of all of a network's tensors: `module.`, which
-/// `DataParallel` and `AveragedModel` put there, `_orig_mod.` of `torch.compile`, `model.`, or
-/// several of them. Nothing where a file holds two networks.
+/// The prefix of all names: `module.` from `DataParallel` or `AveragedModel`, `_orig_mod.` from
+/// `torch.compile`, `model.`, or several of them. It is empty if a file holds two networks.
 fn prefix(names: &[String]) -> &str {
     let mut prefixes = names
         .iter()
@@ -69,8 +69,8 @@ fn prefix(names: &[String]) -> &str {
     }
 }
 
-/// The current name of a tensor. Files from before 2018 have `norm.1` where it is now `norm1`; our
-/// own older ones number the last norm by the blocks, as torchvision does for four blocks only.
+/// The current name of a tensor. Files from before 2018 have `norm.1` for `norm1`. Our own older
+/// ones number the last norm after the blocks, which agrees with torchvision only for four blocks.
 fn current_name(plan: &Plan, name: &str) -> String {
     let last = format!("features.norm{}.", plan.blocks().len() + 1);
     if let Some(tensor) = name.strip_prefix(&last) {

@@ -1,8 +1,7 @@
-//! The checksum of a file of ours.
+//! The checksum of the files that we write.
 //!
-//! It is the CRC-32 of all of the file's bytes, where its own digits count as zeros, so that no
-//! bit of the file can change without being noticed. Checkpoints of format 1 have one of their
-//! numbers alone.
+//! It is the CRC-32 of all bytes of the file, with its own digits taken as zeros, so every changed
+//! bit is noticed. In checkpoints of format 1 it covers only the numbers.
 
 use std::ops::Range;
 
@@ -10,11 +9,10 @@ use serde::Deserialize;
 
 /// The note with the checksum, in hexadecimal digits.
 pub(crate) const NOTE: &str = "densenet.crc32";
-/// The checksum of a file that is not sealed yet.
+/// The digits of a file that is not sealed yet.
 pub(super) const BLANK: &str = "00000000";
 
-/// Writes the checksum of a file into its header, of so many bytes from `start` on, where the
-/// digits are [`BLANK`].
+/// Writes the checksum of a file into its header, in place of the [`BLANK`] digits.
 pub(super) fn seal(bytes: &mut [u8], header: Range<usize>) {
     if let Some(digits) = digits(bytes, header) {
         let checksum = crc32fast::hash(bytes);
@@ -22,7 +20,7 @@ pub(super) fn seal(bytes: &mut [u8], header: Range<usize>) {
     }
 }
 
-/// Whether a file's bytes are those that were sealed.
+/// Whether a file's bytes match its checksum.
 pub(super) fn is_whole(bytes: &[u8], header: Range<usize>) -> bool {
     let Some(digits) = digits(bytes, header) else {
         return false;
@@ -36,7 +34,7 @@ pub(super) fn is_whole(bytes: &[u8], header: Range<usize>) -> bool {
 
 /// Where the digits are.
 fn digits(bytes: &[u8], header: Range<usize>) -> Option<Range<usize>> {
-    // Within a string of JSON the quotes would be escaped: this is the note.
+    // Inside a JSON string the quotes would be escaped, so this is the note.
     let key = format!("\"{NOTE}\":\"");
     let within = bytes.get(header.clone())?;
     let at = within
@@ -47,7 +45,7 @@ fn digits(bytes: &[u8], header: Range<usize>) -> Option<Range<usize>> {
     (end < header.end && bytes[end] == b'"').then_some(start..end)
 }
 
-/// The checksum that a checkpoint of format 1 has of its numbers, given its note.
+/// The checksum of the numbers in a checkpoint of format 1, from its note.
 pub(super) fn of_numbers(note: &str) -> Option<u32> {
     #[derive(Deserialize)]
     struct Format1 {
@@ -58,11 +56,11 @@ pub(super) fn of_numbers(note: &str) -> Option<u32> {
     (note.format == 1).then_some(note.checksum)
 }
 
-/// The CRC-32 of numbers, one part after another.
+/// The CRC-32 of several slices of numbers, one after another.
 pub(super) fn checksum<'a>(parts: impl IntoIterator<Item = &'a [f32]>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for values in parts {
-        // In pieces, so that not all bytes are in memory twice.
+        // In pieces, so that the bytes are not in memory twice.
         for piece in values.chunks(1 << 14) {
             let bytes: Vec<u8> = piece.iter().flat_map(|v| v.to_le_bytes()).collect();
             hasher.update(&bytes);

@@ -1,4 +1,4 @@
-//! A network's whole state, and its file.
+//! A network's whole state, in memory and in a file.
 
 use std::path::Path;
 
@@ -19,27 +19,27 @@ pub struct State {
     pub running: Vec<f32>,
 }
 
-/// What to do with a tensor that the network has no place for.
+/// What to do with a tensor that the network does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unexpected {
     /// It is an error.
     #[default]
     Refuse,
-    /// It is passed over: for files that hold more than weights.
+    /// It is ignored, for files that hold more than weights.
     Ignore,
 }
 
 impl State {
     /// Reads a file that holds the network's tensors and no others, or a checkpoint.
     ///
-    /// The names are torchvision's, also the old ones (`norm.1` for `norm1`). Counters
-    /// (`num_batches_tracked`, `n_averaged`) are passed over, and so are a checkpoint's momentum and
-    /// what stands in front of the names of all tensors: `module.` of `DataParallel`, `_orig_mod.`
-    /// of `torch.compile`, `model.`. Elements may be `F32`, `F16` or `BF16`.
+    /// The names are torchvision's, current or old (`norm.1` for `norm1`). Counters
+    /// (`num_batches_tracked`, `n_averaged`) and a checkpoint's momentum are ignored, and so is a
+    /// prefix of all names: `module.` from `DataParallel`, `_orig_mod.` from `torch.compile`,
+    /// `model.`. Elements may be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, or does not fit the network (all differences
-    /// are reported together), or when a tensor holds NaN, an infinity or a negative variance.
+    /// When the file cannot be read, is damaged, or does not fit the network (all differences are
+    /// reported together), or when a tensor holds NaN, infinity or a negative variance.
     pub fn read(plan: &Plan, path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         Self::from_file(plan, &TensorFile::read(path)?, Unexpected::Refuse)
     }
@@ -96,7 +96,7 @@ impl State {
                 misfit,
             });
         }
-        // Without momentum it is what somebody made of a checkpoint, and there is nothing to check.
+        // Without momentum this is an edited checkpoint, and there is nothing to check.
         let has_momentum = file
             .names()
             .iter()
@@ -115,11 +115,11 @@ impl State {
         Ok(state)
     }
 
-    /// Writes the state as a file that torchvision's `load_state_dict` takes. The file appears
-    /// at once or not at all.
+    /// Writes the state to a file that torchvision's `load_state_dict` accepts. The file appears at
+    /// once or not at all.
     ///
     /// # Errors
-    /// When the state is of another network, or the file cannot be written.
+    /// When the state belongs to another network, or the file cannot be written.
     pub fn write(&self, plan: &Plan, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         self.check_lengths(plan.parameter_count(), plan.running_count())?;
         let parameters = plan.parameters();
@@ -133,7 +133,7 @@ impl State {
     /// The elements of one tensor of the network.
     ///
     /// # Panics
-    /// When the state is of another network than `parameter`.
+    /// When the state and `parameter` belong to different networks.
     pub fn of_parameter(&self, parameter: &Parameter) -> &[f32] {
         let arena = if parameter.role.is_trainable() {
             &self.parameters
@@ -174,7 +174,7 @@ impl State {
     }
 }
 
-/// Refuses numbers with which a network computes nothing.
+/// Refuses numbers with which a network cannot compute.
 fn check_numbers(
     file: &TensorFile,
     name: &str,
@@ -193,9 +193,9 @@ fn check_numbers(
         index,
         found,
         why: if found.is_finite() {
-            "a variance is 0 or more"
+            "a variance must not be negative"
         } else {
-            "weights are finite"
+            "weights must be finite"
         },
     })
 }
@@ -203,7 +203,7 @@ fn check_numbers(
 /// The momentum in a checkpoint, in the order of [`Plan::parameters`].
 ///
 /// # Errors
-/// When that of a parameter is missing or has another shape.
+/// When a parameter's momentum is missing or has another shape.
 pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, WeightsError> {
     let mut momentum = vec![0.0; plan.parameter_count()];
     let mut misfit = Misfit::default();

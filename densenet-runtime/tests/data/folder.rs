@@ -7,7 +7,7 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, Draw, Evaluation, ImageFolder, Loader, OnBroken, RandomResizedCrop, Rgb,
+    Crops, DataError, Dataset, Draw, ImageFolder, Loader, OnBroken, RandomResizedCrop, Rgb,
     check_fit, read,
 };
 use tempfile::TempDir;
@@ -58,7 +58,7 @@ fn the_ten_crops_are_torchvisions_in_its_order() {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let folder = ImageFolder::open(&dir, [32, 32])
             .unwrap()
-            .evaluated(Evaluation::TenCrop);
+            .evaluated(Crops::TenCrop);
         let expected = read(&golden(&format!("{name}.ten.png"))).unwrap();
         let (most, mean) = difference(&views(&folder), &expected.pixels);
         assert!(most <= 1 && mean < 0.3, "{name}: {most}, {mean}");
@@ -70,7 +70,7 @@ fn a_picture_by_itself_is_shown_as_in_validation() {
     for name in ["wide", "tall", "small"] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let picture = read(&golden(&format!("{name}.png"))).unwrap();
-        for shown in [Evaluation::Centre, Evaluation::TenCrop] {
+        for shown in [Crops::Centre, Crops::TenCrop] {
             let folder = ImageFolder::open(&dir, [32, 24]).unwrap().evaluated(shown);
             assert!(
                 shown.show(&picture, [32, 24]).unwrap() == views(&folder),
@@ -79,7 +79,7 @@ fn a_picture_by_itself_is_shown_as_in_validation() {
         }
     }
     let picture = read(&golden("wide.png")).unwrap();
-    let error = Evaluation::Centre.show(&picture, [0, 32]).unwrap_err();
+    let error = Crops::Centre.show(&picture, [0, 32]).unwrap_err();
     assert!(error.to_string().contains("0x32"), "{error}");
 }
 
@@ -124,7 +124,7 @@ fn images_of_other_shapes_are_served_as_asked() {
     for size in [[48, 20], [20, 48], [1, 1], [224, 224]] {
         let folder = ImageFolder::open(&dir, size)
             .unwrap()
-            .evaluated(Evaluation::TenCrop);
+            .evaluated(Crops::TenCrop);
         assert_eq!(folder.shape(), [3, size[0], size[1]]);
         let image = 3 * size[0] * size[1];
         for index in 0..2 {

@@ -301,7 +301,7 @@ fn dropping_an_epoch_early_stops_its_threads_after_the_image_at_hand() {
 #[test]
 fn no_more_is_read_ahead_than_asked() {
     let numbers = Arc::new(numbers(100));
-    let loader = Loader::training(numbers.clone(), 10).unwrap().ahead(2);
+    let loader = Loader::training(numbers.clone(), 10).unwrap().prefetch(2);
     let stays_at = |expected: usize| {
         let deadline = Instant::now() + Duration::from_secs(20);
         let loaded = || numbers.loaded.load(Ordering::Relaxed);

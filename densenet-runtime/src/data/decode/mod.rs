@@ -12,70 +12,71 @@ use std::{
 
 use super::DataError;
 
-/// The largest number of pixels that is read unless told otherwise: 179 million, as with Pillow.
+/// The default limit on a picture's pixels: 179 million, as in Pillow.
 pub const MAX_PIXELS: u64 = 2 * 89_478_485;
 
 /// A decoded picture: height x width x 3 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
-    /// Columns; at least one.
+    /// Width in pixels; at least 1.
     pub width: u32,
-    /// Rows; at least one.
+    /// Height in pixels; at least 1.
     pub height: u32,
     /// Red, green and blue of each pixel, row by row.
     pub pixels: Vec<u8>,
 }
 
-/// Why a picture cannot be decoded. Its words follow "the picture is" or "FILE is".
+/// Why a picture cannot be decoded. The message continues "the picture is" or "FILE is".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PictureError {
     /// It is damaged, cut short, or something else.
     #[error("not a whole JPEG or PNG picture: {0}")]
     Broken(String),
-    /// It is of a kind that is not read, as "an arithmetic-coded JPEG".
+    /// It is of a kind that cannot be read, such as "an arithmetic-coded JPEG".
     #[error("{0}, which cannot be read; save it as a baseline JPEG or as PNG")]
     Unsupported(String),
-    /// It has more pixels than are allowed.
+    /// It has more pixels than the limit.
     #[error(
-        "too large: {width} x {height} pixels are more than the limit of {limit}; make it smaller, \
+        "too large: {width} x {height} pixels exceed the limit of {limit}; make it smaller, \
          or raise the limit (`ImageFolder::max_pixels`, `data::read_within`)"
     )]
     TooLarge {
-        /// Columns.
+        /// Width in pixels.
         width: u64,
-        /// Rows.
+        /// Height in pixels.
         height: u64,
-        /// The largest number of pixels.
+        /// The limit.
         limit: u64,
     },
 }
 
-/// Reads a JPEG or PNG picture of at most [`MAX_PIXELS`]; the contents decide which, not the name.
+/// Reads a JPEG or PNG picture of at most [`MAX_PIXELS`]. The contents decide which it is, not the
+/// name.
 ///
 /// Grey, palette and 16-bit pictures become 8-bit RGB, transparency is dropped, CMYK is converted.
 /// An orientation in EXIF data is not applied; torchvision's default loader does not either.
 ///
 /// # Strictness
-/// Every pixel must be there. A JPEG is an error where its compressed data end early (also before
-/// an end marker), are damaged, lack a scan or a restart marker; so is a PNG whose rows are not all
-/// there or whose header or palette has another checksum than it says. Viewers, and partly Pillow,
+/// Every pixel must be there. A JPEG is refused if its compressed data end early (even if an end
+/// marker follows), are damaged, or lack a scan or a restart marker; a PNG is refused if rows are
+/// missing, or if its header or palette does not match its checksum. Viewers, and in part Pillow,
 /// show what is left of such pictures.
 ///
-/// What does not touch pixels is passed over, as Pillow does: a missing end marker or `IEND`, bytes
-/// between the segments of a JPEG and behind its data, damaged metadata, and the checksums of a
-/// PNG's chunks of data; the checksum within the data is looked at, if it is there.
+/// What does not affect pixels is ignored, as by Pillow: a missing end marker or `IEND`, bytes
+/// between the segments of a JPEG and after its data, damaged metadata, and the checksums of a
+/// PNG's data chunks. The checksum within the data is checked if it is there.
 ///
 /// # Errors
-/// When the file cannot be read, is not a whole picture, has more pixels than allowed, or is a
-/// JPEG that is arithmetic-coded, lossless, hierarchical or has 12 bits a sample. A panic within a
-/// decoder is such an error, too.
+/// When the file cannot be read, is not a whole picture, has more pixels than allowed, or is a JPEG
+/// that is arithmetic-coded, lossless, hierarchical or has 12 bits a sample. A panic in a decoder
+/// becomes an error, too.
 pub fn read(path: &Path) -> Result<Rgb, DataError> {
     read_within(path, MAX_PIXELS)
 }
 
-/// [Reads](read) a picture of at most `max_pixels`: its width times its height. The limit is looked
-/// at before memory is allocated, of which decoding takes up to 15 bytes a pixel.
+/// [Reads](read) a picture of at most `max_pixels`, its width times its height. The limit is
+/// checked before memory is allocated; decoding takes up to 15 bytes a pixel.
 ///
 /// # Errors
 /// As [`read`].
@@ -105,11 +106,11 @@ pub fn decode_within(bytes: &[u8], max_pixels: u64) -> Result<Rgb, PictureError>
         [] => broken("the file is empty"),
         [0xff, 0xd8, ..] => caught(|| jpeg::decode(bytes, max_pixels)),
         [0x89, b'P', b'N', b'G', ..] => caught(|| png::decode(bytes, max_pixels)),
-        _ => broken("it starts like neither"),
+        _ => broken("it does not begin as either"),
     }
 }
 
-/// A panic is an error of the picture: decoders have them for some damaged files.
+/// Turns a panic into an error of the picture: decoders panic on some damaged files.
 pub(super) fn caught<T>(
     decode: impl FnOnce() -> Result<T, PictureError> + UnwindSafe,
 ) -> Result<T, PictureError> {
@@ -121,7 +122,7 @@ pub(super) fn caught<T>(
     })
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(super) fn message_of(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
@@ -144,7 +145,7 @@ fn within(width: u32, height: u32, max_pixels: u64) -> Result<(), PictureError> 
     }
 }
 
-/// Holds the decoders to what the rest of the way relies on.
+/// Checks what later stages rely on.
 fn checked(width: u32, height: u32, pixels: Vec<u8>) -> Result<Rgb, PictureError> {
     let expected = 3 * width as usize * height as usize;
     if expected == 0 || pixels.len() != expected {

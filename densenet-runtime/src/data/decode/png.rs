@@ -1,6 +1,7 @@
 //! PNG, row by row.
 //!
-//! Only the chunks that pixels need go to the decoder, so that others may be damaged or missing.
+//! Only the chunks that pixels depend on go to the decoder, so that others may be damaged or
+//! missing.
 
 use std::io::Cursor;
 
@@ -12,7 +13,7 @@ use super::{PictureError, Rgb, checked, within};
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
-/// Deflate makes at most so many bytes of one.
+/// Deflate expands one byte to at most this many.
 const MOST_INFLATED: u64 = 1032;
 
 /// Decodes a file that begins as a PNG does.
@@ -50,7 +51,7 @@ fn broken(reason: impl Into<String>) -> PictureError {
     PictureError::Broken(reason.into())
 }
 
-/// What pixels need of a file.
+/// The chunks that pixels depend on.
 struct Chunks<'a> {
     header: &'a [u8; 13],
     palette: Option<&'a [u8]>,
@@ -59,8 +60,9 @@ struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    /// Goes through the chunks up to the last one of data. As in Pillow, whose reader this follows,
-    /// checksums of data are passed over (their own, within, is not), and so is how the file ends.
+    /// Walks the chunks up to the last one of data. Like Pillow, whose reader this follows, it
+    /// ignores the checksums of data chunks (but not the one within the data) and how the file
+    /// ends.
     fn of(file: &'a [u8]) -> Result<Self, PictureError> {
         let (mut header, mut palette, mut data) = (None, None, Vec::new());
         let mut rest = file.strip_prefix(&SIGNATURE).unwrap_or_default();
@@ -98,7 +100,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// A palette of all colours that pixels may have: those that it lacks are black, as in Pillow.
+/// A palette with every colour that a pixel can name: those missing are black, as in Pillow.
 fn whole(palette: Option<&[u8]>, depth: u8) -> Result<Vec<u8>, PictureError> {
     let palette = palette.ok_or_else(|| broken("it has no palette"))?;
     let mut palette = palette[..palette.len() - palette.len() % 3].to_vec();
@@ -106,7 +108,7 @@ fn whole(palette: Option<&[u8]>, depth: u8) -> Result<Vec<u8>, PictureError> {
     Ok(palette)
 }
 
-/// Adds a chunk. Nobody looks at its checksum.
+/// Adds a chunk. Its checksum is never read.
 fn put(file: &mut Vec<u8>, name: [u8; 4], contents: &[&[u8]]) {
     let length: usize = contents.iter().map(|contents| contents.len()).sum();
     file.extend((length as u32).to_be_bytes());
@@ -123,7 +125,7 @@ fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError
     options.set_ignore_crc(true);
     options.set_ignore_adler32(false);
     let mut decoder = Decoder::new_with_options(Cursor::new(file), options);
-    // Its limit is one of bytes; ours is that of pixels.
+    // Its limit counts bytes; ours counts pixels.
     decoder.set_limits(Limits { bytes: usize::MAX });
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
@@ -151,16 +153,16 @@ fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError
     Ok(pixels)
 }
 
-/// Looks at the checksum of the data, if it is there.
+/// Checks the checksum of the data, if it is there.
 fn is_as_summed(reader: &mut Reader<Cursor<&[u8]>>) -> Result<(), DecodingError> {
     match reader.finish() {
         Err(error @ DecodingError::Format(_)) => Err(error),
-        // All rows are there, and the rest is not.
+        // All rows are there, but the rest is missing.
         _ => Ok(()),
     }
 }
 
-/// Adds pixels of another kind in RGB, without transparency.
+/// Adds pixels of another colour type as RGB, without transparency.
 fn add(color: ColorType, samples: &[u8], pixels: &mut Vec<u8>) {
     match color {
         ColorType::Rgb | ColorType::Indexed => pixels.extend_from_slice(samples),

@@ -1,4 +1,4 @@
-//! Batches as they are served, and the memory that goes round with them.
+//! Batches as they are served, and the reuse of their memory.
 
 use std::{
     fmt,
@@ -12,31 +12,30 @@ use crate::{
 
 /// Images and their labels. When it is dropped, its memory goes back to the loader.
 pub struct LoadedBatch {
-    /// Image after image, height x width x channels; the views of an image one after another.
+    /// Image after image, each height x width x channels; the views of an image follow one another.
     pub bytes: Vec<u8>,
     /// The label of each image, repeated for each of its views.
     pub labels: Vec<u32>,
-    /// Views of each image: 1, or what [`Dataset::views`](crate::data::Dataset::views) says in
-    /// evaluation.
+    /// Views of each image: 1, or [`Dataset::views`](crate::data::Dataset::views) in evaluation.
     pub views: usize,
-    /// Which batch of the epoch it is.
+    /// The batch's index in its epoch.
     pub number: usize,
     home: Arc<Buffers>,
 }
 
 impl LoadedBatch {
-    /// Images, not counting views.
+    /// Number of images, not counting views.
     pub fn size(&self) -> usize {
         self.labels.len() / self.views
     }
 
-    /// The batch for an executor, which then normalises it.
+    /// The batch for an executor, which normalises it.
     pub fn as_batch<'a>(&'a self, normalization: &'a Normalization) -> Batch<'a> {
         Batch {
             pixels: Pixels::Nhwc {
                 bytes: &self.bytes,
                 mean: &normalization.mean,
-                deviation: &normalization.deviation,
+                deviation: &normalization.std,
             },
             labels: &self.labels,
         }
@@ -75,16 +74,16 @@ impl Drop for LoadedBatch {
     }
 }
 
-/// Memory of batches that are done with.
+/// Memory of batches that were dropped, to be used again.
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
-    /// More than this are not kept; a program that collects batches would otherwise have all of
-    /// their memory stay behind.
+    /// No more than this are kept. Otherwise a program that collects batches would never get their
+    /// memory back.
     const MOST: usize = 8;
 
-    /// `length` bytes, of any value.
+    /// A buffer of `length` bytes, of any value.
     pub(super) fn take(&self, length: usize) -> Vec<u8> {
         let buffer = self.lock().pop();
         let mut buffer = buffer.unwrap_or_default();

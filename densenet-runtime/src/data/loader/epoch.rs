@@ -21,8 +21,8 @@ use super::{
 };
 use crate::data::DataError;
 
-/// Images are handed to workers in pieces of about this many bytes: small images together, so
-/// that handing out costs nothing, large ones alone, so that all workers share a batch.
+/// Images are handed to workers in pieces of about this many bytes: small images together, so that
+/// handing them out costs little; large ones alone, so that all workers share a batch.
 const PIECE: usize = 1 << 16;
 
 /// Iterates over the batches of an epoch, in order, while threads load the next ones.
@@ -32,19 +32,19 @@ pub struct Epoch {
     shared: Arc<Shared>,
     buffers: Arc<Buffers>,
     workers: Vec<JoinHandle<()>>,
-    /// None when no more is to be loaded.
+    /// `None` when there is nothing left to load.
     tasks: Option<Sender<Task>>,
     done: mpsc::Receiver<Assembled>,
     /// Batches that came before their turn.
     early: BTreeMap<usize, Assembled>,
     views: usize,
     piece: usize,
-    ahead: usize,
-    /// The batch to be served next.
+    prefetch: usize,
+    /// The index of the batch to be served next.
     next: usize,
-    /// The batch to be handed out next.
+    /// The index of the batch to be handed out next.
     handed_out: usize,
-    /// The error to end with.
+    /// The error that ends the epoch.
     failure: Option<DataError>,
 }
 
@@ -77,7 +77,7 @@ impl Epoch {
                 .spawn(move || work(&shared, &queue, &assembled));
             match spawned {
                 Ok(worker) => workers.push(worker),
-                // One worker is enough, if slow.
+                // One worker is enough, though slow.
                 Err(_) if number > 0 => break,
                 Err(source) => {
                     failure = Some(DataError::io("start", "a thread to load images")(source));
@@ -93,7 +93,7 @@ impl Epoch {
             early: BTreeMap::new(),
             views,
             piece: (PIECE / image_bytes.max(1)).clamp(1, share),
-            ahead: loader.ahead,
+            prefetch: loader.prefetch,
             next: first,
             handed_out: first,
             failure,
@@ -102,10 +102,10 @@ impl Epoch {
         epoch
     }
 
-    /// Keeps the workers supplied, but no further ahead than asked.
+    /// Keeps the workers supplied, but no further ahead than the prefetch depth.
     fn hand_out(&mut self) {
         let Some(tasks) = &self.tasks else { return };
-        while self.handed_out < self.next.saturating_add(self.ahead) {
+        while self.handed_out < self.next.saturating_add(self.prefetch) {
             let positions = self.shared.order.positions(self.handed_out);
             if positions.is_empty() {
                 // Workers end when the queue is empty and closed.
@@ -119,7 +119,7 @@ impl Epoch {
                     assembly: Arc::clone(&assembly),
                     positions: first..(first + self.piece).min(positions.end),
                 };
-                // Fails only if all workers are gone, which is noticed when waiting for them.
+                // Fails only if all workers are gone, which the wait for them will notice.
                 let _ = tasks.send(task);
             }
             self.handed_out += 1;
@@ -171,7 +171,7 @@ impl Iterator for Epoch {
                     self.next += 1;
                     self.hand_out();
                     if labels.is_empty() {
-                        // All of its images were left out.
+                        // All of its images were skipped.
                         self.buffers.put(bytes);
                         continue;
                     }

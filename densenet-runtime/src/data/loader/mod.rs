@@ -1,9 +1,9 @@
-//! Reads a dataset ahead in the background and serves it in batches.
+//! Prefetches a dataset in the background and serves it in batches.
 //!
-//! An [`Epoch`] hands out images to its workers; each batch comes together under a lock that a
-//! worker holds only while it copies an image in, and is served when its turn comes. What an
-//! image looks like depends on seed, epoch and image alone, so that the batches are the same for
-//! any number of workers, and an epoch can be taken up at any batch.
+//! An [`Epoch`] hands out images to its workers. Each batch is assembled under a lock that a worker
+//! holds only while it copies an image in, and is served when its turn comes. An image's
+//! augmentation depends on seed, epoch and image alone, so the batches are the same for any number
+//! of workers, and an epoch can be resumed at any batch.
 
 mod batch;
 mod epoch;
@@ -29,17 +29,17 @@ pub enum OnBroken {
     /// The epoch ends with the image's error.
     #[default]
     Fail,
-    /// The image is reported, once. In training another takes its place, drawn at random, so that
-    /// batches stay full; evaluation leaves it out.
+    /// The image is reported once. In training a random image replaces it, so that batches stay
+    /// full; evaluation leaves it out.
     Skip,
 }
 
 /// An image that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// Which image of the dataset.
+pub struct SkippedImage {
+    /// The image's index in the dataset.
     pub index: usize,
-    /// What is wrong with it; names its file.
+    /// Why it could not be read; names its file.
     pub reason: String,
 }
 
@@ -69,23 +69,23 @@ pub struct Loader {
     keep_last: bool,
     seed: u64,
     workers: usize,
-    ahead: usize,
+    prefetch: usize,
     on_broken: OnBroken,
     reports: Arc<Reports>,
     buffers: Arc<Buffers>,
     shard: Shard,
 }
 
-/// Which part of each epoch is served.
+/// The part of each epoch that this process serves.
 #[derive(Clone, Copy, Debug)]
 struct Shard {
     rank: usize,
-    size: usize,
+    world_size: usize,
 }
 
 impl Loader {
-    /// Serves images in random order and varied, in batches of `batch`. What is left at the end
-    /// of an epoch and does not fill a batch is dropped, unless it is all there is.
+    /// Serves images in random order and augmented, in batches of `batch`. Images left at the end
+    /// of an epoch that do not fill a batch are dropped, unless there are no others.
     ///
     /// # Errors
     /// When `batch` is 0 or the dataset has no images.
@@ -93,8 +93,8 @@ impl Loader {
         Self::new(dataset, batch, true)
     }
 
-    /// Serves every image in the dataset's order, as it is, in batches of `batch` images, each
-    /// with all its [views](Dataset::views).
+    /// Serves every image in the dataset's order and without augmentation, in batches of `batch`
+    /// images, each with all its [views](Dataset::views).
     ///
     /// # Errors
     /// As [`training`](Self::training).
@@ -105,7 +105,7 @@ impl Loader {
     fn new(dataset: Arc<dyn Dataset>, batch: usize, training: bool) -> Result<Self, DataError> {
         if batch == 0 {
             return Err(DataError::Options(
-                "batches of 0 images were asked for; ask for 1 or more".to_owned(),
+                "the batch size is 0; it must be at least 1".to_owned(),
             ));
         }
         if dataset.is_empty() {
@@ -118,21 +118,24 @@ impl Loader {
             keep_last: !training,
             seed: 0,
             workers: crate::cpu::threads(0),
-            ahead: 3,
+            prefetch: 3,
             on_broken: OnBroken::default(),
             reports: Arc::default(),
             buffers: Arc::default(),
-            shard: Shard { rank: 0, size: 1 },
+            shard: Shard {
+                rank: 0,
+                world_size: 1,
+            },
         })
     }
 
-    /// Seeds order and variation; 0 unless told otherwise.
+    /// Sets the seed of order and augmentation; 0 by default.
     pub fn seeded(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// Has `workers` threads load images, at least one; as many as
-    /// [`cpu::threads`](crate::cpu::threads) says unless told otherwise. The batches are the same for any number.
+    /// Sets the number of threads that load images, at least one;
+    /// [`cpu::threads`](crate::cpu::threads) by default. The batches are the same for any number.
     pub fn workers(self, workers: usize) -> Self {
         Self {
             workers: workers.max(1),
@@ -140,38 +143,43 @@ impl Loader {
         }
     }
 
-    /// Has up to `batches` batches loaded or being loaded before they are asked for, at least
-    /// one; 3 unless told otherwise.
-    pub fn ahead(self, batches: usize) -> Self {
+    /// Sets how many batches may be loaded or loading before they are asked for, at least one; 3 by
+    /// default.
+    pub fn prefetch(self, batches: usize) -> Self {
         Self {
-            ahead: batches.max(1),
+            prefetch: batches.max(1),
             ..self
         }
     }
 
-    /// Serves one of `size` parts of each epoch, as one of those who train together
-    /// ([`parallel`](crate::parallel)); together they serve what one loader would. In training
-    /// their batches are parts of a batch of `size` times as many images, one behind another, and
-    /// all have as many: what is left and does not fill a batch for each is dropped. In evaluation
-    /// every `size`-th image is served.
+    /// Serves one of `world_size` parts of each epoch, for a process that trains with others
+    /// ([`parallel`](crate::parallel)). Together the parts are what a single loader would serve. In
+    /// training, a batch of `world_size` times as many images is divided into consecutive parts of
+    /// equal size; images left at the end that do not fill a batch for every rank are dropped. In
+    /// evaluation rank `rank` serves every `world_size`-th image.
     ///
     /// # Errors
-    /// When there is no such part, when a part of the dataset would be empty, or when
+    /// When `rank` is not below `world_size`, when a part of the dataset would be empty, or when
     /// [`keep_last`](Self::keep_last) asks for parts that are not equal.
-    pub fn sharded(self, rank: usize, size: usize) -> Result<Self, DataError> {
+    pub fn sharded(self, rank: usize, world_size: usize) -> Result<Self, DataError> {
         let needed = if self.training {
-            size.saturating_mul(self.batch)
+            world_size.saturating_mul(self.batch)
         } else {
-            size
+            world_size
         };
-        let refused = if rank >= size {
-            Some(format!("there is no part {rank} of {size}"))
-        } else if size > 1 && self.training && self.keep_last {
-            Some("parts are equal only without the images left at the end".to_owned())
-        } else if size > 1 && self.dataset.len() < needed {
+        let refused = if rank >= world_size {
+            Some(format!(
+                "rank {rank} is not below the world size, {world_size}"
+            ))
+        } else if world_size > 1 && self.training && self.keep_last {
+            Some(
+                "`keep_last` would make the parts of the ranks unequal in training; leave it out"
+                    .to_owned(),
+            )
+        } else if world_size > 1 && self.dataset.len() < needed {
             let images = self.dataset.len();
             Some(format!(
-                "{images} images cannot be served in {size} parts; {needed} or more can"
+                "{images} images are too few for {world_size} ranks, which need at least {needed}"
             ))
         } else {
             None
@@ -179,13 +187,13 @@ impl Loader {
         match refused {
             Some(reason) => Err(DataError::Options(reason)),
             None => Ok(Self {
-                shard: Shard { rank, size },
+                shard: Shard { rank, world_size },
                 ..self
             }),
         }
     }
 
-    /// Serves the images left at the end of an epoch, too, in a smaller batch.
+    /// Serves the images left at the end of an epoch as well, in a smaller batch.
     pub fn keep_last(self) -> Self {
         Self {
             keep_last: true,
@@ -193,13 +201,13 @@ impl Loader {
         }
     }
 
-    /// Says what to do about images that cannot be read; [`OnBroken::Fail`] unless told otherwise.
+    /// Sets what to do about images that cannot be read; [`OnBroken::Fail`] by default.
     pub fn on_broken(self, on_broken: OnBroken) -> Self {
         Self { on_broken, ..self }
     }
 
-    /// Has each skipped image reported when it is first met, from the thread that met it.
-    pub fn report(self, report: impl Fn(&Broken) + Send + Sync + 'static) -> Self {
+    /// Calls `report` for each skipped image when it is first met, from the thread that met it.
+    pub fn report(self, report: impl Fn(&SkippedImage) + Send + Sync + 'static) -> Self {
         Self {
             reports: Arc::new(Reports {
                 skipped: Mutex::default(),
@@ -209,17 +217,17 @@ impl Loader {
         }
     }
 
-    /// What is served.
+    /// The dataset that is served.
     pub fn dataset(&self) -> &dyn Dataset {
         &*self.dataset
     }
 
-    /// Images in a full batch.
+    /// Number of images in a full batch.
     pub fn batch_size(&self) -> usize {
         self.batch
     }
 
-    /// Batches in an epoch.
+    /// Number of batches in an epoch.
     pub fn batches(&self) -> usize {
         if self.keep_last {
             self.own().div_ceil(self.batch)
@@ -228,28 +236,28 @@ impl Loader {
         }
     }
 
-    /// Images of its part.
+    /// Number of images in this rank's part.
     fn own(&self) -> usize {
-        let Shard { rank, size } = self.shard;
+        let Shard { rank, world_size } = self.shard;
         if self.training {
-            self.dataset.len() / size
+            self.dataset.len() / world_size
         } else {
-            self.dataset.len().saturating_sub(rank).div_ceil(size)
+            self.dataset.len().saturating_sub(rank).div_ceil(world_size)
         }
     }
 
-    /// The batches of an epoch. Epochs differ in training.
+    /// The batches of an epoch. In training, each epoch has another order and augmentation.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         self.epoch_from(epoch, 0)
     }
 
-    /// The batches of an epoch from batch `first` on: what an interrupted run had left of it.
+    /// The batches of an epoch from batch `first` on: the rest of an epoch that was interrupted.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch {
         Epoch::start(self, Order::new(self, epoch), first)
     }
 
     /// The images skipped so far, in the dataset's order.
-    pub fn skipped(&self) -> Vec<Broken> {
+    pub fn skipped(&self) -> Vec<SkippedImage> {
         self.reports.lock().values().cloned().collect()
     }
 }
@@ -266,29 +274,29 @@ impl fmt::Debug for Loader {
     }
 }
 
-/// Hears of each skipped image.
-type Report = dyn Fn(&Broken) + Send + Sync;
+/// Called for each skipped image.
+type Report = dyn Fn(&SkippedImage) + Send + Sync;
 
-/// The images that were skipped, each once.
+/// The images that were skipped, each listed once.
 #[derive(Default)]
 struct Reports {
-    skipped: Mutex<BTreeMap<usize, Broken>>,
+    skipped: Mutex<BTreeMap<usize, SkippedImage>>,
     report: Option<Box<Report>>,
 }
 
 impl Reports {
     fn add(&self, index: usize, error: &DataError) {
-        let broken = Broken {
+        let image = SkippedImage {
             index,
             reason: error.to_string(),
         };
-        let is_new = self.lock().insert(index, broken.clone()).is_none();
+        let is_new = self.lock().insert(index, image.clone()).is_none();
         if let (true, Some(report)) = (is_new, &self.report) {
-            report(&broken);
+            report(&image);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Broken>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, SkippedImage>> {
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,19 +1,19 @@
-//! Which images an epoch serves, and when.
+//! The order in which an epoch serves its images.
 
 use std::ops::Range;
 
 use super::{Loader, Shard};
 use crate::data::Draw;
 
-/// Stands for no image, to draw the order of an epoch.
+/// Takes the place of an image's index when the order itself is drawn.
 const ORDER: u64 = u64::MAX;
 
 /// The order of an epoch's images.
 pub(super) struct Order {
-    /// The image at each position; without it each is at its own.
+    /// The image at each position; `None` in the dataset's order.
     images: Option<Vec<u32>>,
-    /// Seeds the images' variation; without it they are served as they are.
-    variation: Option<(u64, u64)>,
+    /// Seeds the images' augmentation; `None` without it.
+    augmentation: Option<(u64, u64)>,
     served: usize,
     batch: usize,
     shard: Shard,
@@ -28,14 +28,14 @@ impl Order {
         });
         Self {
             images,
-            variation: loader.training.then_some((loader.seed, epoch)),
+            augmentation: loader.training.then_some((loader.seed, epoch)),
             served: loader.own().min(loader.batches() * loader.batch),
             batch: loader.batch,
             shard: loader.shard,
         }
     }
 
-    /// The positions of a batch among those that are served; none behind the last.
+    /// The positions of a batch among those that are served; empty after the last batch.
     pub(super) fn positions(&self, batch: usize) -> Range<usize> {
         let clamp = |batch: usize| batch.saturating_mul(self.batch).min(self.served);
         clamp(batch)..clamp(batch + 1)
@@ -43,20 +43,20 @@ impl Order {
 
     /// The image at a position.
     pub(super) fn image(&self, position: usize) -> usize {
-        let Shard { rank, size } = self.shard;
+        let Shard { rank, world_size } = self.shard;
         match &self.images {
-            // A batch of all parts, of which this is one.
+            // The batch of all ranks, of which this rank's is a part.
             Some(images) => {
                 let (batch, inside) = (position / self.batch, position % self.batch);
-                images[(batch * size + rank) * self.batch + inside] as usize
+                images[(batch * world_size + rank) * self.batch + inside] as usize
             }
-            None => position * size + rank,
+            None => position * world_size + rank,
         }
     }
 
-    /// The random numbers of an image.
+    /// The random numbers of an image's augmentation.
     pub(super) fn draw(&self, image: usize) -> Option<Draw> {
-        let (seed, epoch) = self.variation?;
+        let (seed, epoch) = self.augmentation?;
         Some(Draw::new(seed, epoch, image as u64))
     }
 }

@@ -1,4 +1,4 @@
-//! What a loader's threads do.
+//! The work of a loader's threads.
 
 use std::{
     ops::Range,
@@ -15,22 +15,22 @@ use crossbeam_channel::Receiver;
 use super::{OnBroken, Reports, order::Order};
 use crate::data::{DataError, Dataset, decode::message_of};
 
-/// In place of a broken image this many others are tried before it is said that all are.
+/// How many replacements for a broken image are tried before all are taken to be broken.
 const REPLACEMENTS: usize = 32;
 
-/// What the workers of an epoch have in common.
+/// What the workers of an epoch share.
 pub(super) struct Shared {
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) order: Order,
     pub(super) on_broken: OnBroken,
     pub(super) reports: Arc<Reports>,
-    /// Bytes of an image with all its views.
+    /// Size of an image with all its views, in bytes.
     pub(super) image_bytes: usize,
-    /// Set when nobody waits for the batches any more.
+    /// Set when nobody is waiting for batches any more.
     pub(super) stop: AtomicBool,
 }
 
-/// A batch that comes together.
+/// A batch that is being assembled.
 pub(super) struct Assembly {
     pub(super) number: usize,
     pub(super) positions: Range<usize>,
@@ -39,10 +39,10 @@ pub(super) struct Assembly {
 
 struct State {
     bytes: Vec<u8>,
-    /// The label of each image that is in.
+    /// The label of each image copied in so far.
     labels: Vec<Option<u32>>,
     missing: usize,
-    /// What went wrong first in the batch's order, whichever worker was first.
+    /// The first error in the batch's order, whichever worker finished first.
     failure: Option<(usize, DataError)>,
 }
 
@@ -52,14 +52,14 @@ pub(super) struct Task {
     pub(super) positions: Range<usize>,
 }
 
-/// A batch with all its images, those left out taken away.
+/// A complete batch, without the images that were skipped.
 pub(super) struct Assembled {
     pub(super) number: usize,
     pub(super) outcome: Result<(Vec<u8>, Vec<u32>), DataError>,
 }
 
 impl Assembly {
-    /// An empty batch. `bytes` are as long as its images.
+    /// An empty batch. `bytes` is as long as its images together.
     pub(super) fn new(number: usize, positions: Range<usize>, bytes: Vec<u8>) -> Self {
         let size = positions.len();
         Self {
@@ -74,8 +74,8 @@ impl Assembly {
         }
     }
 
-    /// Takes images in; `loaded` holds the outcome of each, `bytes` their bytes. Hands the batch
-    /// out if they were the last.
+    /// Copies images in; `loaded` holds the result of each, `bytes` their bytes. Returns the batch
+    /// if they were the last.
     fn add(
         &self,
         positions: Range<usize>,
@@ -123,7 +123,7 @@ impl State {
     }
 }
 
-/// Loads images until there are no more tasks or nobody waits for them.
+/// Loads images until there are no more tasks or nobody is waiting.
 pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<Assembled>) {
     let mut bytes = Vec::new();
     let mut loaded = Vec::new();
@@ -154,10 +154,11 @@ pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<
 }
 
 impl Shared {
-    /// Loads the image of a position; a panic is an error. No label means that it is left out.
+    /// Loads the image of a position. A panic becomes an error. No label means that the image is
+    /// skipped.
     fn load(&self, position: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
         let image = self.order.image(position);
-        // What a panic leaves half done are the bytes, which are then not served.
+        // After a panic only the bytes are half done, and those are not served.
         catch_unwind(AssertUnwindSafe(|| self.load_or_replace(image, into))).unwrap_or_else(
             |panic| {
                 Err(DataError::Panic {
@@ -181,7 +182,7 @@ impl Shared {
                 return Err(error);
             }
             self.reports.add(candidate, &error);
-            // Without random numbers this is evaluation: nothing takes the image's place.
+            // Without random numbers this is evaluation, in which nothing replaces the image.
             let Some(draw) = draw.as_mut() else {
                 return Ok(None);
             };

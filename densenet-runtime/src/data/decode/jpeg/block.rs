@@ -8,15 +8,15 @@ use super::{
 /// The coefficients of 8x8 samples, row by row.
 pub(super) type Block = [i16; 64];
 
-/// Where the coefficients of a file's order have their places.
+/// The index in a block of each coefficient, in the order of the file (zigzag).
 pub(super) const NATURAL: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// A whole block of a sequential file, which must be zeros before. Tells the last coefficient that
-/// is none.
+/// Decodes a whole block of a sequential file into zeros. Returns the index of the last coefficient
+/// that is not zero.
 pub(super) fn sequential(
     bits: &mut Bits,
     dc: &Table,
@@ -54,7 +54,7 @@ pub(super) fn sequential(
     Ok(last)
 }
 
-/// What a scan of a progressive file brings: coefficients `first..=last`, from bit `low` on.
+/// What a scan of a progressive file adds: coefficients `first..=last`, from bit `low` on.
 #[derive(Clone, Copy)]
 pub(super) struct Band {
     pub(super) first: usize,
@@ -84,7 +84,7 @@ pub(super) fn finer_dc(bits: &mut Bits, low: u32, block: &mut Block) -> Result<(
     bits.enough()
 }
 
-/// The upper bits of other coefficients. `skip` blocks have none.
+/// The upper bits of other coefficients. The next `skip` blocks have none.
 pub(super) fn first_ac(
     bits: &mut Bits,
     ac: &Table,
@@ -116,7 +116,7 @@ pub(super) fn first_ac(
     bits.enough()
 }
 
-/// One more bit of other coefficients, and those that begin with it.
+/// One more bit of other coefficients, and those that first become nonzero with it.
 pub(super) fn finer_ac(
     bits: &mut Bits,
     ac: &Table,
@@ -139,7 +139,7 @@ pub(super) fn finer_ac(
             1 => new = if bits.bit() { one } else { -one },
             _ => return Err(Broken::Data),
         }
-        // Passes over as many zeros as the run has, and refines what is none.
+        // Skips as many zeros as the run has, and refines the nonzero coefficients on the way.
         while at <= band.last {
             let coefficient = &mut block[usize::from(NATURAL[at])];
             if *coefficient != 0 {

@@ -1,30 +1,30 @@
 //! What a JPEG file says about itself: its segments up to the data of each scan.
 //!
-//! As libjpeg and with it Pillow, this passes over bytes between segments that belong to none.
+//! Like libjpeg and therefore Pillow, this skips bytes that stand between segments.
 
 use std::ops::RangeInclusive;
 
 use super::{Broken, Kind, PictureError, huffman::Table, standard};
 use crate::data::decode::within;
 
-/// How the coefficients of a picture are sent.
+/// The order in which the coefficients of a picture are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Process {
     /// Each block at once.
     Sequential,
-    /// In scans, each of which refines the picture.
+    /// In scans, each refining the picture.
     Progressive,
 }
 
-/// What the samples of the components are.
+/// The colour space of the components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Grey,
     Rgb,
     YCbCr,
-    /// Inverted, as Adobe has it.
+    /// Inverted, as written by Adobe.
     Cmyk,
-    /// The same, its first three as YCbCr.
+    /// The same, with the first three converted to YCbCr.
     Ycck,
 }
 
@@ -32,14 +32,14 @@ pub(super) enum Colour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Component {
     pub(super) id: u8,
-    /// Samples in horizontal and vertical direction where another component has `h` and `v`.
+    /// Horizontal and vertical sampling factors.
     pub(super) h: usize,
     pub(super) v: usize,
-    /// Which quantization table.
+    /// Index of the quantization table.
     pub(super) quantization: usize,
 }
 
-/// The frame: what holds for all scans.
+/// The frame header, which holds for all scans.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) process: Process,
@@ -55,7 +55,7 @@ pub(super) struct Frame {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) component: usize,
-    /// Which Huffman tables.
+    /// Indices of the Huffman tables.
     pub(super) dc: usize,
     pub(super) ac: usize,
 }
@@ -65,19 +65,19 @@ pub(super) struct Scan<'a> {
     pub(super) parts: Vec<Part>,
     /// Coefficients, in the order of the file.
     pub(super) band: RangeInclusive<usize>,
-    /// The bit that the scan refines is the one below this; zero if it is the first one.
+    /// The scan refines the bit below this one; zero in the first scan of these coefficients.
     pub(super) high: u32,
-    /// The lowest bit that the scan has.
+    /// The lowest bit that the scan contains.
     pub(super) low: u32,
     /// Its entropy-coded data, with restart markers.
     pub(super) data: &'a [u8],
 }
 
-/// Reads segments one after another, and keeps the tables that hold.
+/// Reads segments one after another and keeps the tables in force.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     pub(super) frame: Option<Frame>,
-    /// Eight bits to 16, in natural order.
+    /// 8-bit or 16-bit numbers, in natural order.
     pub(super) quantization: [Option<[u16; 64]>; 4],
     pub(super) dc: [Option<Table>; 4],
     pub(super) ac: [Option<Table>; 4],
@@ -89,7 +89,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Begins behind the marker that starts a file.
+    /// Begins after the marker that starts a file.
     pub(super) fn new(file: &'a [u8], max_pixels: u64) -> Self {
         Self {
             rest: &file[2..],
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next scan; none at the end of the picture, or of the file.
+    /// The next scan; `None` at the end of the picture or of the file.
     pub(super) fn scan(&mut self) -> Result<Option<Scan<'a>>, PictureError> {
         loop {
             let Some(marker) = self.marker() else {
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes behind what was read.
+    /// The number of bytes not read yet.
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Adds the tables that a file may leave out, where it does.
+    /// Adds the standard tables where the file leaves them out.
     fn add_standard_tables(&mut self) -> Result<(), Broken> {
         let (dc, ac) = (self.dc.clone(), self.ac.clone());
         self.huffman_tables(standard::SEGMENT)?;
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
         let (listed, _) = listed.as_chunks::<2>();
         let mut parts: Vec<Part> = Vec::with_capacity(4);
         for &[id, tables] in listed {
-            // Where two components have one name, the first is meant first, as in libjpeg.
+            // Where two components have the same id, the first one is meant first, as in libjpeg.
             let component = (0..frame.components.len())
                 .filter(|&at| frame.components[at].id == id)
                 .find(|&at| parts.iter().all(|part| part.component != at));
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         let (first, last) = (usize::from(first), usize::from(last));
         let (high, low) = (u32::from(bits >> 4), u32::from(bits & 15));
         let fits = match frame.process {
-            // What is said here has no meaning, and some files have it wrong.
+            // These fields have no meaning in a sequential file, and some files have them wrong.
             Process::Sequential => true,
             Process::Progressive => {
                 let band = match first {
@@ -333,7 +333,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What the components mean; libjpeg's rules.
+    /// The colour space, by libjpeg's rules.
     pub(super) fn colour(&self, frame: &Frame) -> Colour {
         let ids: Vec<u8> = frame.components.iter().map(|part| part.id).collect();
         match (ids.len(), self.adobe) {
@@ -349,7 +349,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The contents of a segment, whose length stands before them, and what follows.
+/// The contents of a segment, which begins with its length, and the bytes after it.
 fn segment(bytes: &[u8]) -> Result<(&[u8], &[u8]), Broken> {
     let (&length, rest) = bytes.split_first_chunk::<2>().ok_or(Broken::Ended)?;
     let length = usize::from(u16::from_be_bytes(length));
@@ -359,16 +359,16 @@ fn segment(bytes: &[u8]) -> Result<(&[u8], &[u8]), Broken> {
     rest.split_at_checked(length).ok_or(Broken::Ended)
 }
 
-/// Where the data of a scan end: at the first marker that does not belong to them, or at the end
-/// of the file.
+/// Where the data of a scan end: at the first marker that is not a restart marker, or at the end of
+/// the file.
 fn end_of_data(bytes: &[u8]) -> usize {
     let mut from = 0;
     while let Some(at) = bytes[from..].iter().position(|&byte| byte == 0xff) {
         let at = from + at;
         match bytes.get(at + 1) {
-            // Data that are 0xff, and restart markers.
+            // An escaped 0xff in the data, or a restart marker.
             Some(0x00 | 0xd0..=0xd7) => from = at + 2,
-            // Bytes that fill up, before a marker.
+            // Fill bytes before a marker.
             Some(0xff) => from = at + 1,
             Some(_) => return at,
             None => return at,

@@ -1,30 +1,30 @@
-//! Huffman codes, and the bits that are coded with them.
+//! Huffman codes, and the bits coded with them.
 
 use super::Broken;
 
-/// Codes of up to this many bits are found in one step; nearly all are.
+/// Codes of up to this many bits, which nearly all are, take one look-up.
 const AT_ONCE: u32 = 10;
 
-/// A code and the number behind it.
+/// A code and the number that follows it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Coefficient {
     pub(super) number: i16,
     /// Zeros before it.
     pub(super) zeros: u8,
-    /// Bits that both take; zero if this is none.
+    /// Bits of code and number together; zero if there is no entry.
     length: u8,
 }
 
-/// A Huffman table of a file.
+/// A Huffman table from a file.
 #[derive(Clone)]
 pub(super) struct Table {
-    /// For the next bits: a coefficient, with zeros before it, where they hold code and number.
+    /// By the next bits: a coefficient with the zeros before it, if code and number fit.
     whole: Box<[Coefficient; 1 << AT_ONCE]>,
-    /// For the next bits: a code's length, above the symbol. Zero where the code is longer.
+    /// By the next bits: a code's length above its symbol; zero if the code is longer.
     short: [u16; 1 << AT_ONCE],
-    /// One more than the largest code of each length, shifted to 16 bits.
+    /// One more than the largest code of each length, aligned to 16 bits.
     above: [u32; 17],
-    /// Where a code of each length has its symbol, less the first code.
+    /// For each length: the index of its first symbol, less its first code.
     offset: [i32; 17],
     symbols: Vec<u8>,
 }
@@ -33,7 +33,7 @@ impl Table {
     /// `counts` has the number of codes of 1 to 16 bits; as many `symbols` follow.
     ///
     /// # Errors
-    /// When there are more codes than fit. As in libjpeg no code is all ones.
+    /// When there are more codes than fit. As in libjpeg, no code may be all ones.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Result<Self, Broken> {
         let mut table = Self {
             whole: Box::new([Coefficient::default(); 1 << AT_ONCE]),
@@ -88,14 +88,14 @@ impl Table {
     }
 }
 
-/// The bits of a scan, up to the next marker. Beyond it they are zeros, until someone asks whether
-/// there were [enough](Self::enough).
+/// The bits of a scan up to the next marker. Past it the reader returns zeros, until
+/// [`enough`](Self::enough) reports that there were too few.
 pub(super) struct Bits<'a> {
-    /// What follows the bits in the buffer.
+    /// The bytes after those in the buffer.
     rest: &'a [u8],
     /// The next bits, from the highest down.
     buffer: u64,
-    /// How many of them are the file's. Below zero when more were taken than there are.
+    /// How many of them come from the file; negative when more were taken than there are.
     count: i32,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Makes 32 bits available, if the file has them.
+    /// Makes at least 32 bits available, if the file has them.
     #[inline(always)]
     fn refill(&mut self) {
         if self.count >= 32 {
@@ -117,7 +117,7 @@ impl<'a> Bits<'a> {
         }
         if let Some(&next) = self.rest.first_chunk::<4>() {
             let word = u32::from_be_bytes(next);
-            // No byte is 0xff if the complement has no byte that is zero.
+            // No byte is 0xff if no byte of the complement is zero.
             let inverted = !word;
             let has_ff = inverted.wrapping_sub(0x0101_0101) & !inverted & 0x8080_8080;
             if has_ff == 0 && self.count >= 0 {
@@ -155,7 +155,7 @@ impl<'a> Bits<'a> {
         self.count -= bits as i32;
     }
 
-    /// The next symbol; leaves the 16 bits behind it available.
+    /// The next symbol; the 16 bits after it stay available.
     #[inline(always)]
     pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, Broken> {
         self.refill();
@@ -192,12 +192,12 @@ impl<'a> Bits<'a> {
                 return symbol.copied().ok_or(Broken::Data);
             }
         }
-        // Zeros beyond the end are a code mostly, but need not be.
+        // Zeros past the end usually are a code, but need not be.
         self.enough()?;
         Err(Broken::Data)
     }
 
-    /// A number of up to 16 bits behind a symbol, as it is.
+    /// An unsigned number of up to 16 bits after a symbol.
     #[inline(always)]
     pub(super) fn plain(&mut self, bits: u32) -> u32 {
         self.refill();
@@ -209,8 +209,8 @@ impl<'a> Bits<'a> {
         number
     }
 
-    /// A number behind a symbol, with its sign (T.81, figure F.12): above half it is itself, below
-    /// it stands for a negative one.
+    /// A signed number after a symbol (T.81, figure F.12): values in the upper half stand for
+    /// themselves, those in the lower half for negative numbers.
     #[inline(always)]
     pub(super) fn signed(&mut self, bits: u32) -> i32 {
         if bits == 0 {
@@ -231,7 +231,7 @@ impl<'a> Bits<'a> {
     }
 
     /// # Errors
-    /// When more bits were taken than there are.
+    /// When more bits were read than there are.
     #[inline(always)]
     pub(super) fn enough(&self) -> Result<(), Broken> {
         match self.count < 0 {
@@ -240,8 +240,8 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Goes on behind the restart marker of a number, from 0 to 7. What is left before it is
-    /// passed over.
+    /// Continues after the restart marker of this number, from 0 to 7, skipping what is left before
+    /// it.
     pub(super) fn restart(&mut self, number: u8) -> Result<(), Broken> {
         (self.buffer, self.count) = (0, 0);
         while let Some(at) = self.rest.iter().position(|&byte| byte == 0xff) {

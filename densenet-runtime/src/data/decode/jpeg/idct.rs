@@ -1,20 +1,20 @@
-//! From coefficients to samples: the integer transform of libjpeg (`jidctint`, Loeffler, Ligtenberg
-//! and Moschytz), with its constants and roundings, so that the samples are the same.
+//! From coefficients to samples: libjpeg's integer inverse DCT (`jidctint`, after Loeffler,
+//! Ligtenberg and Moschytz), with its constants and rounding, so that the samples are the same.
 
 use super::block::Block;
 use crate::cpu::{Kernel, Level, Simd};
 
-/// Bits of a constant's fraction.
+/// Fractional bits of the constants.
 const FRACTION: u32 = 13;
-/// Bits that the first pass keeps of the fraction.
+/// Fractional bits that the first pass keeps.
 const KEPT: u32 = 2;
 
 const fn fixed(number: f64) -> i32 {
     (number * (1 << FRACTION) as f64 + 0.5) as i32
 }
 
-/// Writes 8 x 8 samples, `stride` bytes from row to row. No coefficient behind number `last`, in
-/// the order of the file, is other than zero.
+/// Writes 8 x 8 samples, `stride` bytes from row to row. All coefficients after index `last`, in
+/// the order of the file, are zero.
 pub(super) fn samples(
     level: Level,
     block: &Block,
@@ -72,7 +72,7 @@ impl Kernel for Whole<'_> {
     }
 }
 
-/// The byte of a number with a fraction. Grey is in the middle.
+/// The byte of a fixed-point number. Zero is mid-grey.
 fn sample(number: i32, fraction: u32) -> u8 {
     let number = number.wrapping_add(1 << (fraction - 1)) >> fraction;
     number.wrapping_add(128).clamp(0, 255) as u8
@@ -89,8 +89,8 @@ fn transposed(numbers: &[i32; 64]) -> [i32; 64] {
     transposed
 }
 
-/// Transforms each column, and drops bits of the fraction. A loop over columns, so that they become
-/// vectors. Numbers wrap around where a damaged file's are too large.
+/// Transforms each column and drops fractional bits. The inner loop goes over columns, so that it
+/// vectorises. The numbers of a damaged file may be too large; they wrap around.
 #[inline(always)]
 fn pass(inputs: &[i32; 64], outputs: &mut [i32; 64], dropped: u32) {
     let add = i32::wrapping_add;

@@ -1,10 +1,10 @@
-//! JPEG, as libjpeg decodes it and with it Pillow: to the last bit, in every layout of scans,
+//! JPEG, decoded as by libjpeg and therefore Pillow: to the last bit, with any layout of scans,
 //! sampling and restart intervals.
 //!
-//! It is our own because no crate has all of that right. Of zune-jpeg and jpeg-decoder each has some
-//! layouts wrong without an error (components in scans of their own, luma that is not the most
-//! finely sampled, narrow pictures, the last column of most), and neither tells a picture that is
-//! cut short before an end marker.
+//! The decoder is our own because no crate gets all of this right. zune-jpeg and jpeg-decoder both
+//! decode some layouts wrongly without an error (components in separate scans, luma that is not
+//! sampled most finely, narrow pictures, the last column of most), and neither reports a picture
+//! that is cut short before an end marker.
 
 mod block;
 mod header;
@@ -29,7 +29,7 @@ enum Broken {
     Data,
     #[error("a Huffman or quantization table is missing or makes no sense")]
     Tables,
-    #[error("a scan repeats what is there already, or refines what is not")]
+    #[error("a scan repeats earlier data, or refines data that are missing")]
     Order,
     #[error("{0} makes no sense")]
     Segment(&'static str),
@@ -49,7 +49,7 @@ impl From<Broken> for PictureError {
     }
 }
 
-/// What no decoder here reads.
+/// A kind of JPEG that is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Arithmetic,
@@ -79,7 +79,7 @@ impl From<Kind> for PictureError {
     }
 }
 
-/// More scans than this are no picture's, but cost time.
+/// No real picture has more scans than this; decoding them would only cost time.
 const MOST_SCANS: usize = 256;
 
 /// Decodes a file that begins as a JPEG does.
@@ -88,7 +88,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> 
     let mut scan = reader.scan()?.ok_or(Broken::Ended)?;
     let frame = reader.frame.clone().ok_or(Broken::Ended)?;
     let colour = reader.colour(&frame);
-    // A block takes a bit, and one more where it does not come in several scans.
+    // A block takes at least one bit, and a second one unless it is spread over several scans.
     let bits_a_block = match frame.process {
         Process::Sequential => 2,
         Process::Progressive => 1,
@@ -110,7 +110,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> 
     Err(Broken::Scans.into())
 }
 
-/// A vector of equal elements.
+/// A vector of equal elements; an error if there is no memory for it.
 fn room<T: Clone>(length: usize, element: T) -> Result<Vec<T>, Broken> {
     let mut room = Vec::new();
     room.try_reserve_exact(length).map_err(|_| Broken::Memory)?;

@@ -1,4 +1,4 @@
-//! The planes of a picture, as scan after scan fills them.
+//! The planes of a picture, filled scan by scan.
 
 use std::iter;
 
@@ -11,22 +11,22 @@ use super::{
 };
 use crate::cpu::Level;
 
-/// The lowest known bit of a coefficient of which nothing is known.
+/// The lowest known bit of a coefficient before its first scan.
 const UNKNOWN: u32 = u32::MAX;
 
 /// The samples of a component.
 pub(super) struct Plane {
-    /// Samples of the picture; the rest, up to whole blocks and MCUs, is not shown.
+    /// Size of the picture in samples; padding up to whole blocks and MCUs is not shown.
     pub(super) width: usize,
     pub(super) height: usize,
-    /// From row to row of samples.
+    /// Distance between rows of samples.
     pub(super) stride: usize,
     pub(super) samples: Vec<u8>,
-    /// Those of a progressive file, until it is complete.
+    /// The coefficients of a progressive file, until it is complete.
     coefficients: Vec<Block>,
     quantization: Option<[u16; 64]>,
     level: Level,
-    /// The lowest bit that is known of each coefficient, in the order of the file.
+    /// The lowest known bit of each coefficient, in the order of the file.
     known: [u32; 64],
 }
 
@@ -73,12 +73,12 @@ impl Picture {
         known.all(|bit| bit == 0)
     }
 
-    /// Takes in what a scan brings.
+    /// Adds the data of a scan.
     pub(super) fn take(&mut self, scan: &Scan, tables: &Reader) -> Result<(), Broken> {
         for part in &scan.parts {
             let plane = &mut self.planes[part.component];
             let quantization = self.frame.components[part.component].quantization;
-            // The first scan's table holds for all of a component's.
+            // The table of a component's first scan holds for all of its scans.
             let quantization = plane.quantization.or(tables.quantization[quantization]);
             plane.quantization = Some(quantization.ok_or(Broken::Tables)?);
             let (band, high, low) = match self.frame.process {
@@ -168,7 +168,7 @@ impl Picture {
         }
     }
 
-    /// Goes through the blocks of a scan.
+    /// Walks the blocks of a scan.
     #[inline(always)]
     fn blocks(
         &mut self,
@@ -177,7 +177,8 @@ impl Picture {
         mut take: impl FnMut(Step<'_, '_>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         let mut bits = Bits::new(scan.data);
-        // The MCU of a scan of one component is a block, and those beside the picture are left out.
+        // In a scan of one component an MCU is one block, and blocks outside the picture are left
+        // out.
         let (across, down) = match *scan.parts {
             [part] => {
                 let plane = &self.planes[part.component];
@@ -239,17 +240,17 @@ fn there<'a>(tables: impl Iterator<Item = Option<&'a Table>>) -> Result<Vec<&'a 
     tables.collect::<Option<_>>().ok_or(Broken::Tables)
 }
 
-/// What comes next in a scan.
+/// The next item of a scan.
 enum Step<'a, 'b> {
     /// A restart marker: predictions start again.
     Restart,
     /// A block.
     Block {
         bits: &'a mut Bits<'b>,
-        /// Which of the scan's parts.
+        /// The index of its component in the scan.
         part: usize,
         plane: &'a mut Plane,
-        /// Column and row of blocks.
+        /// Its column and row, in blocks.
         at: (usize, usize),
     },
 }
@@ -294,7 +295,7 @@ impl Frame {
         })
     }
 
-    /// As many blocks must be coded at least.
+    /// The least number of blocks that must be coded.
     pub(super) fn least_blocks(&self) -> usize {
         let blocks = |(width, height): (usize, usize)| width.div_ceil(8) * height.div_ceil(8);
         self.sizes().map(blocks).sum()

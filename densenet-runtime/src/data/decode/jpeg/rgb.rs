@@ -1,5 +1,5 @@
-//! From planes to RGB: components are enlarged to the size of the picture, and their colours
-//! converted, both as libjpeg does it.
+//! From planes to RGB: components are upsampled to the size of the picture and their colours
+//! converted, both as in libjpeg.
 
 use super::{
     Broken,
@@ -34,7 +34,7 @@ impl Kernel for Convert<'_> {
     fn run<S: Simd>(self, _: S) {
         let Picture { frame, planes, .. } = self.picture;
         let width = frame.width;
-        // What enlarging doubles may be one more than the width.
+        // Doubled rows may be one pixel wider than the picture.
         let mut rows = vec![vec![0; width + 4]; planes.len()];
         let mut sums = Vec::new();
         for (y, into) in self.pixels.chunks_exact_mut(3 * width).enumerate() {
@@ -51,9 +51,8 @@ fn scale(part: &Component, most: (usize, usize)) -> (usize, usize) {
     (most.0 / part.h, most.1 / part.v)
 }
 
-/// Writes row `y` of the picture. Between samples that cover two pixels, colours are interpolated
-/// ("fancy upsampling"), but not across pictures that are so narrow that libjpeg does not; others
-/// are repeated.
+/// Writes row `y` of the picture. Samples that cover two pixels are interpolated ("fancy
+/// upsampling"), except in pictures too narrow for libjpeg to do so; other samples are repeated.
 #[inline(always)]
 fn enlarge(
     plane: &Plane,
@@ -92,8 +91,8 @@ fn enlarge(
     }
 }
 
-/// The row of samples beyond the one that row `y` of the picture lies in: the next or the one
-/// before, whichever is nearer.
+/// The second-nearest row of samples to row `y` of the picture: the one before or after the row
+/// that contains it.
 #[inline(always)]
 fn far(y: usize, height: usize) -> usize {
     match y % 2 {
@@ -102,8 +101,8 @@ fn far(y: usize, height: usize) -> usize {
     }
 }
 
-/// Writes two pixels for each of at least two sums: three quarters of itself, and one of its
-/// neighbour on that side. `bits` are those by which the result is scaled down.
+/// Writes two pixels for each of at least two sums: three quarters of the sum and one quarter of
+/// its neighbour on that side. The result is shifted down by `bits`.
 #[inline(always)]
 fn double(sums: &[u16], [left, right]: [u16; 2], bits: u32, into: &mut [u8]) {
     let last = sums.len() - 1;
@@ -137,7 +136,7 @@ fn convert(colour: Colour, rows: &mut [Vec<u8>], into: &mut [u8]) {
             }
         }
         (Colour::YCbCr, [y, cb, cr]) => {
-            // In place first, plane by plane, and only then mixed: that is what vectors are good at.
+            // First in place, plane by plane, and interleaved only then: this vectorises well.
             for ((y, cb), cr) in y.iter_mut().zip(&mut *cb).zip(&mut *cr) {
                 [*y, *cb, *cr] = rgb_of(*y, *cb, *cr);
             }
@@ -148,7 +147,7 @@ fn convert(colour: Colour, rows: &mut [Vec<u8>], into: &mut [u8]) {
         (Colour::Cmyk | Colour::Ycck, [a, b, c, black]) => {
             let inks = a.iter().zip(&*b).zip(&*c).zip(&*black);
             for (pixel, (((&a, &b), &c), &black)) in pixels.iter_mut().zip(inks) {
-                // YCbCr is of the inverse of what is left, and that is inverted once more.
+                // YCbCr encodes the inverse of what is stored, so it is inverted once more.
                 let left = match colour {
                     Colour::Ycck => rgb_of(a, b, c).map(|ink| 255 - ink),
                     _ => [a, b, c],
@@ -163,7 +162,7 @@ fn convert(colour: Colour, rows: &mut [Vec<u8>], into: &mut [u8]) {
     }
 }
 
-/// JFIF's conversion, with 16 bits of fraction.
+/// JFIF's conversion, with 16 fractional bits.
 #[inline(always)]
 fn rgb_of(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     const HALF: i32 = 1 << 15;

@@ -1,5 +1,5 @@
-//! The Huffman tables of T.81, annex K.3. Frames of Motion JPEG leave them out and mean these; as
-//! libjpeg, so do we for any sequential file.
+//! The Huffman tables of T.81, annex K.3. Frames of Motion JPEG leave their tables out and mean
+//! these. Like libjpeg, we use them for any sequential file without tables.
 
 /// The contents of a segment of tables.
 #[rustfmt::skip]

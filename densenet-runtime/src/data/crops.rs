@@ -1,4 +1,5 @@
-//! What is shown of a picture where nothing is drawn at random: in validation, in prediction.
+//! The part of a picture that the network sees in validation and prediction, where nothing is
+//! random.
 
 use super::{
     DataError,
@@ -7,26 +8,26 @@ use super::{
     resize,
 };
 
-/// What of a picture is shown in evaluation. The picture's short side is first resized to 256/224
-/// of the crop's side (256 for 224).
+/// The part of a picture that is shown in evaluation. First the picture's short side is resized to
+/// 256/224 of the crop's side (256 for 224).
 ///
-/// [`ImageFolder`](super::ImageFolder) shows its pictures so; [`show`](Self::show) does the same
-/// for any one picture:
+/// [`ImageFolder`](super::ImageFolder) shows its pictures this way; [`show`](Self::show) does the
+/// same for a single picture:
 ///
 /// ```no_run
 /// use densenet_runtime::Pixels;
-/// use densenet_runtime::data::{self, Evaluation, Normalization};
+/// use densenet_runtime::data::{self, Crops, Normalization};
 ///
 /// # fn main() -> Result<(), densenet_runtime::data::DataError> {
 /// let picture = data::read("cat.jpg".as_ref())?;
-/// let bytes = Evaluation::Centre.show(&picture, [224, 224])?;
-/// let Normalization { mean, deviation } = Normalization::imagenet();
-/// let pixels = Pixels::Nhwc { bytes: &bytes, mean: &mean, deviation: &deviation };
+/// let bytes = Crops::Centre.show(&picture, [224, 224])?;
+/// let Normalization { mean, std } = Normalization::imagenet();
+/// let pixels = Pixels::Nhwc { bytes: &bytes, mean: &mean, deviation: &std };
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Evaluation {
+pub enum Crops {
     /// The centre.
     #[default]
     Centre,
@@ -34,8 +35,8 @@ pub enum Evaluation {
     TenCrop,
 }
 
-impl Evaluation {
-    /// How many views of a picture there are.
+impl Crops {
+    /// The number of views of a picture.
     pub const fn views(self) -> usize {
         match self {
             Self::Centre => 1,
@@ -47,7 +48,7 @@ impl Evaluation {
     /// that was validated on an [`ImageFolder`](super::ImageFolder) expects.
     ///
     /// # Errors
-    /// When the size is none that an image can have.
+    /// When a side of the image is 0 or more than 65,535.
     pub fn show(self, picture: &Rgb, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError> {
         let (w, h) = sides([height, width])?;
         let mut bytes = vec![0; self.views() * 3 * height * width];
