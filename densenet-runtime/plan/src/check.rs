@@ -1,20 +1,21 @@
-//! What every plan can be relied on for: stages that go together, and numbers that can be counted.
+//! What holds for every plan: its stages fit together, and its sizes and counts do not overflow.
 //!
-//! The checks are `const`, so that what generated code writes down is checked while it compiles.
+//! The checks are `const`, so that a plan in generated code is checked at compile time.
 
 use crate::{Block, PlanError, Stem, StemKind, Transition};
 
 /// The most dense layers that a block may have.
 const MOST_LAYERS: usize = 4096;
-/// Every dimension, and the pixels of every feature map, fit 31 bits, as kernels count them.
+/// Every dimension, and the pixels of every feature map, fit in 31 bits, with which kernels count
+/// them.
 const MOST_SIZE: usize = i32::MAX as usize;
-/// The most multiply-adds for an image.
+/// The most multiply-adds of an image.
 const MOST_MULTIPLY_ADDS: u128 = i64::MAX as u128;
-/// The most trainable parameters, and the most values that a training step keeps for an image:
-/// far more than any machine has, and few enough that sizes of padded buffers do not overflow.
+/// The most trainable parameters, and the most values that a training step keeps for an image: more
+/// than any machine can hold, but few enough that the sizes of padded buffers do not overflow.
 const MOST_VALUES: u128 = 1 << 46;
 
-/// Why stages and classes are no plan.
+/// Why stages and classes do not make a plan.
 #[derive(Clone, Copy)]
 pub(crate) enum Flaw {
     Zero(&'static str),
@@ -24,12 +25,12 @@ pub(crate) enum Flaw {
         found: usize,
     },
     Dropout(f64),
-    /// Stages that do not go together, which only generated code could write down.
+    /// Stages that do not fit together, which only generated code could contain.
     Apart(&'static str),
 }
 
 impl Flaw {
-    /// What is wrong, as far as a constant can say it.
+    /// The message, as far as a constant can give it.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Zero(what) | Self::Overflow(what) | Self::Apart(what) => what,
@@ -54,7 +55,7 @@ impl From<Flaw> for PlanError {
     }
 }
 
-/// Checks that dropout is a probability that leaves something.
+/// Checks that dropout is in [0, 1).
 pub(crate) const fn dropout(probability: f64) -> Result<(), Flaw> {
     // NaN fails both comparisons.
     if probability >= 0.0 && probability < 1.0 {
@@ -79,7 +80,9 @@ pub(crate) const fn stages(
         return Err(Flaw::Zero("the number of blocks"));
     }
     if transitions.len() + 1 != blocks.len() {
-        return Err(Flaw::Apart("there is not a transition behind each block"));
+        return Err(Flaw::Apart(
+            "there must be exactly one transition between two blocks",
+        ));
     }
     if let Err(flaw) = stem.flawless() {
         return Err(flaw);
@@ -99,7 +102,9 @@ pub(crate) const fn stages(
             return Err(flaw);
         }
         if block.input != maps || block.height != size.0 || block.width != size.1 {
-            return Err(Flaw::Apart("a block takes other maps than come to it"));
+            return Err(Flaw::Apart(
+                "a block's input is not the output of the stage before it",
+            ));
         }
         count.block(block);
         (maps, size) = (block.output(), (block.height, block.width));
@@ -110,7 +115,9 @@ pub(crate) const fn stages(
             }
             if transition.input != maps || transition.height != size.0 || transition.width != size.1
             {
-                return Err(Flaw::Apart("a transition takes other maps than come to it"));
+                return Err(Flaw::Apart(
+                    "a transition's input is not the output of its block",
+                ));
             }
             count.transition(transition);
             (maps, size) = (transition.output, transition.output_size());
@@ -127,12 +134,12 @@ pub(crate) const fn stages(
     count.check()
 }
 
-/// Checks that sizes can be multiplied, as `height * width`.
+/// Checks that `height * width` fits.
 const fn countable(height: usize, width: usize) -> bool {
     matches!(height.checked_mul(width), Some(pixels) if pixels <= MOST_SIZE)
 }
 
-/// The largest of some sizes.
+/// The largest size.
 const fn largest(sizes: &[usize]) -> usize {
     let (mut most, mut index) = (0, 0);
     while index < sizes.len() {
@@ -223,10 +230,10 @@ impl Transition {
             return Err(Flaw::Zero("the maps of a transition"));
         }
         if self.height < 2 || self.width < 2 {
-            return Err(Flaw::Zero("the pixels behind a transition"));
+            return Err(Flaw::Zero("the pixels after a transition"));
         }
         if self.output > self.input {
-            return Err(Flaw::Apart("a transition makes more maps than come to it"));
+            return Err(Flaw::Apart("a transition makes more maps than it reads"));
         }
         if self.input > MOST_SIZE {
             return Err(Flaw::Overflow("the feature maps"));
@@ -238,12 +245,12 @@ impl Transition {
     }
 }
 
-/// Sums over stages that were checked. A size has 31 bits and a block at most 4096 layers, so
-/// that 128 bits hold every sum.
+/// Sums over stages that have been checked. A size has 31 bits and a block at most 4096 layers, so
+/// 128 bits hold every sum.
 struct Count {
     multiply_adds: u128,
     parameters: u128,
-    /// At least the values that a training step keeps for an image.
+    /// A lower bound on the values that a training step keeps for an image.
     values: u128,
 }
 
@@ -276,7 +283,7 @@ impl Count {
             Some(maps) => (block.layers as u128 + 1) * maps as u128,
             None => 0,
         };
-        // The maps, their gradient, and what is handed over between blocks and layers.
+        // The maps, their gradient, and what blocks and layers hand over to each other.
         self.values += pixels * (4 * block.output() as u128 + bottleneck);
     }
 

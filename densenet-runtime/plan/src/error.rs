@@ -1,4 +1,4 @@
-//! What can be wrong with a spec as a whole.
+//! Errors of a spec as a whole.
 
 use std::fmt;
 
@@ -9,26 +9,26 @@ use crate::Ratio;
 pub enum PlanError {
     /// A feature map shrinks to nothing on its way through the network.
     TooSmall(TooSmall),
-    /// Compression leaves no feature map behind a transition (counted from 1).
+    /// Compression leaves no feature map after a transition.
     NothingLeft {
         /// The transition, counted from 1.
         transition: usize,
         /// The feature maps that enter it.
         maps: usize,
     },
-    /// A dimension or the pixels of a feature map do not fit 31 bits, the multiply-adds 63, or the
-    /// parameters or activations 46.
+    /// A count is too large: a dimension or the pixels of a feature map do not fit in 31 bits, the
+    /// multiply-adds in 63, or the parameters or activations in 46.
     Overflow {
-        /// What does not fit.
+        /// What is too large.
         what: &'static str,
     },
-    /// A block has more layers than makes sense.
+    /// A block has too many layers.
     TooManyLayers {
         /// The block, counted from 1.
         block: usize,
-        /// How many layers it has.
+        /// Its number of layers.
         found: usize,
-        /// How many it may have.
+        /// The largest number allowed.
         most: usize,
     },
     /// Dropout is not in [0, 1).
@@ -41,21 +41,21 @@ pub enum PlanError {
         /// The compression.
         found: Ratio,
     },
-    /// Something must not be zero.
+    /// A number is zero that must not be.
     Zero {
         /// What is zero.
         what: &'static str,
     },
 }
 
-/// The walk of an input that is too small.
+/// An input that is too small, followed through the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooSmall {
     /// Height and width of the input.
     pub input: (usize, usize),
-    /// Each step that changes the size, with the height and width behind it; the last is empty.
+    /// Each step that changes the size, with the height and width after it; the last one is zero.
     pub walk: Vec<(String, usize, usize)>,
-    /// The smallest height and width that would do.
+    /// The smallest height and width that work.
     pub smallest: usize,
 }
 

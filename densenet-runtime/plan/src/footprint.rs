@@ -1,68 +1,68 @@
-//! The memory of a training step: which buffers, of which size.
+//! The memory of a training step: its buffers and their sizes.
 
 use crate::{Block, Plan, Precision, StemKind};
 
 const F32: u128 = 4;
 
-/// What the backward pass computes again instead of keeping (arXiv 1707.06990).
+/// What the backward pass recomputes instead of keeping (arXiv 1707.06990).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
-    /// Nothing: each layer's bottleneck maps are kept.
+    /// Nothing: the bottleneck maps of each layer are kept.
     #[default]
     Nothing,
-    /// The bottleneck maps of the first blocks, whose maps are large and whose 1x1 convolutions
-    /// are cheap: as many blocks as cost at most an eighth more multiply-adds
+    /// The bottleneck maps of the first blocks, whose maps are large and whose 1x1 convolutions are
+    /// cheap: as many blocks as add at most an eighth to the multiply-adds
     /// ([`Plan::recomputed_blocks`]).
     Bottlenecks,
 }
 
 /// The activation buffers of a training step, in elements for one image.
 ///
-/// A dense block is one buffer that its layers append to; nothing is concatenated, and what
-/// BN and ReLU return is never stored.
+/// A dense block is one buffer that its layers append to. Nothing is concatenated, and the output
+/// of BN and ReLU is never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
     /// The input image.
     pub input: usize,
-    /// What the ImageNet stem's convolution returns; for CIFAR it goes straight to block 1.
+    /// The output of the ImageNet stem's convolution; CIFAR's writes straight into block 1.
     pub stem: usize,
-    /// Bytes: which of its 9 pixels each output of the max pool took.
+    /// One byte for each output of the max pool: which of the 9 pixels it took.
     pub pool_choice: usize,
     /// All feature maps of all blocks.
     pub blocks: usize,
-    /// Gradient of one block's feature maps; the largest, as the blocks take turns.
+    /// Gradient of one block's feature maps: the largest block's, since blocks take turns.
     pub gradient: usize,
-    /// Gradient of a transition's output, handed from a block to the one before it.
+    /// Gradient of a transition's output, passed from a block to the previous one.
     pub handover: usize,
-    /// Outputs of the 1x1 convolutions: of all layers, but only of one at a time in blocks where
-    /// they are recomputed.
+    /// Outputs of the 1x1 convolutions: of all layers, but in recomputed blocks of one layer at a
+    /// time.
     pub bottleneck: usize,
     /// Gradient of one layer's bottleneck maps.
     pub bottleneck_gradient: usize,
-    /// Gradient of one layer's new maps; in a plain layer also the maps themselves.
+    /// Gradient of one layer's new maps; for a plain layer also the maps themselves.
     pub fresh: usize,
     /// Pooled features, logits and their gradients.
     pub head: usize,
 }
 
-/// Bytes of a training step, as a function of the batch.
+/// Bytes of a training step, as a function of the batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes whatever the batch: parameters, gradients, momentum, statistics.
+    /// Bytes that do not depend on the batch size: parameters, gradients, momentum, statistics.
     pub fixed: u64,
-    /// Bytes for each image of a batch.
+    /// Bytes for each image of the batch.
     pub per_image: u64,
 }
 
 impl Footprint {
-    /// Bytes with this batch; saturates.
+    /// Bytes at this batch size; saturates.
     pub const fn bytes(&self, batch: usize) -> u64 {
         self.per_image
             .saturating_mul(batch as u64)
             .saturating_add(self.fixed)
     }
 
-    /// The largest batch that fits a budget; 0 if none does.
+    /// The largest batch size that fits a budget of bytes; 0 if not even one image fits.
     pub const fn largest_batch(&self, budget: u64) -> u64 {
         match budget.checked_sub(self.fixed) {
             Some(rest) if self.per_image > 0 => rest / self.per_image,
@@ -89,13 +89,13 @@ impl Buffers {
 }
 
 impl Plan {
-    /// How many blocks, from the first on, compute their bottleneck maps again on the way back:
+    /// The number of blocks, from the first on, whose bottleneck maps the backward pass recomputes:
     /// as many as cost at most an eighth of a training step's multiply-adds.
     pub fn recomputed_blocks(&self, recompute: Recompute) -> usize {
         if recompute == Recompute::Nothing {
             return 0;
         }
-        // Forward, gradient of the data and gradient of the weights.
+        // Forward pass, gradients of the data, gradients of the weights.
         let mut left = 3 * u128::from(self.multiply_adds()) / 8;
         let affordable = |block: &&Block| {
             let maps = block.bottleneck.unwrap_or(0) as u128;
@@ -108,20 +108,20 @@ impl Plan {
         self.blocks().iter().take_while(affordable).count()
     }
 
-    /// Bottleneck maps of one layer for one image, the largest of the blocks that recompute theirs:
-    /// their layers take turns in one buffer.
+    /// Bottleneck maps of one layer for one image: the largest among the recomputed blocks, whose
+    /// layers take turns in one buffer.
     pub fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
         let blocks = &self.blocks()[..self.recomputed_blocks(recompute)];
         blocks.iter().map(Block::bottleneck_maps).max().unwrap_or(0)
     }
 
-    /// The activation buffers of a training step, a pixel's feature maps right after the ones of
-    /// the pixel before it.
+    /// The activation buffers of a training step, with the feature maps of consecutive pixels
+    /// packed.
     pub fn buffers(&self, recompute: Recompute) -> Buffers {
         self.buffers_of(recompute, Block::output)
     }
 
-    /// The same with so many elements from a pixel's feature maps to the next pixel's.
+    /// The same with this many elements from one pixel's feature maps to the next pixel's.
     fn buffers_of(&self, recompute: Recompute, stride: impl Fn(&Block) -> usize) -> Buffers {
         let stem = self.stem();
         let (convolved, choices) = match stem.kind {

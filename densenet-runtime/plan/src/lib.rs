@@ -1,10 +1,10 @@
 //! From a DenseNet spec to its plan: plain data and exact arithmetic.
 //!
-//! A DenseNet (Huang et al., arXiv 1608.06993) is known in full before it runs.
-//! [`Spec`] is what a person writes down, [`Plan`] is what follows from it: the shape of
-//! every feature map, the parameters in their order, the multiply-adds, the bytes of a
-//! training step. The macro makes the plan while compiling and writes it into the generated
-//! code; the executors run it. Both use this crate, so there is one arithmetic.
+//! A DenseNet (Huang et al., arXiv 1608.06993) is known in full before it runs. [`Spec`] is what a
+//! person writes; [`Plan`] is what follows from it: the shape of every feature map, the parameters
+//! in order, the multiply-adds, the bytes of a training step. The macro makes the plan at compile
+//! time and writes it into the generated code; the executors run it. Both use this crate, so they
+//! cannot disagree.
 
 mod check;
 mod dropout;

@@ -1,8 +1,8 @@
-//! The tensors of a plan by name, in the order in which dfdx visits those of a generated network.
+//! The tensors of a plan by name, in the order in which dfdx visits a generated network.
 
 use crate::{Block, ConvTensor, LayerTensors, NormTensors, Plan, Span, StemKind, Tensors};
 
-/// What a tensor of the network is.
+/// The role of a tensor in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A convolution's weight: maps out, maps in, height, width.
@@ -35,12 +35,12 @@ pub struct Parameter {
     pub field: String,
     /// Name in torchvision's checkpoints: `features.denseblock1.denselayer1.norm1.weight`.
     pub torchvision: String,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// Its dimensions.
     pub shape: Vec<usize>,
-    /// Where it starts among the trainable parameters or among the running statistics,
-    /// whichever it belongs to.
+    /// Its offset among the trainable parameters or the running statistics, whichever it belongs
+    /// to.
     pub offset: usize,
 }
 
@@ -50,18 +50,18 @@ impl Parameter {
         self.shape.iter().product()
     }
 
-    /// Whether it has no elements; never so in a valid plan.
+    /// Whether it has no elements, which never happens in a valid plan.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Its place among the trainable parameters or the running statistics.
+    /// Its range among the trainable parameters or the running statistics.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len()
     }
 }
 
-/// Names the tensors of the map.
+/// The tensors of the map, with names.
 #[derive(Default)]
 struct List(Vec<Parameter>);
 
@@ -130,7 +130,7 @@ impl List {
 
 impl Plan {
     /// Every tensor of the network, trainable or running statistic, in the order in which dfdx
-    /// visits the generated struct: the [map](Plan::tensors) with names.
+    /// visits the generated struct: the [map](Plan::tensors), with names.
     pub fn parameters(&self) -> Vec<Parameter> {
         let Tensors {
             stem,
@@ -164,7 +164,7 @@ impl Plan {
                 );
             }
         }
-        // The fifth, however many blocks there are: torchvision's name.
+        // torchvision calls it the fifth; we do so for any number of blocks.
         list.norm("norm", "features.norm5", head.norm);
         let shape = [self.classes(), self.features()];
         let name = || "classifier.weight".to_string();

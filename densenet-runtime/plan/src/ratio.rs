@@ -1,4 +1,4 @@
-//! An exact fraction, so that `floor(theta * m)` is never a matter of rounding.
+//! An exact fraction, so that `floor(theta * m)` never depends on rounding.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ impl Ratio {
     /// The fraction 1.
     pub const ONE: Self = Self::new(1, 1);
 
-    /// The fraction `numerator / denominator`. A denominator of zero is taken as one.
+    /// The fraction `numerator / denominator`. A denominator of zero counts as one.
     pub const fn new(numerator: u64, denominator: u64) -> Self {
         let denominator = if denominator == 0 { 1 } else { denominator };
         let divisor = gcd(numerator, denominator);
@@ -64,7 +64,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// The digits do not make a fraction that fits 64 bits.
+/// The digits are not a fraction that fits in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseRatioError;
 
@@ -93,7 +93,7 @@ impl FromStr for Ratio {
         let part = part.trim_end_matches('0');
         let digits = format!("{whole}{part}");
         if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-            // `0.0` leaves "0"; only a lone `.` or foreign characters end here.
+            // `0.0` leaves "0"; only a lone `.` or invalid characters end here.
             return Err(ParseRatioError);
         }
         let numerator = digits.parse::<u64>().map_err(|_| ParseRatioError)?;

@@ -1,4 +1,4 @@
-//! What a person writes down: the spec.
+//! The spec: what a person writes.
 
 use crate::{Block, Plan, PlanError, Ratio, Stem, TooSmall, Transition};
 
@@ -12,7 +12,7 @@ pub enum StemKind {
 }
 
 impl StemKind {
-    /// The stem that goes with a number of blocks: four or more are an ImageNet network.
+    /// The default stem for a number of blocks: ImageNet's for four or more.
     pub const fn for_blocks(blocks: usize) -> Self {
         if blocks >= 4 {
             Self::ImageNet
@@ -22,7 +22,7 @@ impl StemKind {
     }
 
     /// The default number of feature maps for growth rate `k` (paper, section 3): 2k for
-    /// DenseNet-BC and on ImageNet, else 16.
+    /// DenseNet-BC and for ImageNet, else 16.
     pub const fn default_maps(self, k: usize, bottleneck_and_compression: bool) -> usize {
         match self {
             Self::ImageNet => k.saturating_mul(2),
@@ -47,7 +47,7 @@ impl StemKind {
         }
     }
 
-    /// Each step of the stem that changes a feature map's side, with the side behind it.
+    /// Each step of the stem that changes a feature map's side, with the side after it.
     fn steps(self, side: usize) -> Vec<(&'static str, usize)> {
         match self {
             Self::ImageNet => {
@@ -69,7 +69,7 @@ pub struct BlockSpec {
     pub growth: usize,
 }
 
-/// A DenseNet, as written down. Defaults are filled in.
+/// A DenseNet as written, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// The dense blocks, first to last.
@@ -134,10 +134,10 @@ impl Spec {
             .map_err(|error| vec![error])
     }
 
-    /// The smallest height and width of an input that leaves something for the last block.
+    /// The smallest height and width of an input that leave at least one pixel for the last block.
     pub fn smallest_side(&self) -> usize {
-        // The side behind the last transition does not shrink when the input grows, so the
-        // bound is found by bisection below a side that is large enough.
+        // The side after the last transition does not shrink when the input grows, so bisection
+        // finds the bound, below a side that is large enough.
         let fits = |side: usize| self.walk(side, side).iter().all(|&(_, h, _)| h > 0);
         let mut too_small = 0;
         let mut large = 1usize;
@@ -159,7 +159,7 @@ impl Spec {
         large
     }
 
-    /// Each step that changes the size of the feature maps, up to the first that leaves nothing.
+    /// Each step that changes the size of the feature maps, up to the first that leaves no pixel.
     fn walk(&self, height: usize, width: usize) -> Vec<(String, usize, usize)> {
         let mut walk: Vec<_> = self
             .stem
@@ -219,7 +219,7 @@ impl Spec {
                 let output = self
                     .theta
                     .floor_of(maps)
-                    .ok_or(overflow("the feature maps behind a transition"))?;
+                    .ok_or(overflow("the feature maps after a transition"))?;
                 if output == 0 {
                     let transition = index + 1;
                     return Err(PlanError::NothingLeft { transition, maps });

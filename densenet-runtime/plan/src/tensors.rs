@@ -1,24 +1,24 @@
 //! The map of a network: where the tensors of each stage lie.
 //!
-//! A network's numbers lie in two arenas, one of trainable parameters and one of running statistics,
-//! stage after stage in the order in which dfdx visits the generated struct. This is the one place
-//! that counts offsets: executors, files, figures and tests read it.
+//! A network's numbers lie in two arenas, one of trainable parameters and one of running
+//! statistics, stage after stage, in the order in which dfdx visits the generated struct. This is
+//! the only place that computes offsets: executors, files, figures and tests read them here.
 
 use std::ops::Range;
 
 use crate::{Block, Head, Layer, Plan, Stem, StemKind, Transition};
 
-/// Where a tensor's elements lie in its arena, last dimension innermost.
+/// The range of a tensor's elements in its arena, last dimension innermost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// The first element.
+    /// Offset of the first element.
     pub start: usize,
     /// Number of elements.
     pub len: usize,
 }
 
 impl Span {
-    /// The elements' places.
+    /// The range.
     pub const fn range(self) -> Range<usize> {
         self.start..self.start + self.len
     }
@@ -31,10 +31,10 @@ impl Span {
         &arena[self.range()]
     }
 
-    /// The elements of several tensors, to be changed.
+    /// The elements of several tensors, mutably.
     ///
     /// # Panics
-    /// If the arena is of another network, or the spans are not of different tensors.
+    /// If the arena is of another network, or spans overlap.
     pub fn of_each<const N: usize, T>(spans: [Self; N], arena: &mut [T]) -> [&mut [T]; N] {
         match arena.get_disjoint_mut(spans.map(Self::range)) {
             Ok(elements) => elements,
@@ -43,22 +43,22 @@ impl Span {
     }
 }
 
-/// The tensors of a BN, each with an element for each channel. Scale and bias (gamma and beta) are
-/// trainable, mean and variance are running statistics.
+/// The tensors of a BN, each with one element per channel. Scale and bias (gamma and beta) are
+/// trainable; mean and variance are running statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormTensors {
     /// Gamma.
     pub scale: Span,
-    /// Beta; it follows gamma at once.
+    /// Beta, directly after gamma.
     pub bias: Span,
     /// The running mean.
     pub mean: Span,
-    /// The running variance, unbiased; it follows the mean at once.
+    /// The running variance, unbiased, directly after the mean.
     pub variance: Span,
 }
 
 impl NormTensors {
-    /// Channels that it normalises.
+    /// Number of channels that it normalises.
     pub const fn channels(&self) -> usize {
         self.scale.len
     }
@@ -92,7 +92,7 @@ pub struct ConvTensor {
 pub struct StemTensors {
     /// The convolution.
     pub conv: ConvTensor,
-    /// The BN behind it, for ImageNet.
+    /// The BN after it, for ImageNet.
     pub norm: Option<NormTensors>,
 }
 
@@ -101,7 +101,7 @@ pub struct StemTensors {
 pub struct LayerTensors {
     /// The BN of all maps before the layer.
     pub norm1: NormTensors,
-    /// The 1x1 convolution of a bottleneck layer, and the BN behind it.
+    /// The 1x1 convolution of a bottleneck layer, and the BN after it.
     pub narrow: Option<(ConvTensor, NormTensors)>,
     /// The 3x3 convolution.
     pub conv: ConvTensor,
@@ -116,7 +116,7 @@ pub struct TransitionTensors {
     pub conv: ConvTensor,
 }
 
-/// The tensors behind the last block.
+/// The tensors after the last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadTensors {
     /// The last BN.
@@ -130,17 +130,17 @@ pub struct HeadTensors {
 /// All tensors of a network, stage by stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors {
-    /// Of the stem.
+    /// The stem's.
     pub stem: StemTensors,
-    /// Of the layers of each block.
+    /// Those of the layers of each block.
     pub blocks: Vec<Vec<LayerTensors>>,
-    /// Of each transition: one behind each block but the last.
+    /// Those of each transition: one after each block but the last.
     pub transitions: Vec<TransitionTensors>,
-    /// Of the last BN and the classifier.
+    /// Those of the last BN and the classifier.
     pub head: HeadTensors,
 }
 
-/// Hands out the places of tensors, one after another in each arena.
+/// Allocates tensors one after another in each arena.
 #[derive(Default)]
 struct Cursor {
     trainable: usize,
@@ -227,35 +227,35 @@ impl Cursor {
 }
 
 impl Stem {
-    /// The stem's tensors, counted from its own first ones on.
+    /// The stem's tensors, with offsets from its own first tensors.
     pub fn tensors(&self) -> StemTensors {
         Cursor::default().stem(self)
     }
 }
 
 impl Block {
-    /// The tensors of the block's layers, counted from its own first ones on.
+    /// The tensors of the block's layers, with offsets from its own first tensors.
     pub fn tensors(&self) -> Vec<LayerTensors> {
         Cursor::default().block(self)
     }
 }
 
 impl Transition {
-    /// The transition's tensors, counted from its own first ones on.
+    /// The transition's tensors, with offsets from its own first tensors.
     pub fn tensors(&self) -> TransitionTensors {
         Cursor::default().transition(self)
     }
 }
 
 impl Head {
-    /// The head's tensors, counted from their own first ones on.
+    /// The head's tensors, with offsets from its own first tensors.
     pub fn tensors(&self) -> HeadTensors {
         Cursor::default().head(self)
     }
 }
 
 impl Plan {
-    /// Where all tensors lie.
+    /// The map of all tensors.
     pub fn tensors(&self) -> Tensors {
         let mut cursor = Cursor::default();
         let stem = cursor.stem(self.stem());

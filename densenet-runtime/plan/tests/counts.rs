@@ -1,4 +1,4 @@
-//! The plan's numbers are the paper's, and those of a naive count.
+//! The plan's numbers agree with the paper's and with a naive count.
 
 use densenet_plan::{
     Block, BlockSpec, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind, Transition,
@@ -29,7 +29,7 @@ fn spec(blocks: &[usize], k: usize, compress: bool, bottleneck: bool) -> Spec {
 
 #[test]
 fn a_batch_is_countable_while_its_largest_maps_have_fewer_than_2_to_the_31_pixels() {
-    // An image itself is among them.
+    // The image itself counts, too.
     for (blocks, pixels) in [(vec![6, 12, 48, 32], 224 * 224), (vec![16; 3], 32 * 32)] {
         let most = spec(&blocks, 12, true, true)
             .plan()
@@ -78,7 +78,7 @@ fn the_map_of_tensors_covers_both_arenas_without_gap_or_overlap() {
         }
         assert_eq!(trainable, plan.parameter_count());
         assert_eq!(running, plan.running_count());
-        // A stage's own map is the plan's, counted from its own first tensors on.
+        // A stage's own map is the plan's, with offsets from its own first tensors.
         let tensors = plan.tensors();
         let first = tensors.blocks[1][0].norm1;
         for (own, all) in plan.blocks()[1].tensors().iter().zip(&tensors.blocks[1]) {
@@ -94,7 +94,7 @@ fn the_map_of_tensors_covers_both_arenas_without_gap_or_overlap() {
 }
 
 #[test]
-fn the_depths_are_the_names() {
+fn the_depths_are_those_in_the_names() {
     for (blocks, bc, depth) in [
         (vec![12; 3], false, 40),
         (vec![16; 3], true, 100),
@@ -121,7 +121,7 @@ fn the_smallest_input_is_found_and_one_less_is_refused() {
 }
 
 #[test]
-fn absurd_numbers_are_refused_and_do_not_overflow() {
+fn absurd_numbers_are_refused_without_overflow() {
     let mut huge = spec(&[1, 1, 1], 1, false, true);
     huge.init = usize::MAX / 2;
     assert!(huge.plan().is_err());
@@ -214,7 +214,7 @@ proptest! {
     }
 }
 
-/// A spec that has a plan, changed.
+/// The plan of a valid spec after a change, or its errors.
 fn changed(change: impl FnOnce(&mut Spec)) -> Result<Plan, String> {
     let mut spec = spec(&[2, 2], 4, true, true);
     change(&mut spec);
@@ -272,7 +272,7 @@ fn dimensions_that_fit_alone_are_refused_where_their_product_does_not() {
     ] {
         match plan {
             Err(words) => assert!(words.contains("too many to count"), "{what}: {words}"),
-            // What is left can be counted without a wrap.
+            // What is accepted can be counted without wrapping around.
             Ok(plan) => {
                 let bytes = plan.training_footprint(Recompute::Nothing);
                 assert!(bytes.fixed < 1 << 50 && bytes.per_image < 1 << 50, "{what}");
@@ -299,7 +299,7 @@ fn dropout_and_compression_are_refused_outside_of_their_ranges() {
     );
 }
 
-/// A plan's stages, changed, handed to what generated code calls.
+/// Whether a plan's stages, after a change, are accepted by the function that generated code calls.
 fn rewritten(change: impl FnOnce(&mut Stem, &mut Vec<Block>, &mut Vec<Transition>)) -> bool {
     let plan = changed(|_| ()).unwrap();
     let (mut stem, mut blocks) = (*plan.stem(), plan.blocks().to_vec());
@@ -310,7 +310,7 @@ fn rewritten(change: impl FnOnce(&mut Stem, &mut Vec<Block>, &mut Vec<Transition
 }
 
 #[test]
-fn stages_that_do_not_go_together_are_no_plan() {
+fn stages_that_do_not_fit_together_are_refused() {
     assert!(rewritten(|_, _, _| ()));
     assert!(!rewritten(|stem, _, _| stem.maps += 1));
     assert!(!rewritten(|stem, _, _| stem.width = (1 << 63) + 1));
