@@ -27,14 +27,15 @@ impl Errors {
         }
     }
 
-    /// How many there are.
+    /// The number of errors so far.
     pub fn count(&self) -> usize {
         self.count
     }
 }
 
-/// Lends out a collector, and returns its errors as `compile_error!` invocations beside the
-/// result. No other way leads to an [`Errors`], so none can be dropped with errors in it.
+/// Calls `work` with a collector, and returns the result and the errors as `compile_error!`
+/// invocations. There is no other way to get an [`Errors`], so none can be dropped with errors in
+/// it.
 pub fn gather<T>(work: impl FnOnce(&mut Errors) -> T) -> (T, TokenStream) {
     let mut errors = Errors::default();
     let result = work(&mut errors);

@@ -25,7 +25,7 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         field: format_ident!("block{number}"),
         title: format!("block {number}"),
         docs: format!(
-            " Each layer reads all feature maps before it, and adds {} of its own behind them.",
+            " Each layer reads all feature maps before it and appends {} of its own.",
             block.growth
         ),
         fields: fields.collect(),

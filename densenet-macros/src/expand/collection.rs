@@ -1,4 +1,4 @@
-//! dfdx's access to the tensors of a struct, which building, saving and optimisers go through.
+//! dfdx's access to the tensors of a struct, used by building, saving and optimisers.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -41,7 +41,7 @@ pub fn collection(name: &Ident, fields: &[Field]) -> TokenStream {
     }
 }
 
-/// Puts items into tuples of tuples, as dfdx takes no long ones; their order stays.
+/// Nests items in tuples of tuples, in order, since dfdx takes no long ones.
 fn nest(mut items: Vec<TokenStream>) -> TokenStream {
     while items.len() > 1 {
         items = items

@@ -1,4 +1,4 @@
-//! What a stage or a network takes, as a trait whose absence is explained in words.
+//! The input of a stage or network, as a trait whose absence rustc explains in words.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -11,8 +11,8 @@ pub fn name(ty: &Ident) -> Ident {
     format_ident!("{ty}Input")
 }
 
-/// The trait of the shapes that `ty` takes, with its one impl. `what` is what they are a batch
-/// of: images, feature maps; `is_also` is the trait's supertrait.
+/// The trait of the shapes that `ty` takes, with its only impl. `what` names the items of a batch:
+/// images or feature maps. `is_also` is the supertrait.
 pub fn input(ty: &Ident, takes: Maps, what: &str, is_also: &TokenStream) -> TokenStream {
     let name = name(ty);
     let shape = takes.shape(quote!(B));
@@ -26,7 +26,7 @@ pub fn input(ty: &Ident, takes: Maps, what: &str, is_also: &TokenStream) -> Toke
     } = takes;
     let label =
         format!("expected the shape `(B, Const<{channels}>, Const<{height}>, Const<{width}>)`");
-    let note = "`B` is the batch: `Const<N>`, or `usize` where it is known at run time alone";
+    let note = "`B` is the batch size: `Const<N>`, or `usize` if it is only known at run time";
     quote_spanned! {super::at(ty)=>
         #[doc = #docs]
         #[diagnostic::on_unimplemented(message = #message, label = #label, note = #note)]

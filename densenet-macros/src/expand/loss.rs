@@ -1,4 +1,4 @@
-//! The loss of a network, which holds logits and labels against its classes in words.
+//! The loss of a network, which explains in words if logits or labels do not match its classes.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote_spanned};
@@ -10,13 +10,13 @@ use super::literal;
 pub fn loss(ty: &Ident, classes: usize) -> TokenStream {
     let name = format_ident!("{ty}Classes");
     let docs = format!(
-        " The shape of a batch of logits or labels of [`{ty}`]: a number for each of its {classes} classes."
+        " The shape of a batch of logits or labels of [`{ty}`]: one number for each of its {classes} classes."
     );
     let message = format!(
-        "`{ty}` tells {classes} classes apart: a tensor of shape `{{Self}}` holds no logits or labels for it"
+        "`{ty}` has {classes} classes: a tensor of shape `{{Self}}` does not hold its logits or labels"
     );
     let label = format!("expected the shape `(B, Const<{classes}>)`");
-    let batch = "`B` is the batch: `Const<N>`, or `usize` where it is known at run time alone";
+    let batch = "`B` is the batch size: `Const<N>`, or `usize` if it is only known at run time";
     let rows = format!(
         "a row of labels is a distribution over the {classes} classes: 1 at the image's class, or probabilities"
     );
@@ -38,7 +38,7 @@ pub fn loss(ty: &Ident, classes: usize) -> TokenStream {
             /// the classes: 1 at the image's class, or probabilities.
             ///
             /// # Panics
-            /// When batches that are known at run time alone differ, or the device is out of memory.
+            /// If batch sizes known only at run time differ, or the device is out of memory.
             pub fn cross_entropy<S, L, T>(
                 logits: dfdx::Tensor<S, f32, dfdx::Cpu, T>,
                 labels: dfdx::Tensor<L, f32, dfdx::Cpu>,

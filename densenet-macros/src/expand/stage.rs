@@ -1,5 +1,5 @@
-//! What stem, blocks and transitions have in common: a struct of layers that maps feature maps
-//! to feature maps.
+//! What stem, blocks and transitions have in common: a struct of layers that turns feature maps
+//! into feature maps.
 
 use densenet_plan::Plan;
 use proc_macro2::TokenStream;
@@ -14,17 +14,17 @@ pub struct Stage {
     pub name: Ident,
     /// Its field in the network.
     pub field: Ident,
-    /// What it is, in words: "block 1".
+    /// Its name in words: "block 1".
     pub title: String,
     /// What it does, in a sentence or two.
     pub docs: String,
     /// Its layers.
     pub fields: Vec<Field>,
-    /// What it takes.
+    /// Its input.
     pub takes: Maps,
-    /// What that is: images or feature maps.
+    /// The items of its input: images or feature maps.
     pub of: &'static str,
-    /// What it returns.
+    /// Its output.
     pub gives: Maps,
     /// `Stem`, `Block` or `Transition`: the type of its plan and the variant of `nn::Stage`.
     pub kind: Ident,
@@ -32,7 +32,7 @@ pub struct Stage {
     pub plan: TokenStream,
     /// The shapes of its tensors, as a type of the runtime's `nn`.
     pub shapes: TokenStream,
-    /// Probability of dropout behind its convolutions.
+    /// Probability of dropout after its convolutions.
     pub dropout: f64,
 }
 

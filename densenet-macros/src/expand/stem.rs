@@ -26,7 +26,7 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
     if stem.kind == StemKind::ImageNet {
         fields.push(layer::norm(
             scope,
-            "Normalises what the convolution returns.",
+            "Normalises the convolution's output.",
             stem.maps,
         ));
     }
@@ -43,7 +43,7 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
         kind: format_ident!("Stem"),
         plan: literal::stem(stem),
         shapes: quote!(StemShapes<#channels, #kernel, #maps>),
-        // Dropout is behind every convolution but the first (paper, section 4.2).
+        // Dropout follows every convolution but the first (paper, section 4.2).
         dropout: 0.0,
     }
 }

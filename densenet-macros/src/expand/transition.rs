@@ -6,7 +6,7 @@ use quote::{format_ident, quote};
 use super::stage::Stage;
 use super::{Maps, Scope, layer, literal};
 
-/// The transition behind the block with this number, counted from 1.
+/// The transition after the block with this number, counted from 1.
 pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transition) -> Stage {
     let Transition {
         input,
