@@ -1,8 +1,8 @@
 //! The networks on CIFAR and SVHN (paper, Table 2): 32x32 images and three blocks.
 //!
-//! A name is depth L and growth rate k; those with the suffix `C100` have CIFAR-100's classes,
-//! the others the ten of CIFAR-10 and SVHN. These are for augmented images; where the paper does
-//! not augment them it trains with dropout 0.2, as the networks with the suffix `Dropout` do.
+//! A name gives depth L and growth rate k. Networks with the suffix `C100` have CIFAR-100's
+//! classes, the others the ten of CIFAR-10 and SVHN. These networks are for augmented images;
+//! without augmentation the paper uses dropout 0.2, as in the networks with the suffix `Dropout`.
 
 use densenet_runtime::densenet;
 

@@ -1,6 +1,6 @@
-//! The networks on images that are not augmented: CIFAR-10, CIFAR-100 and SVHN as they are
-//! (paper, Table 2). They are those of the same name without `Dropout`, with dropout 0.2 behind
-//! each convolution but the first (section 4.2).
+//! The networks for images without augmentation: CIFAR-10, CIFAR-100 and SVHN (paper, Table 2).
+//! They are the networks of the same name without `Dropout`, with dropout 0.2 after each
+//! convolution but the first (section 4.2).
 
 use densenet_runtime::densenet;
 

@@ -8,8 +8,8 @@ densenet! {
 }
 
 densenet! {
-    /// DenseNet-161, of the authors' repository: k = 48, and so a stem of 96 maps. Top-1 error
-    /// 22.2% on one crop.
+    /// DenseNet-161, from the authors' repository: k = 48, and therefore a stem with 96 maps. Top-1
+    /// error 22.2% on one crop.
     pub DenseNet161 { blocks: [6, 12, 36, 24], k: 48, theta: 0.5, bottleneck }
 }
 
@@ -24,7 +24,7 @@ densenet! {
 }
 
 densenet! {
-    /// DenseNet-264 (paper, Table 1): top-1 error 22.15%, top-5 6.12% on one crop. The name is
-    /// the paper's; its layers are 265.
+    /// DenseNet-264 (paper, Table 1): top-1 error 22.15%, top-5 6.12% on one crop. The name is the
+    /// paper's; the network has 265 layers.
     pub DenseNet264 { blocks: [6, 12, 64, 48], k: 32, theta: 0.5, bottleneck }
 }

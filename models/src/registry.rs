@@ -1,4 +1,4 @@
-//! The presets by name, for programs that are told at run time which network to take.
+//! The presets by name, for programs that choose a network at run time.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use densenet_runtime::plan::Plan;
 
 use crate::{cifar, dropout, imagenet};
 
-/// A network of the paper, and the name that command lines know it by.
+/// A network of the paper and its name on command lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// Such as `densenet201`, or `cifar_bc_100_12`: CIFAR, DenseNet-BC, L = 100, k = 12;
@@ -68,14 +68,19 @@ presets! {
     "cifar100_bc_250_24_dropout" => dropout::DenseNetBC250K24C100Dropout,
 }
 
-/// A name that no preset has.
+/// There is no preset with this name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownPreset(pub String);
 
 impl fmt::Display for UnknownPreset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        write!(f, "no preset {:?}; there are {}", self.0, names.join(", "))
+        write!(
+            f,
+            "unknown preset {:?}; choose one of {}",
+            self.0,
+            names.join(", ")
+        )
     }
 }
 
@@ -84,7 +89,7 @@ impl std::error::Error for UnknownPreset {}
 /// The preset of this name.
 ///
 /// # Errors
-/// When there is none, with the names that there are.
+/// When there is none; the error lists all names.
 pub fn preset(name: &str) -> Result<&'static Preset, UnknownPreset> {
     let found = PRESETS.iter().find(|preset| preset.name == name);
     found.ok_or_else(|| UnknownPreset(name.to_string()))
@@ -95,14 +100,14 @@ mod tests {
     use super::{PRESETS, preset};
 
     #[test]
-    fn each_preset_is_found_by_its_name_and_is_another() {
+    fn each_preset_has_a_name_and_a_plan_of_its_own() {
         for one in PRESETS {
             assert_eq!(preset(one.name).map(|found| found.network), Ok(one.network));
             let alike = PRESETS.iter().filter(|other| other.plan() == one.plan());
             assert_eq!(alike.count(), 1, "{}", one.name);
         }
         let message = preset("densenet122").err().map(|error| error.to_string());
-        let start = "no preset \"densenet122\"; there are densenet121, densenet161, ";
+        let start = "unknown preset \"densenet122\"; choose one of densenet121, densenet161, ";
         assert!(message.is_some_and(|message| message.starts_with(start)));
     }
 }

@@ -136,8 +136,8 @@ def main():
         "# Kernels, as ptxas sees them",
         "",
         f"`scripts/cuda/compile.py` with NVRTC {version(library)}: {len(jobs)} programs of {len(models)} presets,"
-        f" for {', '.join(architectures)}. A kernel's numbers are the most of all programs that have it:"
-        " registers a thread / bytes of shared memory a block / bytes of local memory, spilled or not. No kernel may have any.",
+        f" for {', '.join(architectures)}. A cell gives the largest values over all programs with the kernel:"
+        " registers per thread / bytes of shared memory per block / bytes of local memory, which must be 0 (no spills).",
         "",
         "| family | kernel | products | " + " | ".join(architectures) + " |",
         "|---|---|---|" + "---|" * len(architectures),
@@ -148,9 +148,9 @@ def main():
     slow = []
     if "densenet201" in models:
         cores = os.cpu_count()
-        lines += ["", "Seconds to compile all programs of DenseNet-201, added up over its programs, which the"
-                  f" executor compiles on all cores. A first start may take {LIMIT} s; measured while {cores}"
-                  " cores compiled at once, so that its time is this divided by their number.", "",
+        lines += ["", "Seconds to compile all programs of DenseNet-201, summed over the programs and measured"
+                  f" with {cores} cores compiling at once. The executor compiles on all cores, so a first start takes"
+                  f" the sum divided by their number; the limit is {LIMIT} s.", "",
                   "| products | " + " | ".join(architectures) + " |", "|---|" + "---|" * len(architectures)]
         for precision in ("f32", "bf16"):
             took = [seconds["densenet201", precision, architecture] for architecture in architectures]
