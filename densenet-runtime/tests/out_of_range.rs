@@ -68,7 +68,7 @@ fn a_batch_that_cannot_be_counted_is_refused_when_an_executor_is_made() {
 }
 
 #[test]
-fn memory_that_no_machine_has_is_refused_without_a_wrap() {
+fn memory_that_no_machine_has_is_refused_without_wrapping() {
     let mut spec = spec();
     (spec.init, spec.input) = (1 << 20, [1, 2, 2]);
     let plan = spec.plan().unwrap();
@@ -81,7 +81,7 @@ fn memory_that_no_machine_has_is_refused_without_a_wrap() {
 }
 
 #[test]
-fn more_threads_than_there_can_be_are_as_many_as_there_can_be() {
+fn the_number_of_threads_is_capped() {
     let plan = plan();
     for threads in [65, 1 << 40, usize::MAX] {
         let options = cpu::Options {
@@ -204,7 +204,7 @@ fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
 }
 
 #[test]
-fn a_trainer_says_so_too_also_of_a_piece_of_a_batch() {
+fn a_trainer_refuses_it_too_even_for_a_piece_of_a_batch() {
     for (count, accumulation) in [(1, 1), (3, 2), (2, 2)] {
         let model = Cpu::default().build_module::<OnePixel, f32>();
         let config = Config {

@@ -48,7 +48,9 @@ fn own(text: &str) -> Result<(String, f64), String> {
         .ok_or("a preset and its error are wanted, as densenet121=26.3")?;
     match error.trim_end_matches('%').parse() {
         Ok(error) if (0.0..=100.0).contains(&error) => Ok((name.to_string(), error)),
-        _ => Err(format!("the error must be from 0 to 100 percent, found {error:?}")),
+        _ => Err(format!(
+            "the error must be from 0 to 100 percent, found {error:?}"
+        )),
     }
 }
 

@@ -109,7 +109,7 @@ fn on_a_cuda_device_a_step_is_that_of_the_cpu() {
 }
 
 #[test]
-fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
+fn it_learns_in_parts_and_writes_the_files_of_a_run() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     support::cifar10(data, 20);
@@ -144,7 +144,7 @@ fn it_learns_in_portions_and_leaves_what_a_run_leaves() {
 }
 
 #[test]
-fn a_run_that_diverges_goes_on_with_a_lower_rate_or_from_its_weights() {
+fn a_diverged_run_resumes_with_a_lower_rate_or_from_its_weights() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     support::cifar10(data, 20);
@@ -241,7 +241,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_refused() {
+fn invalid_arguments_are_refused() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     cifar100(data);

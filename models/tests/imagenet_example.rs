@@ -58,7 +58,7 @@ fn metrics(path: &Path) -> Vec<(Vec<String>, Value)> {
 
 /// A run of three steps, and a run of two that goes on for one: the same files and figures.
 #[test]
-fn a_run_leaves_metrics_checkpoint_and_curves_and_goes_on_as_if_it_had_not_stopped() {
+fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
     let folder = TempDir::new().unwrap();
     data(folder.path());
     let common = ["--data", "data", "--batch-size", "2", "--lr", "0.01"];
@@ -192,7 +192,7 @@ fn without_data_it_draws_pictures_and_trains_on_them() {
 }
 
 #[test]
-fn what_is_wrong_is_said_before_anything_is_trained() {
+fn errors_are_reported_before_training_starts() {
     let folder = TempDir::new().unwrap();
     let refusal = |arguments: &[&str]| support::refusal(&example(folder.path(), arguments));
     let message = refusal(&["--data", "nowhere", "--out", "out"]);

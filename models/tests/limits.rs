@@ -22,13 +22,13 @@ fn batches_that_no_kernel_can_count_are_refused() {
 }
 
 #[test]
-fn a_benchmark_has_a_step_at_least() {
+fn a_benchmark_needs_at_least_one_step() {
     let said = refusal("bench", &["--model", "densenet201", "--steps", "0"]);
     assert!(said.contains("0 is not in 1.."), "{said}");
 }
 
 #[test]
-fn every_example_says_what_it_is() {
+fn every_example_has_a_description() {
     for name in [
         "bench",
         "cifar_svhn",

@@ -81,7 +81,7 @@ fn stops_where_nobody_reads(command: &Command) {
 }
 
 #[test]
-fn programs_that_print_end_quietly_behind_a_closed_pipe_and_fail_on_a_full_disk() {
+fn programs_end_quietly_when_their_pipe_closes_and_fail_on_a_full_disk() {
     let folder = TempDir::new().unwrap();
     for (name, arguments) in [
         ("roofline", &["--model", "cifar_40_12", "--launches"][..]),
@@ -97,7 +97,7 @@ fn programs_that_print_end_quietly_behind_a_closed_pipe_and_fail_on_a_full_disk(
 }
 
 #[test]
-fn an_error_that_cannot_be_said_is_a_failure_and_no_panic() {
+fn an_error_that_cannot_be_printed_is_a_failure_not_a_panic() {
     let folder = TempDir::new().unwrap();
     for (name, arguments) in [
         ("bench", &["--model", "none"][..]),
@@ -138,7 +138,7 @@ fn an_error_that_cannot_be_said_is_a_failure_and_no_panic() {
 }
 
 #[test]
-fn help_that_nobody_reads_is_no_panic() {
+fn help_into_a_closed_pipe_does_not_panic() {
     let folder = TempDir::new().unwrap();
     for name in ["predict", "kernels", "imagenet_densenet201"] {
         let help = command(name, folder.path(), &["--help"]);
@@ -171,7 +171,7 @@ fn trains_whoever_reads(run_in: impl Fn(&str) -> Command, out: &Path) {
 }
 
 #[test]
-fn training_goes_on_to_its_end_whoever_reads_of_it() {
+fn training_finishes_even_if_nobody_reads_its_output() {
     let folder = TempDir::new().unwrap();
     support::cifar10(&folder.path().join("cifar"), 2);
     support::fashion(&folder.path().join("fashion"), 40);
@@ -210,7 +210,7 @@ fn broken_pictures(data: &Path) {
 }
 
 #[test]
-fn a_picture_that_is_skipped_ends_no_run_where_that_cannot_be_said() {
+fn a_skipped_picture_that_cannot_be_reported_does_not_end_a_run() {
     let folder = TempDir::new().unwrap();
     broken_pictures(&folder.path().join("data"));
     for (number, errors) in [To::Nobody, To::FullDisk, To::Closed]
@@ -229,7 +229,7 @@ fn a_picture_that_is_skipped_ends_no_run_where_that_cannot_be_said() {
 }
 
 #[test]
-fn predictions_stop_where_nobody_reads_and_unreadable_pictures_are_counted() {
+fn predictions_stop_when_nobody_reads_and_unreadable_pictures_are_counted() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let pictures = Pictures {

@@ -83,7 +83,7 @@ fn jpeg(width: u16, height: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_jpeg_of_any_layout_has_exactly_the_pixels_that_pillow_makes_of_it() {
+fn a_jpeg_of_any_layout_decodes_to_exactly_pillows_pixels() {
     let cases = cases("jpegs.bin");
     assert!(cases.len() > 1000);
     let different: Vec<_> = cases
@@ -95,7 +95,7 @@ fn a_jpeg_of_any_layout_has_exactly_the_pixels_that_pillow_makes_of_it() {
 }
 
 #[test]
-fn a_png_has_exactly_the_pixels_that_pillow_makes_of_it_and_is_refused_where_it_refuses() {
+fn a_png_decodes_to_exactly_pillows_pixels_and_is_refused_where_pillow_refuses() {
     for Case {
         name,
         file,
@@ -108,7 +108,7 @@ fn a_png_has_exactly_the_pixels_that_pillow_makes_of_it_and_is_refused_where_it_
 }
 
 #[test]
-fn a_jpeg_cut_anywhere_in_its_data_is_broken_with_an_end_marker_or_without() {
+fn a_jpeg_cut_anywhere_in_its_data_is_broken_with_or_without_an_end_marker() {
     for Case { name, file, .. } in cases("jpegs.bin").iter().step_by(23) {
         let whole = decode(file).unwrap();
         let (start, end) = (marker(file, 0xda), file.len() - 2);
@@ -159,7 +159,7 @@ fn a_jpeg_that_lacks_a_scan_or_a_restart_interval_is_broken() {
 }
 
 #[test]
-fn what_does_not_touch_pixels_is_passed_over() {
+fn what_does_not_affect_pixels_is_ignored() {
     let whole = jpeg(33, 17);
     let expected = decode(&whole).unwrap();
     let (frame, scan, end) = (marker(&whole, 0xc0), marker(&whole, 0xda), whole.len() - 2);
@@ -196,7 +196,7 @@ fn a_frame_of_motion_jpeg_needs_no_huffman_tables() {
 }
 
 #[test]
-fn the_limit_of_pixels_is_looked_at_first_and_can_be_set() {
+fn the_limit_on_pixels_is_checked_first_and_can_be_set() {
     let mut claims = jpeg(16, 16);
     let frame = marker(&claims, 0xc0);
     claims[frame + 5..frame + 9].copy_from_slice(&[0x40, 0, 0x40, 0]);
@@ -271,7 +271,7 @@ fn the_widest_and_the_highest_jpeg_are_read() {
 }
 
 #[test]
-fn kinds_of_jpeg_that_are_not_read_are_called_by_name() {
+fn unsupported_kinds_of_jpeg_are_named() {
     let file = jpeg(16, 16);
     let frame = marker(&file, 0xc0);
     let with = |at: usize, byte: u8| {
@@ -344,7 +344,7 @@ fn damaged_files_are_errors_and_never_panics() {
 }
 
 #[test]
-fn a_file_and_its_bytes_are_one_picture_and_an_error_has_the_path() {
+fn a_file_and_its_bytes_give_the_same_picture_and_errors_name_the_path() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("picture.jpg");
     let file = jpeg(20, 10);

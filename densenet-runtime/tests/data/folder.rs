@@ -41,7 +41,7 @@ fn difference(a: &[u8], b: &[u8]) -> (u8, f64) {
 }
 
 #[test]
-fn the_centre_is_torchvisions() {
+fn the_centre_crop_is_torchvisions() {
     for name in ["wide", "tall", "small"] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let folder = ImageFolder::open(&dir, [32, 32]).unwrap();
@@ -66,7 +66,7 @@ fn the_ten_crops_are_torchvisions_in_its_order() {
 }
 
 #[test]
-fn a_picture_by_itself_is_shown_as_in_validation() {
+fn a_single_picture_is_cropped_as_in_validation() {
     for name in ["wide", "tall", "small"] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let picture = read(&golden(&format!("{name}.png"))).unwrap();
@@ -140,7 +140,7 @@ fn images_of_other_shapes_are_served_as_asked() {
 }
 
 #[test]
-fn every_pixel_type_becomes_the_rgb_that_pillow_makes_of_it() {
+fn every_pixel_type_becomes_pillows_rgb() {
     let names = [
         "rgba.png",
         "grey.png",
@@ -257,7 +257,7 @@ fn files_of_other_formats_are_counted_by_extension() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_nothing_is_a_picture_that_cannot_be_read() {
+fn a_dangling_link_is_a_picture_that_cannot_be_read() {
     let dir = folder(&[("a/1.png", "small.png"), ("b/1.png", "small.png")]);
     let link = dir.path().join("a/2.jpg");
     std::os::unix::fs::symlink("nowhere.jpg", &link).unwrap();
@@ -279,7 +279,7 @@ fn a_link_to_nothing_is_a_picture_that_cannot_be_read() {
 }
 
 #[test]
-fn what_is_wrong_with_a_folder_is_said_with_its_path() {
+fn errors_of_a_folder_name_its_path() {
     let message = |dir: &Path| ImageFolder::open(dir, [8, 8]).unwrap_err().to_string();
     let dir = TempDir::new().unwrap();
     let missing = dir.path().join("missing");

@@ -94,7 +94,7 @@ fn files_may_have_a_dot_in_their_names_where_others_have_a_hyphen() {
 }
 
 #[test]
-fn a_file_is_read_no_further_than_its_dimensions_say_and_they_are_held_against_its_size() {
+fn a_file_is_read_no_further_than_its_dimensions_which_are_checked_against_its_size() {
     let refusal = |images: &[u8]| opened(images, &labels(&[0, 1])).unwrap_err().to_string();
     // 10 MB of zeros in 10 kB, behind two images.
     let bomb = compressed(&[images(2), vec![0; 10_000_000]].concat());
@@ -122,7 +122,7 @@ fn a_file_is_read_no_further_than_its_dimensions_say_and_they_are_held_against_i
 }
 
 #[test]
-fn what_is_wrong_with_idx_files_is_said() {
+fn errors_of_idx_files_say_what_is_wrong() {
     let fails = |images: &[u8], labels: &[u8], expected: &str| {
         let error = opened(images, labels).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -195,7 +195,7 @@ fn images_are_padded_and_split() {
 }
 
 #[test]
-fn augmentation_is_for_training_alone() {
+fn only_training_augments() {
     let set = InMemory::new([1, 2, 2], vec![1, 2, 3, 4], vec![0], vec!["a".to_owned()])
         .unwrap()
         .augmented(ShiftAndFlip::paper(vec![0]))

@@ -136,7 +136,7 @@ fn seeds_and_epochs_give_other_batches_and_each_image_comes_once() {
 }
 
 #[test]
-fn an_epoch_taken_up_in_the_middle_goes_on_as_it_would_have() {
+fn an_epoch_resumed_in_the_middle_continues_unchanged() {
     let loader = training(numbers(50), 7).seeded(1);
     let whole = contents(loader.epoch(4));
     assert_eq!(whole.len(), loader.batches());
@@ -147,7 +147,7 @@ fn an_epoch_taken_up_in_the_middle_goes_on_as_it_would_have() {
 }
 
 #[test]
-fn the_last_batch_is_dropped_in_training_unless_it_is_asked_for_or_all_there_is() {
+fn the_last_batch_is_dropped_in_training_unless_it_is_kept_or_the_only_one() {
     let sizes = |loader: Loader| -> Vec<usize> {
         let sizes: Vec<usize> = loader.epoch(0).map(|batch| batch.unwrap().size()).collect();
         assert_eq!(sizes.len(), loader.batches());
@@ -185,7 +185,7 @@ fn views_are_for_evaluation_and_repeat_the_label() {
 }
 
 #[test]
-fn a_broken_image_ends_the_epoch_at_its_batch_if_so_asked() {
+fn a_broken_image_ends_the_epoch_at_its_batch_unless_it_is_skipped() {
     for workers in [1, 4] {
         let broken = Numbers {
             broken: vec![9, 14],
@@ -250,7 +250,7 @@ fn skipped_images_are_left_out_in_evaluation() {
 }
 
 #[test]
-fn a_dataset_of_broken_images_alone_is_an_error_in_training() {
+fn a_dataset_of_only_broken_images_is_an_error_in_training() {
     let numbers = Numbers {
         broken: (0..8).collect(),
         ..numbers(8)
@@ -299,7 +299,7 @@ fn dropping_an_epoch_early_stops_its_threads_after_the_image_at_hand() {
 }
 
 #[test]
-fn no_more_is_read_ahead_than_asked() {
+fn no_more_than_the_prefetch_depth_is_loaded_ahead() {
     let numbers = Arc::new(numbers(100));
     let loader = Loader::training(numbers.clone(), 10).unwrap().prefetch(2);
     let stays_at = |expected: usize| {
@@ -318,7 +318,7 @@ fn no_more_is_read_ahead_than_asked() {
 }
 
 #[test]
-fn a_loader_of_nothing_is_refused() {
+fn an_empty_loader_is_refused() {
     assert!(Loader::training(Arc::new(numbers(0)), 4).is_err());
     assert!(Loader::training(Arc::new(numbers(4)), 0).is_err());
 }
@@ -335,7 +335,7 @@ fn an_image_that_the_system_cannot_read_may_be_skipped() {
 }
 
 #[test]
-fn parts_of_an_epoch_are_disjoint_equal_and_together_the_larger_batches() {
+fn shards_of_an_epoch_are_disjoint_equal_and_together_the_larger_batches() {
     // 26 images in batches of 3 for each of 4: two batches each, two images left over.
     let whole = contents(training(numbers(26), 12).seeded(7).epoch(3));
     let parts: Vec<_> = (0..4)
@@ -358,7 +358,7 @@ fn parts_of_an_epoch_are_disjoint_equal_and_together_the_larger_batches() {
 }
 
 #[test]
-fn parts_of_an_evaluation_have_every_image_once() {
+fn shards_of_an_evaluation_have_every_image_once() {
     for images in [4, 9, 10, 11] {
         let mut served: Vec<u32> = (0..4)
             .flat_map(|rank| {
@@ -374,14 +374,14 @@ fn parts_of_an_evaluation_have_every_image_once() {
 }
 
 #[test]
-fn an_epoch_of_a_part_is_taken_up_where_it_was_left() {
+fn a_shards_epoch_resumes_where_it_stopped() {
     let part = || training(numbers(40), 3).seeded(1).sharded(1, 3).unwrap();
     let all = contents(part().epoch(2));
     assert_eq!(contents(part().epoch_from(2, 1)), all[1..]);
 }
 
 #[test]
-fn parts_that_cannot_be_are_refused() {
+fn impossible_shards_are_refused() {
     let refused = |loader: Result<Loader, DataError>| loader.unwrap_err().to_string();
     let error = refused(training(numbers(40), 3).sharded(3, 3));
     assert!(error.contains("no part 3 of 3"), "{error}");

@@ -49,7 +49,7 @@ fn numbers_of_any_type_are_read() {
 }
 
 #[test]
-fn one_image_has_no_dimension_of_images() {
+fn a_single_image_may_lack_the_last_dimension() {
     let set = svhn::open(golden("svhn_one.mat")).unwrap();
     assert_eq!(set.len(), 1);
     let third = image(&svhn::open(golden("svhn_bytes.mat")).unwrap(), 2);
@@ -57,7 +57,7 @@ fn one_image_has_no_dimension_of_images() {
 }
 
 #[test]
-fn numbers_that_are_no_bytes_are_refused_in_any_type() {
+fn numbers_that_do_not_fit_a_byte_are_refused_in_any_type() {
     // A small file, not compressed: a label is changed in place.
     for (kind, size, of) in [
         (3_u32, 2, -1_i64),
@@ -98,7 +98,7 @@ fn with_labels(kind: u32, size: usize, labels: &[i64; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn the_extra_images_come_behind_the_training_set() {
+fn the_extra_images_follow_the_training_set() {
     let dir = TempDir::new().unwrap();
     let place = |name: &str, from: &str| {
         fs::copy(golden(from), dir.path().join(name)).unwrap();

@@ -108,7 +108,7 @@ fn words(words: &str) -> Vec<&OsStr> {
 }
 
 #[test]
-fn a_run_on_small_images_goes_on_by_the_line_that_it_prints() {
+fn a_run_on_small_images_resumes_by_the_command_that_it_prints() {
     let folder = TempDir::new().unwrap();
     support::cifar10(&folder.path().join(awkward()), 20);
     for out in [
@@ -123,7 +123,7 @@ fn a_run_on_small_images_goes_on_by_the_line_that_it_prints() {
 }
 
 #[test]
-fn a_run_on_clothes_goes_on_by_the_line_that_it_prints() {
+fn a_run_on_clothes_resumes_by_the_command_that_it_prints() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join(awkward());
     support::fashion(&data, 160);
@@ -133,7 +133,7 @@ fn a_run_on_clothes_goes_on_by_the_line_that_it_prints() {
 }
 
 #[test]
-fn a_run_on_pictures_goes_on_by_the_line_that_it_prints() {
+fn a_run_on_pictures_resumes_by_the_command_that_it_prints() {
     let folder = TempDir::new().unwrap();
     let pictures = Pictures {
         size: 64,
