@@ -1,4 +1,4 @@
-//! A spec as a whole: what is missing, what does not go together, and the plan.
+//! Checks a spec as a whole: what is missing, what does not fit together, and the plan.
 
 use densenet_plan::{BlockSpec, Plan, PlanError, Ratio, Recompute, Spec};
 use quote::ToTokens;
@@ -10,11 +10,11 @@ use crate::keys::KEYS;
 use crate::parse::Written;
 use crate::value::{Budget, Given, Growth};
 
-/// A network that can be written out.
+/// A network that can be expanded.
 pub struct Network {
     /// Doc comments.
     pub docs: Vec<Attribute>,
-    /// Where the runtime is.
+    /// The path of the runtime crate.
     pub runtime: Path,
     /// The visibility of its types.
     pub vis: Visibility,
@@ -26,13 +26,13 @@ pub struct Network {
     pub classes: Vec<String>,
 }
 
-/// Makes the plan of what was written, and reports why there is none.
+/// Makes the plan of a spec, or reports why it has none.
 pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
     missing(written, errors);
     growth_rates(written, errors);
     let plan = plan(written, errors)?;
     if !written.is_complete() {
-        // Stand-ins were good for finding more mistakes, and no more.
+        // Placeholders only serve to find more mistakes.
         return None;
     }
     if let Some(memory) = &written.values.memory {
@@ -48,7 +48,7 @@ pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
     })
 }
 
-/// Reports required keys that are not given, unless they are misspelled, which is reported.
+/// Reports required keys that are missing, unless they are misspelled, which is reported elsewhere.
 fn missing(written: &Written, errors: &mut Errors) {
     for key in KEYS.iter().filter(|key| key.required) {
         if written.given(key.name).is_none() && !written.meant.contains(&key.name) {
@@ -58,7 +58,7 @@ fn missing(written: &Written, errors: &mut Errors) {
     }
 }
 
-/// Reports growth rates that are not as many as the blocks.
+/// Reports a list of growth rates that is not as long as that of the blocks.
 fn growth_rates(written: &mut Written, errors: &mut Errors) {
     let (Some(blocks), Some(k)) = (&written.values.blocks, &written.values.k) else {
         return;
@@ -79,7 +79,7 @@ fn growth_rates(written: &mut Written, errors: &mut Errors) {
     written.values.k = None;
 }
 
-/// The plan. Keys that are not given have their defaults, and so do those that cannot be read.
+/// The plan. Keys that are missing or cannot be read have their defaults.
 fn plan(written: &Written, errors: &mut Errors) -> Option<Plan> {
     let values = &written.values;
     let layers: Vec<_> = values
@@ -129,7 +129,7 @@ fn value<T: Copy>(given: &Option<Given<T>>) -> Option<T> {
     given.as_ref().map(|given| given.value)
 }
 
-/// Reports why there is no plan on the value that is to blame, unless a stand-in may be.
+/// Reports why there is no plan, on the value that is to blame, unless a placeholder may be.
 fn report(error: PlanError, written: &Written, errors: &mut Errors) {
     let values = &written.values;
     let blocks = values.blocks.as_ref();
@@ -160,7 +160,7 @@ fn report(error: PlanError, written: &Written, errors: &mut Errors) {
     }
 }
 
-/// Reports a training step that takes more memory than there is.
+/// Reports a training step that exceeds the memory budget.
 fn budget(plan: &Plan, memory: &Given<Budget>, errors: &mut Errors) {
     let Budget {
         bytes: budget,
@@ -180,7 +180,7 @@ fn budget(plan: &Plan, memory: &Given<Budget>, errors: &mut Errors) {
             "not even a batch of 1 fits, which needs {}",
             bytes::in_words(recomputed.bytes(1))
         ),
-        (0, most) => format!("it fits with recompute alone, up to batch {most}"),
+        (0, most) => format!("it fits only with recompute, up to batch {most}"),
         (most, more) if more > most => {
             format!("it fits up to batch {most}, or {more} with recompute")
         }

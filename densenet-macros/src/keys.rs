@@ -1,4 +1,4 @@
-//! The keys of a spec: one table, which the parser reads with and the messages quote from.
+//! The keys of a spec, in one table used by the parser and the messages.
 
 use densenet_plan::StemKind;
 use syn::parse::ParseStream;
@@ -9,22 +9,22 @@ use crate::value::{self, Budget, Decimal, Given, Growth, Number};
 
 /// A key of a spec.
 pub struct Key {
-    /// How it is written.
+    /// Its name, as written in a spec.
     pub name: &'static str,
-    /// What it is, in a word or two.
+    /// Its meaning, in a few words.
     pub meaning: &'static str,
     /// A line that sets it.
     pub example: &'static str,
     /// Whether a spec must set it.
     pub required: bool,
-    /// What people write who do not know its name.
+    /// What people who do not know its name may write.
     words: &'static [&'static str],
-    /// Reads what follows the key. An error returned leaves no value; one added to the errors
-    /// leaves a value that something stands in for.
+    /// Reads what follows the key. If it returns an error, there is no value; if it adds one to the
+    /// errors, the value has a placeholder in it.
     pub read: fn(&'static Key, ParseStream, &mut Values, &mut Errors) -> syn::Result<()>,
 }
 
-/// The values of a spec's keys: `None` where a key is not given, or its value cannot be read.
+/// The values of a spec's keys: `None` if a key is missing or its value cannot be read.
 #[derive(Default)]
 pub struct Values {
     pub blocks: Option<Given<Vec<Number>>>,
@@ -156,7 +156,7 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The key that a misspelled name most likely means; `None` if it is like no key.
+    /// The key that a misspelled name most likely means; `None` if no key is similar.
     pub fn nearest(name: &str) -> Option<&'static Self> {
         let name = name.to_lowercase();
         let likeness = |key: &Self| {
@@ -172,12 +172,12 @@ impl Key {
             .map(|(_, key)| key)
     }
 
-    /// The key and what it is, for a message: "`k` (growth rate)".
+    /// The key and its meaning, for a message: "`k` (growth rate)".
     pub fn title(&self) -> String {
         format!("`{}` ({})", self.name, self.meaning)
     }
 
-    /// How to write it, for a message.
+    /// How to write the key, for a message.
     pub fn usage(&self) -> String {
         format!("write it as `{}`", self.example)
     }

@@ -1,9 +1,8 @@
 //! The `densenet!` macro: a compiler from a DenseNet spec to statically shaped dfdx types.
 //!
-//! `compile` is the whole pipeline. `parse` reads what was written, key by key, and keeps
-//! every token; `check` looks at the spec as a whole and makes its plan; `expand` writes the
-//! plan down as Rust. Parse and check report every mistake, each on its token; expand has
-//! nothing left to fail.
+//! `compile` is the whole pipeline. `parse` reads the spec key by key and keeps every token;
+//! `check` looks at the spec as a whole and makes its plan; `expand` writes the plan as Rust code.
+//! Parse and check report every mistake, each on its token; expand cannot fail.
 
 mod bytes;
 mod check;
@@ -27,8 +26,8 @@ use quote::quote;
 ///     pub DenseNet201 {
 ///         blocks: [6, 12, 48, 32],   // layers of each block; required
 ///         k: 32,                     // growth rate, also one for each block: [32, 32, 48, 48]; required
-///         theta: 0.5,                // compression in (0, 1]; without it 1
-///         bottleneck,                // 1x1 convolutions to 4k maps; `bottleneck: 2` for 2k; without it plain layers
+///         theta: 0.5,                // compression in (0, 1]; by default 1
+///         bottleneck,                // 1x1 convolutions to 4k maps; `bottleneck: 2` for 2k; by default plain layers
 ///         stem: imagenet,            // imagenet (7x7/2, max pool) or cifar (3x3); by default imagenet for 4 or more blocks
 ///         init: 64,                  // the stem's maps; by default 2k for DenseNet-BC and the ImageNet stem, else 16
 ///         input: [3, 224, 224],      // channels, height, width; by default 3x224x224 or 3x32x32, by the stem
@@ -42,16 +41,15 @@ use quote::quote;
 /// The bare form `densenet! { blocks: [6, 12, 48, 32], k: 32 }` names the type `DenseNet`.
 /// `floor(theta * m)` is computed from the digits of `theta`, exactly.
 ///
-/// # What comes of it
+/// # What it generates
 /// `DenseNet201<E = f32, D = Cpu>`, a struct with the fields `stem`, `block1`, `transition1`, ...,
 /// `norm` and `classifier`, and a struct for each stage (`DenseNet201Stem`, `DenseNet201Block1`
 /// with the fields `layer1`, ..., `DenseNet201Transition1`, ...). All of them are dfdx modules:
-/// they build with `device.build_module::<DenseNet201, f32>()`, and run with `forward` on a
-/// tensor without a tape and `forward_mut` on one with a tape, for any batch dimension; what stands
-/// in the way of training is an `nn::ForwardError`. Each has
-/// its shapes as `PLAN`; the network has `PARAMETERS`, `MULTIPLY_ADDS`, `LAYERS` and
-/// `training_bytes(batch, recompute)`, and implements `Network`. `cargo doc` shows its
-/// architecture as a table.
+/// they are built by `device.build_module::<DenseNet201, f32>()`, and run by `forward` on a tensor
+/// without a tape and `forward_mut` on one with a tape, for any batch size. Errors in training are
+/// `nn::ForwardError`s. Each has its shapes in `PLAN`; the network has `PARAMETERS`,
+/// `MULTIPLY_ADDS`, `LAYERS` and `training_bytes(batch, recompute)`, and implements `Network`.
+/// `cargo doc` shows its architecture as a table.
 ///
 /// # Names of classes
 /// `classes: ["cat", "dog"]` names the classes: a label is an index into the list. The names are the
@@ -60,11 +58,11 @@ use quote::quote;
 /// refused before a run. A folder of pictures numbers its classes in the order of their names.
 ///
 /// # Errors
-/// Every mistake of a spec is reported at once, each on its token.
+/// All mistakes in a spec are reported at once, each on its token.
 ///
 /// # A crate that re-exports the macro
-/// Generated code names `::densenet_runtime`. Where that is not a dependency of the calling
-/// crate, say where it is: `#[densenet(crate = my_crate::densenet_runtime)]` above the name.
+/// Generated code refers to `::densenet_runtime`. If that is not a dependency of the calling crate,
+/// give its path: `#[densenet(crate = my_crate::densenet_runtime)]` above the name.
 #[proc_macro]
 pub fn densenet(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     compile(input.into()).into()
@@ -77,8 +75,8 @@ fn compile(input: TokenStream) -> TokenStream {
         let network = check::check(&mut written, errors);
         (written, network)
     });
-    // A network with a plan is written out even beside errors, and a type of its name always,
-    // so that its uses add no errors of their own.
+    // A network with a plan is expanded even if there are errors, and a type with its name always
+    // exists, so that its uses add no errors of their own.
     let code = match network {
         Some(network) => expand::network(&network),
         None => expand::stub(&written),

@@ -1,4 +1,4 @@
-//! What was written: the grammar of `densenet!`.
+//! The grammar of `densenet!`.
 //!
 //! Parsing never gives up: a key that cannot be read is reported, and reading goes on after it.
 
@@ -12,20 +12,20 @@ use crate::errors::Errors;
 use crate::keys::{KEYS, Key, Values};
 use crate::value::{at_end_of_value, rest_of_value, text};
 
-/// The name of a network that is not given one.
+/// The default name of a network.
 const NAME: &str = "DenseNet";
 
 /// A spec as it was written.
 pub struct Written {
     /// Doc comments.
     pub docs: Vec<Attribute>,
-    /// Where the runtime is.
+    /// The path of the runtime crate.
     pub runtime: Path,
     /// The visibility of the type.
     pub vis: Visibility,
     /// The name of the type.
     pub name: Ident,
-    /// The keys that are given, readable or not.
+    /// The keys that are present, readable or not.
     pub given: Vec<Ident>,
     /// The keys that an unknown one most likely means.
     pub meant: Vec<&'static str>,
@@ -49,7 +49,7 @@ impl Written {
         }
     }
 
-    /// Where a key is given, be its value readable or not.
+    /// A key's name in the spec, whether its value could be read or not.
     pub fn given(&self, key: &str) -> Option<&Ident> {
         self.given.iter().find(|given| *given == key)
     }
@@ -76,19 +76,19 @@ impl Written {
         classes.map_or(&[], |classes| classes.value.names())
     }
 
-    /// Whether all required keys are given, and every value could be read.
+    /// Whether all required keys are present and every value could be read.
     pub fn is_complete(&self) -> bool {
         let mut required = KEYS.iter().filter(|key| key.required);
         self.unreadable.is_empty() && required.all(|key| self.given(key.name).is_some())
     }
 
-    /// Whether nothing stands in for the value of a key that need not be given.
+    /// Whether an optional key's value is no placeholder.
     pub fn is_readable(&self, key: &str) -> bool {
         !self.unreadable.contains(&key)
     }
 }
 
-/// Reads a spec as far as it can be read.
+/// Reads a spec as far as possible.
 pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
     let mut written = Written::empty();
     let parser = |input: ParseStream| network(input, &mut written, errors);
@@ -119,14 +119,14 @@ fn network(input: ParseStream, written: &mut Written, errors: &mut Errors) -> sy
     keys(&body, written, errors);
     if !input.is_empty() {
         let message =
-            "one network for each `densenet!`: write the next one in a `densenet!` of its own";
+            "a `densenet!` takes one network: write the next one in a `densenet!` of its own";
         errors.push(syn::Error::new(input.span(), message));
         input.parse::<TokenStream>()?;
     }
     Ok(())
 }
 
-/// Doc comments are kept; `#[densenet(crate = path)]` says where the runtime is.
+/// Doc comments are kept; `#[densenet(crate = path)]` gives the path of the runtime.
 fn attributes(attributes: Vec<Attribute>, written: &mut Written, errors: &mut Errors) {
     for attribute in attributes {
         let path = attribute.path();
@@ -135,7 +135,7 @@ fn attributes(attributes: Vec<Attribute>, written: &mut Written, errors: &mut Er
         } else if path.is_ident("densenet") {
             let read = attribute.parse_nested_meta(|meta| {
                 if !meta.path.is_ident("crate") {
-                    return Err(meta.error("`#[densenet(..)]` takes `crate = path` alone"));
+                    return Err(meta.error("`#[densenet(..)]` only takes `crate = path`"));
                 }
                 written.runtime = meta.value()?.call(Path::parse_mod_style)?;
                 Ok(())
@@ -167,7 +167,7 @@ fn keys(input: ParseStream, written: &mut Written, errors: &mut Errors) {
             let message = format!("expected `,` before `{}`", text(&next_value(input)));
             errors.push(syn::Error::new(input.span(), message));
         }
-        // A key behind a missing comma is read all the same; anything else is skipped.
+        // A key after a missing comma is still read; anything else is skipped.
         if !is_key(input) {
             skip_value(input);
             let _: syn::Result<Token![,]> = input.parse();
@@ -175,13 +175,13 @@ fn keys(input: ParseStream, written: &mut Written, errors: &mut Errors) {
     }
 }
 
-/// Whether a key stands here.
+/// Whether a key comes next.
 fn is_key(input: ParseStream) -> bool {
     let name = input.fork().call(Ident::parse_any);
     name.is_ok_and(|name| Key::named(&name.to_string()).is_some() || input.peek2(Token![:]))
 }
 
-/// What stands in the place of a comma.
+/// The tokens in place of a comma.
 fn next_value(input: ParseStream) -> TokenStream {
     let rest = rest_of_value(input);
     if is_key(input) || rest.is_empty() {
@@ -195,7 +195,7 @@ fn next_value(input: ParseStream) -> TokenStream {
     }
 }
 
-/// One key with its value. Takes one token at least.
+/// One key with its value. Takes at least one token.
 fn key(input: ParseStream, written: &mut Written, errors: &mut Errors) -> syn::Result<()> {
     let Ok(name) = input.call(Ident::parse_any) else {
         let token: TokenTree = input.parse()?;

@@ -1,4 +1,4 @@
-//! What the macro writes and what it says; `ui-tests` shows the same as rustc prints it.
+//! What the macro generates and reports; `ui-tests` shows the same as rustc prints it.
 
 use proc_macro2::TokenStream;
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn messages(spec: &str) -> Vec<String> {
 }
 
 proptest! {
-    /// Whatever is written, the macro answers with items: errors, a network, or both.
+    /// For any tokens, the macro returns items: errors, a network, or both.
     #[test]
     fn nothing_that_is_written_makes_the_macro_panic(words in prop::collection::vec(word(), 0..30)) {
         let spec = words.join(" ");
@@ -50,7 +50,7 @@ proptest! {
         }
     }
 
-    /// A spec of readable keys is answered quickly and without a panic, however absurd.
+    /// A spec of readable keys is expanded quickly and without a panic, however absurd.
     #[test]
     fn no_numbers_make_the_macro_panic(
         blocks in prop::collection::vec(number(), 0..4),
@@ -61,7 +61,7 @@ proptest! {
              classes: {classes}, bottleneck: {multiple}, theta: 0.5, memory: 1 KiB at {k}"
         );
         let layers: u128 = blocks.iter().sum();
-        // A network that compiles is written out: keep that short.
+        // A valid network is expanded, so keep it short.
         prop_assume!(!(100..5_000).contains(&layers));
         let tokens: TokenStream = spec.parse().expect("the spec is made of tokens");
         prop_assert!(syn::parse2::<syn::File>(crate::compile(tokens)).is_ok(), "{}", spec);

@@ -1,4 +1,4 @@
-//! The values of keys: what each key takes, and what its value may be by itself.
+//! The values of keys: what each key takes, and the range of its value.
 
 use std::fmt::Display;
 
@@ -12,10 +12,10 @@ use syn::{Ident, Lit, LitBool, LitInt, Token, bracketed, token};
 use crate::errors::Errors;
 use crate::keys::Key;
 
-/// The largest number that a spec may hold; dimensions fit 31 bits.
+/// The largest number in a spec; dimensions fit in 31 bits.
 const LARGEST: usize = i32::MAX as usize;
 
-/// Width of a bottleneck as a multiple of k, where a spec gives none (paper, section 3).
+/// The default width of a bottleneck, as a multiple of k (paper, section 3).
 const BOTTLENECK: usize = 4;
 
 /// A value, and the tokens that it was read from.
@@ -36,7 +36,7 @@ pub enum Growth {
     Each(Vec<usize>),
 }
 
-/// A fraction, as its decimal digits say.
+/// A number, as given by its decimal digits.
 #[derive(Clone, Copy)]
 pub struct Decimal {
     /// Exactly.
@@ -47,11 +47,11 @@ pub struct Decimal {
 
 /// The bytes that a training step may take.
 pub struct Budget {
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
-    /// How many, as they were written.
+    /// The number of bytes, as written.
     pub text: String,
-    /// Images in a batch.
+    /// The batch size.
     pub batch: usize,
 }
 
@@ -195,7 +195,8 @@ pub fn dropout(
             "`dropout` must be in [0, 1), found {}",
             text(&dropout.tokens)
         );
-        let help = "dropout = 0.2 zeroes a fifth of the values (the paper's rate where it does not augment)";
+        let help =
+            "dropout = 0.2 zeroes a fifth of the values (the paper's rate without augmentation)";
         return Err(at(&dropout.tokens, message, help));
     }
     Ok(dropout)
@@ -217,9 +218,9 @@ pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Res
         ("TB", 1_000_000_000_000),
     ];
     colon(key, input)?;
-    let what = "bytes and a batch";
+    let what = "bytes and a batch size";
     let tokens = rest_of_value(input);
-    // Whatever goes wrong, the whole value is at fault.
+    // Any mistake is reported on the whole value.
     let fault = |_| wrong(key, input, what);
     let source = input.fork();
     let (sign, amount) = decimal(key, &source).map_err(fault)?;
@@ -263,7 +264,7 @@ pub fn memory(key: &'static Key, input: ParseStream, _: &mut Errors) -> syn::Res
 /// The colon after a key.
 pub fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
     if input.peek(Token![=]) {
-        let message = format!("expected `:` behind `{}`, found `=`", key.name);
+        let message = format!("expected `:` after `{}`, found `=`", key.name);
         return Err(at(input.fork().parse::<TokenTree>()?, message, key.usage()));
     }
     if input.parse::<Token![:]>().is_err() {
@@ -273,7 +274,7 @@ pub fn colon(key: &'static Key, input: ParseStream) -> syn::Result<()> {
     Ok(())
 }
 
-/// `[1, 2, 3]`. Where an element is no number, 1 stands in for it.
+/// `[1, 2, 3]`. An element that is not a number gets the placeholder 1.
 fn numbers(
     key: &'static Key,
     input: ParseStream,
@@ -349,7 +350,7 @@ enum Sign {
     Minus,
 }
 
-/// A number in decimal digits; the value is without its sign.
+/// A number in decimal digits; its sign is returned separately.
 fn decimal(key: &'static Key, input: ParseStream) -> syn::Result<(Sign, Given<Decimal>)> {
     let what = "a number in decimal digits";
     let start = input.fork();
@@ -367,7 +368,7 @@ fn decimal(key: &'static Key, input: ParseStream) -> syn::Result<(Sign, Given<De
     input.parse::<Lit>()?.to_tokens(&mut tokens);
     let (Ok(ratio), Ok(float)) = (digits.parse(), digits.parse()) else {
         let message = format!(
-            "{} is given to at most 18 digits, found {}",
+            "{} can have at most 18 digits, found {}",
             key.title(),
             text(&tokens)
         );
@@ -382,7 +383,7 @@ fn decimal(key: &'static Key, input: ParseStream) -> syn::Result<(Sign, Given<De
     Ok((sign, Given { value, tokens }))
 }
 
-/// The error that a value is not of the kind that its key takes.
+/// The error for a value of the wrong kind.
 fn wrong(key: &'static Key, input: ParseStream, what: &str) -> syn::Error {
     let found = rest_of_value(input);
     if found.is_empty() {
@@ -398,12 +399,12 @@ pub fn at(tokens: impl ToTokens, message: impl Display, help: impl Display) -> s
     syn::Error::new_spanned(tokens, format!("{message}\n= help: {help}"))
 }
 
-/// Tokens as a person would write them.
+/// Tokens, spaced as a person would write them.
 pub fn text(tokens: &TokenStream) -> String {
     tokens.to_string().replace("- ", "-")
 }
 
-/// The tokens up to the end of the value, without reading on.
+/// The tokens up to the end of the value, without consuming them.
 pub fn rest_of_value(input: ParseStream) -> TokenStream {
     let ahead = input.fork();
     let mut tokens = TokenStream::new();
@@ -416,7 +417,7 @@ pub fn rest_of_value(input: ParseStream) -> TokenStream {
     tokens
 }
 
-/// Whether a value ends here: at a comma, at the next key, at the end.
+/// Whether a value ends here: at a comma, at the next key, or at the end.
 pub fn at_end_of_value(input: ParseStream) -> bool {
     let next_key =
         input.peek(Ident::peek_any) && input.peek2(Token![:]) && !input.peek2(Token![::]);

@@ -1,11 +1,11 @@
-//! What rustdoc shows of a network: its architecture and figures.
+//! The documentation of a network: its architecture and figures.
 
 use densenet_plan::Recompute;
 
 use crate::bytes;
 use crate::check::Network;
 
-/// Batches whose memory is shown.
+/// Batch sizes whose memory is shown.
 const BATCHES: [usize; 4] = [1, 32, 64, 256];
 
 /// The lines of a network's documentation, below the user's own.

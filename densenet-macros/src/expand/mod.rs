@@ -1,7 +1,7 @@
-//! Writes a plan down as Rust. Nothing here can fail.
+//! Writes a plan as Rust code. Nothing here can fail.
 //!
-//! First come the structs: one that is the network, one for each stage. Their impls stand behind
-//! them in a `const _: () = { .. }`, where imports do not reach the user's names.
+//! First come the structs: one for the network, one for each stage. Their impls follow in a `const
+//! _: () = { .. }`, whose imports cannot clash with the user's names.
 
 mod block;
 mod collection;
@@ -52,13 +52,13 @@ pub fn network(network: &Network) -> TokenStream {
     }
 }
 
-/// What all generated code refers to.
+/// The names that all generated code refers to.
 struct Scope<'a> {
-    /// Where the runtime is.
+    /// The path of the runtime crate.
     runtime: &'a Path,
     /// The visibility of the types.
     vis: &'a Visibility,
-    /// The name of the network's type, which the names of the others start with.
+    /// The name of the network's type, which is the prefix of the others.
     name: &'a Ident,
 }
 
@@ -69,7 +69,7 @@ impl Scope<'_> {
     }
 }
 
-/// Where messages about a type point: at its name instead of the whole invocation.
+/// The span of messages about a type: its name instead of the whole invocation.
 fn at(name: &Ident) -> Span {
     Span::call_site().located_at(name.span())
 }
@@ -78,7 +78,7 @@ fn at(name: &Ident) -> Span {
 struct Field {
     docs: String,
     name: Ident,
-    /// The type outside of an impl's scope.
+    /// The type, as written outside of an impl's scope.
     ty: TokenStream,
 }
 

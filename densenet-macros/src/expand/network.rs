@@ -52,7 +52,7 @@ impl<'a> Whole<'a> {
         let constants = constants(scope, self.network, self.stages);
         let collection = collection::collection(scope.name, &self.fields);
         let forward = forward(self.network, self.stages);
-        // What the network takes is what its stem takes.
+        // The input of the network is that of its stem.
         let input = self.stages.first().map(|stem| {
             let supertrait = input::name(&stem.name).into_token_stream();
             input::input(scope.name, stem.takes, stem.of, &supertrait)
@@ -62,7 +62,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// What is known before the network runs.
+/// The constants of the network.
 fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream {
     let Scope { runtime, name, .. } = scope;
     let plan = &network.plan;

@@ -1,4 +1,4 @@
-//! What stands for a network that has no plan.
+//! The stub of a network that has no plan.
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -13,7 +13,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Zeroes values with this probability; `None` for 0.
+    /// Dropout with this probability; `None` for 0.
     pub fn new(probability: f64) -> Option<Self> {
         (probability > 0.0).then(|| Self {
             threshold: (probability * f64::from(u32::MAX)) as u32,
@@ -48,7 +48,7 @@ impl DropoutSites {
 }
 
 impl Block {
-    /// The block's dropout sites, counted from its own first one on.
+    /// The block's dropout sites, counted from its own first one.
     pub const fn dropout_sites(&self) -> DropoutSites {
         DropoutSites {
             first: 0,

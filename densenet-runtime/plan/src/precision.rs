@@ -1,10 +1,10 @@
-//! The numbers that products are computed in.
+//! The number format of products.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// In which numbers the operands of products are; sums, parameters and statistics are f32 in both.
-/// On CUDA, feature maps and their gradients are stored in it too.
+/// The number format of the operands of products. Sums, parameters and statistics are always f32.
+/// On CUDA, feature maps and their gradients are stored in it, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
@@ -33,7 +33,7 @@ impl Display for Precision {
     }
 }
 
-/// A name that is no precision's.
+/// The name of a precision could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownPrecision(String);
 

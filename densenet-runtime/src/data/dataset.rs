@@ -75,7 +75,7 @@ pub fn check_fit(
 /// Checks that labels mean the same classes in two datasets.
 ///
 /// # Errors
-/// With the difference.
+/// When they do not; the error states the difference.
 pub fn check_same_classes(
     training: &dyn Dataset,
     validation: &dyn Dataset,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// How many names of a list are printed; the rest is only counted.
 const LISTED: usize = 8;
 
-/// Why weights could not be read, written or moved.
+/// Errors of reading, writing and moving weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
@@ -123,7 +123,7 @@ pub enum WeightsError {
         /// The difference.
         difference: String,
     },
-    /// The file's tensors are not the network's.
+    /// The file's tensors are not those of the network.
     #[error("{path} does not fit the network: {misfit}", path = .path.display())]
     Misfit {
         /// The file.

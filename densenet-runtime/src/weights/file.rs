@@ -14,7 +14,7 @@ use crate::files;
 pub(crate) const CHECKPOINT: &str = "densenet";
 /// The note with the names of the classes, as a list in JSON.
 const CLASSES: &str = "densenet.classes";
-/// The notes of a file, in its header.
+/// The entry of a file's header that holds its notes.
 const NOTES: &str = "__metadata__";
 /// Bytes before the header, which hold its length.
 const HEADER_LENGTH: usize = 8;
@@ -75,13 +75,13 @@ impl TensorFile {
         notes.get(key).map(String::as_str)
     }
 
-    /// The names of the classes, in the order of their labels; none where the file says nothing of
+    /// The names of the classes, in the order of their labels; empty if the file does not list
     /// them. A checkpoint has those of its network, or else those of its data.
     ///
     /// # Errors
     /// When they are not a list of names.
     pub fn classes(&self) -> Result<Vec<String>, WeightsError> {
-        /// Earlier checkpoints have them among what else they note.
+        /// Earlier checkpoints have them in their own note.
         #[derive(serde::Deserialize)]
         struct Checkpoint {
             #[serde(default)]
@@ -100,7 +100,7 @@ impl TensorFile {
         })
     }
 
-    /// Whether the file has a checksum of all of it.
+    /// Whether the file has a checksum of all its bytes.
     pub(crate) fn is_sealed(&self) -> bool {
         self.note(seal::NOTE).is_some()
     }
@@ -199,7 +199,7 @@ impl TensorFile {
     }
 }
 
-/// The notes of a file about these classes; none where they have no names.
+/// The notes of a file about these classes; empty if they have no names.
 pub(crate) fn notes_of_classes(names: &[impl AsRef<str>]) -> BTreeMap<String, String> {
     if names.is_empty() {
         return BTreeMap::new();
@@ -208,7 +208,8 @@ pub(crate) fn notes_of_classes(names: &[impl AsRef<str>]) -> BTreeMap<String, St
     BTreeMap::from([(CLASSES.to_string(), names.to_string())])
 }
 
-/// Whether these bytes start like a file of `torch.save`: a zip, or a pickle of protocol 2 to 5.
+/// Whether these bytes begin like a file written by `torch.save`: a zip, or a pickle of protocol 2
+/// to 5.
 fn is_pytorch(bytes: &[u8]) -> bool {
     matches!(bytes, [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..])
 }
