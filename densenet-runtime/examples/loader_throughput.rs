@@ -16,7 +16,7 @@ use std::{
 
 use densenet_runtime::data::{Draw, ImageFolder, Loader};
 use densenet_runtime::{console, say, tell};
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use jpeg_encoder::{ColorType, Encoder};
 
 const BATCH: usize = 32;
 const BATCHES: usize = 16;
@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Photographs come to about 110 KB at this size, as do these: smooth waves with grain.
 fn make(dir: &Path) -> Result<(), Box<dyn Error>> {
-    const WIDTH: u32 = 500;
-    const HEIGHT: u32 = 375;
+    const WIDTH: u16 = 500;
+    const HEIGHT: u16 = 375;
     let class = dir.join("class");
     fs::create_dir(&class)?;
     for number in 0..64 {
@@ -67,12 +67,7 @@ fn make(dir: &Path) -> Result<(), Box<dyn Error>> {
             }
         }
         let mut jpeg = Vec::new();
-        JpegEncoder::new_with_quality(&mut jpeg, 90).encode(
-            &pixels,
-            WIDTH,
-            HEIGHT,
-            ExtendedColorType::Rgb8,
-        )?;
+        Encoder::new(&mut jpeg, 90).encode(&pixels, WIDTH, HEIGHT, ColorType::Rgb)?;
         fs::write(class.join(format!("{number}.jpg")), jpeg)?;
     }
     let size: u64 = fs::read_dir(&class)?

@@ -5,14 +5,17 @@ pub mod console;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "data")]
 pub mod data;
 mod device;
 mod executor;
+#[cfg(feature = "figures")]
 pub mod figures;
 mod files;
 mod network;
 pub mod nn;
 pub mod parallel;
+#[cfg(feature = "train")]
 pub mod train;
 pub mod weights;
 

@@ -19,7 +19,6 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use densenet_models::DenseNet201;
 use densenet_runtime::cpu::{self, Level, Precision};
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Crops as Crop, Dataset, ImageFolder, Loader, OnBroken, check_fit};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Meeting, Place};
@@ -29,6 +28,7 @@ use densenet_runtime::train::{
 };
 use densenet_runtime::weights::State;
 use densenet_runtime::{Device, DeviceChoice, Network, console, say, tell};
+use drawn_pictures::Pictures;
 use shell::CommandLine;
 
 /// How long the processes of a run wait for each other at its start.
@@ -272,7 +272,7 @@ impl Arguments {
                     ..Pictures::default()
                 };
                 say!("drawing   pictures in {PICTURES}, unless they are there");
-                pictures::make(PICTURES, &pictures)?;
+                drawn_pictures::make(PICTURES, &pictures)?;
                 Path::new(PICTURES)
             }
         };

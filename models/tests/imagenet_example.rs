@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use densenet_models::DenseNet201;
 use densenet_runtime::Network;
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use drawn_pictures::Pictures;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ fn data(folder: &Path) {
         ..Pictures::default()
     };
     let data = folder.join("data");
-    pictures::make(&data, &pictures).unwrap();
+    drawn_pictures::make(&data, &pictures).unwrap();
     let class = std::fs::read_dir(data.join("val")).unwrap().next();
     let broken = class.unwrap().unwrap().path().join("broken.jpg");
     std::fs::write(&broken, b"no picture").unwrap();

@@ -11,9 +11,9 @@ use std::process::{Command, Output, Stdio};
 
 use densenet_models::DenseNet121;
 use densenet_runtime::Network;
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::weights::State;
+use drawn_pictures::Pictures;
 use support::command;
 use tempfile::TempDir;
 
@@ -201,7 +201,7 @@ fn broken_pictures(data: &Path) {
         val: 1,
         ..Pictures::default()
     };
-    pictures::make(data, &pictures).unwrap();
+    drawn_pictures::make(data, &pictures).unwrap();
     for set in ["train", "val"] {
         let class = fs::read_dir(data.join(set)).unwrap().next();
         let broken = class.unwrap().unwrap().path().join("broken.jpg");
@@ -238,7 +238,7 @@ fn predictions_stop_when_nobody_reads_and_unreadable_pictures_are_counted() {
         val: 1,
         ..Pictures::default()
     };
-    pictures::make(&data, &pictures).unwrap();
+    drawn_pictures::make(&data, &pictures).unwrap();
     let class = fs::read_dir(data.join("val")).unwrap().next();
     let picture = class.unwrap().unwrap().path().join("0000.jpg");
     let picture = picture.to_str().unwrap();

@@ -8,11 +8,11 @@ use std::process::Output;
 
 use densenet_models::DenseNet121;
 use densenet_runtime::cpu::{Executor, Options};
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor as _, Network, Pixels};
+use drawn_pictures::Pictures;
 use tempfile::TempDir;
 
 /// Runs the example in a folder.
@@ -36,7 +36,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
         val: 1,
         ..Pictures::default()
     };
-    pictures::make(folder.path().join("data"), &set).unwrap();
+    drawn_pictures::make(folder.path().join("data"), &set).unwrap();
     let images = ImageFolder::open(folder.path().join("data/val"), [224, 224]).unwrap();
     let model = Cpu::seed_from_u64(3).build_module::<DenseNet121, f32>();
     let state = State::of(&model);

@@ -12,8 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::train::Config;
+use drawn_pictures::Pictures;
 use tempfile::TempDir;
 
 /// A name that a shell takes for many things but a name.
@@ -141,7 +141,7 @@ fn a_run_on_pictures_resumes_by_the_command_that_it_prints() {
         val: 1,
         ..Pictures::default()
     };
-    pictures::make(folder.path().join(awkward()), &pictures).unwrap();
+    drawn_pictures::make(folder.path().join(awkward()), &pictures).unwrap();
     let (data, out) = (option("--data", awkward()), option("--out", "-out"));
     let common = words("--batch-size 2 --steps 5 --threads 1");
     let arguments = [&common[..], &[&data, &out]].concat();

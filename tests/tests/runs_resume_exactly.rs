@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Dataset, ImageFolder, InMemory, Loader, ShiftAndFlip};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
@@ -16,6 +15,7 @@ use densenet_runtime::train::{
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Pixels};
 use densenet_tests::random;
+use drawn_pictures::Pictures;
 
 densenet! {
     /// With dropout, so that a step's seed matters.
@@ -45,7 +45,7 @@ fn folder(folder: &Path) -> Arc<dyn Dataset> {
         val: 1,
         ..Pictures::default()
     };
-    pictures::make(folder, &pictures).unwrap();
+    drawn_pictures::make(folder, &pictures).unwrap();
     Arc::new(ImageFolder::open(folder.join("train"), [16, 16]).unwrap())
 }
 

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use densenet_runtime::data::pictures::{self, Pictures};
 use densenet_runtime::data::{Crops, Dataset, ImageFolder, Loader};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Batch, Network, Pixels};
 use densenet_tests::random;
+use drawn_pictures::Pictures;
 
 densenet! {
     Small { blocks: [2, 2], k: 8, theta: 0.5, bottleneck, input: [3, 24, 24], classes: 10 }
@@ -83,7 +83,7 @@ fn one_crop_and_ten_crops_are_judged_as_the_mean_of_their_logits() {
         val: 3,
         ..Pictures::default()
     };
-    pictures::make(&dir, &pictures).unwrap();
+    drawn_pictures::make(&dir, &pictures).unwrap();
     let [one, ten] =
         [Crops::Centre, Crops::TenCrop].map(|shown| evaluated(&dir.join("val"), shown));
     assert!((one.0 - ten.0).abs() > 1e-3, "ten crops are not the centre");

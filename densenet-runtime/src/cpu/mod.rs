@@ -25,6 +25,7 @@ pub use crate::plan::{Precision, UnknownPrecision};
 pub use executor::{Executor, Options};
 pub use frozen::{Frozen, FrozenOptions};
 pub use kernel::simd::Level;
+#[cfg(feature = "data")]
 pub(crate) use kernel::simd::{Kernel, Simd};
 pub(crate) use threads::own_cores;
 pub use threads::threads;

@@ -152,14 +152,6 @@ pub enum DataError {
     /// The loader's threads ended before their work was done.
     #[error("the threads that load images ended early; this is a bug in the loader")]
     WorkersGone,
-    /// A folder for made pictures holds something else.
-    #[error("{path} {found}; remove it or choose another folder", path = .path.display())]
-    Occupied {
-        /// The folder.
-        path: PathBuf,
-        /// What is there.
-        found: String,
-    },
 }
 
 impl DataError {

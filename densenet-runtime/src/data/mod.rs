@@ -18,7 +18,6 @@ mod in_memory;
 mod loader;
 mod mat;
 mod normalization;
-pub mod pictures;
 mod resize;
 mod shift;
 pub mod svhn;

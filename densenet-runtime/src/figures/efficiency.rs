@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::DrawError;
-use super::style::{FONT, TEXT, key, legend, register};
+use super::style::{FONT, TEXT, key, legend, register, write_png};
 use crate::plan::Plan;
 
 const SIZE: (u32, u32) = (1800, 900);
@@ -82,14 +82,7 @@ impl Efficiency {
         let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
         self.picture(title, error, &mut pixels)
             .map_err(|error| failed(error.to_string()))?;
-        image::save_buffer(
-            path,
-            &pixels,
-            SIZE.0,
-            SIZE.1,
-            image::ExtendedColorType::Rgb8,
-        )
-        .map_err(|error| failed(error.to_string()))
+        write_png(path, &pixels, SIZE).map_err(|error| failed(error.to_string()))
     }
 
     fn picture(&self, title: &str, error: &str, pixels: &mut [u8]) -> Drawn {

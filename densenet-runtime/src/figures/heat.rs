@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
 
-use super::style::{FONT, TEXT, register};
+use super::style::{FONT, TEXT, register, write_png};
 use super::{BlockReuse, DrawError};
 
 /// Blocks in a row.
@@ -33,8 +33,7 @@ pub(super) fn draw(blocks: &[BlockReuse], title: &str, path: &Path) -> Result<()
     let mut pixels = vec![255; (width * height * 3) as usize];
     picture(blocks, title, (rows, columns), &mut pixels, (width, height))
         .map_err(|error| failed(error.to_string()))?;
-    image::save_buffer(path, &pixels, width, height, image::ExtendedColorType::Rgb8)
-        .map_err(|error| failed(error.to_string()))
+    write_png(path, &pixels, (width, height)).map_err(|error| failed(error.to_string()))
 }
 
 fn picture(

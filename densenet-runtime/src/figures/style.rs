@@ -1,8 +1,13 @@
-//! The style of all figures: font, text colour, legends.
+//! The style of all figures: font, text colour, legends; and how figures are written.
+
+use std::io;
+use std::path::Path;
 
 use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
+
+use crate::files;
 
 pub(crate) const FONT: &str = "DejaVu Sans";
 pub(crate) const TEXT: RGBColor = RGBColor(40, 40, 40);
@@ -36,4 +41,15 @@ where
         .margin(14)
         .draw()?;
     Ok(())
+}
+
+/// Writes a picture of red, green and blue bytes, row by row, as a PNG file: all of it, or nothing.
+pub(crate) fn write_png(path: &Path, pixels: &[u8], (width, height): (u32, u32)) -> io::Result<()> {
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    files::replace(path, &png)
 }

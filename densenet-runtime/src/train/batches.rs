@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 
 use crate::Batch;
+#[cfg(feature = "data")]
 use crate::data::Loader;
 
 /// Batches of images, epoch after epoch, the same for the same epoch each time.
@@ -31,6 +32,7 @@ pub trait Batches {
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
+#[cfg(feature = "data")]
 impl Batches for Loader {
     fn batches(&self) -> u64 {
         self.batches() as u64

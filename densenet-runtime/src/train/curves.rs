@@ -1,16 +1,14 @@
 //! Draws a run: loss and learning rate over the steps, errors over the epochs.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use image::ImageFormat;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::figures::style::{FONT, TEXT, key, legend, register};
+use crate::figures::style::{FONT, TEXT, key, legend, register, write_png};
 
 use super::{Evaluation, Metric, Observer, Summary, TrainError, lines};
-use crate::files;
 
 const WIDTH: u32 = 1600;
 const HEIGHT: u32 = 1200;
@@ -55,7 +53,8 @@ impl Curves {
         let run = RunFigures::from_metrics(&lines(&self.metrics)?);
         let mut pixels = vec![255; (WIDTH * HEIGHT * 3) as usize];
         draw(&run, &self.title, &mut pixels).map_err(|e| TrainError::Curves(e.to_string()))?;
-        write(&self.picture, &pixels)
+        write_png(&self.picture, &pixels, (WIDTH, HEIGHT))
+            .map_err(|error| TrainError::Curves(format!("{}: {error}", self.picture.display())))
     }
 }
 
@@ -290,13 +289,4 @@ fn short(value: f64) -> String {
     } else {
         text.into()
     }
-}
-
-fn write(path: &Path, pixels: &[u8]) -> Result<(), TrainError> {
-    let failed = |error: String| TrainError::Curves(format!("{}: {error}", path.display()));
-    let mut png = std::io::Cursor::new(Vec::new());
-    let colour = image::ExtendedColorType::Rgb8;
-    image::write_buffer_with_format(&mut png, pixels, WIDTH, HEIGHT, colour, ImageFormat::Png)
-        .map_err(|error| failed(error.to_string()))?;
-    files::replace(path, png.get_ref()).map_err(|error| failed(error.to_string()))
 }

@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{Curves, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
+#[cfg(feature = "figures")]
+use super::Curves;
+use super::{Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
 use crate::{Network, files, tell};
 
 const BEST: &str = "best.safetensors";
@@ -90,14 +92,16 @@ impl RunFolder {
         title: &str,
     ) -> Result<Vec<Box<dyn Observer>>, TrainError> {
         let metrics = Metrics::create(self.metrics(), step)?;
-        let curves = Curves::new(self.metrics(), self.curves(), title);
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         if step == 0 {
             observers.push(Box::new(Keep(self.clone())));
         }
         observers.push(Box::new(ProgressBar::new()));
         observers.push(Box::new(metrics));
-        observers.push(Box::new(curves));
+        #[cfg(feature = "figures")]
+        observers.push(Box::new(Curves::new(self.metrics(), self.curves(), title)));
+        #[cfg(not(feature = "figures"))]
+        let _ = title;
         Ok(observers)
     }
 

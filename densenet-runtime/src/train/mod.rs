@@ -27,6 +27,7 @@
 mod batches;
 mod checkpoint;
 mod config;
+#[cfg(feature = "figures")]
 mod curves;
 mod engine;
 mod error;
@@ -48,6 +49,7 @@ mod tests;
 pub use batches::Batches;
 pub use checkpoint::CheckpointError;
 pub use config::Config;
+#[cfg(feature = "figures")]
 pub use curves::Curves;
 pub use error::TrainError;
 pub use fit::Fit;

@@ -31,8 +31,11 @@ mod state;
 mod tensors;
 
 pub use error::{Misfit, Misshapen, WeightsError};
-pub(crate) use file::{CHECKPOINT, notes_of_classes};
+#[cfg(feature = "train")]
+pub(crate) use file::CHECKPOINT;
+pub(crate) use file::notes_of_classes;
 pub use file::{NamedTensor, TensorFile};
+#[cfg(feature = "train")]
 pub(crate) use state::momentum;
 pub use state::{State, Unexpected};
 pub(crate) use tensors::each_tensor_mut;

@@ -7,7 +7,7 @@ use densenet_runtime::data::{
     read, read_within,
 };
 use flate2::read::ZlibDecoder;
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use jpeg_encoder::{ColorType, Encoder};
 use tempfile::TempDir;
 
 use crate::golden;
@@ -71,13 +71,8 @@ fn jpeg(width: u16, height: u16) -> Vec<u8> {
         .map(|at| (at * at / 7 % 251) as u8)
         .collect();
     let mut file = Vec::new();
-    JpegEncoder::new_with_quality(&mut file, 90)
-        .encode(
-            &pixels,
-            width.into(),
-            height.into(),
-            ExtendedColorType::Rgb8,
-        )
+    Encoder::new(&mut file, 90)
+        .encode(&pixels, width, height, ColorType::Rgb)
         .unwrap();
     file
 }

@@ -8,7 +8,6 @@ mod decode;
 mod folder;
 mod idx;
 mod loader;
-mod pictures;
 mod svhn;
 
 /// A file that a script in `scripts` made.

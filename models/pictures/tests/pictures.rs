@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use densenet_runtime::data::{
-    DataError, Dataset, ImageFolder,
-    pictures::{Pictures, Subject, make},
-};
+use densenet_runtime::data::{Dataset, ImageFolder};
+use drawn_pictures::{Pictures, PicturesError, Subject, make};
 use tempfile::TempDir;
 
 const FEW: Pictures = Pictures {
@@ -63,7 +61,7 @@ fn nothing_that_is_there_is_overwritten() {
     fs::write(taken.path().join("thesis.txt"), "precious").unwrap();
     assert!(matches!(
         make(taken.path(), &FEW),
-        Err(DataError::Occupied { .. })
+        Err(PicturesError::Occupied { .. })
     ));
     assert!(taken.path().join("thesis.txt").is_file());
 }
@@ -80,6 +78,9 @@ fn pictures_that_cannot_be_drawn_are_refused() {
         Pictures { val: 0, ..FEW },
     ] {
         let made = make(dir.path().join("new"), &pictures);
-        assert!(matches!(made, Err(DataError::Options(_))), "{pictures:?}");
+        assert!(
+            matches!(made, Err(PicturesError::Options(_))),
+            "{pictures:?}"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! A small set of drawn pictures, to train on when there is nothing else at hand.
 //!
 //! Ten classes of shapes and textures in random colours, places, sizes and rotations on uneven
-//! ground, as JPEG files in the layout that [`ImageFolder`](super::ImageFolder) reads. A network
-//! learns to tell them apart from a few hundred pictures.
+//! ground, as JPEG files in the layout that [`ImageFolder`](densenet_runtime::data::ImageFolder)
+//! reads. A network learns to tell them apart from a few hundred pictures.
 
+mod error;
 mod scene;
 mod subject;
 
@@ -14,11 +15,12 @@ use std::{
     time::Duration,
 };
 
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use densenet_runtime::data::{Draw, Rgb};
+use jpeg_encoder::{ColorType, Encoder, EncodingError};
 
 use self::scene::Scene;
-use super::{DataError, Draw, Rgb};
 
+pub use error::PicturesError;
 pub use subject::Subject;
 
 /// Which pictures are made.
@@ -55,7 +57,7 @@ const WORKSHOP: &str = ".pictures-";
 const LOCK: &str = "lock";
 /// Longer than a program takes from making its workshop to locking it.
 const SETTLED: Duration = Duration::from_secs(10);
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they are there, and returns
 /// whether it had to. The same [`Pictures`] give the same files.
@@ -67,7 +69,7 @@ const VERSION: u32 = 1;
 /// # Errors
 /// When the folder holds anything but these pictures, or cannot be written; when the pictures
 /// asked for are none or too small.
-pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, DataError> {
+pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, PicturesError> {
     let dir = dir.as_ref();
     pictures.check()?;
     if is_there(dir, pictures)? {
@@ -77,27 +79,27 @@ pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, DataErro
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
+    fs::create_dir_all(parent).map_err(PicturesError::io("create", parent))?;
     remove_left_workshops(parent);
     let workshop = tempfile::Builder::new()
         .prefix(WORKSHOP)
         .tempdir_in(parent)
-        .map_err(DataError::io("create a folder in", parent))?;
+        .map_err(PicturesError::io("create a folder in", parent))?;
     // Held until the workshop is gone: it has somebody at work.
     let lock = workshop.path().join(LOCK);
-    let held = fs::File::create(&lock).map_err(DataError::io("create", &lock))?;
+    let held = fs::File::create(&lock).map_err(PicturesError::io("create", &lock))?;
     // Without locks the workshops of killed programs stay, and nothing else happens.
     let _ = held.try_lock();
     // The workshop itself is readable by its owner alone; what is made in it is not.
     let made = workshop.path().join("pictures");
     pictures.draw(&made)?;
     let marker = made.join(MARKER);
-    fs::write(&marker, pictures.description()).map_err(DataError::io("write", marker))?;
+    fs::write(&marker, pictures.description()).map_err(PicturesError::io("write", marker))?;
     match fs::rename(&made, dir) {
         Ok(()) => Ok(true),
         // Another program may have been faster.
         Err(_) if is_there(dir, pictures)? => Ok(false),
-        Err(error) => Err(DataError::io("create", dir)(error)),
+        Err(error) => Err(PicturesError::io("create", dir)(error)),
     }
 }
 
@@ -127,8 +129,8 @@ fn remove_left_workshops(parent: &Path) {
 }
 
 /// Whether a folder holds these pictures. An empty one is as good as none.
-fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, DataError> {
-    let occupied = |found: String| DataError::Occupied {
+fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, PicturesError> {
+    let occupied = |found: String| PicturesError::Occupied {
         path: dir.to_owned(),
         found,
     };
@@ -143,17 +145,17 @@ fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, DataError> {
             )));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(DataError::io("read", marker)(error)),
+        Err(error) => return Err(PicturesError::io("read", marker)(error)),
     }
     match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(DataError::io("list", dir)(error)),
+        Err(error) => Err(PicturesError::io("list", dir)(error)),
         Ok(mut entries) => match entries.next() {
             Some(_) => Err(occupied(
                 "holds something that was not made here".to_owned(),
             )),
             None => {
-                fs::remove_dir(dir).map_err(DataError::io("replace", dir))?;
+                fs::remove_dir(dir).map_err(PicturesError::io("replace", dir))?;
                 Ok(false)
             }
         },
@@ -168,17 +170,17 @@ struct File {
 }
 
 impl Pictures {
-    fn check(&self) -> Result<(), DataError> {
+    fn check(&self) -> Result<(), PicturesError> {
         const LEAST: u32 = 32;
         const MOST: u32 = 4096;
         if !(LEAST..=MOST).contains(&self.size) {
-            return Err(DataError::Options(format!(
+            return Err(PicturesError::Options(format!(
                 "pictures of {} pixels were asked for; {LEAST} to {MOST} can be drawn",
                 self.size
             )));
         }
         if self.train == 0 || self.val == 0 {
-            return Err(DataError::Options(
+            return Err(PicturesError::Options(
                 "no pictures were asked for; training and validation each need at least one of \
                  each class"
                     .to_owned(),
@@ -198,12 +200,12 @@ impl Pictures {
     }
 
     /// Draws all pictures into a folder that is not there yet.
-    fn draw(&self, dir: &Path) -> Result<(), DataError> {
+    fn draw(&self, dir: &Path) -> Result<(), PicturesError> {
         let mut files = Vec::new();
         for (part, (set, count)) in (0..).zip([("train", self.train), ("val", self.val)]) {
             for (label, subject) in (0..).zip(Subject::ALL) {
                 let class = dir.join(set).join(subject.name());
-                fs::create_dir_all(&class).map_err(DataError::io("create", &class))?;
+                fs::create_dir_all(&class).map_err(PicturesError::io("create", &class))?;
                 for number in 0..count {
                     files.push(File {
                         subject,
@@ -233,24 +235,21 @@ impl Pictures {
 }
 
 impl File {
-    fn make(&mut self, size: u32) -> Result<(), DataError> {
+    fn make(&mut self, size: u32) -> Result<(), PicturesError> {
         let picture = self.subject.draw(size, &mut self.draw);
         let written = picture
             .ok_or_else(|| io::Error::other("the picture is too large"))
             .and_then(|picture| encode(&picture).map_err(io::Error::other))
             .and_then(|jpeg| fs::write(&self.path, jpeg));
-        written.map_err(DataError::io("write", &self.path))
+        written.map_err(PicturesError::io("write", &self.path))
     }
 }
 
-fn encode(picture: &Rgb) -> image::ImageResult<Vec<u8>> {
+fn encode(picture: &Rgb) -> Result<Vec<u8>, EncodingError> {
     const QUALITY: u8 = 90;
+    // A side has at most 1.25 times the 4096 pixels that can be asked for.
+    let (width, height) = (picture.width as u16, picture.height as u16);
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode(
-        &picture.pixels,
-        picture.width,
-        picture.height,
-        ExtendedColorType::Rgb8,
-    )?;
+    Encoder::new(&mut bytes, QUALITY).encode(&picture.pixels, width, height, ColorType::Rgb)?;
     Ok(bytes)
 }

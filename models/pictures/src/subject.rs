@@ -2,10 +2,10 @@
 
 use std::f32::consts::TAU;
 
+use densenet_runtime::data::{Draw, Rgb};
 use tiny_skia::{Path, PathBuilder, Rect, Transform};
 
 use super::Scene;
-use crate::data::{Draw, Rgb};
 
 /// A class of the drawn pictures: one shape, or a texture that fills the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

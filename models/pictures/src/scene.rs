@@ -1,11 +1,10 @@
 //! Colours, ground and grain of the pictures.
 
+use densenet_runtime::data::{Draw, Rgb};
 use tiny_skia::{
     Color, FillRule, GradientStop, LineCap, LineJoin, LinearGradient, Paint, Path, PathBuilder,
     Pixmap, Point, RadialGradient, Rect, Shader, SpreadMode, Stroke, Transform,
 };
-
-use crate::data::{Draw, Rgb};
 
 /// A picture that is being drawn.
 pub(super) struct Scene<'a> {

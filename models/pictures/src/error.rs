@@ -1,0 +1,46 @@
+//! What can go wrong with drawn pictures.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why pictures could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PicturesError {
+    /// The system could not read or write.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was tried, as "read".
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Pictures that cannot be drawn were asked for.
+    #[error("{0}")]
+    Options(String),
+    /// The folder holds something else.
+    #[error("{path} {found}; remove it or choose another folder", path = .path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+}
+
+impl PicturesError {
+    /// For `map_err`: the path and what was tried go with the system's error.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
