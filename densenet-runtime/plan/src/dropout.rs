@@ -1,7 +1,7 @@
 //! Dropout: after each convolution but the first (paper, section 4.2). Whether a value is zeroed is
 //! a function of the step's seed, the site and the value's index, so that no mask is stored.
 
-use crate::{Block, Plan};
+use crate::Plan;
 
 /// How a value is zeroed or kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +31,11 @@ pub struct DropoutSites {
 }
 
 impl DropoutSites {
+    /// Those of a block of so many layers that is no part of a network.
+    pub const fn alone(layers: usize) -> Self {
+        Self { first: 0, layers }
+    }
+
     /// After a layer's 1x1 convolution.
     pub const fn bottleneck(self, layer: usize) -> usize {
         self.first + 2 * layer
@@ -44,16 +49,6 @@ impl DropoutSites {
     /// After the convolution of the transition.
     pub const fn transition(self) -> usize {
         self.first + 2 * self.layers
-    }
-}
-
-impl Block {
-    /// The block's dropout sites, counted from its own first one.
-    pub const fn dropout_sites(&self) -> DropoutSites {
-        DropoutSites {
-            first: 0,
-            layers: self.layers,
-        }
     }
 }
 

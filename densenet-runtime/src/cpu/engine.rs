@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::kernel::normal::{Affine, GradientSums, Moments, Sums, Undo};
+use super::kernel::normal::{Moments, Sums};
 use super::memory::Memory;
 use super::team::Team;
 use crate::cpu::kernel::matrix::{Matrix, Pack};
@@ -30,12 +30,6 @@ pub(crate) struct Engine {
     pub scratch: Vec<Scratch>,
     /// A weight, packed for the product at hand.
     pub packed: Memory<f32>,
-    /// The BN of the consumer at hand, and of its bottleneck.
-    pub affine: [Affine; 2],
-    /// The gradient of the BN at hand.
-    pub totals: GradientSums,
-    /// The normalisation that is undone.
-    pub undo: Undo,
 }
 
 /// One thread's memory.
@@ -80,9 +74,6 @@ impl Engine {
             form: Form::of(precision, level),
             scratch,
             packed: Memory::default(),
-            affine: Default::default(),
-            totals: GradientSums::default(),
-            undo: Undo::default(),
         }
     }
 
@@ -161,12 +152,23 @@ impl Engine {
     /// Divides the lines of panels among the threads.
     fn pack_lines(&mut self, panels: Panels, pack: impl Fn(Range<usize>, &mut [f32]) + Sync) {
         let lanes = self.level.lanes();
-        let shares = self.shares(panels.lines(lanes));
-        let values = need(&mut self.packed, panels.len(lanes));
-        let own = split_at_rows(values, &shares, |line| panels.line(lanes, line));
+        let at = |line| panels.line(lanes, line);
+        self.pack_rows(panels.lines(lanes), at, pack);
+    }
+
+    /// Packs `count` rows into [`Engine::packed`], divided among the threads; row r starts at
+    /// `at(r)`.
+    pub fn pack_rows(
+        &mut self,
+        count: usize,
+        at: impl Fn(usize) -> usize,
+        pack: impl Fn(Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let shares = self.shares(count);
+        let own = split_at_rows(need(&mut self.packed, at(count)), &shares, at);
         let mut parts: Parts<_> = shares.into_iter().zip(own).collect();
         self.team
-            .each(&mut parts, |_, (lines, own)| pack(lines.clone(), own));
+            .each(&mut parts, |_, (rows, own)| pack(rows.clone(), own));
     }
 
     /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`

@@ -1,11 +1,13 @@
 //! The executor: a plan, its training state, and the passes over it.
 
+use super::activations::Activations;
 use super::engine::{Engine, Parts, shares, split_rows};
+use super::kernel::normal::Norms;
 use super::kernel::simd::Level;
 use super::layout::to_nhwc;
 use super::memory::{Memory, zeros};
-use super::network::{self, Activations, Pass};
-use super::stage::head;
+use super::pass::{self, Layout};
+use super::stage::{Backward, Drops, Forward, head};
 use crate::executor::{
     Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
     check_training,
@@ -41,7 +43,7 @@ impl Options {
     }
 }
 
-/// Runs a plan on the CPU, in f32.
+/// Runs a plan on the CPU.
 pub struct Executor {
     plan: Plan,
     capacity: usize,
@@ -135,16 +137,55 @@ impl Executor {
         Ok(())
     }
 
-    fn forward(&mut self, pass: Pass, training: bool) {
-        network::forward(
+    /// From the images to the logits of the latest batch; moves the running statistics where a seed
+    /// is given.
+    fn forward(&mut self, training: Option<u64>) {
+        let mut pass = Forward {
+            batch: self.latest,
+            parameters: &self.parameters,
+            norms: match training {
+                Some(_) => Norms::Batch(&mut self.running),
+                None => Norms::Running(&self.running),
+            },
+        };
+        let drops = Drops {
+            probability: training.map_or(0.0, |_| self.plan.dropout()),
+            seed: training.unwrap_or(0),
+        };
+        let layout = Layout {
+            plan: &self.plan,
+            tensors: &self.tensors,
+        };
+        pass::forward(
             &mut self.engine,
-            &self.plan,
-            &self.tensors,
-            &self.parameters,
-            &mut self.running,
+            layout,
+            &mut pass,
+            drops,
             &mut self.activations,
-            pass,
-            training,
+        );
+    }
+
+    /// From the gradient of the logits to the gradients of the parameters.
+    fn backward(&mut self, seed: u64) {
+        let mut pass = Backward {
+            batch: self.latest,
+            parameters: &self.parameters,
+            gradients: &mut self.gradients,
+        };
+        let drops = Drops {
+            probability: self.plan.dropout(),
+            seed,
+        };
+        let layout = Layout {
+            plan: &self.plan,
+            tensors: &self.tensors,
+        };
+        pass::backward(
+            &mut self.engine,
+            layout,
+            &mut pass,
+            drops,
+            &mut self.activations,
         );
     }
 }
@@ -198,12 +239,8 @@ impl Contract for Executor {
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);
         }
-        let pass = Pass {
-            batch: self.latest,
-            seed: step.seed,
-        };
-        self.forward(pass, true);
-        let logits = pass.batch * self.plan.classes();
+        self.forward(Some(step.seed));
+        let logits = self.latest * self.plan.classes();
         let outcome = head::cross_entropy(
             &self.activations.logits[..logits],
             batch.labels,
@@ -217,15 +254,7 @@ impl Contract for Executor {
         if !step.accumulate {
             self.gradients.fill(0.0);
         }
-        network::backward(
-            &mut self.engine,
-            &self.plan,
-            &self.tensors,
-            &self.parameters,
-            &mut self.gradients,
-            &mut self.activations,
-            pass,
-        );
+        self.backward(step.seed);
         Ok(outcome)
     }
 
@@ -258,12 +287,8 @@ impl Contract for Executor {
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         self.accept(batch)?;
-        let pass = Pass {
-            batch: self.latest,
-            seed: 0,
-        };
-        self.forward(pass, false);
-        let logits = &self.activations.logits[..pass.batch * self.plan.classes()];
+        self.forward(None);
+        let logits = &self.activations.logits[..self.latest * self.plan.classes()];
         Ok(head::cross_entropy(logits, batch.labels, 0.0, None))
     }
 

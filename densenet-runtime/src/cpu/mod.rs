@@ -1,23 +1,20 @@
 //! The CPU executor.
 //!
-//! From the outside in: [`Executor`] owns a training state and runs `network`, the stages in a
+//! From the outside in: [`Executor`] owns a training state and runs a `pass`, the stages in a
 //! row; a `stage` runs convolutions (`conv`) over whole buffers, which divide the pixels among
 //! the threads of the `engine` and run `kernel`s over tiles that stay in the cache.
 //! [`Frozen`] is a form of its own for inference.
 
-// A stage names its buffers one by one: a struct for each call would only rename them.
-#![allow(clippy::too_many_arguments)]
-
-mod conv;
-mod engine;
+mod activations;
+pub(crate) mod conv;
+pub(crate) mod engine;
 mod executor;
 mod frozen;
-mod kernel;
-mod layout;
+pub(crate) mod kernel;
+pub(crate) mod layout;
 mod memory;
-mod network;
-pub(crate) mod part;
-mod stage;
+mod pass;
+pub(crate) mod stage;
 mod team;
 mod threads;
 

@@ -15,6 +15,7 @@ mod loss;
 mod norm;
 mod op;
 mod slots;
+mod stage;
 mod transplant;
 
 pub use crate::plan::Head;

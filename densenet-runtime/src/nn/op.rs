@@ -5,11 +5,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use dfdx::prelude::*;
 
 use super::slots::{Slots, store_running};
+use super::stage::{self, Engine, Part};
 use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
-use crate::cpu::part::{self, Engine, Mode, Part};
+use crate::cpu::kernel::normal::Norms;
+use crate::cpu::stage::Drops;
+use crate::cpu::{self, Level};
 use crate::executor::{ExecutorError, check_training};
 use crate::network::Network;
-use crate::plan::{Block, Head, Stem, Transition};
+use crate::plan::{Block, Head, Precision, Stem, Transition};
 use crate::weights::State;
 
 /// One stage of a network, with its shapes.
@@ -38,7 +41,13 @@ type Error = <Cpu as HasErr>::Err;
 /// The threads and scratch memory of all stages that are computed in this process.
 fn engine() -> MutexGuard<'static, Engine> {
     static ENGINE: OnceLock<Mutex<Engine>> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| Mutex::new(Engine::for_this_machine()));
+    let engine = ENGINE.get_or_init(|| {
+        Mutex::new(Engine::new(
+            cpu::threads(0),
+            Level::detect(),
+            Precision::F32,
+        ))
+    });
     // The scratch memory of a pass that panicked holds nothing that the next one reads.
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -100,11 +109,11 @@ where
     } else {
         0
     };
-    let mode = Training {
-        part,
-        dropout,
+    let drops = Drops {
+        probability: dropout,
         seed,
     };
+    let mode = Training { part, drops };
     let output = train_part(&mut state, slots, mode, input, output)?;
     store_running(module, &state.running)?;
     Ok(output)
@@ -157,8 +166,7 @@ where
     check_part(&state, part, input.shape(), &output)?;
     let mode = Training {
         part,
-        dropout: 0.0,
-        seed: 0,
+        drops: Drops::default(),
     };
     let output = train_part(&mut state, slots, mode, input, output)?;
     store_running(norm, &state.running)?;
@@ -206,13 +214,11 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
 ) -> Result<Tensor<O, f32, Cpu, T>, Error> {
     images(state, part, input.shape(), &output)?;
     let (input, tape) = input.split_tape();
-    let mode = Mode::Infer {
-        running: &state.running,
-    };
-    let (values, _) = part::forward(
+    let (values, _) = stage::forward(
         &mut engine(),
         part,
-        mode,
+        Norms::Running(&state.running),
+        Drops::default(),
         &state.parameters,
         &input.as_vec(),
     );
@@ -225,8 +231,7 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
 /// How a part trains, which was checked.
 struct Training {
     part: Part,
-    dropout: f64,
-    seed: u64,
+    drops: Drops,
 }
 
 /// Runs a part and records it; moves the running statistics in `state`.
@@ -241,20 +246,11 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
     // lies in order, and dfdx takes its gradient back.
     let shape = *input.shape();
     let (input, mut tape) = input.try_reshape_like(&shape)?.split_tape();
-    let Training {
-        part,
-        dropout,
-        seed,
-    } = training;
-    let mode = Mode::Train {
-        running: &mut state.running,
-        dropout,
-        seed,
-    };
-    let (values, record) = part::forward(
+    let (values, record) = stage::forward(
         &mut engine(),
-        part,
-        mode,
+        training.part,
+        Norms::Batch(&mut state.running),
+        training.drops,
         &state.parameters,
         &input.as_vec(),
     );

@@ -10,46 +10,49 @@ use crate::cpu::kernel::simd::{Kernel, Simd};
 /// How many rows ahead values are asked for: rows are far apart.
 const AHEAD: usize = 16;
 
+/// What is left of a block's maps when all consumers of some channels are done.
+#[derive(Clone)]
+pub(crate) struct Source<'a> {
+    /// Gradient behind the normalisation, and the maps: rows of `stride`.
+    pub g: &'a [f32],
+    pub x: &'a [f32],
+    pub stride: usize,
+    /// The channels.
+    pub columns: Range<usize>,
+    pub statistics: &'a Statistics,
+    pub sums: &'a GradientSums,
+    /// The gradient of consumers that do not normalise, if there are any: rows of `stride`.
+    pub raw: Option<&'a [f32]>,
+    /// Of the maps.
+    pub dropout: Option<Dropout>,
+}
+
 /// Undoes the normalisation of some channels, whose consumers are all done: writes their
-/// gradient into `into` (pixels x columns), plus the `raw` gradient of consumers that do not
-/// normalise if there are any, with dropout's mask if the maps had one.
-pub(crate) fn finish(
-    engine: &mut Engine,
-    (g, x, stride): (&[f32], &[f32], usize),
-    columns: Range<usize>,
-    (statistics, sums): (&Statistics, &GradientSums),
-    raw: Option<&[f32]>,
-    into: &mut [f32],
-    dropout: Option<Dropout>,
-) {
-    let count = columns.len();
+/// gradient into `into` (pixels x columns), plus the `raw` gradient, with dropout's mask if the
+/// maps had one.
+pub(crate) fn finish(engine: &mut Engine, undo: &mut Undo, source: Source<'_>, into: &mut [f32]) {
+    let count = source.columns.len();
     let pixels = into.len() / count;
     let level = engine.level;
-    let mut undo = std::mem::take(&mut engine.undo);
-    undo.set(statistics, columns.clone(), None, sums, pixels);
+    let columns = source.columns.clone();
+    undo.set(source.statistics, columns, None, source.sums, pixels);
+    let (undo, source) = (&*undo, &source);
     engine.over_rows(into, count, pixels, |share| {
         level.run(Finish {
-            undo: &undo,
-            source: (g, x, stride),
-            raw,
-            columns: columns.clone(),
+            undo,
+            source,
             first: share.rows.start,
             into: share.values,
-            dropout,
         });
     });
-    engine.undo = undo;
 }
 
 /// One thread's share of [`finish`].
 struct Finish<'a> {
     undo: &'a Undo,
-    source: (&'a [f32], &'a [f32], usize),
-    raw: Option<&'a [f32]>,
-    columns: Range<usize>,
+    source: &'a Source<'a>,
     first: usize,
     into: &'a mut [f32],
-    dropout: Option<Dropout>,
 }
 
 impl Kernel for Finish<'_> {
@@ -57,13 +60,19 @@ impl Kernel for Finish<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Self {
             undo,
-            source: (g, x, stride),
-            raw,
-            columns,
+            source,
             first,
             into,
-            dropout,
         } = self;
+        let Source {
+            g,
+            x,
+            stride,
+            raw,
+            dropout,
+            ..
+        } = *source;
+        let columns = &source.columns;
         let count = columns.len();
         for (row, into) in into.chunks_exact_mut(count).enumerate() {
             let p = first + row;
@@ -90,24 +99,34 @@ impl Kernel for Finish<'_> {
     }
 }
 
+/// Bottleneck maps on the way back: what their BN needs to be undone.
+pub(crate) struct Narrow<'a> {
+    pub y: &'a [f32],
+    pub statistics: &'a Statistics,
+    pub gamma: &'a [f32],
+    pub sums: &'a GradientSums,
+    /// Of the maps.
+    pub dropout: Option<Dropout>,
+}
+
 /// Turns the masked gradient of bottleneck maps, in place, into the gradient of the 1x1
 /// convolution's output.
-pub(crate) fn undo_norm(
-    engine: &mut Engine,
-    dy: &mut [f32],
-    y: &[f32],
-    (statistics, gamma): (&Statistics, &[f32]),
-    sums: &GradientSums,
-    dropout: Option<Dropout>,
-) {
+pub(crate) fn undo_norm(engine: &mut Engine, undo: &mut Undo, maps: &Narrow<'_>, dy: &mut [f32]) {
+    let Narrow {
+        y,
+        statistics,
+        gamma,
+        sums,
+        dropout,
+    } = *maps;
     let maps = gamma.len();
     let level = engine.level;
     let pixels = dy.len() / maps;
-    let mut undo = std::mem::take(&mut engine.undo);
     undo.set(statistics, 0..maps, Some(gamma), sums, pixels);
+    let undo = &*undo;
     engine.over_rows(dy, maps, pixels, |share| {
         level.run(UndoNorm {
-            undo: &undo,
+            undo,
             maps,
             y,
             first: share.rows.start,
@@ -115,7 +134,6 @@ pub(crate) fn undo_norm(
             dropout,
         });
     });
-    engine.undo = undo;
 }
 
 /// One thread's share of [`undo_norm`].

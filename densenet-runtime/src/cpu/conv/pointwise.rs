@@ -14,7 +14,9 @@ use crate::cpu::kernel::load::Load;
 use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply_while};
+use crate::cpu::kernel::product::{
+    Depth, Form, Out, Panels, Rows, accumulate, blocks, multiply_while,
+};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
@@ -27,40 +29,57 @@ const BACK_TILE: usize = 56;
 /// Channels that are passed at a time on the way back, in whole panels of every level.
 const BACK_CHANNELS: usize = 256;
 
-/// Where a convolution's maps go: the columns from `column` on of rows of `stride`.
+/// Where a convolution's maps go, and what is done with them as they are written.
 pub(crate) struct Target<'a> {
     pub values: &'a mut [f32],
+    pub columns: Columns,
+}
+
+/// The columns from `column` on of rows of `stride` elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
     pub stride: usize,
     pub column: usize,
+    /// Of the maps.
+    pub dropout: Option<Dropout>,
+    /// Whether the maps are measured; the moments are left in the engine's scratch.
+    pub measure: bool,
+}
+
+impl Columns {
+    /// All columns, as they are.
+    pub fn all(stride: usize) -> Self {
+        Self {
+            stride,
+            column: 0,
+            dropout: None,
+            measure: false,
+        }
+    }
 }
 
 /// Convolves with a weight in natural order (maps out x channels); packs it into the engine.
 pub(crate) fn convolve(
     engine: &mut Engine,
-    form: Form,
     load: &impl Load,
     pixels: usize,
     channels: usize,
     weight: &[f32],
     target: Target<'_>,
-    dropout: Option<Dropout>,
-    measure: bool,
 ) {
+    let form = engine.form;
     let panels = Panels {
         depth: form.whole(channels),
         columns: weight.len() / channels,
         form,
     };
     engine.pack_matrix(panels, Matrix::of_columns(weight, channels));
-    forward(
-        engine, load, pixels, channels, panels, target, dropout, measure,
-    );
+    forward(engine, load, pixels, channels, panels, target);
 }
 
-/// Convolves: `target[p] = weight * load[p]`, and measures the result if asked.
+/// Convolves: `target[p] = weight * load[p]`.
 ///
-/// The weight is in `engine.packed`: `panels.depth` channels in, `panels.columns` maps out. The
-/// moments are left in the engine's scratch.
+/// The weight is in `engine.packed`: `panels.depth` channels in, `panels.columns` maps out.
 pub(crate) fn forward(
     engine: &mut Engine,
     load: &impl Load,
@@ -68,16 +87,10 @@ pub(crate) fn forward(
     channels: usize,
     panels: Panels,
     target: Target<'_>,
-    dropout: Option<Dropout>,
-    measure: bool,
 ) {
     let level = engine.level;
-    let Target {
-        values,
-        stride,
-        column,
-    } = target;
-    engine.over_rows(values, stride, pixels, |share| {
+    let Target { values, columns } = target;
+    engine.over_rows(values, columns.stride, pixels, |share| {
         level.run(Forward {
             load,
             pixels: share.rows,
@@ -86,11 +99,8 @@ pub(crate) fn forward(
             b: share.packed,
             target: Target {
                 values: share.values,
-                stride,
-                column,
+                columns,
             },
-            dropout,
-            measure,
             scratch: share.scratch,
         });
     });
@@ -104,8 +114,6 @@ struct Forward<'a, L> {
     panels: Panels,
     b: &'a [f32],
     target: Target<'a>,
-    dropout: Option<Dropout>,
-    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -119,19 +127,27 @@ impl<L: Load> Kernel for Forward<'_, L> {
             panels,
             b,
             target,
-            dropout,
-            measure,
             scratch,
         } = self;
         let Panels { columns, form, .. } = panels;
+        let Target {
+            values,
+            columns:
+                Columns {
+                    stride,
+                    column,
+                    dropout,
+                    measure,
+                },
+        } = target;
         let width = panels.vectors(S::LANES) * S::LANES;
-        let in_place = target.column == 0 && target.stride == width;
+        let in_place = column == 0 && stride == width;
         scratch.moments.reset(columns);
         for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
             let first = pixels.start + start;
             // Where the result's rows are whole vectors side by side, they are the tile.
             let tile = if in_place {
-                &mut target.values[start * width..][..count * width]
+                &mut values[start * width..][..count * width]
             } else {
                 need(&mut scratch.tile, count * width)
             };
@@ -161,9 +177,11 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     },
                     panels,
                     b,
-                    tile,
-                    width,
-                    from > 0,
+                    Out {
+                        values: &mut *tile,
+                        stride: width,
+                        add: from > 0,
+                    },
                     |rows, columns| {
                         let [start, end] = [columns.start, columns.end]
                             .map(|column| (next.1 + column * share).min(channels));
@@ -174,8 +192,8 @@ impl<L: Load> Kernel for Forward<'_, L> {
                 );
             }
             if let Some(dropout) = dropout {
-                for (row, values) in tile.chunks_exact_mut(width).enumerate() {
-                    dropout.apply((first + row) * columns, &mut values[..columns]);
+                for (row, tile) in tile.chunks_exact_mut(width).enumerate() {
+                    dropout.apply((first + row) * columns, &mut tile[..columns]);
                 }
             }
             // In place, the tile is measured where it lies.
@@ -183,10 +201,9 @@ impl<L: Load> Kernel for Forward<'_, L> {
             if in_place {
                 emit(simd, Runs::rows(tile, width, count), columns, moments, None);
             } else {
-                let at = start * target.stride + target.column;
-                let stride = target.stride;
+                let at = start * stride + column;
                 let into = TileMut {
-                    values: &mut target.values[at..],
+                    values: &mut values[at..],
                     stride,
                 };
                 let tile = &scratch.tile[..count * width];
@@ -215,13 +232,8 @@ pub(crate) struct Input<'a> {
 }
 
 /// Packs the weight of [`backward`] and of a transition: natural order, maps out x channels.
-pub(crate) fn pack_backward(
-    engine: &mut Engine,
-    form: Form,
-    weight: &[f32],
-    maps: usize,
-    channels: usize,
-) {
+pub(crate) fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
+    let form = engine.form;
     let panels = Panels {
         depth: form.whole(maps),
         columns: channels,
@@ -236,8 +248,9 @@ pub(crate) fn pack_backward(
 /// Goes back through a 1x1 convolution, ReLU and the affine part of BN, whose input is a prefix
 /// of the channels of a block.
 ///
-/// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked gradient to `g` (rows of `input.stride`). The
-/// weight's packed form is in `engine.packed`; the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
+/// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked
+/// gradient to `g` (rows of `input.stride`). The weight's packed form is in `engine.packed`; the
+/// shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
 /// engine's scratch.
 pub(crate) fn backward(
     engine: &mut Engine,
@@ -329,9 +342,11 @@ impl Kernel for Backward<'_> {
                     depth,
                     panels,
                     b,
-                    tile,
-                    width,
-                    false,
+                    Out {
+                        values: &mut *tile,
+                        stride: width,
+                        add: false,
+                    },
                     |rows, columns| {
                         for row in rows {
                             let at = (first + row) * stride + from;
@@ -388,9 +403,11 @@ impl Kernel for Backward<'_> {
                     maps,
                     a,
                     range.len(),
-                    &mut weight[from..],
-                    share,
-                    start > 0,
+                    Out {
+                        values: &mut weight[from..],
+                        stride: share,
+                        add: start > 0,
+                    },
                 );
             }
         }

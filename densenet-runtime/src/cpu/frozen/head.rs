@@ -90,17 +90,6 @@ impl Kernel for Classify<'_> {
         let panels = share(panels, self.thread, self.threads);
         let start = Start::Bias(self.bias);
         // SAFETY: threads have classes of their own.
-        unsafe {
-            multiply(
-                simd,
-                rows,
-                depth,
-                self.weight,
-                panels,
-                self.out,
-                start,
-                false,
-            )
-        };
+        unsafe { multiply(simd, rows, depth, self.weight, panels, self.out, start) };
     }
 }

@@ -97,6 +97,7 @@ impl<'a> Pass<'a> {
             values: self.activations.part(step.maps..step.maps + step.len),
             at: pixel * step.stride + column,
             stride: step.stride,
+            relu: false,
         }
     }
 
@@ -138,6 +139,7 @@ impl<'a> Pass<'a> {
             values: self.activations,
             at: program.scores,
             stride: padded(classes),
+            relu: false,
         };
         self.phase(|thread, threads, _| head::Classify {
             features,
@@ -227,6 +229,7 @@ impl<'a> Pass<'a> {
                 .part(self.program.inner..self.program.inner + self.program.inner_len),
             at: 0,
             stride: padded(maps),
+            relu: false,
         };
         let source = self.maps(step, layer.norm);
         match layer.compress {

@@ -15,7 +15,7 @@ use crate::cpu::kernel::element::{Element, Single};
 use crate::cpu::kernel::load::Pool;
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Rows, blocks};
-use crate::cpu::kernel::simd::{Bf16, Kernel, Simd};
+use crate::cpu::kernel::simd::{Kernel, Simd};
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = 112;
@@ -91,29 +91,33 @@ impl Kernel for Pointwise<'_> {
             for (from, depth) in chunks(channels, DEPTH) {
                 let stride = stride(depth);
                 let range = from..from + depth;
-                match (form, self.pool) {
-                    (Form::Pairs(proof), pool) => {
-                        let kernel = LoadPairs {
-                            maps: self.maps,
-                            pool,
-                            first,
-                            count,
-                            channels: range,
-                            into: &mut *operand,
+                let tile = Tile {
+                    maps: self.maps,
+                    pool: self.pool,
+                    first,
+                    count,
+                    channels: range,
+                };
+                match form {
+                    Form::Pairs(proof) => {
+                        let (into, stride) = (&mut *operand, stride / 2);
+                        let load = Load {
+                            tile,
+                            element: proof,
+                            into,
                             stride,
-                            proof,
                         };
-                        simd.outline_pairs(proof, kernel);
+                        simd.outline_pairs(proof, load);
                     }
-                    (_, None) => {
-                        let maps = self.maps;
-                        load(simd, Single, maps, first, count, range, operand, stride);
-                    }
-                    (_, Some(pool)) => {
-                        let maps = self.maps;
-                        load_pooled(
-                            simd, Single, maps, pool, first, count, range, operand, stride,
-                        );
+                    Form::Plain | Form::Rounded => {
+                        let (element, into) = (Single, &mut *operand);
+                        let load = Load {
+                            tile,
+                            element,
+                            into,
+                            stride,
+                        };
+                        load.run(simd);
                     }
                 }
                 if form == Form::Rounded {
@@ -126,6 +130,7 @@ impl Kernel for Pointwise<'_> {
                 };
                 let out = Out {
                     at: self.out.at + first * self.out.stride,
+                    relu: self.bias.is_some() && from + depth == channels,
                     ..self.out
                 };
                 // SAFETY: threads have pixels or panels of their own.
@@ -146,7 +151,6 @@ impl Kernel for Pointwise<'_> {
                         panels.clone(),
                         out,
                         start,
-                        self.bias.is_some() && from + depth == channels,
                     );
                 }
             }
@@ -154,124 +158,124 @@ impl Kernel for Pointwise<'_> {
     }
 }
 
-/// A tile on its way to pairs of channels; rows of `stride` values.
-struct LoadPairs<'a> {
+/// Some channels of pixels from `first` on, of the pool's where there is one.
+struct Tile<'a> {
     maps: Maps<'a>,
     pool: Option<Pool>,
     first: usize,
     count: usize,
     channels: Range<usize>,
-    into: &'a mut [f32],
-    stride: usize,
-    proof: Bf16,
 }
 
-impl Kernel for LoadPairs<'_> {
+/// BN and ReLU of a tile, into rows of `stride` elements, which are values or pairs.
+struct Load<'a, E> {
+    tile: Tile<'a>,
+    element: E,
+    into: &'a mut [f32],
+    stride: usize,
+}
+
+impl<E: Element> Kernel for Load<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
-            maps,
-            pool,
-            first,
-            count,
-            channels,
+            tile,
+            element,
             into,
             stride,
-            proof,
         } = self;
-        let stride = stride / 2;
-        match pool {
-            None => load(simd, proof, maps, first, count, channels, into, stride),
-            Some(pool) => load_pooled(
-                simd, proof, maps, pool, first, count, channels, into, stride,
-            ),
+        match tile.pool {
+            None => tile.load(simd, element, into, stride),
+            Some(pool) => tile.load_pooled(simd, element, pool, into, stride),
         }
     }
 }
 
-/// BN and ReLU of a tile: pixels from `first` on, into rows of `stride` elements, which are
-/// values or pairs.
-#[inline(always)]
-fn load<S: Simd, E: Element>(
-    simd: S,
-    element: E,
-    maps: Maps<'_>,
-    first: usize,
-    count: usize,
-    channels: Range<usize>,
-    into: &mut [f32],
-    stride: usize,
-) {
-    /// Pixels that share a load of scale and shift.
-    const GROUP: usize = 4;
-    if count == 0 {
-        return;
-    }
-    let vectors = channels.len().div_ceil(S::LANES);
-    let end = channels
-        .start
-        .saturating_add(vectors.saturating_mul(S::LANES));
-    assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
-    assert!(span(first.saturating_add(count), maps.stride, end) <= maps.values.len());
-    assert!(span(count, stride, vectors * S::LANES / E::VALUES) <= into.len());
-    for (group, pixels) in blocks(count, GROUP) {
-        for v in 0..vectors {
-            let channel = channels.start + v * S::LANES;
-            // SAFETY: the assertions bound all vectors of all pixels.
-            unsafe {
-                let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
-                let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
-                for pixel in group..group + pixels {
-                    let at = (first + pixel) * maps.stride + channel;
-                    let x = simd.load(maps.values.as_ptr().add(at));
-                    let value = simd.relu(simd.fma(x, scale, shift));
-                    let at = pixel * stride + v * S::LANES / E::VALUES;
-                    element.store(simd, into.as_mut_ptr().add(at), value);
+impl Tile<'_> {
+    #[inline(always)]
+    fn load<S: Simd, E: Element>(self, simd: S, element: E, into: &mut [f32], stride: usize) {
+        /// Pixels that share a load of scale and shift.
+        const GROUP: usize = 4;
+        let Self {
+            maps,
+            first,
+            count,
+            channels,
+            ..
+        } = self;
+        if count == 0 {
+            return;
+        }
+        let vectors = channels.len().div_ceil(S::LANES);
+        let end = channels
+            .start
+            .saturating_add(vectors.saturating_mul(S::LANES));
+        assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
+        assert!(span(first.saturating_add(count), maps.stride, end) <= maps.values.len());
+        assert!(span(count, stride, vectors * S::LANES / E::VALUES) <= into.len());
+        for (group, pixels) in blocks(count, GROUP) {
+            for v in 0..vectors {
+                let channel = channels.start + v * S::LANES;
+                // SAFETY: the assertions bound all vectors of all pixels.
+                unsafe {
+                    let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
+                    let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
+                    for pixel in group..group + pixels {
+                        let at = (first + pixel) * maps.stride + channel;
+                        let x = simd.load(maps.values.as_ptr().add(at));
+                        let value = simd.relu(simd.fma(x, scale, shift));
+                        let at = pixel * stride + v * S::LANES / E::VALUES;
+                        element.store(simd, into.as_mut_ptr().add(at), value);
+                    }
                 }
             }
         }
     }
-}
 
-/// BN, ReLU and 2x2 average pool of a tile.
-#[inline(always)]
-fn load_pooled<S: Simd, E: Element>(
-    simd: S,
-    element: E,
-    maps: Maps<'_>,
-    pool: Pool,
-    first: usize,
-    count: usize,
-    channels: Range<usize>,
-    into: &mut [f32],
-    stride: usize,
-) {
-    let vectors = channels.len().div_ceil(S::LANES);
-    let end = channels
-        .start
-        .saturating_add(vectors.saturating_mul(S::LANES));
-    assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
-    let rows = into.chunks_mut(stride).take(count);
-    let quarter = [0.25f32];
-    for (row, q) in rows.zip(first..) {
-        let corners = pool.corners(q);
-        let furthest = corners[3].saturating_add(1);
-        assert!(span(furthest, maps.stride, end) <= maps.values.len());
-        assert!(vectors * S::LANES / E::VALUES <= row.len());
-        for v in 0..vectors {
-            let channel = channels.start + v * S::LANES;
-            // SAFETY: the assertions bound all vectors; the last corner is the furthest.
-            unsafe {
-                let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
-                let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
-                let mut sum = simd.zero();
-                for pixel in corners {
-                    let x = simd.load(maps.values.as_ptr().add(pixel * maps.stride + channel));
-                    sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
+    /// The same behind a 2x2 average pool.
+    #[inline(always)]
+    fn load_pooled<S: Simd, E: Element>(
+        self,
+        simd: S,
+        element: E,
+        pool: Pool,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        let Self {
+            maps,
+            first,
+            count,
+            channels,
+            ..
+        } = self;
+        let vectors = channels.len().div_ceil(S::LANES);
+        let end = channels
+            .start
+            .saturating_add(vectors.saturating_mul(S::LANES));
+        assert!(end <= maps.affine.scale.len() && end <= maps.affine.shift.len());
+        let rows = into.chunks_mut(stride).take(count);
+        let quarter = [0.25f32];
+        for (row, q) in rows.zip(first..) {
+            let corners = pool.corners(q);
+            let furthest = corners[3].saturating_add(1);
+            assert!(span(furthest, maps.stride, end) <= maps.values.len());
+            assert!(vectors * S::LANES / E::VALUES <= row.len());
+            for v in 0..vectors {
+                let channel = channels.start + v * S::LANES;
+                // SAFETY: the assertions bound all vectors; the last corner is the furthest.
+                unsafe {
+                    let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
+                    let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
+                    let mut sum = simd.zero();
+                    for pixel in corners {
+                        let x = simd.load(maps.values.as_ptr().add(pixel * maps.stride + channel));
+                        sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
+                    }
+                    let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
+                    let at = v * S::LANES / E::VALUES;
+                    element.store(simd, row.as_mut_ptr().add(at), mean);
                 }
-                let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());
-                let at = v * S::LANES / E::VALUES;
-                element.store(simd, row.as_mut_ptr().add(at), mean);
             }
         }
     }
@@ -300,15 +304,13 @@ impl Kernel for Normalise<'_> {
         // SAFETY: threads have pixels of their own.
         let into = unsafe { rows.write() };
         let (first, count) = (pixels.start, pixels.len());
-        load(
-            simd,
-            Single,
-            self.maps,
+        let tile = Tile {
+            maps: self.maps,
+            pool: None,
             first,
             count,
-            0..self.channels,
-            into,
-            self.out.stride,
-        );
+            channels: 0..self.channels,
+        };
+        tile.load(simd, Single, into, self.out.stride);
     }
 }

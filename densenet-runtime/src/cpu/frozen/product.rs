@@ -38,6 +38,8 @@ pub(super) struct Out<'a> {
     pub values: Shared<'a>,
     pub at: usize,
     pub stride: usize,
+    /// Whether a ReLU follows the sum.
+    pub relu: bool,
 }
 
 /// What the sum is added to.
@@ -64,7 +66,7 @@ pub(super) fn count(panels: Panels, lanes: usize) -> usize {
 }
 
 /// `out[r] = start + sum over the depth of a[r] * b`, for the columns of some panels; then ReLU
-/// if asked.
+/// where `out` says so.
 ///
 /// # Panics
 /// If a slice is shorter than the shapes ask for.
@@ -80,7 +82,6 @@ pub(super) unsafe fn multiply<S: Simd>(
     panels: Range<usize>,
     out: Out<'_>,
     start: Start<'_>,
-    relu: bool,
 ) {
     if a.count == 0 {
         return;
@@ -122,7 +123,7 @@ pub(super) unsafe fn multiply<S: Simd>(
                     Start::Bias(bias) => Start::Bias(&bias[column..]),
                     other => other,
                 },
-                relu,
+                relu: out.relu,
                 rows,
                 width,
             };

@@ -145,7 +145,7 @@ impl Convolve<'_> {
         let panels = 0..count(self.weight.panels, S::LANES);
         let start = Start::Bias(self.bias);
         // SAFETY: threads have rows of their own.
-        unsafe { multiply(simd, rows, depth, self.weight, panels, out, start, false) };
+        unsafe { multiply(simd, rows, depth, self.weight, panels, out, start) };
     }
 
     /// Convolution, ReLU and 3x3 max pool with stride 2 and padding 1, three rows at a time.
@@ -166,6 +166,7 @@ impl Convolve<'_> {
                         values: self.scratch,
                         at: r % 3 * slot,
                         stride: maps,
+                        relu: false,
                     };
                     self.row(simd, r, out);
                     done = Some(r);

@@ -435,9 +435,10 @@ impl Kernel for Wrapping {
             values: Shared::new(&mut out),
             at: 0,
             stride: self.out_stride,
+            relu: false,
         };
         // SAFETY: there is no other thread.
-        unsafe { multiply(simd, rows, depth, right, 0..1, out, Start::Zero, false) };
+        unsafe { multiply(simd, rows, depth, right, 0..1, out, Start::Zero) };
     }
 }
 

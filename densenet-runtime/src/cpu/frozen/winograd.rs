@@ -126,9 +126,9 @@ impl Kernel for Spatial<'_> {
                                 values: products,
                                 at: place * patches * width,
                                 stride: width,
+                                relu: false,
                             },
                             if from > 0 { Start::There } else { Start::Zero },
-                            false,
                         );
                     }
                 }
@@ -170,17 +170,24 @@ impl Kernel for Load<'_, '_> {
         let apart = patches * stride;
         for patch in 0..patches {
             let place = &mut into[patch * stride..];
-            let (patch, channels) = (first + patch, channels.clone());
+            let source = Source {
+                patch: first + patch,
+                channels: channels.clone(),
+                zeros,
+            };
             match spatial.form {
-                Form::Pairs(pair) => {
-                    spatial.load(simd, pair, patch, channels, zeros, place, apart);
-                }
-                Form::Plain | Form::Rounded => {
-                    spatial.load(simd, Single, patch, channels, zeros, place, apart);
-                }
+                Form::Pairs(pair) => spatial.load(simd, pair, source, place, apart),
+                Form::Plain | Form::Rounded => spatial.load(simd, Single, source, place, apart),
             }
         }
     }
+}
+
+/// Some channels of a patch, and zeros that it has around the image.
+struct Source<'a> {
+    patch: usize,
+    channels: Range<usize>,
+    zeros: &'a [f32],
 }
 
 impl Spatial<'_> {
@@ -203,12 +210,15 @@ impl Spatial<'_> {
         &self,
         simd: S,
         element: E,
-        patch: usize,
-        channels: Range<usize>,
-        zeros: &[f32],
+        source: Source<'_>,
         into: &mut [f32],
         apart: usize,
     ) {
+        let Source {
+            patch,
+            channels,
+            zeros,
+        } = source;
         let (image, y, x) = self.corner(patch);
         let vectors = channels.len().div_ceil(S::LANES);
         let end = channels

@@ -210,11 +210,19 @@ pub(crate) struct Depth {
     pub first: usize,
 }
 
+/// Where [`multiply`] and [`accumulate`] write their sums.
+pub(crate) struct Out<'a> {
+    /// Row r starts at `r * stride`, and has whole vectors.
+    pub values: &'a mut [f32],
+    pub stride: usize,
+    /// Whether the sums are added to what is there.
+    pub add: bool,
+}
+
 /// `out[r][..columns] = (add ? out : 0) + sum over the depth`.
 ///
-/// Strides and channels count values, two to an element where `panels` has pairs. `out`
-/// has rows of `out_stride`, at least the vectors of `panels`; padding columns come out
-/// as zeros.
+/// Strides and channels count values, two to an element where `panels` has pairs. `out`'s rows
+/// have at least the vectors of `panels`; padding columns come out as zeros.
 ///
 /// # Panics
 /// If a slice is shorter than the shapes ask for.
@@ -225,11 +233,9 @@ pub(crate) fn multiply<S: Simd>(
     depth: Depth,
     panels: Panels,
     b: &[f32],
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
+    out: Out<'_>,
 ) {
-    multiply_while(simd, a, depth, panels, b, out, out_stride, add, |_, _| {});
+    multiply_while(simd, a, depth, panels, b, out, |_, _| {});
 }
 
 /// As [`multiply`]; before each register tile, `meanwhile` gets its rows and its columns (in
@@ -241,11 +247,14 @@ pub(crate) fn multiply_while<S: Simd>(
     depth: Depth,
     panels: Panels,
     b: &[f32],
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
+    out: Out<'_>,
     mut meanwhile: impl FnMut(Range<usize>, Range<usize>),
 ) {
+    let Out {
+        values: out,
+        stride: out_stride,
+        add,
+    } = out;
     if a.count == 0 || panels.columns == 0 {
         return;
     }
@@ -392,10 +401,13 @@ pub(crate) fn accumulate<S: Simd>(
     columns: usize,
     a: Rows<'_>,
     width: usize,
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
+    out: Out<'_>,
 ) {
+    let Out {
+        values: out,
+        stride: out_stride,
+        add,
+    } = out;
     let rows = d.count;
     if rows == 0 || columns == 0 || width == 0 {
         return;

@@ -1,21 +1,69 @@
 //! The last layers: BN, ReLU, global average pool, classifier; and the loss.
 
+use super::{Backward, Forward, Maps, MapsGradient};
 use crate::cpu::conv::pointwise::Input;
 use crate::cpu::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::normal::Sums;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::memory::Memory;
 use crate::executor::Outcome;
+use crate::plan::{Head, HeadTensors, Span};
 
 /// Classes whose weight's gradient is computed at a time.
 const CLASSES: usize = 64;
 
+/// What the head writes on the way back.
+pub(crate) struct HeadGradients<'a> {
+    /// Gradient of the logits: batch x classes.
+    pub logits: &'a [f32],
+    /// Memory for the gradient of the features: batch x channels.
+    pub features: &'a mut [f32],
+}
+
+/// Runs the head: `features` is batch x channels, `logits` is batch x classes.
+pub(crate) fn forward(
+    engine: &mut Engine,
+    (head, tensors): (&Head, &HeadTensors),
+    pass: &mut Forward<'_>,
+    maps: Maps<'_>,
+    features: &mut [f32],
+    logits: &mut [f32],
+) {
+    let source = maps.normalised(pass, &tensors.norm, pass.batch * head.pixels());
+    pool(engine, source, head.input, head.pixels(), features);
+    let [weight, bias] = [tensors.weight, tensors.bias].map(|span| span.of(pass.parameters));
+    classify(engine, features, weight, bias, logits);
+}
+
+/// Goes back through the head, whose pooled `features` are those of the way forward.
+pub(crate) fn backward(
+    engine: &mut Engine,
+    (head, tensors): (&Head, &HeadTensors),
+    pass: &mut Backward<'_>,
+    maps: Maps<'_>,
+    features: &[f32],
+    gradients: HeadGradients<'_>,
+    into: MapsGradient<'_>,
+) {
+    let HeadGradients {
+        logits,
+        features: dfeatures,
+    } = gradients;
+    let weight = tensors.weight.of(pass.parameters);
+    let [dweight, dbias] = Span::of_each([tensors.weight, tensors.bias], pass.gradients);
+    let own = (dweight, dbias);
+    classify_backward(engine, features, weight, logits, own, dfeatures);
+    let input = maps.input(pass.parameters, &tensors.norm);
+    pool_backward(engine, input, head.pixels(), dfeatures, &mut *into.g);
+    into.start(engine, pass, &tensors.norm);
+}
+
 /// BN, ReLU and global average pool: `features` is batch x channels.
-pub(crate) fn pool(
+fn pool(
     engine: &mut Engine,
     source: NormRelu<'_>,
     channels: usize,
@@ -71,7 +119,7 @@ impl Kernel for PoolImages<'_> {
 }
 
 /// The classifier: `logits` (batch x classes) `= features * weight^T + bias`.
-pub(crate) fn classify(
+fn classify(
     engine: &mut Engine,
     features: &[f32],
     weight: &[f32],
@@ -142,7 +190,18 @@ impl Kernel for Classify<'_> {
             count: rows.len() / channels,
         };
         let depth = Depth { channels, first: 0 };
-        multiply(simd, a, depth, panels, b, out, width, false);
+        multiply(
+            simd,
+            a,
+            depth,
+            panels,
+            b,
+            Out {
+                values: out,
+                stride: width,
+                add: false,
+            },
+        );
     }
 }
 
@@ -183,7 +242,7 @@ pub(crate) fn cross_entropy(
 
 /// Goes back through the classifier: adds to the gradients of weight and bias, and writes the
 /// gradient of the features (batch x channels).
-pub(crate) fn classify_backward(
+fn classify_backward(
     engine: &mut Engine,
     features: &[f32],
     weight: &[f32],
@@ -202,17 +261,16 @@ pub(crate) fn classify_backward(
     }
     // The features with whole vectors in each row.
     let width = padded(channels);
-    let mut packed = std::mem::take(&mut engine.packed);
-    let rows = need_zeros(&mut packed, batch * width);
+    let rows = need_zeros(&mut engine.packed, batch * width);
     for (row, from) in rows
         .chunks_exact_mut(width)
         .zip(features.chunks_exact(channels))
     {
         row[..channels].copy_from_slice(from);
     }
-    let rows = &*rows;
     let level = engine.level;
     let shares = engine.shares(classes);
+    let rows = &engine.packed[..batch * width];
     let mut parts: Parts<_> = shares
         .iter()
         .cloned()
@@ -252,7 +310,6 @@ pub(crate) fn classify_backward(
             }
         });
     drop(parts);
-    engine.packed = packed;
     // The features' gradient: each thread sums over its classes, then the shares are added.
     let panels = Panels {
         depth: CLASSES,
@@ -326,7 +383,19 @@ impl Kernel for ClassGradient<'_> {
             sums,
             width,
         } = self;
-        accumulate(simd, Form::Plain, d, count, a, channels, sums, width, false);
+        accumulate(
+            simd,
+            Form::Plain,
+            d,
+            count,
+            a,
+            channels,
+            Out {
+                values: sums,
+                stride: width,
+                add: false,
+            },
+        );
     }
 }
 
@@ -355,13 +424,24 @@ impl Kernel for FeatureGradient<'_> {
             channels: count,
             first: 0,
         };
-        multiply(simd, a, depth, panels, b, out, width, true);
+        multiply(
+            simd,
+            a,
+            depth,
+            panels,
+            b,
+            Out {
+                values: out,
+                stride: width,
+                add: true,
+            },
+        );
     }
 }
 
 /// Goes back through the pool, ReLU and the affine part of BN: sets `g` to gamma times the
 /// masked gradient. The sums are left in the engine's scratch.
-pub(crate) fn pool_backward(
+fn pool_backward(
     engine: &mut Engine,
     input: Input<'_>,
     pixels: usize,

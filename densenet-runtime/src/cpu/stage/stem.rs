@@ -6,13 +6,14 @@
 
 use std::ops::Range;
 
-use crate::cpu::conv::pointwise::{self, Target};
+use super::{Backward, Forward};
+use crate::cpu::conv::pointwise::{self, Columns, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, Patches};
-use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Norms, Statistics, Undo, relu};
+use crate::cpu::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, relu};
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Form, Panels, Rows, accumulate};
+use crate::cpu::kernel::product::{Form, Out, Panels, Rows, accumulate};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::plan::{Stem, StemTensors};
@@ -20,21 +21,29 @@ use crate::plan::{Stem, StemTensors};
 /// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
 const NONE: u8 = u8::MAX;
 
-/// What the ImageNet stem remembers of a training step besides its maps.
+/// What the ImageNet stem remembers of a training step besides its maps, and memory for its BN.
 pub(crate) struct StemState {
     statistics: Statistics,
+    affine: Affine,
+    totals: GradientSums,
+    undo: Undo,
 }
 
 impl StemState {
     pub fn new(stem: &Stem) -> Self {
         Self {
             statistics: Statistics::new(stem.maps),
+            affine: Affine::default(),
+            totals: GradientSums::default(),
+            undo: Undo::default(),
         }
     }
 }
 
-/// The ImageNet stem's buffers; empty for CIFAR.
+/// The stem's buffers; all but the images are of the ImageNet stem alone.
 pub(crate) struct StemBuffers<'a> {
+    /// NHWC.
+    pub images: &'a [f32],
     /// What the convolution returned: pixels x maps.
     pub convolved: &'a mut [f32],
     /// The max pool's choices: pooled pixels x maps.
@@ -58,23 +67,19 @@ fn place(stem: &Stem, k: usize) -> usize {
     (k % stem.channels) * area + k / stem.channels
 }
 
-/// Runs the stem; `images` is NHWC. With a batch's statistics, what goes into `target` is
-/// measured, and the moments are left in the engine's scratch.
+/// Runs the stem.
 pub(crate) fn forward(
     engine: &mut Engine,
     (stem, tensors): (&Stem, &StemTensors),
-    batch: usize,
-    images: &[f32],
-    parameters: &[f32],
-    mut norms: Norms<'_>,
+    pass: &mut Forward<'_>,
     state: &mut StemState,
     buffers: StemBuffers<'_>,
     target: Target<'_>,
 ) {
-    let training = matches!(norms, Norms::Batch(_));
+    let training = pass.training();
     let (height, width) = stem.convolved_size();
-    let pixels = batch * height * width;
-    let weight = tensors.conv.weight.of(parameters);
+    let pixels = pass.batch * height * width;
+    let weight = tensors.conv.weight.of(pass.parameters);
     let channels = weight.len() / stem.maps;
     let form = engine.form;
     let panels = Panels {
@@ -89,29 +94,26 @@ pub(crate) fn forward(
             0.0
         }
     });
-    let load = patches(stem, images);
+    let load = patches(stem, buffers.images);
     match &tensors.norm {
-        None => {
-            pointwise::forward(
-                engine, &load, pixels, channels, panels, target, None, training,
-            );
-        }
+        None => pointwise::forward(engine, &load, pixels, channels, panels, target),
         Some(norm) => {
             let convolved = Target {
                 values: buffers.convolved,
-                stride: stem.maps,
-                column: 0,
+                columns: Columns {
+                    measure: training,
+                    ..Columns::all(stem.maps)
+                },
             };
-            pointwise::forward(
-                engine, &load, pixels, channels, panels, convolved, None, training,
-            );
+            pointwise::forward(engine, &load, pixels, channels, panels, convolved);
             if training {
                 state.statistics.merge(0, engine.moments());
             }
-            let mut affine = std::mem::take(&mut engine.affine);
-            affine[0].prepare(parameters, norm, &state.statistics, &mut norms, pixels);
-            max_pool(engine, stem, batch, buffers, &affine[0], target, training);
-            engine.affine = affine;
+            let StemState {
+                statistics, affine, ..
+            } = state;
+            affine.prepare(pass.parameters, norm, statistics, &mut pass.norms, pixels);
+            max_pool(engine, stem, pass.batch, buffers, affine, target);
         }
     }
 }
@@ -123,21 +125,20 @@ fn max_pool(
     buffers: StemBuffers<'_>,
     affine: &Affine,
     target: Target<'_>,
-    measure: bool,
 ) {
     let (height, width) = stem.output_size();
     let shares = engine.shares(batch * height);
     let level = engine.level;
+    let Target { values, columns } = target;
     let convolved = &*buffers.convolved;
     let choice = &mut buffers.choice[..batch * height * width * stem.maps];
     let mut parts: Parts<_> = shares
         .iter()
         .cloned()
-        .zip(split_rows(target.values, width * target.stride, &shares))
+        .zip(split_rows(values, width * columns.stride, &shares))
         .zip(split_rows(choice, width * stem.maps, &shares))
         .zip(&mut engine.scratch)
         .collect();
-    let (stride, column) = (target.stride, target.column);
     engine
         .team
         .each(&mut parts, |_, (((rows, out), choice), scratch)| {
@@ -148,11 +149,9 @@ fn max_pool(
                 rows: rows.clone(),
                 target: Target {
                     values: out,
-                    stride,
-                    column,
+                    columns,
                 },
                 choice,
-                measure,
                 scratch,
             });
         });
@@ -167,7 +166,6 @@ struct MaxPool<'a> {
     rows: Range<usize>,
     target: Target<'a>,
     choice: &'a mut [u8],
-    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -181,9 +179,14 @@ impl Kernel for MaxPool<'_> {
             rows,
             target,
             choice,
-            measure,
             scratch,
         } = self;
+        let Columns {
+            stride,
+            column,
+            measure,
+            ..
+        } = target.columns;
         let maps = stem.maps;
         let (from_height, from_width) = stem.convolved_size();
         let (height, width) = stem.output_size();
@@ -193,7 +196,7 @@ impl Kernel for MaxPool<'_> {
             let (image, y) = (row / height, row % height);
             for x in 0..width {
                 let p = local * width + x;
-                let out = &mut target.values[p * target.stride + target.column..][..maps];
+                let out = &mut target.values[p * stride + column..][..maps];
                 let choice = &mut choice[p * maps..][..maps];
                 out.fill(f32::NEG_INFINITY);
                 for ky in 0..3 {
@@ -221,84 +224,69 @@ impl Kernel for MaxPool<'_> {
                 }
             }
             if measure {
-                let at = local * width * target.stride + target.column;
-                let line = Runs::rows(&target.values[at..], target.stride, width);
+                let at = local * width * stride + column;
+                let line = Runs::rows(&target.values[at..], stride, width);
                 emit(simd, line, maps, Some(&mut scratch.moments), None);
             }
         }
     }
 }
 
-/// Goes back through the stem: adds to the gradient of its parameters, and if asked sets the
-/// gradient of the images (NHWC).
+/// Goes back through the stem; if asked, sets the gradient of the images (NHWC).
 ///
 /// `dout` is the gradient of what it returned (pixels x maps).
 pub(crate) fn backward(
     engine: &mut Engine,
     (stem, tensors): (&Stem, &StemTensors),
-    batch: usize,
-    images: &[f32],
-    parameters: &[f32],
-    gradient: &mut [f32],
-    state: &StemState,
+    pass: &mut Backward<'_>,
+    state: &mut StemState,
     buffers: StemBuffers<'_>,
     dout: &[f32],
     image_gradient: Option<&mut [f32]>,
 ) {
-    let weight = tensors.conv.weight.of(parameters);
-    let mut affine = std::mem::take(&mut engine.affine);
-    let mut undo = std::mem::take(&mut engine.undo);
+    let batch = pass.batch;
+    let weight = tensors.conv.weight.of(pass.parameters);
     let channels = weight.len() / stem.maps;
+    let StemBuffers {
+        images,
+        convolved,
+        choice,
+    } = buffers;
     let way = match &tensors.norm {
         None => Way::Straight { dout },
         Some(at) => {
-            let weights = NormWeights::of(parameters, at);
-            let statistics = &state.statistics;
-            affine[0].set(&weights, &statistics.mean, &statistics.inverse);
-            let norm = Norm {
-                affine: &affine[0],
-                gamma: weights.scale,
-                mean: &statistics.mean,
-                inverse: &statistics.inverse,
-            };
+            let StemState {
+                statistics,
+                affine,
+                totals,
+                undo,
+            } = state;
+            let weights = NormWeights::of(pass.parameters, at);
+            let norm = Norm::of_batch(affine, weights, statistics);
             let pool = Unpool {
                 dout,
-                choice: buffers.choice,
-                x: buffers.convolved,
+                choice,
+                x: convolved,
             };
-            back_rows(
-                engine,
-                stem,
-                batch,
-                Task::Sum(norm),
-                Way::Pooled(pool, &undo),
-            );
-            let mut totals = std::mem::take(&mut engine.totals);
-            let into = gradient[at.trainable()].split_at_mut(stem.maps);
+            back_rows(engine, stem, batch, Task::Sum(norm, pool));
+            let into = pass.gradients[at.trainable()].split_at_mut(stem.maps);
             totals.start(engine.sums(), weights.scale, into);
             let (height, width) = stem.convolved_size();
             let pixels = batch * height * width;
-            undo.set(
-                statistics,
-                0..stem.maps,
-                Some(weights.scale),
-                &totals,
-                pixels,
-            );
-            engine.totals = totals;
-            Way::Pooled(pool, &undo)
+            let gamma = Some(weights.scale);
+            undo.set(statistics, 0..stem.maps, gamma, totals, pixels);
+            Way::Pooled(pool, undo)
         }
     };
     back_rows(
         engine,
         stem,
         batch,
-        Task::Weight(patches(stem, images)),
-        way,
+        Task::Weight(patches(stem, images), way),
     );
     let share = padded(channels);
     let shares = &engine.scratch;
-    let weight_gradient = &mut gradient[tensors.conv.weight.range()];
+    let weight_gradient = &mut pass.gradients[tensors.conv.weight.range()];
     for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
         for share in shares
             .iter()
@@ -309,27 +297,26 @@ pub(crate) fn backward(
             }
         }
     }
-    if let Some(image_gradient) = image_gradient {
-        let size = stem.channels * stem.height * stem.width;
-        let shares = engine.shares(batch);
-        let mut parts: Parts<_> = shares
-            .iter()
-            .cloned()
-            .zip(split_rows(image_gradient, size, &shares))
-            .collect();
-        let level = engine.level;
-        engine.team.each(&mut parts, |_, (range, into)| {
-            level.run(ImageGradient {
-                stem,
-                weight,
-                way,
-                images: range.clone(),
-                into,
-            });
+    let Some(image_gradient) = image_gradient else {
+        return;
+    };
+    let size = stem.channels * stem.height * stem.width;
+    let shares = engine.shares(batch);
+    let mut parts: Parts<_> = shares
+        .iter()
+        .cloned()
+        .zip(split_rows(image_gradient, size, &shares))
+        .collect();
+    let level = engine.level;
+    engine.team.each(&mut parts, |_, (range, into)| {
+        level.run(ImageGradient {
+            stem,
+            weight,
+            way,
+            images: range.clone(),
+            into,
         });
-    }
-    engine.affine = affine;
-    engine.undo = undo;
+    });
 }
 
 /// The way back to what the convolution returned.
@@ -412,12 +399,12 @@ impl Way<'_> {
 #[derive(Clone, Copy)]
 enum Task<'a> {
     /// The sums for gamma and beta.
-    Sum(Norm<'a>),
+    Sum(Norm<'a>, Unpool<'a>),
     /// The gradient of the weight, from these patches.
-    Weight(Patches<'a>),
+    Weight(Patches<'a>, Way<'a>),
 }
 
-fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way: Way<'_>) {
+fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>) {
     let (height, _) = stem.convolved_size();
     let (level, form) = (engine.level, engine.form);
     let mut parts: Parts<_> = engine
@@ -431,7 +418,6 @@ fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>, way
             stem,
             rows: rows.clone(),
             task,
-            way,
             scratch,
         });
     });
@@ -443,7 +429,6 @@ struct BackRows<'a> {
     stem: &'a Stem,
     rows: Range<usize>,
     task: Task<'a>,
-    way: Way<'a>,
     scratch: &'a mut Scratch,
 }
 
@@ -455,7 +440,6 @@ impl Kernel for BackRows<'_> {
             stem,
             rows,
             task,
-            way,
             scratch,
         } = self;
         let maps = stem.maps;
@@ -463,13 +447,13 @@ impl Kernel for BackRows<'_> {
         let channels = stem.weight_len() / maps;
         let stride = padded(channels);
         scratch.sums.reset(maps);
-        if let Task::Weight(_) = task {
+        if let Task::Weight(..) = task {
             need_zeros(&mut scratch.weight, maps * stride);
         }
         for row in rows {
             let d = need(&mut scratch.other, width * maps);
-            match (task, way) {
-                (Task::Sum(norm), Way::Pooled(pool, _)) => {
+            match task {
+                Task::Sum(norm, pool) => {
                     pool.row(stem, row, d);
                     let x = &pool.x[row * d.len()..][..d.len()];
                     // The masked gradient itself is not wanted here: it goes nowhere.
@@ -499,8 +483,7 @@ impl Kernel for BackRows<'_> {
                     .run(simd);
                     scratch.sums.flush(0..maps, norm.inverse);
                 }
-                (Task::Sum(_), Way::Straight { .. }) => {}
-                (Task::Weight(patches), way) => {
+                Task::Weight(patches, way) => {
                     way.row(simd, stem, row, d);
                     let operand = need_zeros(&mut scratch.operand, width * stride);
                     let pixels = row * width..(row + 1) * width;
@@ -518,9 +501,11 @@ impl Kernel for BackRows<'_> {
                         maps,
                         pairs::of_rows(simd, form, a, &mut scratch.gradient),
                         channels,
-                        &mut scratch.weight,
-                        stride,
-                        true,
+                        Out {
+                            values: &mut scratch.weight,
+                            stride,
+                            add: true,
+                        },
                     );
                 }
             }

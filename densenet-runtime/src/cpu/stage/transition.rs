@@ -6,54 +6,46 @@
 
 use std::ops::Range;
 
-use crate::cpu::conv::pointwise::{self, Input, Target};
+use super::{Forward, Maps, MapsGradient};
+use crate::cpu::conv::pointwise::{self, Columns, Input, Target};
 use crate::cpu::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::{Load, NormRelu, Pool, Pooled};
 use crate::cpu::kernel::matrix::Matrix;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, Rows, accumulate, blocks, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, blocks, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::plan::Transition;
+use crate::cpu::stage;
+use crate::plan::{Transition, TransitionTensors};
 
 /// Pooled pixels of a tile.
 const TILE_PIXELS: usize = 28;
 /// Channels that are passed at a time on the way back, in whole panels of every level.
 const CHANNELS: usize = 256;
 
-/// Runs a transition and measures what it returns if asked; the moments are left in the
-/// engine's scratch.
+/// Runs a transition.
 pub(crate) fn forward(
     engine: &mut Engine,
-    transition: &Transition,
-    batch: usize,
-    weight: &[f32],
-    source: NormRelu<'_>,
+    (transition, tensors): (&Transition, &TransitionTensors),
+    pass: &mut Forward<'_>,
+    maps: Maps<'_>,
     target: Target<'_>,
-    dropout: Option<Dropout>,
-    measure: bool,
 ) {
     let pool = Pool {
         height: transition.height,
         width: transition.width,
     };
-    let pixels = batch * pool.pixels();
+    let pixels = pass.batch * pool.pixels();
     let channels = transition.input;
-    let Some(dropout) = dropout else {
+    let weight = tensors.conv.weight.of(pass.parameters);
+    let source = maps.normalised(pass, &tensors.norm, pass.batch * transition.pixels());
+    let Target { values, columns } = target;
+    let Some(dropout) = columns.dropout else {
         let load = Pooled { source, pool };
-        return pointwise::convolve(
-            engine,
-            engine.form,
-            &load,
-            pixels,
-            channels,
-            weight,
-            target,
-            None,
-            measure,
-        );
+        let target = Target { values, columns };
+        return pointwise::convolve(engine, &load, pixels, channels, weight, target);
     };
     let form = engine.form;
     let panels = Panels {
@@ -63,12 +55,7 @@ pub(crate) fn forward(
     };
     engine.pack_matrix(panels, Matrix::of_columns(weight, channels));
     let level = engine.level;
-    let Target {
-        values,
-        stride,
-        column,
-    } = target;
-    engine.over_rows(values, stride, pixels, |share| {
+    engine.over_rows(values, columns.stride, pixels, |share| {
         level.run(Dropped {
             channels,
             source,
@@ -78,11 +65,9 @@ pub(crate) fn forward(
             b: share.packed,
             target: Target {
                 values: share.values,
-                stride,
-                column,
+                columns,
             },
             dropout,
-            measure,
             scratch: share.scratch,
         });
     });
@@ -98,7 +83,6 @@ struct Dropped<'a> {
     b: &'a [f32],
     target: Target<'a>,
     dropout: Dropout,
-    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -114,9 +98,14 @@ impl Kernel for Dropped<'_> {
             b,
             target,
             dropout,
-            measure,
             scratch,
         } = self;
+        let Columns {
+            stride: out_stride,
+            column,
+            measure,
+            ..
+        } = target.columns;
         let Panels { columns, form, .. } = panels;
         let width = panels.vectors(S::LANES) * S::LANES;
         let stride = padded(channels);
@@ -142,13 +131,24 @@ impl Kernel for Dropped<'_> {
                 channels: form.whole(channels),
                 first: 0,
             };
-            multiply(simd, rows, depth, panels, b, tile, width, false);
+            multiply(
+                simd,
+                rows,
+                depth,
+                panels,
+                b,
+                Out {
+                    values: tile,
+                    stride: width,
+                    add: false,
+                },
+            );
             for (q, rows) in tile.chunks_exact_mut(4 * width).enumerate() {
                 let corners = pool.corners(pixels.start + start + q);
                 for (corner, row) in corners.into_iter().zip(rows.chunks_exact_mut(width)) {
                     dropout.apply(corner * columns, &mut row[..columns]);
                 }
-                let at = (start + q) * target.stride + target.column;
+                let at = (start + q) * out_stride + column;
                 let out = &mut target.values[at..][..columns];
                 for (c, out) in out.iter_mut().enumerate() {
                     let at = |corner: usize| rows[corner * width + c];
@@ -156,36 +156,55 @@ impl Kernel for Dropped<'_> {
                 }
             }
             if measure {
-                let at = start * target.stride + target.column;
-                let out = Runs::rows(&target.values[at..], target.stride, count);
+                let at = start * out_stride + column;
+                let out = Runs::rows(&target.values[at..], out_stride, count);
                 emit(simd, out, columns, Some(&mut scratch.moments), None);
             }
         }
     }
 }
 
-/// Goes back through a transition.
-///
-/// `dout` is the gradient of what it returned (pooled pixels x maps). Sets `g` to gamma times
-/// the masked gradient. The shares of the weight's gradient (rows of `padded(channels)`) and the
-/// sums are left in the engine's scratch.
+/// Goes back through a transition; `dout` is the gradient of what it returned (pooled pixels x
+/// maps).
 pub(crate) fn backward(
+    engine: &mut Engine,
+    (transition, tensors): (&Transition, &TransitionTensors),
+    pass: &mut stage::Backward<'_>,
+    maps: Maps<'_>,
+    dout: &[f32],
+    dropout: Option<Dropout>,
+    into: MapsGradient<'_>,
+) {
+    let (channels, output) = (transition.input, transition.output);
+    let weight = tensors.conv.weight;
+    pointwise::pack_backward(engine, weight.of(pass.parameters), output, channels);
+    let input = maps.input(pass.parameters, &tensors.norm);
+    pull_back(
+        engine,
+        transition,
+        pass.batch,
+        input,
+        dout,
+        dropout,
+        &mut *into.g,
+    );
+    into.start(engine, pass, &tensors.norm);
+    let weight_gradient = &mut pass.gradients[weight.range()];
+    engine.add_weight(weight_gradient, channels, padded(channels));
+}
+
+/// Sets `g` to gamma times the masked gradient. The weight's packed form is in `engine.packed`;
+/// the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
+/// engine's scratch.
+fn pull_back(
     engine: &mut Engine,
     transition: &Transition,
     batch: usize,
-    weight: &[f32],
     input: Input<'_>,
     dout: &[f32],
-    g: &mut [f32],
     dropout: Option<Dropout>,
+    g: &mut [f32],
 ) {
-    pointwise::pack_backward(
-        engine,
-        engine.form,
-        weight,
-        transition.output,
-        transition.input,
-    );
     let pool = Pool {
         height: transition.height,
         width: transition.width,
@@ -211,7 +230,7 @@ pub(crate) fn backward(
     engine
         .team
         .each(&mut parts, |_, (((rows, pixels), g), scratch)| {
-            level.run(Backward {
+            level.run(PullBackRows {
                 form,
                 pool,
                 input,
@@ -227,8 +246,8 @@ pub(crate) fn backward(
         });
 }
 
-/// One thread's share of [`backward`].
-struct Backward<'a> {
+/// One thread's share of [`pull_back`].
+struct PullBackRows<'a> {
     form: Form,
     pool: Pool,
     input: Input<'a>,
@@ -243,7 +262,7 @@ struct Backward<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Backward<'_> {
+impl Kernel for PullBackRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self {
@@ -333,9 +352,11 @@ impl Kernel for Backward<'_> {
                     depth,
                     panels,
                     &b[from * whole / form.unit()..],
-                    tile,
-                    width,
-                    false,
+                    Out {
+                        values: tile,
+                        stride: width,
+                        add: false,
+                    },
                 );
                 let operand = need_zeros(&mut scratch.operand, count * group * width);
                 match dropout {
@@ -389,9 +410,11 @@ impl Kernel for Backward<'_> {
                     maps,
                     pairs::of_rows(simd, form, a, &mut scratch.gradient),
                     range.len(),
-                    &mut weight[from..],
-                    share,
-                    add,
+                    Out {
+                        values: &mut weight[from..],
+                        stride: share,
+                        add,
+                    },
                 );
             }
         }

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::patches::{PatchRows, load_strip, transform_tile};
-use super::{Sink, Size};
+use super::{Shape, Sink};
 use crate::cpu::engine::{Engine, Scratch, need, padded};
 use crate::cpu::kernel::load::{NormRelu, Values};
 use crate::cpu::kernel::normal::Norm;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, accumulate, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Out, Panels, accumulate, multiply};
 use crate::cpu::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
@@ -26,14 +26,17 @@ const CHANNELS: usize = 64;
 /// in the engine's scratch.
 pub(crate) fn backward(
     engine: &mut Engine,
+    shape: Shape,
     x: (&[f32], usize),
-    channels: usize,
     norm: Norm<'_>,
-    size: Size,
     dout: &[f32],
-    maps: usize,
     sink: Sink<'_>,
 ) {
+    let Shape {
+        size,
+        channels,
+        maps,
+    } = shape;
     let (level, form) = (engine.level, engine.form);
     let patches = PatchRows(size);
     let images = dout.len() / maps / (size.height * size.width);
@@ -151,9 +154,8 @@ impl Kernel for Backward<'_> {
                     tile.clone(),
                     source,
                     range.clone(),
-                    layout,
                     memory,
-                    operand,
+                    (&mut *operand, layout),
                 );
                 if form == Form::Rounded {
                     pairs::round_all(operand);
@@ -173,9 +175,11 @@ impl Kernel for Backward<'_> {
                         maps,
                         layout.rows(operand, place),
                         range.len(),
-                        &mut weight[place * maps * share + from..],
-                        share,
-                        tile.start > first_row,
+                        Out {
+                            values: &mut weight[place * maps * share + from..],
+                            stride: share,
+                            add: tile.start > first_row,
+                        },
                     );
                     multiply(
                         simd,
@@ -186,9 +190,11 @@ impl Kernel for Backward<'_> {
                         },
                         panels,
                         &b[place * all.len(S::LANES) + from * whole / form.unit()..],
-                        &mut sums[products.place(place)..],
-                        width,
-                        false,
+                        Out {
+                            values: &mut sums[products.place(place)..],
+                            stride: width,
+                            add: false,
+                        },
                     );
                 }
                 let values = need(&mut scratch.tile, pixels.len() * width);

@@ -2,15 +2,14 @@
 
 use std::ops::Range;
 
-use super::Size;
+use super::Shape;
 use super::patches::{PatchRows, transform_tile};
-use crate::cpu::conv::pointwise::Target;
+use crate::cpu::conv::pointwise::{Columns, Target};
 use crate::cpu::engine::{Engine, Scratch, need};
-use crate::cpu::kernel::dropout::Dropout;
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::pairs;
-use crate::cpu::kernel::product::{Depth, Form, Panels, multiply};
+use crate::cpu::kernel::product::{Depth, Form, Out, Panels, multiply};
 use crate::cpu::kernel::pullback::TileMut;
 use crate::cpu::kernel::simd::{Kernel, Simd};
 use crate::cpu::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
@@ -20,30 +19,25 @@ const PATCHES: usize = 32;
 /// Channels of a tile.
 const CHANNELS: usize = 192;
 
-/// Convolves the first `channels` of a buffer, BN and ReLU on the way, and measures the result
-/// if asked.
+/// Convolves the first channels of a buffer, BN and ReLU on the way.
 ///
-/// The weight is in `engine.packed`, by [`super::pack_forward`]; the moments are left in the
-/// engine's scratch.
+/// The weight is in `engine.packed`, by [`super::pack_forward`].
 pub(crate) fn forward(
     engine: &mut Engine,
-    source: NormRelu<'_>,
-    channels: usize,
-    size: Size,
+    shape: Shape,
     batch: usize,
-    maps: usize,
+    source: NormRelu<'_>,
     target: Target<'_>,
-    dropout: Option<Dropout>,
-    measure: bool,
 ) {
     let (level, form) = (engine.level, engine.form);
+    let Shape {
+        size,
+        channels,
+        maps,
+    } = shape;
     let patches = PatchRows(size);
-    let Target {
-        values,
-        stride,
-        column,
-    } = target;
-    let at = |row| patches.start(row) * size.width * stride;
+    let Target { values, columns } = target;
+    let at = |row| patches.start(row) * size.width * columns.stride;
     engine.over(values, patches.count(batch), at, |share| {
         level.run(Forward {
             form,
@@ -55,11 +49,8 @@ pub(crate) fn forward(
             b: share.packed,
             target: Target {
                 values: share.values,
-                stride,
-                column,
+                columns,
             },
-            dropout,
-            measure,
             scratch: share.scratch,
         });
     });
@@ -75,8 +66,6 @@ struct Forward<'a> {
     rows: Range<usize>,
     b: &'a [f32],
     target: Target<'a>,
-    dropout: Option<Dropout>,
-    measure: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -92,10 +81,14 @@ impl Kernel for Forward<'_> {
             rows,
             b,
             target,
-            dropout,
-            measure,
             scratch,
         } = self;
+        let Columns {
+            stride,
+            column,
+            dropout,
+            measure,
+        } = target.columns;
         let panels = Panels {
             depth: form.whole(channels),
             columns: maps,
@@ -120,9 +113,8 @@ impl Kernel for Forward<'_> {
                     tile.clone(),
                     source,
                     range.clone(),
-                    layout,
                     memory,
-                    operand,
+                    (&mut *operand, layout),
                 );
                 if form == Form::Rounded {
                     pairs::round_all(operand);
@@ -137,9 +129,11 @@ impl Kernel for Forward<'_> {
                         },
                         panels,
                         &b[place * panels.len(S::LANES)..],
-                        &mut sums[products.place(place)..],
-                        width,
-                        from > 0,
+                        Out {
+                            values: &mut sums[products.place(place)..],
+                            stride: width,
+                            add: from > 0,
+                        },
                     );
                 }
             }
@@ -161,10 +155,10 @@ impl Kernel for Forward<'_> {
                     dropout.apply(pixel * maps, &mut values[..maps]);
                 }
             }
-            let at = (pixels.start - start) * target.stride + target.column;
+            let at = (pixels.start - start) * stride + column;
             let into = TileMut {
                 values: &mut target.values[at..],
-                stride: target.stride,
+                stride,
             };
             emit(
                 simd,

@@ -23,6 +23,16 @@ pub(crate) struct Size {
     pub width: usize,
 }
 
+/// A convolution's shapes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub size: Size,
+    /// Channels that it reads.
+    pub channels: usize,
+    /// Maps that it makes.
+    pub maps: usize,
+}
+
 /// What becomes of the masked gradient of a convolution's input.
 pub(crate) enum Sink<'a> {
     /// It is stored: pixels x channels.

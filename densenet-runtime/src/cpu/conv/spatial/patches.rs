@@ -119,9 +119,8 @@ pub(super) fn transform_tile<S: Simd>(
     tile: Range<usize>,
     source: NormRelu<'_>,
     channels: Range<usize>,
-    layout: Layout,
     memory: &mut Memory<f32>,
-    into: &mut [f32],
+    (into, layout): (&mut [f32], Layout),
 ) {
     for (index, row) in tile.enumerate() {
         let strip = load_strip(

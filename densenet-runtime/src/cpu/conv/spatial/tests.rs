@@ -1,7 +1,7 @@
 //! Against the definition, in f64.
 
 use super::*;
-use crate::cpu::conv::pointwise::Target;
+use crate::cpu::conv::pointwise::{Columns, Target};
 use crate::cpu::engine::Engine;
 use crate::cpu::kernel::load::NormRelu;
 use crate::cpu::kernel::normal::{Affine, Norm, NormWeights, Sums};
@@ -127,22 +127,21 @@ impl Case {
             stride: channels,
             affine: &affine,
         };
+        let columns = Columns {
+            column: 2,
+            measure: true,
+            ..Columns::all(stride)
+        };
         let target = Target {
             values: &mut out,
-            stride,
-            column: 2,
+            columns,
         };
-        forward(
-            &mut engine,
-            source,
-            channels,
+        let shape = Shape {
             size,
-            batch,
+            channels,
             maps,
-            target,
-            None,
-            true,
-        );
+        };
+        forward(&mut engine, shape, batch, source, target);
         let written: Vec<f32> = (out.chunks(stride))
             .flat_map(|row| row[2..2 + maps].to_vec())
             .collect();
@@ -164,7 +163,7 @@ impl Case {
         pack_backward(&mut engine, &weight, maps, channels);
         let from = (&x[..], channels);
         let sink = Sink::Store(&mut dx);
-        backward(&mut engine, from, channels, norm, size, &dout, maps, sink);
+        backward(&mut engine, shape, from, norm, &dout, sink);
         close("gradient of the input", &dx, &masked);
         let mut dweight = vec![1.0; weight.len()];
         add_weight(&mut engine, &mut dweight, maps, channels);
@@ -184,7 +183,7 @@ impl Case {
         let width = channels + 5;
         let mut g = vec![1.0; self.pixels() * width];
         let sink = Sink::Add(&mut g, width);
-        backward(&mut engine, from, channels, norm, size, &dout, maps, sink);
+        backward(&mut engine, shape, from, norm, &dout, sink);
         let added: Vec<f64> = (masked.iter().enumerate())
             .map(|(i, d)| 1.0 + f64::from(gamma[i % channels]) * d)
             .collect();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::engine::{Engine, Parts, Scratch, need, padded, split_rows};
+use crate::cpu::engine::{Engine, Parts, Scratch, padded, split_rows};
 use crate::cpu::kernel::pairs;
 use crate::cpu::kernel::product::{Form, Panels};
 use crate::cpu::kernel::simd::{Kernel, Simd};
@@ -42,16 +42,18 @@ fn pack(engine: &mut Engine, kernels: Kernels<'_>) {
         form: engine.form,
     };
     let len = panels.len(level.lanes());
-    let mut packed = std::mem::take(&mut engine.packed);
-    engine.over_rows(need(&mut packed, PLACES * len), len, PLACES, |share| {
-        level.run(Pack {
-            panels,
-            kernels,
-            places: share.rows,
-            into: share.values,
-        });
-    });
-    engine.packed = packed;
+    engine.pack_rows(
+        PLACES,
+        |place| place * len,
+        |places, into| {
+            level.run(Pack {
+                panels,
+                kernels,
+                places,
+                into,
+            });
+        },
+    );
 }
 
 /// A matrix of kernels.

@@ -117,6 +117,21 @@ pub(crate) struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
+    /// A BN by a batch's statistics; its multiply-add is computed into `affine`.
+    pub fn of_batch(
+        affine: &'a mut Affine,
+        weights: NormWeights<'a>,
+        statistics: &'a Statistics,
+    ) -> Self {
+        affine.set(&weights, &statistics.mean, &statistics.inverse);
+        Self {
+            affine,
+            gamma: weights.scale,
+            mean: &statistics.mean,
+            inverse: &statistics.inverse,
+        }
+    }
+
     /// Some of the channels.
     pub fn channels(&self, range: Range<usize>) -> NormSlice<'a> {
         NormSlice {

@@ -53,7 +53,18 @@ impl Kernel for Multiply {
             count: rows,
         };
         let depth = Depth { channels, first };
-        multiply(simd, left, depth, panels, &b, &mut out, out_stride, add);
+        multiply(
+            simd,
+            left,
+            depth,
+            panels,
+            &b,
+            Out {
+                values: &mut out,
+                stride: out_stride,
+                add,
+            },
+        );
         for row in 0..rows {
             for column in 0..columns {
                 let mut expected = if add { 1.0 } else { 0.0 };
@@ -125,9 +136,11 @@ impl Kernel for Accumulate {
             columns,
             right,
             width,
-            &mut out,
-            stride,
-            add,
+            Out {
+                values: &mut out,
+                stride,
+                add,
+            },
         );
         for i in 0..columns {
             for j in 0..width {
@@ -215,7 +228,18 @@ impl Kernel for Paired {
         let left = pairs::of_columns(simd, form, all, &mut narrow);
         for first in [0, channels] {
             let depth = Depth { channels, first };
-            multiply(simd, left, depth, panels, &b, &mut out, stride, false);
+            multiply(
+                simd,
+                left,
+                depth,
+                panels,
+                &b,
+                Out {
+                    values: &mut out,
+                    stride,
+                    add: false,
+                },
+            );
             for row in 0..rows {
                 for column in 0..columns {
                     let mut sum = 0.0;
@@ -245,7 +269,17 @@ impl Kernel for Paired {
         let right = pairs::of_rows(simd, form, a_rows, &mut of_a);
         let mut out = vec![1.0; channels * width];
         accumulate(
-            simd, form, left, channels, right, columns, &mut out, width, true,
+            simd,
+            form,
+            left,
+            channels,
+            right,
+            columns,
+            Out {
+                values: &mut out,
+                stride: width,
+                add: true,
+            },
         );
         for i in 0..channels {
             for j in 0..columns {
@@ -298,7 +332,18 @@ impl Kernel for Wrapping {
             first: 0,
         };
         let mut multiply = |left, depth, panels, stride| {
-            multiply(simd, left, depth, panels, &b, &mut out, stride, false);
+            multiply(
+                simd,
+                left,
+                depth,
+                panels,
+                &b,
+                Out {
+                    values: &mut out,
+                    stride,
+                    add: false,
+                },
+            );
         };
         let plain = Form::Plain;
         match self.0 {
@@ -329,9 +374,11 @@ impl Kernel for Wrapping {
                 1,
                 rows(huge, 0),
                 1,
-                &mut [0.0; 64],
-                0,
-                false,
+                Out {
+                    values: &mut [0.0; 64],
+                    stride: 0,
+                    add: false,
+                },
             ),
             6 => accumulate(
                 simd,
@@ -340,9 +387,11 @@ impl Kernel for Wrapping {
                 huge,
                 rows(1, 1),
                 1,
-                &mut [0.0; 64],
-                2,
-                false,
+                Out {
+                    values: &mut [0.0; 64],
+                    stride: 2,
+                    add: false,
+                },
             ),
             _ => accumulate(
                 simd,
@@ -351,9 +400,11 @@ impl Kernel for Wrapping {
                 1,
                 rows(1, 0),
                 usize::MAX,
-                &mut [0.0; 64],
-                0,
-                false,
+                Out {
+                    values: &mut [0.0; 64],
+                    stride: 0,
+                    add: false,
+                },
             ),
         }
     }

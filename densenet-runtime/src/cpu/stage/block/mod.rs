@@ -3,7 +3,7 @@
 //! Forward, a layer reads a prefix of the buffer's channels with BN and ReLU as it loads them,
 //! and writes its k maps behind them, measured as they are written. Backward, the last layer
 //! first: the BN that all consumers of a channel share is undone once, when its producer's turn
-//! comes (`Gradient::finish`). Each consumer's part in it is linear in gamma times the masked
+//! comes (`conv::finish`). Each consumer's part in it is linear in gamma times the masked
 //! gradient, so the two sums that undoing needs are sums of what each consumer's gradients of
 //! gamma and beta were, and cost no pass of their own.
 
@@ -14,8 +14,9 @@ mod layer;
 pub(crate) use backward::{BlockGradients, backward};
 pub(crate) use forward::forward;
 
+use super::Drops;
 use crate::cpu::kernel::dropout::Dropout;
-use crate::cpu::kernel::normal::{GradientSums, Statistics};
+use crate::cpu::kernel::normal::{Affine, GradientSums, Statistics, Undo};
 use crate::plan::{Block, DropoutSites, Layer};
 
 /// What a block remembers of a training step besides its feature maps.
@@ -26,6 +27,17 @@ pub(crate) struct BlockState {
     bottlenecks: Vec<Statistics>,
     /// Of the gradient of the feature maps.
     pub gradient: GradientSums,
+    norms: LayerNorms,
+}
+
+/// Memory for the BN of the layer at hand.
+#[derive(Default)]
+struct LayerNorms {
+    /// Of the feature maps that it reads, and of its bottleneck maps.
+    affine: [Affine; 2],
+    /// The gradient of its bottleneck maps.
+    totals: GradientSums,
+    undo: Undo,
 }
 
 impl BlockState {
@@ -35,6 +47,7 @@ impl BlockState {
             maps: Statistics::new(block.output()),
             bottlenecks: block.iter().map(bottleneck).collect(),
             gradient: GradientSums::new(block.output()),
+            norms: LayerNorms::default(),
         }
     }
 }
@@ -72,21 +85,24 @@ pub(crate) struct BlockBuffers<'a> {
 /// The dropout of a block and of the transition that follows it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sites {
-    pub probability: f64,
-    pub seed: u64,
+    pub drops: Drops,
     pub sites: DropoutSites,
 }
 
 impl Sites {
+    fn at(self, site: usize) -> Option<Dropout> {
+        Dropout::new(self.drops.probability, self.drops.seed, site)
+    }
+
     fn bottleneck(self, layer: usize) -> Option<Dropout> {
-        Dropout::new(self.probability, self.seed, self.sites.bottleneck(layer))
+        self.at(self.sites.bottleneck(layer))
     }
 
     pub fn transition(self) -> Option<Dropout> {
-        Dropout::new(self.probability, self.seed, self.sites.transition())
+        self.at(self.sites.transition())
     }
 
     fn maps(self, layer: usize) -> Option<Dropout> {
-        Dropout::new(self.probability, self.seed, self.sites.maps(layer))
+        self.at(self.sites.maps(layer))
     }
 }

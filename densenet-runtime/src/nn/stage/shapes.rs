@@ -47,6 +47,16 @@ impl Part {
         fits.then_some(images as usize)
     }
 
+    /// Values of an image that enters.
+    pub(crate) fn values(self) -> usize {
+        match self {
+            Self::Stem(stem) => stem.channels * stem.height * stem.width,
+            Self::Block(block) => block.input * block.pixels(),
+            Self::Transition(transition) => transition.input * transition.pixels(),
+            Self::Head(head) => head.input * head.pixels(),
+        }
+    }
+
     /// Whether BN has more than one value of each channel to normalise over.
     pub(crate) fn can_train(self, images: usize) -> bool {
         let pixels = self.counts().map_or(0, |counts| counts.pixels);
