@@ -1,15 +1,61 @@
 //! What every generated network has in common.
 
-use dfdx::prelude::{BuildModule, Cpu, TensorCollection};
+use std::path::Path;
 
+use dfdx::prelude::*;
+use dfdx::tensor::CpuError;
+
+use crate::ExecutorError;
 use crate::cpu::{Frozen, FrozenOptions};
-use crate::executor::ExecutorError;
-use crate::nn::Fit;
+use crate::nn::{Batched, Fit, ForwardError};
 use crate::plan::Plan;
 use crate::weights::{State, WeightsError};
 
 /// A network that `densenet!` made. The macro implements it.
-pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule<Cpu, f32> {
+///
+/// A bound on it is all that generic code needs: `forward` for inference and `forward_mut` for
+/// training, both of dfdx.
+///
+/// ```
+/// use densenet_runtime::dfdx::prelude::*;
+/// use densenet_runtime::nn::{ForwardError, cross_entropy};
+/// use densenet_runtime::{Network, densenet};
+///
+/// /// Logits of images in [0, 1], batch x channels x height x width: batch x classes.
+/// fn classify<N: Network>(net: &N, pixels: Vec<f32>) -> Result<Vec<f32>, ForwardError> {
+///     Ok(net.try_forward(N::images(pixels)?)?.as_vec())
+/// }
+///
+/// fn gradients<N: Network>(
+///     net: &mut N,
+///     images: Tensor<N::Images, f32, Cpu>,
+///     labels: Tensor<N::Logits, f32, Cpu>,
+/// ) -> Gradients<f32, Cpu> {
+///     let logits = net.forward_mut(images.traced(net.alloc_grads()));
+///     cross_entropy(logits, labels).backward()
+/// }
+///
+/// densenet! { Flowers { blocks: [2, 2], k: 4, classes: 17, input: [3, 8, 8] } }
+///
+/// let mut net = Cpu::default().build_module::<Flowers, f32>();
+/// assert_eq!(classify(&net, vec![0.5; 2 * 3 * 8 * 8])?.len(), 2 * 17);
+/// let labels = Cpu::default().ones_like(&(2, Const));
+/// gradients(&mut net, Flowers::images(vec![0.5; 2 * 3 * 8 * 8])?, labels);
+/// # Ok::<(), ForwardError>(())
+/// ```
+pub trait Network:
+    TensorCollection<f32, Cpu, To<f32, Cpu> = Self>
+    + BuildModule<Cpu, f32>
+    + Module<
+        Tensor<<Self as Network>::Images, f32, Cpu>,
+        Output = Tensor<<Self as Network>::Logits, f32, Cpu>,
+        Error = CpuError,
+    > + ModuleMut<
+        Tensor<<Self as Network>::Images, f32, Cpu, OwnedTape<f32, Cpu>>,
+        Output = Tensor<<Self as Network>::Logits, f32, Cpu, OwnedTape<f32, Cpu>>,
+        Error = ForwardError,
+    >
+{
     /// The name of the type.
     const NAME: &'static str;
     /// The names of the classes, in the order of their labels; none if the spec gives only their
@@ -18,8 +64,63 @@ pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule
     const CLASSES: &'static [&'static str] = &[];
     /// The shapes of its stages.
     const PLAN: Plan;
+    /// The shape of a batch of images: batch x channels x height x width.
+    type Images: Batched<Batch = usize, Concrete = [usize; 4]>;
+    /// The shape of a batch's logits: batch x classes.
+    type Logits: Batched<Batch = usize, Concrete = [usize; 2]>;
     /// The shapes of all tensors before the classifier, as a type: a tuple of the stages' own.
     type Features;
+
+    /// A tensor of images for `forward`, from normalised pixels: batch x channels x height x width.
+    ///
+    /// # Errors
+    /// When the pixels are not those of one or more whole images.
+    fn images(pixels: Vec<f32>) -> Result<Tensor<Self::Images, f32, Cpu>, ForwardError> {
+        let plan = Self::PLAN;
+        let stem = plan.stem();
+        let shape = [stem.channels, stem.height, stem.width];
+        let image: usize = shape.iter().product();
+        let labels = pixels.len().div_ceil(image).max(1);
+        if pixels.len() != labels * image {
+            return Err(ForwardError::Batch(ExecutorError::Pixels {
+                labels,
+                shape,
+                expected: labels * image,
+                found: pixels.len(),
+            }));
+        }
+        let shape = Self::Images::from_concrete(&[labels, shape[0], shape[1], shape[2]]);
+        let shape = shape.ok_or(CpuError::WrongNumElements)?;
+        Ok(Cpu::default().try_tensor_from_vec(pixels, shape)?)
+    }
+
+    /// Reads the weights and running statistics of a file: safetensors under torchvision's names,
+    /// or a checkpoint (see [`State::read`]).
+    ///
+    /// # Errors
+    /// When the file cannot be read, is damaged, holds numbers that make no network, or does not
+    /// fit this one. Nothing has changed then.
+    fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
+        State::read(&Self::PLAN, path)?.store_into(self)
+    }
+
+    /// Writes the weights and running statistics to a file that torchvision's `load_state_dict`
+    /// takes. The file appears at once or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn save_weights(&self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
+        State::of(self).write(&Self::PLAN, path)
+    }
+
+    /// The frozen form of the network, for inference alone: several times as fast as `forward`.
+    ///
+    /// # Errors
+    /// When the batch is empty or too large to be counted, or there is not enough memory.
+    fn freeze(&self, options: FrozenOptions) -> Result<Frozen, ExecutorError> {
+        let state = State::of(self);
+        Frozen::new(&Self::PLAN, &state.parameters, &state.running, options)
+    }
 
     /// Transfer learning: copies all parameters and running statistics but the classifier's from
     /// a network with the same layers, which may have other classes and images of another size.
@@ -33,7 +134,7 @@ pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule
     /// densenet! { Flowers { blocks: [2, 2], k: 4, classes: 17, input: [3, 64, 64] } }
     ///
     /// let dev = Cpu::default();
-    /// // Of a file, say: `State::read(&Pretrained::PLAN, "weights.safetensors")?.store_into(..)`.
+    /// // From a file, say: `pretrained.load_weights("weights.safetensors")?`.
     /// let pretrained = dev.build_module::<Pretrained, f32>();
     /// let mut flowers = dev.build_module::<Flowers, f32>();
     /// flowers.transplant_features(&pretrained)?;
@@ -58,14 +159,5 @@ pub trait Network: TensorCollection<f32, Cpu, To<f32, Cpu> = Self> + BuildModule
         state.parameters[..features].copy_from_slice(&from.parameters[..features]);
         state.running = from.running;
         state.store_into(self)
-    }
-
-    /// The network in its form for inference alone: weights packed, memory planned.
-    ///
-    /// # Errors
-    /// When the batch is empty or too large to be counted, or there is not enough memory.
-    fn freeze(&self, options: FrozenOptions) -> Result<Frozen, ExecutorError> {
-        let state = State::of(self);
-        Frozen::new(&Self::PLAN, &state.parameters, &state.running, options)
     }
 }

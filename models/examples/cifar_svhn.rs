@@ -21,7 +21,6 @@ use densenet_runtime::data::{Dataset as _, InMemory, Loader, ShiftAndFlip, cifar
 use densenet_runtime::dfdx::prelude::Cpu;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::weights::State;
 use densenet_runtime::{DeviceChoice, Network, console, say};
 use shell::CommandLine;
 
@@ -127,7 +126,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 
     let mut model = N::build(&Cpu::seed_from_u64(config.seed));
     if let Some(file) = &arguments.weights {
-        State::read(&N::PLAN, file)?.store_into(&mut model)?;
+        model.load_weights(file)?;
     }
     let mut trainer = Trainer::on(&device, model, config)?;
     match (&arguments.resume, arguments.lr) {

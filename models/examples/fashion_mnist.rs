@@ -17,7 +17,6 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::data::{Loader, idx};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-use densenet_runtime::weights::State;
 use densenet_runtime::{DeviceChoice, Network, console, densenet, say};
 use shell::CommandLine;
 
@@ -100,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 
     let mut model = Cpu::seed_from_u64(config.seed).build_module::<Clothes, f32>();
     if let Some(file) = &arguments.weights {
-        State::read(&Clothes::PLAN, file)?.store_into(&mut model)?;
+        model.load_weights(file)?;
     }
     let mut trainer = Trainer::on(&device, model, config)?;
     match (&arguments.resume, arguments.lr) {

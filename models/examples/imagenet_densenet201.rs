@@ -26,7 +26,6 @@ use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{
     Config, Ending, Evaluation, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer,
 };
-use densenet_runtime::weights::State;
 use densenet_runtime::{Device, DeviceChoice, Network, console, say, tell};
 use drawn_pictures::Pictures;
 use shell::CommandLine;
@@ -146,7 +145,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     );
     let mut model = Cpu::seed_from_u64(config.seed).build_module::<DenseNet201, f32>();
     if let Some(file) = &arguments.weights {
-        State::read(&DenseNet201::PLAN, file)?.store_into(&mut model)?;
+        model.load_weights(file)?;
     }
     let meeting = place
         .map(|place| {

@@ -67,6 +67,24 @@ fn a_state_goes_into_a_model_and_comes_out_as_it_was() {
 }
 
 #[test]
+fn a_models_weights_come_back_from_a_file_or_it_stays_as_it_was() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("bc.safetensors");
+    let saved = Bc::build(&Cpu::seed_from_u64(1));
+    saved.save_weights(&path).unwrap();
+    let mut loaded = Bc::build(&Cpu::seed_from_u64(2));
+    assert_ne!(State::of(&loaded), State::of(&saved));
+    loaded.load_weights(&path).unwrap();
+    assert_eq!(State::of(&loaded), State::of(&saved));
+
+    let mut other = Plain::build(&Cpu::default());
+    let before = State::of(&other);
+    let error = other.load_weights(&path).unwrap_err();
+    assert!(matches!(error, WeightsError::Misfit { .. }), "{error}");
+    assert_eq!(State::of(&other), before);
+}
+
+#[test]
 fn each_tensor_lands_in_its_field() {
     let mut model = Bc::build(&Cpu::default());
     let state = numbered(&Bc::PLAN);

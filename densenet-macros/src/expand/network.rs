@@ -84,6 +84,9 @@ fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream 
     let names = class_names(&network.classes);
     let with_names = (!names.is_empty()).then(|| quote!(.with_class_names(Self::CLASSES)));
     let dropout = literal::float(plan.dropout());
+    let images = stages
+        .first()
+        .map(|stem| stem.takes.shape(quote!(::core::primitive::usize)));
     let stages = stages.iter().map(|stage| &stage.name);
     quote! {
         impl #runtime::Network for #name {
@@ -96,6 +99,8 @@ fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream 
                 #classes,
                 #dropout,
             )#with_names;
+            type Images = #images;
+            type Logits = (::core::primitive::usize, dfdx::Const<#classes>);
             type Features = (#(<#stages as nn::Transplant>::Shapes,)*);
         }
 

@@ -49,6 +49,13 @@ pub fn stub(written: &Written) -> TokenStream {
                     #classes,
                     0.0,
                 );
+                type Images = (
+                    ::core::primitive::usize,
+                    ::core::primitive::usize,
+                    ::core::primitive::usize,
+                    ::core::primitive::usize,
+                );
+                type Logits = (::core::primitive::usize, dfdx::Const<#classes>);
                 type Features = ();
             }
 

@@ -30,7 +30,7 @@ use crate::executor::{ExecutorError, Pixels, check_capacity, check_pixels};
 use crate::plan::{Plan, Precision};
 use program::Program;
 
-/// How a [`Frozen`] network is made.
+/// How a network is frozen.
 #[derive(Clone, Copy, Debug)]
 pub struct FrozenOptions {
     /// The most images of a call.
@@ -55,6 +55,13 @@ impl FrozenOptions {
     }
 }
 
+impl Default for FrozenOptions {
+    /// For one image at a time.
+    fn default() -> Self {
+        Self::for_batch(1)
+    }
+}
+
 /// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
 ///
 /// ```
@@ -62,7 +69,7 @@ impl FrozenOptions {
 /// use densenet_runtime::{ExecutorError, Network, Pixels};
 ///
 /// fn classify<N: Network>(model: &N, image: &[f32]) -> Result<Vec<f32>, ExecutorError> {
-///     let mut frozen = model.freeze(FrozenOptions::for_batch(1))?;
+///     let mut frozen = model.freeze(FrozenOptions::default())?;
 ///     Ok(frozen.infer(Pixels::Nchw(image), 1)?.to_vec())
 /// }
 /// ```
