@@ -28,6 +28,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Writes a line to standard error, like `eprintln!`; if it cannot be written, it is dropped.
 #[macro_export]
@@ -48,6 +49,15 @@ macro_rules! say {
 
 /// The first failure to write to standard output.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
+
+/// Whether standard output is left to another process.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Drops what [`say!`](crate::say) is to write from here on: of several processes that do the same
+/// one says it.
+pub(crate) fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// Standard output could not be written to.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -77,7 +87,7 @@ pub fn say(line: fmt::Arguments<'_>) {
 /// Writes a line that need not be UTF-8, such as a path, to standard output; otherwise like
 /// [`say!`](crate::say).
 pub fn say_bytes(line: &[u8]) {
-    if FAILURE.get().is_some() {
+    if FAILURE.get().is_some() || SILENT.load(Ordering::Relaxed) {
         return;
     }
     let mut out = io::stdout().lock();

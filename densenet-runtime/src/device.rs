@@ -6,7 +6,7 @@ use std::str::FromStr;
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::executor::ExecutorError;
-use crate::parallel::Place;
+use crate::parallel::Ranks;
 use crate::tell;
 
 /// The device that computes.
@@ -30,9 +30,10 @@ impl Device {
         #[cfg(feature = "cuda")]
         return Ok(Self::Cuda(cuda::Device::open(ordinal)?));
         #[cfg(not(feature = "cuda"))]
-        return Err(ExecutorError::Device(format!(
-            "no CUDA device {ordinal}: this program was built without densenet-runtime's `cuda` feature"
-        )));
+        return Err(ExecutorError::Device(
+            format!("no CUDA device {ordinal}: this program was built without densenet-runtime's `cuda` feature")
+                .into(),
+        ));
     }
 
     /// The first CUDA device, or else the CPU; [`BestDevice::reason`] then says why.
@@ -101,16 +102,16 @@ impl DeviceChoice {
     /// named device, the second the next one, and so on (by `LOCAL_RANK`).
     ///
     /// # Errors
-    /// As [`open`](Self::open); and for `best`, which might be a different kind of device for each
+    /// As [`open`](Self::open); and for `best` if there are several, which might be a different kind of device for each
     /// process.
-    pub fn open_for(self, place: &Place) -> Result<Device, ExecutorError> {
+    pub fn open_for(self, ranks: &Ranks) -> Result<Device, ExecutorError> {
         match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(first) => Device::cuda(first + place.local_rank),
-            Self::Best => Err(ExecutorError::Device(
+            Self::Cuda(first) => Device::cuda(first + ranks.local_rank),
+            Self::Best if !ranks.is_alone() => Err(ExecutorError::Device(
                 "processes that train together need devices of one kind: ask for `cuda` or `cpu` instead of `best`"
                     .into(),
             )),
+            choice => choice.open(),
         }
     }
 

@@ -7,7 +7,7 @@ use dfdx::tensor::CpuError;
 
 use crate::ExecutorError;
 use crate::cpu::{Frozen, FrozenOptions};
-use crate::nn::{Batched, Fit, ForwardError};
+use crate::nn::{Batched, ForwardError, SameShapes};
 use crate::plan::Plan;
 use crate::weights::{State, WeightsError};
 
@@ -150,7 +150,7 @@ pub trait Network:
     fn transplant_features<N>(&mut self, from: &N) -> Result<(), WeightsError>
     where
         N: Network,
-        N::Features: Fit<Self::Features, N, Self>,
+        N::Features: SameShapes<Self::Features, N, Self>,
     {
         let mut state = State::of(self);
         let from = State::of(from);

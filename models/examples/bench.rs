@@ -8,6 +8,8 @@
 //! Training is forward, backward and the SGD step, on random images that are already in memory;
 //! what comes before the first counted step (allocation, one step to warm up) is not counted.
 
+mod shell;
+
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,13 +17,14 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use densenet_models::preset;
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::plan::{BlockSpec, Plan, Recompute, Role, Spec};
+use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
 use densenet_runtime::train::Config;
 use densenet_runtime::{
     Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, console, cpu, say,
 };
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use shell::{check_batch, recompute};
 
 #[derive(Parser)]
 struct Arguments {
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
     console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
-/// Steps whose loss is none are not what was to be timed.
+/// Refuses steps whose loss is not finite: they are not what was to be timed.
 fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
     if outcome.loss.is_finite() {
         return Ok(());
@@ -88,19 +91,8 @@ fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let preset = preset(&arguments.model)?;
     let plan = changed(preset.plan(), arguments)?;
-    let most = plan.countable_batch();
-    if !(1..=most).contains(&arguments.batch) {
-        return Err(format!(
-            "--batch {}: a step of {} has 1 to {most} images, whose pixels kernels can count",
-            arguments.batch, preset.name
-        )
-        .into());
-    }
-    let recompute = if arguments.recompute {
-        Recompute::Bottlenecks
-    } else {
-        Recompute::Nothing
-    };
+    check_batch(&plan, preset.name, arguments.batch)?;
+    let recompute = recompute(arguments.recompute);
     let precision = arguments.precision;
     let config = Config {
         batch: arguments.batch,

@@ -9,16 +9,18 @@
 //! cargo run --example dfdx_loop
 //! ```
 
+mod shell;
+
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use densenet_runtime::data::{LoadedBatch, Loader, idx};
+use densenet_runtime::data::{LoadedBatch, Loader};
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
 use densenet_runtime::dfdx::prelude::*;
 use densenet_runtime::{console, densenet, say};
+use shell::Fashion;
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -28,14 +30,8 @@ densenet! {
 /// Trains a small DenseNet-BC on Fashion-MNIST in a loop of dfdx's.
 #[derive(Parser)]
 struct Arguments {
-    /// The four IDX files, plain or compressed; the default is where Debian's package
-    /// dataset-fashion-mnist puts them.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/usr/share/datasets/fashion-mnist"
-    )]
-    data: PathBuf,
+    #[command(flatten)]
+    fashion: Fashion,
 }
 
 const BATCH: usize = 32;
@@ -50,14 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    if !arguments.data.is_dir() {
-        let data = arguments.data.display();
-        return Err(format!(
-            "{data} is missing; run `apt-get install dataset-fashion-mnist`, or give the folder of the IDX files with --data"
-        )
-        .into());
-    }
-    let (train, test) = idx::train_and_test(&arguments.data, &idx::FASHION)?;
+    let (train, test) = arguments.fashion.read()?;
     let train = Loader::training(Arc::new(train), BATCH)?;
     let test = Loader::evaluation(Arc::new(test), BATCH)?;
 

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use densenet_models::preset;
 use densenet_runtime::figures::FeatureReuse;
-use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_runtime::weights::State;
 use densenet_runtime::{console, say};
 
 /// Draws the mean absolute weight with which each layer of a dense block reads each layer before.
@@ -36,9 +36,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let preset = preset(&arguments.model)?;
     let plan = preset.plan();
-    // A checkpoint has momentum, too.
-    let file = TensorFile::read(&arguments.weights)?;
-    let state = State::from_file(&plan, &file, Unexpected::Ignore)?;
+    let state = State::read(&plan, &arguments.weights)?;
     let title = format!(
         "{}: mean absolute weight from source to target",
         preset.network

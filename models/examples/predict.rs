@@ -19,7 +19,7 @@ use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
 use densenet_runtime::data::{self, Crops, DataError, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
-use densenet_runtime::{Pixels, console, say, tell};
+use densenet_runtime::{console, say, tell};
 
 /// How many classes are printed.
 const BEST: usize = 5;
@@ -63,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ..FrozenOptions::for_batch(1)
     };
     let mut network = Frozen::new(&plan, &state.parameters, &state.running, options)?;
-    let Normalization { mean, std } = Normalization::imagenet();
+    let normalization = Normalization::imagenet();
     let mut unread = 0;
     for path in &arguments.pictures {
         let bytes = match shown(path, [plan.stem().height, plan.stem().width]) {
@@ -74,11 +74,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 continue;
             }
         };
-        let pixels = Pixels::Nhwc {
-            bytes: &bytes,
-            mean: &mean,
-            deviation: &std,
-        };
+        let pixels = normalization.pixels(&bytes);
         let likely = likeliest(network.infer(pixels, 1)?, &names);
         say!("{}", path.display());
         for (class, probability) in likely {

@@ -5,6 +5,8 @@
 //! cargo run --example roofline -- --model densenet201 --batch 256 --card h100 --precision bf16
 //! ```
 
+mod shell;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,8 +14,8 @@ use clap::builder::PossibleValuesParser;
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Card, Launch, cards};
-use densenet_runtime::plan::Recompute;
 use densenet_runtime::{console, say};
+use shell::{check_batch, recompute};
 
 /// Bytes and operations of a training step, kernel by kernel, and the time they take at best.
 #[derive(Parser)]
@@ -90,20 +92,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let card = cards().iter().find(|card| card.name == arguments.card);
     let card = card.ok_or("no such card")?;
     let precision = arguments.precision;
-    let recompute = if arguments.recompute {
-        Recompute::Bottlenecks
-    } else {
-        Recompute::Nothing
-    };
+    let recompute = recompute(arguments.recompute);
     let batch = arguments.batch;
-    let most = plan.countable_batch();
-    if !(1..=most).contains(&batch) {
-        let model = &arguments.model;
-        return Err(format!(
-            "--batch {batch}: a step of {model} has 1 to {most} images, whose pixels kernels can count"
-        )
-        .into());
-    }
+    check_batch(&plan, &arguments.model, batch)?;
     let launches = cuda::launches(&plan, batch, precision, recompute)?;
     say!(
         "{}, {batch} images, products in {precision}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",

@@ -1,6 +1,9 @@
 //! What the whole-product tests share: the golden files, the networks in them, a reference
 //! network that is none of ours, and how numbers are compared.
 
+use std::error::Error;
+use std::iter;
+
 pub mod compare;
 pub mod dfdx_way;
 pub mod emulated;
@@ -20,6 +23,12 @@ pub mod small_run;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The first of the causes of an error that is of a type.
+pub fn cause<T: Error + 'static>(error: &dyn Error) -> Option<&T> {
+    let mut causes = iter::successors(error.source(), |&cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref())
+}
 
 /// Whether the machine has a library of CUDA's own in the system's folders, as the loader's cache
 /// lists them, so that its absence cannot be shown.

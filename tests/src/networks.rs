@@ -12,7 +12,8 @@ pub trait Case: Network {
 
     /// Logits with the running statistics, of images in NCHW: batch x classes.
     fn evaluate(&self, images: &[f32]) -> Vec<f32> {
-        self.forward(Self::images(images.to_vec()).unwrap()).as_vec()
+        self.forward(Self::images(images.to_vec()).unwrap())
+            .as_vec()
     }
 
     /// A training pass that traces into `gradients`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Device};
-use densenet_runtime::parallel::{Meeting, Parallel, Place, Secret, Threads};
+use densenet_runtime::parallel::{Meeting, Parallel, Ranks, Secret, Threads};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 
@@ -147,9 +147,9 @@ pub fn free_port() -> u16 {
     free.local_addr().unwrap().port()
 }
 
-/// The place of a rank among others on this machine, without a secret.
-pub fn place(rank: usize, size: usize, port: u16) -> Place {
-    Place {
+/// A rank among others on this machine, without a secret.
+pub fn place(rank: usize, size: usize, port: u16) -> Ranks {
+    Ranks {
         rank,
         size,
         local_rank: rank,
@@ -161,15 +161,15 @@ pub fn place(rank: usize, size: usize, port: u16) -> Place {
 }
 
 /// The places of two ranks that share this machine's first device, at a port that is free now.
-pub fn places() -> [Place; 2] {
+pub fn places() -> [Ranks; 2] {
     let port = free_port();
-    [0, 1].map(|rank| Place {
+    [0, 1].map(|rank| Ranks {
         local_rank: 0,
         ..place(rank, 2, port)
     })
 }
 
 /// Meets the other rank.
-pub fn meet(place: Place) -> Meeting {
+pub fn meet(place: Ranks) -> Meeting {
     Meeting::join(place, Duration::from_secs(60)).unwrap()
 }

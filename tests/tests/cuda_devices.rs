@@ -4,15 +4,15 @@
 use std::process::Command;
 
 use cuda_emulator::{Emulator, Kind};
-use densenet_runtime::cuda::Options;
+use densenet_runtime::cuda::{CudaError, Options};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::{Place, Secret};
+use densenet_runtime::parallel::{Ranks, Secret};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Device, DeviceChoice, Network};
-use densenet_tests::is_installed;
 use densenet_tests::networks::Bc;
+use densenet_tests::{cause, is_installed};
 
 /// Names the test that a child process is to run: what is opened, and the device's state, belong
 /// to a process.
@@ -183,8 +183,13 @@ fn too_little_memory_for_a_trainer_is_an_error_with_sizes() {
                 batch: 8,
                 ..Config::cifar()
             };
-            let refused = Trainer::on(&device, model, config);
-            let error = refused.err().expect("an error").to_string();
+            let refused = Trainer::on(model, config, &device);
+            let error = refused.err().expect("an error");
+            assert!(matches!(
+                cause(&error),
+                Some(CudaError::OutOfMemory { free: 100_000, .. })
+            ));
+            let error = error.to_string();
             // What is asked for is what the options said before there was a device.
             let bytes = Options::for_batch(8).bytes(&Bc::PLAN);
             contains(
@@ -216,7 +221,7 @@ fn a_trainer_on_a_device_is_as_its_settings_say() {
                 };
                 let mut trainer = None;
                 let calls = emulator.calls(|| {
-                    trainer = Some(Trainer::on(&device, model, config).unwrap());
+                    trainer = Some(Trainer::on(model, config, &device).unwrap());
                 });
                 let allocated = calls.iter().filter(|call| call.kind == Kind::Allocation);
                 let allocated: u64 = allocated.map(|call| call.bytes).sum();
@@ -242,7 +247,7 @@ fn ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose() {
         "ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose",
         || {
             Emulator::load(FOLDER).set_devices(2);
-            let place = Place {
+            let place = Ranks {
                 rank: 5,
                 size: 6,
                 local_rank: 1,

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use densenet_runtime::parallel::{Collective, Meeting, Place, Secret};
+use densenet_runtime::parallel::{Collective, Meeting, Ranks, Secret};
 use densenet_tests::ranks::{self, free_port};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn place(rank: usize, size: usize, port: u16) -> Place {
-    Place {
+fn place(rank: usize, size: usize, port: u16) -> Ranks {
+    Ranks {
         secret: Secret::new("of this job"),
         ..ranks::place(rank, size, port)
     }
@@ -102,7 +102,7 @@ fn a_rank_of_another_job_is_refused_and_told_so() {
     thread::scope(|scope| {
         let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
         for secret in [Secret::none(), Secret::new("of another job")] {
-            let other = Place {
+            let other = Ranks {
                 secret,
                 ..place(1, 2, port)
             };
@@ -150,7 +150,7 @@ fn the_secret_does_not_cross_the_wire() {
     let port = listener.local_addr().unwrap().port();
     let one = thread::spawn(move || {
         let secret = Secret::new("0123456789abcdef");
-        let place = Place {
+        let place = Ranks {
             secret,
             ..place(1, 2, port)
         };
@@ -196,7 +196,7 @@ fn rank_0_listens_at_the_masters_address_alone() {
 
 #[test]
 fn without_a_secret_ranks_meet_on_one_machine_alone() {
-    let none = |rank, master: String, port| Place {
+    let none = |rank, master: String, port| Ranks {
         master,
         secret: Secret::none(),
         ..place(rank, 2, port)
@@ -228,7 +228,7 @@ fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
         return;
     };
     let port = free_port();
-    let apart = |rank, master: String| Place {
+    let apart = |rank, master: String| Ranks {
         local_rank: 0,
         local_size: 1,
         master,

@@ -7,18 +7,26 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::{Collective, Meeting, Parallel, Place, Threads};
+use densenet_runtime::dfdx::prelude::{BuildModule, Cpu, DeviceBuildExt};
+use densenet_runtime::parallel::{Collective, Meeting, Parallel, ParallelError, Ranks, Threads};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::train::{
     Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
 };
-use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{
+    Arena, Batch, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
+};
+use densenet_tests::cause;
 use densenet_tests::compare::difference;
 use densenet_tests::executor::{load, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
 use densenet_tests::ranks::{free_port, place};
+
+densenet! {
+    /// A million feature maps.
+    Huge { blocks: [1], k: 1, init: 1048576, input: [1, 2, 2], classes: 2 }
+}
 
 const PLAN: Plan = OneBlock::PLAN;
 /// Images of a rank.
@@ -220,6 +228,33 @@ fn a_trainer_on_each_rank_reports_and_evaluates_the_same() {
     assert_eq!(ranks[0].0.len(), 4);
 }
 
+#[test]
+fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() {
+    let ranks = together(2, |collective, rank| {
+        // The second leaves before it has trained.
+        (rank == 0).then(|| {
+            let images = Images(rank);
+            let mut trainer = trainer(Box::new(collective));
+            trainer.fit(&images, &images, &Fit::default(), &mut ())
+        })
+    });
+    let error = ranks.into_iter().flatten().next().unwrap().unwrap_err();
+    assert!(
+        matches!(cause(&error), Some(ParallelError::Lost { other: 1, .. })),
+        "{error}"
+    );
+    let config = Config {
+        batch: Huge::PLAN.countable_batch(),
+        ..Config::cifar()
+    };
+    let error = Trainer::new(Huge::build(&Cpu::default()), config).err();
+    let error = error.unwrap();
+    assert!(
+        matches!(cause(&error), Some(ExecutorError::OutOfMemory { .. })),
+        "{error}"
+    );
+}
+
 /// Asks for an end on the second of two ranks alone: behind a step, or in an evaluation.
 struct Ends {
     rank: usize,
@@ -289,7 +324,8 @@ fn a_rank() {
     if std::env::var("RANKS_TEST").is_err() {
         return;
     }
-    let place = Place::from_env().unwrap().expect("one of several");
+    let place = Ranks::from_env().unwrap();
+    assert!(!place.is_alone());
     let rank = place.rank;
     let meeting = Meeting::join(place, LONG).unwrap();
     let (losses, loss, images, parameters) = run(Box::new(meeting), rank);

@@ -84,7 +84,6 @@ fn one_crop_and_ten_crops_are_judged_as_the_mean_of_their_logits() {
         ..Pictures::default()
     };
     drawn_pictures::make(&dir, &pictures).unwrap();
-    let [one, ten] =
-        [Crops::Centre, Crops::TenCrop].map(|shown| evaluated(&dir.join("val"), shown));
+    let [one, ten] = [Crops::Centre, Crops::Ten].map(|shown| evaluated(&dir.join("val"), shown));
     assert!((one.0 - ten.0).abs() > 1e-3, "ten crops are not the centre");
 }

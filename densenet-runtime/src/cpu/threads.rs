@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use super::engine::THREADS;
-use crate::parallel::Place;
+use crate::parallel::Ranks;
 use crate::tell;
 
 /// The number of threads that computes when `asked` is 0, and else `asked`; 64 at most.
@@ -53,7 +53,7 @@ fn first_number(value: &str) -> Option<usize> {
 }
 
 fn share(variable: &impl Fn(&'static str) -> Option<String>, cores: usize) -> usize {
-    (cores / Place::processes_here(variable)).max(1)
+    (cores / Ranks::processes_here(variable)).max(1)
 }
 
 #[cfg(test)]

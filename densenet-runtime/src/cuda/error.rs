@@ -107,6 +107,7 @@ pub enum CudaError {
         /// The folder or file.
         path: PathBuf,
         /// What the system says.
+        #[source]
         error: std::io::Error,
     },
     /// The executor cannot be made.
@@ -118,7 +119,7 @@ impl From<CudaError> for ExecutorError {
     fn from(error: CudaError) -> Self {
         match error {
             CudaError::Executor(error) => error,
-            error => Self::Device(error.to_string()),
+            error => Self::Device(error.into()),
         }
     }
 }

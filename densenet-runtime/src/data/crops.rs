@@ -1,6 +1,9 @@
 //! The part of a picture that the network sees in validation and prediction, where nothing is
 //! random.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::{
     DataError,
     decode::Rgb,
@@ -15,14 +18,13 @@ use super::{
 /// same for a single picture:
 ///
 /// ```no_run
-/// use densenet_runtime::Pixels;
 /// use densenet_runtime::data::{self, Crops, Normalization};
 ///
 /// # fn main() -> Result<(), densenet_runtime::data::DataError> {
-/// let picture = data::read("cat.jpg".as_ref())?;
+/// let picture = data::read("cat.jpg")?;
 /// let bytes = Crops::Centre.show(&picture, [224, 224])?;
-/// let Normalization { mean, std } = Normalization::imagenet();
-/// let pixels = Pixels::Nhwc { bytes: &bytes, mean: &mean, deviation: &std };
+/// let normalization = Normalization::imagenet();
+/// let pixels = normalization.pixels(&bytes);
 /// # Ok(())
 /// # }
 /// ```
@@ -32,7 +34,7 @@ pub enum Crops {
     #[default]
     Centre,
     /// The four corners and the centre, and the same mirrored (paper, table 3).
-    TenCrop,
+    Ten,
 }
 
 impl Crops {
@@ -40,7 +42,7 @@ impl Crops {
     pub const fn views(self) -> usize {
         match self {
             Self::Centre => 1,
-            Self::TenCrop => 10,
+            Self::Ten => 10,
         }
     }
 
@@ -72,7 +74,7 @@ impl Crops {
         let (w, h) = resized;
         match self {
             Self::Centre => show(geometry::centre(w, h, width, height), into),
-            Self::TenCrop => {
+            Self::Ten => {
                 let crops = geometry::corners_and_centre(w, h, width, height);
                 let (plain, mirrored) = into.split_at_mut(into.len() / 2);
                 let bytes = plain.len() / crops.len();
@@ -87,6 +89,25 @@ impl Crops {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+impl fmt::Display for Crops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.views().fmt(f)
+    }
+}
+
+impl FromStr for Crops {
+    type Err = String;
+
+    /// By their number: `1` is the centre.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1" => Ok(Self::Centre),
+            "10" => Ok(Self::Ten),
+            _ => Err(format!("{text} crops are not known; there are 1 and 10")),
         }
     }
 }

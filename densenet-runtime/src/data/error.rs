@@ -139,6 +139,7 @@ pub enum DataError {
         /// How many were tried.
         tried: usize,
         /// The error of the last one.
+        #[source]
         last: Box<DataError>,
     },
     /// A worker of the loader panicked.

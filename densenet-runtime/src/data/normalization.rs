@@ -1,5 +1,7 @@
 //! How bytes become a network's input.
 
+use crate::Pixels;
+
 /// The network sees `(byte / 255 - mean) / std` of each channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
@@ -15,6 +17,15 @@ impl Normalization {
         Self {
             mean: vec![0.485, 0.456, 0.406],
             std: vec![0.229, 0.224, 0.225],
+        }
+    }
+
+    /// The bytes of images as an executor takes them: images x height x width x channels.
+    pub fn pixels<'a>(&'a self, bytes: &'a [u8]) -> Pixels<'a> {
+        Pixels::Nhwc {
+            bytes,
+            mean: &self.mean,
+            deviation: &self.std,
         }
     }
 

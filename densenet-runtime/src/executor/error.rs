@@ -77,7 +77,7 @@ pub enum ExecutorError {
     },
     /// The device failed.
     #[error("{0}")]
-    Device(String),
+    Device(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is not enough memory.
     #[error("no memory for {bytes} bytes of {what}; {advice}")]
     OutOfMemory {

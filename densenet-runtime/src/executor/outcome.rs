@@ -58,7 +58,7 @@ impl Pending {
 
     pub(crate) fn into_outcome(self) -> Result<Outcome, ExecutorError> {
         self.0.map_err(|number| {
-            ExecutorError::Device(format!("batch {number} was started by another executor"))
+            ExecutorError::Device(format!("batch {number} was started by another executor").into())
         })
     }
 }

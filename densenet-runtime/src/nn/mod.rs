@@ -28,4 +28,4 @@ pub use layer::{BottleneckLayer, PlainLayer};
 pub use loss::cross_entropy;
 pub use norm::BatchNorm;
 pub use op::{Stage, infer, infer_head, train, train_head, trainable};
-pub use transplant::{BlockShapes, Fit, StemShapes, TransitionShapes, Transplant};
+pub use transplant::{BlockShapes, SameShapes, StemShapes, TransitionShapes, Transplant};

@@ -42,7 +42,7 @@ pub trait Transplant: TensorCollection<f32, Cpu> + Sized {
     fn transplant<P>(&mut self, from: &P) -> Result<(), WeightsError>
     where
         P: Transplant,
-        P::Shapes: Fit<Self::Shapes, P, Self>,
+        P::Shapes: SameShapes<Self::Shapes, P, Self>,
     {
         State::of(from).store_into(self)
     }
@@ -55,9 +55,9 @@ pub trait Transplant: TensorCollection<f32, Cpu> + Sized {
     note = "parts fit that have layers of the same kinds and widths; a network's can be taken one by one",
     note = "`StemShapes<CHANNELS, KERNEL, MAPS>`, `BlockShapes<LAYERS, INPUT, BOTTLENECK, K>`, `TransitionShapes<INPUT, OUTPUT>`"
 )]
-pub trait Fit<Shapes, From, Into> {}
+pub trait SameShapes<Shapes, From, Into> {}
 
-impl<Shapes, From, Into> Fit<Shapes, From, Into> for Shapes {}
+impl<Shapes, From, Into> SameShapes<Shapes, From, Into> for Shapes {}
 
 /// The shapes of a stem's tensors: a KERNELxKERNEL convolution from CHANNELS to MAPS, with a
 /// norm behind it if it is 7x7.

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "cuda")]
 use super::Watch;
-use super::{Collective, ParallelError, Place, reception};
+use super::{Collective, ParallelError, Ranks, reception};
 
 /// A rank of several processes.
 pub struct Meeting {
-    place: Place,
+    ranks: Ranks,
     /// To rank 0; at rank 0 to all others, in their order.
     streams: Vec<TcpStream>,
 }
 
 impl Meeting {
     /// Waits for all ranks, but no longer than `patience`. Who does not have the job's
-    /// [`secret`](Place::secret) is not let in, and delays nobody.
+    /// [`secret`](Ranks::secret) is not let in, and delays nobody.
     ///
     /// What the ranks send each other afterwards is neither encrypted nor signed: it is for
     /// networks whose wires are trusted.
@@ -27,19 +27,19 @@ impl Meeting {
     /// # Errors
     /// When not all ranks came in time, with which are missing; when rank 0 cannot be reached, or
     /// its port is taken; when ranks are on several machines and there is no secret.
-    pub fn join(place: Place, patience: Duration) -> Result<Self, ParallelError> {
+    pub fn join(ranks: Ranks, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
-        let streams = if place.rank == 0 {
-            reception::receive(&place, &reception::listen(&place)?, until)?
+        let streams = if ranks.rank == 0 {
+            reception::receive(&ranks, &reception::listen(&ranks)?, until)?
         } else {
-            vec![reception::reach(&place, until)?]
+            vec![reception::reach(&ranks, until)?]
         };
-        Ok(Self { place, streams })
+        Ok(Self { ranks, streams })
     }
 
     /// Who this is.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// Gives all ranks the bytes of rank 0.
@@ -48,7 +48,7 @@ impl Meeting {
     /// When a rank has gone.
     pub fn tell(&mut self, bytes: &mut [u8]) -> Result<(), ParallelError> {
         for index in 0..self.streams.len() {
-            let done = if self.place.rank == 0 {
+            let done = if self.ranks.rank == 0 {
                 self.streams[index].write_all(bytes)
             } else {
                 self.streams[index].read_exact(bytes)
@@ -68,15 +68,15 @@ impl Meeting {
         lost: impl FnOnce() + Send + 'static,
     ) -> Result<Watch, ParallelError> {
         let failed =
-            |error: io::Error| reception::failed(&self.place, "cannot watch", error.to_string());
+            |error: io::Error| reception::failed(&self.ranks, "cannot watch", error.to_string());
         let streams: io::Result<Vec<_>> = self.streams.iter().map(TcpStream::try_clone).collect();
         Watch::over(streams.map_err(failed)?, lost).map_err(failed)
     }
 
     fn lost(&self, index: usize, error: &io::Error) -> ParallelError {
         ParallelError::Lost {
-            rank: self.place.rank,
-            other: if self.place.rank == 0 { index + 1 } else { 0 },
+            rank: self.ranks.rank,
+            other: if self.ranks.rank == 0 { index + 1 } else { 0 },
             reason: error.to_string(),
         }
     }
@@ -85,7 +85,7 @@ impl Meeting {
     fn gather<T: Number>(&mut self, values: &mut [T], share: f64) -> Result<(), ParallelError> {
         let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bytes()).collect();
         let count = values.len() as u64;
-        if self.place.rank > 0 {
+        if self.ranks.rank > 0 {
             let stream = &mut self.streams[0];
             let sent = stream.write_all(&count.to_le_bytes());
             let sent = sent.and_then(|()| stream.write_all(&bytes));
@@ -155,11 +155,11 @@ number!(f64);
 
 impl Collective for Meeting {
     fn rank(&self) -> usize {
-        self.place.rank
+        self.ranks.rank
     }
 
     fn size(&self) -> usize {
-        self.place.size
+        self.ranks.size
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {
@@ -167,6 +167,6 @@ impl Collective for Meeting {
     }
 
     fn average(&mut self, values: &mut [f32]) -> Result<(), ParallelError> {
-        self.gather(values, 1.0 / self.place.size as f64)
+        self.gather(values, 1.0 / self.ranks.size as f64)
     }
 }

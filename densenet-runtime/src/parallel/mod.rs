@@ -12,7 +12,8 @@
 //! epoch's order into as many as there are ranks. So the average of the ranks' mean losses is the
 //! mean over the whole batch, and so are the gradients.
 //!
-//! - [`Place`] says who one is, from the variables that torchrun sets.
+//! - [`Ranks`] is what a program needs: it says who one is, from the variables that torchrun sets,
+//!   and the loader, the device and the trainer take it.
 //! - [`Meeting`] connects the processes over TCP. It is a [`Collective`] that serves the CPU, and
 //!   brings the processes of several CUDA devices together, whose gradients NCCL then averages on
 //!   the devices themselves.
@@ -24,7 +25,7 @@
 mod executor;
 mod handshake;
 mod meeting;
-mod place;
+mod ranks;
 mod reception;
 mod threads;
 #[cfg(feature = "cuda")]
@@ -33,7 +34,7 @@ mod watch;
 pub use executor::Parallel;
 pub use handshake::Secret;
 pub use meeting::Meeting;
-pub use place::Place;
+pub use ranks::Ranks;
 pub use threads::Threads;
 #[cfg(feature = "cuda")]
 pub(crate) use watch::Watch;
@@ -124,6 +125,6 @@ pub enum ParallelError {
 
 impl From<ParallelError> for crate::ExecutorError {
     fn from(error: ParallelError) -> Self {
-        Self::Device(error.to_string())
+        Self::Device(error.into())
     }
 }

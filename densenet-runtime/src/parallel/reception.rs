@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, T
 use std::time::{Duration, Instant};
 
 use super::handshake::{ANSWER_BYTES, Challenge, Greeting, MAGIC, REFUSAL, answer, is_answer};
-use super::{ParallelError, Place};
+use super::{ParallelError, Ranks};
 use crate::tell;
 
 /// Between tries to reach rank 0, and to hear from others.
@@ -19,12 +19,12 @@ const GREETING_TIME: Duration = Duration::from_secs(10);
 const STRANGERS: usize = 64;
 
 /// The error of a meeting.
-pub(super) fn failed(place: &Place, what: &'static str, reason: String) -> ParallelError {
+pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> ParallelError {
     ParallelError::Meeting {
-        rank: place.rank,
-        size: place.size,
+        rank: ranks.rank,
+        size: ranks.size,
         what,
-        address: format!("{}:{}", place.master, place.port),
+        address: format!("{}:{}", ranks.master, ranks.port),
         reason,
     }
 }
@@ -32,13 +32,13 @@ pub(super) fn failed(place: &Place, what: &'static str, reason: String) -> Paral
 /// Rank 0's place to listen: the master's address alone. Where that does not lead here from
 /// other machines (Debian gives a machine's own name a loopback address; an address may be a
 /// router's), all addresses of the machine.
-pub(super) fn listen(place: &Place) -> Result<TcpListener, ParallelError> {
-    let failed = |reason: String| failed(place, "cannot listen at", reason);
-    let addresses = (place.master.as_str(), place.port).to_socket_addrs();
+pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
+    let failed = |reason: String| failed(ranks, "cannot listen at", reason);
+    let addresses = (ranks.master.as_str(), ranks.port).to_socket_addrs();
     let addresses = addresses.map_err(|error| failed(error.to_string()))?;
-    let all_here = place.local_size >= place.size;
+    let all_here = ranks.local_size >= ranks.size;
     let may_bind = |address: &SocketAddr| {
-        if !address.ip().is_loopback() && !place.secret.is_some() {
+        if !address.ip().is_loopback() && !ranks.secret.is_some() {
             return Err(failed(NO_SECRET.into()));
         }
         Ok(())
@@ -60,11 +60,11 @@ pub(super) fn listen(place: &Place) -> Result<TcpListener, ParallelError> {
         true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
-    let any = SocketAddr::new(any, place.port);
+    let any = SocketAddr::new(any, ranks.port);
     may_bind(&any)?;
     tell!(
         "rank 0 listens on all addresses of this machine: {} is none that other machines reach it by",
-        place.master
+        ranks.master
     );
     TcpListener::bind(any).map_err(|error| failed(error.to_string()))
 }
@@ -108,7 +108,7 @@ impl Guest {
     }
 
     /// Takes what has come, without waiting.
-    fn look(&mut self, place: &Place) -> Look {
+    fn look(&mut self, ranks: &Ranks) -> Look {
         loop {
             match self.stream.read(&mut self.bytes[self.filled..]) {
                 Ok(0) => return Look::Stranger("it left without a greeting"),
@@ -128,7 +128,7 @@ impl Guest {
                 return Look::Stranger("it is another kind of program");
             }
             if self.filled == self.bytes.len() {
-                let greeting = Greeting::read(&self.bytes, &place.secret, &self.challenge);
+                let greeting = Greeting::read(&self.bytes, &ranks.secret, &self.challenge);
                 return match greeting {
                     Some(greeting) => Look::Greeted(greeting),
                     None => {
@@ -167,28 +167,28 @@ fn are_here(members: &mut [Option<Member>]) -> bool {
 
 /// Rank 0's part: takes the others in; their streams, in their order. Strangers delay nobody.
 pub(super) fn receive(
-    place: &Place,
+    ranks: &Ranks,
     listener: &TcpListener,
     until: Instant,
 ) -> Result<Vec<TcpStream>, ParallelError> {
-    let broken = |error: io::Error| failed(place, "cannot listen at", error.to_string());
+    let broken = |error: io::Error| failed(ranks, "cannot listen at", error.to_string());
     listener.set_nonblocking(true).map_err(broken)?;
-    let mut members: Vec<Option<Member>> = (1..place.size).map(|_| None).collect();
+    let mut members: Vec<Option<Member>> = (1..ranks.size).map(|_| None).collect();
     let mut guests: Vec<Guest> = Vec::new();
     let mut reported = false;
     while !are_here(&mut members) {
         if Instant::now() >= until {
-            let ranks = (1..).zip(&members);
-            let missing = ranks.filter(|(_, member)| member.is_none());
+            let expected = (1..).zip(&members);
+            let missing = expected.filter(|(_, member)| member.is_none());
             let missing: Vec<_> = missing.map(|(rank, _)| rank.to_string()).collect();
             let reason = format!("not here in time: {}", missing.join(", "));
-            return Err(failed(place, "waited for the other ranks at", reason));
+            return Err(failed(ranks, "waited for the other ranks at", reason));
         }
         let mut quiet = true;
         match listener.accept() {
             Ok((stream, from)) => {
                 quiet = false;
-                if guests.len() >= place.size.saturating_add(STRANGERS) {
+                if guests.len() >= ranks.size.saturating_add(STRANGERS) {
                     // The one that has been silent for longest. A rank comes again.
                     guests.remove(0);
                 }
@@ -200,11 +200,11 @@ pub(super) fn receive(
         }
         let mut index = 0;
         while index < guests.len() {
-            match guests[index].look(place) {
+            match guests[index].look(ranks) {
                 Look::Waiting => index += 1,
                 Look::Greeted(greeting) => {
                     let guest = guests.remove(index);
-                    admit(place, guest, &greeting, &mut members)?;
+                    admit(ranks, guest, &greeting, &mut members)?;
                 }
                 Look::Stranger(why) => {
                     let guest = guests.remove(index);
@@ -243,7 +243,7 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Takes in one who has the secret: what it says is true, and a mistake in it is the job's.
 fn admit(
-    place: &Place,
+    ranks: &Ranks,
     guest: Guest,
     greeting: &Greeting,
     members: &mut [Option<Member>],
@@ -253,26 +253,26 @@ fn admit(
         .ok()
         .and_then(|rank| rank.checked_sub(1));
     let own = own.and_then(|index| members.get_mut(index));
-    let (Some(own), true) = (own, size == place.size as u64) else {
+    let (Some(own), true) = (own, size == ranks.size as u64) else {
         let reason = format!("a process says that it is rank {rank} of {size}");
-        return Err(failed(place, "met another world at", reason));
+        return Err(failed(ranks, "met another world at", reason));
     };
     if own.as_ref().is_some_and(|member| !member.is_gone()) {
         let reason = format!("two processes say that they are rank {rank}");
-        return Err(failed(place, "met a double at", reason));
+        return Err(failed(ranks, "met a double at", reason));
     }
     *own = Some(Member {
-        answer: answer(&place.secret, &guest.challenge, greeting),
+        answer: answer(&ranks.secret, &guest.challenge, greeting),
         stream: guest.stream,
     });
     Ok(())
 }
 
 /// Another rank's part: reaches rank 0, which may start later.
-pub(super) fn reach(place: &Place, until: Instant) -> Result<TcpStream, ParallelError> {
+pub(super) fn reach(ranks: &Ranks, until: Instant) -> Result<TcpStream, ParallelError> {
     let mut refusal = None;
     loop {
-        let error = match attempt(place, until) {
+        let error = match attempt(ranks, until) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -284,13 +284,13 @@ pub(super) fn reach(place: &Place, until: Instant) -> Result<TcpStream, Parallel
                 ErrorKind::TimedOut => refusal.unwrap_or_else(|| error.to_string()),
                 _ => error.to_string(),
             };
-            return Err(failed(place, "cannot reach rank 0 at", reason));
+            return Err(failed(ranks, "cannot reach rank 0 at", reason));
         }
         if refused && refusal.is_none() {
             refusal = Some(error.to_string());
-            let Place {
+            let Ranks {
                 rank, master, port, ..
-            } = place;
+            } = ranks;
             tell!("rank {rank} tries {master}:{port} again: {error}");
         }
         let pause = if refused { LONG_PAUSE } else { PAUSE };
@@ -298,11 +298,11 @@ pub(super) fn reach(place: &Place, until: Instant) -> Result<TcpStream, Parallel
     }
 }
 
-fn attempt(place: &Place, until: Instant) -> io::Result<TcpStream> {
-    let addresses = (place.master.as_str(), place.port).to_socket_addrs()?;
+fn attempt(ranks: &Ranks, until: Instant) -> io::Result<TcpStream> {
+    let addresses = (ranks.master.as_str(), ranks.port).to_socket_addrs()?;
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match greet(place, address, until).map_err(in_time) {
+        match greet(ranks, address, until).map_err(in_time) {
             Ok(stream) => return Ok(stream),
             // That one address refuses the secret says more than that another is silent.
             Err(_) if last.kind() == ErrorKind::PermissionDenied => {}
@@ -323,7 +323,7 @@ fn in_time(error: io::Error) -> io::Error {
 }
 
 /// Connects to an address, and shows and asks for the secret.
-fn greet(place: &Place, address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
+fn greet(ranks: &Ranks, address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
     let left = || until.saturating_duration_since(Instant::now()).max(PAUSE);
     let mut stream = TcpStream::connect_timeout(&address, left())?;
     stream.set_nodelay(true)?;
@@ -332,13 +332,13 @@ fn greet(place: &Place, address: SocketAddr, until: Instant) -> io::Result<TcpSt
     stream.read_exact(&mut bytes)?;
     let other = || io::Error::new(ErrorKind::InvalidData, "another program listens there");
     let challenge = Challenge::read(&bytes).ok_or_else(other)?;
-    let greeting = Greeting::new(place.rank, place.size)?;
-    stream.write_all(&greeting.bytes(&place.secret, &challenge))?;
+    let greeting = Greeting::new(ranks.rank, ranks.size)?;
+    stream.write_all(&greeting.bytes(&ranks.secret, &challenge))?;
     // Rank 0 answers when all are there.
     stream.set_read_timeout(Some(left()))?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer)?;
-    if !is_answer(answer, &place.secret, &challenge, &greeting) {
+    if !is_answer(answer, &ranks.secret, &challenge, &greeting) {
         return Err(io::Error::new(
             ErrorKind::PermissionDenied,
             "who listens there does not have this job's secret; all ranks need the same DENSENET_JOB_SECRET, or the same run of torchrun",

@@ -9,7 +9,7 @@ use super::{CheckpointError, Schedule, TrainError, checkpoint};
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::parallel::{Meeting, Parallel};
+use crate::parallel::{Parallel, Ranks};
 use crate::plan::{Plan, Precision, Recompute};
 use crate::{Device, Executor, ExecutorError, Sgd};
 
@@ -121,19 +121,17 @@ impl Config {
         plan: Plan,
         device: &Device,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
-        self.executor_among(plan, device, None)
+        self.executor_among(plan, device, &Ranks::alone())
     }
 
-    /// The same, one of those of the processes that have met: they train together.
-    ///
-    /// # Errors
-    /// As [`executor`](Self::executor), and when there is no NCCL for CUDA devices.
-    pub fn executor_among(
+    /// The same, of one of the processes that train together, which meet here.
+    pub(super) fn executor_among(
         &self,
         plan: Plan,
         device: &Device,
-        meeting: Option<Meeting>,
+        ranks: &Ranks,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
+        let meeting = ranks.meet()?;
         match device {
             Device::Cpu => {
                 let options = cpu::Options {

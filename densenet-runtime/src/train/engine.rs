@@ -20,6 +20,8 @@ pub(super) struct Engine {
     pub(super) classes: Vec<String>,
     /// Where it got another schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
+    /// Whether this process writes the run's files.
+    pub(super) writes: bool,
 }
 
 /// Whether a run may be resumed with another schedule, and another number of epochs.
@@ -77,6 +79,7 @@ impl Engine {
             config,
             position: Position::default(),
             rescheduled: Vec::new(),
+            writes: true,
         })
     }
 

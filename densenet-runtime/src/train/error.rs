@@ -51,11 +51,11 @@ pub enum TrainError {
         difference: String,
     },
     /// The executor failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Executor(#[from] ExecutorError),
     /// The data could not be had.
     #[error("{0}")]
-    Data(Box<dyn std::error::Error + Send + Sync>),
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There are no images.
     #[error("the {0} set has no images; a run needs at least one")]
     NoImages(&'static str),

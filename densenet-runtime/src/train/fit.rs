@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{Batch, classes};
 
-/// What a run does besides training. Ranks that train together have the same steps in all of
-/// this; one of them writes.
+/// What a run does besides training. Processes that train together ask for the same, and the first
+/// of them writes.
 #[derive(Clone, Debug, Default)]
 pub struct Fit {
     /// Ends the run when so many steps are done in all, of this run and those that it goes on
@@ -49,6 +49,12 @@ pub(super) fn run(
     fit: &Fit,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
+    let own = |path: &Option<PathBuf>| path.clone().filter(|_| engine.writes);
+    let fit = &Fit {
+        checkpoint: own(&fit.checkpoint),
+        best: own(&fit.best),
+        ..fit.clone()
+    };
     let epoch_steps = train.batches();
     if epoch_steps == 0 {
         return Err(TrainError::NoImages("training"));

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "figures")]
 use super::Curves;
-use super::{Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
+use super::{Fit, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
 use crate::{Network, files, tell};
 
 const BEST: &str = "best.safetensors";
 
 /// Where a run leaves what it makes: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
-/// `best.safetensors` where it is [asked for](super::Fit::best).
+/// `best.safetensors` where it is [asked for](Fit::best).
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
@@ -38,7 +38,7 @@ impl RunFolder {
         self.0.join("checkpoint.safetensors")
     }
 
-    /// The file of the checkpoint with the lowest validation error, for [`Fit::best`](super::Fit).
+    /// The file of the checkpoint with the lowest validation error, for [`Fit::best`].
     pub fn best(&self) -> PathBuf {
         self.0.join(BEST)
     }
@@ -71,8 +71,17 @@ impl RunFolder {
         self.0.join("curves.png")
     }
 
+    /// A run that writes its checkpoints here.
+    pub fn fit(&self) -> Fit {
+        Fit {
+            checkpoint: Some(self.checkpoint()),
+            ..Fit::default()
+        }
+    }
+
     /// Progress bar, metrics and curves for a trainer that starts or, where it has resumed a
-    /// checkpoint, goes on. A start moves the files of a run that was here before into a folder
+    /// checkpoint, goes on; none for one that leaves the files to [another
+    /// process](Trainer::among). A start moves the files of a run that was here before into a folder
     /// of their own, `previous-1`, or the first number that is free, and says so on standard
     /// error. No file changes before the run begins.
     ///
@@ -83,6 +92,9 @@ impl RunFolder {
         trainer: &Trainer<N>,
         title: &str,
     ) -> Result<Vec<Box<dyn Observer>>, TrainError> {
+        if !trainer.writes() {
+            return Ok(Vec::new());
+        }
         self.observers_from(trainer.steps(), title)
     }
 

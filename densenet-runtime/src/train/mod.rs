@@ -8,7 +8,7 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use densenet_runtime::{Network, data::{ImageFolder, Loader}};
-//! use densenet_runtime::train::{Config, Fit, RunFolder, TrainError, Trainer};
+//! use densenet_runtime::train::{Config, RunFolder, Trainer};
 //!
 //! fn train<N: Network>(model: N) -> Result<N, Box<dyn std::error::Error>> {
 //!     let config = Config { batch: 64, ..Config::imagenet() };
@@ -18,8 +18,7 @@
 //!
 //!     let mut trainer = Trainer::new(model, config)?;
 //!     let folder = RunFolder::create("out")?;
-//!     let fit = Fit { checkpoint: Some(folder.checkpoint()), ..Fit::default() };
-//!     trainer.fit(&train, &val, &fit, &mut folder.observers(&trainer, "A run")?)?;
+//!     trainer.fit(&train, &val, &folder.fit(), &mut folder.observers(&trainer, "A run")?)?;
 //!     Ok(trainer.into_model()?)
 //! }
 //! ```

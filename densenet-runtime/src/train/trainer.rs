@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Rescheduled, StepReport};
 use super::{Summary, TrainError, fit, slow};
+use crate::parallel::Ranks;
 use crate::weights::State;
 use crate::{Arena, Batch, Device, Executor, Network};
 
@@ -32,17 +33,35 @@ impl<N: Network> Trainer<N> {
     /// # Errors
     /// When a setting makes no sense, or there is not enough memory.
     pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
-        Self::on(&Device::Cpu, model, config)
+        Self::on(model, config, &Device::Cpu)
     }
 
-    /// Trains on a device, from the model's numbers on.
+    /// Trains on a device.
     ///
     /// # Errors
     /// As [`new`](Self::new), and when the device fails.
-    pub fn on(device: &Device, model: N, config: Config) -> Result<Self, TrainError> {
+    pub fn on(model: N, config: Config, device: &Device) -> Result<Self, TrainError> {
+        Self::among(model, config, device, &Ranks::alone())
+    }
+
+    /// Trains on a device, together with other processes, each with the same model, the same
+    /// settings and a part of the images. It waits for the others, up to five minutes. The first of
+    /// them writes the files.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on), when not all processes are there in time, and when there is no NCCL for
+    /// CUDA devices.
+    pub fn among(
+        model: N,
+        config: Config,
+        device: &Device,
+        ranks: &Ranks,
+    ) -> Result<Self, TrainError> {
         config.check()?;
-        let executor = config.executor(N::PLAN, device)?;
-        Self::with_executor(model, config, executor)
+        let executor = config.executor_among(N::PLAN, device, ranks)?;
+        let mut trainer = Self::with_executor(model, config, executor)?;
+        trainer.engine.writes = ranks.is_first();
+        Ok(trainer)
     }
 
     /// Trains on an executor that was made for the network's plan.
@@ -139,6 +158,11 @@ impl<N: Network> Trainer<N> {
         // Nobody interrupts it.
         let (evaluation, _) = fit::evaluate(&mut self.engine, images, &Interrupt::new())?;
         Ok(evaluation)
+    }
+
+    /// Whether this process writes the run's files: of several that train together the first does.
+    pub(super) fn writes(&self) -> bool {
+        self.engine.writes
     }
 
     /// Steps done, those of the runs that this one goes on from included.

@@ -45,7 +45,7 @@ fn the_centre_crop_is_torchvisions() {
     for name in ["wide", "tall", "small"] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let folder = ImageFolder::open(&dir, [32, 32]).unwrap();
-        let expected = read(&golden(&format!("{name}.centre.png"))).unwrap();
+        let expected = read(golden(&format!("{name}.centre.png"))).unwrap();
         // Rows and columns are resized in another order, with a rounding in between.
         let (most, mean) = difference(&views(&folder), &expected.pixels);
         assert!(most <= 1 && mean < 0.3, "{name}: {most}, {mean}");
@@ -58,8 +58,8 @@ fn the_ten_crops_are_torchvisions_in_its_order() {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
         let folder = ImageFolder::open(&dir, [32, 32])
             .unwrap()
-            .evaluated(Crops::TenCrop);
-        let expected = read(&golden(&format!("{name}.ten.png"))).unwrap();
+            .evaluated(Crops::Ten);
+        let expected = read(golden(&format!("{name}.ten.png"))).unwrap();
         let (most, mean) = difference(&views(&folder), &expected.pixels);
         assert!(most <= 1 && mean < 0.3, "{name}: {most}, {mean}");
     }
@@ -69,8 +69,8 @@ fn the_ten_crops_are_torchvisions_in_its_order() {
 fn a_single_picture_is_cropped_as_in_validation() {
     for name in ["wide", "tall", "small"] {
         let dir = folder(&[("class/picture.png", &format!("{name}.png"))]);
-        let picture = read(&golden(&format!("{name}.png"))).unwrap();
-        for shown in [Crops::Centre, Crops::TenCrop] {
+        let picture = read(golden(&format!("{name}.png"))).unwrap();
+        for shown in [Crops::Centre, Crops::Ten] {
             let folder = ImageFolder::open(&dir, [32, 24]).unwrap().evaluated(shown);
             assert!(
                 shown.show(&picture, [32, 24]).unwrap() == views(&folder),
@@ -78,7 +78,7 @@ fn a_single_picture_is_cropped_as_in_validation() {
             );
         }
     }
-    let picture = read(&golden("wide.png")).unwrap();
+    let picture = read(golden("wide.png")).unwrap();
     let error = Crops::Centre.show(&picture, [0, 32]).unwrap_err();
     assert!(error.to_string().contains("0x32"), "{error}");
 }
@@ -94,7 +94,7 @@ fn a_crop_is_resized_as_torchvision_does_and_mirrored_half_of_the_time() {
                 area: (1.0, 1.0),
                 aspect: (aspect, aspect),
             });
-        let plain = read(&golden(&format!("{name}.whole.png"))).unwrap().pixels;
+        let plain = read(golden(&format!("{name}.whole.png"))).unwrap().pixels;
         let mirrored = mirrored(&plain, 32);
         let mut mirrored_count = 0;
         for epoch in 0..40 {
@@ -122,9 +122,7 @@ fn images_of_other_shapes_are_served_as_asked() {
         ("class/tall.png", "tall.png"),
     ]);
     for size in [[48, 20], [20, 48], [1, 1], [224, 224]] {
-        let folder = ImageFolder::open(&dir, size)
-            .unwrap()
-            .evaluated(Crops::TenCrop);
+        let folder = ImageFolder::open(&dir, size).unwrap().evaluated(Crops::Ten);
         assert_eq!(folder.shape(), [3, size[0], size[1]]);
         let image = 3 * size[0] * size[1];
         for index in 0..2 {
@@ -156,8 +154,8 @@ fn every_pixel_type_becomes_pillows_rgb() {
         "cmyk.jpg",
     ];
     for name in names {
-        let found = read(&golden(&format!("formats/{name}"))).unwrap();
-        let expected = read(&golden(&format!("formats/{name}.expected.png"))).unwrap();
+        let found = read(golden(&format!("formats/{name}"))).unwrap();
+        let expected = read(golden(&format!("formats/{name}.expected.png"))).unwrap();
         assert!(found == expected, "{name}");
     }
 }
@@ -177,7 +175,7 @@ fn a_picture_that_ends_early_is_broken_wherever_it_ends() {
         ("palette.png", 20),
     ] {
         let whole = fs::read(golden(&format!("formats/{name}"))).unwrap();
-        let expected = read(&golden(&format!("formats/{name}"))).unwrap();
+        let expected = read(golden(&format!("formats/{name}"))).unwrap();
         let end = whole.len() - end;
         // Here and there, and at each of the last bytes.
         let lengths = (0..end).filter(|at| at % 13 == 0 || at + 24 > end);
@@ -198,7 +196,7 @@ fn a_picture_that_ends_early_is_broken_wherever_it_ends() {
 #[test]
 fn the_contents_tell_the_format_not_the_name() {
     let dir = folder(&[("a/really_a_png.jpg", "wide.png")]);
-    let Rgb { width, height, .. } = read(&dir.path().join("a/really_a_png.jpg")).unwrap();
+    let Rgb { width, height, .. } = read(dir.path().join("a/really_a_png.jpg")).unwrap();
     assert_eq!((width, height), (90, 61));
 }
 

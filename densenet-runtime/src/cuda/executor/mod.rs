@@ -62,7 +62,7 @@ impl Executor {
         let parameters = plan.parameter_count();
         if parameters > i32::MAX as usize {
             let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
-            return Err(ExecutorError::Device(message).into());
+            return Err(ExecutorError::Device(message.into()).into());
         }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);

@@ -71,8 +71,8 @@ pub enum PictureError {
 /// When the file cannot be read, is not a whole picture, has more pixels than allowed, or is a JPEG
 /// that is arithmetic-coded, lossless, hierarchical or has 12 bits a sample. A panic in a decoder
 /// becomes an error, too.
-pub fn read(path: &Path) -> Result<Rgb, DataError> {
-    read_within(path, MAX_PIXELS)
+pub fn read(path: impl AsRef<Path>) -> Result<Rgb, DataError> {
+    read_within(path.as_ref(), MAX_PIXELS)
 }
 
 /// [Reads](read) a picture of at most `max_pixels`, its width times its height. The limit is

@@ -17,6 +17,8 @@ use std::{
 };
 
 use super::{DataError, Dataset};
+use crate::parallel::Ranks;
+use crate::tell;
 use batch::Buffers;
 use order::Order;
 
@@ -152,6 +154,14 @@ impl Loader {
         }
     }
 
+    /// Serves this process's part of each epoch: see [`sharded`](Self::sharded).
+    ///
+    /// # Errors
+    /// As [`sharded`](Self::sharded).
+    pub fn among(self, ranks: &Ranks) -> Result<Self, DataError> {
+        self.sharded(ranks.rank, ranks.size)
+    }
+
     /// Serves one of `world_size` parts of each epoch, for a process that trains with others
     /// ([`parallel`](crate::parallel)). Together the parts are what a single loader would serve. In
     /// training, a batch of `world_size` times as many images is divided into consecutive parts of
@@ -206,12 +216,13 @@ impl Loader {
         Self { on_broken, ..self }
     }
 
-    /// Calls `report` for each skipped image when it is first met, from the thread that met it.
+    /// Calls `report` for each skipped image when it is first met, from the thread that met it;
+    /// by default it is told on standard error.
     pub fn report(self, report: impl Fn(&SkippedImage) + Send + Sync + 'static) -> Self {
         Self {
             reports: Arc::new(Reports {
                 skipped: Mutex::default(),
-                report: Some(Box::new(report)),
+                report: Box::new(report),
             }),
             ..self
         }
@@ -278,10 +289,18 @@ impl fmt::Debug for Loader {
 type Report = dyn Fn(&SkippedImage) + Send + Sync;
 
 /// The images that were skipped, each listed once.
-#[derive(Default)]
 struct Reports {
     skipped: Mutex<BTreeMap<usize, SkippedImage>>,
-    report: Option<Box<Report>>,
+    report: Box<Report>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self {
+            skipped: Mutex::default(),
+            report: Box::new(|image| tell!("skipped: {}", image.reason)),
+        }
+    }
 }
 
 impl Reports {
@@ -290,9 +309,8 @@ impl Reports {
             index,
             reason: error.to_string(),
         };
-        let is_new = self.lock().insert(index, image.clone()).is_none();
-        if let (true, Some(report)) = (is_new, &self.report) {
-            report(&image);
+        if self.lock().insert(index, image.clone()).is_none() {
+            (self.report)(&image);
         }
     }
 

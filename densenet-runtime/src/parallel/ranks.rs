@@ -1,13 +1,34 @@
-//! Who a process is among others.
+//! The processes that train together.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::{ParallelError, Secret};
+use super::{Meeting, ParallelError, Secret};
+use crate::{console, tell};
 
-/// Who a process is among those that train together, as torchrun tells it.
+/// The processes that train together, as one of them sees them; a process that is alone is the
+/// first of one.
+///
+/// This is all that makes a program one of several. The loader, the device and the trainer take it:
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use densenet_runtime::prelude::*;
+///
+/// # fn run<N: Network>(model: N, config: Config, images: ImageFolder) -> Result<(), Box<dyn std::error::Error>> {
+/// let ranks = Ranks::from_env()?;
+/// let device = DeviceChoice::Cuda(0).open_for(&ranks)?;
+/// let train = Loader::training(Arc::new(images), config.batch)?.among(&ranks)?;
+/// let mut trainer = Trainer::among(model, config, &device, &ranks)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// All ranks call the same functions. The first writes the files (checkpoints, metrics, curves),
+/// shows the progress and [says](crate::say) what there is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which of all processes, counted from 0: `RANK`.
+pub struct Ranks {
+    /// Which of all processes this is, counted from 0: `RANK`.
     pub rank: usize,
     /// How many there are: `WORLD_SIZE`.
     pub size: usize,
@@ -25,6 +46,9 @@ pub struct Place {
     pub secret: Secret,
 }
 
+/// How long the processes of a run wait for each other at its start.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
@@ -39,7 +63,7 @@ const NAMES: [&str; 5] = [
     "MASTER_PORT",
 ];
 
-impl Place {
+impl Ranks {
     /// How many processes train together on this machine, this one included: `LOCAL_WORLD_SIZE`,
     /// or where that says nothing `WORLD_SIZE` if rank 0 is reached without a network.
     pub(crate) fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usize {
@@ -56,35 +80,80 @@ impl Place {
         })
     }
 
-    /// From the environment. A process that is alone has none: no variable is set, or
-    /// `WORLD_SIZE` is 1.
+    /// One process, which trains alone.
+    pub fn alone() -> Self {
+        Self {
+            rank: 0,
+            size: 1,
+            local_rank: 0,
+            local_size: 1,
+            master: "localhost".into(),
+            port: 0,
+            secret: Secret::none(),
+        }
+    }
+
+    /// From the variables that torchrun sets. A process is alone if none is set, or `WORLD_SIZE` is
+    /// 1. From here on [`say!`](crate::say) prints nothing in a process that is not the first.
     ///
     /// # Errors
     /// When some variables are set and others are not, or one makes no sense.
-    pub fn from_env() -> Result<Option<Self>, ParallelError> {
-        Self::from(|name| std::env::var(name).ok())
+    pub fn from_env() -> Result<Self, ParallelError> {
+        let ranks = Self::from(|name| std::env::var(name).ok())?;
+        if !ranks.is_first() {
+            console::silence();
+        }
+        Ok(ranks)
+    }
+
+    /// Whether this process trains without others.
+    pub fn is_alone(&self) -> bool {
+        self.size == 1
+    }
+
+    /// Whether this process is the one that writes and prints.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Meets the others, if there are any, and says on standard error that it waits for them. The
+    /// trainer does this.
+    ///
+    /// # Errors
+    /// As [`Meeting::join`].
+    pub fn meet(&self) -> Result<Option<Meeting>, ParallelError> {
+        if self.is_alone() {
+            return Ok(None);
+        }
+        tell!(
+            "rank {} of {} waits for the others at {}:{}, {} s at most",
+            self.rank,
+            self.size,
+            self.master,
+            self.port,
+            PATIENCE.as_secs()
+        );
+        Meeting::join(self.clone(), PATIENCE).map(Some)
     }
 
     /// From variables that are looked up.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
-    pub fn from(
-        variable: impl Fn(&'static str) -> Option<String>,
-    ) -> Result<Option<Self>, ParallelError> {
+    pub fn from(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, ParallelError> {
         // The first two are what makes a process one of several; others are set for other reasons.
         let Some(set) = NAMES[..2]
             .iter()
             .copied()
             .find(|name| variable(name).is_some())
         else {
-            return Ok(None);
+            return Ok(Self::alone());
         };
         let get = |missing| variable(missing).ok_or(ParallelError::Missing { missing, set });
         let size = number("WORLD_SIZE", get("WORLD_SIZE")?, 1, usize::MAX)?;
         let rank = number("RANK", get("RANK")?, 0, size - 1)?;
         if size == 1 {
-            return Ok(None);
+            return Ok(Self::alone());
         }
         let local_rank = number("LOCAL_RANK", get("LOCAL_RANK")?, 0, size - 1)?;
         if let Some(value) = variable(LOCAL_SIZE) {
@@ -101,7 +170,7 @@ impl Place {
         let behind = usize::from(variable(TAKEN).as_deref() == Some("True"));
         let last = usize::from(u16::MAX) - behind;
         let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, last)? + behind;
-        Ok(Some(Self {
+        Ok(Self {
             rank,
             size,
             local_rank,
@@ -109,7 +178,7 @@ impl Place {
             master,
             port: port as u16,
             secret: secret(variable)?,
-        }))
+        })
     }
 }
 
@@ -159,8 +228,8 @@ fn number(
 mod tests {
     use super::*;
 
-    fn with(changes: &[(&str, Option<&str>)]) -> Result<Option<Place>, ParallelError> {
-        Place::from(|name| {
+    fn with(changes: &[(&str, Option<&str>)]) -> Result<Ranks, ParallelError> {
+        Ranks::from(|name| {
             let set = [
                 ("RANK", "1"),
                 ("WORLD_SIZE", "4"),
@@ -178,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn torchruns_variables_are_a_place() {
-        let expected = Place {
+    fn torchruns_variables_say_which_rank_this_is() {
+        let expected = Ranks {
             rank: 1,
             size: 4,
             local_rank: 1,
@@ -188,12 +257,12 @@ mod tests {
             port: 29_500,
             secret: Secret::none(),
         };
-        assert_eq!(with(&[]).unwrap(), Some(expected));
+        assert_eq!(with(&[]).unwrap(), expected);
     }
 
     #[test]
     fn ranks_are_on_this_machine_as_torchrun_says_or_all_on_a_loopback() {
-        let here = |changes: &[_]| with(changes).unwrap().unwrap().local_size;
+        let here = |changes: &[_]| with(changes).unwrap().local_size;
         assert_eq!(here(&[(LOCAL_SIZE, Some("2"))]), 2);
         for near in ["127.0.0.1", "127.0.1.1", "::1", "localhost"] {
             assert_eq!(here(&[("MASTER_ADDR", Some(near))]), 4);
@@ -204,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_secret_is_our_own_variable_or_else_torchruns_run() {
-        let of = |changes: &[_]| with(changes).unwrap().unwrap().secret;
+        let of = |changes: &[_]| with(changes).unwrap().secret;
         let run = ("TORCHELASTIC_RUN_ID", Some("run"));
         assert_eq!(of(&[run]), Secret::new("run"));
         let own = ("DENSENET_JOB_SECRET", Some("own"));
@@ -218,9 +287,9 @@ mod tests {
     #[test]
     fn a_port_that_torchrun_itself_has_is_left_to_it() {
         let taken = (TAKEN, Some("True"));
-        assert_eq!(with(&[taken]).unwrap().unwrap().port, 29_501);
+        assert_eq!(with(&[taken]).unwrap().port, 29_501);
         let own = (TAKEN, Some("False"));
-        assert_eq!(with(&[own]).unwrap().unwrap().port, 29_500);
+        assert_eq!(with(&[own]).unwrap().port, 29_500);
         let error = with(&[taken, ("MASTER_PORT", Some("65535"))]).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("from 1 to 65534"), "{error}");
@@ -229,9 +298,9 @@ mod tests {
     #[test]
     fn one_process_is_alone() {
         let none: Vec<_> = NAMES.iter().map(|&name| (name, None)).collect();
-        assert_eq!(with(&none).unwrap(), None);
+        assert_eq!(with(&none).unwrap(), Ranks::alone());
         let one = [("RANK", Some("0")), ("WORLD_SIZE", Some("1"))];
-        assert_eq!(with(&one).unwrap(), None);
+        assert_eq!(with(&one).unwrap(), Ranks::alone());
     }
 
     #[test]

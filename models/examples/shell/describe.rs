@@ -1,0 +1,90 @@
+//! What is trained, on what, with what.
+
+use densenet_runtime::cpu::{self, Level};
+use densenet_runtime::data::{Dataset, ImageFolder};
+use densenet_runtime::prelude::*;
+
+/// Says what is trained.
+pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dyn Dataset; 2]) {
+    let plan = &N::PLAN;
+    let piece = config.piece();
+    let bytes = plan.training_footprint(config.recompute).bytes(piece);
+    say!(
+        "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
+        N::NAME,
+        thousands(plan.parameter_count()),
+        plan.depth(),
+        plan.multiply_adds() as f64 / 1e9,
+    );
+    say!(
+        "memory    {:.2} GiB for a training step of {piece} images",
+        bytes as f64 / f64::from(1 << 30),
+    );
+    say!("device    {}", in_words(device, config));
+    let classes = train.classes().len();
+    say!(
+        "data      {} pictures to train on, {} to validate on, {classes} classes, shown at {}x{}",
+        thousands(train.len()),
+        thousands(val.len()),
+        plan.stem().height,
+        plan.stem().width,
+    );
+    if classes < plan.classes() {
+        say!(
+            "          the network tells {} classes apart; labels 0 to {} are used",
+            plan.classes(),
+            classes.saturating_sub(1),
+        );
+    }
+    say!(
+        "training  {} epochs, {} images a step, learning rate {}, seed {}",
+        config.epochs,
+        config.batch,
+        config.schedule.rate,
+        config.seed,
+    );
+}
+
+/// Says how many files were left out of folders: `3 .webp, 1 without extension (...)`.
+pub fn describe_left_out([train, val]: [&ImageFolder; 2]) {
+    for (set, folder) in [("training", train), ("validation", val)] {
+        let kinds = folder.left_out().iter().map(|(extension, count)| {
+            let count = thousands(*count);
+            match extension.as_str() {
+                "" => format!("{count} without extension"),
+                extension => format!("{count} .{extension}"),
+            }
+        });
+        let kinds: Vec<_> = kinds.collect();
+        if !kinds.is_empty() {
+            let kinds = kinds.join(", ");
+            say!("          left out of {set}: {kinds} (.jpg, .jpeg and .png are read)");
+        }
+    }
+}
+
+/// What computes, in words.
+fn in_words(device: &Device, config: &Config) -> String {
+    let precision = config.precision;
+    match device {
+        Device::Cpu => {
+            let threads = cpu::threads(config.threads);
+            let level = Level::detect();
+            format!("CPU, {threads} threads, {level:?}, products in {precision:?}")
+        }
+        device => format!("{device}, products in {precision:?}"),
+    }
+}
+
+/// `20,013,928`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,34 @@
+//! Where Fashion-MNIST is.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use densenet_runtime::data::{InMemory, idx};
+
+// The data set of the small examples. (Not a doc comment, which would describe the whole program.)
+#[derive(Args)]
+pub struct Fashion {
+    /// The four IDX files, plain or compressed; the default is where Debian's package
+    /// dataset-fashion-mnist puts them.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/usr/share/datasets/fashion-mnist"
+    )]
+    pub data: PathBuf,
+}
+
+impl Fashion {
+    /// Images to train on, and to test on.
+    pub fn read(&self) -> Result<(InMemory, InMemory), Box<dyn Error>> {
+        if !self.data.is_dir() {
+            let data = self.data.display();
+            return Err(format!(
+                "{data} is missing; run `apt-get install dataset-fashion-mnist`, or give the folder of the IDX files with --data"
+            )
+            .into());
+        }
+        Ok(idx::train_and_test(&self.data, &idx::FASHION)?)
+    }
+}

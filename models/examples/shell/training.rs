@@ -1,0 +1,183 @@
+//! The command line of a program that trains.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use densenet_runtime::cpu::Precision;
+use densenet_runtime::plan::Recompute;
+use densenet_runtime::prelude::*;
+use densenet_runtime::train::Summary;
+use densenet_runtime::{Network, console};
+
+use super::CommandLine;
+
+// The options of all programs that train. (Not a doc comment, which would describe the whole program.)
+#[derive(Args)]
+pub struct Training {
+    /// Passes over the training images.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Stop when so many steps are done in all; the learning rate does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Images of a step, on each rank.
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// The learning rate at its highest; without it, it goes with the images of a step.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f32>,
+    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+    /// Threads of the CPU, of each rank [default: OMP_NUM_THREADS, or else the cores divided by the
+    /// ranks on this machine].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// In which numbers products are computed; sums and parameters are f32 [default: f32].
+    #[arg(long, value_name = "f32|bf16")]
+    precision: Option<Precision>,
+    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less memory,
+    /// more time, the same numbers.
+    #[arg(long)]
+    recompute: bool,
+    /// Seeds the weights, and the order and the variation of the images [default: 0].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule from
+    /// there on.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
+    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or a folder of the
+    /// example's name in `out`].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Training {
+    /// The settings: those of the checkpoint, or else `new`, whose learning rate is for its batch
+    /// and goes with the images of a step; and then those given.
+    pub fn config(&self, new: Config, ranks: &Ranks) -> Result<Config, Box<dyn Error>> {
+        let mut config = match &self.resume {
+            Some(file) => Config::of_checkpoint(file)?,
+            None => {
+                let batch = self.batch_size.unwrap_or(new.batch);
+                let mut config = new;
+                config.schedule.rate *= (ranks.size * batch) as f32 / config.batch as f32;
+                config
+            }
+        };
+        config.epochs = self.epochs.unwrap_or(config.epochs);
+        config.batch = self.batch_size.unwrap_or(config.batch);
+        config.schedule.rate = self.lr.unwrap_or(config.schedule.rate);
+        config.precision = self.precision.unwrap_or(config.precision);
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.threads = self.threads.map_or(0, usize::from);
+        if self.recompute {
+            config.recompute = Recompute::Bottlenecks;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What computes.
+    pub fn device(&self, ranks: &Ranks) -> Result<Device, Box<dyn Error>> {
+        Ok(self.device.open_for(ranks)?)
+    }
+
+    /// Refuses a step of more images than there are.
+    pub fn check_batch(config: &Config, images: usize) -> Result<(), String> {
+        let batch = config.batch;
+        if batch <= images {
+            return Ok(());
+        }
+        Err(format!(
+            "a step of {batch} images is more than the {images} to train on; take --batch-size {images} or less"
+        ))
+    }
+
+    /// The network at its start: seeded, or with the weights of a file.
+    pub fn model<N: Network>(&self, config: &Config) -> Result<N, Box<dyn Error>> {
+        let mut model = N::build(&Cpu::seed_from_u64(config.seed));
+        if let Some(file) = &self.weights {
+            model.load_weights(file)?;
+        }
+        Ok(model)
+    }
+
+    /// Goes on from the checkpoint, if there is one.
+    pub fn resume<N: Network>(&self, trainer: &mut Trainer<N>) -> Result<(), Box<dyn Error>> {
+        let Some(file) = &self.resume else {
+            return Ok(());
+        };
+        if self.lr.is_some() || self.epochs.is_some() {
+            trainer.resume_with_schedule(file)?;
+        } else {
+            trainer.resume(file)?;
+        }
+        say!("resuming  {} at step {}", file.display(), trainer.steps());
+        Ok(())
+    }
+
+    /// The checkpoint to go on from.
+    pub fn checkpoint(&self) -> Option<&Path> {
+        self.resume.as_deref()
+    }
+
+    /// The run's folder.
+    pub fn folder(&self, default: &str) -> Result<RunFolder, Box<dyn Error>> {
+        let out = match (&self.out, &self.resume) {
+            (Some(out), _) => out.as_path(),
+            (None, Some(file)) => file.parent().unwrap_or(Path::new("")),
+            (None, None) => Path::new(default),
+        };
+        Ok(RunFolder::create(out)?)
+    }
+
+    /// A run that writes its checkpoints to the folder, and that Ctrl-C ends with one.
+    pub fn fit(&self, folder: &RunFolder) -> Result<Fit, Box<dyn Error>> {
+        Ok(Fit {
+            steps: self.steps,
+            interrupt: Interrupt::on_ctrl_c()?,
+            ..folder.fit()
+        })
+    }
+
+    /// Says how to go on with a run that was interrupted: with the example's own options, which
+    /// `line` has, and these.
+    pub fn say_how_to_go_on(
+        &self,
+        line: CommandLine,
+        summary: &Summary,
+        folder: &RunFolder,
+        ranks: &Ranks,
+    ) {
+        let start = match ranks.is_alone() {
+            true => "to go on",
+            false => "to go on, start all ranks as before, each with",
+        };
+        say!("\ninterrupted at step {}; {start}:", summary.step);
+        let device = (self.device != DeviceChoice::Cpu).then_some(self.device);
+        let line = line
+            .option("--device", device)
+            .option("--threads", self.threads)
+            .flag("--recompute", self.recompute)
+            .option("--steps", self.steps)
+            .path("--resume", Some(&folder.checkpoint()))
+            .indented();
+        console::say_bytes(&line);
+    }
+}
+
+/// How a program ends that trains: 130 where it was interrupted, as a shell has it.
+pub fn exit_code(result: Result<Ending, Box<dyn Error>>) -> ExitCode {
+    console::exit_code(result.map(|ending| match ending {
+        Ending::Interrupted => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }))
+}
