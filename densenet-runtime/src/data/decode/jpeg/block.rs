@@ -85,6 +85,8 @@ pub(super) fn finer_dc(bits: &mut Bits, low: u32, block: &mut Block) -> Result<(
 }
 
 /// The upper bits of other coefficients. The next `skip` blocks have none.
+// Runs and sizes are read as in `sequential`, but an end of a band counts blocks, and most symbols
+// of a sequential file are read with their number at once: one loop for both would test for each.
 pub(super) fn first_ac(
     bits: &mut Bits,
     ac: &Table,
