@@ -152,7 +152,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 _ => Pixels::Nhwc {
                     bytes: &bytes,
                     mean: &norm,
-                    deviation: &norm,
+                    std: &norm,
                 },
             },
             labels: &labels,

@@ -55,7 +55,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
     let pixels = Pixels::Nhwc {
         bytes: &bytes,
         mean: &normalization.mean,
-        deviation: &normalization.std,
+        std: &normalization.std,
     };
     let labels = [label];
     executor

@@ -90,7 +90,7 @@ fn a_frozen_inference_allocates_nothing() {
                 let bytes = Pixels::Nhwc {
                     bytes: &bytes[..len],
                     mean: &[0.5; 3],
-                    deviation: &[0.5; 3],
+                    std: &[0.5; 3],
                 };
                 assert!(found && frozen.infer(bytes, count).is_ok());
             }

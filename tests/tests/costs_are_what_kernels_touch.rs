@@ -26,12 +26,12 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     let count = batch * stem.channels * stem.height * stem.width;
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
     let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes()) as u32).collect();
-    let (mean, deviation) = (vec![0.5; stem.channels], vec![0.25; stem.channels]);
+    let (mean, std) = (vec![0.5; stem.channels], vec![0.25; stem.channels]);
     let batch = Batch {
         pixels: Pixels::Nhwc {
             bytes: &bytes,
             mean: &mean,
-            deviation: &deviation,
+            std: &std,
         },
         labels: &labels,
     };

@@ -180,7 +180,7 @@ fn bytes_of_images_are_normalised_alike() {
         pixels: Pixels::Nhwc {
             bytes: &bytes,
             mean: &[0.4, 0.5, 0.6],
-            deviation: &[0.2, 0.3, 0.25],
+            std: &[0.2, 0.3, 0.25],
         },
         labels: &[3, 8],
     };

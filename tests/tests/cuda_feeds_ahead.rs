@@ -44,7 +44,7 @@ fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
         Pixels::Nhwc {
             bytes: &bytes,
             mean: &[0.1 * number as f32],
-            deviation: &[0.5],
+            std: &[0.5],
         }
     };
     // What was handed in is gone when this returns, as a loader's batch is.

@@ -94,7 +94,7 @@ impl Batches for Pictures {
             let pixels = Pixels::Nhwc {
                 bytes: &bytes,
                 mean: &[0.3, 0.3, 0.3],
-                deviation: &[0.2, 0.25, 0.3],
+                std: &[0.2, 0.25, 0.3],
             };
             let batch = Batch {
                 pixels,

@@ -30,7 +30,7 @@ fn by_hand(trainer: &mut Trainer<Small>, pictures: &ImageFolder) -> (f64, usize,
                 pixels: Pixels::Nhwc {
                     bytes: view,
                     mean: &normalization.mean,
-                    deviation: &normalization.std,
+                    std: &normalization.std,
                 },
                 labels: &[label],
             };

@@ -118,17 +118,13 @@ impl Executor {
         let into = &mut self.activations.images[..images * area * channels];
         match batch.pixels {
             Pixels::Nchw(values) => to_nhwc(values, channels, area, (into, channels)),
-            Pixels::Nhwc {
-                bytes,
-                mean,
-                deviation,
-            } => {
+            Pixels::Nhwc { bytes, mean, std } => {
                 let pixels = into
                     .chunks_exact_mut(channels)
                     .zip(bytes.chunks_exact(channels));
                 for (into, bytes) in pixels {
                     for (c, (into, &byte)) in into.iter_mut().zip(bytes).enumerate() {
-                        *into = (f32::from(byte) / 255.0 - mean[c]) / deviation[c];
+                        *into = (f32::from(byte) / 255.0 - mean[c]) / std[c];
                     }
                 }
             }

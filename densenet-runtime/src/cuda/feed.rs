@@ -96,11 +96,9 @@ impl Feed {
         let turn = self.turn();
         self.collect(turn)?;
         let place = &mut self.places[turn];
-        let (mean, deviation): (&[f32], &[f32]) = match pixels {
+        let (mean, std): (&[f32], &[f32]) = match pixels {
             Pixels::Nchw(_) => (&[], &[]),
-            Pixels::Nhwc {
-                mean, deviation, ..
-            } => (mean, deviation),
+            Pixels::Nhwc { mean, std, .. } => (mean, std),
         };
         let bytes = match pixels {
             Pixels::Nchw(values) => 4 * values.len(),
@@ -117,7 +115,7 @@ impl Feed {
         }
         device.copy_in(Lane::Uploads, &mut place.pixels, 0..bytes, into.raw[turn])?;
 
-        let norm = mean.iter().chain(deviation).map(|value| value.to_bits());
+        let norm = mean.iter().chain(std).map(|value| value.to_bits());
         let words = labels.iter().copied();
         let words = words.chain(scalars.iter().copied()).chain(norm);
         let count = labels.len() + scalars.len() + 2 * mean.len();

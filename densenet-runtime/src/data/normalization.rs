@@ -25,7 +25,7 @@ impl Normalization {
         Pixels::Nhwc {
             bytes,
             mean: &self.mean,
-            deviation: &self.std,
+            std: &self.std,
         }
     }
 

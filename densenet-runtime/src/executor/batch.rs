@@ -9,14 +9,14 @@ pub enum Pixels<'a> {
     /// Batch x channels x height x width, ready for the network.
     Nchw(&'a [f32]),
     /// Batch x height x width x channels, bytes; the network sees
-    /// `(byte / 255 - mean) / deviation` of each channel.
+    /// `(byte / 255 - mean) / std` of each channel.
     Nhwc {
         /// The bytes.
         bytes: &'a [u8],
         /// Mean of each channel, of pixels in [0, 1].
         mean: &'a [f32],
         /// Standard deviation of each channel, of pixels in [0, 1].
-        deviation: &'a [f32],
+        std: &'a [f32],
     },
 }
 
@@ -68,12 +68,8 @@ pub(crate) fn check_pixels(
         .fold(images, usize::saturating_mul);
     let found = match pixels {
         Pixels::Nchw(values) => values.len(),
-        Pixels::Nhwc {
-            bytes,
-            mean,
-            deviation,
-        } => {
-            for (what, values) in [("the mean", mean), ("the deviation", deviation)] {
+        Pixels::Nhwc { bytes, mean, std } => {
+            for (what, values) in [("the mean", mean), ("the standard deviation", std)] {
                 if values.len() != channels {
                     let found = values.len();
                     return Err(ExecutorError::Channels {

@@ -45,14 +45,14 @@ pub enum ExecutorError {
         /// Values found.
         found: usize,
     },
-    /// Mean or deviation is not given for each channel.
+    /// Mean or standard deviation is not given for each channel.
     #[error("the input has {channels} channels, but {found} values were given for {what}")]
     Channels {
         /// Channels of the input.
         channels: usize,
         /// Values given.
         found: usize,
-        /// Mean or deviation.
+        /// Mean or standard deviation.
         what: &'static str,
     },
     /// A label is no class of the network.

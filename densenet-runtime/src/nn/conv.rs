@@ -26,8 +26,8 @@ impl<const IN: usize, const OUT: usize, const K: usize, E: Dtype, D: Device<E>>
             |s| &s.weight,
             |s| &mut s.weight,
             TensorOptions::reset_with(|t| {
-                let deviation = (2.0 / (IN * K * K) as f64).sqrt();
-                fill(t, |seed, count| normal(seed, count, deviation))
+                let std = (2.0 / (IN * K * K) as f64).sqrt();
+                fill(t, |seed, count| normal(seed, count, std))
             }),
         );
         visitor.visit_fields(weight, |weight| Conv { weight })

@@ -33,10 +33,10 @@ pub(super) fn fill<S: Shape, E: Dtype, D: Device<E>>(
 }
 
 /// Normally distributed values.
-pub(super) fn normal(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
+pub(super) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sample = || -> f64 { StandardNormal.sample(&mut rng) };
-    (0..count).map(|_| (sample() * deviation) as f32).collect()
+    (0..count).map(|_| (sample() * std) as f32).collect()
 }
 
 /// Values between `-bound` and `bound`.

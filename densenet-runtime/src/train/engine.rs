@@ -303,14 +303,10 @@ impl Engine {
                 Batch {
                     pixels: match batch.pixels {
                         Pixels::Nchw(values) => Pixels::Nchw(&values[range]),
-                        Pixels::Nhwc {
-                            bytes,
-                            mean,
-                            deviation,
-                        } => Pixels::Nhwc {
+                        Pixels::Nhwc { bytes, mean, std } => Pixels::Nhwc {
                             bytes: &bytes[range],
                             mean,
-                            deviation,
+                            std,
                         },
                     },
                     labels: &batch.labels[images],

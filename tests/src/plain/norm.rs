@@ -82,8 +82,8 @@ impl Norm {
                     moving * (variance * unbiased - state.running[at_variance]);
                 (mean, gamma * self.statistics.inverse[c])
             } else {
-                let deviation = (state.running[at_variance] + EPSILON as f32).sqrt();
-                (state.running[at_mean], gamma / deviation)
+                let std = (state.running[at_variance] + EPSILON as f32).sqrt();
+                (state.running[at_mean], gamma / std)
             };
             self.scale.push(scale);
             self.shift.push(beta - mean * scale);

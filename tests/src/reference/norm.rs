@@ -69,8 +69,8 @@ impl Norm<'_> {
         let device = Cpu::default();
         let mean: Vector = device.tensor_from_vec(self.mean.to_vec(), (shape.1,));
         let var: Vector = device.tensor_from_vec(self.var.to_vec(), (shape.1,));
-        let deviation = (var + EPSILON).sqrt();
-        (values - each_row(mean, shape)) / each_row(deviation, shape)
+        let std = (var + EPSILON).sqrt();
+        (values - each_row(mean, shape)) / each_row(std, shape)
     }
 }
 

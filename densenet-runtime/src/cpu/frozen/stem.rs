@@ -73,16 +73,12 @@ impl Pad<'_> {
                         }
                     }
                 }
-                Pixels::Nhwc {
-                    bytes,
-                    mean,
-                    deviation,
-                } => {
+                Pixels::Nhwc { bytes, mean, std } => {
                     let from = (self.image * height + y) * width * channels;
                     let from = bytes[from..][..width * channels].chunks_exact(channels);
                     for (into, bytes) in into.chunks_exact_mut(channels).zip(from) {
                         for (c, (into, &byte)) in into.iter_mut().zip(bytes).enumerate() {
-                            *into = (f32::from(byte) / 255.0 - mean[c]) / deviation[c];
+                            *into = (f32::from(byte) / 255.0 - mean[c]) / std[c];
                         }
                     }
                 }

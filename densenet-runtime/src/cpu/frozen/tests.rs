@@ -302,7 +302,7 @@ fn bytes_are_normalised_as_the_executor_does() {
     let pixels = Pixels::Nhwc {
         bytes: &bytes,
         mean: &[0.4, 0.5, 0.6],
-        deviation: &[0.2, 0.3, 0.25],
+        std: &[0.2, 0.3, 0.25],
     };
     let expected = evaluated(&mut executor, pixels, BATCH);
     let mut frozen = frozen(&executor, BATCH, 2, Level::detect());
@@ -365,7 +365,7 @@ fn images_that_do_not_fit_are_refused() {
     let pixels = Pixels::Nhwc {
         bytes: &[0; 3 * 9 * 12],
         mean: &[0.5],
-        deviation: &[0.5; 3],
+        std: &[0.5; 3],
     };
     let error = frozen.infer(pixels, 1).unwrap_err();
     assert!(

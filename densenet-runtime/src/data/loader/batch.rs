@@ -35,7 +35,7 @@ impl LoadedBatch {
             pixels: Pixels::Nhwc {
                 bytes: &self.bytes,
                 mean: &normalization.mean,
-                deviation: &normalization.std,
+                std: &normalization.std,
             },
             labels: &self.labels,
         }
