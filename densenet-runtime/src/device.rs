@@ -17,7 +17,7 @@ pub enum Device {
     Cpu,
     /// A CUDA device.
     #[cfg(feature = "cuda")]
-    Cuda(cuda::Device),
+    Cuda(cuda::CudaDevice),
 }
 
 impl Device {
@@ -28,7 +28,7 @@ impl Device {
     /// for and where.
     pub fn cuda(ordinal: usize) -> Result<Self, ExecutorError> {
         #[cfg(feature = "cuda")]
-        return Ok(Self::Cuda(cuda::Device::open(ordinal)?));
+        return Ok(Self::Cuda(cuda::CudaDevice::open(ordinal)?));
         #[cfg(not(feature = "cuda"))]
         return Err(ExecutorError::Device(
             format!("no CUDA device {ordinal}: this program was built without densenet-runtime's `cuda` feature")

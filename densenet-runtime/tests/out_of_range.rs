@@ -8,7 +8,7 @@ use densenet_runtime::plan::{Block, BlockSpec, Plan, Ratio, Spec, Stem, StemKind
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::weights::State;
 use densenet_runtime::{
-    Arena, Batch, Executor as _, ExecutorError, Network as _, Pixels, Step, densenet,
+    Arena, Batch, Executor, ExecutorError, Network as _, Pixels, Step, densenet,
 };
 
 densenet! {
@@ -56,8 +56,8 @@ fn a_batch_that_cannot_be_counted_is_refused_when_an_executor_is_made() {
         (1 << 60, "too large to count"),
         (usize::MAX, "too large to count"),
     ] {
-        let options = cpu::Options::for_batch(batch);
-        let executor = cpu::Executor::new(plan.clone(), options).err();
+        let options = cpu::CpuOptions::for_batch(batch);
+        let executor = cpu::CpuExecutor::new(plan.clone(), options).err();
         let frozen = frozen(&plan, FrozenOptions::for_batch(batch)).err();
         for error in [executor, frozen] {
             let error = error.unwrap();
@@ -72,8 +72,8 @@ fn memory_that_no_machine_has_is_refused_without_wrapping() {
     let mut spec = spec();
     (spec.init, spec.input) = (1 << 20, [1, 2, 2]);
     let plan = spec.plan().unwrap();
-    let options = cpu::Options::for_batch(plan.countable_batch());
-    let error = cpu::Executor::new(plan, options).err().unwrap();
+    let options = cpu::CpuOptions::for_batch(plan.countable_batch());
+    let error = cpu::CpuExecutor::new(plan, options).err().unwrap();
     assert!(
         matches!(error, ExecutorError::OutOfMemory { .. }),
         "{error}"
@@ -84,11 +84,11 @@ fn memory_that_no_machine_has_is_refused_without_wrapping() {
 fn the_number_of_threads_is_capped() {
     let plan = plan();
     for threads in [65, 1 << 40, usize::MAX] {
-        let options = cpu::Options {
+        let options = cpu::CpuOptions {
             threads,
-            ..cpu::Options::for_batch(2)
+            ..cpu::CpuOptions::for_batch(2)
         };
-        let executor = cpu::Executor::new(plan.clone(), options).unwrap();
+        let executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
         assert!((1..=64).contains(&executor.threads()));
         let options = FrozenOptions {
             threads,
@@ -150,7 +150,7 @@ fn images(count: usize) -> (Vec<f32>, Vec<u32>) {
 }
 
 /// All that an executor of a network holds.
-fn held(executor: &cpu::Executor) -> Vec<Vec<f32>> {
+fn held(executor: &cpu::CpuExecutor) -> Vec<Vec<f32>> {
     let plan = executor.plan();
     let (parameters, running) = (plan.parameter_count(), plan.running_count());
     [
@@ -171,7 +171,8 @@ fn held(executor: &cpu::Executor) -> Vec<Vec<f32>> {
 fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
     let model = Cpu::default().build_module::<OnePixel, f32>();
     let state = State::of(&model);
-    let mut executor = cpu::Executor::new(OnePixel::PLAN, cpu::Options::for_batch(2)).unwrap();
+    let mut executor =
+        cpu::CpuExecutor::new(OnePixel::PLAN, cpu::CpuOptions::for_batch(2)).unwrap();
     executor
         .write(Arena::Parameters, &state.parameters)
         .unwrap();

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Output;
 
 use densenet_models::DenseNet121;
-use densenet_runtime::cpu::{Executor, Options};
+use densenet_runtime::cpu::{CpuExecutor, CpuOptions};
 use densenet_runtime::data::{Dataset, ImageFolder};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::weights::State;
-use densenet_runtime::{Arena, Batch, Executor as _, Network, Pixels};
+use densenet_runtime::{Arena, Batch, Executor, Network, Pixels};
 use drawn_pictures::Pictures;
 use tempfile::TempDir;
 
@@ -46,7 +46,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
     // As validation does it.
     let mut bytes = vec![0; 3 * 224 * 224];
     let label = images.load(0, None, &mut bytes).unwrap();
-    let mut executor = Executor::new(DenseNet121::PLAN, Options::for_batch(1)).unwrap();
+    let mut executor = CpuExecutor::new(DenseNet121::PLAN, CpuOptions::for_batch(1)).unwrap();
     executor
         .write(Arena::Parameters, &state.parameters)
         .unwrap();

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use cuda_emulator::Emulator;
 use densenet_models::DenseNet201;
-use densenet_runtime::cuda::{self, Cache, Device};
+use densenet_runtime::cuda::{self, Cache, CudaDevice};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::{Network, console, say};
 use serde_json::json;
@@ -25,15 +25,15 @@ const GOAL: f64 = 1.0;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let _emulator = Emulator::load(folder.path());
-    let device = Device::open(0)?;
+    let device = CudaDevice::open(0)?;
     for cached in [false, true] {
         let start = Instant::now();
-        let options = cuda::Options {
+        let options = cuda::CudaOptions {
             precision: Precision::Bf16,
             cache: Cache::Folder(folder.path().join("kernels")),
-            ..cuda::Options::for_batch(1)
+            ..cuda::CudaOptions::for_batch(1)
         };
-        let executor = cuda::Executor::new(&device, DenseNet201::PLAN, options)?;
+        let executor = cuda::CudaExecutor::new(&device, DenseNet201::PLAN, options)?;
         let seconds = start.elapsed().as_secs_f64();
         say!(
             "{}",

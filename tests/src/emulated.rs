@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cuda_emulator::Emulator;
-use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Plan;
 
 /// The tests of a program share the device, and some set its memory or break it: one runs at a time.
@@ -28,18 +28,18 @@ pub fn folder() -> PathBuf {
 ///
 /// # Panics
 /// If the emulator cannot be built.
-pub fn device() -> (&'static Emulator, Device) {
+pub fn device() -> (&'static Emulator, CudaDevice) {
     let emulator = Emulator::load(folder());
-    let device = Device::open(0).unwrap_or_else(|error| panic!("{error}"));
+    let device = CudaDevice::open(0).unwrap_or_else(|error| panic!("{error}"));
     (emulator, device)
 }
 
 /// Buffers apart, so that an access beyond one is seen; kernels kept for the next run.
-pub fn options(batch: usize) -> cuda::Options {
-    cuda::Options {
+pub fn options(batch: usize) -> cuda::CudaOptions {
+    cuda::CudaOptions {
         cache: Cache::Folder(folder().join("kernels")),
         placement: Placement::Apart,
-        ..cuda::Options::for_batch(batch)
+        ..cuda::CudaOptions::for_batch(batch)
     }
 }
 
@@ -47,7 +47,7 @@ pub fn options(batch: usize) -> cuda::Options {
 ///
 /// # Panics
 /// If it cannot be made.
-pub fn on_cuda(device: &Device, plan: &Plan, options: cuda::Options) -> cuda::Executor {
-    let executor = cuda::Executor::new(device, plan.clone(), options);
+pub fn on_cuda(device: &CudaDevice, plan: &Plan, options: cuda::CudaOptions) -> cuda::CudaExecutor {
+    let executor = cuda::CudaExecutor::new(device, plan.clone(), options);
     executor.unwrap_or_else(|error| panic!("{error}"))
 }

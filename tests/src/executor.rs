@@ -14,14 +14,14 @@ pub fn on_cpu(
     batch: usize,
     recompute: Recompute,
     precision: Precision,
-) -> cpu::Executor {
-    let options = cpu::Options {
+) -> cpu::CpuExecutor {
+    let options = cpu::CpuOptions {
         recompute,
         precision,
         threads: 1,
-        ..cpu::Options::for_batch(batch)
+        ..cpu::CpuOptions::for_batch(batch)
     };
-    cpu::Executor::new(plan.clone(), options).unwrap_or_else(|error| panic!("{error}"))
+    cpu::CpuExecutor::new(plan.clone(), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Makes a state the executor's.

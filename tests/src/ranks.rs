@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::cuda::{self, Device};
+use densenet_runtime::cuda::{self, CudaDevice};
 use densenet_runtime::parallel::{Meeting, Parallel, Ranks, Secret, Threads};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
@@ -23,8 +23,8 @@ pub const PART: usize = 3;
 ///
 /// # Panics
 /// If it cannot be made.
-pub fn on_cuda() -> cuda::Executor {
-    let device = Device::open(0).unwrap();
+pub fn on_cuda() -> cuda::CudaExecutor {
+    let device = CudaDevice::open(0).unwrap();
     emulated::on_cuda(&device, &PLAN, emulated::options(PART))
 }
 

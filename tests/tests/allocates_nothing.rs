@@ -20,13 +20,13 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
-    let options = cpu::Options {
+    let options = cpu::CpuOptions {
         recompute,
         precision,
         threads: 2,
-        ..cpu::Options::for_batch(2)
+        ..cpu::CpuOptions::for_batch(2)
     };
-    let mut executor = cpu::Executor::new(plan.clone(), options).unwrap();
+    let mut executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
     load(&mut executor, &random::state(plan, 1));
     let (pixels, labels) = random::batch(plan, 2, 1);
     let mut step = || {

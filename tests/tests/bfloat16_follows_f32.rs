@@ -2,7 +2,7 @@
 //! operands: and it rounds alike with each instruction set.
 
 use densenet_runtime::cpu::{Level, Precision};
-use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Step, cpu};
 use densenet_tests::compare::{difference, distance};
 use densenet_tests::each_network;
 use densenet_tests::executor::{load, logits, read};
@@ -17,13 +17,13 @@ fn pass<N: Case>(precision: Precision, level: Level, threads: usize) -> [Vec<f32
         pixels: Pixels::Nchw(&images),
         labels: &labels,
     };
-    let options = cpu::Options {
+    let options = cpu::CpuOptions {
         precision,
         threads,
         level,
-        ..cpu::Options::for_batch(labels.len())
+        ..cpu::CpuOptions::for_batch(labels.len())
     };
-    let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
+    let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &golden.start());
     executor.differentiate(batch, Step::default()).unwrap();
     [

@@ -15,7 +15,7 @@ use densenet_tests::random;
 /// A training step on bytes of images, with kernels that tell of each access.
 fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -> Vec<Touched> {
     let (emulator, device) = device();
-    let options = cuda::Options {
+    let options = cuda::CudaOptions {
         precision,
         recompute,
         ..options(batch)

@@ -178,8 +178,8 @@ fn train(
     close.assert(&format!("{name} and f32"));
 }
 
-fn bfloat16(recompute: Recompute) -> cuda::Options {
-    cuda::Options {
+fn bfloat16(recompute: Recompute) -> cuda::CudaOptions {
+    cuda::CudaOptions {
         precision: Precision::Bf16,
         recompute,
         ..options(12)
@@ -250,7 +250,7 @@ fn calm_gradients_are_those_of_f32(plan: &Plan) {
     let _alone = alone();
     let (emulator, device) = device();
     emulator.seed(4);
-    let options = cuda::Options {
+    let options = cuda::CudaOptions {
         batch: IMAGES,
         ..bfloat16(Recompute::Nothing)
     };

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use cuda_emulator::{Emulator, Kind};
-use densenet_runtime::cuda::{CudaError, Options};
+use densenet_runtime::cuda::{CudaError, CudaOptions};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Ranks, Secret};
 use densenet_runtime::plan::Precision;
@@ -191,7 +191,7 @@ fn too_little_memory_for_a_trainer_is_an_error_with_sizes() {
             ));
             let error = error.to_string();
             // What is asked for is what the options said before there was a device.
-            let bytes = Options::for_batch(8).bytes(&Bc::PLAN);
+            let bytes = CudaOptions::for_batch(8).bytes(&Bc::PLAN);
             contains(
                 &error,
                 &[
@@ -226,10 +226,10 @@ fn a_trainer_on_a_device_is_as_its_settings_say() {
                 let allocated = calls.iter().filter(|call| call.kind == Kind::Allocation);
                 let allocated: u64 = allocated.map(|call| call.bytes).sum();
                 // Precision and recomputation show in the memory that is taken, for a piece.
-                let options = Options {
+                let options = CudaOptions {
                     precision,
                     recompute,
-                    ..Options::for_batch(4)
+                    ..CudaOptions::for_batch(4)
                 };
                 assert_eq!(allocated, options.bytes(&Bc::PLAN) as u64);
                 sizes.push(allocated);

@@ -3,7 +3,7 @@
 //! (the kernels and the code that launches them are unmodified), where memory starts as NaN, each
 //! buffer ends at a page without access, and blocks and warps run in a shuffled order.
 
-use densenet_runtime::cuda::{self, Cache, Device, Placement};
+use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
@@ -15,7 +15,7 @@ use densenet_tests::{each_network, random};
 
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
 /// that can be seen at every step.
-fn compare(plan: &Plan, name: &str, options: cuda::Options, seed: u64, tolerance: f64) {
+fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, tolerance: f64) {
     let (emulator, device) = device();
     let capacity = options.batch;
     let mut cpu = on_cpu(plan, capacity, options.recompute, Precision::F32);
@@ -105,7 +105,7 @@ fn dropout_has_the_same_masks() {
 #[test]
 fn recomputed_bottlenecks_are_the_same() {
     let _alone = alone();
-    let options = cuda::Options {
+    let options = cuda::CudaOptions {
         recompute: Recompute::Bottlenecks,
         ..options(3)
     };
@@ -115,7 +115,7 @@ fn recomputed_bottlenecks_are_the_same() {
 #[test]
 fn one_allocation_serves_as_well_as_many() {
     let _alone = alone();
-    let options = cuda::Options {
+    let options = cuda::CudaOptions {
         placement: Placement::Together,
         ..options(3)
     };
@@ -124,7 +124,7 @@ fn one_allocation_serves_as_well_as_many() {
 
 /// Gradients and state of some steps, in bits: of steps in one where they are recorded, and else in
 /// two.
-fn bits(plan: &Plan, options: cuda::Options, seed: u64) -> Vec<u32> {
+fn bits(plan: &Plan, options: cuda::CudaOptions, seed: u64) -> Vec<u32> {
     let (emulator, device) = device();
     emulator.seed(seed);
     let (capacity, graphs) = (options.batch, options.graphs);
@@ -160,7 +160,7 @@ fn bits(plan: &Plan, options: cuda::Options, seed: u64) -> Vec<u32> {
 #[test]
 fn a_replayed_graph_equals_eager_launches_bit_for_bit_in_any_order_of_blocks() {
     let _alone = alone();
-    let eager = cuda::Options {
+    let eager = cuda::CudaOptions {
         graphs: false,
         ..options(3)
     };
@@ -202,7 +202,7 @@ fn too_little_memory_is_an_error_that_says_how_much() {
     let _alone = alone();
     let (emulator, device) = device();
     emulator.set_memory(emulator.memory_used() + 100_000);
-    let refused = cuda::Executor::new(&device, Bc::PLAN, options(8));
+    let refused = cuda::CudaExecutor::new(&device, Bc::PLAN, options(8));
     emulator.set_memory(1 << 30);
     let error = refused.err().expect("an error").to_string();
     assert!(
@@ -242,7 +242,7 @@ fn compiled_kernels_are_kept_and_a_damaged_one_is_compiled_again() {
     let (_, device) = device();
     let folder = tempfile::tempdir().unwrap();
     let make = || {
-        let options = cuda::Options {
+        let options = cuda::CudaOptions {
             cache: Cache::Folder(folder.path().to_path_buf()),
             ..options(2)
         };
@@ -279,7 +279,7 @@ fn compiled_kernels_are_kept_and_a_damaged_one_is_compiled_again() {
 fn a_device_that_is_not_there_is_named() {
     let _alone = alone();
     device();
-    let error = Device::open(3).err().expect("an error").to_string();
+    let error = CudaDevice::open(3).err().expect("an error").to_string();
     assert!(
         error.contains("no CUDA device 3: the driver sees 1"),
         "{error}"

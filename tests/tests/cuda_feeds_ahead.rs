@@ -25,7 +25,7 @@ use safetensors::SafeTensors;
 const BATCH: usize = 3;
 const PLAN: Plan = OneBlock::PLAN;
 
-fn executor(seed: u64) -> cuda::Executor {
+fn executor(seed: u64) -> cuda::CudaExecutor {
     let (emulator, device) = device();
     emulator.seed(seed);
     let mut executor = on_cuda(&device, &PLAN, options(BATCH));
@@ -195,7 +195,7 @@ fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
 }
 
 /// The same executor, waited for at every step.
-struct Waiting(cuda::Executor);
+struct Waiting(cuda::CudaExecutor);
 
 impl Executor for Waiting {
     fn plan(&self) -> &Plan {

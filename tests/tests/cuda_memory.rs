@@ -19,7 +19,7 @@ fn the_executor_allocates_what_its_options_say() {
     let (emulator, device) = device();
     for precision in PRECISIONS {
         for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-            let options = cuda::Options {
+            let options = cuda::CudaOptions {
                 precision,
                 recompute,
                 placement: Placement::Together,
@@ -46,7 +46,7 @@ fn all_buffers_are_one_allocation_and_training_makes_none() {
         let own = calls.iter().filter(|call| call.kind == Kind::Allocation);
         own.map(|call| call.bytes).collect()
     };
-    let together = cuda::Options {
+    let together = cuda::CudaOptions {
         placement: Placement::Together,
         ..options(3)
     };
@@ -83,10 +83,10 @@ fn the_plans_footprint_is_what_is_allocated() {
     for (name, plan) in plans {
         for precision in PRECISIONS {
             for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-                let options = cuda::Options {
+                let options = cuda::CudaOptions {
                     precision,
                     recompute,
-                    ..cuda::Options::for_batch(128)
+                    ..cuda::CudaOptions::for_batch(128)
                 };
                 let bytes = options.bytes(&plan) as f64;
                 let planned = plan.cuda_footprint(recompute, precision).bytes(128) as f64;

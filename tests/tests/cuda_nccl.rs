@@ -14,7 +14,7 @@ use densenet_tests::ranks::{
     together,
 };
 
-fn joined(place: densenet_runtime::parallel::Ranks) -> densenet_runtime::cuda::Executor {
+fn joined(place: densenet_runtime::parallel::Ranks) -> densenet_runtime::cuda::CudaExecutor {
     let mut executor = on_cuda();
     executor.join(meet(place)).unwrap();
     executor

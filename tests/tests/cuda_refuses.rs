@@ -2,7 +2,7 @@
 
 use densenet_runtime::cuda::{self, CudaError};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
-use densenet_runtime::{Batch, Executor as _, ExecutorError, Pixels, Sgd, Step};
+use densenet_runtime::{Batch, Executor, ExecutorError, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
 use densenet_tests::random;
@@ -66,8 +66,8 @@ fn a_batch_that_cannot_be_counted_is_refused_when_an_executor_is_made() {
     let _alone = alone();
     let (_emulator, device) = device();
     for batch in [0, 1 << 60, usize::MAX] {
-        let options = cuda::Options::for_batch(batch);
-        let error = cuda::Executor::new(&device, one_pixel(), options).err();
+        let options = cuda::CudaOptions::for_batch(batch);
+        let error = cuda::CudaExecutor::new(&device, one_pixel(), options).err();
         assert!(matches!(
             error,
             Some(CudaError::Executor(ExecutorError::Capacity { found, .. })) if found == batch

@@ -156,7 +156,7 @@ fn on_the_cpu(config: Config) -> Trainer<Shapes> {
 /// As [`Trainer::on`] makes it, with compiled kernels in a folder of the tests.
 fn on_the_device(config: Config) -> Trainer<Shapes> {
     let (_, device) = device();
-    let options = cuda::Options {
+    let options = cuda::CudaOptions {
         precision: config.precision,
         recompute: config.recompute,
         ..options(config.piece())
@@ -373,7 +373,7 @@ fn too_little_memory_says_what_to_do_and_doing_it_works() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     part(on_the_device(config(Precision::F32)), &path, 2);
-    let options = |recompute| cuda::Options {
+    let options = |recompute| cuda::CudaOptions {
         recompute,
         placement: Placement::Together,
         ..options(BATCH)
@@ -381,8 +381,8 @@ fn too_little_memory_says_what_to_do_and_doing_it_works() {
     let enough = options(Recompute::Bottlenecks).bytes(&Shapes::PLAN);
     assert!(enough < options(Recompute::Nothing).bytes(&Shapes::PLAN));
     emulator.set_memory(emulator.memory_used() + enough);
-    let refused = cuda::Executor::new(&device, Shapes::PLAN, options(Recompute::Nothing));
-    let granted = cuda::Executor::new(&device, Shapes::PLAN, options(Recompute::Bottlenecks));
+    let refused = cuda::CudaExecutor::new(&device, Shapes::PLAN, options(Recompute::Nothing));
+    let granted = cuda::CudaExecutor::new(&device, Shapes::PLAN, options(Recompute::Bottlenecks));
     emulator.set_memory(1 << 30);
     let error = refused.err().expect("an error").to_string();
     assert!(

@@ -2,7 +2,7 @@
 //! gradients and running statistics.
 
 use densenet_runtime::weights::State;
-use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Step, cpu};
 use densenet_tests::compare::Comparison;
 use densenet_tests::dfdx_way::arena;
 use densenet_tests::each_network;
@@ -27,8 +27,8 @@ fn check<N: Case>() {
     let gradients = model.alloc_grads();
     let pass = model.differentiate(&images, &labels, gradients);
 
-    let options = cpu::Options::for_batch(labels.len());
-    let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
+    let options = cpu::CpuOptions::for_batch(labels.len());
+    let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &state);
     let batch = Batch {
         pixels: Pixels::Nchw(&images),

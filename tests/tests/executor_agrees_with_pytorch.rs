@@ -4,7 +4,7 @@
 
 use densenet_runtime::cpu::Level;
 use densenet_runtime::plan::Recompute;
-use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Sgd, Step, cpu};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::each_network;
 use densenet_tests::executor::{evaluate, load, logits, read, state};
@@ -26,14 +26,14 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
         pixels: Pixels::Nchw(&images),
         labels: &labels,
     };
-    let options = cpu::Options {
+    let options = cpu::CpuOptions {
         recompute,
         threads,
         level,
         // More than the batch: its size must not matter.
-        ..cpu::Options::for_batch(labels.len() + 2)
+        ..cpu::CpuOptions::for_batch(labels.len() + 2)
     };
-    let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
+    let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &golden.start());
     let mut compare = Comparison::within(TOLERANCE);
 

@@ -3,7 +3,7 @@
 //! statistics, training and evaluating, at several batch sizes.
 
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
-use densenet_runtime::{Arena, Batch, Executor as _, Pixels, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Pixels, Step, cpu};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::executor::{evaluate, load, logits, read};
 use densenet_tests::random;
@@ -75,12 +75,12 @@ impl Trial {
     }
 
     fn compare(&self, plan: &Plan, recompute: Recompute, threads: usize) {
-        let options = cpu::Options {
+        let options = cpu::CpuOptions {
             recompute,
             threads,
-            ..cpu::Options::for_batch(self.labels.len())
+            ..cpu::CpuOptions::for_batch(self.labels.len())
         };
-        let mut executor = cpu::Executor::new(plan.clone(), options).unwrap();
+        let mut executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
         load(&mut executor, &random::state(plan, self.seed));
         let batch = Batch {
             pixels: Pixels::Nchw(&self.images),

@@ -20,12 +20,12 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
     let state = random::state(&N::PLAN, 1);
     let (pixels, labels) = random::batch(&N::PLAN, batch, 1);
     let before = memory::bytes();
-    let options = cpu::Options {
+    let options = cpu::CpuOptions {
         recompute,
         threads: 2,
-        ..cpu::Options::for_batch(batch)
+        ..cpu::CpuOptions::for_batch(batch)
     };
-    let mut executor = cpu::Executor::new(N::PLAN, options).unwrap();
+    let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &state);
     let batch = Batch {
         pixels: Pixels::Nchw(&pixels),

@@ -32,7 +32,7 @@ const PLAN: Plan = OneBlock::PLAN;
 /// Images of a rank.
 const PART: usize = 4;
 
-fn started() -> cpu::Executor {
+fn started() -> cpu::CpuExecutor {
     let mut executor = on_cpu(&PLAN, PART, Recompute::Nothing, cpu::Precision::F32);
     load(&mut executor, &random::state(&PLAN, 3));
     executor

@@ -36,7 +36,7 @@ fn on_both(plan: &Plan, test: impl Fn(&str, &mut dyn Executor)) {
     let _alone = alone();
     let (_, device) = device();
     for graphs in [true, false] {
-        let options = densenet_runtime::cuda::Options {
+        let options = densenet_runtime::cuda::CudaOptions {
             graphs,
             ..options(BATCH)
         };

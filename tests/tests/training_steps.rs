@@ -2,7 +2,7 @@
 //! true gradients, batches add up, and the same seed gives the same bits.
 
 use densenet_runtime::plan::{Parameter, Plan};
-use densenet_runtime::{Arena, Batch, Executor as _, Outcome, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Arena, Batch, Executor, Outcome, Pixels, Sgd, Step, cpu};
 use densenet_tests::compare::difference;
 use densenet_tests::each_network;
 use densenet_tests::executor::{load, read, state};
@@ -14,7 +14,7 @@ struct Run {
     plan: Plan,
     images: Vec<f32>,
     labels: Vec<u32>,
-    executor: cpu::Executor,
+    executor: cpu::CpuExecutor,
 }
 
 impl Run {
@@ -22,11 +22,11 @@ impl Run {
         let golden = Golden::open(N::GOLDEN, &N::PLAN);
         let plan = N::PLAN.with_dropout(dropout).unwrap();
         let labels = golden.labels();
-        let options = cpu::Options {
+        let options = cpu::CpuOptions {
             threads: 2,
-            ..cpu::Options::for_batch(labels.len())
+            ..cpu::CpuOptions::for_batch(labels.len())
         };
-        let mut executor = cpu::Executor::new(plan.clone(), options).unwrap();
+        let mut executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
         load(&mut executor, &golden.start());
         Self {
             plan,

@@ -175,7 +175,7 @@ impl Plan {
     }
 
     /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images as
-    /// they were handed over, and some scratch, come on top; `cuda::Options::bytes` is exact.
+    /// they were handed over, and some scratch, come on top; `cuda::CudaOptions::bytes` is exact.
     pub fn cuda_footprint(&self, recompute: Recompute, precision: Precision) -> Footprint {
         self.footprint(self.buffers(recompute), precision)
     }

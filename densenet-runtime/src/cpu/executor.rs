@@ -9,14 +9,14 @@ use super::memory::{Memory, zeros};
 use super::pass::{self, Layout};
 use super::stage::{Backward, Drops, Forward, head};
 use crate::executor::{
-    Arena, Batch, Executor as Contract, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
+    Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
     check_training,
 };
 use crate::plan::{Plan, Precision, Recompute, Tensors};
 
-/// How an [`Executor`] is made.
+/// How a [`CpuExecutor`] is made.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct CpuOptions {
     /// The largest batch.
     pub batch: usize,
     /// Threads, at most 64; 0 for as many as [`threads`](super::threads) says.
@@ -30,7 +30,7 @@ pub struct Options {
     pub level: Level,
 }
 
-impl Options {
+impl CpuOptions {
     /// For a batch: the default number of threads, nothing recomputed, the best instructions.
     pub fn for_batch(batch: usize) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Options {
 }
 
 /// Runs a plan on the CPU.
-pub struct Executor {
+pub struct CpuExecutor {
     plan: Plan,
     capacity: usize,
     tensors: Tensors,
@@ -60,14 +60,14 @@ pub struct Executor {
     latest: usize,
 }
 
-impl Executor {
+impl CpuExecutor {
     /// Allocates everything that training with `options.batch` images needs. The parameters are
     /// zeros until they are written.
     ///
     /// # Errors
     /// When the batch is empty or too large to be counted, or there is not enough memory.
-    pub fn new(plan: Plan, options: Options) -> Result<Self, ExecutorError> {
-        let Options {
+    pub fn new(plan: Plan, options: CpuOptions) -> Result<Self, ExecutorError> {
+        let CpuOptions {
             batch,
             threads,
             recompute,
@@ -186,7 +186,7 @@ impl Executor {
     }
 }
 
-impl Contract for Executor {
+impl Executor for CpuExecutor {
     fn plan(&self) -> &Plan {
         &self.plan
     }

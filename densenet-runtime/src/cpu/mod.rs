@@ -1,6 +1,6 @@
 //! The CPU executor.
 //!
-//! From the outside in: [`Executor`] owns a training state and runs a `pass`, the stages in a
+//! From the outside in: [`CpuExecutor`] owns a training state and runs a `pass`, the stages in a
 //! row; a `stage` runs convolutions (`conv`) over whole buffers, which divide the pixels among
 //! the threads of the `engine` and run `kernel`s over tiles that stay in the cache.
 //! [`Frozen`] is a form of its own for inference.
@@ -19,7 +19,7 @@ mod team;
 mod threads;
 
 pub use crate::plan::{Precision, UnknownPrecision};
-pub use executor::{Executor, Options};
+pub use executor::{CpuExecutor, CpuOptions};
 pub use frozen::{Frozen, FrozenOptions};
 pub use kernel::simd::Level;
 #[cfg(feature = "data")]

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::driver::{Address, Device, Lane, Pinned};
+use super::driver::{Address, CudaDevice, Lane, Pinned};
 use super::error::CudaError;
 use super::program::{DESCENT_WORDS, STEP_WORDS};
 use crate::executor::{Outcome, Pixels};
@@ -55,7 +55,7 @@ pub(super) struct Destination {
 }
 
 impl Feed {
-    pub fn new(device: &Device, batch: usize, channels: usize) -> Result<Self, CudaError> {
+    pub fn new(device: &CudaDevice, batch: usize, channels: usize) -> Result<Self, CudaError> {
         static FEEDS: AtomicU64 = AtomicU64::new(0);
         let place = || -> Result<Place, CudaError> {
             Ok(Place {
@@ -86,7 +86,7 @@ impl Feed {
     /// the kernels' `Scalars`: none, those of a step, or those of a step with its descent.
     pub fn send(
         &mut self,
-        device: &Device,
+        device: &CudaDevice,
         pixels: Pixels<'_>,
         labels: &[u32],
         scalars: &[u32],
@@ -137,7 +137,7 @@ impl Feed {
     /// Has the results of the batch at hand copied out; returns the number to ask for them by.
     pub fn expect(
         &mut self,
-        device: &Device,
+        device: &CudaDevice,
         results: Address,
         images: usize,
     ) -> Result<u64, CudaError> {
@@ -150,7 +150,7 @@ impl Feed {
     /// Has the scalars of a descent copied in.
     pub fn descent(
         &mut self,
-        device: &Device,
+        device: &CudaDevice,
         words: [u32; DESCENT_WORDS],
         into: Address,
     ) -> Result<(), CudaError> {

@@ -1,6 +1,6 @@
 //! All programs and kernels of a plan.
 
-use super::driver::{Device, Source};
+use super::driver::{CudaDevice, Source};
 use super::error::CudaError;
 use super::kernel::norm::{self, NormKernels};
 use super::kernel::step::{self, StepKernels};
@@ -67,7 +67,7 @@ pub(super) fn scratch(plan: &Plan, batch: usize) -> Scratch {
 impl Kernels {
     /// Compiles and loads all that a plan needs.
     pub fn load(
-        device: &Device,
+        device: &CudaDevice,
         plan: &Plan,
         precision: Precision,
         cache: &Cache,

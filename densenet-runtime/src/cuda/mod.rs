@@ -4,7 +4,7 @@
 //! device is asked for; kernels are compiled for the card at hand with the plan's shapes as
 //! constants, and cached on disk.
 //!
-//! From the outside in: [`Executor`] owns a training state and runs a `pass`, which goes through
+//! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes through
 //! the stages: forward on one screen, back on the other. `stage` has a room for each kind of stage,
 //! with its kernels (CUDA C++), the constants that they are compiled with, its launches and what
 //! they move; below them are the rooms of a layer's convolutions (`conv`) and of what all stages
@@ -32,9 +32,9 @@ mod target;
 #[cfg(feature = "roofline")]
 mod traffic;
 
-pub use driver::{Device, is_available};
+pub use driver::{CudaDevice, is_available};
 pub use error::CudaError;
-pub use executor::{Executor, Options};
+pub use executor::{CudaExecutor, CudaOptions};
 pub use kernels::{Program, programs};
 pub use memory::Placement;
 pub use program::Cache;

@@ -13,7 +13,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::driver::{Address, Device, Event, Lane, Launch, Nccl};
+use super::driver::{Address, CudaDevice, Event, Lane, Launch, Nccl};
 use super::error::CudaError;
 use super::target::Target;
 use crate::ExecutorError;
@@ -38,14 +38,14 @@ struct OnDevice {
 
 impl OnDevice {
     /// Averages in the lane for reductions, after what the main lane was asked for.
-    fn average(&self, device: &Device, at: Address, count: usize) -> Result<(), CudaError> {
+    fn average(&self, device: &CudaDevice, at: Address, count: usize) -> Result<(), CudaError> {
         device.record(Lane::Main, &self.complete)?;
         device.hold(Lane::Reductions, &self.complete)?;
         self.nccl.average(device, at, count)
     }
 
     /// Has the main lane wait for all averages.
-    fn join(&self, device: &Device) -> Result<(), CudaError> {
+    fn join(&self, device: &CudaDevice) -> Result<(), CudaError> {
         device.record(Lane::Reductions, &self.averaged)?;
         device.hold(Lane::Main, &self.averaged)
     }
@@ -72,7 +72,7 @@ impl Ranks {
     /// is, and that does not belong into a graph: so they average here what a step will, `counts`
     /// of the f32 at `scratch`.
     pub fn by_nccl(
-        device: &Device,
+        device: &CudaDevice,
         mut meeting: Meeting,
         scratch: Address,
         counts: &[usize],
@@ -129,7 +129,7 @@ impl Ranks {
 
 /// A device, alone or with others.
 pub(super) struct Member<'a> {
-    pub device: &'a Device,
+    pub device: &'a CudaDevice,
     pub ranks: Option<&'a Ranks>,
 }
 

@@ -1,6 +1,6 @@
 //! What a pass over a network is asked of: a device that does it, or paper that counts it.
 
-use super::driver::{Address, Device, Launch};
+use super::driver::{Address, CudaDevice, Launch};
 use super::error::CudaError;
 
 /// Takes launches, in their order.
@@ -24,7 +24,7 @@ pub(super) trait Target {
     }
 }
 
-impl Target for Device {
+impl Target for CudaDevice {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
         self.launch(launch)
     }

@@ -134,13 +134,13 @@ impl Config {
         let meeting = ranks.meet()?;
         match device {
             Device::Cpu => {
-                let options = cpu::Options {
+                let options = cpu::CpuOptions {
                     threads: self.threads,
                     recompute: self.recompute,
                     precision: self.precision,
-                    ..cpu::Options::for_batch(self.piece())
+                    ..cpu::CpuOptions::for_batch(self.piece())
                 };
-                let executor = Box::new(cpu::Executor::new(plan, options)?);
+                let executor = Box::new(cpu::CpuExecutor::new(plan, options)?);
                 match meeting {
                     None => Ok(executor),
                     Some(meeting) => Ok(Box::new(Parallel::new(executor, Box::new(meeting)))),
@@ -148,12 +148,12 @@ impl Config {
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => {
-                let options = cuda::Options {
+                let options = cuda::CudaOptions {
                     recompute: self.recompute,
                     precision: self.precision,
-                    ..cuda::Options::for_batch(self.piece())
+                    ..cuda::CudaOptions::for_batch(self.piece())
                 };
-                let mut executor = cuda::Executor::new(device, plan, options)?;
+                let mut executor = cuda::CudaExecutor::new(device, plan, options)?;
                 if let Some(meeting) = meeting {
                     executor.join(meeting)?;
                 }

@@ -8,8 +8,8 @@ use super::product::{Depth, Out, Right, Start, multiply};
 use super::{Frozen, FrozenOptions};
 use crate::cpu::kernel::product::{Form, Panels, Rows};
 use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::{Executor, Level, Options, Precision};
-use crate::executor::{Arena, Batch, Executor as Contract, ExecutorError, Pixels, Sgd, Step};
+use crate::cpu::{CpuExecutor, CpuOptions, Level, Precision};
+use crate::executor::{Arena, Batch, Executor, ExecutorError, Pixels, Sgd, Step};
 use crate::plan::{BlockSpec, Plan, Ratio, Role, Spec, StemKind};
 
 const BATCH: usize = 3;
@@ -110,13 +110,13 @@ fn images(plan: &Plan, count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// A network that has seen a few steps.
-fn trained(plan: &Plan, level: Level) -> Executor {
-    let options = Options {
+fn trained(plan: &Plan, level: Level) -> CpuExecutor {
+    let options = CpuOptions {
         threads: 2,
         level,
-        ..Options::for_batch(BATCH)
+        ..CpuOptions::for_batch(BATCH)
     };
-    let mut executor = Executor::new(plan.clone(), options).unwrap();
+    let mut executor = CpuExecutor::new(plan.clone(), options).unwrap();
     let mut rng = StdRng::seed_from_u64(1);
     let mut parameters = vec![0.0; plan.parameter_count()];
     let mut running = vec![0.0; plan.running_count()];
@@ -155,7 +155,7 @@ fn trained(plan: &Plan, level: Level) -> Executor {
     executor
 }
 
-fn frozen(executor: &Executor, batch: usize, threads: usize, level: Level) -> Frozen {
+fn frozen(executor: &CpuExecutor, batch: usize, threads: usize, level: Level) -> Frozen {
     let options = FrozenOptions {
         threads,
         level,
@@ -164,7 +164,7 @@ fn frozen(executor: &Executor, batch: usize, threads: usize, level: Level) -> Fr
     frozen_with(executor, options)
 }
 
-fn frozen_with(executor: &Executor, options: FrozenOptions) -> Frozen {
+fn frozen_with(executor: &CpuExecutor, options: FrozenOptions) -> Frozen {
     let plan = executor.plan();
     let mut parameters = vec![0.0; plan.parameter_count()];
     let mut running = vec![0.0; plan.running_count()];
@@ -174,7 +174,7 @@ fn frozen_with(executor: &Executor, options: FrozenOptions) -> Frozen {
 }
 
 /// What the executor says of some images.
-fn evaluated(executor: &mut Executor, pixels: Pixels<'_>, count: usize) -> Vec<f32> {
+fn evaluated(executor: &mut CpuExecutor, pixels: Pixels<'_>, count: usize) -> Vec<f32> {
     let labels = vec![0; count];
     let batch = Batch {
         pixels,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 
 use super::super::error::CudaError;
-use super::{Address, Device, Plain, driver_error};
+use super::{Address, CudaDevice, Plain, driver_error};
 
 /// A stream of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Drop for Pinned {
     }
 }
 
-impl Device {
+impl CudaDevice {
     pub(super) fn lane(&self, lane: Lane) -> &Arc<CudaStream> {
         match lane {
             Lane::Main => &self.stream,

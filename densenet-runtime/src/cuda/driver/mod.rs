@@ -33,12 +33,12 @@ pub(super) use nvrtc::{Source, compile, compiler_version};
 
 /// Whether a CUDA driver and NVRTC can be loaded, and the driver sees a device.
 pub fn is_available() -> bool {
-    Device::open(0).is_ok()
+    CudaDevice::open(0).is_ok()
 }
 
 /// A CUDA device, the stream that everything is computed in, and those beside it.
 #[derive(Clone)]
-pub struct Device {
+pub struct CudaDevice {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// Beside it, for batches that come in.
@@ -50,7 +50,7 @@ pub struct Device {
     capability: (i32, i32),
 }
 
-impl Device {
+impl CudaDevice {
     /// The device with this number, counted from 0.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use libloading::Library;
 use super::super::error::CudaError;
 use super::discover::missing;
 use super::lanes::Lane;
-use super::{Address, Device};
+use super::{Address, CudaDevice};
 
 /// What brings the devices of one group together.
 pub(in super::super) const ID_BYTES: usize = 128;
@@ -131,7 +131,7 @@ impl Nccl {
 
     /// Joins a group; returns when all members have.
     pub fn join(
-        device: &Device,
+        device: &CudaDevice,
         id: [u8; ID_BYTES],
         rank: usize,
         size: usize,
@@ -154,7 +154,7 @@ impl Nccl {
     }
 
     /// Has the lane for reductions replace f32 by their averages over the group.
-    pub fn average(&self, device: &Device, at: Address, count: usize) -> Result<(), CudaError> {
+    pub fn average(&self, device: &CudaDevice, at: Address, count: usize) -> Result<(), CudaError> {
         device.bind()?;
         let place = at.0 as *mut c_void;
         let stream = device.lane(Lane::Reductions).cu_stream();

@@ -38,7 +38,7 @@ impl Source {
 /// NVRTC's version.
 pub fn compiler_version() -> Result<(i32, i32), CudaError> {
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: writes two numbers; `Device::open` has seen the library.
+    // SAFETY: writes two numbers; `CudaDevice::open` has seen the library.
     unsafe { nvrtc::sys::nvrtcVersion(&mut major, &mut minor) }
         .result()
         .map_err(|error| CudaError::Driver {

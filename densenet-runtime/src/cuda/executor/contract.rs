@@ -2,10 +2,8 @@
 //! outcome.
 
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
-use super::{Executor, Work};
-use crate::executor::{
-    Arena as Part, Batch, Executor as Contract, ExecutorError, Outcome, Pending, Sgd, Step,
-};
+use super::{CudaExecutor, Work};
+use crate::executor::{Arena as Part, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step};
 use crate::plan::Plan;
 
 fn step_words(step: Step) -> [u32; STEP_WORDS] {
@@ -38,7 +36,7 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Execu
     })
 }
 
-impl Contract for Executor {
+impl Executor for CudaExecutor {
     fn plan(&self) -> &Plan {
         &self.plan
     }

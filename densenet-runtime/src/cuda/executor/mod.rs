@@ -1,6 +1,6 @@
 //! The executor: a plan, its training state on a device, and the passes over it.
 
-use super::driver::{Address, Device, Graph};
+use super::driver::{Address, CudaDevice, Graph};
 use super::error::CudaError;
 use super::feed::{Destination, Feed};
 use super::kernels::Kernels;
@@ -18,13 +18,13 @@ use crate::plan::Plan;
 mod contract;
 mod options;
 
-pub use options::Options;
+pub use options::CudaOptions;
 
 /// Runs a plan on a CUDA device.
-pub struct Executor {
+pub struct CudaExecutor {
     plan: Plan,
-    options: Options,
-    device: Device,
+    options: CudaOptions,
+    device: CudaDevice,
     kernels: Kernels,
     places: Places,
     slots: Slots,
@@ -48,14 +48,14 @@ enum Work {
     Step,
 }
 
-impl Executor {
+impl CudaExecutor {
     /// Compiles the kernels and allocates everything that training with `options.batch` images
     /// needs. The parameters are zeros until they are written.
     ///
     /// # Errors
     /// When the batch is empty or too large, the kernels do not compile, or there is not enough
     /// memory.
-    pub fn new(device: &Device, plan: Plan, options: Options) -> Result<Self, CudaError> {
+    pub fn new(device: &CudaDevice, plan: Plan, options: CudaOptions) -> Result<Self, CudaError> {
         let batch = options.batch;
         check_capacity(&plan, batch)?;
         // Kernels count pixels, and parameters, in 31 bits.
@@ -130,7 +130,7 @@ impl Executor {
     }
 
     /// The device.
-    pub fn device(&self) -> &Device {
+    pub fn device(&self) -> &CudaDevice {
         &self.device
     }
 
@@ -264,7 +264,7 @@ impl Executor {
     }
 }
 
-impl Drop for Executor {
+impl Drop for CudaExecutor {
     fn drop(&mut self) {
         // Graphs go before the kernels, the memory and the ranks that they name, and when they are
         // done. There is nobody to tell of a device that has failed.

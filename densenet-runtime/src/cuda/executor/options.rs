@@ -5,9 +5,9 @@ use super::super::memory::{Layout, Placement, Slots, Stored};
 use super::super::program::Cache;
 use crate::plan::{Plan, Precision, Recompute};
 
-/// How an [`Executor`](super::Executor) is made.
+/// How a [`CudaExecutor`](super::CudaExecutor) is made.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CudaOptions {
     /// The largest batch.
     pub batch: usize,
     /// In bf16, maps and their gradients are stored in bfloat16, and so are the operands of
@@ -24,7 +24,7 @@ pub struct Options {
     pub placement: Placement,
 }
 
-impl Options {
+impl CudaOptions {
     /// For a batch: f32, nothing recomputed, graphs, kernels kept in the user's cache folder.
     pub fn for_batch(batch: usize) -> Self {
         Self {

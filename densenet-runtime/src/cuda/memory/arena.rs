@@ -1,6 +1,6 @@
 //! One allocation for all buffers, at places that follow from the plan.
 
-use super::super::driver::{Address, Device, Memory};
+use super::super::driver::{Address, CudaDevice, Memory};
 use super::super::error::CudaError;
 use crate::plan::Precision;
 
@@ -70,7 +70,7 @@ impl Layout {
     }
 
     /// Allocates.
-    pub fn allocate(&self, device: &Device, placement: Placement) -> Result<Arena, CudaError> {
+    pub fn allocate(&self, device: &CudaDevice, placement: Placement) -> Result<Arena, CudaError> {
         let mut places = Vec::with_capacity(self.sizes.len());
         let mut memory = Vec::new();
         match placement {

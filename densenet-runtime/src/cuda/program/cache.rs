@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io::ErrorKind};
 
-use super::super::driver::{Device, Source, compile, compiler_version};
+use super::super::driver::{CudaDevice, Source, compile, compiler_version};
 use super::super::error::CudaError;
 use crate::files;
 
@@ -41,7 +41,11 @@ impl Cache {
 /// Compiles a program for a device, or takes it from the cache. An entry that is damaged is
 /// compiled again. A cache that cannot be written is an error, since silence would cost every
 /// start the time to compile.
-pub(super) fn image(device: &Device, source: &Source, cache: &Cache) -> Result<Vec<u8>, CudaError> {
+pub(super) fn image(
+    device: &CudaDevice,
+    source: &Source,
+    cache: &Cache,
+) -> Result<Vec<u8>, CudaError> {
     let architecture = device.architecture();
     let options = source.options(&architecture);
     let fresh = || {

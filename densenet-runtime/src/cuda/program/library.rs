@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::driver::{Device, Module, Source};
+use super::super::driver::{CudaDevice, Module, Source};
 use super::super::error::CudaError;
 use super::cache::{Cache, image};
 
@@ -35,7 +35,11 @@ impl Library {
     }
 
     /// Compiles on all cores, then loads.
-    pub fn load(device: &Device, sources: Vec<Source>, cache: &Cache) -> Result<Self, CudaError> {
+    pub fn load(
+        device: &CudaDevice,
+        sources: Vec<Source>,
+        cache: &Cache,
+    ) -> Result<Self, CudaError> {
         let distinct = distinct(sources);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         // Programs take long or not: whoever is done takes the next.
