@@ -123,10 +123,10 @@ fn train(
     executor: &mut dyn Executor,
     batch: Batch<'_>,
     steps: u32,
-    rate: f32,
+    learning_rate: f32,
 ) -> Result<Results, Box<dyn Error>> {
     let sgd = Sgd {
-        rate,
+        learning_rate,
         momentum: 0.9,
         weight_decay: 1e-4,
         nesterov: true,

@@ -54,7 +54,7 @@ impl Golden {
     ///
     /// # Panics
     /// When there is none.
-    pub fn rate(&self) -> f32 {
+    pub fn learning_rate(&self) -> f32 {
         let rate = self.file.note("rate").expect("the note `rate`");
         rate.parse().expect("a number")
     }

@@ -116,7 +116,7 @@ fn train(
 ) {
     let images = executor.capacity();
     let sgd = Sgd {
-        rate: 0.01,
+        learning_rate: 0.01,
         ..Sgd::default()
     };
     let start = random::state(plan, 7);

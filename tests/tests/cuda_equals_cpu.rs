@@ -38,7 +38,7 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
             seed: 7 + number as u64,
         };
         let sgd = Sgd {
-            rate: 0.02,
+            learning_rate: 0.02,
             ..Sgd::default()
         };
         let expected = cpu.differentiate(batch, step).unwrap();

@@ -56,7 +56,7 @@ fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
 
 fn sgd(number: usize) -> Sgd {
     Sgd {
-        rate: 0.05 / (number + 1) as f32,
+        learning_rate: 0.05 / (number + 1) as f32,
         ..Sgd::default()
     }
 }

@@ -27,7 +27,7 @@ fn step(executor: &mut dyn Executor, number: usize, images: usize) -> Vec<Call> 
         seed: number as u64,
     };
     let sgd = Sgd {
-        rate: 0.1 / (number + 1) as f32,
+        learning_rate: 0.1 / (number + 1) as f32,
         momentum: 0.1 * number as f32,
         ..Sgd::default()
     };

@@ -25,7 +25,7 @@ fn check<N: Case>() {
     let mut sgd = Sgd::new(
         &model,
         SgdConfig {
-            lr: f64::from(golden.rate()),
+            lr: f64::from(golden.learning_rate()),
             momentum: Some(Momentum::Nesterov(0.9)),
             weight_decay: Some(WeightDecay::L2(1e-4)),
         },

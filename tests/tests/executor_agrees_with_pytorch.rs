@@ -41,7 +41,7 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
     compare.add("evaluation logits", &found, &golden.tensor("logits.eval"));
 
     let sgd = Sgd {
-        rate: golden.rate(),
+        learning_rate: golden.learning_rate(),
         momentum: 0.9,
         weight_decay: 1e-4,
         nesterov: true,

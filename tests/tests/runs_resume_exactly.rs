@@ -81,7 +81,7 @@ struct Record {
 
 impl Observer for Record {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        let (loss, rate) = (report.loss.to_bits(), report.rate.to_bits());
+        let (loss, rate) = (report.loss.to_bits(), report.learning_rate.to_bits());
         let step = (report.step, report.epoch, loss, rate, report.top1);
         self.steps.push(step);
         Ok(())

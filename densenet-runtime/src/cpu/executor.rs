@@ -275,7 +275,7 @@ impl Executor for CpuExecutor {
                     } else {
                         *momentum
                     };
-                    *parameter -= sgd.rate * step;
+                    *parameter -= sgd.learning_rate * step;
                 }
             });
         Ok(())

@@ -29,7 +29,7 @@ impl Default for Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate.
-    pub rate: f32,
+    pub learning_rate: f32,
     /// Momentum; 0.9 in the paper.
     pub momentum: f32,
     /// Weight decay, on every parameter; 1e-4 in the paper.
@@ -39,10 +39,10 @@ pub struct Sgd {
 }
 
 impl Default for Sgd {
-    /// The paper's, with its first rate.
+    /// The paper's, with its first learning rate.
     fn default() -> Self {
         Self {
-            rate: 0.1,
+            learning_rate: 0.1,
             momentum: 0.9,
             weight_decay: 1e-4,
             nesterov: true,

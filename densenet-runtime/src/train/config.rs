@@ -163,9 +163,9 @@ impl Config {
     }
 
     /// The optimiser's settings at a learning rate.
-    pub(super) fn sgd(&self, rate: f32) -> Sgd {
+    pub(super) fn sgd(&self, learning_rate: f32) -> Sgd {
         Sgd {
-            rate,
+            learning_rate,
             momentum: self.momentum,
             weight_decay: self.weight_decay,
             nesterov: self.nesterov,
@@ -245,10 +245,18 @@ impl Config {
         compare("epochs", &epochs, &self.epochs);
         compare("batch", batch, &self.batch);
         compare("accumulation", accumulation, &self.accumulation);
-        compare("learning rate", &schedule.rate, &self.schedule.rate);
+        compare(
+            "learning rate",
+            &schedule.learning_rate,
+            &self.schedule.learning_rate,
+        );
         let warmup = |schedule: &Schedule| format!("{} epochs", schedule.warmup);
         compare("warm-up", &warmup(schedule), &warmup(&self.schedule));
-        compare("decay of the rate", &schedule.decay, &self.schedule.decay);
+        compare(
+            "decay of the learning rate",
+            &schedule.decay,
+            &self.schedule.decay,
+        );
         compare("momentum", momentum, &self.momentum);
         let form = |nesterov| if nesterov { "Nesterov's" } else { "plain" };
         compare("form of momentum", &form(*nesterov), &form(self.nesterov));
@@ -355,7 +363,7 @@ mod tests {
             [
                 "learning rate was 0.1 and is 0.01",
                 "warm-up was 0 epochs and is 0.5 epochs",
-                "decay of the rate was by 10 after 30 epochs and 60 epochs and is half a cosine down to 0",
+                "decay of the learning rate was by 10 after 30 epochs and 60 epochs and is half a cosine down to 0",
                 "form of momentum was plain and is Nesterov's",
                 "precision was f32 and is bf16",
             ]

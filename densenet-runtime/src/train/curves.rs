@@ -80,7 +80,7 @@ struct RunFigures {
     /// Step, loss.
     losses: Vec<(f64, f64)>,
     /// Step, learning rate.
-    rates: Vec<(f64, f64)>,
+    learning_rates: Vec<(f64, f64)>,
     /// Epochs done, top-1 error in percent.
     top1: Vec<(f64, f64)>,
     /// Epochs done, top-5 error in percent.
@@ -92,11 +92,17 @@ impl RunFigures {
         let mut run = Self::default();
         for metric in metrics {
             match *metric {
-                Metric::Step { step, loss, lr, .. } => {
+                Metric::Step {
+                    step,
+                    loss,
+                    learning_rate,
+                    ..
+                } => {
                     if loss.is_finite() {
                         run.losses.push((step as f64, loss));
                     }
-                    run.rates.push((step as f64, f64::from(lr)));
+                    run.learning_rates
+                        .push((step as f64, f64::from(learning_rate)));
                 }
                 Metric::Evaluation {
                     epoch,
@@ -140,8 +146,11 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .y_label_area_size(110)
         .right_y_label_area_size(120)
         .build_cartesian_2d(steps.clone(), 0.0..top_of(&run.losses, &smooth))?
-        // Room above the rate for the legend.
-        .set_secondary_coord(steps, 0.0..1.3 * top_of(&run.rates, &run.rates));
+        // Room above the learning rate for the legend.
+        .set_secondary_coord(
+            steps,
+            0.0..1.3 * top_of(&run.learning_rates, &run.learning_rates),
+        );
     chart
         .configure_mesh()
         .x_desc("step")
@@ -165,10 +174,10 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .y_labels(6)
         .y_label_formatter(&|rate| short(*rate))
         .draw()?;
-    // The rate lies below the losses in the picture.
+    // The learning rate lies below the losses in the picture.
     let rate = RATE.mix(0.7).stroke_width(2);
     chart
-        .draw_secondary_series(LineSeries::new(thinned(&run.rates), rate))?
+        .draw_secondary_series(LineSeries::new(thinned(&run.learning_rates), rate))?
         .label("learning rate")
         .legend(move |at| key(at, rate));
     let light = LOSS.mix(0.3).stroke_width(2);

@@ -35,7 +35,7 @@ enum Reschedule {
 pub(super) struct Started {
     before: Position,
     step: u64,
-    rate: f32,
+    learning_rate: f32,
     images: usize,
     /// What each piece counts for, and its outcome.
     pieces: Vec<(f64, Pending)>,
@@ -51,7 +51,7 @@ impl Started {
     fn not_finite(&self, loss: f64) -> TrainError {
         TrainError::NotFinite {
             step: self.step,
-            rate: self.rate,
+            learning_rate: self.learning_rate,
             loss,
         }
     }
@@ -91,9 +91,9 @@ impl Engine {
         &mut *self.executor
     }
 
-    /// The rate of the next step.
-    pub(super) fn rate(&self) -> f32 {
-        self.config.schedule.rate(self.progress())
+    /// The learning rate of the next step.
+    pub(super) fn learning_rate(&self) -> f32 {
+        self.config.schedule.learning_rate(self.progress())
     }
 
     /// Epochs done, with the fraction of the current one.
@@ -124,17 +124,17 @@ impl Engine {
     /// Starts a step, descent included; the device may be at work when this returns. Nothing
     /// changes where the loss is not finite.
     pub(super) fn start(&mut self, batch: Batch<'_>) -> Result<Started, TrainError> {
-        let rate = self.rate();
-        if !rate.is_finite() {
+        let learning_rate = self.learning_rate();
+        if !learning_rate.is_finite() {
             return Err(TrainError::Config(format!(
-                "the schedule gives step {} a learning rate of {rate}; it must be finite",
+                "the schedule gives step {} a learning rate of {learning_rate}; it must be finite",
                 self.position.step + 1
             )));
         }
         let mut started = Started {
             before: self.position,
             step: self.position.step + 1,
-            rate,
+            learning_rate,
             images: batch.labels.len(),
             pieces: Vec::new(),
         };
@@ -151,7 +151,7 @@ impl Engine {
             let pending = if index + 1 < pieces.len() {
                 self.executor.start(piece, step)?
             } else {
-                let sgd = self.config.sgd(started.rate);
+                let sgd = self.config.sgd(started.learning_rate);
                 self.executor.step(piece, step, sgd)?
             };
             if let Some(outcome) = pending.outcome()
@@ -218,7 +218,7 @@ impl Engine {
             step: started.step,
             epoch: started.before.epoch + 1,
             loss: outcome.loss,
-            rate: started.rate,
+            learning_rate: started.learning_rate,
             images: started.images,
             top1: outcome.top1,
             top5: outcome.top5,

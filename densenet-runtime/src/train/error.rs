@@ -18,13 +18,13 @@ pub enum TrainError {
     Config(String),
     /// The loss of a step is infinite or not a number.
     #[error(
-        "the loss is {loss} at step {step} with learning rate {rate}: training has diverged, or an image contains NaN or infinity. The step was not taken and changed nothing. {ADVICE}"
+        "the loss is {loss} at step {step} with learning rate {learning_rate}: training has diverged, or an image contains NaN or infinity. The step was not taken and changed nothing. {ADVICE}"
     )]
     NotFinite {
         /// The step, counted from 1.
         step: u64,
         /// Its learning rate.
-        rate: f32,
+        learning_rate: f32,
         /// The loss.
         loss: f64,
     },

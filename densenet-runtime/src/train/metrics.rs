@@ -39,7 +39,8 @@ pub enum Metric {
         #[serde(deserialize_with = "loss")]
         loss: f64,
         /// Learning rate.
-        lr: f32,
+        #[serde(rename = "lr")]
+        learning_rate: f32,
         /// Images a second, waiting for the data included.
         images_per_s: f64,
     },
@@ -56,11 +57,11 @@ impl Metric {
         }
     }
 
-    /// Whether it can be written again: a rate that is too large is read as an infinity.
+    /// Whether it can be written again: a learning rate that is too large is read as an infinity.
     fn is_sound(&self) -> bool {
         match self {
             Self::Evaluation { .. } => true,
-            Self::Step { lr, .. } => lr.is_finite(),
+            Self::Step { learning_rate, .. } => learning_rate.is_finite(),
             Self::Rescheduled(change) => {
                 let schedules = [&change.schedule, &change.schedule_before];
                 schedules.iter().all(|each| each.problem().is_none())
@@ -92,7 +93,7 @@ impl From<&StepReport> for Metric {
             step: report.step,
             epoch: report.epoch,
             loss: report.loss,
-            lr: report.rate,
+            learning_rate: report.learning_rate,
             // Figures past the first few are noise.
             images_per_s: (report.images_per_second() * 100.0).round() / 100.0,
         }

@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The weight of the past in the figures shown.
 const SMOOTHING: f64 = 0.9;
 
-/// A bar with loss, accuracy, rate, images a second and the time left. Where standard error is no
+/// A bar with loss, accuracy, learning rate, images a second and the time left. Where standard error is no
 /// terminal it writes lines instead: the first step, one every few seconds, and the last.
 pub struct ProgressBar {
     sink: Sink,
@@ -80,10 +80,10 @@ impl ProgressBar {
     fn figures(&self, report: &StepReport) -> String {
         let left = self.last_step.saturating_sub(report.step) as f64 * self.seconds.mean();
         format!(
-            "loss {:.3} · top-1 acc {:.1}% · rate {} · {} images/s · {} left",
+            "loss {:.3} · top-1 acc {:.1}% · lr {} · {} images/s · {} left",
             self.loss.mean(),
             100.0 * self.top1.mean(),
-            rate(report.rate),
+            shown(report.learning_rate),
             rounded(self.images.mean() / self.seconds.mean().max(1e-9)),
             duration(left),
         )
@@ -221,11 +221,11 @@ impl Smooth {
 }
 
 /// Three significant digits, without a tail of zeros.
-fn rate(rate: f32) -> String {
-    if rate != 0.0 && rate.abs() < 1e-3 {
-        return format!("{rate:.1e}");
+fn shown(learning_rate: f32) -> String {
+    if learning_rate != 0.0 && learning_rate.abs() < 1e-3 {
+        return format!("{learning_rate:.1e}");
     }
-    let text = format!("{rate:.4}");
+    let text = format!("{learning_rate:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
@@ -274,7 +274,7 @@ mod tests {
             step,
             epoch: 1,
             loss: 2.5,
-            rate: 0.05,
+            learning_rate: 0.05,
             images: 8,
             top1: 2,
             top5: 4,
@@ -317,8 +317,8 @@ mod tests {
         assert_eq!(
             text.lines().collect::<Vec<_>>(),
             [
-                "epoch 1 · step 1/40 · loss 2.500 · top-1 acc 25.0% · rate 0.05 · 4.0 images/s · 1 min 18 s left",
-                "epoch 1 · step 40/40 · loss 2.500 · top-1 acc 25.0% · rate 0.05 · 4.0 images/s · 0.0 s left",
+                "epoch 1 · step 1/40 · loss 2.500 · top-1 acc 25.0% · lr 0.05 · 4.0 images/s · 1 min 18 s left",
+                "epoch 1 · step 40/40 · loss 2.500 · top-1 acc 25.0% · lr 0.05 · 4.0 images/s · 0.0 s left",
                 "epoch 1 · step 40 · validation: top-1 error 25.0%, top-5 error 5.0%, loss 1.250 (200 images in 3.0 s)",
             ]
         );
@@ -329,7 +329,7 @@ mod tests {
         let times = [3.0, 75.4, 12_000.0, 190_000.0].map(duration);
         assert_eq!(times, ["3.0 s", "1 min 15 s", "3 h 20 min", "2 d 4 h"]);
         assert_eq!(
-            [0.1, 0.05, 0.0005, 1.0].map(rate),
+            [0.1, 0.05, 0.0005, 1.0].map(shown),
             ["0.1", "0.05", "5.0e-4", "1"]
         );
     }

@@ -14,7 +14,7 @@ pub struct StepReport {
     /// Mean loss over the batch, smoothed as asked.
     pub loss: f64,
     /// Learning rate.
-    pub rate: f32,
+    pub learning_rate: f32,
     /// Images of the batch.
     pub images: usize,
     /// Of them, those whose class has the highest logit.

@@ -4,28 +4,29 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A learning-rate schedule: a rate, how it is reached, and how it falls.
+/// A learning-rate schedule: a learning rate, how it is reached, and how it falls.
 ///
 /// ```
 /// use densenet_runtime::train::{Progress, Schedule};
 ///
-/// // The paper's rate for CIFAR: 0.1, a tenth of it from half of the run on.
+/// // The paper's learning rate for CIFAR: 0.1, a tenth of it from half of the run on.
 /// let schedule = Schedule::halves(0.1);
 /// let at = |epoch| Progress { epoch, epochs: 300, step: 0, steps: 782 };
-/// assert_eq!(schedule.rate(at(149)), 0.1);
-/// assert_eq!(schedule.rate(at(150)), 0.1 / 10.0);
+/// assert_eq!(schedule.learning_rate(at(149)), 0.1);
+/// assert_eq!(schedule.learning_rate(at(150)), 0.1 / 10.0);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// The rate before it falls.
-    pub rate: f32,
-    /// Epochs over which the rate rises from 0 in a straight line, step by step; 0 for none.
+    /// The learning rate before it falls.
+    #[serde(rename = "rate")]
+    pub learning_rate: f32,
+    /// Epochs over which the learning rate rises from 0 in a straight line, step by step; 0 for none.
     pub warmup: f64,
-    /// How the rate falls.
+    /// How the learning rate falls.
     pub decay: Decay,
 }
 
-/// How a rate falls.
+/// How a learning rate falls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -39,9 +40,9 @@ pub enum Decay {
         /// The divisor.
         by: f32,
     },
-    /// Half a cosine, from the rate down to `floor` at the end of the run.
+    /// Half a cosine, from the learning rate down to `floor` at the end of the run.
     Cosine {
-        /// The last rate.
+        /// The last learning rate.
         floor: f32,
     },
 }
@@ -83,10 +84,10 @@ impl Progress {
 }
 
 impl Schedule {
-    /// The same rate throughout.
-    pub const fn constant(rate: f32) -> Self {
+    /// The same learning rate throughout.
+    pub const fn constant(learning_rate: f32) -> Self {
         Self {
-            rate,
+            learning_rate,
             warmup: 0.0,
             decay: Decay::Constant,
         }
@@ -94,9 +95,9 @@ impl Schedule {
 
     /// Divided by 10 when half and when three quarters of the run are done: the paper's for
     /// CIFAR and SVHN (section 4.2).
-    pub fn halves(rate: f32) -> Self {
+    pub fn halves(learning_rate: f32) -> Self {
         Self {
-            rate,
+            learning_rate,
             warmup: 0.0,
             decay: Decay::Divide {
                 at: vec![Moment::Share(0.5), Moment::Share(0.75)],
@@ -106,9 +107,9 @@ impl Schedule {
     }
 
     /// Divided by 10 after 30 and after 60 epochs: the paper's for ImageNet (section 4.2).
-    pub fn thirties(rate: f32) -> Self {
+    pub fn thirties(learning_rate: f32) -> Self {
         Self {
-            rate,
+            learning_rate,
             warmup: 0.0,
             decay: Decay::Divide {
                 at: vec![Moment::Epoch(30.0), Moment::Epoch(60.0)],
@@ -117,41 +118,42 @@ impl Schedule {
         }
     }
 
-    /// Half a cosine from the rate down to 0, behind a warm-up of so many epochs.
-    pub const fn cosine(rate: f32, warmup: f64) -> Self {
+    /// Half a cosine from the learning rate down to 0, after a warm-up of so many epochs.
+    pub const fn cosine(learning_rate: f32, warmup: f64) -> Self {
         Self {
-            rate,
+            learning_rate,
             warmup,
             decay: Decay::Cosine { floor: 0.0 },
         }
     }
 
-    /// The rate of the step behind this progress.
-    pub fn rate(&self, progress: Progress) -> f32 {
-        // A step of the warm-up takes the rate of its end, so that the first is not wasted.
+    /// The learning rate of the step that follows.
+    pub fn learning_rate(&self, progress: Progress) -> f32 {
+        // A step of the warm-up takes the learning rate of its end, so that the first is not wasted.
         let end_of_step = Progress {
             step: progress.step + 1,
             ..progress
         };
         if end_of_step.epochs_done() < self.warmup {
-            return (f64::from(self.rate) * end_of_step.epochs_done() / self.warmup) as f32;
+            return (f64::from(self.learning_rate) * end_of_step.epochs_done() / self.warmup)
+                as f32;
         }
         match &self.decay {
-            Decay::Constant => self.rate,
+            Decay::Constant => self.learning_rate,
             Decay::Divide { at, by } => {
                 let passed = at.iter().filter(|moment| moment.is_past(progress)).count();
-                self.rate / by.powi(passed as i32)
+                self.learning_rate / by.powi(passed as i32)
             }
             Decay::Cosine { floor } => {
                 let all = f64::from(progress.epochs) - self.warmup;
                 let done = (progress.epochs_done() - self.warmup) / all.max(f64::MIN_POSITIVE);
                 let height = 0.5 * (1.0 + (std::f64::consts::PI * done.clamp(0.0, 1.0)).cos());
-                floor + (self.rate - floor) * height as f32
+                floor + (self.learning_rate - floor) * height as f32
             }
         }
     }
 
-    /// Whether a longer run has other rates from its start on.
+    /// Whether a longer run has other learning rates from its start on.
     pub fn depends_on_length(&self) -> bool {
         match &self.decay {
             Decay::Constant => false,
@@ -165,8 +167,8 @@ impl Schedule {
         let rate_is =
             |what, rate: f32| format!("{what} must be 0 or more and finite, found {rate}");
         let bad = |rate: f32| !rate.is_finite() || rate < 0.0;
-        if bad(self.rate) {
-            return Some(rate_is("the learning rate", self.rate));
+        if bad(self.learning_rate) {
+            return Some(rate_is("the learning rate", self.learning_rate));
         }
         if !self.warmup.is_finite() || self.warmup < 0.0 {
             return Some(format!(
@@ -186,7 +188,7 @@ impl Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "learning rate {}", self.rate)?;
+        write!(f, "learning rate {}", self.learning_rate)?;
         if self.warmup > 0.0 {
             write!(f, ", warm-up of {} epochs", self.warmup)?;
         }
@@ -244,29 +246,29 @@ mod tests {
     #[test]
     fn cifar_falls_to_a_tenth_at_half_and_at_three_quarters() {
         let schedule = Schedule::halves(0.1);
-        assert_eq!(schedule.rate(at(0, 0, 300)), 0.1);
-        assert_eq!(schedule.rate(at(149, 6, 300)), 0.1);
-        assert_eq!(schedule.rate(at(150, 0, 300)), 0.1 / 10.0);
-        assert_eq!(schedule.rate(at(224, 6, 300)), 0.1 / 10.0);
-        assert_eq!(schedule.rate(at(225, 0, 300)), 0.1 / 100.0);
+        assert_eq!(schedule.learning_rate(at(0, 0, 300)), 0.1);
+        assert_eq!(schedule.learning_rate(at(149, 6, 300)), 0.1);
+        assert_eq!(schedule.learning_rate(at(150, 0, 300)), 0.1 / 10.0);
+        assert_eq!(schedule.learning_rate(at(224, 6, 300)), 0.1 / 10.0);
+        assert_eq!(schedule.learning_rate(at(225, 0, 300)), 0.1 / 100.0);
     }
 
     #[test]
     fn svhn_falls_at_epochs_20_and_30_of_40() {
         let schedule = Schedule::halves(0.1);
-        assert_eq!(schedule.rate(at(19, 6, 40)), 0.1);
-        assert_eq!(schedule.rate(at(20, 0, 40)), 0.1 / 10.0);
-        assert_eq!(schedule.rate(at(30, 0, 40)), 0.1 / 100.0);
+        assert_eq!(schedule.learning_rate(at(19, 6, 40)), 0.1);
+        assert_eq!(schedule.learning_rate(at(20, 0, 40)), 0.1 / 10.0);
+        assert_eq!(schedule.learning_rate(at(30, 0, 40)), 0.1 / 100.0);
     }
 
     #[test]
     fn imagenet_falls_at_epochs_30_and_60_however_long_the_run() {
         let schedule = Schedule::thirties(0.1);
         for epochs in [90, 100] {
-            assert_eq!(schedule.rate(at(29, 6, epochs)), 0.1);
-            assert_eq!(schedule.rate(at(30, 0, epochs)), 0.1 / 10.0);
-            assert_eq!(schedule.rate(at(59, 6, epochs)), 0.1 / 10.0);
-            assert_eq!(schedule.rate(at(60, 0, epochs)), 0.1 / 100.0);
+            assert_eq!(schedule.learning_rate(at(29, 6, epochs)), 0.1);
+            assert_eq!(schedule.learning_rate(at(30, 0, epochs)), 0.1 / 10.0);
+            assert_eq!(schedule.learning_rate(at(59, 6, epochs)), 0.1 / 10.0);
+            assert_eq!(schedule.learning_rate(at(60, 0, epochs)), 0.1 / 100.0);
         }
         assert!(!schedule.depends_on_length());
         assert!(Schedule::halves(0.1).depends_on_length());
@@ -276,8 +278,8 @@ mod tests {
     fn an_odd_run_falls_in_the_middle_of_an_epoch() {
         let schedule = Schedule::halves(1.0);
         // Half of 3 epochs of 7 steps is 10.5 steps.
-        assert_eq!(schedule.rate(at(1, 3, 3)), 1.0);
-        assert_eq!(schedule.rate(at(1, 4, 3)), 0.1);
+        assert_eq!(schedule.learning_rate(at(1, 3, 3)), 1.0);
+        assert_eq!(schedule.learning_rate(at(1, 4, 3)), 0.1);
     }
 
     #[test]
@@ -287,7 +289,7 @@ mod tests {
             ..Schedule::constant(14.0)
         };
         let rates: Vec<f32> = (0..16)
-            .map(|step| schedule.rate(at(step / 7, u64::from(step % 7), 5)))
+            .map(|step| schedule.learning_rate(at(step / 7, u64::from(step % 7), 5)))
             .collect();
         for (step, &rate) in rates.iter().enumerate() {
             let expected = (step as f32 + 1.0).min(14.0);
@@ -298,9 +300,9 @@ mod tests {
     #[test]
     fn a_cosine_is_half_way_down_in_the_middle_and_ends_at_its_floor() {
         let schedule = Schedule::cosine(0.2, 0.0);
-        assert_eq!(schedule.rate(at(0, 0, 10)), 0.2);
-        assert!((schedule.rate(at(5, 0, 10)) - 0.1).abs() < 1e-7);
-        assert!(schedule.rate(at(10, 0, 10)).abs() < 1e-7);
+        assert_eq!(schedule.learning_rate(at(0, 0, 10)), 0.2);
+        assert!((schedule.learning_rate(at(5, 0, 10)) - 0.1).abs() < 1e-7);
+        assert!(schedule.learning_rate(at(10, 0, 10)).abs() < 1e-7);
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl<N: Network> Trainer<N> {
     /// # fn resume<N: Network>(model: N) -> Result<(), TrainError> {
     /// let file = "out/checkpoint.safetensors";
     /// let mut config = Config::of_checkpoint(file)?;
-    /// config.schedule.rate = 0.01;
+    /// config.schedule.learning_rate = 0.01;
     /// let mut trainer = Trainer::new(model, config)?;
     /// trainer.resume_with_schedule(file)?;
     /// # Ok(())

@@ -40,7 +40,7 @@ pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dy
         "training  {} epochs, {} images a step, learning rate {}, seed {}",
         config.epochs,
         config.batch,
-        config.schedule.rate,
+        config.schedule.learning_rate,
         config.seed,
     );
 }

@@ -68,13 +68,13 @@ impl Training {
             None => {
                 let batch = self.batch_size.unwrap_or(new.batch);
                 let mut config = new;
-                config.schedule.rate *= (ranks.size * batch) as f32 / config.batch as f32;
+                config.schedule.learning_rate *= (ranks.size * batch) as f32 / config.batch as f32;
                 config
             }
         };
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch = self.batch_size.unwrap_or(config.batch);
-        config.schedule.rate = self.lr.unwrap_or(config.schedule.rate);
+        config.schedule.learning_rate = self.lr.unwrap_or(config.schedule.learning_rate);
         config.precision = self.precision.unwrap_or(config.precision);
         config.seed = self.seed.unwrap_or(config.seed);
         config.threads = self.threads.map_or(0, usize::from);

@@ -249,7 +249,7 @@ impl Plain {
             } else {
                 *momentum
             };
-            *parameter -= sgd.rate * by;
+            *parameter -= sgd.learning_rate * by;
         }
     }
 }

@@ -147,7 +147,7 @@ fn trained(plan: &Plan, level: Level) -> CpuExecutor {
         };
         executor.differentiate(batch, Step::default()).unwrap();
         let sgd = Sgd {
-            rate: 0.02,
+            learning_rate: 0.02,
             ..Sgd::default()
         };
         executor.descend(sgd).unwrap();

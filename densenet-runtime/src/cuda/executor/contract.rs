@@ -18,7 +18,7 @@ fn step_words(step: Step) -> [u32; STEP_WORDS] {
 
 fn descent_words(sgd: Sgd) -> [u32; DESCENT_WORDS] {
     [
-        sgd.rate.to_bits(),
+        sgd.learning_rate.to_bits(),
         sgd.momentum.to_bits(),
         sgd.weight_decay.to_bits(),
         u32::from(sgd.nesterov),

@@ -10,7 +10,7 @@ fn diverging_after(epochs: f64) -> Config {
     Config {
         epochs: 4,
         schedule: Schedule {
-            rate: 0.2,
+            learning_rate: 0.2,
             warmup: 0.0,
             decay: Decay::Divide {
                 at: vec![Moment::Epoch(epochs)],

@@ -166,7 +166,7 @@ impl Executor for Regression {
         for ((w, v), g) in numbers.zip(&self.gradients) {
             let g = g + sgd.weight_decay * *w;
             *v = sgd.momentum * *v + g;
-            *w -= sgd.rate
+            *w -= sgd.learning_rate
                 * if sgd.nesterov {
                     g + sgd.momentum * *v
                 } else {

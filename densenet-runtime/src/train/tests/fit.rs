@@ -45,7 +45,7 @@ fn the_same_seed_gives_the_same_run_bit_for_bit() {
 fn the_rate_falls_where_the_schedule_says() {
     let mut memory = Memory::default();
     run(&mut engine(config()), &Fit::default(), &mut memory);
-    let rates: Vec<f32> = memory.0.iter().map(|report| report.rate).collect();
+    let rates: Vec<f32> = memory.0.iter().map(|report| report.learning_rate).collect();
     // 9 steps: half is 4.5, three quarters are 6.75.
     let (whole, tenth, hundredth) = (0.2, 0.2 / 10.0, 0.2 / 100.0);
     let expected = [vec![whole; 5], vec![tenth; 2], vec![hundredth; 2]].concat();
@@ -115,7 +115,7 @@ fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
         best: Some(path.clone()),
         ..Fit::default()
     };
-    // At this rate the errors go up and down.
+    // At this learning rate the errors go up and down.
     let mut trained = engine(Config {
         epochs: 20,
         schedule: Schedule::constant(4.0),
@@ -320,7 +320,7 @@ fn a_file_that_holds_no_metrics_is_not_overwritten_by_a_resumed_run() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     let no_text = b"{\"step\":\xff}\n";
-    // Written again, an infinite rate would be `null`.
+    // Written again, an infinite learning rate would be `null`.
     let no_rate = br#"{"step":1,"epoch":1,"loss":1.0,"lr":1e39,"images_per_s":1.0}"#;
     let no_rate = [no_rate, &b"\n"[..]].concat();
     for bytes in [b"step,loss\n1,2.0\n", &no_text[..], &no_rate] {

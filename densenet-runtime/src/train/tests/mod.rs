@@ -122,7 +122,7 @@ struct Memory(Vec<StepReport>);
 impl Memory {
     /// Step, epoch, loss, rate: all that must repeat.
     fn steps(&self) -> Vec<(u64, u32, u64, u32)> {
-        let of = |r: &StepReport| (r.step, r.epoch, r.loss.to_bits(), r.rate.to_bits());
+        let of = |r: &StepReport| (r.step, r.epoch, r.loss.to_bits(), r.learning_rate.to_bits());
         self.0.iter().map(of).collect()
     }
 }

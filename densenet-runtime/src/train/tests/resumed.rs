@@ -101,7 +101,7 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
     engine.restore_with_schedule(&path).unwrap();
     let mut observer = Metrics::create(&metrics, engine.position.step).unwrap();
     let summary = run(&mut engine, &files.fit(Some(7)), &mut observer);
-    assert_eq!(summary.last.unwrap().rate, 0.01);
+    assert_eq!(summary.last.unwrap().learning_rate, 0.01);
 
     let changes: Vec<_> = lines(&metrics)
         .unwrap()

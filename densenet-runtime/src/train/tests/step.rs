@@ -67,7 +67,7 @@ fn the_first_nesterov_step_moves_by_rate_times_one_plus_momentum() {
 #[test]
 fn each_step_and_each_piece_has_a_dropout_of_its_own() {
     let images = Images::new(8, 8);
-    // With rate 0 only dropout can change the loss.
+    // With a learning rate of 0 only dropout can change the loss.
     let config = Config {
         schedule: Schedule::constant(0.0),
         ..config()
@@ -146,7 +146,7 @@ fn a_batch_whose_last_piece_is_refused_changes_nothing() {
 fn a_learning_rate_that_is_not_finite_is_refused_before_the_step() {
     let images = Images::new(8, 8);
     let schedule = Schedule {
-        rate: 1.0,
+        learning_rate: 1.0,
         warmup: 0.0,
         decay: Decay::Divide {
             at: vec![Moment::Epoch(0.0); 2],
