@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use densenet_runtime::data::{Draw, ImageFolder, Loader};
+use densenet_runtime::data::{ImageFolder, Loader, Rng};
 use densenet_runtime::{console, say, tell};
 use jpeg_encoder::{ColorType, Encoder};
 
@@ -56,13 +56,13 @@ fn make(dir: &Path) -> Result<(), Box<dyn Error>> {
     let class = dir.join("class");
     fs::create_dir(&class)?;
     for number in 0..64 {
-        let mut draw = Draw::new(0, 0, number);
-        let frequency = draw.between(0.02, 0.2);
+        let mut rng = Rng::new(0, 0, number);
+        let frequency = rng.between(0.02, 0.2);
         let mut pixels = Vec::new();
         for y in 0..HEIGHT {
             for x in 0..WIDTH {
                 let wave = ((f64::from(x) * frequency).sin() + (f64::from(y) / 9.0).cos()) * 50.0;
-                let grain = draw.between(-11.0, 11.0);
+                let grain = rng.between(-11.0, 11.0);
                 pixels.extend([1.0, 0.8, -0.6].map(|c| (127.0 + c * wave + grain) as u8));
             }
         }

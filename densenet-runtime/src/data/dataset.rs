@@ -1,6 +1,6 @@
 //! What a loader can serve.
 
-use super::{DataError, Draw, Normalization};
+use super::{DataError, Normalization, Rng};
 use crate::classes;
 
 /// Labelled images of one shape.
@@ -30,7 +30,7 @@ pub trait Dataset: Send + Sync {
 
     /// Writes an image's bytes, height x width x channels, and returns its label.
     ///
-    /// With a `draw` the image is varied at random, for training, and is the same for the same
+    /// With an `rng` the image is varied at random, for training, and is the same for the same
     /// numbers. Without one, for evaluation, all [views](Self::views) are written one after
     /// another. `into` is exactly as long as what is written.
     ///
@@ -39,12 +39,7 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Panics
     /// May panic if `index` is not below [`len`](Self::len) or `into` has another length.
-    fn load(
-        &self,
-        index: usize,
-        draw: Option<&mut Draw>,
-        into: &mut [u8],
-    ) -> Result<u32, DataError>;
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError>;
 }
 
 /// Checks that a network with this input (channels, height, width) and number of classes can be

@@ -11,7 +11,7 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    Crops, DataError, Dataset, Draw, MAX_PIXELS, Normalization, PictureError, check_same_classes,
+    Crops, DataError, Dataset, MAX_PIXELS, Normalization, PictureError, Rng, check_same_classes,
     crops, decode, geometry::RandomResizedCrop, resize,
 };
 
@@ -144,11 +144,11 @@ impl ImageFolder {
     fn show_random_part(
         &self,
         picture: &decode::Rgb,
-        draw: &mut Draw,
+        rng: &mut Rng,
         into: &mut [u8],
     ) -> Result<(), String> {
-        let crop = self.crop.draw(picture.width, picture.height, draw);
-        let mirrored = draw.coin();
+        let crop = self.crop.draw(picture.width, picture.height, rng);
+        let mirrored = rng.coin();
         resize::crop_then_resize(picture, crop, self.width, self.height, into)?;
         if mirrored {
             resize::mirror(into, self.width as usize, 3);
@@ -191,20 +191,15 @@ impl Dataset for ImageFolder {
         self.evaluation.views()
     }
 
-    fn load(
-        &self,
-        index: usize,
-        draw: Option<&mut Draw>,
-        into: &mut [u8],
-    ) -> Result<u32, DataError> {
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
         let Picture { path, label } = &self.pictures[index];
         let path = self.root.join(path);
         let picture = decode::read_within(&path, self.max_pixels)?;
         // After a panic only this image's bytes and random numbers are half done, and nobody uses
         // them.
         let shown = AssertUnwindSafe(|| {
-            match draw {
-                Some(draw) => self.show_random_part(&picture, draw, into),
+            match rng {
+                Some(rng) => self.show_random_part(&picture, rng, into),
                 None => self
                     .evaluation
                     .write(&picture, self.width, self.height, into),

@@ -1,6 +1,6 @@
 //! Where crops lie, to the pixel as torchvision computes it.
 
-use super::Draw;
+use super::Rng;
 
 /// A rectangle of an image's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +38,15 @@ impl Default for RandomResizedCrop {
 impl RandomResizedCrop {
     /// Draws the crop of a picture. Ten sizes are tried; if none fits, it is the largest central
     /// crop with an aspect ratio in the range.
-    pub fn draw(&self, width: u32, height: u32, draw: &mut Draw) -> Rect {
+    pub fn draw(&self, width: u32, height: u32, rng: &mut Rng) -> Rect {
         const TRIES: usize = 10;
         (0..TRIES)
             .find_map(|_| {
-                let (area, aspect) = (draw.unit(), draw.unit());
+                let (area, aspect) = (rng.unit(), rng.unit());
                 let (w, h) = self.size(width, height, area, aspect)?;
                 Some(Rect {
-                    top: draw.below((height - h + 1) as usize) as u32,
-                    left: draw.below((width - w + 1) as usize) as u32,
+                    top: rng.below((height - h + 1) as usize) as u32,
+                    left: rng.below((width - w + 1) as usize) as u32,
                     width: w,
                     height: h,
                 })
@@ -133,7 +133,7 @@ pub fn corners_and_centre(width: u32, height: u32, crop_width: u32, crop_height:
 
 #[cfg(test)]
 mod tests {
-    use super::{Draw, RandomResizedCrop, Rect, centre, corners_and_centre, resized};
+    use super::{RandomResizedCrop, Rect, Rng, centre, corners_and_centre, resized};
 
     /// Values of torchvision for given uniform numbers (`scripts/golden_data.py`).
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let crop = RandomResizedCrop::default();
         let mut edges = [0; 4];
         for index in 0..20_000 {
-            let at = crop.draw(20, 15, &mut Draw::new(0, 0, index));
+            let at = crop.draw(20, 15, &mut Rng::new(0, 0, index));
             assert!(
                 at.left + at.width <= 20 && at.top + at.height <= 15,
                 "{at:?}"

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DataError, Dataset, Draw, Normalization, ShiftAndFlip, check_same_classes, shift};
+use super::{DataError, Dataset, Normalization, Rng, ShiftAndFlip, check_same_classes, shift};
 
 /// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own images.
 ///
@@ -193,18 +193,13 @@ impl Dataset for InMemory {
         &self.normalization
     }
 
-    fn load(
-        &self,
-        index: usize,
-        draw: Option<&mut Draw>,
-        into: &mut [u8],
-    ) -> Result<u32, DataError> {
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
         let size = self.size();
         let image = &self.images[index * size..][..size];
         let [_, height, width] = self.shape;
-        match (&self.augmentation, draw) {
-            (Some(augmentation), Some(draw)) => {
-                augmentation.apply(image, [height, width], draw, into);
+        match (&self.augmentation, rng) {
+            (Some(augmentation), Some(rng)) => {
+                augmentation.apply(image, [height, width], rng, into);
             }
             _ => into.copy_from_slice(image),
         }

@@ -1,6 +1,6 @@
 //! The paper's augmentation of small images.
 
-use super::{Draw, resize};
+use super::{Rng, resize};
 
 /// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, a part of the
 /// original size is cut out at a random place, and it is mirrored half of the time.
@@ -30,12 +30,12 @@ impl ShiftAndFlip {
         &self,
         image: &[u8],
         [height, width]: [usize; 2],
-        draw: &mut Draw,
+        rng: &mut Rng,
         into: &mut [u8],
     ) {
         let channels = self.fill.len();
-        let down = draw.below(2 * self.pad + 1);
-        let right = draw.below(2 * self.pad + 1);
+        let down = rng.below(2 * self.pad + 1);
+        let right = rng.below(2 * self.pad + 1);
         paste(
             image,
             [height, width],
@@ -47,7 +47,7 @@ impl ShiftAndFlip {
             [height, width],
             &self.fill,
         );
-        if self.flip && draw.coin() {
+        if self.flip && rng.coin() {
             resize::mirror(into, width, channels);
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn paste(
 
 #[cfg(test)]
 mod tests {
-    use super::{Draw, ShiftAndFlip, paste};
+    use super::{Rng, ShiftAndFlip, paste};
 
     #[test]
     fn an_image_is_pasted_where_it_belongs_and_cut_at_the_edges() {
@@ -120,7 +120,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..500 {
             let mut into = [7; 4];
-            augmentation.apply(&image, [2, 2], &mut Draw::new(0, 0, index), &mut into);
+            augmentation.apply(&image, [2, 2], &mut Rng::new(0, 0, index), &mut into);
             seen.insert(into);
         }
         assert_eq!(seen.len(), 18);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    Crops, DataError, Dataset, Draw, ImageFolder, Loader, OnBroken, RandomResizedCrop, Rgb,
+    Crops, DataError, Dataset, ImageFolder, Loader, OnBroken, RandomResizedCrop, Rgb, Rng,
     check_fit, read,
 };
 use tempfile::TempDir;
@@ -99,8 +99,8 @@ fn a_crop_is_resized_as_torchvision_does_and_mirrored_half_of_the_time() {
         let mut mirrored_count = 0;
         for epoch in 0..40 {
             let mut bytes = vec![0; 32 * 32 * 3];
-            let mut draw = Draw::new(0, epoch, 0);
-            folder.load(0, Some(&mut draw), &mut bytes).unwrap();
+            let mut rng = Rng::new(0, epoch, 0);
+            folder.load(0, Some(&mut rng), &mut bytes).unwrap();
             let is_mirrored = difference(&bytes, &mirrored).0 <= 1;
             assert!(is_mirrored || difference(&bytes, &plain).0 <= 1, "{name}");
             mirrored_count += usize::from(is_mirrored);
@@ -128,9 +128,9 @@ fn images_of_other_shapes_are_served_as_asked() {
         for index in 0..2 {
             folder.load(index, None, &mut vec![0; 10 * image]).unwrap();
             for epoch in 0..20 {
-                let mut draw = Draw::new(0, epoch, index as u64);
+                let mut rng = Rng::new(0, epoch, index as u64);
                 folder
-                    .load(index, Some(&mut draw), &mut vec![0; image])
+                    .load(index, Some(&mut rng), &mut vec![0; image])
                     .unwrap();
             }
         }

@@ -2,9 +2,7 @@
 
 use std::{fs, io::Write, path::Path};
 
-use densenet_runtime::data::{
-    DataError, Dataset, Draw, InMemory, Normalization, ShiftAndFlip, idx,
-};
+use densenet_runtime::data::{DataError, Dataset, InMemory, Normalization, Rng, ShiftAndFlip, idx};
 use flate2::{Compression, write::GzEncoder};
 use tempfile::TempDir;
 
@@ -204,7 +202,7 @@ fn only_training_augments() {
     let mut varied = 0;
     for epoch in 0..50 {
         let mut bytes = [0; 4];
-        set.load(0, Some(&mut Draw::new(0, epoch, 0)), &mut bytes)
+        set.load(0, Some(&mut Rng::new(0, epoch, 0)), &mut bytes)
             .unwrap();
         varied += usize::from(bytes != [1, 2, 3, 4]);
     }

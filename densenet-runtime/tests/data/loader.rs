@@ -12,7 +12,7 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, Draw, LoadedBatch, Loader, Normalization, OnBroken, PictureError,
+    DataError, Dataset, LoadedBatch, Loader, Normalization, OnBroken, PictureError, Rng,
 };
 
 /// Images of two bytes, the index and a random number; some cannot be loaded.
@@ -61,17 +61,12 @@ impl Dataset for Numbers {
         self.views
     }
 
-    fn load(
-        &self,
-        index: usize,
-        draw: Option<&mut Draw>,
-        into: &mut [u8],
-    ) -> Result<u32, DataError> {
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
         self.loaded.fetch_add(1, Ordering::Relaxed);
         // Late images come early and the other way round.
         thread::sleep(self.delay * (index % 3) as u32);
         assert_ne!(self.panics, Some(index), "number {index} is unlucky");
-        let random = draw.map_or(0, |draw| draw.below(256) as u8);
+        let random = rng.map_or(0, |rng| rng.below(256) as u8);
         for view in into.chunks_exact_mut(2) {
             view.copy_from_slice(&[index as u8, random]);
         }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use densenet_runtime::data::{Draw, Rgb};
+use densenet_runtime::data::{Rgb, Rng};
 use jpeg_encoder::{ColorType, Encoder, EncodingError};
 
 use self::scene::Scene;
@@ -166,7 +166,7 @@ fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, PicturesError> {
 struct File {
     subject: Subject,
     path: PathBuf,
-    draw: Draw,
+    rng: Rng,
 }
 
 impl Pictures {
@@ -210,7 +210,7 @@ impl Pictures {
                     files.push(File {
                         subject,
                         path: class.join(format!("{number:04}.jpg")),
-                        draw: Draw::new(self.seed, part, (label << 32) + number as u64),
+                        rng: Rng::new(self.seed, part, (label << 32) + number as u64),
                     });
                 }
             }
@@ -236,7 +236,7 @@ impl Pictures {
 
 impl File {
     fn make(&mut self, size: u32) -> Result<(), PicturesError> {
-        let picture = self.subject.draw(size, &mut self.draw);
+        let picture = self.subject.draw(size, &mut self.rng);
         let written = picture
             .ok_or_else(|| io::Error::other("the picture is too large"))
             .and_then(|picture| encode(&picture).map_err(io::Error::other))

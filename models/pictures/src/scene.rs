@@ -1,6 +1,6 @@
 //! Colours, ground and grain of the pictures.
 
-use densenet_runtime::data::{Draw, Rgb};
+use densenet_runtime::data::{Rgb, Rng};
 use tiny_skia::{
     Color, FillRule, GradientStop, LineCap, LineJoin, LinearGradient, Paint, Path, PathBuilder,
     Pixmap, Point, RadialGradient, Rect, Shader, SpreadMode, Stroke, Transform,
@@ -8,7 +8,7 @@ use tiny_skia::{
 
 /// A picture that is being drawn.
 pub(super) struct Scene<'a> {
-    pub(super) draw: &'a mut Draw,
+    pub(super) rng: &'a mut Rng,
     pub(super) width: f32,
     pub(super) height: f32,
     palette: Palette,
@@ -31,18 +31,18 @@ struct Colour {
 
 impl<'a> Scene<'a> {
     /// An empty ground, whose short side is about `size`; none if there is no memory for it.
-    pub(super) fn new(size: u32, draw: &'a mut Draw) -> Option<Self> {
-        let mut side = |most: f64| (f64::from(size) * draw.between(0.9, most)).round() as u32;
+    pub(super) fn new(size: u32, rng: &'a mut Rng) -> Option<Self> {
+        let mut side = |most: f64| (f64::from(size) * rng.between(0.9, most)).round() as u32;
         let (short, long) = (side(1.0), side(1.25));
-        let (width, height) = if draw.coin() {
+        let (width, height) = if rng.coin() {
             (long, short)
         } else {
             (short, long)
         };
         let canvas = Pixmap::new(width, height)?;
-        let palette = Palette::new(draw);
+        let palette = Palette::new(rng);
         let mut scene = Self {
-            draw,
+            rng,
             width: width as f32,
             height: height as f32,
             palette,
@@ -54,7 +54,7 @@ impl<'a> Scene<'a> {
 
     /// A number in a range.
     pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
-        self.draw.between(f64::from(low), f64::from(high)) as f32
+        self.rng.between(f64::from(low), f64::from(high)) as f32
     }
 
     /// The shorter side.
@@ -103,13 +103,13 @@ impl<'a> Scene<'a> {
     /// The picture, with grain.
     pub(super) fn finish(mut self) -> Rgb {
         let strength = self.between(2.0, 9.0);
-        let draw = self.draw;
+        let rng = self.rng;
         let grain =
             |byte: u8, noise: f32| (f32::from(byte) + noise).round().clamp(0.0, 255.0) as u8;
         let mut pixels = Vec::with_capacity(3 * self.canvas.pixels().len());
         for pixel in self.canvas.pixels() {
             // The sum of two is near enough to a normal distribution.
-            let noise = strength * (draw.unit() + draw.unit() - 1.0) as f32 * 1.7;
+            let noise = strength * (rng.unit() + rng.unit() - 1.0) as f32 * 1.7;
             // The ground is opaque, so the colours are not premultiplied by anything but 1.
             pixels
                 .extend([pixel.red(), pixel.green(), pixel.blue()].map(|byte| grain(byte, noise)));
@@ -131,7 +131,7 @@ impl<'a> Scene<'a> {
             self.canvas
                 .fill_rect(whole, &paint(shader), Transform::identity(), None);
         }
-        for _ in 0..2 + self.draw.below(4) {
+        for _ in 0..2 + self.rng.below(4) {
             self.spot();
         }
     }
@@ -206,14 +206,14 @@ fn paint(shader: Shader<'static>) -> Paint<'static> {
 
 impl Palette {
     /// A pale or dark ground, and a strong colour that stands out from it.
-    fn new(draw: &mut Draw) -> Self {
-        let mut between = |low: f64, high: f64| draw.between(low, high) as f32;
+    fn new(rng: &mut Rng) -> Self {
+        let mut between = |low: f64, high: f64| rng.between(low, high) as f32;
         let hue = between(0.0, 1.0);
         let figure_hue = hue + between(0.25, 0.75);
         let (saturation, strong) = (between(0.08, 0.3), between(0.65, 0.95));
         let (pale, dark) = (between(0.75, 0.92), between(0.14, 0.3));
         let (deep, bright) = (between(0.35, 0.6), between(0.88, 1.0));
-        let (ground, figure) = if draw.coin() {
+        let (ground, figure) = if rng.coin() {
             (pale, deep)
         } else {
             (dark, bright)

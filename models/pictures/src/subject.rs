@@ -2,7 +2,7 @@
 
 use std::f32::consts::TAU;
 
-use densenet_runtime::data::{Draw, Rgb};
+use densenet_runtime::data::{Rgb, Rng};
 use tiny_skia::{Path, PathBuilder, Rect, Transform};
 
 use super::Scene;
@@ -65,8 +65,8 @@ impl Subject {
 
     /// Draws a picture whose short side is about `size`.
     /// None if it is too large.
-    pub(super) fn draw(self, size: u32, draw: &mut Draw) -> Option<Rgb> {
-        let mut scene = Scene::new(size, draw)?;
+    pub(super) fn draw(self, size: u32, rng: &mut Rng) -> Option<Rgb> {
+        let mut scene = Scene::new(size, rng)?;
         match self {
             Self::Checkerboard => checkerboard(&mut scene),
             Self::Dots => dots(&mut scene),
@@ -115,7 +115,7 @@ fn ring(scene: &mut Scene<'_>) {
 fn spiral(scene: &mut Scene<'_>) {
     let (transform, radius) = place(scene);
     let turns = scene.between(2.6, 3.6);
-    let hand = if scene.draw.coin() { 1.0 } else { -1.0 };
+    let hand = if scene.rng.coin() { 1.0 } else { -1.0 };
     let mut path = PathBuilder::new();
     path.move_to(0.0, 0.0);
     let steps = (turns * 48.0) as u32;

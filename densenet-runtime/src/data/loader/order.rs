@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Loader, Shard};
-use crate::data::Draw;
+use crate::data::Rng;
 
 /// Takes the place of an image's index when the order itself is drawn.
 const ORDER: u64 = u64::MAX;
@@ -23,7 +23,7 @@ impl Order {
     pub(super) fn new(loader: &Loader, epoch: u64) -> Self {
         let images = loader.training.then(|| {
             let mut images: Vec<u32> = (0..).take(loader.dataset.len()).collect();
-            Draw::new(loader.seed, epoch, ORDER).shuffle(&mut images);
+            Rng::new(loader.seed, epoch, ORDER).shuffle(&mut images);
             images
         });
         Self {
@@ -55,8 +55,8 @@ impl Order {
     }
 
     /// The random numbers of an image's augmentation.
-    pub(super) fn draw(&self, image: usize) -> Option<Draw> {
+    pub(super) fn rng(&self, image: usize) -> Option<Rng> {
         let (seed, epoch) = self.augmentation?;
-        Some(Draw::new(seed, epoch, image as u64))
+        Some(Rng::new(seed, epoch, image as u64))
     }
 }

@@ -170,11 +170,11 @@ impl Shared {
     }
 
     fn load_or_replace(&self, image: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
-        let mut draw = self.order.draw(image);
+        let mut rng = self.order.rng(image);
         let mut candidate = image;
         let mut tried = 0;
         loop {
-            let error = match self.dataset.load(candidate, draw.as_mut(), into) {
+            let error = match self.dataset.load(candidate, rng.as_mut(), into) {
                 Ok(label) => return Ok(Some(label)),
                 Err(error) => error,
             };
@@ -183,7 +183,7 @@ impl Shared {
             }
             self.reports.add(candidate, &error);
             // Without random numbers this is evaluation, in which nothing replaces the image.
-            let Some(draw) = draw.as_mut() else {
+            let Some(rng) = rng.as_mut() else {
                 return Ok(None);
             };
             tried += 1;
@@ -193,7 +193,7 @@ impl Shared {
                     last: Box::new(error),
                 });
             }
-            candidate = draw.below(self.dataset.len());
+            candidate = rng.below(self.dataset.len());
         }
     }
 }

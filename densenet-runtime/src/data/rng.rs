@@ -1,19 +1,19 @@
-//! Random numbers that are the same everywhere.
+//! A random generator whose numbers are the same everywhere.
 
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
 };
 
-/// The random numbers of one image in one epoch.
+/// The random generator of one image in one epoch.
 ///
-/// They depend on seed, epoch and image alone, not on the thread that loads the image or on what
+/// Its numbers depend on seed, epoch and image alone, not on the thread that loads the image or on what
 /// was loaded before. The numbers are ChaCha8's, and every method here says how it uses them, so
 /// that they are the same in every version and on every machine.
 #[derive(Clone, Debug)]
-pub struct Draw(ChaCha8Rng);
+pub struct Rng(ChaCha8Rng);
 
-impl Draw {
+impl Rng {
     /// The numbers of image `index` in an epoch.
     pub fn new(seed: u64, epoch: u64, index: u64) -> Self {
         // The triple is the cipher's key, so different triples give unrelated numbers.
@@ -65,20 +65,20 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
-    use super::Draw;
+    use super::Rng;
 
     /// A change here changes every training run of the past.
     #[test]
     fn the_numbers_stay_what_they_are() {
-        let mut draw = Draw::new(1, 2, 3);
-        let numbers: Vec<usize> = (0..6).map(|_| draw.below(1000)).collect();
+        let mut rng = Rng::new(1, 2, 3);
+        let numbers: Vec<usize> = (0..6).map(|_| rng.below(1000)).collect();
         assert_eq!(numbers, [936, 178, 232, 783, 440, 295]);
-        assert_eq!(draw.unit(), 0.9809223477878601);
+        assert_eq!(rng.unit(), 0.9809223477878601);
     }
 
     #[test]
     fn seed_epoch_and_index_each_change_the_numbers() {
-        let first = |seed, epoch, index| Draw::new(seed, epoch, index).below(usize::MAX);
+        let first = |seed, epoch, index| Rng::new(seed, epoch, index).below(usize::MAX);
         let all = [
             first(0, 0, 0),
             first(1, 0, 0),
@@ -92,10 +92,10 @@ mod tests {
 
     #[test]
     fn below_is_even_over_its_range() {
-        let mut draw = Draw::new(0, 0, 0);
+        let mut rng = Rng::new(0, 0, 0);
         let mut counts = [0; 5];
         for _ in 0..5000 {
-            counts[draw.below(5)] += 1;
+            counts[rng.below(5)] += 1;
         }
         assert!(
             counts.iter().all(|&n| (900..1100).contains(&n)),
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_shuffle_keeps_every_item() {
         let mut items: Vec<usize> = (0..100).collect();
-        Draw::new(0, 0, 0).shuffle(&mut items);
+        Rng::new(0, 0, 0).shuffle(&mut items);
         assert_ne!(items, (0..100).collect::<Vec<_>>());
         items.sort_unstable();
         assert_eq!(items, (0..100).collect::<Vec<_>>());
