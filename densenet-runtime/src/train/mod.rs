@@ -58,5 +58,5 @@ pub use metrics::{Metric, Metrics, lines};
 pub use observer::Observer;
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
-pub use schedule::{Decay, Moment, Progress, Schedule};
+pub use schedule::{Decay, Milestone, Progress, Schedule};
 pub use trainer::Trainer;

@@ -33,10 +33,10 @@ pub struct Schedule {
 pub enum Decay {
     /// Not at all.
     Constant,
-    /// Divided by `by` at each of these moments.
+    /// Divided by `by` at each milestone.
     Divide {
-        /// The moments, in any order.
-        at: Vec<Moment>,
+        /// The milestones, in any order.
+        at: Vec<Milestone>,
         /// The divisor.
         by: f32,
     },
@@ -47,11 +47,11 @@ pub enum Decay {
     },
 }
 
-/// A moment of a run.
+/// A point of a run at which its learning rate falls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Moment {
+pub enum Milestone {
     /// When so many epochs are done.
     Epoch(f64),
     /// When this share of the run is done, in [0, 1].
@@ -100,7 +100,7 @@ impl Schedule {
             learning_rate,
             warmup: 0.0,
             decay: Decay::Divide {
-                at: vec![Moment::Share(0.5), Moment::Share(0.75)],
+                at: vec![Milestone::Share(0.5), Milestone::Share(0.75)],
                 by: 10.0,
             },
         }
@@ -112,7 +112,7 @@ impl Schedule {
             learning_rate,
             warmup: 0.0,
             decay: Decay::Divide {
-                at: vec![Moment::Epoch(30.0), Moment::Epoch(60.0)],
+                at: vec![Milestone::Epoch(30.0), Milestone::Epoch(60.0)],
                 by: 10.0,
             },
         }
@@ -141,7 +141,10 @@ impl Schedule {
         match &self.decay {
             Decay::Constant => self.learning_rate,
             Decay::Divide { at, by } => {
-                let passed = at.iter().filter(|moment| moment.is_past(progress)).count();
+                let passed = at
+                    .iter()
+                    .filter(|milestone| milestone.is_past(progress))
+                    .count();
                 self.learning_rate / by.powi(passed as i32)
             }
             Decay::Cosine { floor } => {
@@ -157,7 +160,7 @@ impl Schedule {
     pub fn depends_on_length(&self) -> bool {
         match &self.decay {
             Decay::Constant => false,
-            Decay::Divide { at, .. } => at.iter().any(|m| matches!(m, Moment::Share(_))),
+            Decay::Divide { at, .. } => at.iter().any(|each| matches!(each, Milestone::Share(_))),
             Decay::Cosine { .. } => true,
         }
     }
@@ -212,7 +215,7 @@ impl fmt::Display for Decay {
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Milestone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Epoch(epochs) => write!(f, "{epochs} epochs"),
@@ -221,7 +224,7 @@ impl fmt::Display for Moment {
     }
 }
 
-impl Moment {
+impl Milestone {
     fn is_past(self, progress: Progress) -> bool {
         match self {
             Self::Epoch(epochs) => progress.epochs_done() >= epochs,

@@ -2,7 +2,7 @@
 
 use super::super::fit;
 use super::*;
-use crate::train::{Decay, Fit, Metric, Metrics, Moment, lines};
+use crate::train::{Decay, Fit, Metric, Metrics, Milestone, lines};
 
 /// Rates of 0.2, and from an epoch on of 2e25: it stands for whatever makes a run diverge. The step
 /// that diverges has a finite loss itself; that of the next one is not.
@@ -13,7 +13,7 @@ fn diverging_after(epochs: f64) -> Config {
             learning_rate: 0.2,
             warmup: 0.0,
             decay: Decay::Divide {
-                at: vec![Moment::Epoch(epochs)],
+                at: vec![Milestone::Epoch(epochs)],
                 by: 1e-26,
             },
         },

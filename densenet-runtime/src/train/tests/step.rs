@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::*;
 use crate::Arena;
 use crate::train::checkpoint::Position;
-use crate::train::{Decay, Moment};
+use crate::train::{Decay, Milestone};
 use crate::weights::State;
 
 fn gradients(engine: &Engine) -> Vec<f32> {
@@ -149,7 +149,7 @@ fn a_learning_rate_that_is_not_finite_is_refused_before_the_step() {
         learning_rate: 1.0,
         warmup: 0.0,
         decay: Decay::Divide {
-            at: vec![Moment::Epoch(0.0); 2],
+            at: vec![Milestone::Epoch(0.0); 2],
             by: 1e-30,
         },
     };
