@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, CudaDevice};
-use densenet_runtime::parallel::{Meeting, Parallel, Ranks, Secret, Threads};
+use densenet_runtime::parallel::{Parallel, ProcessGroup, Ranks, Secret, Threads};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 
@@ -148,28 +148,28 @@ pub fn free_port() -> u16 {
 }
 
 /// A rank among others on this machine, without a secret.
-pub fn place(rank: usize, size: usize, port: u16) -> Ranks {
+pub fn local_ranks(rank: usize, world_size: usize, port: u16) -> Ranks {
     Ranks {
         rank,
-        size,
+        world_size,
         local_rank: rank,
-        local_size: size,
+        local_world_size: world_size,
         master: "127.0.0.1".into(),
         port,
         secret: Secret::none(),
     }
 }
 
-/// The places of two ranks that share this machine's first device, at a port that is free now.
-pub fn places() -> [Ranks; 2] {
+/// The two_ranks of two ranks that share this machine's first device, at a port that is free now.
+pub fn two_ranks() -> [Ranks; 2] {
     let port = free_port();
     [0, 1].map(|rank| Ranks {
         local_rank: 0,
-        ..place(rank, 2, port)
+        ..local_ranks(rank, 2, port)
     })
 }
 
-/// Meets the other rank.
-pub fn meet(place: Ranks) -> Meeting {
-    Meeting::join(place, Duration::from_secs(60)).unwrap()
+/// Joins the other rank.
+pub fn join(ranks: Ranks) -> ProcessGroup {
+    ProcessGroup::join(ranks, Duration::from_secs(60)).unwrap()
 }

@@ -249,9 +249,9 @@ fn ranks_have_a_device_each_and_the_best_is_not_theirs_to_choose() {
             Emulator::load(FOLDER).set_devices(2);
             let place = Ranks {
                 rank: 5,
-                size: 6,
+                world_size: 6,
                 local_rank: 1,
-                local_size: 2,
+                local_world_size: 2,
                 master: "node0".into(),
                 port: 29_500,
                 secret: Secret::none(),

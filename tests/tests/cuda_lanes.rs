@@ -3,7 +3,7 @@
 
 use cuda_emulator::{Call, Emulator, Kind};
 use densenet_tests::emulated::folder;
-use densenet_tests::ranks::{meet, on_cuda, places, steps, together};
+use densenet_tests::ranks::{join, on_cuda, steps, together, two_ranks};
 
 /// The kernel that the backward pass ends with.
 const LAST: &str = "stem_weight";
@@ -12,9 +12,9 @@ const LAST: &str = "stem_weight";
 fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
     let emulator = Emulator::load_with_nccl(folder());
     let calls = emulator.calls(|| {
-        together(places().into(), |place, rank| {
+        together(two_ranks().into(), |ranks, rank| {
             let mut executor = on_cuda();
-            executor.join(meet(place)).unwrap();
+            executor.join(join(ranks)).unwrap();
             steps(&mut executor, rank)
         });
     });

@@ -10,13 +10,13 @@ use densenet_tests::emulated::{alone, folder};
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
 use densenet_tests::ranks::{
-    PART, are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken,
-    together,
+    PART, are_equal, follow_the_cpu, join, on_cuda, steps, steps_of_which_one_is_broken, together,
+    two_ranks,
 };
 
-fn joined(place: densenet_runtime::parallel::Ranks) -> densenet_runtime::cuda::CudaExecutor {
+fn joined(ranks: densenet_runtime::parallel::Ranks) -> densenet_runtime::cuda::CudaExecutor {
     let mut executor = on_cuda();
-    executor.join(meet(place)).unwrap();
+    executor.join(join(ranks)).unwrap();
     executor
 }
 
@@ -26,8 +26,8 @@ fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
     let emulator = Emulator::load_with_nccl(folder());
     for seed in 0..4 {
         emulator.seed(seed);
-        let found = together(places().into(), |place, rank| {
-            steps(&mut joined(place), rank)
+        let found = together(two_ranks().into(), |ranks, rank| {
+            steps(&mut joined(ranks), rank)
         });
         follow_the_cpu(&found);
     }
@@ -37,8 +37,8 @@ fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
 fn where_the_loss_of_one_is_not_finite_none_descends() {
     let _alone = alone();
     Emulator::load_with_nccl(folder());
-    are_equal(&together(places().into(), |place, rank| {
-        steps_of_which_one_is_broken(&mut joined(place), rank)
+    are_equal(&together(two_ranks().into(), |ranks, rank| {
+        steps_of_which_one_is_broken(&mut joined(ranks), rank)
     }));
 }
 
@@ -46,7 +46,7 @@ fn where_the_loss_of_one_is_not_finite_none_descends() {
 fn who_waits_for_a_rank_that_has_gone_is_told() {
     let _alone = alone();
     Emulator::load_with_nccl(folder());
-    let [first, second] = places();
+    let [first, second] = two_ranks();
     thread::scope(|scope| {
         let one_step = |executor: &mut dyn Executor| {
             let (pixels, labels) = random::batch(&Bc::PLAN, PART, 1);

@@ -8,7 +8,8 @@ use densenet_runtime::parallel::Threads;
 use densenet_tests::emulated::device;
 use densenet_tests::is_installed;
 use densenet_tests::ranks::{
-    are_equal, follow_the_cpu, meet, on_cuda, places, steps, steps_of_which_one_is_broken, together,
+    are_equal, follow_the_cpu, join, on_cuda, steps, steps_of_which_one_is_broken, together,
+    two_ranks,
 };
 
 #[test]
@@ -38,12 +39,12 @@ fn without_nccl_the_error_names_it() {
         return;
     }
     device();
-    let [first, second] = places();
+    let [first, second] = two_ranks();
     thread::scope(|scope| {
-        let other = scope.spawn(|| meet(second));
-        let meeting = meet(first);
+        let other = scope.spawn(|| join(second));
+        let group = join(first);
         let mut executor = on_cuda();
-        let error = executor.join(meeting).unwrap_err().to_string();
+        let error = executor.join(group).unwrap_err().to_string();
         assert!(error.contains("no NCCL"), "{error}");
         assert!(error.contains("libnccl.so, libnccl.so.2"), "{error}");
         let path = std::env::var("LD_LIBRARY_PATH").ok();

@@ -1,4 +1,4 @@
-//! Whoever connects to the meeting of ranks without the job's secret is let go, delays nobody, and
+//! Whoever connects to the rendezvous of ranks without the job's secret is let go, delays nobody, and
 //! is reported once.
 
 use std::io::{Read, Write};
@@ -7,15 +7,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use densenet_runtime::parallel::{Collective, Meeting, Ranks, Secret};
+use densenet_runtime::parallel::{Collective, ProcessGroup, Ranks, Secret};
 use densenet_tests::ranks::{self, free_port};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn place(rank: usize, size: usize, port: u16) -> Ranks {
+fn local_ranks(rank: usize, world_size: usize, port: u16) -> Ranks {
     Ranks {
         secret: Secret::new("of this job"),
-        ..ranks::place(rank, size, port)
+        ..ranks::local_ranks(rank, world_size, port)
     }
 }
 
@@ -36,9 +36,9 @@ fn meet_after(strangers: impl FnOnce(u16)) -> Duration {
     let port = free_port();
     thread::scope(|scope| {
         let sum = |rank| {
-            let mut meeting = Meeting::join(place(rank, 2, port), LONG).unwrap();
+            let mut group = ProcessGroup::join(local_ranks(rank, 2, port), LONG).unwrap();
             let mut sum = [rank as f64 + 1.0];
-            meeting.sum(&mut sum).unwrap();
+            group.sum(&mut sum).unwrap();
             sum[0]
         };
         let zero = scope.spawn(move || sum(0));
@@ -100,18 +100,18 @@ fn strangers_that_say_something_else_are_let_go_at_once() {
 fn a_rank_of_another_job_is_refused_and_told_so() {
     let port = free_port();
     thread::scope(|scope| {
-        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        let zero = scope.spawn(move || ProcessGroup::join(local_ranks(0, 2, port), LONG));
         for secret in [Secret::none(), Secret::new("of another job")] {
             let other = Ranks {
                 secret,
-                ..place(1, 2, port)
+                ..local_ranks(1, 2, port)
             };
-            let error = Meeting::join(other, Duration::from_millis(500));
+            let error = ProcessGroup::join(other, Duration::from_millis(500));
             let error = error.err().unwrap().to_string();
             assert!(error.contains("rank 1 of 2 cannot reach rank 0"), "{error}");
             assert!(error.contains("DENSENET_JOB_SECRET"), "{error}");
         }
-        Meeting::join(place(1, 2, port), LONG).unwrap();
+        ProcessGroup::join(local_ranks(1, 2, port), LONG).unwrap();
         zero.join().unwrap().unwrap();
     });
 }
@@ -132,7 +132,7 @@ fn a_rank_0_without_the_secret_is_no_rank_0() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let one = thread::spawn(move || {
-        Meeting::join(place(1, 2, port), Duration::from_millis(500))
+        ProcessGroup::join(local_ranks(1, 2, port), Duration::from_millis(500))
             .err()
             .unwrap()
     });
@@ -150,11 +150,11 @@ fn the_secret_does_not_cross_the_wire() {
     let port = listener.local_addr().unwrap().port();
     let one = thread::spawn(move || {
         let secret = Secret::new("0123456789abcdef");
-        let place = Ranks {
+        let ranks = Ranks {
             secret,
-            ..place(1, 2, port)
+            ..local_ranks(1, 2, port)
         };
-        Meeting::join(place, Duration::from_millis(300))
+        ProcessGroup::join(ranks, Duration::from_millis(300))
             .err()
             .unwrap()
     });
@@ -184,12 +184,12 @@ fn rank_0_listens_at_the_masters_address_alone() {
     };
     let port = free_port();
     thread::scope(|scope| {
-        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        let zero = scope.spawn(move || ProcessGroup::join(local_ranks(0, 2, port), LONG));
         drop(stranger(port));
         let there = SocketAddr::new(outside, port);
         let reached = TcpStream::connect_timeout(&there, Duration::from_secs(1));
         assert!(reached.is_err(), "it listens at {there}");
-        Meeting::join(place(1, 2, port), LONG).unwrap();
+        ProcessGroup::join(local_ranks(1, 2, port), LONG).unwrap();
         zero.join().unwrap().unwrap();
     });
 }
@@ -199,11 +199,11 @@ fn without_a_secret_ranks_meet_on_one_machine_alone() {
     let none = |rank, master: String, port| Ranks {
         master,
         secret: Secret::none(),
-        ..place(rank, 2, port)
+        ..local_ranks(rank, 2, port)
     };
     let here = free_port();
     thread::scope(|scope| {
-        let join = move |rank| Meeting::join(none(rank, "127.0.0.1".into(), here), LONG);
+        let join = move |rank| ProcessGroup::join(none(rank, "127.0.0.1".into(), here), LONG);
         let zero = scope.spawn(move || join(0).map(drop));
         join(1).unwrap();
         zero.join().unwrap().unwrap();
@@ -212,7 +212,7 @@ fn without_a_secret_ranks_meet_on_one_machine_alone() {
         "0.0.0.0".into(),
         outside().map_or("0.0.0.0".into(), |ip| ip.to_string()),
     ] {
-        let error = Meeting::join(none(0, master, free_port()), LONG)
+        let error = ProcessGroup::join(none(0, master, free_port()), LONG)
             .err()
             .unwrap();
         let error = error.to_string();
@@ -230,13 +230,13 @@ fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
     let port = free_port();
     let apart = |rank, master: String| Ranks {
         local_rank: 0,
-        local_size: 1,
+        local_world_size: 1,
         master,
-        ..place(rank, 2, port)
+        ..local_ranks(rank, 2, port)
     };
     thread::scope(|scope| {
-        let zero = scope.spawn(move || Meeting::join(apart(0, "127.0.1.1".into()), LONG));
-        Meeting::join(apart(1, outside.to_string()), LONG).unwrap();
+        let zero = scope.spawn(move || ProcessGroup::join(apart(0, "127.0.1.1".into()), LONG));
+        ProcessGroup::join(apart(1, outside.to_string()), LONG).unwrap();
         zero.join().unwrap().unwrap();
     });
 }
@@ -245,11 +245,13 @@ fn a_master_that_leads_back_to_its_own_machine_is_reached_by_others() {
 fn a_rank_that_came_and_went_may_come_again() {
     let port = free_port();
     thread::scope(|scope| {
-        let zero = scope.spawn(move || Meeting::join(place(0, 3, port), LONG));
+        let zero = scope.spawn(move || ProcessGroup::join(local_ranks(0, 3, port), LONG));
         let patience = Duration::from_millis(300);
-        Meeting::join(place(1, 3, port), patience).err().unwrap();
-        let one = scope.spawn(move || Meeting::join(place(1, 3, port), LONG));
-        Meeting::join(place(2, 3, port), LONG).unwrap();
+        ProcessGroup::join(local_ranks(1, 3, port), patience)
+            .err()
+            .unwrap();
+        let one = scope.spawn(move || ProcessGroup::join(local_ranks(1, 3, port), LONG));
+        ProcessGroup::join(local_ranks(2, 3, port), LONG).unwrap();
         one.join().unwrap().unwrap();
         zero.join().unwrap().unwrap();
     });
@@ -259,8 +261,8 @@ fn a_rank_that_came_and_went_may_come_again() {
 #[test]
 fn a_rank_0() {
     if let Ok(port) = std::env::var("STRANGERS_TEST") {
-        let place = place(0, 2, port.parse().unwrap());
-        Meeting::join(place, LONG).unwrap();
+        let ranks = local_ranks(0, 2, port.parse().unwrap());
+        ProcessGroup::join(ranks, LONG).unwrap();
     }
 }
 
@@ -279,7 +281,7 @@ fn strangers_are_reported_once() {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     }
-    Meeting::join(place(1, 2, port), LONG).unwrap();
+    ProcessGroup::join(local_ranks(1, 2, port), LONG).unwrap();
     let said = zero.wait_with_output().unwrap().stderr;
     let said = String::from_utf8(said).unwrap();
     assert_eq!(

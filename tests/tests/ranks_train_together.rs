@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use densenet_runtime::dfdx::prelude::{BuildModule, Cpu, DeviceBuildExt};
-use densenet_runtime::parallel::{Collective, Meeting, Parallel, ParallelError, Ranks, Threads};
+use densenet_runtime::parallel::{
+    Collective, Parallel, ParallelError, ProcessGroup, Ranks, Threads,
+};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::train::{
     Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
@@ -21,7 +23,7 @@ use densenet_tests::compare::difference;
 use densenet_tests::executor::{load, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
-use densenet_tests::ranks::{free_port, place};
+use densenet_tests::ranks::{free_port, local_ranks};
 
 densenet! {
     /// A million feature maps.
@@ -75,10 +77,10 @@ fn two_steps(executor: &mut dyn Executor, rank: usize) -> (Vec<f64>, Numbers) {
 }
 
 /// Each rank's work in a thread.
-fn together<T: Send>(size: usize, work: impl Fn(Threads, usize) -> T + Sync) -> Vec<T> {
+fn together<T: Send>(world_size: usize, work: impl Fn(Threads, usize) -> T + Sync) -> Vec<T> {
     let work = &work;
     thread::scope(|scope| {
-        let ranks = Threads::group(size).into_iter().enumerate();
+        let ranks = Threads::group(world_size).into_iter().enumerate();
         let threads: Vec<_> = ranks
             .map(|(rank, collective)| scope.spawn(move || work(collective, rank)))
             .collect();
@@ -324,11 +326,11 @@ fn a_rank() {
     if std::env::var("RANKS_TEST").is_err() {
         return;
     }
-    let place = Ranks::from_env().unwrap();
-    assert!(!place.is_alone());
-    let rank = place.rank;
-    let meeting = Meeting::join(place, LONG).unwrap();
-    let (losses, loss, images, parameters) = run(Box::new(meeting), rank);
+    let ranks = Ranks::from_env().unwrap();
+    assert!(!ranks.is_alone());
+    let rank = ranks.rank;
+    let group = ProcessGroup::join(ranks, LONG).unwrap();
+    let (losses, loss, images, parameters) = run(Box::new(group), rank);
     let bits: Vec<_> = parameters.iter().map(|value| value.to_bits()).collect();
     println!("CAME {losses:?} {loss} {images} {bits:?}");
 }
@@ -372,12 +374,16 @@ fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
     let port = free_port();
     let start = Instant::now();
     let patience = Duration::from_millis(300);
-    let error = Meeting::join(place(0, 3, port), patience).err().unwrap();
+    let error = ProcessGroup::join(local_ranks(0, 3, port), patience)
+        .err()
+        .unwrap();
     let error = error.to_string();
     assert!(error.contains("rank 0 of 3"), "{error}");
     assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
     assert!(error.contains("not here in time: 1, 2"), "{error}");
-    let error = Meeting::join(place(1, 3, port), patience).err().unwrap();
+    let error = ProcessGroup::join(local_ranks(1, 3, port), patience)
+        .err()
+        .unwrap();
     let error = error.to_string();
     assert!(error.contains("rank 1 of 3 cannot reach rank 0"), "{error}");
     assert!(start.elapsed() < LONG / 2);
@@ -387,11 +393,12 @@ fn a_rank_that_nobody_joins_says_who_is_missing_and_where_it_waited() {
 fn worlds_of_other_sizes_do_not_meet() {
     let port = free_port();
     let error = thread::scope(|scope| {
-        let zero = scope.spawn(move || Meeting::join(place(0, 2, port), LONG));
+        let zero = scope.spawn(move || ProcessGroup::join(local_ranks(0, 2, port), LONG));
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             thread::sleep(Duration::from_millis(5));
         }
-        scope.spawn(move || Meeting::join(place(1, 3, port), Duration::from_millis(500)));
+        scope
+            .spawn(move || ProcessGroup::join(local_ranks(1, 3, port), Duration::from_millis(500)));
         zero.join().unwrap().err().unwrap().to_string()
     });
     assert!(error.contains("rank 1 of 3"), "{error}");
@@ -402,11 +409,11 @@ fn a_rank_that_has_gone_is_named() {
     let port = free_port();
     thread::scope(|scope| {
         let zero = scope.spawn(move || {
-            let mut meeting = Meeting::join(place(0, 2, port), LONG).unwrap();
-            meeting.sum(&mut [1.0]).map_err(|error| error.to_string())
+            let mut group = ProcessGroup::join(local_ranks(0, 2, port), LONG).unwrap();
+            group.sum(&mut [1.0]).map_err(|error| error.to_string())
         });
         // Comes and goes.
-        drop(Meeting::join(place(1, 2, port), LONG).unwrap());
+        drop(ProcessGroup::join(local_ranks(1, 2, port), LONG).unwrap());
         let error = zero.join().unwrap().unwrap_err();
         assert!(error.contains("rank 0 lost rank 1"), "{error}");
     });
@@ -440,12 +447,12 @@ fn bytes_of_rank_0_reach_all() {
     thread::scope(|scope| {
         for rank in 0..3usize {
             scope.spawn(move || {
-                let mut meeting = Meeting::join(place(rank, 3, port), LONG).unwrap();
+                let mut group = ProcessGroup::join(local_ranks(rank, 3, port), LONG).unwrap();
                 let mut bytes = [rank as u8 + 7; 128];
-                meeting.tell(&mut bytes).unwrap();
+                group.broadcast(&mut bytes).unwrap();
                 assert_eq!(bytes, [7; 128]);
                 let mut sum = [rank as f64, 1.0];
-                meeting.sum(&mut sum).unwrap();
+                group.sum(&mut sum).unwrap();
                 assert_eq!(sum, [3.0, 3.0]);
             });
         }

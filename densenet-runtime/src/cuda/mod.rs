@@ -24,7 +24,7 @@ mod launch;
 mod memory;
 mod pass;
 mod program;
-mod ranks;
+mod reducer;
 #[cfg(feature = "roofline")]
 mod roofline;
 mod stage;

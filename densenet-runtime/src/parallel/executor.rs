@@ -65,7 +65,7 @@ impl Executor for Parallel {
         let mut loss = [outcome.loss];
         self.collective.sum(&mut loss)?;
         // A loss that is not finite on one rank is so on all: all stop, and none has changed.
-        outcome.loss = loss[0] / self.collective.size() as f64;
+        outcome.loss = loss[0] / self.collective.world_size() as f64;
         if !outcome.loss.is_finite() {
             self.executor.write(Arena::Running, &self.running_before)?;
             return Ok(outcome);

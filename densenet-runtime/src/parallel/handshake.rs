@@ -81,18 +81,18 @@ impl Challenge {
 /// Who a rank is, and that it has the secret.
 pub(super) struct Greeting {
     pub rank: u64,
-    pub size: u64,
+    pub world_size: u64,
     nonce: Nonce,
 }
 
 impl Greeting {
-    /// Magic, rank, size, nonce, hash.
+    /// Magic, rank, world size, nonce, hash.
     pub const BYTES: usize = MAGIC.len() + WHO + HASH;
 
-    pub fn new(rank: usize, size: usize) -> io::Result<Self> {
+    pub fn new(rank: usize, world_size: usize) -> io::Result<Self> {
         Ok(Self {
             rank: rank as u64,
-            size: size as u64,
+            world_size: world_size as u64,
             nonce: nonce()?,
         })
     }
@@ -113,10 +113,10 @@ impl Greeting {
             return None;
         }
         let (rank, rest) = who.split_first_chunk()?;
-        let (size, nonce) = rest.split_first_chunk()?;
+        let (world_size, nonce) = rest.split_first_chunk()?;
         Some(Self {
             rank: u64::from_le_bytes(*rank),
-            size: u64::from_le_bytes(*size),
+            world_size: u64::from_le_bytes(*world_size),
             nonce: nonce.try_into().ok()?,
         })
     }
@@ -124,13 +124,13 @@ impl Greeting {
     fn who(&self) -> [u8; WHO] {
         joined(&[
             &self.rank.to_le_bytes(),
-            &self.size.to_le_bytes(),
+            &self.world_size.to_le_bytes(),
             &self.nonce,
         ])
     }
 }
 
-/// Rank, size, nonce.
+/// Rank, world size, nonce.
 const WHO: usize = 8 + 8 + NONCE;
 
 /// What rank 0 says when all are there.
@@ -185,7 +185,7 @@ mod tests {
         let greeting = Greeting::new(3, 5).unwrap();
         let read = Greeting::read(&greeting.bytes(&secret, &challenge), &secret, &challenge);
         let read = read.unwrap();
-        assert_eq!((read.rank, read.size), (3, 5));
+        assert_eq!((read.rank, read.world_size), (3, 5));
         let answer = answer(&secret, &challenge, &read);
         assert!(is_answer(answer, &secret, &challenge, &greeting));
     }

@@ -14,7 +14,7 @@
 //!
 //! - [`Ranks`] is what a program needs: it says who one is, from the variables that torchrun sets,
 //!   and the loader, the device and the trainer take it.
-//! - [`Meeting`] connects the processes over TCP. It is a [`Collective`] that serves the CPU, and
+//! - [`ProcessGroup`] connects the processes over TCP. It is a [`Collective`] that serves the CPU, and
 //!   brings the processes of several CUDA devices together, whose gradients NCCL then averages on
 //!   the devices themselves.
 //! - [`Threads`] is a collective within a process.
@@ -24,16 +24,16 @@
 
 mod executor;
 mod handshake;
-mod meeting;
+mod process_group;
 mod ranks;
-mod reception;
+mod rendezvous;
 mod threads;
 #[cfg(feature = "cuda")]
 mod watch;
 
 pub use executor::Parallel;
 pub use handshake::Secret;
-pub use meeting::Meeting;
+pub use process_group::ProcessGroup;
 pub use ranks::Ranks;
 pub use threads::Threads;
 #[cfg(feature = "cuda")]
@@ -45,7 +45,7 @@ pub trait Collective: Send {
     fn rank(&self) -> usize;
 
     /// How many ranks there are.
-    fn size(&self) -> usize;
+    fn world_size(&self) -> usize;
 
     /// Replaces values by their sums over all ranks, added in the ranks' order: every rank gets
     /// the same bits.
@@ -86,12 +86,12 @@ pub enum ParallelError {
         expected: String,
     },
     /// The ranks could not be brought together.
-    #[error("rank {rank} of {size} {what} {address}: {reason}")]
-    Meeting {
+    #[error("rank {rank} of {world_size} {what} {address}: {reason}")]
+    Rendezvous {
         /// The rank that says so.
         rank: usize,
         /// How many there are to be.
-        size: usize,
+        world_size: usize,
         /// What it was doing.
         what: &'static str,
         /// Where rank 0 is.

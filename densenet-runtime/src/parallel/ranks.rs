@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Meeting, ParallelError, Secret};
+use super::{ParallelError, ProcessGroup, Secret};
 use crate::{console, tell};
 
 /// The processes that train together, as one of them sees them; a process that is alone is the
@@ -31,12 +31,12 @@ pub struct Ranks {
     /// Which of all processes this is, counted from 0: `RANK`.
     pub rank: usize,
     /// How many there are: `WORLD_SIZE`.
-    pub size: usize,
+    pub world_size: usize,
     /// Which of those on this machine, and so the number of its device: `LOCAL_RANK`.
     pub local_rank: usize,
     /// How many are on this machine: `LOCAL_WORLD_SIZE`. Where that is not set, all if rank 0 is
     /// reached by a loopback address, and else one.
-    pub local_size: usize,
+    pub local_world_size: usize,
     /// Where rank 0 can be reached: `MASTER_ADDR`.
     pub master: String,
     /// On which port: `MASTER_PORT`, or the next one where torchrun itself listens on that.
@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
 /// How many processes torchrun has started on this machine.
-const LOCAL_SIZE: &str = "LOCAL_WORLD_SIZE";
+const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
 
 const NAMES: [&str; 5] = [
     "RANK",
@@ -74,7 +74,7 @@ impl Ranks {
                 .ok()
                 .filter(|&count| count > 0)
         };
-        count(LOCAL_SIZE).unwrap_or_else(|| {
+        count(LOCAL_WORLD_SIZE).unwrap_or_else(|| {
             let near = variable("MASTER_ADDR").is_some_and(|master| is_loopback(&master));
             near.then(|| count("WORLD_SIZE")).flatten().unwrap_or(1)
         })
@@ -84,9 +84,9 @@ impl Ranks {
     pub fn alone() -> Self {
         Self {
             rank: 0,
-            size: 1,
+            world_size: 1,
             local_rank: 0,
-            local_size: 1,
+            local_world_size: 1,
             master: "localhost".into(),
             port: 0,
             secret: Secret::none(),
@@ -108,7 +108,7 @@ impl Ranks {
 
     /// Whether this process trains without others.
     pub fn is_alone(&self) -> bool {
-        self.size == 1
+        self.world_size == 1
     }
 
     /// Whether this process is the one that writes and prints.
@@ -120,20 +120,20 @@ impl Ranks {
     /// trainer does this.
     ///
     /// # Errors
-    /// As [`Meeting::join`].
-    pub fn meet(&self) -> Result<Option<Meeting>, ParallelError> {
+    /// As [`ProcessGroup::join`].
+    pub fn process_group(&self) -> Result<Option<ProcessGroup>, ParallelError> {
         if self.is_alone() {
             return Ok(None);
         }
         tell!(
             "rank {} of {} waits for the others at {}:{}, {} s at most",
             self.rank,
-            self.size,
+            self.world_size,
             self.master,
             self.port,
             PATIENCE.as_secs()
         );
-        Meeting::join(self.clone(), PATIENCE).map(Some)
+        ProcessGroup::join(self.clone(), PATIENCE).map(Some)
     }
 
     /// From variables that are looked up.
@@ -150,14 +150,14 @@ impl Ranks {
             return Ok(Self::alone());
         };
         let get = |missing| variable(missing).ok_or(ParallelError::Missing { missing, set });
-        let size = number("WORLD_SIZE", get("WORLD_SIZE")?, 1, usize::MAX)?;
-        let rank = number("RANK", get("RANK")?, 0, size - 1)?;
-        if size == 1 {
+        let world_size = number("WORLD_SIZE", get("WORLD_SIZE")?, 1, usize::MAX)?;
+        let rank = number("RANK", get("RANK")?, 0, world_size - 1)?;
+        if world_size == 1 {
             return Ok(Self::alone());
         }
-        let local_rank = number("LOCAL_RANK", get("LOCAL_RANK")?, 0, size - 1)?;
-        if let Some(value) = variable(LOCAL_SIZE) {
-            number(LOCAL_SIZE, value, local_rank + 1, size)?;
+        let local_rank = number("LOCAL_RANK", get("LOCAL_RANK")?, 0, world_size - 1)?;
+        if let Some(value) = variable(LOCAL_WORLD_SIZE) {
+            number(LOCAL_WORLD_SIZE, value, local_rank + 1, world_size)?;
         }
         let master = get("MASTER_ADDR")?;
         if master.trim().is_empty() {
@@ -172,9 +172,9 @@ impl Ranks {
         let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, last)? + behind;
         Ok(Self {
             rank,
-            size,
+            world_size,
             local_rank,
-            local_size: Self::processes_here(&variable),
+            local_world_size: Self::processes_here(&variable),
             master,
             port: port as u16,
             secret: secret(variable)?,
@@ -250,9 +250,9 @@ mod tests {
     fn torchruns_variables_say_which_rank_this_is() {
         let expected = Ranks {
             rank: 1,
-            size: 4,
+            world_size: 4,
             local_rank: 1,
-            local_size: 1,
+            local_world_size: 1,
             master: "node0".into(),
             port: 29_500,
             secret: Secret::none(),
@@ -262,11 +262,11 @@ mod tests {
 
     #[test]
     fn ranks_are_on_this_machine_as_torchrun_says_or_all_on_a_loopback() {
-        let here = |changes: &[_]| with(changes).unwrap().local_size;
-        assert_eq!(here(&[(LOCAL_SIZE, Some("2"))]), 2);
+        let here = |changes: &[_]| with(changes).unwrap().local_world_size;
+        assert_eq!(here(&[(LOCAL_WORLD_SIZE, Some("2"))]), 2);
         for near in ["127.0.0.1", "127.0.1.1", "::1", "localhost"] {
             assert_eq!(here(&[("MASTER_ADDR", Some(near))]), 4);
-            let both = [("MASTER_ADDR", Some(near)), (LOCAL_SIZE, Some("2"))];
+            let both = [("MASTER_ADDR", Some(near)), (LOCAL_WORLD_SIZE, Some("2"))];
             assert_eq!(here(&both), 2);
         }
     }

@@ -11,7 +11,7 @@ pub struct Threads {
 }
 
 struct Shared {
-    size: usize,
+    world_size: usize,
     exchange: Mutex<Exchange>,
     changed: Condvar,
 }
@@ -31,11 +31,11 @@ struct Exchange {
 
 impl Threads {
     /// A group of ranks, to be given a thread each.
-    pub fn group(size: usize) -> Vec<Self> {
+    pub fn group(world_size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
-            size,
+            world_size,
             exchange: Mutex::new(Exchange {
-                brought: vec![None; size],
+                brought: vec![None; world_size],
                 ..Exchange::default()
             }),
             changed: Condvar::new(),
@@ -44,7 +44,7 @@ impl Threads {
             rank,
             shared: Arc::clone(&shared),
         };
-        (0..size).map(rank).collect()
+        (0..world_size).map(rank).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Exchange> {
@@ -75,7 +75,7 @@ impl Threads {
         }
         let all: Vec<_> = exchange.brought.iter().flatten().cloned().collect();
         exchange.taken += 1;
-        if exchange.taken == self.shared.size {
+        if exchange.taken == self.shared.world_size {
             exchange.taken = 0;
             exchange.over += 1;
             exchange.brought.fill(None);
@@ -113,8 +113,8 @@ impl Collective for Threads {
         self.rank
     }
 
-    fn size(&self) -> usize {
-        self.shared.size
+    fn world_size(&self) -> usize {
+        self.shared.world_size
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {

@@ -124,14 +124,14 @@ impl Config {
         self.executor_among(plan, device, &Ranks::alone())
     }
 
-    /// The same, of one of the processes that train together, which meet here.
+    /// The same, of one of the processes that train together, which are brought together here.
     pub(super) fn executor_among(
         &self,
         plan: Plan,
         device: &Device,
         ranks: &Ranks,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
-        let meeting = ranks.meet()?;
+        let group = ranks.process_group()?;
         match device {
             Device::Cpu => {
                 let options = cpu::CpuOptions {
@@ -141,9 +141,9 @@ impl Config {
                     ..cpu::CpuOptions::for_batch(self.piece())
                 };
                 let executor = Box::new(cpu::CpuExecutor::new(plan, options)?);
-                match meeting {
+                match group {
                     None => Ok(executor),
-                    Some(meeting) => Ok(Box::new(Parallel::new(executor, Box::new(meeting)))),
+                    Some(group) => Ok(Box::new(Parallel::new(executor, Box::new(group)))),
                 }
             }
             #[cfg(feature = "cuda")]
@@ -154,8 +154,8 @@ impl Config {
                     ..cuda::CudaOptions::for_batch(self.piece())
                 };
                 let mut executor = cuda::CudaExecutor::new(device, plan, options)?;
-                if let Some(meeting) = meeting {
-                    executor.join(meeting)?;
+                if let Some(group) = group {
+                    executor.join(group)?;
                 }
                 Ok(Box::new(executor))
             }

@@ -68,7 +68,8 @@ impl Training {
             None => {
                 let batch = self.batch_size.unwrap_or(new.batch);
                 let mut config = new;
-                config.schedule.learning_rate *= (ranks.size * batch) as f32 / config.batch as f32;
+                config.schedule.learning_rate *=
+                    (ranks.world_size * batch) as f32 / config.batch as f32;
                 config
             }
         };

@@ -134,7 +134,7 @@ impl Nccl {
         device: &CudaDevice,
         id: [u8; ID_BYTES],
         rank: usize,
-        size: usize,
+        world_size: usize,
     ) -> Result<Self, CudaError> {
         let functions = Functions::find()?;
         device.bind()?;
@@ -144,7 +144,7 @@ impl Nccl {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes a pointer, which is kept until it is destroyed; the device is current.
         functions.check("joining a group", unsafe {
-            (functions.comm_init_rank)(&mut handle, size as c_int, id, rank as c_int)
+            (functions.comm_init_rank)(&mut handle, world_size as c_int, id, rank as c_int)
         })?;
         Ok(Self(Arc::new(Communicator {
             functions,

@@ -79,9 +79,9 @@ impl Executor for CudaExecutor {
             return pending.into_outcome();
         };
         let mut outcome = self.end(number)?;
-        if let Some(ranks) = &self.ranks {
+        if let Some(reducer) = &self.reducer {
             // A loss that is not finite on one rank is so on all, and all stop.
-            outcome.loss = ranks.mean(outcome.loss)?;
+            outcome.loss = reducer.mean(outcome.loss)?;
         }
         if !outcome.loss.is_finite() {
             // The host knows now, and gradient descent is its affair again. The running statistics
@@ -112,8 +112,8 @@ impl Executor for CudaExecutor {
     }
 
     fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
-        match &self.ranks {
-            Some(ranks) => Ok(ranks.sum(sums)?),
+        match &self.reducer {
+            Some(reducer) => Ok(reducer.sum(sums)?),
             None => Ok(()),
         }
     }

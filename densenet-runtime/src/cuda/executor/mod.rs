@@ -8,11 +8,11 @@ use super::launch::Launcher;
 use super::memory::{Arena, Places, Slots};
 use super::pass::Pass;
 use super::program::SCALAR_WORDS;
-use super::ranks::{Member, Ranks};
+use super::reducer::{Member, Reducer};
 use crate::executor::{
     Arena as Part, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training,
 };
-use crate::parallel::{Collective, Meeting};
+use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
 
 mod contract;
@@ -33,7 +33,7 @@ pub struct CudaExecutor {
     arena: Arena,
     feed: Feed,
     /// The others that it trains with.
-    ranks: Option<Ranks>,
+    reducer: Option<Reducer>,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -75,7 +75,7 @@ impl CudaExecutor {
             slots,
             arena,
             recorded: [const { None }; 3],
-            ranks: None,
+            reducer: None,
             latest: 0,
             options,
             plan,
@@ -102,14 +102,14 @@ impl CudaExecutor {
     ///
     /// # Errors
     /// When there is no NCCL, it fails, or a rank has gone.
-    pub fn join(&mut self, meeting: Meeting) -> Result<(), CudaError> {
+    pub fn join(&mut self, group: ProcessGroup) -> Result<(), CudaError> {
         let (_, gradients, count) = self.part(Part::Gradients);
         let stages = self.places.stages(count).into_iter().map(|(_, own)| own);
         let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
         counts.sort_unstable();
         counts.dedup();
         counts.retain(|&own| own > 0);
-        self.with(Ranks::by_nccl(&self.device, meeting, gradients, &counts)?)
+        self.with(Reducer::by_nccl(&self.device, group, gradients, &counts)?)
     }
 
     /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
@@ -118,14 +118,14 @@ impl CudaExecutor {
     /// # Errors
     /// When the device fails.
     pub fn join_by_host(&mut self, collective: Box<dyn Collective>) -> Result<(), CudaError> {
-        self.with(Ranks::by_host(collective))
+        self.with(Reducer::by_host(collective))
     }
 
-    fn with(&mut self, ranks: Ranks) -> Result<(), CudaError> {
+    fn with(&mut self, reducer: Reducer) -> Result<(), CudaError> {
         // What was recorded has nothing of the others.
         self.device.wait("joining other devices")?;
         self.recorded = [const { None }; 3];
-        self.ranks = Some(ranks);
+        self.reducer = Some(reducer);
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl CudaExecutor {
     fn member(&self) -> Member<'_> {
         Member {
             device: &self.device,
-            ranks: self.ranks.as_ref(),
+            reducer: self.reducer.as_ref(),
         }
     }
 
@@ -250,7 +250,7 @@ impl CudaExecutor {
             }
             Ok(())
         };
-        let recordable = self.ranks.as_ref().is_none_or(Ranks::is_recordable) || !training;
+        let recordable = self.reducer.as_ref().is_none_or(Reducer::is_recordable) || !training;
         if !self.options.graphs || !recordable || self.latest < self.options.batch {
             return launches();
         }

@@ -159,7 +159,7 @@ impl Loader {
     /// # Errors
     /// As [`sharded`](Self::sharded).
     pub fn among(self, ranks: &Ranks) -> Result<Self, DataError> {
-        self.sharded(ranks.rank, ranks.size)
+        self.sharded(ranks.rank, ranks.world_size)
     }
 
     /// Serves one of `world_size` parts of each epoch, for a process that trains with others

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "cuda")]
 use super::Watch;
-use super::{Collective, ParallelError, Ranks, reception};
+use super::{Collective, ParallelError, Ranks, rendezvous};
 
 /// A rank of several processes.
-pub struct Meeting {
+pub struct ProcessGroup {
     ranks: Ranks,
     /// To rank 0; at rank 0 to all others, in their order.
     streams: Vec<TcpStream>,
 }
 
-impl Meeting {
+impl ProcessGroup {
     /// Waits for all ranks, but no longer than `patience`. Who does not have the job's
     /// [`secret`](Ranks::secret) is not let in, and delays nobody.
     ///
@@ -30,9 +30,9 @@ impl Meeting {
     pub fn join(ranks: Ranks, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
         let streams = if ranks.rank == 0 {
-            reception::receive(&ranks, &reception::listen(&ranks)?, until)?
+            rendezvous::receive(&ranks, &rendezvous::listen(&ranks)?, until)?
         } else {
-            vec![reception::reach(&ranks, until)?]
+            vec![rendezvous::reach(&ranks, until)?]
         };
         Ok(Self { ranks, streams })
     }
@@ -46,7 +46,7 @@ impl Meeting {
     ///
     /// # Errors
     /// When a rank has gone.
-    pub fn tell(&mut self, bytes: &mut [u8]) -> Result<(), ParallelError> {
+    pub fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), ParallelError> {
         for index in 0..self.streams.len() {
             let done = if self.ranks.rank == 0 {
                 self.streams[index].write_all(bytes)
@@ -68,7 +68,7 @@ impl Meeting {
         lost: impl FnOnce() + Send + 'static,
     ) -> Result<Watch, ParallelError> {
         let failed =
-            |error: io::Error| reception::failed(&self.ranks, "cannot watch", error.to_string());
+            |error: io::Error| rendezvous::failed(&self.ranks, "cannot watch", error.to_string());
         let streams: io::Result<Vec<_>> = self.streams.iter().map(TcpStream::try_clone).collect();
         Watch::over(streams.map_err(failed)?, lost).map_err(failed)
     }
@@ -82,7 +82,7 @@ impl Meeting {
     }
 
     /// Replaces values by their sums over all ranks, added in the ranks' order, times `share`.
-    fn gather<T: Number>(&mut self, values: &mut [T], share: f64) -> Result<(), ParallelError> {
+    fn all_reduce<T: Number>(&mut self, values: &mut [T], share: f64) -> Result<(), ParallelError> {
         let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bytes()).collect();
         let count = values.len() as u64;
         if self.ranks.rank > 0 {
@@ -116,7 +116,7 @@ impl Meeting {
             bytes.clear();
             bytes.extend(results.flat_map(Number::to_bytes));
         }
-        self.tell(&mut bytes)?;
+        self.broadcast(&mut bytes)?;
         for (value, result) in values.iter_mut().zip(T::all(&bytes)) {
             *value = result;
         }
@@ -153,20 +153,20 @@ macro_rules! number {
 number!(f32);
 number!(f64);
 
-impl Collective for Meeting {
+impl Collective for ProcessGroup {
     fn rank(&self) -> usize {
         self.ranks.rank
     }
 
-    fn size(&self) -> usize {
-        self.ranks.size
+    fn world_size(&self) -> usize {
+        self.ranks.world_size
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError> {
-        self.gather(values, 1.0)
+        self.all_reduce(values, 1.0)
     }
 
     fn average(&mut self, values: &mut [f32]) -> Result<(), ParallelError> {
-        self.gather(values, 1.0 / self.ranks.size as f64)
+        self.all_reduce(values, 1.0 / self.ranks.world_size as f64)
     }
 }

@@ -17,10 +17,10 @@ use super::driver::{Address, CudaDevice, Event, Lane, Launch, Nccl};
 use super::error::CudaError;
 use super::target::Target;
 use crate::ExecutorError;
-use crate::parallel::{Collective, Meeting, ParallelError, Watch};
+use crate::parallel::{Collective, ParallelError, ProcessGroup, Watch};
 
-/// A device's part in a group.
-pub(super) struct Ranks {
+/// What averages a device's gradients with those of the other ranks.
+pub(super) struct Reducer {
     /// For what the host needs: losses, counts.
     collective: Mutex<Box<dyn Collective>>,
     nccl: Option<OnDevice>,
@@ -57,7 +57,7 @@ impl Drop for OnDevice {
     }
 }
 
-impl Ranks {
+impl Reducer {
     /// Averages by way of the host.
     pub fn by_host(collective: Box<dyn Collective>) -> Self {
         Self {
@@ -66,26 +66,26 @@ impl Ranks {
         }
     }
 
-    /// Averages on the devices of the processes that have met. The group's name is rank 0's.
+    /// Averages on the devices of the processes of a group. NCCL's id is rank 0's.
     ///
     /// NCCL connects the devices when they first average, in a way that depends on how much there
     /// is, and that does not belong into a graph: so they average here what a step will, `counts`
     /// of the f32 at `scratch`.
     pub fn by_nccl(
         device: &CudaDevice,
-        mut meeting: Meeting,
+        mut group: ProcessGroup,
         scratch: Address,
         counts: &[usize],
     ) -> Result<Self, CudaError> {
-        let (rank, size) = (meeting.rank(), meeting.size());
+        let (rank, world_size) = (group.rank(), group.world_size());
         let mut id = match rank {
             0 => Nccl::id()?,
             _ => [0; super::driver::ID_BYTES],
         };
-        let told = meeting.tell(&mut id);
-        told.map_err(ExecutorError::from)?;
-        let nccl = Nccl::join(device, id, rank, size)?;
-        let watch = meeting.watch(nccl.abort());
+        let sent = group.broadcast(&mut id);
+        sent.map_err(ExecutorError::from)?;
+        let nccl = Nccl::join(device, id, rank, world_size)?;
+        let watch = group.watch(nccl.abort());
         let own = OnDevice {
             watch: watch.map_err(ExecutorError::from)?,
             nccl,
@@ -99,7 +99,7 @@ impl Ranks {
         device.wait("averaging with other devices for the first time")?;
         Ok(Self {
             nccl: Some(own),
-            collective: Mutex::new(Box::new(meeting)),
+            collective: Mutex::new(Box::new(group)),
         })
     }
 
@@ -123,14 +123,14 @@ impl Ranks {
         let mut values = [value];
         let mut collective = self.collective();
         collective.sum(&mut values)?;
-        Ok(values[0] / collective.size() as f64)
+        Ok(values[0] / collective.world_size() as f64)
     }
 }
 
 /// A device, alone or with others.
 pub(super) struct Member<'a> {
     pub device: &'a CudaDevice,
-    pub ranks: Option<&'a Ranks>,
+    pub reducer: Option<&'a Reducer>,
 }
 
 impl Target for Member<'_> {
@@ -143,21 +143,21 @@ impl Target for Member<'_> {
     }
 
     fn complete(&self, at: Address, count: usize) -> Result<(), CudaError> {
-        let Some(ranks) = self.ranks else {
+        let Some(reducer) = self.reducer else {
             return Ok(());
         };
-        if let Some(own) = &ranks.nccl {
+        if let Some(own) = &reducer.nccl {
             return own.average(self.device, at, count);
         }
         let mut values = vec![0.0f32; count];
         self.device.download(at, &mut values)?;
-        let averaged = ranks.collective().average(&mut values);
+        let averaged = reducer.collective().average(&mut values);
         averaged.map_err(ExecutorError::from)?;
         self.device.upload(&values, at)
     }
 
     fn join(&self) -> Result<(), CudaError> {
-        match self.ranks.and_then(|ranks| ranks.nccl.as_ref()) {
+        match self.reducer.and_then(|reducer| reducer.nccl.as_ref()) {
             Some(own) => own.join(self.device),
             None => Ok(()),
         }

@@ -20,9 +20,9 @@ const STRANGERS: usize = 64;
 
 /// The error of a meeting.
 pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> ParallelError {
-    ParallelError::Meeting {
+    ParallelError::Rendezvous {
         rank: ranks.rank,
-        size: ranks.size,
+        world_size: ranks.world_size,
         what,
         address: format!("{}:{}", ranks.master, ranks.port),
         reason,
@@ -36,7 +36,7 @@ pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
     let failed = |reason: String| failed(ranks, "cannot listen at", reason);
     let addresses = (ranks.master.as_str(), ranks.port).to_socket_addrs();
     let addresses = addresses.map_err(|error| failed(error.to_string()))?;
-    let all_here = ranks.local_size >= ranks.size;
+    let all_here = ranks.local_world_size >= ranks.world_size;
     let may_bind = |address: &SocketAddr| {
         if !address.ip().is_loopback() && !ranks.secret.is_some() {
             return Err(failed(NO_SECRET.into()));
@@ -173,7 +173,7 @@ pub(super) fn receive(
 ) -> Result<Vec<TcpStream>, ParallelError> {
     let broken = |error: io::Error| failed(ranks, "cannot listen at", error.to_string());
     listener.set_nonblocking(true).map_err(broken)?;
-    let mut members: Vec<Option<Member>> = (1..ranks.size).map(|_| None).collect();
+    let mut members: Vec<Option<Member>> = (1..ranks.world_size).map(|_| None).collect();
     let mut guests: Vec<Guest> = Vec::new();
     let mut reported = false;
     while !are_here(&mut members) {
@@ -188,7 +188,7 @@ pub(super) fn receive(
         match listener.accept() {
             Ok((stream, from)) => {
                 quiet = false;
-                if guests.len() >= ranks.size.saturating_add(STRANGERS) {
+                if guests.len() >= ranks.world_size.saturating_add(STRANGERS) {
                     // The one that has been silent for longest. A rank comes again.
                     guests.remove(0);
                 }
@@ -248,13 +248,13 @@ fn admit(
     greeting: &Greeting,
     members: &mut [Option<Member>],
 ) -> Result<(), ParallelError> {
-    let (rank, size) = (greeting.rank, greeting.size);
+    let (rank, world_size) = (greeting.rank, greeting.world_size);
     let own = usize::try_from(rank)
         .ok()
         .and_then(|rank| rank.checked_sub(1));
     let own = own.and_then(|index| members.get_mut(index));
-    let (Some(own), true) = (own, size == ranks.size as u64) else {
-        let reason = format!("a process says that it is rank {rank} of {size}");
+    let (Some(own), true) = (own, world_size == ranks.world_size as u64) else {
+        let reason = format!("a process says that it is rank {rank} of {world_size}");
         return Err(failed(ranks, "met another world at", reason));
     };
     if own.as_ref().is_some_and(|member| !member.is_gone()) {
@@ -332,7 +332,7 @@ fn greet(ranks: &Ranks, address: SocketAddr, until: Instant) -> io::Result<TcpSt
     stream.read_exact(&mut bytes)?;
     let other = || io::Error::new(ErrorKind::InvalidData, "another program listens there");
     let challenge = Challenge::read(&bytes).ok_or_else(other)?;
-    let greeting = Greeting::new(ranks.rank, ranks.size)?;
+    let greeting = Greeting::new(ranks.rank, ranks.world_size)?;
     stream.write_all(&greeting.bytes(&ranks.secret, &challenge))?;
     // Rank 0 answers when all are there.
     stream.set_read_timeout(Some(left()))?;
