@@ -1,10 +1,10 @@
 //! How batches come in and outcomes go out while the device computes.
 //!
 //! There are two of everything that a batch passes through, used in turns: pinned memory, from
-//! which an own stream copies pixels to the device while the step before is computed, and pinned
+//! which a stream of its own copies pixels to the device while the step before is computed, and pinned
 //! memory to which the outcome is copied after the step. The host waits only where it comes round
-//! to a place whose batch is not done, so that it can be two steps ahead; and what is done has
-//! taken over its pixels, so that the next copy needs to wait for nothing.
+//! to buffers whose batch is not done, so it can prefetch two batches. A batch that is done has
+//! taken over its pixels, so the next copy waits for nothing.
 //!
 //! ```text
 //! uploads:  copy pixels of step n + 1
@@ -22,8 +22,8 @@ use crate::executor::{Outcome, Pixels};
 /// Outcomes that nobody has asked for are forgotten beyond so many.
 const MOST_OUTCOMES: usize = 1024;
 
-/// A place that a batch passes through.
-struct Place {
+/// The pinned memory that a batch passes through.
+struct Staging {
     pixels: Pinned,
     /// Labels, scalars of the step, normalisation of the pixels.
     words: Pinned,
@@ -35,7 +35,7 @@ struct Place {
 
 /// Batches on their way in, outcomes on their way out.
 pub(super) struct Feed {
-    places: [Place; 2],
+    staging: [Staging; 2],
     /// Scalars of the descent, in turns.
     descents: [Pinned; 2],
     /// The latest batch's number: they count on from where no other feed's do.
@@ -47,7 +47,7 @@ pub(super) struct Feed {
 
 /// Where a batch goes on the device.
 pub(super) struct Destination {
-    /// Pixels as they come, for each place.
+    /// Pixels as they come, for each staging buffer.
     pub raw: [Address; 2],
     pub labels: Address,
     pub scalars: Address,
@@ -57,8 +57,8 @@ pub(super) struct Destination {
 impl Feed {
     pub fn new(device: &CudaDevice, batch: usize, channels: usize) -> Result<Self, CudaError> {
         static FEEDS: AtomicU64 = AtomicU64::new(0);
-        let place = || -> Result<Place, CudaError> {
-            Ok(Place {
+        let staging = || -> Result<Staging, CudaError> {
+            Ok(Staging {
                 // Grows to what a batch has: a byte a value, or four.
                 pixels: device.pinned(1)?,
                 words: device.pinned(4 * (batch + STEP_WORDS + DESCENT_WORDS + 2 * channels))?,
@@ -68,7 +68,7 @@ impl Feed {
         };
         let words = || device.pinned(4 * DESCENT_WORDS);
         Ok(Self {
-            places: [place()?, place()?],
+            staging: [staging()?, staging()?],
             descents: [words()?, words()?],
             batches: FEEDS.fetch_add(1, Ordering::Relaxed) << 40,
             steps: 0,
@@ -76,7 +76,7 @@ impl Feed {
         })
     }
 
-    /// The place of the batch at hand.
+    /// Which staging buffers the batch at hand uses.
     pub fn turn(&self) -> usize {
         (self.batches % 2) as usize
     }
@@ -95,7 +95,7 @@ impl Feed {
         self.batches += 1;
         let turn = self.turn();
         self.collect(turn)?;
-        let place = &mut self.places[turn];
+        let staging = &mut self.staging[turn];
         let (mean, std): (&[f32], &[f32]) = match pixels {
             Pixels::Nchw(_) => (&[], &[]),
             Pixels::Nhwc { mean, std, .. } => (mean, std),
@@ -104,26 +104,26 @@ impl Feed {
             Pixels::Nchw(values) => 4 * values.len(),
             Pixels::Nhwc { bytes, .. } => bytes.len(),
         };
-        if place.pixels.len() < bytes {
-            place.pixels = device.pinned(bytes)?;
+        if staging.pixels.len() < bytes {
+            staging.pixels = device.pinned(bytes)?;
         }
         match pixels {
-            Pixels::Nchw(values) => place.pixels.values(values.len())?.copy_from_slice(values),
+            Pixels::Nchw(values) => staging.pixels.values(values.len())?.copy_from_slice(values),
             Pixels::Nhwc { bytes, .. } => {
-                place.pixels.values(bytes.len())?.copy_from_slice(bytes);
+                staging.pixels.values(bytes.len())?.copy_from_slice(bytes);
             }
         }
-        device.copy_in(Lane::Uploads, &mut place.pixels, 0..bytes, into.raw[turn])?;
+        device.copy_in(Lane::Uploads, &mut staging.pixels, 0..bytes, into.raw[turn])?;
 
         let norm = mean.iter().chain(std).map(|value| value.to_bits());
         let words = labels.iter().copied();
         let words = words.chain(scalars.iter().copied()).chain(norm);
         let count = labels.len() + scalars.len() + 2 * mean.len();
-        for (into, word) in place.words.values::<u32>(count)?.iter_mut().zip(words) {
+        for (into, word) in staging.words.values::<u32>(count)?.iter_mut().zip(words) {
             *into = word;
         }
         let (scalars_at, norm_at) = (4 * labels.len(), 4 * (labels.len() + scalars.len()));
-        let mut send = |range, into| device.copy_in(Lane::Main, &mut place.words, range, into);
+        let mut send = |range, into| device.copy_in(Lane::Main, &mut staging.words, range, into);
         send(0..scalars_at, into.labels)?;
         if !scalars.is_empty() {
             send(scalars_at..norm_at, into.scalars)?;
@@ -131,7 +131,7 @@ impl Feed {
         if !mean.is_empty() {
             send(norm_at..4 * count, into.norm)?;
         }
-        device.hold_for_copy(Lane::Main, &place.pixels)
+        device.hold_for_copy(Lane::Main, &staging.pixels)
     }
 
     /// Has the results of the batch at hand copied out; returns the number to ask for them by.
@@ -141,9 +141,9 @@ impl Feed {
         results: Address,
         images: usize,
     ) -> Result<u64, CudaError> {
-        let place = &mut self.places[(self.batches % 2) as usize];
-        device.copy_out(results, 24 * images, &mut place.results)?;
-        place.waiting = Some((self.batches, images));
+        let staging = &mut self.staging[(self.batches % 2) as usize];
+        device.copy_out(results, 24 * images, &mut staging.results)?;
+        staging.waiting = Some((self.batches, images));
         Ok(self.batches)
     }
 
@@ -160,14 +160,14 @@ impl Feed {
         device.copy_in(Lane::Main, pinned, 0..4 * DESCENT_WORDS, into)
     }
 
-    /// Waits for the results that are on their way to a place.
+    /// Waits for the results that are on their way to one of them.
     fn collect(&mut self, turn: usize) -> Result<(), CudaError> {
-        let place = &mut self.places[turn];
-        let Some((number, images)) = place.waiting.take() else {
+        let staging = &mut self.staging[turn];
+        let Some((number, images)) = staging.waiting.take() else {
             return Ok(());
         };
         let mut outcome = Outcome::default();
-        for image in place.results.values::<f64>(3 * images)?.chunks_exact(3) {
+        for image in staging.results.values::<f64>(3 * images)?.chunks_exact(3) {
             outcome.loss += image[0];
             outcome.top1 += usize::from(image[1] > 0.0);
             outcome.top5 += usize::from(image[2] > 0.0);
@@ -182,7 +182,7 @@ impl Feed {
     /// The outcome of a batch, waited for; nothing where it was asked for before.
     pub fn outcome(&mut self, number: u64) -> Result<Option<Outcome>, CudaError> {
         for turn in 0..2 {
-            if self.places[turn]
+            if self.staging[turn]
                 .waiting
                 .is_some_and(|(own, _)| own == number)
             {

@@ -2,7 +2,7 @@
 
 use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
-use super::memory::{Arena, NormAt, Places, Slot, Slots, WeightAt};
+use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
 use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
 use super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::target::Target;
@@ -12,9 +12,9 @@ use crate::plan::{Plan, Precision};
 #[derive(Clone, Copy)]
 pub(super) struct Launcher<'a> {
     pub target: &'a dyn Target,
-    pub arena: &'a Arena,
+    pub buffers: &'a Buffers,
     pub slots: &'a Slots,
-    pub places: &'a Places,
+    pub offsets: &'a Offsets,
     pub plan: &'a Plan,
     pub precision: Precision,
     /// Images.
@@ -26,7 +26,7 @@ pub(super) struct Launcher<'a> {
 impl Launcher<'_> {
     /// Where a buffer is.
     pub fn at(&self, slot: Slot) -> Address {
-        self.arena.at(slot)
+        self.buffers.at(slot)
     }
 
     /// A parameter.

@@ -47,7 +47,7 @@ impl Pass<'_> {
         let on = &self.on;
         // Where a loss of one rank was not finite, none descends.
         on.target.complete(on.broken(), 1)?;
-        let mut stages = on.places.stages(on.plan.parameter_count()).into_iter();
+        let mut stages = on.offsets.stages(on.plan.parameter_count()).into_iter();
         let mut complete = || match stages.next() {
             Some((from, count)) if count > 0 => on.target.complete(on.gradient_of(from), count),
             _ => Ok(()),

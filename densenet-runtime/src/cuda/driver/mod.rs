@@ -94,7 +94,7 @@ impl CudaDevice {
 
     /// Allocates bytes, which hold anything.
     pub(super) fn allocate(&self, bytes: usize) -> Result<Memory, CudaError> {
-        // SAFETY: `Memory` is written before it is read: the arena's buffers are filled by
+        // SAFETY: `Memory` is written before it is read: the executor's buffers are filled by
         // their first use, and the parameters when the executor is made.
         match unsafe { self.stream.alloc::<u8>(bytes) } {
             Ok(slice) => Ok(Memory { slice }),
@@ -195,7 +195,7 @@ impl CudaDevice {
         };
         // SAFETY: `Kernel::launch` alone makes a `Launch`, and the names, order and kinds of its
         // values were checked against the kernel's parameters when the kernel was found; the
-        // addresses lie in the executor's arena, whose sizes follow from the same plan as the
+        // addresses lie in the executor's buffers, whose sizes follow from the same plan as the
         // kernel's bounds.
         let launched = unsafe { builder.launch(config) };
         launched.map_err(|error| driver_error(&format!("launching kernel {name}"), error))?;

@@ -3,7 +3,7 @@
 
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
-use crate::executor::{Arena as Part, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step};
+use crate::executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step};
 use crate::plan::Plan;
 
 fn step_words(step: Step) -> [u32; STEP_WORDS] {
@@ -45,14 +45,14 @@ impl Executor for CudaExecutor {
         self.options.batch
     }
 
-    fn read(&self, arena: Part, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.part(arena);
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
+        let (what, at, count) = self.arena(arena);
         length(what, count, into.len())?;
         Ok(self.device.download(at, into)?)
     }
 
-    fn write(&mut self, arena: Part, from: &[f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.part(arena);
+    fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
+        let (what, at, count) = self.arena(arena);
         length(what, count, from.len())?;
         Ok(self.device.upload(from, at)?)
     }
@@ -86,9 +86,9 @@ impl Executor for CudaExecutor {
         if !outcome.loss.is_finite() {
             // The host knows now, and gradient descent is its affair again. The running statistics
             // are those before the step; it is rare, so they go by way of the host.
-            let (_, running, count) = self.part(Part::Running);
+            let (_, running, count) = self.arena(Arena::Running);
             let mut before = vec![0.0f32; count];
-            let kept = self.arena.at(self.slots.running_before);
+            let kept = self.buffers.at(self.slots.running_before);
             self.device.download(kept, &mut before)?;
             self.device.upload(&before, running)?;
             let broken = self.pass(&self.member(), true).on.broken();
@@ -99,7 +99,7 @@ impl Executor for CudaExecutor {
 
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
         let words = descent_words(sgd);
-        let scalars = self.arena.at(self.slots.scalars);
+        let scalars = self.buffers.at(self.slots.scalars);
         self.feed
             .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
         let member = self.member();
@@ -126,6 +126,6 @@ impl Executor for CudaExecutor {
         )?;
         Ok(self
             .device
-            .download(self.arena.at(self.slots.logits), into)?)
+            .download(self.buffers.at(self.slots.logits), into)?)
     }
 }

@@ -5,12 +5,12 @@ use super::error::CudaError;
 use super::feed::{Destination, Feed};
 use super::kernels::Kernels;
 use super::launch::Launcher;
-use super::memory::{Arena, Places, Slots};
+use super::memory::{Buffers, Offsets, Slots};
 use super::pass::Pass;
 use super::program::SCALAR_WORDS;
 use super::reducer::{Member, Reducer};
 use crate::executor::{
-    Arena as Part, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training,
+    Arena, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training,
 };
 use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
@@ -26,11 +26,11 @@ pub struct CudaExecutor {
     options: CudaOptions,
     device: CudaDevice,
     kernels: Kernels,
-    places: Places,
+    offsets: Offsets,
     slots: Slots,
     /// What is done with a full batch, recorded when first done.
     recorded: [Option<Graph>; 3],
-    arena: Arena,
+    buffers: Buffers,
     feed: Feed,
     /// The others that it trains with.
     reducer: Option<Reducer>,
@@ -66,14 +66,14 @@ impl CudaExecutor {
         }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);
-        let arena = layout.allocate(device, options.placement)?;
+        let buffers = layout.allocate(device, options.placement)?;
         let executor = Self {
-            places: Places::new(&plan),
+            offsets: Offsets::new(&plan),
             feed: Feed::new(device, batch, plan.stem().channels)?,
             device: device.clone(),
             kernels,
             slots,
-            arena,
+            buffers,
             recorded: [const { None }; 3],
             reducer: None,
             latest: 0,
@@ -81,18 +81,18 @@ impl CudaExecutor {
             plan,
         };
         for part in [
-            Part::Parameters,
-            Part::Gradients,
-            Part::Momentum,
-            Part::Running,
+            Arena::Parameters,
+            Arena::Gradients,
+            Arena::Momentum,
+            Arena::Running,
         ] {
-            let (_, at, count) = executor.part(part);
+            let (_, at, count) = executor.arena(part);
             device.clear(at, 4 * count)?;
         }
-        let scalars = executor.arena.at(executor.slots.scalars);
+        let scalars = executor.buffers.at(executor.slots.scalars);
         device.clear(scalars, 4 * SCALAR_WORDS)?;
-        let table = executor.places.weight_table();
-        device.upload(&table, executor.arena.at(executor.slots.weight_table))?;
+        let table = executor.offsets.weight_table();
+        device.upload(&table, executor.buffers.at(executor.slots.weight_table))?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }
@@ -103,8 +103,8 @@ impl CudaExecutor {
     /// # Errors
     /// When there is no NCCL, it fails, or a rank has gone.
     pub fn join(&mut self, group: ProcessGroup) -> Result<(), CudaError> {
-        let (_, gradients, count) = self.part(Part::Gradients);
-        let stages = self.places.stages(count).into_iter().map(|(_, own)| own);
+        let (_, gradients, count) = self.arena(Arena::Gradients);
+        let stages = self.offsets.stages(count).into_iter().map(|(_, own)| own);
         let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
         counts.sort_unstable();
         counts.dedup();
@@ -136,30 +136,30 @@ impl CudaExecutor {
 
     /// Bytes of all buffers on the device.
     pub fn bytes(&self) -> usize {
-        self.arena.bytes()
+        self.buffers.bytes()
     }
 
     /// What a part is called, where it is, its elements.
-    fn part(&self, part: Part) -> (&'static str, Address, usize) {
-        let (what, slot, count) = match part {
-            Part::Parameters => (
+    fn arena(&self, arena: Arena) -> (&'static str, Address, usize) {
+        let (what, slot, count) = match arena {
+            Arena::Parameters => (
                 "parameters",
                 self.slots.parameters,
                 self.plan.parameter_count(),
             ),
-            Part::Gradients => (
+            Arena::Gradients => (
                 "gradients",
                 self.slots.gradients,
                 self.plan.parameter_count(),
             ),
-            Part::Momentum => ("momentum", self.slots.momentum, self.plan.parameter_count()),
-            Part::Running => (
+            Arena::Momentum => ("momentum", self.slots.momentum, self.plan.parameter_count()),
+            Arena::Running => (
                 "running statistics",
                 self.slots.running,
                 self.plan.running_count(),
             ),
         };
-        (what, self.arena.at(slot), count)
+        (what, self.buffers.at(slot), count)
     }
 
     /// Starts work on a batch; returns the number to ask for its outcome by. The host does not
@@ -175,10 +175,10 @@ impl CudaExecutor {
         }
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
-            raw: self.slots.raw.map(|slot| self.arena.at(slot)),
-            labels: self.arena.at(self.slots.labels),
-            scalars: self.arena.at(self.slots.scalars),
-            norm: self.arena.at(self.slots.pixel_norm),
+            raw: self.slots.raw.map(|slot| self.buffers.at(slot)),
+            labels: self.buffers.at(self.slots.labels),
+            scalars: self.buffers.at(self.slots.scalars),
+            norm: self.buffers.at(self.slots.pixel_norm),
         };
         self.feed.send(
             &self.device,
@@ -195,7 +195,7 @@ impl CudaExecutor {
             Pixels::Nhwc { .. } => pass.surroundings().images_from_bytes(raw)?,
         }
         self.run(work)?;
-        let results = self.arena.at(self.slots.results);
+        let results = self.buffers.at(self.slots.results);
         Ok(self.feed.expect(&self.device, results, self.latest)?)
     }
 
@@ -221,9 +221,9 @@ impl CudaExecutor {
         Pass {
             on: Launcher {
                 target: member,
-                arena: &self.arena,
+                buffers: &self.buffers,
                 slots: &self.slots,
-                places: &self.places,
+                offsets: &self.offsets,
                 plan: &self.plan,
                 precision: self.options.precision,
                 batch: self.latest,

@@ -3,7 +3,7 @@
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::launch::Launcher;
-use super::super::memory::{Places, WEIGHT_WORDS, WeightAt};
+use super::super::memory::{Offsets, WEIGHT_WORDS, WeightAt};
 use super::super::program::Sources;
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
@@ -20,10 +20,10 @@ kernels! {
 
 /// Their program.
 pub fn source(of: Sources<'_>) -> Source {
-    let places = Places::new(of.plan);
+    let offsets = Offsets::new(of.plan);
     let len = |own: WeightAt| own.maps * own.channels * own.taps;
     let constants = [
-        ("VALUES", places.packed_weights().map(len).sum()),
+        ("VALUES", offsets.packed_weights().map(len).sum()),
         ("WORDS", WEIGHT_WORDS),
     ];
     of.plain(
@@ -35,7 +35,7 @@ pub fn source(of: Sources<'_>) -> Source {
 
 /// Packs all weights, from the parameters.
 pub fn pack(on: &Launcher<'_>, kernels: &WeightKernels) -> Result<(), CudaError> {
-    let count = on.places.packed_weights().count();
+    let count = on.offsets.packed_weights().count();
     on.tiled(
         &kernels.pack_weights,
         [SHARE, count, 1],

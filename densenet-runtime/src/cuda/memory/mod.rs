@@ -1,10 +1,10 @@
-//! The device's memory: one allocation for all buffers of a plan, at places that follow from it.
+//! The device's memory: one allocation for all buffers of a plan, at addresses that follow from it.
 
-mod arena;
-mod buffers;
-mod places;
+mod layout;
+mod offsets;
+mod slots;
 
-pub use arena::Placement;
-pub(super) use arena::{Arena, Layout, Slot};
-pub(super) use buffers::{Scratch, Slots, Stored};
-pub(super) use places::{LayerAt, NormAt, Places, WEIGHT_WORDS, WeightAt};
+pub use layout::Placement;
+pub(super) use layout::{Buffers, Layout, Slot};
+pub(super) use offsets::{LayerAt, NormAt, Offsets, WEIGHT_WORDS, WeightAt};
+pub(super) use slots::{Scratch, Slots, Stored};

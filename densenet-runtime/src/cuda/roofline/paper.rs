@@ -9,7 +9,7 @@ use crate::cuda::error::CudaError;
 use crate::cuda::kernel::{norm, step, weights};
 use crate::cuda::kernels::{Kernels, scratch};
 use crate::cuda::launch::Launcher;
-use crate::cuda::memory::{Layout, Places, Slots, Stored};
+use crate::cuda::memory::{Layout, Offsets, Slots, Stored};
 use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::Target;
@@ -41,9 +41,9 @@ pub fn launches(
     let pass = Pass {
         on: Launcher {
             target: &paper,
-            arena: &layout.on_paper(),
+            buffers: &layout.on_paper(),
             slots: &slots,
-            places: &Places::new(plan),
+            offsets: &Offsets::new(plan),
             plan,
             precision,
             batch,

@@ -8,7 +8,7 @@ use super::super::error::CudaError;
 use super::super::kernel::norm::{BatchNorm, Finish, Fresh, Statistics, Sums, Totals, Undo};
 use super::super::memory::{LayerAt, Scratch, WeightAt};
 use super::super::program::{Library, Sources};
-use crate::plan::{Block as Shape, DropoutSites, Plan, Recompute};
+use crate::plan::{self, DropoutSites, Plan, Recompute};
 
 /// The kernels of a block: its 1x1 convolutions', in bottleneck layers, and its 3x3's.
 pub struct BlockKernels {
@@ -24,7 +24,7 @@ pub struct BlockSources {
 
 impl BlockSources {
     /// Of a block of this shape.
-    pub fn new(of: Sources<'_>, shape: &Shape) -> Self {
+    pub fn new(of: Sources<'_>, shape: &plan::Block) -> Self {
         let maps = shape.bottleneck;
         Self {
             pointwise: maps.map(|maps| pointwise::source(of, shape, maps)),
@@ -87,7 +87,7 @@ impl<'a> Block<'a> {
     pub fn forward(&self, input: Fresh) -> Result<Fresh, CudaError> {
         let (on, bn, pixels) = (self.bn.on, self.bn, self.pixels());
         let mut fresh = input;
-        for (number, layer) in on.places.blocks[self.index].iter().enumerate() {
+        for (number, layer) in on.offsets.blocks[self.index].iter().enumerate() {
             let wide = self.wide(layer);
             bn.prepare(wide.norm, self.statistics(), fresh, pixels)?;
             let mut read = wide;
@@ -111,7 +111,7 @@ impl<'a> Block<'a> {
         let (on, bn) = (self.bn.on, self.bn);
         let fresh = on.at(on.slots.fresh);
         let recomputed = self.index < on.plan.recomputed_blocks(recompute);
-        for (number, layer) in on.places.blocks[self.index].iter().enumerate().rev() {
+        for (number, layer) in on.offsets.blocks[self.index].iter().enumerate().rev() {
             let own = Columns {
                 first: layer.norm1.channels,
                 count: self.shape().growth,
@@ -216,7 +216,7 @@ impl<'a> Block<'a> {
         )
     }
 
-    fn shape(&self) -> &'a Shape {
+    fn shape(&self) -> &'a plan::Block {
         &self.bn.on.plan.blocks()[self.index]
     }
 

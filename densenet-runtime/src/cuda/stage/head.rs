@@ -66,7 +66,7 @@ impl Head<'_> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let head = on.plan.head();
         let own = &slots.blocks[slots.blocks.len() - 1];
-        let (norm, batch) = (on.places.norm, on.batch);
+        let (norm, batch) = (on.offsets.norm, on.batch);
         let statistics = self.bn.statistics(own.statistics, head.input);
         let pixels = batch * head.pixels();
         self.bn.prepare(norm, statistics, fresh, pixels)?;
@@ -87,8 +87,8 @@ impl Head<'_> {
             [tiles(batch), head.classes.div_ceil(COLUMNS), 1],
             Classify {
                 features,
-                weight: on.parameter(on.places.classifier),
-                bias: on.parameter(on.places.bias),
+                weight: on.parameter(on.offsets.classifier),
+                bias: on.parameter(on.offsets.bias),
                 logits: on.at(slots.logits),
                 batch,
             },
@@ -127,8 +127,8 @@ impl Head<'_> {
             ClassifyWeight {
                 dlogits,
                 features: on.at(slots.features),
-                dweight: on.gradient_of(on.places.classifier),
-                dbias: on.gradient_of(on.places.bias),
+                dweight: on.gradient_of(on.offsets.classifier),
+                dbias: on.gradient_of(on.offsets.bias),
                 batch,
             },
         )?;
@@ -137,12 +137,12 @@ impl Head<'_> {
             [tiles(batch), channels.div_ceil(COLUMNS), 1],
             ClassifyFeatures {
                 dlogits,
-                weight: on.parameter(on.places.classifier),
+                weight: on.parameter(on.offsets.classifier),
                 dfeatures,
                 batch,
             },
         )?;
-        let norm = on.places.norm;
+        let norm = on.offsets.norm;
         let statistics = self.bn.statistics(own.statistics, channels);
         let across = tiles(batch * head.pixels());
         on.tiled(

@@ -117,7 +117,7 @@ impl Stem<'_> {
             [tiles(pixels), columns, 1],
             Forward {
                 images: on.at(slots.images),
-                weight: on.parameter(on.places.stem),
+                weight: on.parameter(on.offsets.stem),
                 out: on.at(into),
                 partial: on.partial(),
                 stride,
@@ -129,7 +129,7 @@ impl Stem<'_> {
         let Some(pool) = self.pool else {
             return Ok(convolved);
         };
-        let norm = on.places.stem_norm;
+        let norm = on.offsets.stem_norm;
         let statistics = self.bn.statistics(slots.stem_statistics, stem.maps);
         self.bn.prepare(norm, statistics, convolved, pixels)?;
         let pooled = on.batch * block.pixels();
@@ -181,7 +181,7 @@ impl Stem<'_> {
             },
         )?;
         self.bn.add_shares(Shares {
-            weight: on.places.stem,
+            weight: on.offsets.stem,
             slices,
             count: slicing.weight,
         })
@@ -191,7 +191,7 @@ impl Stem<'_> {
     /// BN as it goes through the pool.
     fn pool_backward(&self, pool: &PoolKernels) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
-        let (norm, maps) = (on.places.stem_norm, on.plan.stem().maps);
+        let (norm, maps) = (on.offsets.stem_norm, on.plan.stem().maps);
         let pixels = self.pixels();
         let statistics = self.bn.statistics(slots.stem_statistics, maps);
         let totals = self.bn.totals(slots.stem_totals, maps);

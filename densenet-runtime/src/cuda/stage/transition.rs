@@ -9,7 +9,7 @@ use super::super::program::slices::Slicing;
 use super::super::program::tile::{ROWS, pointwise_columns, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
-use crate::plan::{Plan, Transition as Shape};
+use crate::plan::{self, Plan};
 
 /// Channels of a tile of the weight's gradient.
 const TILE_CHANNELS: usize = 64;
@@ -60,7 +60,7 @@ pub fn source(of: Sources<'_>, index: usize) -> Source {
 }
 
 /// How the gradient of the weight is summed.
-fn slicing(shape: &Shape) -> Slicing {
+fn slicing(shape: &plan::Transition) -> Slicing {
     let across = shape.output.div_ceil(pointwise_columns(shape.output));
     Slicing {
         weight: shape.output * shape.input,
@@ -91,7 +91,7 @@ impl Transition<'_> {
     pub fn forward(&self, fresh: Fresh) -> Result<Fresh, CudaError> {
         let (on, shape) = (self.bn.on, self.shape());
         let own = &on.slots.blocks[self.index];
-        let (norm, weight) = on.places.transitions[self.index];
+        let (norm, weight) = on.offsets.transitions[self.index];
         let statistics = self.bn.statistics(own.statistics, shape.input);
         let pixels = on.batch * on.plan.blocks()[self.index].pixels();
         self.bn.prepare(norm, statistics, fresh, pixels)?;
@@ -130,7 +130,7 @@ impl Transition<'_> {
     pub fn backward(&self) -> Result<(), CudaError> {
         let (on, shape) = (self.bn.on, self.shape());
         let own = &on.slots.blocks[self.index];
-        let (norm, weight) = on.places.transitions[self.index];
+        let (norm, weight) = on.offsets.transitions[self.index];
         let into = on.at(on.slots.gradient);
         if !shape.height.is_multiple_of(2) || !shape.width.is_multiple_of(2) {
             // What the pool leaves out has no gradient.
@@ -207,7 +207,7 @@ impl Transition<'_> {
         self.bn.gather(norm, sums, shares)
     }
 
-    fn shape(&self) -> &Shape {
+    fn shape(&self) -> &plan::Transition {
         &self.bn.on.plan.transitions()[self.index]
     }
 

@@ -48,7 +48,7 @@ pub const WEIGHT_WORDS: usize = 5;
 
 /// Where all parameters of a plan lie.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Offsets {
     pub stem: usize,
     pub stem_norm: NormAt,
     pub blocks: Vec<Vec<LayerAt>>,
@@ -61,7 +61,7 @@ pub struct Places {
     pub affine: usize,
 }
 
-impl Places {
+impl Offsets {
     /// Of each stage of the backward pass, in its order: where its gradients begin, and how many
     /// they are. A stage's parameters follow those of the stages before it.
     pub fn stages(&self, parameters: usize) -> Vec<(usize, usize)> {
@@ -124,7 +124,7 @@ impl Cursor {
     }
 }
 
-impl Places {
+impl Offsets {
     pub fn new(plan: &Plan) -> Self {
         let tensors = plan.tensors();
         let mut cursor = Cursor::default();
@@ -194,7 +194,7 @@ mod tests {
             dropout: 0.0,
         };
         let plan = plan.plan().unwrap();
-        let stages = Places::new(&plan).stages(plan.parameter_count());
+        let stages = Offsets::new(&plan).stages(plan.parameter_count());
         assert_eq!(stages.len(), 5, "head, block, transition, block, stem");
         let mut until = plan.parameter_count();
         for (from, count) in stages {

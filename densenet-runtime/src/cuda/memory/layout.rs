@@ -1,4 +1,4 @@
-//! One allocation for all buffers, at places that follow from the plan.
+//! One allocation for all buffers, at addresses that follow from the plan.
 
 use super::super::driver::{Address, CudaDevice, Memory};
 use super::super::error::CudaError;
@@ -53,32 +53,36 @@ impl Layout {
             .sum()
     }
 
-    /// Places without memory: to be counted, not used.
+    /// Addresses without memory: to be counted, not used.
     #[cfg(feature = "roofline")]
-    pub fn on_paper(&self) -> Arena {
+    pub fn on_paper(&self) -> Buffers {
         let mut next = Address::on_paper();
-        let places = self.sizes.iter().map(|size| {
-            let place = next;
+        let addresses = self.sizes.iter().map(|size| {
+            let address = next;
             next = next.bytes(size.next_multiple_of(ALIGNMENT));
-            place
+            address
         });
-        Arena {
-            places: places.collect(),
+        Buffers {
+            addresses: addresses.collect(),
             _memory: Vec::new(),
             bytes: self.total(),
         }
     }
 
     /// Allocates.
-    pub fn allocate(&self, device: &CudaDevice, placement: Placement) -> Result<Arena, CudaError> {
-        let mut places = Vec::with_capacity(self.sizes.len());
+    pub fn allocate(
+        &self,
+        device: &CudaDevice,
+        placement: Placement,
+    ) -> Result<Buffers, CudaError> {
+        let mut addresses = Vec::with_capacity(self.sizes.len());
         let mut memory = Vec::new();
         match placement {
             Placement::Together => {
                 let all = device.allocate(self.total())?;
                 let mut next = all.address();
                 for size in &self.sizes {
-                    places.push(next);
+                    addresses.push(next);
                     next = next.bytes(size.next_multiple_of(ALIGNMENT));
                 }
                 memory.push(all);
@@ -86,13 +90,13 @@ impl Layout {
             Placement::Apart => {
                 for &size in &self.sizes {
                     let one = device.allocate(size)?;
-                    places.push(one.address());
+                    addresses.push(one.address());
                     memory.push(one);
                 }
             }
         }
-        Ok(Arena {
-            places,
+        Ok(Buffers {
+            addresses,
             _memory: memory,
             bytes: self.total(),
         })
@@ -100,17 +104,17 @@ impl Layout {
 }
 
 /// All buffers of an executor.
-pub struct Arena {
-    places: Vec<Address>,
-    /// Freed with the arena.
+pub struct Buffers {
+    addresses: Vec<Address>,
+    /// Freed with them.
     _memory: Vec<Memory>,
     bytes: usize,
 }
 
-impl Arena {
+impl Buffers {
     /// Where a buffer is.
     pub fn at(&self, slot: Slot) -> Address {
-        self.places[slot.0]
+        self.addresses[slot.0]
     }
 
     /// Bytes of all buffers.

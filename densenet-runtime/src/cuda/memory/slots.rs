@@ -3,8 +3,8 @@
 use super::super::program::SCALAR_WORDS;
 use super::super::program::slices::Slicing;
 use super::super::program::tile::tiles;
-use super::arena::{Layout, Slot};
-use super::places::{Places, WEIGHT_WORDS};
+use super::layout::{Layout, Slot};
+use super::offsets::{Offsets, WEIGHT_WORDS};
 use crate::plan::{Plan, Precision, Recompute};
 
 /// How maps are kept.
@@ -111,7 +111,7 @@ impl Slots {
             recompute,
         } = stored;
         let sizes = plan.buffers(recompute);
-        let places = Places::new(plan);
+        let offsets = Offsets::new(plan);
         let stem = plan.stem();
         let count = plan.parameter_count();
         let features = plan.features();
@@ -154,9 +154,9 @@ impl Slots {
             running: layout.floats(plan.running_count()),
             running_before: layout.floats(plan.running_count()),
             scalars: layout.floats(SCALAR_WORDS),
-            packed: layout.maps(places.packed, precision),
-            weight_table: layout.floats(WEIGHT_WORDS * places.packed_weights().count()),
-            affine: layout.floats(places.affine),
+            packed: layout.maps(offsets.packed, precision),
+            weight_table: layout.floats(WEIGHT_WORDS * offsets.packed_weights().count()),
+            affine: layout.floats(offsets.affine),
             raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
             images: layout.maps(batch * sizes.input, precision),
