@@ -144,7 +144,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .collect();
     let mut milliseconds = Vec::new();
     // A device's step is asked for its outcome when the next one is started, as the trainer does.
-    let mut ahead = None;
+    let mut pending = None;
     for step in 0..=arguments.steps {
         let batch = Batch {
             pixels: match device {
@@ -162,7 +162,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Work::Train(executor) => {
                 let started = executor.start(batch, Step::default())?;
                 executor.descend(Sgd::default())?;
-                if let Some(before) = ahead.replace(started) {
+                if let Some(before) = pending.replace(started) {
                     finite(executor.finish(before)?)?;
                 }
             }
@@ -174,7 +174,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / arguments.batch as f64);
         }
     }
-    if let (Work::Train(executor), Some(last)) = (&mut work, ahead) {
+    if let (Work::Train(executor), Some(last)) = (&mut work, pending) {
         finite(executor.finish(last)?)?;
     }
     milliseconds.sort_by(f64::total_cmp);

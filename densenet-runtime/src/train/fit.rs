@@ -218,9 +218,9 @@ impl Run<'_> {
         let mut since = Instant::now();
         let mut ended = Ok(ControlFlow::Continue(()));
         // A step whose outcome is still to be asked for.
-        let mut ahead = None;
+        let mut pending = None;
         let visited = train.visit(epoch, first, &mut |batch, _| {
-            ended = self.advance(batch, &mut ahead, &mut since);
+            ended = self.advance(batch, &mut pending, &mut since);
             match ended {
                 Ok(ControlFlow::Continue(())) if !self.steps_are_done() => {
                     ControlFlow::Continue(())
@@ -228,7 +228,7 @@ impl Run<'_> {
                 _ => ControlFlow::Break(()),
             }
         });
-        if let Some(started) = ahead {
+        if let Some(started) = pending {
             ended = self.finish(started, &mut since);
         }
         visited.map_err(TrainError::Data)?;
@@ -251,17 +251,17 @@ impl Run<'_> {
     fn advance(
         &mut self,
         batch: Batch<'_>,
-        ahead: &mut Option<Started>,
+        pending: &mut Option<Started>,
         since: &mut Instant,
     ) -> Result<ControlFlow<()>, TrainError> {
         let started = self.engine.start(batch);
-        if let Some(before) = ahead.take() {
+        if let Some(before) = pending.take() {
             // Nothing was asked for, and nothing is due: this does not break.
             let _ = self.finish(before, since)?;
         }
         let started = started?;
         if !started.is_done() && !self.waits_for(self.engine.position.step) {
-            *ahead = Some(started);
+            *pending = Some(started);
             return Ok(ControlFlow::Continue(()));
         }
         let ended = self.finish(started, since)?;

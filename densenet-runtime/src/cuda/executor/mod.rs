@@ -163,7 +163,7 @@ impl CudaExecutor {
     }
 
     /// Starts work on a batch; returns the number to ask for its outcome by. The host does not
-    /// wait, unless it is two batches ahead.
+    /// wait, unless two batches are pending.
     fn begin(
         &mut self,
         batch: Batch<'_>,

@@ -69,16 +69,16 @@ fn step(number: usize) -> Step {
     }
 }
 
-/// Outcomes and the state after seven steps, of which `ahead` are begun before the first is
+/// Outcomes and the state after seven steps, with `pending` of them started when the first is
 /// waited for.
-fn train(seed: u64, ahead: usize) -> (Vec<Outcome>, Vec<u32>) {
+fn train(seed: u64, pending: usize) -> (Vec<Outcome>, Vec<u32>) {
     let mut executor = executor(seed);
     let mut started = std::collections::VecDeque::new();
     let mut outcomes = Vec::new();
     for number in 0..7 {
         started.push_back(with_batch(number, |batch| executor.start(batch, step(number))).unwrap());
         executor.descend(sgd(number)).unwrap();
-        if started.len() > ahead {
+        if started.len() > pending {
             outcomes.push(executor.finish(started.pop_front().unwrap()).unwrap());
         }
     }
@@ -96,8 +96,11 @@ fn steps_that_nobody_waits_for_are_the_same_steps() {
     let expected = train(0, 0);
     assert_eq!(expected.0.len(), 7);
     for seed in 1..9 {
-        for ahead in [0, 1, 2, 6] {
-            assert!(train(seed, ahead) == expected, "seed {seed}, {ahead} ahead");
+        for pending in [0, 1, 2, 6] {
+            assert!(
+                train(seed, pending) == expected,
+                "seed {seed}, {pending} pending"
+            );
         }
     }
 }
@@ -307,19 +310,19 @@ fn fit(executor: Box<dyn Executor>) -> Run {
 }
 
 #[test]
-fn a_trainer_that_runs_ahead_reports_and_keeps_the_same() {
+fn a_trainer_that_prefetches_reports_and_keeps_the_same() {
     let _alone = alone();
     let waited_for = fit(Box::new(Waiting(executor(3))));
-    let ahead = fit(Box::new(executor(4)));
-    assert_eq!(ahead.0, waited_for.0);
+    let prefetched = fit(Box::new(executor(4)));
+    assert_eq!(prefetched.0, waited_for.0);
     assert_eq!(
-        ahead
+        prefetched
             .0
             .iter()
             .filter(|line| line.starts_with("step"))
             .count(),
         8
     );
-    assert!(ahead.1 == waited_for.1, "the weights");
-    assert!(ahead.2 == waited_for.2, "the checkpoint");
+    assert!(prefetched.1 == waited_for.1, "the weights");
+    assert!(prefetched.2 == waited_for.2, "the checkpoint");
 }
