@@ -1,11 +1,11 @@
 //! Whether two lists of classes are the same: labels are indices into them.
 
-/// How many names a message lists before the rest is only counted.
+/// The most names that a message lists; the others are counted.
 const LISTED: usize = 5;
 
-/// The difference between two lists of classes, each with the words for what it is of: what the
-/// second lacks, what it has besides, or that the order is another. Where either has no names,
-/// nothing is known, and so there is none.
+/// The difference between two lists of classes, each with the words for whose it is: what the
+/// second lacks, what it has besides, or that the order is another. `None` where they are equal, or
+/// either has no names.
 pub(crate) fn difference<A: AsRef<str>, B: AsRef<str>>(
     (ours_are, ours): (&str, &[A]),
     (theirs_are, theirs): (&str, &[B]),
@@ -42,7 +42,7 @@ fn order(ours_are: &str, ours: &[&str], theirs_are: &str, theirs: &[&str]) -> St
         Some((label, (our, their))) => format!(
             "they are in another order: label {label} is `{our}` in {ours_are}, but `{their}` in {theirs_are}"
         ),
-        // A name that is there twice.
+        // One name is in a list twice.
         None => "they are in another order".to_owned(),
     }
 }

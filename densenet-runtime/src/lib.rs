@@ -105,7 +105,7 @@
 //! - [`data`]: pictures in folders, MNIST, CIFAR, SVHN; augmentation; loaders.
 //! - [`weights`]: files, and what is in them.
 //! - [`figures`]: the figures of the DenseNet paper, drawn from one's own runs.
-//! - [`cpu`], `cuda`: what computes, behind [`Executor`].
+//! - [`cpu`], `cuda`: the executors, which implement [`Executor`].
 
 mod classes;
 pub mod console;

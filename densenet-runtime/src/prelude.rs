@@ -1,7 +1,7 @@
-//! What most programs use: `use densenet_runtime::prelude::*;`.
+//! What most programs need: `use densenet_runtime::prelude::*;`.
 //!
-//! The network and its traits, data, training, and of dfdx what builds and runs a module. All else
-//! stays behind the names of its modules.
+//! The network and its traits, data, training, and the parts of dfdx that build and run a module.
+//! Everything else is imported from its module.
 
 pub use dfdx::prelude::{BuildModule, Const, Cpu, DeviceBuildExt, Module, ModuleMut, Tensor};
 

@@ -1,4 +1,4 @@
-//! Images and labels, and whether an executor of a plan can take them.
+//! Images and labels, and the checks that an executor of a plan can take them.
 
 use super::ExecutorError;
 use crate::plan::{Plan, Recompute, Stem};
@@ -25,7 +25,7 @@ pub enum Pixels<'a> {
 pub struct Batch<'a> {
     /// The images.
     pub pixels: Pixels<'a>,
-    /// The class of each image; their number is the batch's size.
+    /// The class of each image. There are as many labels as images.
     pub labels: &'a [u32],
 }
 
@@ -48,7 +48,7 @@ impl Batch<'_> {
     }
 }
 
-/// Checks that `pixels` are those of `images` images, 1 to `capacity`.
+/// Checks that `pixels` has the length of `images` images, and that `images` is 1 to `capacity`.
 pub(crate) fn check_pixels(
     stem: &Stem,
     pixels: Pixels<'_>,
@@ -93,12 +93,12 @@ pub(crate) fn check_pixels(
     Ok(())
 }
 
-/// The most bytes of a training step: far more than any machine has, and few enough that sizes of
-/// buffers, with their padding, do not overflow.
+/// The most bytes that a training step may need: far more than any machine has, but so few that the
+/// sizes of padded buffers do not overflow.
 const MOST_BYTES: u64 = 1 << 50;
 
-/// Checks that there can be an executor of a plan for batches of so many images: that kernels can
-/// count their pixels, and that sizes of buffers can be computed.
+/// Checks that an executor of a plan can be made for this batch size: kernels must be able to count
+/// its pixels, and the sizes of buffers must not overflow.
 pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorError> {
     let most = plan.countable_batch();
     if !(1..=most).contains(&batch) {

@@ -31,7 +31,7 @@ pub enum ExecutorError {
         /// The stage, such as "block 4".
         stage: String,
     },
-    /// The pixels are not as many as the labels and the input's shape ask for.
+    /// The number of pixels does not fit the labels and the shape of the input.
     #[error(
         "a batch of {labels} images of {shape:?} (channels, height, width) has {expected} values, found {found}"
     )]
@@ -45,7 +45,7 @@ pub enum ExecutorError {
         /// Values found.
         found: usize,
     },
-    /// Mean or standard deviation is not given for each channel.
+    /// The mean or the standard deviation does not have one value for each channel.
     #[error("the input has {channels} channels, but {found} values were given for {what}")]
     Channels {
         /// Channels of the input.
@@ -55,7 +55,7 @@ pub enum ExecutorError {
         /// Mean or standard deviation.
         what: &'static str,
     },
-    /// A label is no class of the network.
+    /// A label is not a class of the network.
     #[error("image {index} of the batch has label {label}, but the network has {classes} classes (labels 0 to {})", .classes - 1)]
     Label {
         /// Which image of the batch.
@@ -68,7 +68,7 @@ pub enum ExecutorError {
     /// A buffer handed in has the wrong length.
     #[error("{what} has {expected} elements, found {found}")]
     Length {
-        /// What was read or written.
+        /// The buffer.
         what: &'static str,
         /// Elements expected.
         expected: usize,
@@ -99,7 +99,7 @@ fn requested(batch: usize) -> String {
 }
 
 impl ExecutorError {
-    /// The same in inference, which has nothing to recompute.
+    /// The same error with advice for inference, which has nothing to recompute.
     pub(crate) fn in_inference(self) -> Self {
         match self {
             Self::OutOfMemory { what, bytes, .. } => Self::OutOfMemory {

@@ -1,9 +1,9 @@
-//! The contract of executors: what runs a plan.
+//! The contract of executors, which run plans.
 //!
 //! An executor owns a network's whole training state: parameters, gradients, momentum, running
 //! statistics, activations. It is made for one plan and one largest batch, allocates once, and
-//! then computes. The CPU and CUDA executors do the same arithmetic behind this trait. Nothing
-//! here knows of a device: the plan is all that it depends on.
+//! then computes. The CPU and CUDA executors implement this trait with the same arithmetic. Nothing
+//! here knows about devices: this module depends on the plan alone.
 
 mod batch;
 mod error;
@@ -18,7 +18,7 @@ pub use settings::{Sgd, Step};
 
 use crate::plan::Plan;
 
-/// Which numbers of the training state.
+/// A part of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arena {
     /// Trainable parameters, in the order of [`Plan::parameters`].
@@ -33,43 +33,43 @@ pub enum Arena {
 
 /// Runs a plan and owns its training state.
 pub trait Executor: Send {
-    /// The plan that it runs.
+    /// The plan that this executor runs.
     fn plan(&self) -> &Plan;
 
-    /// The largest batch.
+    /// The largest batch size.
     fn capacity(&self) -> usize;
 
     /// Copies a part of the training state out.
     ///
     /// # Errors
-    /// When `into` has another length.
+    /// When `into` has the wrong length.
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError>;
 
     /// Copies a part of the training state in.
     ///
     /// # Errors
-    /// When `from` has another length.
+    /// When `from` has the wrong length.
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError>;
 
     /// Forward and backward pass on a batch's statistics: the loss's gradients are in
     /// [`Arena::Gradients`] afterwards, and the running statistics are updated.
     ///
-    /// Where the loss is not finite, the running statistics are again what they were before the
-    /// first of the batches that are accumulated, and the gradients mean nothing.
+    /// If the loss is not finite, the running statistics are restored to what they were before the
+    /// first of the accumulated batches, and the gradients are meaningless.
     ///
     /// # Errors
     /// When the batch does not fit the plan, or is a single image whose last feature maps are one
     /// pixel ([`ExecutorError::OneValue`]). Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
 
-    /// Starts what [`differentiate`](Self::differentiate) does. A device may be at work when this
-    /// returns: the next batch can be brought to it meanwhile, and nothing waits for the loss.
+    /// Starts what [`differentiate`](Self::differentiate) does. A device may still be computing when
+    /// this returns, so the next batch can be copied to it meanwhile, and nothing waits for the loss.
     ///
-    /// A [`descend`](Self::descend) that follows while the outcome has not been asked for changes
-    /// nothing if the loss turns out not to be finite, and neither do later ones, until
-    /// [`finish`](Self::finish) has said so; the running statistics are then what they were before
-    /// that batch, whatever was started since. An executor that is done at once
-    /// ([`Pending::outcome`]) leaves that to its caller.
+    /// If the loss turns out not to be finite, a [`descend`](Self::descend) that was called before
+    /// the outcome was known changes nothing, and neither do later ones, until
+    /// [`finish`](Self::finish) has reported the loss. The running statistics are then what they
+    /// were before that batch, whatever was started since. An executor that is done at once
+    /// ([`Pending::outcome`]) leaves this to its caller.
     ///
     /// # Errors
     /// As [`differentiate`](Self::differentiate).
@@ -85,14 +85,14 @@ pub trait Executor: Send {
         pending.into_outcome()
     }
 
-    /// One step of gradient descent with the gradients at hand.
+    /// One step of gradient descent with the current gradients.
     ///
     /// # Errors
     /// When the device fails.
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError>;
 
-    /// [`start`](Self::start), and [`descend`](Self::descend) after it: a whole step, which a
-    /// device does in one. Where the loss is known at once and not finite, nothing descends.
+    /// A whole step: [`start`](Self::start), then [`descend`](Self::descend). A device does both at
+    /// once. If the loss is known at once and is not finite, the descent is skipped.
     ///
     /// # Errors
     /// As both.
@@ -110,11 +110,11 @@ pub trait Executor: Send {
     /// When the batch does not fit the plan.
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError>;
 
-    /// Adds up numbers over all executors that train together
-    /// ([`parallel`](crate::parallel)); one that is alone leaves them as they are.
+    /// Adds up numbers over all executors that train together ([`parallel`](crate::parallel)). An
+    /// executor that trains alone leaves them as they are.
     ///
     /// # Errors
-    /// When another one has gone.
+    /// When another rank was lost.
     fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
         let _ = sums;
         Ok(())
@@ -123,6 +123,6 @@ pub trait Executor: Send {
     /// Copies out the logits of the latest batch: batch x classes.
     ///
     /// # Errors
-    /// When `into` has another length.
+    /// When `into` has the wrong length.
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError>;
 }

@@ -60,11 +60,11 @@ pub trait SameShapes<Shapes, From, Into> {}
 impl<Shapes, From, Into> SameShapes<Shapes, From, Into> for Shapes {}
 
 /// The shapes of a stem's tensors: a KERNELxKERNEL convolution from CHANNELS to MAPS, with a
-/// norm behind it if it is 7x7.
+/// norm after it if it is 7x7.
 #[derive(Debug)]
 pub struct StemShapes<const CHANNELS: usize, const KERNEL: usize, const MAPS: usize>;
 
-/// The shapes of a dense block's tensors: LAYERS layers behind INPUT maps, each adding K maps;
+/// The shapes of a dense block's tensors: LAYERS layers after INPUT maps, each adding K maps;
 /// MAPS is the width of its bottlenecks, 0 for plain layers.
 #[derive(Debug)]
 pub struct BlockShapes<const LAYERS: usize, const INPUT: usize, const MAPS: usize, const K: usize>;

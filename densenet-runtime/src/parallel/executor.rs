@@ -1,24 +1,24 @@
-//! An executor that is one of several.
+//! An executor that trains together with others.
 
 use super::Collective;
 use crate::plan::Plan;
 use crate::{Arena, Batch, Executor, ExecutorError, Outcome, Sgd, Step};
 
 /// An executor that trains with others: after each batch its gradients and running statistics are
-/// the averages over all ranks, and so is the loss that it reports. What of its images was right
-/// (top 1, top 5) is its own.
+/// the averages over all ranks, and so is the loss that it reports. Top 1 and top 5 count its own
+/// images.
 pub struct Parallel {
     executor: Box<dyn Executor>,
     collective: Box<dyn Collective>,
-    /// Gradients or statistics on their way.
+    /// Gradients or statistics that are being averaged.
     values: Vec<f32>,
-    /// The running statistics before the step at hand.
+    /// The running statistics before the current step.
     running_before: Vec<f32>,
 }
 
 impl Parallel {
-    /// Makes an executor one of several. Their parameters must be equal: made from the same seed,
-    /// or read from the same file.
+    /// Joins an executor to a collective. All ranks need equal parameters, made from the same seed or
+    /// read from the same file.
     pub fn new(executor: Box<dyn Executor>, collective: Box<dyn Collective>) -> Self {
         Self {
             executor,
@@ -64,14 +64,14 @@ impl Executor for Parallel {
         let mut outcome = self.executor.differentiate(batch, step)?;
         let mut loss = [outcome.loss];
         self.collective.sum(&mut loss)?;
-        // A loss that is not finite on one rank is so on all: all stop, and none has changed.
+        // If the loss of one rank is not finite, the mean is not finite on any: all stop unchanged.
         outcome.loss = loss[0] / self.collective.world_size() as f64;
         if !outcome.loss.is_finite() {
             self.executor.write(Arena::Running, &self.running_before)?;
             return Ok(outcome);
         }
-        // An accumulating step adds its own gradient to the average so far, of which the average
-        // is that of the sums: averages of averages are the same.
+        // An accumulating step adds its own gradient to the average so far. That average is equal on
+        // all ranks, so the average of these sums is the sum of the averages.
         self.average(Arena::Gradients, parameters)?;
         self.average(Arena::Running, running)?;
         Ok(outcome)

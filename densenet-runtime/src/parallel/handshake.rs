@@ -1,14 +1,14 @@
-//! How processes of a job know each other: each shows that it has the job's secret, which never
-//! crosses the wire.
+//! How the processes of a job recognise each other: each proves that it has the job's secret, which
+//! never crosses the wire.
 //!
-//! Rank 0 sends a [`Challenge`], a number that nobody can foresee. A rank sends a [`Greeting`], with
-//! a number of its own and a keyed hash of both and of who it is. Rank 0's [`answer`] is a keyed hash
-//! of both, so that a rank knows whom it has reached. All have a length that is known before.
+//! Rank 0 sends a [`Challenge`], an unpredictable number. A rank sends a [`Greeting`]: its rank, a
+//! number of its own, and a keyed hash of both numbers and the rank. Rank 0's [`answer`] is a keyed
+//! hash of both numbers, so that a rank knows whom it has reached. All messages have fixed lengths.
 
 use std::fmt;
 use std::io;
 
-/// Says that who speaks speaks this protocol.
+/// The first bytes of a message of this protocol.
 pub(super) const MAGIC: [u8; 8] = *b"densenet";
 
 const NONCE: usize = 32;
@@ -16,29 +16,29 @@ const HASH: usize = 32;
 
 type Nonce = [u8; NONCE];
 
-/// What only the processes of a job know.
+/// A secret that only the processes of a job know.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Option<String>);
 
 impl Secret {
-    /// From what all processes of the job are told, and nobody else.
+    /// A secret that all processes of the job are given, and nobody else.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(Some(secret.into()))
     }
 
-    /// None: whoever can reach rank 0 may join. Ranks of one machine may do without.
+    /// No secret: whoever can reach rank 0 may join. Ranks on one machine need none.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Whether there is one.
+    /// Whether there is a secret.
     pub fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
     fn hash(&self, who: &str, parts: [&[u8]; 2]) -> blake3::Hash {
         let secret = self.0.as_deref().unwrap_or_default();
-        // A context names what a key is for; a secret that is used elsewhere gives another key there.
+        // The context separates this key from keys that are made of the same secret elsewhere.
         let key = blake3::derive_key("densenet: processes that train together", secret.as_bytes());
         let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(who.as_bytes());
@@ -49,7 +49,7 @@ impl Secret {
     }
 }
 
-/// Not the secret itself.
+/// Does not print the secret itself.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = self.0.as_ref().map(|_| format_args!("..").to_string());
@@ -57,7 +57,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What rank 0 asks of who has connected.
+/// What rank 0 sends to a process that has connected.
 pub(super) struct Challenge(Nonce);
 
 impl Challenge {
@@ -71,14 +71,14 @@ impl Challenge {
         joined(&[&MAGIC, &self.0])
     }
 
-    /// `None` if it is something else.
+    /// `None` if the bytes are something else.
     pub fn read(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         let (magic, nonce) = bytes.split_at(MAGIC.len());
         (magic == MAGIC).then_some(Self(nonce.try_into().ok()?))
     }
 }
 
-/// Who a rank is, and that it has the secret.
+/// A rank's number, and the proof that it has the secret.
 pub(super) struct Greeting {
     pub rank: u64,
     pub world_size: u64,
@@ -103,7 +103,7 @@ impl Greeting {
         joined(&[&MAGIC, &who, hash.as_bytes()])
     }
 
-    /// `None` if it is from somebody who does not have the secret. Takes as long for any hash.
+    /// `None` if the sender does not have the secret. The comparison takes constant time.
     pub fn read(bytes: &[u8; Self::BYTES], secret: &Secret, challenge: &Challenge) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<8>()?;
         let (who, hash) = rest.split_first_chunk::<WHO>()?;
@@ -133,7 +133,7 @@ impl Greeting {
 /// Rank, world size, nonce.
 const WHO: usize = 8 + 8 + NONCE;
 
-/// What rank 0 says when all are there.
+/// What rank 0 sends when all ranks have joined.
 pub(super) fn answer(
     secret: &Secret,
     challenge: &Challenge,
@@ -143,7 +143,7 @@ pub(super) fn answer(
     *hash.as_bytes()
 }
 
-/// Whether it is rank 0 that says so. Takes as long for any answer.
+/// Whether the answer comes from rank 0. The comparison takes constant time.
 pub(super) fn is_answer(
     bytes: [u8; ANSWER_BYTES],
     secret: &Secret,
@@ -155,7 +155,7 @@ pub(super) fn is_answer(
 
 pub(super) const ANSWER_BYTES: usize = HASH;
 
-/// What rank 0 says to who does not have the secret.
+/// What rank 0 sends to a process without the secret.
 pub(super) const REFUSAL: [u8; ANSWER_BYTES] = [0; ANSWER_BYTES];
 
 fn nonce() -> io::Result<Nonce> {
@@ -164,7 +164,7 @@ fn nonce() -> io::Result<Nonce> {
     Ok(nonce)
 }
 
-/// Parts that are as long as the whole, one behind another.
+/// Joins parts; together they must be as long as the whole.
 fn joined<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut whole = [0; N];
     let bytes = parts.iter().copied().flatten();
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_secret_is_known_and_knows_rank_0() {
+    fn a_rank_with_the_secret_and_rank_0_recognise_each_other() {
         let secret = Secret::new("of this job");
         let challenge = Challenge::read(&Challenge::new().unwrap().bytes()).unwrap();
         let greeting = Greeting::new(3, 5).unwrap();
@@ -218,7 +218,7 @@ mod tests {
         }
         let next = Challenge::new().unwrap();
         assert!(Greeting::read(&bytes, &secret, &next).is_none());
-        // A rank's own hash sent back is no answer.
+        // A rank's own hash, sent back, is not an answer.
         let own = bytes[bytes.len() - ANSWER_BYTES..].try_into().unwrap();
         assert!(!is_answer(own, &secret, &challenge, &greeting));
         assert!(!is_answer(REFUSAL, &secret, &challenge, &greeting));

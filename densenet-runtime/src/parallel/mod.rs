@@ -2,25 +2,25 @@
 //!
 //! A *rank* has its own executor, the same network and the same settings. In every step it
 //! differentiates its part of the batch, and gradients are averaged over all ranks before each
-//! descends: all stay equal, bit for bit, and follow what one rank would do with the whole batch,
-//! but for the statistics. Those are a rank's own: its part is normalised with its part's mean and
+//! descends. So all ranks stay equal, bit for bit, and do what one rank would do with the whole
+//! batch, but for BN's statistics: each rank normalises its part with that part's mean and
 //! variance, as with PyTorch's `DistributedDataParallel` without `SyncBatchNorm`. The running
-//! statistics that this leaves are averaged in every step, too, so that they have seen all images,
-//! and evaluation and checkpoints are the same on whichever rank.
+//! statistics are averaged in every step, too, so that they have seen all images, and evaluations
+//! and checkpoints are the same on all ranks.
 //!
-//! Parts are equal: [`Loader::sharded`](crate::data::Loader::sharded) cuts each batch of the
-//! epoch's order into as many as there are ranks. So the average of the ranks' mean losses is the
+//! Parts have equal sizes: [`Loader::sharded`](crate::data::Loader::sharded) cuts each batch of the
+//! epoch's order into one part for each rank. So the average of the ranks' mean losses is the
 //! mean over the whole batch, and so are the gradients.
 //!
-//! - [`Ranks`] is what a program needs: it says who one is, from the variables that torchrun sets,
-//!   and the loader, the device and the trainer take it.
-//! - [`ProcessGroup`] connects the processes over TCP. It is a [`Collective`] that serves the CPU, and
-//!   brings the processes of several CUDA devices together, whose gradients NCCL then averages on
-//!   the devices themselves.
-//! - [`Threads`] is a collective within a process.
-//! - [`Parallel`] makes an executor on the CPU one of several.
+//! - [`Ranks`] is what a program needs. It says which rank this is, from the variables that torchrun
+//!   sets, and the loader, the device and the trainer take it.
+//! - [`ProcessGroup`] connects the processes over TCP. It is a [`Collective`] for the CPU. It
+//!   also introduces the processes of several CUDA devices to each other; NCCL then averages their
+//!   gradients on the devices.
+//! - [`Threads`] is a collective of threads within one process.
+//! - [`Parallel`] makes an executor on the CPU a rank of a collective.
 //!
-//! A rank that fails ends its own run; the others then say that it has gone.
+//! A rank that fails ends its own run. The others then report that they lost it.
 
 mod executor;
 mod handshake;
@@ -39,7 +39,7 @@ pub use threads::Threads;
 #[cfg(feature = "cuda")]
 pub(crate) use watch::Watch;
 
-/// Ranks that compute something together: all call the same functions in the same order.
+/// What ranks compute together. All must call the same functions in the same order.
 pub trait Collective: Send {
     /// Which rank this is, counted from 0.
     fn rank(&self) -> usize;
@@ -51,7 +51,7 @@ pub trait Collective: Send {
     /// the same bits.
     ///
     /// # Errors
-    /// When another rank has gone, or brings another number of values.
+    /// When another rank was lost, or brings another number of values.
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError>;
 
     /// Replaces values by their averages over all ranks, added in the ranks' order.
@@ -75,7 +75,7 @@ pub enum ParallelError {
         /// One that is set.
         set: &'static str,
     },
-    /// A variable makes no sense.
+    /// A variable has an invalid value.
     #[error("{name} is `{value}`, but must be {expected}")]
     Invalid {
         /// The variable.
@@ -85,12 +85,12 @@ pub enum ParallelError {
         /// What it must be.
         expected: String,
     },
-    /// The ranks could not be brought together.
+    /// The ranks did not find each other.
     #[error("rank {rank} of {world_size} {what} {address}: {reason}")]
     Rendezvous {
-        /// The rank that says so.
+        /// The rank that reports this.
         rank: usize,
-        /// How many there are to be.
+        /// How many ranks there should be.
         world_size: usize,
         /// What it was doing.
         what: &'static str,
@@ -99,26 +99,26 @@ pub enum ParallelError {
         /// What went wrong.
         reason: String,
     },
-    /// Another rank has gone.
+    /// Another rank was lost.
     #[error("rank {rank} lost rank {other}: {reason}")]
     Lost {
-        /// The rank that says so.
+        /// The rank that reports this.
         rank: usize,
-        /// The one that has gone.
+        /// The rank that was lost.
         other: usize,
         /// What the system says.
         reason: String,
     },
-    /// Ranks do different things.
+    /// Ranks have different numbers of values.
     #[error(
         "rank {rank} brought {found} values where rank 0 brought {expected}: all ranks need the same network and settings"
     )]
     Different {
         /// The rank.
         rank: usize,
-        /// Its values.
+        /// How many values it has.
         found: usize,
-        /// Those of rank 0.
+        /// How many values rank 0 has.
         expected: usize,
     },
 }

@@ -1,6 +1,5 @@
-//! Ranks that are processes, brought together over TCP: all are connected to rank 0, which adds
-//! up what they bring and sends it back. Enough for the CPU and for small things; devices have
-//! their own ways.
+//! Ranks that are processes, connected over TCP: each is connected to rank 0, which adds up what
+//! they send and returns the sums. This is enough for the CPU and for small data; devices use NCCL.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,23 +9,23 @@ use std::time::{Duration, Instant};
 use super::Watch;
 use super::{Collective, ParallelError, Ranks, rendezvous};
 
-/// A rank of several processes.
+/// A process group, as one of its ranks has it.
 pub struct ProcessGroup {
     ranks: Ranks,
-    /// To rank 0; at rank 0 to all others, in their order.
+    /// Connections to rank 0; at rank 0, to all others in the order of their ranks.
     streams: Vec<TcpStream>,
 }
 
 impl ProcessGroup {
-    /// Waits for all ranks, but no longer than `patience`. Who does not have the job's
-    /// [`secret`](Ranks::secret) is not let in, and delays nobody.
+    /// Waits for all ranks, but no longer than `patience`. A process without the job's
+    /// [`secret`](Ranks::secret) cannot join, and delays nobody.
     ///
-    /// What the ranks send each other afterwards is neither encrypted nor signed: it is for
-    /// networks whose wires are trusted.
+    /// What the ranks send each other afterwards is neither encrypted nor signed: use it on trusted
+    /// networks only.
     ///
     /// # Errors
-    /// When not all ranks came in time, with which are missing; when rank 0 cannot be reached, or
-    /// its port is taken; when ranks are on several machines and there is no secret.
+    /// When some ranks did not join in time (the error names them), when rank 0 cannot be reached or
+    /// its port is taken, or when ranks are on several machines and there is no secret.
     pub fn join(ranks: Ranks, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
         let streams = if ranks.rank == 0 {
@@ -37,15 +36,15 @@ impl ProcessGroup {
         Ok(Self { ranks, streams })
     }
 
-    /// Who this is.
+    /// Which rank this is.
     pub fn ranks(&self) -> &Ranks {
         &self.ranks
     }
 
-    /// Gives all ranks the bytes of rank 0.
+    /// Sends rank 0's bytes to all ranks.
     ///
     /// # Errors
-    /// When a rank has gone.
+    /// When a rank was lost.
     pub fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), ParallelError> {
         for index in 0..self.streams.len() {
             let done = if self.ranks.rank == 0 {
@@ -58,10 +57,10 @@ impl ProcessGroup {
         Ok(())
     }
 
-    /// Calls `lost`, once, when another rank has gone while this is watched.
+    /// Calls `lost`, once, when another rank is lost while the [`Watch`] lives.
     ///
     /// # Errors
-    /// When the system has no more files or threads.
+    /// When the system has run out of files or threads.
     #[cfg(feature = "cuda")]
     pub(crate) fn watch(
         &self,
@@ -99,7 +98,7 @@ impl ProcessGroup {
                 read.map_err(|error| self.lost(index, &error))?;
                 let found = u64::from_le_bytes(length);
                 if found != count {
-                    // The others hear of it by losing rank 0.
+                    // The others notice that they lost rank 0.
                     return Err(ParallelError::Different {
                         rank: index + 1,
                         found: found as usize,
@@ -124,7 +123,7 @@ impl ProcessGroup {
     }
 }
 
-/// A number as it goes over the wire; sums are made in f64.
+/// A number that is sent over the wire. Sums are f64.
 trait Number: Copy + Into<f64> {
     fn nearest(value: f64) -> Self;
     fn to_bytes(self) -> impl Iterator<Item = u8>;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::{ParallelError, ProcessGroup, Secret};
 use crate::{console, tell};
 
-/// The processes that train together, as one of them sees them; a process that is alone is the
-/// first of one.
+/// The processes that train together, as one of them sees them. A process that trains alone has
+/// rank 0 of 1.
 ///
-/// This is all that makes a program one of several. The loader, the device and the trainer take it:
+/// This is all that a program needs to train with others. The loader, the device and the trainer
+/// take it:
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -28,20 +29,20 @@ use crate::{console, tell};
 /// shows the progress and [says](crate::say) what there is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranks {
-    /// Which of all processes this is, counted from 0: `RANK`.
+    /// The number of this process among all, counted from 0: `RANK`.
     pub rank: usize,
-    /// How many there are: `WORLD_SIZE`.
+    /// How many processes there are: `WORLD_SIZE`.
     pub world_size: usize,
-    /// Which of those on this machine, and so the number of its device: `LOCAL_RANK`.
+    /// The number of this process among those on this machine, and so of its device: `LOCAL_RANK`.
     pub local_rank: usize,
-    /// How many are on this machine: `LOCAL_WORLD_SIZE`. Where that is not set, all if rank 0 is
-    /// reached by a loopback address, and else one.
+    /// How many processes are on this machine: `LOCAL_WORLD_SIZE`. If that is not set: all, where
+    /// rank 0 has a loopback address, or else one.
     pub local_world_size: usize,
-    /// Where rank 0 can be reached: `MASTER_ADDR`.
+    /// The address of rank 0: `MASTER_ADDR`.
     pub master: String,
-    /// On which port: `MASTER_PORT`, or the next one where torchrun itself listens on that.
+    /// The port of rank 0: `MASTER_PORT`, or the next one if torchrun itself listens on that.
     pub port: u16,
-    /// What only the processes of this job know: `DENSENET_JOB_SECRET`, or torchrun's run id
+    /// The secret that only the processes of this job know: `DENSENET_JOB_SECRET`, or torchrun's run id
     /// (`TORCHELASTIC_RUN_ID`, its `--rdzv-id`) unless that is `none`.
     pub secret: Secret,
 }
@@ -65,7 +66,7 @@ const NAMES: [&str; 5] = [
 
 impl Ranks {
     /// How many processes train together on this machine, this one included: `LOCAL_WORLD_SIZE`,
-    /// or where that says nothing `WORLD_SIZE` if rank 0 is reached without a network.
+    /// or, if that is not set, `WORLD_SIZE` where rank 0 is reached without a network.
     pub(crate) fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usize {
         let count = |name| {
             variable(name)?
@@ -80,7 +81,7 @@ impl Ranks {
         })
     }
 
-    /// One process, which trains alone.
+    /// A process that trains alone.
     pub fn alone() -> Self {
         Self {
             rank: 0,
@@ -93,11 +94,11 @@ impl Ranks {
         }
     }
 
-    /// From the variables that torchrun sets. A process is alone if none is set, or `WORLD_SIZE` is
-    /// 1. From here on [`say!`](crate::say) prints nothing in a process that is not the first.
+    /// Reads the variables that torchrun sets. A process is alone if none of them is set, or if
+    /// `WORLD_SIZE` is 1. From here on [`say!`](crate::say) prints nothing in a process that is not the first.
     ///
     /// # Errors
-    /// When some variables are set and others are not, or one makes no sense.
+    /// When some variables are set and others are not, or one has an invalid value.
     pub fn from_env() -> Result<Self, ParallelError> {
         let ranks = Self::from(|name| std::env::var(name).ok())?;
         if !ranks.is_first() {
@@ -116,8 +117,8 @@ impl Ranks {
         self.rank == 0
     }
 
-    /// Meets the others, if there are any, and says on standard error that it waits for them. The
-    /// trainer does this.
+    /// Forms a process group with the others, if there are any, and reports on standard error that it
+    /// waits for them. The trainer does this.
     ///
     /// # Errors
     /// As [`ProcessGroup::join`].
@@ -136,12 +137,12 @@ impl Ranks {
         ProcessGroup::join(self.clone(), PATIENCE).map(Some)
     }
 
-    /// From variables that are looked up.
+    /// Reads the variables by a function.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn from(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, ParallelError> {
-        // The first two are what makes a process one of several; others are set for other reasons.
+        // The first two are set for processes that train together; the others may be set for other reasons.
         let Some(set) = NAMES[..2]
             .iter()
             .copied()
@@ -167,9 +168,9 @@ impl Ranks {
                 expected: "the name or address of rank 0's machine".into(),
             });
         }
-        let behind = usize::from(variable(TAKEN).as_deref() == Some("True"));
-        let last = usize::from(u16::MAX) - behind;
-        let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, last)? + behind;
+        let offset = usize::from(variable(TAKEN).as_deref() == Some("True"));
+        let last = usize::from(u16::MAX) - offset;
+        let port = number("MASTER_PORT", get("MASTER_PORT")?, 1, last)? + offset;
         Ok(Self {
             rank,
             world_size,
@@ -194,7 +195,7 @@ fn secret(variable: impl Fn(&'static str) -> Option<String>) -> Result<Secret, P
         }
         return Ok(Secret::new(value));
     }
-    // What torchrun says if it was told none.
+    // torchrun sets `none` if it was given no id.
     let run = variable("TORCHELASTIC_RUN_ID").filter(|run| !run.is_empty() && run != "none");
     Ok(run.map_or(Secret::none(), Secret::new))
 }

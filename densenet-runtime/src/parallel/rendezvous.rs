@@ -1,5 +1,5 @@
-//! Where ranks find each other: rank 0 listens and takes in who has the job's secret; the others
-//! look for it.
+//! How ranks find each other: rank 0 listens and admits processes that have the job's secret; the
+//! others connect to it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -9,16 +9,16 @@ use super::handshake::{ANSWER_BYTES, Challenge, Greeting, MAGIC, REFUSAL, answer
 use super::{ParallelError, Ranks};
 use crate::tell;
 
-/// Between tries to reach rank 0, and to hear from others.
+/// The time between attempts to reach rank 0, and between looks for new connections.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Between tries to reach a rank 0 that refuses this job's secret.
+/// The time between attempts to reach a rank 0 that refuses this job's secret.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
-/// How long who has connected may take to greet.
+/// How long a process that has connected may take to greet.
 const GREETING_TIME: Duration = Duration::from_secs(10);
-/// How many may be about to greet, besides the ranks.
+/// How many connections may wait to greet, besides those of the ranks.
 const STRANGERS: usize = 64;
 
-/// The error of a meeting.
+/// An error of a rendezvous.
 pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> ParallelError {
     ParallelError::Rendezvous {
         rank: ranks.rank,
@@ -29,9 +29,9 @@ pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> Paral
     }
 }
 
-/// Rank 0's place to listen: the master's address alone. Where that does not lead here from
-/// other machines (Debian gives a machine's own name a loopback address; an address may be a
-/// router's), all addresses of the machine.
+/// Rank 0 listens on the master's address alone. If other machines cannot reach this one by it
+/// (Debian gives a machine's own name a loopback address; an address may be a router's), it listens
+/// on all addresses of the machine.
 pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
     let failed = |reason: String| failed(ranks, "cannot listen at", reason);
     let addresses = (ranks.master.as_str(), ranks.port).to_socket_addrs();
@@ -63,26 +63,26 @@ pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
     let any = SocketAddr::new(any, ranks.port);
     may_bind(&any)?;
     tell!(
-        "rank 0 listens on all addresses of this machine: {} is none that other machines reach it by",
+        "rank 0 listens on all addresses of this machine: other machines cannot reach it by {}",
         ranks.master
     );
     TcpListener::bind(any).map_err(|error| failed(error.to_string()))
 }
 
-const NO_SECRET: &str = "the job has no secret, and strangers could join from other machines; set DENSENET_JOB_SECRET to the same long random text for all ranks, or give torchrun one as --rdzv-id";
+const NO_SECRET: &str = "the job has no secret, so strangers could join from other machines; set DENSENET_JOB_SECRET to the same long random text for all ranks, or give torchrun one as --rdzv-id";
 
-/// One who has connected and has not greeted yet.
+/// A process that has connected and has not greeted yet.
 struct Guest {
     stream: TcpStream,
     from: SocketAddr,
     since: Instant,
     challenge: Challenge,
-    /// What has come, and how much that is.
+    /// The bytes received so far, and their number.
     bytes: [u8; Greeting::BYTES],
     filled: usize,
 }
 
-/// What a look at a guest finds.
+/// The state of a guest.
 enum Look {
     Waiting,
     Greeted(Greeting),
@@ -102,12 +102,12 @@ impl Guest {
             bytes: [0; Greeting::BYTES],
             filled: 0,
         };
-        // A new connection has room for it.
+        // This cannot block: the send buffer of a new connection is empty.
         (&guest.stream).write_all(&guest.challenge.bytes())?;
         Ok(guest)
     }
 
-    /// Takes what has come, without waiting.
+    /// Reads what has arrived, without waiting.
     fn look(&mut self, ranks: &Ranks) -> Look {
         loop {
             match self.stream.read(&mut self.bytes[self.filled..]) {
@@ -132,7 +132,7 @@ impl Guest {
                 return match greeting {
                     Some(greeting) => Look::Greeted(greeting),
                     None => {
-                        // That it does not hear it harms nobody.
+                        // If the refusal is not delivered, nobody is harmed.
                         let _ = (&self.stream).write_all(&REFUSAL);
                         Look::Stranger("it does not have this job's secret")
                     }
@@ -142,7 +142,7 @@ impl Guest {
     }
 }
 
-/// A rank that has greeted, and the answer that it waits for.
+/// A rank that has greeted, and the answer it waits for.
 struct Member {
     stream: TcpStream,
     answer: [u8; ANSWER_BYTES],
@@ -157,7 +157,7 @@ impl Member {
     }
 }
 
-/// Whether all ranks are there. One that has gone meanwhile may come again.
+/// Whether all ranks have joined. A rank that has disconnected meanwhile may connect again.
 fn are_here(members: &mut [Option<Member>]) -> bool {
     for member in members.iter_mut() {
         member.take_if(|member| member.is_gone());
@@ -165,7 +165,8 @@ fn are_here(members: &mut [Option<Member>]) -> bool {
     members.iter().all(Option::is_some)
 }
 
-/// Rank 0's part: takes the others in; their streams, in their order. Strangers delay nobody.
+/// Rank 0's part: admits the others and returns their streams in the order of their ranks.
+/// Strangers delay nobody.
 pub(super) fn receive(
     ranks: &Ranks,
     listener: &TcpListener,
@@ -189,10 +190,10 @@ pub(super) fn receive(
             Ok((stream, from)) => {
                 quiet = false;
                 if guests.len() >= ranks.world_size.saturating_add(STRANGERS) {
-                    // The one that has been silent for longest. A rank comes again.
+                    // Drops the oldest guest. If it was a rank, it connects again.
                     guests.remove(0);
                 }
-                // One that has gone already needs no welcome.
+                // A guest that has already left needs no welcome.
                 guests.extend(Guest::welcome(stream, from).ok());
             }
             Err(error) if is_passing(&error) => {}
@@ -212,7 +213,7 @@ pub(super) fn receive(
                         reported = true;
                         let from = guest.from;
                         tell!(
-                            "rank 0 let a stranger from {from} go: {why}; others like it go unsaid"
+                            "rank 0 refused a stranger from {from}: {why}; further ones are not reported"
                         );
                     }
                 }
@@ -232,7 +233,8 @@ pub(super) fn receive(
     Ok(streams)
 }
 
-/// Nobody is there, or one who was there has gone, or the process has too many files for now.
+/// Whether the listener may be asked again: nobody is waiting, a guest has left, or the process has
+/// too many open files for now.
 fn is_passing(error: &io::Error) -> bool {
     let kind = error.kind();
     matches!(
@@ -241,7 +243,8 @@ fn is_passing(error: &io::Error) -> bool {
     ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Takes in one who has the secret: what it says is true, and a mistake in it is the job's.
+/// Admits a guest that has the secret. What it says is trusted, so a mistake in it is an error of
+/// the job.
 fn admit(
     ranks: &Ranks,
     guest: Guest,
@@ -268,7 +271,7 @@ fn admit(
     Ok(())
 }
 
-/// Another rank's part: reaches rank 0, which may start later.
+/// Another rank's part: connects to rank 0, which may start later.
 pub(super) fn reach(ranks: &Ranks, until: Instant) -> Result<TcpStream, ParallelError> {
     let mut refusal = None;
     loop {
@@ -276,10 +279,10 @@ pub(super) fn reach(ranks: &Ranks, until: Instant) -> Result<TcpStream, Parallel
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
-        // A job that was here before may not have ended yet.
+        // An earlier job that used this port may not have ended yet.
         let refused = error.kind() == ErrorKind::PermissionDenied;
         if Instant::now() >= until {
-            // The last attempt may only have been cut short.
+            // If the last attempt ran out of time, an earlier refusal is the better reason.
             let reason = match error.kind() {
                 ErrorKind::TimedOut => refusal.unwrap_or_else(|| error.to_string()),
                 _ => error.to_string(),
@@ -304,7 +307,7 @@ fn attempt(ranks: &Ranks, until: Instant) -> io::Result<TcpStream> {
     for address in addresses {
         match greet(ranks, address, until).map_err(in_time) {
             Ok(stream) => return Ok(stream),
-            // That one address refuses the secret says more than that another is silent.
+            // A refused secret is a better reason than another address that is silent.
             Err(_) if last.kind() == ErrorKind::PermissionDenied => {}
             Err(error) => last = error,
         }
@@ -312,7 +315,7 @@ fn attempt(ranks: &Ranks, until: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Systems say that a time is over in two ways, one of which nobody understands.
+/// Systems report a timeout in two ways; gives both the same, plain words.
 fn in_time(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -322,7 +325,7 @@ fn in_time(error: io::Error) -> io::Error {
     }
 }
 
-/// Connects to an address, and shows and asks for the secret.
+/// Connects to an address. Each side then proves that it has the secret.
 fn greet(ranks: &Ranks, address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
     let left = || until.saturating_duration_since(Instant::now()).max(PAUSE);
     let mut stream = TcpStream::connect_timeout(&address, left())?;
@@ -334,14 +337,14 @@ fn greet(ranks: &Ranks, address: SocketAddr, until: Instant) -> io::Result<TcpSt
     let challenge = Challenge::read(&bytes).ok_or_else(other)?;
     let greeting = Greeting::new(ranks.rank, ranks.world_size)?;
     stream.write_all(&greeting.bytes(&ranks.secret, &challenge))?;
-    // Rank 0 answers when all are there.
+    // Rank 0 answers when all ranks have joined.
     stream.set_read_timeout(Some(left()))?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer)?;
     if !is_answer(answer, &ranks.secret, &challenge, &greeting) {
         return Err(io::Error::new(
             ErrorKind::PermissionDenied,
-            "who listens there does not have this job's secret; all ranks need the same DENSENET_JOB_SECRET, or the same run of torchrun",
+            "the process that listens there does not have this job's secret; all ranks need the same DENSENET_JOB_SECRET, or the same run of torchrun",
         ));
     }
     stream.set_read_timeout(None)?;

@@ -16,21 +16,21 @@ struct Shared {
     changed: Condvar,
 }
 
-/// An exchange that is under way.
+/// An exchange in progress.
 #[derive(Default)]
 struct Exchange {
-    /// What each rank has brought; f32 are f64 meanwhile, which changes none.
+    /// The values of each rank. f32 values are kept as f64, which is exact.
     brought: Vec<Option<Vec<f64>>>,
-    /// How many ranks have taken it.
+    /// How many ranks have read them.
     taken: usize,
-    /// Exchanges that are over.
+    /// How many exchanges are over.
     over: u64,
-    /// The first rank that brings nothing any more.
+    /// The first rank that has left.
     gone: Option<usize>,
 }
 
 impl Threads {
-    /// A group of ranks, to be given a thread each.
+    /// A group of ranks, one for each thread.
     pub fn group(world_size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
             world_size,
@@ -57,7 +57,7 @@ impl Threads {
         changed.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What all ranks brought, in their order.
+    /// The values of all ranks, in the order of the ranks.
     fn exchange(&self, own: Vec<f64>) -> Result<Vec<Vec<f64>>, ParallelError> {
         let mut exchange = self.lock();
         let over = exchange.over;
@@ -81,7 +81,7 @@ impl Threads {
             exchange.brought.fill(None);
             self.shared.changed.notify_all();
         }
-        // Nobody brings the next values before all have these.
+        // No rank brings its next values before all have read these.
         while exchange.over == over {
             exchange = self.wait(exchange);
         }
@@ -99,10 +99,10 @@ impl Threads {
     }
 }
 
-/// The others hear of it, instead of waiting for ever.
+/// Tells the others, so that they do not wait for ever.
 impl Drop for Threads {
     fn drop(&mut self) {
-        // The first that has gone is the reason that others go.
+        // The first rank that leaves is the reason why others leave.
         self.lock().gone.get_or_insert(self.rank);
         self.shared.changed.notify_all();
     }

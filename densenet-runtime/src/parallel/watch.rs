@@ -1,4 +1,4 @@
-//! Noticing that another rank has gone, while this one waits for something else.
+//! Notices that another rank was lost, while this one waits for something else.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Between looks at a connection that has something to read.
+/// The time between looks at a connection that has something to read.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Watches connections, a thread each. Dropping it closes them.
+/// Watches connections, each in a thread of its own. Dropping it closes them.
 pub(crate) struct Watch {
     streams: Vec<TcpStream>,
     quiet: Arc<AtomicBool>,
@@ -46,7 +46,7 @@ impl Watch {
         Ok(own)
     }
 
-    /// Who goes from now on is not missed.
+    /// Connections that end from now on are not reported.
     pub fn quiet(&self) {
         self.quiet.store(true, Ordering::SeqCst);
     }
@@ -56,7 +56,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.quiet();
         for stream in &self.streams {
-            // One that has ended already cannot be ended.
+            // This fails for a connection that has already ended.
             let _ = stream.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
@@ -65,7 +65,7 @@ impl Drop for Watch {
     }
 }
 
-/// Takes nothing from the connection: what comes is for others.
+/// Reads nothing from the connection: what arrives is for others.
 fn wait_for_end(stream: &TcpStream) {
     loop {
         match stream.peek(&mut [0]) {
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn who_has_gone_is_noticed_once_and_what_came_before_is_left_to_read() {
+    fn a_lost_rank_is_noticed_once_and_what_it_sent_before_can_be_read() {
         let ((mut here, mut there), (second, second_there)) = (connected(), connected());
         let (sender, receiver) = mpsc::channel();
         let streams = vec![here.try_clone().unwrap(), second];
         let watch = Watch::over(streams, move || sender.send(()).unwrap()).unwrap();
         there.write_all(b"last").unwrap();
         let early = receiver.recv_timeout(3 * PAUSE);
-        assert_eq!(early, Err(RecvTimeoutError::Timeout), "nobody has gone");
+        assert_eq!(early, Err(RecvTimeoutError::Timeout), "nobody has left");
         let mut words = [0; 4];
         here.read_exact(&mut words).unwrap();
         assert_eq!(&words, b"last");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_at_the_end_is_not_missed() {
+    fn a_rank_that_leaves_at_the_end_is_not_reported() {
         let (here, there) = connected();
         let (sender, receiver) = mpsc::channel::<()>();
         let watch = Watch::over(vec![here], move || sender.send(()).unwrap()).unwrap();
