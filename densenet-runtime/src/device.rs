@@ -102,8 +102,8 @@ impl DeviceChoice {
     /// named device, the second the next one, and so on (by `LOCAL_RANK`).
     ///
     /// # Errors
-    /// As [`open`](Self::open); and for `best` if there are several, which might be a different kind of device for each
-    /// process.
+    /// As [`open`](Self::open); and for `best` if there are several, which might be a different
+    /// kind of device for each process.
     pub fn open_for(self, ranks: &Ranks) -> Result<Device, ExecutorError> {
         match self {
             Self::Cuda(first) => Device::cuda(first + ranks.local_rank),

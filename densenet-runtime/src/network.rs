@@ -58,7 +58,7 @@ pub trait Network:
 {
     /// The name of the type.
     const NAME: &'static str;
-    /// The names of the classes, in the order of their labels; none if the spec gives only their
+    /// The names of the classes, in the order of their labels; empty if the spec gives only their
     /// number. Data, weights and checkpoints with other names, or with the same in another order,
     /// are refused.
     const CLASSES: &'static [&'static str] = &[];
@@ -74,7 +74,7 @@ pub trait Network:
     /// A tensor of images for `forward`, from normalised pixels: batch x channels x height x width.
     ///
     /// # Errors
-    /// When the pixels are not those of one or more whole images.
+    /// When the number of pixels is not that of one or more whole images.
     fn images(pixels: Vec<f32>) -> Result<Tensor<Self::Images, f32, Cpu>, ForwardError> {
         let plan = Self::PLAN;
         let stem = plan.stem();
@@ -98,7 +98,7 @@ pub trait Network:
     /// or a checkpoint (see [`State::read`]).
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, holds numbers that make no network, or does not
+    /// When the file cannot be read, is damaged, holds numbers that no network has, or does not
     /// fit this one. Nothing has changed then.
     fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         State::read(&Self::PLAN, path)?.store_into(self)

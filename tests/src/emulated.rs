@@ -7,7 +7,8 @@ use cuda_emulator::Emulator;
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Plan;
 
-/// The tests of a program share the device, and some set its memory or break it: one runs at a time.
+/// The tests of a program share the device, and some set its memory or break it: one runs at a
+/// time.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

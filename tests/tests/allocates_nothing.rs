@@ -1,4 +1,5 @@
-//! A training step and a frozen inference allocate nothing after the first, on any of their threads.
+//! A training step and a frozen inference allocate nothing after the first, on any of their
+//! threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
-//! Whoever connects to the rendezvous of ranks without the job's secret is let go, delays nobody, and
-//! is reported once.
+//! Whoever connects to the rendezvous of ranks without the job's secret is let go, delays nobody,
+//! and is reported once.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -174,16 +174,17 @@ impl Plan {
         self.footprint(self.buffers_of(recompute, Block::stride), Precision::F32)
     }
 
-    /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images as
-    /// they were handed over, and some scratch, come on top; `cuda::CudaOptions::bytes` is exact.
+    /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images
+    /// as they were handed over, and some scratch, come on top; `cuda::CudaOptions::bytes` is
+    /// exact.
     pub fn cuda_footprint(&self, recompute: Recompute, precision: Precision) -> Footprint {
         self.footprint(self.buffers(recompute), precision)
     }
 
     fn footprint(&self, buffers: Buffers, precision: Precision) -> Footprint {
         let parameters = 3 * self.parameter_count() as u128;
-        // Running statistics, those before the step at hand, and a batch's mean, deviation and their
-        // gradients.
+        // Running statistics, those before the step at hand, and a batch's mean, deviation and
+        // their gradients.
         let statistics = 2 * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,

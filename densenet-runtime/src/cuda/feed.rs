@@ -1,10 +1,10 @@
 //! How batches come in and outcomes go out while the device computes.
 //!
 //! There are two of everything that a batch passes through, used in turns: pinned memory, from
-//! which a stream of its own copies pixels to the device while the step before is computed, and pinned
-//! memory to which the outcome is copied after the step. The host waits only where it comes round
-//! to buffers whose batch is not done, so it can prefetch two batches. A batch that is done has
-//! taken over its pixels, so the next copy waits for nothing.
+//! which a stream of its own copies pixels to the device while the step before is computed, and
+//! pinned memory to which the outcome is copied after the step. The host waits only where it comes
+//! round to buffers whose batch is not done, so it can prefetch two batches. A batch that is done
+//! has taken over its pixels, so the next copy waits for nothing.
 //!
 //! ```text
 //! uploads:  copy pixels of step n + 1

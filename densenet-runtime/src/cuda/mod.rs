@@ -4,12 +4,12 @@
 //! device is asked for; kernels are compiled for the card at hand with the plan's shapes as
 //! constants, and cached on disk.
 //!
-//! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes through
-//! the stages: forward on one screen, back on the other. `stage` has a room for each kind of stage,
-//! with its kernels (CUDA C++), the constants that they are compiled with, its launches and what
-//! they move; below them are the rooms of a layer's convolutions (`conv`) and of what all stages
-//! use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out the
-//! buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
+//! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes
+//! through the stages: forward on one screen, back on the other. `stage` has a room for each kind
+//! of stage, with its kernels (CUDA C++), the constants that they are compiled with, its launches
+//! and what they move; below them are the rooms of a layer's convolutions (`conv`) and of what all
+//! stages use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out
+//! the buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
 //! Not done yet: nothing was tuned, or timed, on a card.
 

@@ -19,7 +19,8 @@ pub enum ExecutorError {
     Capacity {
         /// Images asked for.
         found: usize,
-        /// The most that can be counted ([`Plan::countable_batch`](crate::plan::Plan::countable_batch)).
+        /// The most that can be counted
+        /// ([`Plan::countable_batch`](crate::plan::Plan::countable_batch)).
         most: usize,
     },
     /// A single image cannot train a stage whose feature maps are one pixel: BN would normalise

@@ -62,8 +62,9 @@ pub trait Executor: Send {
     /// pixel ([`ExecutorError::OneValue`]). Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
 
-    /// Starts what [`differentiate`](Self::differentiate) does. A device may still be computing when
-    /// this returns, so the next batch can be copied to it meanwhile, and nothing waits for the loss.
+    /// Starts what [`differentiate`](Self::differentiate) does. A device may still be computing
+    /// when this returns, so the next batch can be copied to it meanwhile, and nothing waits for
+    /// the loss.
     ///
     /// If the loss turns out not to be finite, a [`descend`](Self::descend) that was called before
     /// the outcome was known changes nothing, and neither do later ones, until

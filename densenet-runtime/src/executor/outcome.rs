@@ -1,4 +1,4 @@
-//! The result of a batch, and a batch whose result is not there yet.
+//! The result of a batch, and a batch whose result is still pending.
 
 use super::ExecutorError;
 
@@ -7,16 +7,16 @@ use super::ExecutorError;
 pub struct Outcome {
     /// Mean cross-entropy over the batch, smoothed as asked.
     pub loss: f64,
-    /// Images whose class has the highest logit, and no other has it too.
+    /// Images whose class alone has the highest logit.
     pub top1: usize,
-    /// Images whose class is among the five highest logits, equal ones counted before it.
+    /// Images whose class is among the five highest logits; equal logits count as higher.
     pub top5: usize,
 }
 
 impl Outcome {
-    /// Counts an image whose logits are these: whether its class is the first, and among the first
-    /// five. The one rule of all executors, which makes no network right that says nothing: a logit
-    /// that is equal to the class's own stands before it, and where any is NaN the image is wrong.
+    /// Counts an image with these logits: whether its class is the first, and among the first five.
+    /// All executors share this rule. A network whose logits are all equal is never right: a logit
+    /// equal to the class's own counts as higher. If any logit is NaN, the image is wrong.
     pub(crate) fn count<T: PartialOrd + Copy>(&mut self, logits: &[T], label: usize) {
         let own = logits[label];
         let is_nan = |z: T| z.partial_cmp(&z).is_none();
@@ -30,9 +30,10 @@ impl Outcome {
     }
 }
 
-/// A batch that was [started](super::Executor::start): its result, or a number to ask for it by.
+/// A batch that was [started](super::Executor::start): its result, or the number to ask for it
+/// with.
 #[derive(Debug)]
-#[must_use = "the outcome is to be asked for with `Executor::finish`"]
+#[must_use = "ask for the outcome with `Executor::finish`"]
 pub struct Pending(Result<Outcome, u64>);
 
 impl Pending {
@@ -41,7 +42,7 @@ impl Pending {
         Self(Ok(outcome))
     }
 
-    /// A batch that is not done; the executor knows it by this number.
+    /// A batch that is not done. The number identifies it to its executor.
     pub fn later(number: u64) -> Self {
         Self(Err(number))
     }
@@ -51,7 +52,7 @@ impl Pending {
         self.0.ok()
     }
 
-    /// The number to ask by, if it is not done.
+    /// Its number, if it is not done.
     pub fn number(&self) -> Option<u64> {
         self.0.err()
     }

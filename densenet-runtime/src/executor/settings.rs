@@ -1,4 +1,4 @@
-//! How gradients are computed, and what is done with them.
+//! How gradients are computed, and how parameters move along them.
 
 /// How gradients are computed.
 #[derive(Clone, Copy, Debug)]

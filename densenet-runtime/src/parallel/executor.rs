@@ -17,8 +17,8 @@ pub struct Parallel {
 }
 
 impl Parallel {
-    /// Joins an executor to a collective. All ranks need equal parameters, made from the same seed or
-    /// read from the same file.
+    /// Joins an executor to a collective. All ranks need equal parameters, made from the same seed
+    /// or read from the same file.
     pub fn new(executor: Box<dyn Executor>, collective: Box<dyn Collective>) -> Self {
         Self {
             executor,
@@ -70,8 +70,8 @@ impl Executor for Parallel {
             self.executor.write(Arena::Running, &self.running_before)?;
             return Ok(outcome);
         }
-        // An accumulating step adds its own gradient to the average so far. That average is equal on
-        // all ranks, so the average of these sums is the sum of the averages.
+        // An accumulating step adds its own gradient to the average so far. That average is equal
+        // on all ranks, so the average of these sums is the sum of the averages.
         self.average(Arena::Gradients, parameters)?;
         self.average(Arena::Running, running)?;
         Ok(outcome)

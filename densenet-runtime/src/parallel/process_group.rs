@@ -24,8 +24,8 @@ impl ProcessGroup {
     /// networks only.
     ///
     /// # Errors
-    /// When some ranks did not join in time (the error names them), when rank 0 cannot be reached or
-    /// its port is taken, or when ranks are on several machines and there is no secret.
+    /// When some ranks did not join in time (the error names them), when rank 0 cannot be reached
+    /// or its port is taken, or when ranks are on several machines and there is no secret.
     pub fn join(ranks: Ranks, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
         let streams = if ranks.rank == 0 {

@@ -42,8 +42,8 @@ pub struct Ranks {
     pub master: String,
     /// The port of rank 0: `MASTER_PORT`, or the next one if torchrun itself listens on that.
     pub port: u16,
-    /// The secret that only the processes of this job know: `DENSENET_JOB_SECRET`, or torchrun's run id
-    /// (`TORCHELASTIC_RUN_ID`, its `--rdzv-id`) unless that is `none`.
+    /// The secret that only the processes of this job know: `DENSENET_JOB_SECRET`, or torchrun's
+    /// run id (`TORCHELASTIC_RUN_ID`, its `--rdzv-id`) unless that is `none`.
     pub secret: Secret,
 }
 
@@ -95,7 +95,8 @@ impl Ranks {
     }
 
     /// Reads the variables that torchrun sets. A process is alone if none of them is set, or if
-    /// `WORLD_SIZE` is 1. From here on [`say!`](crate::say) prints nothing in a process that is not the first.
+    /// `WORLD_SIZE` is 1. From here on [`say!`](crate::say) prints nothing in a process that is not
+    /// the first.
     ///
     /// # Errors
     /// When some variables are set and others are not, or one has an invalid value.
@@ -117,8 +118,8 @@ impl Ranks {
         self.rank == 0
     }
 
-    /// Forms a process group with the others, if there are any, and reports on standard error that it
-    /// waits for them. The trainer does this.
+    /// Forms a process group with the others, if there are any, and reports on standard error that
+    /// it waits for them. The trainer does this.
     ///
     /// # Errors
     /// As [`ProcessGroup::join`].
@@ -142,7 +143,8 @@ impl Ranks {
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn from(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, ParallelError> {
-        // The first two are set for processes that train together; the others may be set for other reasons.
+        // The first two are set for processes that train together; the others may be set for other
+        // reasons.
         let Some(set) = NAMES[..2]
             .iter()
             .copied()

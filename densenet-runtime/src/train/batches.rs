@@ -1,4 +1,4 @@
-//! Where batches come from.
+//! Sources of batches.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -7,20 +7,20 @@ use crate::Batch;
 #[cfg(feature = "data")]
 use crate::data::Loader;
 
-/// Batches of images, epoch after epoch, the same for the same epoch each time.
+/// Batches of images, epoch after epoch. An epoch always has the same batches.
 pub trait Batches {
-    /// Batches of an epoch.
+    /// The number of batches of an epoch.
     fn batches(&self) -> u64;
 
-    /// The names of the classes, where they have any; a label is an index into them. They go into
-    /// checkpoints, and a run does not go on with others.
+    /// The names of the classes, or none if they have no names. A label is an index into them. They
+    /// are written to checkpoints, and a run cannot be resumed with other classes.
     fn classes(&self) -> &[String] {
         &[]
     }
 
-    /// Hands the batches of an epoch, from batch `first` on, to `each`, until it breaks or none
-    /// is left. With a batch goes the number of views of each image, which lie one after another
-    /// in it: 1, or more in evaluation (the paper's ten crops), where their logits are averaged.
+    /// Hands the batches of an epoch, from batch `first` on, to `each`, until it breaks or no batch
+    /// is left. `each` also gets the number of views of each image, which follow one another in the
+    /// batch: 1, or more in evaluation (the paper's ten crops), where their logits are averaged.
     ///
     /// # Errors
     /// When images cannot be read.

@@ -1,10 +1,10 @@
-//! A run in one file, so that it can go on as if it had never stopped.
+//! A run in one file, so that it can be resumed as if it had never stopped.
 //!
 //! The file is safetensors. Weights and running statistics are under torchvision's names, so
-//! that it loads elsewhere; each trainable parameter has its momentum under `momentum.` and its
-//! name; what else a run consists of is JSON in a note of the file. A checksum covers all of it. It
-//! appears at once or not at all: a full disk or a kill leaves the checkpoint before it whole, and
-//! so do numbers that are not finite.
+//! that it loads elsewhere. The momentum of each trainable parameter is under `momentum.` and its
+//! name. The rest of a run is JSON in a note of the file. A checksum covers all of it. The file
+//! appears at once or not at all: a full disk or a kill leaves the previous checkpoint whole, and
+//! numbers that are not finite are not written.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ use crate::weights::{
     self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, WeightsError, names::MOMENTUM,
 };
 
-/// Changes when older code could not read the file. Format 1 has a checksum of its tensors' numbers
-/// in its note, and none of the note; it is still read.
+/// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
+/// numbers, but not the note; it can still be read.
 const FORMAT: u32 = 2;
 
 /// The numbers of a network in training.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Numbers {
     pub(super) state: State,
-    /// Of each trainable parameter, in the order of [`Plan::parameters`].
+    /// The momentum of each trainable parameter, in the order of [`Plan::parameters`].
     pub(super) momentum: Vec<f32>,
 }
 
@@ -38,15 +38,15 @@ pub(super) struct Position {
     pub(super) epoch: u32,
     /// Steps done in the current epoch.
     pub(super) epoch_step: u64,
-    /// Steps of an epoch; none before they are known.
+    /// Steps of an epoch; `None` before they are known.
     pub(super) epoch_steps: Option<u64>,
     pub(super) best: Option<Best>,
 }
 
 impl Position {
-    /// Why no run can stand here, if none can: what is written fits together.
+    /// Why no run can be at this position, if its numbers do not fit together.
     fn problem(&self) -> Option<String> {
-        /// More steps than any run has; counting on from here stays exact and does not overflow.
+        /// More steps than any run has, but so few that counting on does not overflow.
         const MOST: u64 = 1 << 53;
         let Self {
             step,
@@ -56,7 +56,7 @@ impl Position {
             best,
         } = *self;
         let counted = match epoch_steps {
-            // Before the length of an epoch is known, all steps are of the first.
+            // Before the length of an epoch is known, all steps belong to the first.
             None => (epoch == 0).then_some(epoch_step),
             Some(0) => None,
             Some(steps) => u64::from(epoch)
@@ -70,8 +70,8 @@ impl Position {
                 "{step} steps are not {epoch} epochs of {of} steps and {epoch_step} more"
             ));
         }
-        // It may be of a later step: of a run that was killed after it, and that goes on from an
-        // earlier checkpoint.
+        // It may be of a later step, if a run was killed after it and was resumed from an earlier
+        // checkpoint.
         let Best { step, top1_error } = best?;
         let is_sound = step <= MOST && (0.0..=1.0).contains(&top1_error);
         (!is_sound).then(|| {
@@ -80,7 +80,7 @@ impl Position {
     }
 }
 
-/// All but the tensors.
+/// Everything in a checkpoint but its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Header {
     format: u32,
@@ -92,11 +92,11 @@ pub(super) struct Header {
     plan: String,
     pub(super) config: Config,
     pub(super) position: Position,
-    /// The names of the classes, which are a note of their own; none where neither the network nor
-    /// the data has any.
+    /// The names of the classes, which are a note of their own; empty if neither the network nor
+    /// the data names them.
     #[serde(skip)]
     pub(super) classes: Vec<String>,
-    /// Where the run got another schedule; empty in older files.
+    /// The changes of the run's schedule; empty in older files.
     #[serde(default)]
     pub(super) rescheduled: Vec<Rescheduled>,
 }
@@ -116,7 +116,7 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The numbers are not worth keeping.
+    /// A tensor holds a number that is not finite.
     #[error(
         "{} was not written, and what was there before is unchanged: `{name}` holds {found}, so training has diverged", .path.display()
     )]
@@ -128,7 +128,7 @@ pub enum CheckpointError {
         /// One of its elements: NaN or an infinity.
         found: f32,
     },
-    /// The file has weights, but no run.
+    /// The file holds weights, but no run.
     #[error(
         "{} holds weights, but no run to resume (no note `densenet`); load it as weights and start a new run", .path.display()
     )]
@@ -136,7 +136,7 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is of another version of the format.
+    /// The file has an unknown version of the format.
     #[error(
         "{} is a checkpoint of format {found}, written by version {version}; this version reads formats 1 to {FORMAT}", .path.display()
     )]
@@ -148,20 +148,20 @@ pub enum CheckpointError {
         /// The version that wrote it.
         version: String,
     },
-    /// The file is of another network.
+    /// The checkpoint is of another network.
     #[error(
         "{} is a checkpoint of {found}, not of {expected}:\n  checkpoint: {found_plan}\n  network:    {expected_plan}", .path.display()
     )]
     Network {
         /// The file.
         path: PathBuf,
-        /// Name of its network.
+        /// The name of its network.
         found: String,
-        /// That network in a line.
+        /// That network's plan in a line.
         found_plan: String,
-        /// Name of the network that asks for it.
+        /// The name of the network that is to be resumed.
         expected: String,
-        /// That network in a line.
+        /// That network's plan in a line.
         expected_plan: String,
     },
     /// The run has other settings.
@@ -184,7 +184,7 @@ pub enum CheckpointError {
     },
     /// The data has another length.
     #[error(
-        "the checkpoint's run has {found} steps in an epoch, the data at hand gives {expected}: it is other data; resume with the data of the checkpoint"
+        "the checkpoint's run has {found} steps in an epoch, but the data at hand gives {expected}, so it is other data; resume with the data of the checkpoint"
     )]
     Data {
         /// Steps of an epoch in the checkpoint.
@@ -194,7 +194,7 @@ pub enum CheckpointError {
     },
 }
 
-/// A plan in a line: all that changes what a network computes.
+/// A plan in a line: everything that a network's results depend on.
 pub(super) fn fingerprint(plan: &Plan) -> String {
     use std::fmt::Write;
 
@@ -250,7 +250,7 @@ pub(super) fn save(
     numbers: &Numbers,
 ) -> Result<(), CheckpointError> {
     let mut notes = weights::notes_of_classes(&header.classes);
-    // Numbers, names and lists of them: there is nothing that JSON has no form for.
+    // This cannot fail: JSON has a form for numbers, names and lists of them.
     let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
     let mut tensors = Vec::new();
     for parameter in plan.parameters() {
@@ -310,7 +310,7 @@ pub(super) fn config(path: &Path) -> Result<Config, CheckpointError> {
     Ok(header(path, &TensorFile::read(path)?)?.config)
 }
 
-/// Where a best checkpoint of this network was evaluated. The file is checked whole.
+/// The best evaluation of a best checkpoint of this network. The whole file is checked.
 pub(super) fn best(path: &Path, network: &str, plan: &Plan) -> Result<Best, CheckpointError> {
     let position = load(path, network, plan)?.0.position;
     position
@@ -322,8 +322,8 @@ pub(super) fn best(path: &Path, network: &str, plan: &Plan) -> Result<Best, Chec
         })
 }
 
-/// Whether a run on data of some classes can go on with data of others. Where either has no
-/// names, nothing is known against it.
+/// Checks that a run on data of some classes can be resumed with data of others. If either has no
+/// names, it can.
 pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), CheckpointError> {
     match classes::difference(("the checkpoint", run), ("the data", data)) {
         Some(difference) => Err(CheckpointError::Classes { difference }),
@@ -343,7 +343,7 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
             path: path.to_path_buf(),
         })?;
     let unreadable = |error| damaged(path, format!("its note cannot be read: {error}"));
-    // Another format may have another header.
+    // Another format may have another header, so its number is read first.
     let found: Version = serde_json::from_str(note).map_err(unreadable)?;
     if !(1..=FORMAT).contains(&found.format) {
         return Err(CheckpointError::Format {
@@ -357,7 +357,7 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     }
     let mut header: Header = serde_json::from_str(note).map_err(unreadable)?;
     header.classes = file.classes()?;
-    // What has a checksum was written so; older files say it without one.
+    // The checksum of a newer file covers the position; an older file is checked here alone.
     if let Some(problem) = header.position.problem() {
         return Err(damaged(path, problem));
     }

@@ -13,7 +13,7 @@ use crate::parallel::{Parallel, Ranks};
 use crate::plan::{Plan, Precision, Recompute};
 use crate::{Device, Executor, ExecutorError, Sgd};
 
-/// How a checkpoint names a [`Precision`]: the plan knows no file formats.
+/// The names of a [`Precision`] in checkpoints: the plan knows no file formats.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Precision", rename_all = "lowercase")]
 enum PrecisionName {
@@ -37,10 +37,11 @@ enum PrecisionName {
 pub struct Config {
     /// Passes over the training images.
     pub epochs: u32,
-    /// Images of a step.
+    /// The number of images in a step.
     pub batch: usize,
-    /// Pieces that a step's batch is cut into, one after the other, their gradients added up:
-    /// memory is needed for one piece. Each piece is normalised on its own statistics.
+    /// The number of pieces that a step's batch is cut into. They are computed one after the other
+    /// and their gradients are added up, so memory is needed for one piece. Each piece is
+    /// normalised with its own statistics.
     pub accumulation: usize,
     /// The learning rate.
     pub schedule: Schedule,
@@ -52,16 +53,17 @@ pub struct Config {
     pub weight_decay: f32,
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
-    /// Seeds dropout. (The weights are the model's, the order of the images is the loader's.)
+    /// The seed of dropout. (The initial weights depend on the model's seed, the order of the
+    /// images on the loader's.)
     pub seed: u64,
-    /// In which numbers products are computed.
+    /// The type of numbers that products are computed in.
     #[serde(default, with = "PrecisionName")]
     pub precision: Precision,
-    /// Threads to compute with; 0 for as many as [`cpu::threads`] says. A run repeats bit for bit with the same
-    /// number of threads.
+    /// The number of threads that compute; 0 for as many as [`cpu::threads`] says. A run repeats
+    /// bit for bit with the same number of threads.
     #[serde(skip)]
     pub threads: usize,
-    /// What the backward pass computes again instead of keeping it.
+    /// What the backward pass recomputes instead of keeping it.
     #[serde(skip)]
     pub recompute: Recompute,
 }
@@ -99,20 +101,20 @@ impl Config {
         }
     }
 
-    /// The settings of a checkpoint's run, to resume it with.
+    /// Reads the settings of a checkpoint's run, to resume it with.
     ///
     /// # Errors
-    /// When the file cannot be read or is no checkpoint.
+    /// When the file cannot be read or is not a checkpoint.
     pub fn of_checkpoint(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         checkpoint::config(path.as_ref())
     }
 
-    /// Images that are computed at a time: the largest piece of a batch.
+    /// The number of images that are computed at a time: those of the largest piece of a batch.
     pub fn piece(&self) -> usize {
         self.batch.div_ceil(self.accumulation.max(1))
     }
 
-    /// An executor for a plan, as these settings ask for.
+    /// Makes an executor for a plan with these settings.
     ///
     /// # Errors
     /// When there is not enough memory, or the device fails.
@@ -124,7 +126,8 @@ impl Config {
         self.executor_among(plan, device, &Ranks::alone())
     }
 
-    /// The same, of one of the processes that train together, which are brought together here.
+    /// The same for one of several processes that train together; their process group is formed
+    /// here.
     pub(super) fn executor_among(
         &self,
         plan: Plan,
@@ -172,11 +175,11 @@ impl Config {
         }
     }
 
-    /// Tells whether the settings make sense. A [`Trainer`](super::Trainer) does so, too; this is to
-    /// say it earlier.
+    /// Checks that the settings make sense. A [`Trainer`](super::Trainer) does so, too; call this
+    /// to find out earlier.
     ///
     /// # Errors
-    /// With the first setting that does not.
+    /// The first setting that does not.
     pub fn check(&self) -> Result<(), TrainError> {
         let share = |value: f32| (0.0..1.0).contains(&value);
         let problem = if self.epochs == 0 {
@@ -212,9 +215,9 @@ impl Config {
         }
     }
 
-    /// What differs between the settings of a checkpoint and these, where it changes the run's
-    /// numbers: one line each. Threads and recompute may change, and so may the length of a run
-    /// where the learning rate does not depend on it.
+    /// The differences between the settings of a checkpoint and these that change the run's
+    /// numbers, one line each. Threads and recompute may change, and so may the length of a run if
+    /// its learning rate does not depend on it.
     pub(super) fn differences(&self, checkpoint: &Self) -> Vec<String> {
         let Self {
             epochs,
@@ -236,7 +239,7 @@ impl Config {
         }
         let mut found = Vec::new();
         let mut compare = |what: &str, before: &dyn Display, now: &dyn Display| {
-            // Numbers are printed so that they come back as they were: equal words are equal.
+            // Numbers are printed exactly, so equal words are equal settings.
             let (before, now) = (before.to_string(), now.to_string());
             if before != now {
                 found.push(format!("{what} was {before} and is {now}"));

@@ -20,13 +20,13 @@ const TOP5: RGBColor = RGBColor(230, 145, 56);
 
 /// Draws a file of metrics as a PNG after each evaluation and at the end of a run.
 ///
-/// Among several observers it comes behind [`Metrics`](super::Metrics), which writes the file.
+/// Among several observers it comes after [`Metrics`](super::Metrics), which writes the file.
 #[derive(Debug)]
 pub struct Curves {
     metrics: PathBuf,
     picture: PathBuf,
     title: String,
-    /// Whether it was said that they cannot be drawn.
+    /// Whether it was reported that they cannot be drawn.
     has_warned: bool,
 }
 
@@ -45,7 +45,7 @@ impl Curves {
         }
     }
 
-    /// Draws the file as it is now.
+    /// Draws the current file.
     ///
     /// # Errors
     /// When the metrics cannot be read or the picture cannot be written.
@@ -60,7 +60,7 @@ impl Curves {
 
 impl Observer for Curves {
     fn evaluation(&mut self, _: &Evaluation) -> Result<(), TrainError> {
-        // A picture that cannot be drawn ends no run; the last one is an error.
+        // A failed drawing does not end the run; only that of the last picture is an error.
         if let Err(error) = self.draw()
             && !std::mem::replace(&mut self.has_warned, true)
         {

@@ -1,5 +1,5 @@
-//! Steps and evaluations of a network on an executor. Knows nothing of the network's type, so
-//! that it is compiled once, and optimised.
+//! Steps and evaluations of a network on an executor. It does not depend on the network's type, so
+//! it is compiled once, with this crate's optimisation.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,16 +15,16 @@ pub(super) struct Engine {
     executor: Box<dyn Executor>,
     pub(super) config: Config,
     pub(super) position: Position,
-    /// The names of the classes: the network's, or else those of the data that it is trained on;
-    /// none before they are known.
+    /// The names of the classes: the network's, or else those of the training data; empty before
+    /// they are known.
     pub(super) classes: Vec<String>,
-    /// Where it got another schedule.
+    /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
     /// Whether this process writes the run's files.
     pub(super) writes: bool,
 }
 
-/// Whether a run may be resumed with another schedule, and another number of epochs.
+/// Whether a run may be resumed with another schedule and another number of epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reschedule {
     Refuse,
@@ -37,12 +37,12 @@ pub(super) struct Started {
     step: u64,
     learning_rate: f32,
     images: usize,
-    /// What each piece counts for, and its outcome.
+    /// Each piece's share of the step, and its outcome.
     pieces: Vec<(f64, Pending)>,
 }
 
 impl Started {
-    /// Whether its outcome is there, without waiting.
+    /// Whether its outcome is known without waiting.
     pub(super) fn is_done(&self) -> bool {
         let mut pieces = self.pieces.iter();
         pieces.all(|(_, pending)| pending.outcome().is_some())
@@ -66,7 +66,7 @@ impl Engine {
         config.check()?;
         if executor.capacity() < config.piece() {
             return Err(TrainError::Config(format!(
-                "the executor was made for {} images at a time, but {} at a time were asked for",
+                "the executor was made for {} images at a time, but the settings need {}",
                 executor.capacity(),
                 config.piece()
             )));
@@ -111,7 +111,7 @@ impl Engine {
         }
     }
 
-    /// One step; `since` is when the one before it was done.
+    /// One step; `since` is when the previous step was done.
     pub(super) fn step(
         &mut self,
         batch: Batch<'_>,
@@ -121,8 +121,8 @@ impl Engine {
         self.finish(started, since)
     }
 
-    /// Starts a step, descent included; the device may be at work when this returns. Nothing
-    /// changes where the loss is not finite.
+    /// Starts a step, descent included. The device may still be computing when this returns. If the
+    /// loss is not finite, nothing changes.
     pub(super) fn start(&mut self, batch: Batch<'_>) -> Result<Started, TrainError> {
         let learning_rate = self.learning_rate();
         if !learning_rate.is_finite() {
@@ -139,7 +139,8 @@ impl Engine {
             pieces: Vec::new(),
         };
         let pieces = self.pieces(batch, self.config.accumulation);
-        // All of them before the first, which moves the running statistics.
+        // All pieces are checked before the first is computed, since it moves the running
+        // statistics.
         let plan = self.executor.plan();
         batch.check(plan, usize::MAX)?;
         for piece in &pieces {
@@ -166,7 +167,7 @@ impl Engine {
         Ok(started)
     }
 
-    /// How a piece of a step is computed, which counts for a share of it.
+    /// The settings for one piece, which is a share of a step.
     fn piece_of_step(&self, step: u64, index: usize, share: f64) -> Step {
         Step {
             label_smoothing: self.config.label_smoothing,
@@ -176,8 +177,8 @@ impl Engine {
         }
     }
 
-    /// Tells whether the weights at hand still give a finite loss on a batch: those of a run that
-    /// has just diverged are finite themselves. Nothing changes but the gradients.
+    /// Checks that the current weights give a finite loss on a batch: when a run has just diverged,
+    /// its weights are still finite. Only the gradients change.
     pub(super) fn check_weights(&mut self, batch: Batch<'_>) -> Result<(), TrainError> {
         let Some(&piece) = self.pieces(batch, self.config.accumulation).first() else {
             return Ok(());
@@ -196,8 +197,8 @@ impl Engine {
         })
     }
 
-    /// Waits for a step; `since` is when the one before it was done. Where its loss is not finite
-    /// the run is again where it was before the step.
+    /// Waits for a step; `since` is when the previous step was done. If the loss is not finite, the
+    /// run is back where it was before the step.
     pub(super) fn finish(
         &mut self,
         mut started: Started,
@@ -226,7 +227,7 @@ impl Engine {
         })
     }
 
-    /// Adds a batch to an evaluation. Of each image it has `views`, one after another.
+    /// Adds a batch to an evaluation. It has `views` views of each image, one after another.
     pub(super) fn evaluate(
         &mut self,
         batch: Batch<'_>,
@@ -237,7 +238,7 @@ impl Engine {
         let pieces = batch.labels.len().div_ceil(self.executor.capacity());
         let mut logits = Vec::new();
         let mut add = |outcome: Outcome, images: usize| {
-            // Until the evaluation's end `loss` is a sum.
+            // `loss` is a sum until the evaluation ends.
             into.loss += outcome.loss * images as f64;
             into.images += images;
             into.top1 += outcome.top1;
@@ -260,7 +261,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Adds what others who train together have evaluated.
+    /// Adds the evaluations of the other ranks.
     pub(super) fn total(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
         // Counts are exact in f64 up to 2^53.
         let counts = [evaluation.images, evaluation.top1, evaluation.top5];
@@ -275,7 +276,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether this is so on any rank of those who train together.
+    /// Whether this is true on any rank.
     pub(super) fn does_anyone(&mut self, own: bool) -> Result<bool, TrainError> {
         let mut sums = [f64::from(u8::from(own))];
         self.executor.total(&mut sums)?;
@@ -292,7 +293,7 @@ impl Engine {
             Pixels::Nhwc { bytes, .. } => bytes.len(),
         };
         let pieces = pieces.min(total);
-        // A batch that does not fit goes to the executor as it is, which says what is wrong.
+        // A batch that does not fit is passed on unchanged: the executor reports what is wrong.
         if pieces <= 1 || values != total * image {
             return vec![batch];
         }
@@ -332,13 +333,13 @@ impl Engine {
         Ok(checkpoint::save(path, plan, &header, &numbers)?)
     }
 
-    /// Takes up a run where its checkpoint left it. Nothing has changed after an error, unless
-    /// the device failed.
+    /// Resumes a run from its checkpoint. After an error nothing has changed, unless the device
+    /// failed.
     pub(super) fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
         self.take_up(path, Reschedule::Refuse)
     }
 
-    /// The same, where the schedule and the number of epochs may be others.
+    /// The same, but the schedule and the number of epochs may differ.
     pub(super) fn restore_with_schedule(&mut self, path: &Path) -> Result<(), TrainError> {
         self.take_up(path, Reschedule::Allow)
     }
@@ -374,7 +375,7 @@ impl Engine {
             .write(Arena::Running, &numbers.state.running)?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
-        // An older checkpoint has none, where the network may have them.
+        // An older checkpoint has no names of classes; the network may have them.
         if !header.classes.is_empty() || self.executor.plan().class_names().is_empty() {
             self.classes = header.classes;
         }
@@ -382,12 +383,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Where the best checkpoint in a file was evaluated.
+    /// The evaluation of the best checkpoint in a file.
     pub(super) fn best_in(&self, path: &Path) -> Result<super::Best, CheckpointError> {
         checkpoint::best(path, self.network, self.executor.plan())
     }
 
-    /// The network as it is now.
+    /// The current weights and running statistics.
     pub(super) fn state(&self) -> Result<State, TrainError> {
         let plan = self.executor.plan();
         Ok(State {

@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! The errors of a run.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::checkpoint::CheckpointError;
 use crate::ExecutorError;
 use crate::weights::WeightsError;
 
-/// What to do about a run that has diverged.
+/// What to do when a run has diverged.
 const ADVICE: &str = "Resume the last checkpoint with a lower learning rate (`--resume FILE --lr RATE` of the examples, `Trainer::resume_with_schedule`), or start again with one, or with a longer warm-up";
 
 /// Why a run could not go on.
@@ -16,7 +16,7 @@ pub enum TrainError {
     /// A setting makes no sense.
     #[error("{0}")]
     Config(String),
-    /// The loss of a step is infinite or not a number.
+    /// The loss of a step is infinite or NaN.
     #[error(
         "the loss is {loss} at step {step} with learning rate {learning_rate}: training has diverged, or an image contains NaN or infinity. The step was not taken and changed nothing. {ADVICE}"
     )]
@@ -28,7 +28,7 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
-    /// The weights after a step give a loss that is infinite or not a number.
+    /// The weights after a step give a loss that is infinite or NaN.
     #[error(
         "the {what} loss is {loss} after step {step}: training has diverged. No file was replaced. {ADVICE}"
     )]
@@ -53,7 +53,7 @@ pub enum TrainError {
     /// The executor failed.
     #[error("{0}")]
     Executor(#[from] ExecutorError),
-    /// The data could not be had.
+    /// The data could not be read.
     #[error("{0}")]
     Data(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There are no images.
@@ -62,7 +62,7 @@ pub enum TrainError {
     /// A checkpoint could not be written, read or used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A model's numbers could not be moved.
+    /// A model's numbers could not be copied.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// Ctrl-C cannot be listened for.

@@ -12,25 +12,25 @@ use super::{
 };
 use crate::{Batch, classes};
 
-/// What a run does besides training. Processes that train together ask for the same, and the first
-/// of them writes.
+/// What a run does besides training. Processes that train together ask for the same; rank 0
+/// writes the files.
 #[derive(Clone, Debug, Default)]
 pub struct Fit {
-    /// Ends the run when so many steps are done in all, of this run and those that it goes on
-    /// from. The learning rate does not depend on it.
+    /// Ends the run after this many steps in all, including those of the run that was resumed. The
+    /// learning rate does not depend on it.
     pub steps: Option<u64>,
     /// Writes a checkpoint here after each evaluation and when the run is interrupted.
     pub checkpoint: Option<PathBuf>,
-    /// And after so many steps each.
+    /// Also writes it each time after this many steps.
     pub checkpoint_every: Option<u64>,
-    /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: of
+    /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: on
     /// SVHN the paper tests the model with the lowest validation error (section 4.2).
     pub best: Option<PathBuf>,
-    /// Ends the run after the step at hand; of all ranks, whichever of them is asked.
+    /// Ends the run after the current step. If one rank is asked to stop, all do.
     pub interrupt: Interrupt,
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run<'a> {
     engine: &'a mut Engine,
     fit: &'a Fit,
@@ -38,7 +38,7 @@ struct Run<'a> {
     outline: Outline,
     last: Option<StepReport>,
     evaluation: Option<Evaluation>,
-    /// Whether the run, of all ranks, is to end.
+    /// Whether the run is to end on all ranks.
     interrupted: bool,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn run(
         evaluation: None,
         interrupted: false,
     };
-    // A file that is refused ends the run before it has changed any.
+    // If a file is refused, the run ends before it has changed any.
     let best = run.best_there()?;
     run.observer.begin(&outline)?;
     for change in &run.engine.rescheduled {
@@ -147,8 +147,8 @@ impl Run<'_> {
                 position.epoch += 1;
                 position.epoch_step = 0;
             }
-            // The best first: a run that is killed between the two goes on from the checkpoint before,
-            // and comes to the same best again.
+            // The best is written first: if the run is killed between the two, it is resumed from
+            // the previous checkpoint and finds the same best again.
             if is_best {
                 self.checkpoint(self.fit.best.as_deref())?;
             }
@@ -162,10 +162,10 @@ impl Run<'_> {
         }
     }
 
-    /// Where the best checkpoint that is there was evaluated.
+    /// The evaluation of the existing best checkpoint.
     fn best_there(&self) -> Result<Option<Best>, TrainError> {
         match self.fit.best.as_deref() {
-            // A new run has none, and writes over what is there.
+            // A new run has no best checkpoint, and overwrites an old one.
             Some(path) if self.outline.step > 0 && path.exists() => {
                 Ok(Some(self.engine.best_in(path)?))
             }
@@ -173,8 +173,8 @@ impl Run<'_> {
         }
     }
 
-    /// Holds the file of the best checkpoint against what the checkpoint that was resumed says of it.
-    /// They differ where a run was killed between writing the two, or where a file was moved.
+    /// Compares the file of the best checkpoint with what the resumed checkpoint says about it.
+    /// They differ if a run was killed between writing the two, or if a file was moved.
     fn settle_best(&mut self, found: Option<Best>) -> Result<(), TrainError> {
         let Some(path) = self.fit.best.as_deref() else {
             return Ok(());
@@ -189,13 +189,13 @@ impl Run<'_> {
         };
         let is_better = |found: Best| found.top1_error <= best.top1_error;
         if best.step == self.outline.step && !found.is_some_and(is_better) {
-            // It is what was resumed.
+            // The best checkpoint itself was resumed.
             return self.checkpoint(Some(path));
         }
         self.engine.position.best = found;
         let path = path.display();
         match found {
-            // Written after the checkpoint, by the run that was killed.
+            // The killed run wrote it after the checkpoint.
             Some(found) if is_better(found) => Ok(()),
             Some(Best { step, .. }) => self.observer.notice(&format!(
                 "{path} is of step {step}; the better one of step {} is lost, and this one counts",
@@ -208,8 +208,7 @@ impl Run<'_> {
         }
     }
 
-    /// The steps that are left of an epoch, or as many as were asked for. Breaks on an
-    /// interrupt.
+    /// The remaining steps of an epoch, or as many as were asked for. Breaks on an interrupt.
     fn epoch(&mut self, train: &dyn Batches) -> Result<ControlFlow<()>, TrainError> {
         let (epoch, first) = (self.engine.position.epoch, self.engine.position.epoch_step);
         if first >= self.outline.epoch_steps {
@@ -217,7 +216,7 @@ impl Run<'_> {
         }
         let mut since = Instant::now();
         let mut ended = Ok(ControlFlow::Continue(()));
-        // A step whose outcome is still to be asked for.
+        // A step whose outcome is not known yet.
         let mut pending = None;
         let visited = train.visit(epoch, first, &mut |batch, _| {
             ended = self.advance(batch, &mut pending, &mut since);
@@ -246,8 +245,8 @@ impl Run<'_> {
         Ok(ended)
     }
 
-    /// Starts a step, and says what came of the one before. A device thus computes while its
-    /// next batch is got; but where something depends on the step's outcome, it is waited for.
+    /// Starts a step, and reports the previous one. So a device computes while its next batch is
+    /// loaded. If something depends on the step's outcome, this waits for it.
     fn advance(
         &mut self,
         batch: Batch<'_>,
@@ -256,7 +255,7 @@ impl Run<'_> {
     ) -> Result<ControlFlow<()>, TrainError> {
         let started = self.engine.start(batch);
         if let Some(before) = pending.take() {
-            // Nothing was asked for, and nothing is due: this does not break.
+            // This does not break: nothing that depends on this step's outcome is due.
             let _ = self.finish(before, since)?;
         }
         let started = started?;
@@ -265,7 +264,7 @@ impl Run<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         let ended = self.finish(started, since)?;
-        // At the end of an epoch, and of a run, a checkpoint follows the evaluation.
+        // At the end of an epoch or a run, the evaluation comes before the checkpoint.
         let is_due = self.is_checkpoint_due(self.engine.position.step) && !self.is_at_end();
         if is_due || ended.is_break() {
             let is_written = self.fit.checkpoint.is_some();
@@ -279,7 +278,7 @@ impl Run<'_> {
         Ok(ended)
     }
 
-    /// Waits for a step and says what came of it.
+    /// Waits for a step and reports it.
     fn finish(
         &mut self,
         started: Started,
@@ -290,7 +289,7 @@ impl Run<'_> {
         self.stepped(report)
     }
 
-    /// Whether something follows this step that needs its outcome, or the weights behind it.
+    /// Whether what follows this step needs its outcome or its weights.
     fn waits_for(&self, step: u64) -> bool {
         self.is_at_end() || self.is_checkpoint_due(step) || self.interrupted
     }
@@ -300,7 +299,7 @@ impl Run<'_> {
         self.fit.checkpoint_every.is_some_and(due)
     }
 
-    /// Whether the epoch, or the run, ends with the steps that were started.
+    /// Whether the epoch or the run ends with the steps that were started.
     fn is_at_end(&self) -> bool {
         self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done()
     }
@@ -308,7 +307,7 @@ impl Run<'_> {
     fn stepped(&mut self, report: StepReport) -> Result<ControlFlow<()>, TrainError> {
         self.last = Some(report);
         self.observer.step(&report)?;
-        // Ranks learn of it behind the same step, so that none waits for one that has ended.
+        // All ranks learn of it after the same step, so that none waits for one that has ended.
         let asked = self.fit.interrupt.is_requested();
         self.interrupted = self.engine.does_anyone(asked)?;
         Ok(match self.interrupted {
@@ -321,7 +320,7 @@ impl Run<'_> {
         self.engine.position.step >= self.outline.last_step
     }
 
-    /// Takes an evaluation down, and returns whether it is the best so far.
+    /// Records an evaluation, and returns whether it is the best so far.
     fn evaluated(&mut self, evaluation: Evaluation) -> Result<bool, TrainError> {
         self.evaluation = Some(evaluation);
         let best = &mut self.engine.position.best;
@@ -351,7 +350,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether labels mean the classes that the network names.
+/// Checks that the data's labels mean the classes that the network names.
 fn check_network_classes(
     engine: &Engine,
     what: &'static str,
@@ -364,8 +363,8 @@ fn check_network_classes(
     }
 }
 
-/// Evaluates on all images and says so, or until it was interrupted, which comes after a batch at
-/// least: the checkpoint that follows needs a sign that the weights are sound.
+/// Evaluates on all images, or until it is interrupted, but on one batch at least: the checkpoint
+/// that follows needs a sign that the weights are sound. Returns whether all images were evaluated.
 pub(super) fn evaluate(
     engine: &mut Engine,
     validation: &dyn Batches,
@@ -400,7 +399,7 @@ pub(super) fn evaluate(
         })
         .map_err(TrainError::Data)?;
     ended?;
-    // Ranks evaluate each at its own pace, and add up in the end, interrupted or not.
+    // Each rank evaluates at its own pace; all add up at the end, interrupted or not.
     engine.total(&mut evaluation)?;
     let is_whole = !engine.does_anyone(interrupted)?;
     if evaluation.images == 0 {

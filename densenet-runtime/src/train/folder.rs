@@ -10,13 +10,13 @@ use crate::{Network, files, tell};
 
 const BEST: &str = "best.safetensors";
 
-/// Where a run leaves what it makes: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
+/// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
 /// `best.safetensors` where it is [asked for](Fit::best).
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// Makes the folder, unless it is there.
+    /// Makes the folder, unless it exists.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -43,11 +43,11 @@ impl RunFolder {
         self.0.join(BEST)
     }
 
-    /// Copies the best checkpoint from beside the one that a run goes on from, unless there is one
-    /// here: a run that goes on in another folder may find no better one.
+    /// Copies the best checkpoint from the folder of the checkpoint that a run is resumed from,
+    /// unless there is one here: a run that is resumed in another folder may find no better one.
     ///
     /// # Errors
-    /// When there is none beside it, or it cannot be copied.
+    /// When that folder has no best checkpoint, or it cannot be copied.
     pub fn bring_best(&self, checkpoint: impl AsRef<Path>) -> Result<(), TrainError> {
         let best = self.best();
         if best.exists() {
@@ -71,7 +71,7 @@ impl RunFolder {
         self.0.join("curves.png")
     }
 
-    /// A run that writes its checkpoints here.
+    /// Settings of a run that writes its checkpoints here.
     pub fn fit(&self) -> Fit {
         Fit {
             checkpoint: Some(self.checkpoint()),
@@ -79,14 +79,14 @@ impl RunFolder {
         }
     }
 
-    /// Progress bar, metrics and curves for a trainer that starts or, where it has resumed a
-    /// checkpoint, goes on; none for one that leaves the files to [another
-    /// process](Trainer::among). A start moves the files of a run that was here before into a folder
-    /// of their own, `previous-1`, or the first number that is free, and says so on standard
-    /// error. No file changes before the run begins.
+    /// Progress bar, metrics and curves for a trainer that starts or has resumed a checkpoint;
+    /// empty for a trainer that leaves the files to [another process](Trainer::among). A run that
+    /// starts moves the files of an earlier run into a folder of their own, `previous-1` or the
+    /// first number that is free, and reports this on standard error. No file changes before the
+    /// run begins.
     ///
     /// # Errors
-    /// When the metrics of the run that goes on cannot be read.
+    /// When the metrics of the run that is resumed cannot be read.
     pub fn observers<N: Network>(
         &self,
         trainer: &Trainer<N>,
@@ -117,7 +117,7 @@ impl RunFolder {
         Ok(observers)
     }
 
-    /// Moves what a run left here into a folder of its own; returns it if there was anything.
+    /// Moves the files of an earlier run into a folder of their own; returns it if there were any.
     fn keep(&self) -> Result<Option<PathBuf>, TrainError> {
         let files = [
             self.checkpoint(),
@@ -150,7 +150,7 @@ impl RunFolder {
     }
 }
 
-/// Keeps the files of a run that was in the folder before.
+/// Keeps the files of an earlier run in the folder.
 struct Keep(RunFolder);
 
 impl Observer for Keep {

@@ -25,20 +25,20 @@ const ENDED_BY_CTRL_C: i32 = 130;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Nobody asks for it but [`request`](Self::request).
+    /// Only [`request`](Self::request) asks for a stop.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ctrl-C, and the signals to terminate and to hang up, ask for it. The second Ctrl-C ends
-    /// the process at once, with status 130. The other signals may come twice without that: a
-    /// closed terminal hangs up by itself and by its shell.
+    /// Ctrl-C and the signals SIGTERM and SIGHUP ask for a stop. A second Ctrl-C ends the process
+    /// at once, with status 130. The other signals may arrive twice without that: when a terminal
+    /// is closed, both it and its shell send SIGHUP.
     ///
     /// A signal that was ignored when the program started stays ignored: `nohup` protects a run
     /// from a closed terminal, and a script's background job is not interrupted by Ctrl-C.
     ///
     /// # Errors
-    /// When the system does not let signals be handled.
+    /// When the system does not allow a signal handler.
     pub fn on_ctrl_c() -> Result<Self, TrainError> {
         let interrupt = Self::new();
         interrupt.listen().map_err(TrainError::CtrlC)?;
@@ -66,7 +66,7 @@ impl Interrupt {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it was asked for.
+    /// Whether a stop was asked for.
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -86,7 +86,7 @@ fn is_ignored(signal: i32) -> io::Result<bool> {
     Ok(action.sa_sigaction == libc::SIG_IGN)
 }
 
-/// There are no signals that a parent ignores.
+/// Other systems have no signals that a parent ignores.
 #[cfg(not(unix))]
 fn is_ignored(_: i32) -> io::Result<bool> {
     Ok(false)

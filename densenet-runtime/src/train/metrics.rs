@@ -1,4 +1,4 @@
-//! A run's figures, one JSON object a line.
+//! A run's metrics, one JSON object a line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Evaluation, Observer, Outline, Rescheduled, StepReport, TrainError};
 use crate::files;
 
-/// A line of a file of metrics. JSON has no form for a number that is not finite: a loss that is
+/// A line of a file of metrics. JSON has no form for a number that is not finite, so a loss of
 /// `null` is read as NaN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -57,7 +57,8 @@ impl Metric {
         }
     }
 
-    /// Whether it can be written again: a learning rate that is too large is read as an infinity.
+    /// Whether it can be written again: a learning rate that is too large for f32 is read as
+    /// infinity.
     fn is_sound(&self) -> bool {
         match self {
             Self::Evaluation { .. } => true,
@@ -69,8 +70,8 @@ impl Metric {
         }
     }
 
-    /// Whether a run that goes on from a checkpoint of this step has this line behind it. A change
-    /// of the schedule at this very step comes after the checkpoint, and is written again if it is
+    /// Whether a run that is resumed from a checkpoint of this step keeps this line. A change of
+    /// the schedule at this very step comes after the checkpoint, and is written again if it is
     /// made again; so is an evaluation that is due.
     const fn is_before(&self, checkpoint: u64, evaluation_due: bool) -> bool {
         let step = self.step();
@@ -112,9 +113,9 @@ impl From<&Evaluation> for Metric {
     }
 }
 
-/// Writes the metrics of a run to a file; a line is whole in the file once it is handed on.
+/// Writes the metrics of a run to a file, each line as a whole.
 ///
-/// The file changes when the run begins: one that is refused leaves it as it was.
+/// The file does not change before the run begins: a run that is refused leaves it as it was.
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
@@ -124,8 +125,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Starts a file, or goes on with one: lines of steps beyond `step`, which a run wrote
-    /// after the checkpoint from which it now goes on, are dropped.
+    /// Starts a file, or continues one: lines of steps after `step`, which the run wrote after the
+    /// checkpoint that it is now resumed from, are dropped.
     ///
     /// # Errors
     /// When the file cannot be read, or has malformed lines.
@@ -160,7 +161,7 @@ impl Metrics {
                 .map(line)
                 .collect()
         };
-        // All or nothing: what was measured before must not be lost.
+        // All or nothing: earlier metrics must not be lost.
         files::replace(path, kept.as_bytes()).map_err(&failed)?;
         OpenOptions::new().append(true).open(path).map_err(&failed)
     }
@@ -234,7 +235,7 @@ pub fn lines(path: &Path) -> Result<Vec<Metric>, TrainError> {
 }
 
 fn line(metric: &Metric) -> String {
-    // Numbers and fixed names: nothing that JSON has no form for.
+    // This cannot fail: JSON has a form for numbers and fixed names.
     let mut line = serde_json::to_string(metric).unwrap_or_default();
     line.push('\n');
     line

@@ -1,4 +1,4 @@
-//! Who watches a run.
+//! Observers of a run.
 
 use std::path::Path;
 
@@ -9,26 +9,26 @@ use super::{Evaluation, Outline, Rescheduled, StepReport, Summary, TrainError};
 /// A vector of boxed observers is an observer, and tells each in turn; `()` watches nothing.
 #[expect(unused_variables, reason = "named for those who implement it")]
 pub trait Observer {
-    /// The run starts or goes on.
+    /// The run starts or is resumed.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn begin(&mut self, outline: &Outline) -> Result<(), TrainError> {
         Ok(())
     }
 
-    /// The run goes on with another schedule.
+    /// The run is resumed with another schedule.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn rescheduled(&mut self, change: &Rescheduled) -> Result<(), TrainError> {
         Ok(())
     }
 
-    /// Something has happened that whoever started the run should know.
+    /// Something has happened that the user should know.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn notice(&mut self, text: &str) -> Result<(), TrainError> {
         Ok(())
     }
@@ -36,7 +36,7 @@ pub trait Observer {
     /// A step is done.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         Ok(())
     }
@@ -44,7 +44,7 @@ pub trait Observer {
     /// An evaluation is done.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
         Ok(())
     }
@@ -52,7 +52,7 @@ pub trait Observer {
     /// A checkpoint is written.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn checkpoint(&mut self, path: &Path, step: u64) -> Result<(), TrainError> {
         Ok(())
     }
@@ -60,7 +60,7 @@ pub trait Observer {
     /// The run is over.
     ///
     /// # Errors
-    /// Whatever keeps the observer from watching.
+    /// When the observer cannot do its work.
     fn end(&mut self, summary: &Summary) -> Result<(), TrainError> {
         Ok(())
     }

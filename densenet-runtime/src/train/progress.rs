@@ -8,13 +8,13 @@ use indicatif::ProgressStyle;
 
 use super::{Ending, Evaluation, Observer, Outline, Rescheduled, StepReport, Summary, TrainError};
 
-/// Without a terminal a line is written this often.
+/// How often a line is written without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The weight of the past in the figures shown.
 const SMOOTHING: f64 = 0.9;
 
-/// A bar with loss, accuracy, learning rate, images a second and the time left. Where standard error is no
-/// terminal it writes lines instead: the first step, one every few seconds, and the last.
+/// A bar with loss, accuracy, learning rate, images a second and the time left. If standard error
+/// is not a terminal, it writes lines instead: the first step, one every few seconds, and the last.
 pub struct ProgressBar {
     sink: Sink,
     last_step: u64,
@@ -34,7 +34,7 @@ enum Sink {
 }
 
 impl ProgressBar {
-    /// A bar on standard error, or lines where that is no terminal.
+    /// A bar on standard error, or lines if that is not a terminal.
     pub fn new() -> Self {
         if io::stderr().is_terminal() {
             let bar = indicatif::ProgressBar::new(0);
@@ -48,7 +48,7 @@ impl ProgressBar {
         }
     }
 
-    /// Lines, to wherever.
+    /// Lines, written to `to`.
     pub fn lines(to: impl Write + 'static) -> Self {
         Self::with_sink(Sink::Lines {
             to: Box::new(to),
@@ -72,7 +72,7 @@ impl ProgressBar {
     fn say(&mut self, line: &str) {
         match &mut self.sink {
             Sink::Bar(bar) => bar.println(line),
-            // That nobody reads the lines does not end a run.
+            // A run does not end because nobody reads its lines.
             Sink::Lines { to, .. } => drop(writeln!(to, "{line}")),
         }
     }
@@ -148,7 +148,7 @@ impl Observer for ProgressBar {
                 if last || next.is_none_or(|next| now >= next) {
                     *next = Some(now + LINE_EVERY);
                     let (epoch, step) = (report.epoch, report.step);
-                    // As above: that nobody reads it does not end a run.
+                    // As above.
                     let _ = writeln!(
                         to,
                         "epoch {epoch} · step {step}/{} · {figures}",
@@ -198,7 +198,7 @@ impl Observer for ProgressBar {
     }
 }
 
-/// A mean in which the past fades, and which the first values do not pull to 0.
+/// An exponential moving average, with the bias of its start at 0 corrected.
 #[derive(Clone, Copy, Debug, Default)]
 struct Smooth {
     sum: f64,

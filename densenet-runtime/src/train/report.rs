@@ -1,10 +1,10 @@
-//! What a run says of itself.
+//! The reports of a run.
 
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
 
-/// What came of one step.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Steps done, this one included.
@@ -17,9 +17,9 @@ pub struct StepReport {
     pub learning_rate: f32,
     /// Images of the batch.
     pub images: usize,
-    /// Of them, those whose class has the highest logit.
+    /// How many of them have the highest logit for their class.
     pub top1: usize,
-    /// Of them, those whose class is among the five highest logits.
+    /// How many of them have their class among the five highest logits.
     pub top5: usize,
     /// Seconds since the step before, waiting for the data included.
     pub seconds: f64,
@@ -32,7 +32,7 @@ impl StepReport {
     }
 }
 
-/// What came of an evaluation.
+/// The result of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
     /// Steps done before it.
@@ -91,7 +91,7 @@ pub struct Best {
     pub top1_error: f64,
 }
 
-/// How a run is laid out, said when it starts or goes on.
+/// The outline of a run, reported when it starts or is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outline {
     /// Steps done before.
@@ -100,8 +100,8 @@ pub struct Outline {
     pub epoch_steps: u64,
     /// The step with which this run ends.
     pub last_step: u64,
-    /// Whether the steps done before end an epoch that has not been evaluated yet: it is evaluated
-    /// first.
+    /// Whether the previous steps end an epoch that has not been evaluated yet. It is then
+    /// evaluated first.
     pub evaluation_due: bool,
 }
 
@@ -116,14 +116,14 @@ pub enum Ending {
     Interrupted,
 }
 
-/// What a run came to.
+/// The summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     /// Why it ended.
     pub ending: Ending,
     /// Steps done in all.
     pub step: u64,
-    /// The latest step of this run; none if there was nothing left to do.
+    /// The latest step of this run; `None` if no step was left.
     pub last: Option<StepReport>,
     /// The latest evaluation of this run, if there was one.
     pub evaluation: Option<Evaluation>,

@@ -20,7 +20,8 @@ pub struct Schedule {
     /// The learning rate before it falls.
     #[serde(rename = "rate")]
     pub learning_rate: f32,
-    /// Epochs over which the learning rate rises from 0 in a straight line, step by step; 0 for none.
+    /// Epochs over which the learning rate rises from 0 in a straight line, step by step; 0 for
+    /// none.
     pub warmup: f64,
     /// How the learning rate falls.
     pub decay: Decay,
@@ -129,7 +130,8 @@ impl Schedule {
 
     /// The learning rate of the step that follows.
     pub fn learning_rate(&self, progress: Progress) -> f32 {
-        // A step of the warm-up takes the learning rate of its end, so that the first is not wasted.
+        // A step of the warm-up takes the learning rate of its end, so that the first is not
+        // wasted.
         let end_of_step = Progress {
             step: progress.step + 1,
             ..progress

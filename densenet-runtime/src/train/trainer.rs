@@ -28,7 +28,7 @@ pub struct Trainer<N: Network> {
 }
 
 impl<N: Network> Trainer<N> {
-    /// Trains on the CPU, from the model's numbers on.
+    /// A trainer on the CPU that starts from the model's weights.
     ///
     /// # Errors
     /// When a setting makes no sense, or there is not enough memory.
@@ -36,7 +36,7 @@ impl<N: Network> Trainer<N> {
         Self::on(model, config, &Device::Cpu)
     }
 
-    /// Trains on a device.
+    /// A trainer on a device.
     ///
     /// # Errors
     /// As [`new`](Self::new), and when the device fails.
@@ -44,13 +44,13 @@ impl<N: Network> Trainer<N> {
         Self::among(model, config, device, &Ranks::alone())
     }
 
-    /// Trains on a device, together with other processes, each with the same model, the same
-    /// settings and a part of the images. It waits for the others, up to five minutes. The first of
-    /// them writes the files.
+    /// A trainer on a device that works with other processes, each with the same model, the same
+    /// settings and a part of the images. It waits for the others for up to five minutes. Rank 0
+    /// writes the files.
     ///
     /// # Errors
-    /// As [`on`](Self::on), when not all processes are there in time, and when there is no NCCL for
-    /// CUDA devices.
+    /// As [`on`](Self::on), when not all processes join in time, and when CUDA devices have no
+    /// NCCL.
     pub fn among(
         model: N,
         config: Config,
@@ -64,7 +64,7 @@ impl<N: Network> Trainer<N> {
         Ok(trainer)
     }
 
-    /// Trains on an executor that was made for the network's plan.
+    /// A trainer on an executor that was made for the network's plan.
     ///
     /// # Errors
     /// When a setting makes no sense, or the executor is too small for it or of another plan.
@@ -80,9 +80,9 @@ impl<N: Network> Trainer<N> {
         Ok(Self { engine, model })
     }
 
-    /// Takes up a run where its checkpoint left it: weights, running statistics, momentum and
-    /// position. What follows is what would have followed, bit for bit if the number of threads
-    /// is the same too.
+    /// Resumes a run from its checkpoint: weights, running statistics, momentum and position. The
+    /// run then continues as if it had never stopped, bit for bit if the number of threads is the
+    /// same.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or is of another network or of a run with other
@@ -91,9 +91,9 @@ impl<N: Network> Trainer<N> {
         self.engine.restore(path.as_ref())
     }
 
-    /// The same with a schedule, and a number of epochs, that may differ from the checkpoint's:
-    /// after a run has diverged, a lower learning rate. What has changed, and at which step, is kept
-    /// in the checkpoints that follow and in the metrics.
+    /// The same with a schedule and a number of epochs that may differ from the checkpoint's, such
+    /// as a lower learning rate after a run has diverged. The change and its step are recorded in
+    /// later checkpoints and in the metrics.
     ///
     /// ```no_run
     /// # use densenet_runtime::{Network, train::{Config, TrainError, Trainer}};
@@ -108,7 +108,7 @@ impl<N: Network> Trainer<N> {
     /// ```
     ///
     /// # Errors
-    /// As [`resume`](Self::resume), where settings other than these differ.
+    /// As [`resume`](Self::resume), when settings other than these differ.
     pub fn resume_with_schedule(&mut self, path: impl AsRef<Path>) -> Result<(), TrainError> {
         self.engine.restore_with_schedule(path.as_ref())
     }
@@ -123,18 +123,18 @@ impl<N: Network> Trainer<N> {
 
     /// One step on a batch, of at most [`Config::batch`] images.
     ///
-    /// Epochs are counted by [`fit`](Self::fit); a step on its own counts as one of the epoch at
-    /// hand, which does not end before `fit` knows the length of an epoch.
+    /// [`fit`](Self::fit) counts epochs. A single step belongs to the current epoch, which does not
+    /// end before `fit` knows the length of an epoch.
     ///
     /// # Errors
-    /// When the batch does not fit the network, or the loss is not finite. Nothing has changed then:
-    /// weights, momentum, running statistics and the run's position are as they were.
+    /// When the batch does not fit the network, or the loss is not finite. Nothing has changed
+    /// then: weights, momentum, running statistics and the run's position are as they were.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport, TrainError> {
         self.engine.step(batch, Instant::now())
     }
 
     /// Trains until all epochs are done, with an evaluation after each. Warns on standard error
-    /// where this crate was compiled without optimisation.
+    /// if this crate was compiled without optimisation.
     ///
     /// # Errors
     /// When a step fails, images cannot be read, or a checkpoint cannot be written.
@@ -160,17 +160,17 @@ impl<N: Network> Trainer<N> {
         Ok(evaluation)
     }
 
-    /// Whether this process writes the run's files: of several that train together the first does.
+    /// Whether this process writes the run's files; of several, rank 0 does.
     pub(super) fn writes(&self) -> bool {
         self.engine.writes
     }
 
-    /// Steps done, those of the runs that this one goes on from included.
+    /// Steps done, including those of the run that was resumed.
     pub fn steps(&self) -> u64 {
         self.engine.position.step
     }
 
-    /// Where the run was resumed with another schedule.
+    /// The changes of the schedule when the run was resumed.
     pub fn rescheduled(&self) -> &[Rescheduled] {
         &self.engine.rescheduled
     }
@@ -185,17 +185,17 @@ impl<N: Network> Trainer<N> {
         &self.engine.config
     }
 
-    /// The executor that holds the numbers.
+    /// The executor, which holds the weights.
     pub fn executor(&self) -> &dyn Executor {
         self.engine.executor()
     }
 
-    /// The executor that holds the numbers, to change them.
+    /// The executor, to change the weights.
     pub fn executor_mut(&mut self) -> &mut dyn Executor {
         self.engine.executor_mut()
     }
 
-    /// The model with the numbers as they are now.
+    /// The model with its current weights.
     ///
     /// # Errors
     /// When the device fails.
@@ -204,7 +204,7 @@ impl<N: Network> Trainer<N> {
         Ok(&mut self.model)
     }
 
-    /// The model with the numbers as they are now, and no trainer.
+    /// The model with its current weights; the trainer is consumed.
     ///
     /// # Errors
     /// When the device fails.

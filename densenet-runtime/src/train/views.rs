@@ -1,9 +1,9 @@
-//! Several views of an image, judged as one: the paper's ten crops (section 4.4, table 3).
+//! Evaluates several views of an image as one: the paper's ten crops (section 4.4, table 3).
 
 use crate::Outcome;
 
-/// What comes of images of which each has `views` rows of logits, one after another. The logits
-/// of an image are averaged, as in fb.resnet.torch; `labels` has an entry for each row.
+/// The result for images that each have `views` rows of logits, one after another. The logits of an
+/// image are averaged, as in fb.resnet.torch; `labels` has an entry for each row.
 pub(super) fn outcome(logits: &[f32], labels: &[u32], views: usize, classes: usize) -> Outcome {
     let images = labels.len() / views;
     let mut outcome = Outcome::default();

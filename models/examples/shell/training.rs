@@ -13,7 +13,8 @@ use densenet_runtime::{Network, console};
 
 use super::CommandLine;
 
-// The options of all programs that train. (Not a doc comment, which would describe the whole program.)
+// The options of all programs that train. (Not a doc comment, which would describe the whole
+// program.)
 #[derive(Args)]
 pub struct Training {
     /// Passes over the training images.
@@ -38,23 +39,23 @@ pub struct Training {
     /// In which numbers products are computed; sums and parameters are f32 [default: f32].
     #[arg(long, value_name = "f32|bf16")]
     precision: Option<Precision>,
-    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less memory,
-    /// more time, the same numbers.
+    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less
+    /// memory, more time, the same numbers.
     #[arg(long)]
     recompute: bool,
     /// Seeds the weights, and the order and the variation of the images [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule from
-    /// there on.
+    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule
+    /// from there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// Weights of the same network to start from: safetensors under torchvision's names, or a
     /// checkpoint.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     weights: Option<PathBuf>,
-    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or a folder of the
-    /// example's name in `out`].
+    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or a folder of
+    /// the example's name in `out`].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

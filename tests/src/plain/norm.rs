@@ -61,7 +61,8 @@ impl Norm {
         }
     }
 
-    /// The multiply-add for some maps: of their statistics, which move the running ones, or of these.
+    /// The multiply-add for some maps: of their statistics, which move the running ones, or of
+    /// these.
     pub fn prepare(&mut self, maps: &Maps, state: &mut State, training: bool) {
         self.statistics = Statistics::of(maps);
         let pixels = maps.pixels();
