@@ -6,8 +6,8 @@ use super::initial::{fill, uniform};
 
 /// A linear layer from IN pooled features to CLASSES logits.
 ///
-/// Unlike dfdx's `Linear` its bias starts at 0, as in the authors' code; the weight is uniform
-/// within 1 / sqrt(IN), as there.
+/// Unlike that of dfdx's `Linear`, its bias starts at 0, as in the authors' code. Its weight starts
+/// uniform within 1 / sqrt(IN), as there.
 #[derive(Clone, Debug)]
 pub struct Classifier<const IN: usize, const CLASSES: usize, E: Dtype, D: Storage<E>> {
     /// Classes, features.

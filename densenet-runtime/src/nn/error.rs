@@ -8,23 +8,23 @@ use crate::executor::ExecutorError;
 
 /// Why `forward_mut` could not run.
 ///
-/// dfdx's tuples take modules of one error type, so that a stage that trains beside layers of
-/// dfdx's own stands in a struct, not in a tuple; for inference both have dfdx's.
+/// dfdx's tuples take modules of one error type. So a stage that trains together with dfdx's own
+/// layers goes into a struct, not into a tuple; in inference both have dfdx's error type.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// dfdx's device failed, or a tensor has other shapes than the stage.
+    /// dfdx's device failed, or a tensor does not have the stage's shape.
     #[error(transparent)]
     Device(#[from] CpuError),
-    /// There is nothing to train on.
+    /// The batch is empty.
     #[error("the batch has no images")]
     Empty,
-    /// The batch cannot train the network.
+    /// The network cannot be trained on this batch.
     #[error(transparent)]
     Batch(#[from] ExecutorError),
 }
 
-/// In words, as it is what dfdx's `forward_mut` panics with.
+/// The message, since dfdx's `forward_mut` panics with the debug form.
 impl Debug for ForwardError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")

@@ -1,8 +1,8 @@
-//! Where parameters start.
+//! The initial values of parameters.
 //!
-//! dfdx's own sampling is generic, so it is compiled in the user's crate, unoptimised in its dev
-//! profile: tens of seconds for a DenseNet-201. Here the numbers are made by plain functions of
-//! this crate, from a seed that the device draws.
+//! dfdx's own sampling is generic, so it is compiled in the user's crate, without optimisation in
+//! the dev profile: tens of seconds for a DenseNet-201. Plain functions of this crate make the
+//! numbers instead, from a seed that the device draws.
 
 use std::any::Any;
 
@@ -11,14 +11,14 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 
-/// Fills a tensor with what `make` makes of a seed and a number of elements.
+/// Fills a tensor with the numbers that `make` makes from a seed and the number of elements.
 pub(super) fn fill<S: Shape, E: Dtype, D: Device<E>>(
     tensor: &mut Tensor<S, E, D>,
     make: impl FnOnce(u64, usize) -> Vec<f32>,
 ) -> Result<(), D::Err> {
     let seed = tensor.device().random_u64();
     let values = make(seed, tensor.shape().num_elements());
-    // The dtype that the values are almost always wanted in needs no loop in the user's crate.
+    // The usual dtype needs no loop in the user's crate.
     match (&values as &dyn Any).downcast_ref::<Vec<E>>() {
         Some(values) => tensor.copy_from(values),
         None => {

@@ -1,7 +1,7 @@
-//! What the stages of a generated network take: batches of feature maps, with or without a tape.
+//! The inputs of a generated network's stages: batches of feature maps, with or without a tape.
 //!
-//! These traits stand between dfdx's `Module` and a generated type, so that a call with the
-//! wrong tensor is refused in words.
+//! Generated `Module` impls are bounded by these traits, so that the compile error for a wrong
+//! tensor is in plain words.
 
 use dfdx::prelude::*;
 
@@ -26,8 +26,8 @@ macro_rules! batched {
     };
 }
 
-// Networks take four dimensions. The others are here so that a tensor of theirs is refused for
-// its shape, and not for having no batch as well.
+// Networks take four dimensions. With the others here, a tensor of another rank is refused for its
+// shape alone, and not also for having no batch.
 batched!();
 batched!(D2);
 batched!(D2, D3);

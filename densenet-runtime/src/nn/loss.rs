@@ -7,11 +7,11 @@ use super::Batched;
 
 /// Mean cross-entropy of logits against labels, both batch x classes.
 ///
-/// Call it by the network, as `DenseNet201::cross_entropy`, which refuses the classes of another
-/// network in words.
+/// Call it as `DenseNet201::cross_entropy`: its compile error for the classes of another network is
+/// in plain words.
 ///
 /// # Panics
-/// When batches that are known at run time alone differ, or the device is out of memory.
+/// When batch sizes that are known only at run time differ, or the device is out of memory.
 pub fn cross_entropy<S, L, T>(
     logits: Tensor<S, f32, Cpu, T>,
     labels: Tensor<L, f32, Cpu>,

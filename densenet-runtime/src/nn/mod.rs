@@ -2,8 +2,7 @@
 //!
 //! Every parameter is a dfdx [`Tensor`](dfdx::tensor::Tensor) whose dimensions are `Const`, in
 //! PyTorch's layout. The structs hold parameters; generated code composes them into blocks,
-//! transitions and networks, and gives those their `Module` impls by way of [`infer`] and
-//! [`train`].
+//! transitions and networks, and implements `Module` for those with [`infer`] and [`train`].
 
 mod classifier;
 mod conv;

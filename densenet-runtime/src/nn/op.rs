@@ -38,7 +38,7 @@ impl From<Stage> for Part {
 
 type Error = <Cpu as HasErr>::Err;
 
-/// The threads and scratch memory of all stages that are computed in this process.
+/// The threads and scratch memory that all stages in this process share.
 fn engine() -> MutexGuard<'static, Engine> {
     static ENGINE: OnceLock<Mutex<Engine>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
@@ -48,25 +48,25 @@ fn engine() -> MutexGuard<'static, Engine> {
             Precision::F32,
         ))
     });
-    // The scratch memory of a pass that panicked holds nothing that the next one reads.
+    // The next pass reads nothing that a pass that panicked has left in the scratch memory.
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks that a batch can train a network, before any of its stages runs.
 ///
 /// # Errors
-/// When it is a single image whose feature maps become one pixel: BN would normalise over one
-/// value.
+/// When the batch is a single image whose feature maps become one pixel: BN would normalise over
+/// one value.
 pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
     Ok(check_training(&N::PLAN, batch.size())?)
 }
 
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.
 ///
-/// `module` holds the stage's parameters; `input` is NCHW, and so is what comes back.
+/// `module` holds the stage's parameters. Input and output are NCHW.
 ///
 /// # Errors
-/// When the device is out of memory, or the numbers of parameters and values are not the stage's.
+/// When the device is out of memory, or the number of parameters or values does not fit the stage.
 pub fn infer<M, I, O, T>(
     module: &M,
     stage: Stage,
@@ -82,8 +82,8 @@ where
     infer_part(&State::of(module), stage.into(), input, output)
 }
 
-/// Runs a stage on a batch's statistics and records it on the tape; updates the running
-/// statistics in `module`. `dropout` is the probability with which a value is zeroed.
+/// Runs a stage with the batch's statistics, records it on the tape, and updates the running
+/// statistics in `module`. `dropout` is the probability that a value is zeroed.
 ///
 /// # Errors
 /// As [`infer`], and when BN would normalise over a single value.
@@ -173,8 +173,8 @@ where
     Ok(output)
 }
 
-/// The images of an input, if its values, those of the output and the parameters are those of a
-/// part.
+/// The number of images of an input, if the numbers of input values, output values and parameters
+/// fit the part.
 fn images<I: Shape, O: Shape>(
     state: &State,
     part: Part,
@@ -187,7 +187,7 @@ fn images<I: Shape, O: Shape>(
         .ok_or(Error::WrongNumElements)
 }
 
-/// Checks that a part can train on an input, before anything changes.
+/// Checks, before anything changes, that a part can train on an input.
 fn check_part<I: Shape, O: Shape>(
     state: &State,
     part: Part,
@@ -228,13 +228,13 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
         .put_tape(tape))
 }
 
-/// How a part trains, which was checked.
+/// The checked settings with which a part trains.
 struct Training {
     part: Part,
     drops: Drops,
 }
 
-/// Runs a part and records it; moves the running statistics in `state`.
+/// Runs a part and records it; updates the running statistics in `state`.
 fn train_part<I: Shape, O: Shape, T: Taped>(
     state: &mut State,
     slots: Slots,
@@ -242,8 +242,8 @@ fn train_part<I: Shape, O: Shape, T: Taped>(
     input: Tensor<I, f32, Cpu, T>,
     output: O,
 ) -> Result<Tensor<O, f32, Cpu, T>, ForwardError> {
-    // A gradient lies in memory as its tensor does; a copy of a transposed or broadcast input
-    // lies in order, and dfdx takes its gradient back.
+    // A gradient has its tensor's layout in memory. A transposed or broadcast input is copied into
+    // a contiguous tensor, and dfdx propagates the copy's gradient.
     let shape = *input.shape();
     let (input, mut tape) = input.try_reshape_like(&shape)?.split_tape();
     let (values, record) = stage::forward(

@@ -1,5 +1,5 @@
-//! Flat numbers back into a module's running statistics and gradients.
-//! [`State`](crate::weights::State) is the way out.
+//! Copies flat numbers into a module's running statistics and gradients.
+//! [`State`](crate::weights::State) is the way out of a module.
 
 use dfdx::prelude::*;
 
@@ -25,18 +25,18 @@ pub(crate) fn store_running<M: TensorCollection<f32, Cpu>>(
     })
 }
 
-/// Where the gradients of a module's parameters go: the number of elements of each, and its slot.
+/// The gradient slots of a module's parameters, each with its number of elements.
 pub(crate) struct Slots(Vec<(usize, GradientSlot)>);
 
 impl Slots {
-    /// Those of a module.
+    /// The slots of a module.
     pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Self {
         let mut slots = Self(Vec::new());
         slots.append(module);
         slots
     }
 
-    /// Adds another module's.
+    /// Adds the slots of another module.
     pub fn append<M: TensorCollection<f32, Cpu>>(&mut self, module: &M) {
         each_tensor(module, |visited| {
             if visited.is_trainable {
@@ -46,7 +46,7 @@ impl Slots {
         });
     }
 
-    /// Adds the gradients of all parameters, which follow one another in `values`.
+    /// Adds `values` to the gradients: those of all parameters, one after another.
     pub fn add(&self, gradients: &mut Gradients<f32, Cpu>, values: &[f32]) -> Result<(), Error> {
         let mut rest = values;
         for (elements, slot) in &self.0 {

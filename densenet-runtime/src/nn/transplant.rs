@@ -1,25 +1,24 @@
-//! Numbers of one network into another: what transfer learning starts from.
+//! Copies the weights of one network into another, for transfer learning.
 //!
-//! The stages of two networks are different types, even where they have the same layers. So each
-//! part names the shapes of its tensors as a type, and a part fits where these types are the
-//! same.
+//! The stages of two networks are different types, even if they have the same layers. So each part
+//! names the shapes of its tensors as a type, and two parts fit if these types are the same.
 
 use dfdx::prelude::*;
 
 use super::{BatchNorm, BottleneckLayer, Classifier, Conv, PlainLayer};
 use crate::weights::{State, WeightsError};
 
-/// A part of a network, be it a layer, a stage or the whole, whose numbers can be another's.
+/// A part of a network (a layer, a stage or the whole) that can take another part's weights.
 ///
 /// For all of a network but its classifier there is
 /// [`transplant_features`](crate::Network::transplant_features).
 pub trait Transplant: TensorCollection<f32, Cpu> + Sized {
-    /// The shapes of its tensors. The size of the images is no part of them.
+    /// The shapes of its tensors, which do not depend on the size of the images.
     type Shapes;
 
     /// Copies parameters and running statistics from a part with the same shapes, of this network
-    /// or of another. The tensors keep their identities, so that gradients and optimisers go on
-    /// knowing them.
+    /// or of another. The tensors keep their identities, so that gradients and optimisers still
+    /// find them.
     ///
     /// ```
     /// use densenet_runtime::dfdx::prelude::*;

@@ -1,11 +1,11 @@
-//! Statistics of a tensor that no executor has measured.
+//! Statistics of a tensor that was not measured when it was computed.
 
 use crate::cpu::engine::{Engine, Parts};
 use crate::cpu::kernel::emit::{Runs, emit};
 use crate::cpu::kernel::normal::{Moments, Statistics};
 use crate::cpu::kernel::simd::{Kernel, Simd};
 
-/// Pixels that are measured at a time.
+/// The number of pixels that are measured at a time.
 const TILE: usize = 112;
 
 /// Measures the first `channels` of a buffer.

@@ -1,5 +1,4 @@
-//! Single stages on tensors of their own, for dfdx's way: the executor's code over buffers that
-//! live as long as a tape.
+//! Single stages for dfdx's way: the executor's code on buffers that live as long as a tape.
 
 mod measure;
 mod shapes;
@@ -18,7 +17,7 @@ use crate::cpu::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition
 use crate::plan::{Block, DropoutSites, Head, Stem, StemKind, Transition};
 use measure::measure;
 
-/// What a stage remembers for the way back.
+/// What a stage keeps for its backward pass.
 pub(crate) struct Record {
     batch: usize,
     drops: Drops,
@@ -53,9 +52,9 @@ enum Memory {
     },
 }
 
-/// Runs a stage: on a batch's statistics, which move the running ones, or on the running ones, by
-/// `norms`. `input` is NCHW, and so is what comes back, but for a head's logits. The numbers are
-/// those of the stage ([`Part::images`]).
+/// Runs a stage with the batch's statistics, which update the running ones, or with the running
+/// ones, as `norms` says. Input and output are NCHW, but for a head's logits. The caller has
+/// checked that the numbers fit the stage ([`Part::images`]).
 pub(crate) fn forward(
     engine: &mut Engine,
     part: Part,
@@ -240,9 +239,9 @@ fn run_head(
 }
 
 impl Record {
-    /// Goes back: adds to the gradient of the parameters, and returns the input's gradient.
+    /// The backward pass: adds to the gradient of the parameters, and returns the input's gradient.
     ///
-    /// Gradients are as the values were: NCHW, or a head's logits.
+    /// Gradients have the values' layout: NCHW, or a head's logits.
     pub(crate) fn backward(
         self,
         engine: &mut Engine,
@@ -343,8 +342,8 @@ impl Record {
     }
 }
 
-/// The gradient of what a transition or a head read, whose BN is undone: `backward` leaves it
-/// normalised.
+/// The gradient of the input of a transition or a head: `backward` leaves that of the normalised
+/// input, from which BN is undone here.
 fn undone(
     engine: &mut Engine,
     x: &[f32],

@@ -1,4 +1,4 @@
-//! A stage's shapes, and whether what it is given is of them: everything that computes relies on it.
+//! A stage's shapes, and the check that values fit them, on which all computation relies.
 
 use crate::plan::{Block, Head, Stem, StemKind, Transition};
 
@@ -11,31 +11,31 @@ pub(crate) enum Part {
     Head(Head),
 }
 
-/// How many numbers a stage takes and makes.
+/// How many numbers a stage reads and writes.
 struct Counts {
-    /// Values of an image that enters.
+    /// Input values for each image.
     input: u128,
-    /// Values of an image that leaves.
+    /// Output values for each image.
     output: u128,
     trainable: u128,
     running: u128,
-    /// Pixels of an image that each of its BNs normalises over, at least.
+    /// The fewest pixels of an image that any of its BNs normalises over.
     pixels: usize,
-    /// At least the values of its largest buffer, for an image.
+    /// An upper bound of the values in its largest buffer, for each image.
     largest: u128,
 }
 
 impl Part {
-    /// The images of `input` values, where they, `output` values and the numbers of the parameters
-    /// are those of this stage: everything below relies on it. `None` where they are not, or
-    /// where buffers would be too large to count.
+    /// The number of images in `input` values, if they, `output` values and the numbers of the
+    /// parameters fit this stage; all that computes relies on it. `None` if they do not, or if
+    /// buffers would be too large to count.
     pub(crate) fn images(
         self,
         (trainable, running): (usize, usize),
         input: usize,
         output: usize,
     ) -> Option<usize> {
-        /// The most values of a buffer: sizes with padding do not overflow.
+        /// The most values that a buffer may have: padded sizes then do not overflow.
         const MOST: u128 = 1 << 48;
         let counts = self.counts()?;
         let images = input as u128 / counts.input;
@@ -47,7 +47,7 @@ impl Part {
         fits.then_some(images as usize)
     }
 
-    /// Values of an image that enters.
+    /// Input values for each image.
     pub(crate) fn values(self) -> usize {
         match self {
             Self::Stem(stem) => stem.channels * stem.height * stem.width,
@@ -63,7 +63,8 @@ impl Part {
         images > 1 || (images == 1 && pixels > 1)
     }
 
-    /// What the shapes ask for, if they can be: sizes have 31 bits, so that products of four fit.
+    /// The numbers for the shapes, if they are possible: sizes have 31 bits, so that products of
+    /// four fit.
     fn counts(self) -> Option<Counts> {
         let wide = |size: usize| size as u128;
         let counts = match self {
@@ -149,7 +150,7 @@ impl Part {
         Some(counts)
     }
 
-    /// What it is, in words.
+    /// The stage in words.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stem(_) => "the stem",
