@@ -1,4 +1,4 @@
-//! Why there is no CUDA executor, or why it stopped.
+//! Why a CUDA executor could not be made, or why it stopped.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use crate::executor::ExecutorError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
-    /// A library of CUDA is not there.
+    /// A CUDA library is missing.
     #[error("no {what}: looked for {looked_for}; {remedy}")]
     Missing {
-        /// Which library.
+        /// The library.
         what: &'static str,
-        /// The file names tried, and where.
+        /// The file names and folders that were tried.
         looked_for: String,
-        /// Where to get it.
+        /// How to get it.
         remedy: &'static str,
     },
     /// No such device.
@@ -28,14 +28,14 @@ pub enum CudaError {
         /// Devices that the driver sees.
         count: usize,
     },
-    /// The driver is older than what it is to run.
+    /// The driver is too old.
     #[error(
         "the NVIDIA driver is for CUDA {found}, but {by} need {needed} or newer; update the driver"
     )]
     OldDriver {
         /// The CUDA version that the driver is for.
         found: String,
-        /// The oldest that would do.
+        /// The oldest version that would do.
         needed: String,
         /// What needs it.
         by: String,
@@ -48,22 +48,22 @@ pub enum CudaError {
         /// Its capability.
         found: String,
     },
-    /// The driver refused.
+    /// The driver reported an error.
     #[error("{doing}: {message}")]
     Driver {
         /// What was being done.
         doing: String,
-        /// What the driver says.
+        /// The driver's error.
         message: String,
     },
-    /// A kernel or the device failed, and the driver gives nothing out any more.
+    /// A kernel or the device failed, and the driver refuses all later calls.
     #[error(
         "{doing}: {message}; the device is lost to this process, and so are the weights on it: start again and resume the last checkpoint"
     )]
     Lost {
-        /// What was being done when it showed.
+        /// What was being done when it was noticed.
         doing: String,
-        /// What the driver says.
+        /// The driver's error.
         message: String,
     },
     /// There is not enough memory on the device.
@@ -71,7 +71,7 @@ pub enum CudaError {
         "no memory for {bytes} bytes on {device} ({free} are free); use a smaller batch, or recompute the bottlenecks"
     )]
     OutOfMemory {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: u64,
         /// Bytes free.
         free: u64,

@@ -1,6 +1,6 @@
 //! How batches come in and outcomes go out while the device computes.
 //!
-//! There are two of everything that a batch passes through, used in turns: pinned memory, from
+//! There are two of all the buffers that a batch passes through, used in turn: pinned memory, from
 //! which a stream of its own copies pixels to the device while the step before is computed, and
 //! pinned memory to which the outcome is copied after the step. The host waits only where it comes
 //! round to buffers whose batch is not done, so it can prefetch two batches. A batch that is done
@@ -19,7 +19,7 @@ use super::error::CudaError;
 use super::program::{DESCENT_WORDS, STEP_WORDS};
 use crate::executor::{Outcome, Pixels};
 
-/// Outcomes that nobody has asked for are forgotten beyond so many.
+/// The most outcomes that are kept until they are asked for; older ones are dropped.
 const MOST_OUTCOMES: usize = 1024;
 
 /// The pinned memory that a batch passes through.
@@ -29,25 +29,25 @@ struct Staging {
     words: Pinned,
     /// Loss, top 1 and top 5 of each image.
     results: Pinned,
-    /// Whose results are on their way, and of how many images.
+    /// The batch whose results are being copied, and its number of images.
     waiting: Option<(u64, usize)>,
 }
 
 /// Batches on their way in, outcomes on their way out.
 pub(super) struct Feed {
     staging: [Staging; 2],
-    /// Scalars of the descent, in turns.
+    /// Scalars of the descent, used in turn.
     descents: [Pinned; 2],
-    /// The latest batch's number: they count on from where no other feed's do.
+    /// The number of the latest batch. Numbers of different feeds never overlap.
     batches: u64,
-    /// How many descents there were.
+    /// How many descents were started.
     steps: usize,
     outcomes: VecDeque<(u64, Outcome)>,
 }
 
 /// Where a batch goes on the device.
 pub(super) struct Destination {
-    /// Pixels as they come, for each staging buffer.
+    /// Raw pixels, for each staging buffer.
     pub raw: [Address; 2],
     pub labels: Address,
     pub scalars: Address,
@@ -59,7 +59,7 @@ impl Feed {
         static FEEDS: AtomicU64 = AtomicU64::new(0);
         let staging = || -> Result<Staging, CudaError> {
             Ok(Staging {
-                // Grows to what a batch has: a byte a value, or four.
+                // Grows with the first batch: a value has one byte or four.
                 pixels: device.pinned(1)?,
                 words: device.pinned(4 * (batch + STEP_WORDS + DESCENT_WORDS + 2 * channels))?,
                 results: device.pinned(24 * batch)?,
@@ -76,13 +76,13 @@ impl Feed {
         })
     }
 
-    /// Which staging buffers the batch at hand uses.
+    /// Which staging buffers the current batch uses.
     pub fn turn(&self) -> usize {
         (self.batches % 2) as usize
     }
 
-    /// Sends a batch on its way: its pixels by the stream for uploads, which the main stream then
-    /// waits for; the rest, which is little, by the main stream itself. `scalars` are the first of
+    /// Starts copying a batch: its pixels in the stream for uploads, which the main stream then
+    /// waits for, and the small rest in the main stream itself. `scalars` are the first words of
     /// the kernels' `Scalars`: none, those of a step, or those of a step with its descent.
     pub fn send(
         &mut self,
@@ -134,7 +134,7 @@ impl Feed {
         device.hold_for_copy(Lane::Main, &staging.pixels)
     }
 
-    /// Has the results of the batch at hand copied out; returns the number to ask for them by.
+    /// Has the results of the current batch copied out; returns the number to ask for them with.
     pub fn expect(
         &mut self,
         device: &CudaDevice,
@@ -160,7 +160,7 @@ impl Feed {
         device.copy_in(Lane::Main, pinned, 0..4 * DESCENT_WORDS, into)
     }
 
-    /// Waits for the results that are on their way to one of them.
+    /// Waits for the results that are being copied to one of them.
     fn collect(&mut self, turn: usize) -> Result<(), CudaError> {
         let staging = &mut self.staging[turn];
         let Some((number, images)) = staging.waiting.take() else {
@@ -179,7 +179,7 @@ impl Feed {
         Ok(())
     }
 
-    /// The outcome of a batch, waited for; nothing where it was asked for before.
+    /// Waits for the outcome of a batch; `None` if it was asked for before.
     pub fn outcome(&mut self, number: u64) -> Result<Option<Outcome>, CudaError> {
         for turn in 0..2 {
             if self.staging[turn]

@@ -25,10 +25,10 @@ pub(super) struct Kernels {
     pub weights: WeightKernels,
 }
 
-/// A program as NVRTC is given it.
+/// A program as it is passed to NVRTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// What its kernels are for.
+    /// The purpose of its kernels.
     pub family: &'static str,
     /// CUDA C++.
     pub source: String,
@@ -55,7 +55,8 @@ pub fn programs(plan: &Plan, precision: Precision) -> Result<Vec<Program>, CudaE
     Ok(programs)
 }
 
-/// What the kernels of a plan leave for each other, for a batch.
+/// The scratch memory in which the kernels of a plan leave results for each other, for a batch
+/// size.
 pub(super) fn scratch(plan: &Plan, batch: usize) -> Scratch {
     let mut scratch = Scratch::default();
     stem::scratch(&mut scratch, plan, batch);
@@ -65,7 +66,7 @@ pub(super) fn scratch(plan: &Plan, batch: usize) -> Scratch {
 }
 
 impl Kernels {
-    /// Compiles and loads all that a plan needs.
+    /// Compiles and loads all programs that a plan needs.
     pub fn load(
         device: &CudaDevice,
         plan: &Plan,
@@ -77,7 +78,7 @@ impl Kernels {
         })
     }
 
-    /// All that a plan needs, on paper: to be counted, not launched.
+    /// All kernels that a plan needs, on paper: to be counted, not launched.
     #[cfg(feature = "roofline")]
     pub fn on_paper(plan: &Plan, precision: Precision) -> Result<Self, CudaError> {
         Self::of(plan, precision, |sources| Ok(Library::on_paper(sources)))

@@ -1,4 +1,4 @@
-//! What the launches of a pass share: where they go, the buffers, the batch at hand.
+//! What the launches of a pass share: their target, the buffers, the current batch.
 
 use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
@@ -8,7 +8,7 @@ use super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::target::Target;
 use crate::plan::{Plan, Precision};
 
-/// Launches kernels on a batch of some images.
+/// Launches kernels on a batch of `batch` images.
 #[derive(Clone, Copy)]
 pub(super) struct Launcher<'a> {
     pub target: &'a dyn Target,
@@ -19,7 +19,7 @@ pub(super) struct Launcher<'a> {
     pub precision: Precision,
     /// Images.
     pub batch: usize,
-    /// With the batch's statistics, which move the running ones, and dropout.
+    /// Whether to use dropout and the batch's statistics, which update the running ones.
     pub training: bool,
 }
 
@@ -45,12 +45,12 @@ impl Launcher<'_> {
         self.at(self.slots.packed).bytes(bytes)
     }
 
-    /// What BN multiplies with.
+    /// The scale of BN.
     pub fn scale(&self, norm: NormAt) -> Address {
         self.at(self.slots.affine).floats(norm.affine)
     }
 
-    /// What BN adds.
+    /// The shift of BN.
     pub fn shift(&self, norm: NormAt) -> Address {
         self.scale(norm).floats(norm.channels)
     }
@@ -65,12 +65,12 @@ impl Launcher<'_> {
         self.at(self.slots.shares)
     }
 
-    /// What changes from step to step.
+    /// The scalars that change from step to step.
     pub fn scalars(&self) -> Address {
         self.at(self.slots.scalars)
     }
 
-    /// Whether a loss was not finite.
+    /// The flag that a loss was not finite.
     pub fn broken(&self) -> Address {
         self.scalars().floats(STEP_WORDS + DESCENT_WORDS)
     }
@@ -80,7 +80,7 @@ impl Launcher<'_> {
         self.training && self.plan.dropout() > 0.0
     }
 
-    /// A dropout site's number; negative while nothing is dropped.
+    /// A dropout site's number; negative if nothing is dropped.
     pub fn site(&self, site: usize) -> i32 {
         if self.drops() {
             i32::try_from(site).unwrap_or(i32::MAX)

@@ -1,8 +1,8 @@
 //! The CUDA executor: the same plan and arithmetic as the CPU's, on a GPU.
 //!
-//! Building needs no CUDA. The driver and its run-time compiler (NVRTC) are looked for when a
-//! device is asked for; kernels are compiled for the card at hand with the plan's shapes as
-//! constants, and cached on disk.
+//! Building needs no CUDA. The driver and its run-time compiler (NVRTC) are loaded when a device is
+//! opened. Kernels are compiled for the card with the plan's shapes as constants, and cached on
+//! disk.
 //!
 //! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes
 //! through the stages: forward on one screen, back on the other. `stage` has a room for each kind
@@ -11,7 +11,7 @@
 //! stages use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out
 //! the buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 //!
-//! Not done yet: nothing was tuned, or timed, on a card.
+//! Not done yet: tuning and timing on a card.
 
 mod conv;
 mod driver;

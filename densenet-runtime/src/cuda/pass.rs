@@ -1,4 +1,4 @@
-//! A pass over the stages of a plan, as launches. What is computed is the CPU executor's.
+//! A pass over the stages of a plan, as launches. It computes the same as the CPU executor.
 
 use super::error::CudaError;
 use super::kernel::norm::BatchNorm;
@@ -12,7 +12,7 @@ use super::stage::stem::Stem;
 use super::stage::transition::Transition;
 use crate::plan::Recompute;
 
-/// A pass over the network with the batch at hand.
+/// A pass over the network with the current batch.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub on: Launcher<'a>,
@@ -45,7 +45,7 @@ impl Pass<'_> {
     /// From the gradient of the logits to the gradients of the parameters.
     pub fn backward(&self) -> Result<(), CudaError> {
         let on = &self.on;
-        // Where a loss of one rank was not finite, none descends.
+        // If the loss of one rank is not finite, no rank descends.
         on.target.complete(on.broken(), 1)?;
         let mut stages = on.offsets.stages(on.plan.parameter_count()).into_iter();
         let mut complete = || match stages.next() {
@@ -64,7 +64,7 @@ impl Pass<'_> {
         }
         self.stem().backward()?;
         complete()?;
-        // The running statistics have moved in the forward pass.
+        // The forward pass has updated the running statistics.
         let running = on.at(on.slots.running);
         on.target.complete(running, on.plan.running_count())?;
         on.target.join()

@@ -8,8 +8,8 @@
 //! reductions:                     average head    average block 4  ..
 //! ```
 //!
-//! Without NCCL a [`Collective`] on the host does the same, and is waited for: on an emulated
-//! device this shows that each gradient is averaged once, when it is complete.
+//! Without NCCL, a [`Collective`] on the host does the same, and the device waits for it. On an
+//! emulated device this shows that each gradient is averaged once, when it is complete.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,23 +21,23 @@ use crate::parallel::{Collective, ParallelError, ProcessGroup, Watch};
 
 /// What averages a device's gradients with those of the other ranks.
 pub(super) struct Reducer {
-    /// For what the host needs: losses, counts.
+    /// For numbers that the host needs: losses, counts.
     collective: Mutex<Box<dyn Collective>>,
     nccl: Option<OnDevice>,
 }
 
 struct OnDevice {
     nccl: Nccl,
-    /// Gradients are complete; all are averaged.
+    /// Set when gradients are complete, and when all are averaged.
     complete: Event,
     averaged: Event,
-    /// Ends what the device waits for when another rank has gone. Goes last: it closes the
-    /// connections, by which the others notice.
+    /// Ends what the device waits for when another rank is lost. It is dropped last, since it
+    /// closes the connections, by which the others notice.
     watch: Watch,
 }
 
 impl OnDevice {
-    /// Averages in the lane for reductions, after what the main lane was asked for.
+    /// Averages in the lane for reductions, after the work of the main lane so far.
     fn average(&self, device: &CudaDevice, at: Address, count: usize) -> Result<(), CudaError> {
         device.record(Lane::Main, &self.complete)?;
         device.hold(Lane::Reductions, &self.complete)?;
@@ -66,10 +66,10 @@ impl Reducer {
         }
     }
 
-    /// Averages on the devices of the processes of a group. NCCL's id is rank 0's.
+    /// Averages on the devices of a process group. Rank 0 chooses NCCL's id.
     ///
-    /// NCCL connects the devices when they first average, in a way that depends on how much there
-    /// is, and that does not belong into a graph: so they average here what a step will, `counts`
+    /// NCCL connects the devices when they first average, in a way that depends on the sizes, and
+    /// this cannot be part of a graph. So they average once here, in the sizes of a step: `counts`
     /// of the f32 at `scratch`.
     pub fn by_nccl(
         device: &CudaDevice,
@@ -103,7 +103,7 @@ impl Reducer {
         })
     }
 
-    /// Whether a pass can be recorded once and replayed: what the host does cannot.
+    /// Whether a pass can be recorded once and replayed; it cannot if the host averages.
     pub fn is_recordable(&self) -> bool {
         self.nccl.is_some()
     }
@@ -113,12 +113,12 @@ impl Reducer {
         collective.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds up numbers of the host.
+    /// Adds up host numbers over all ranks.
     pub fn sum(&self, values: &mut [f64]) -> Result<(), ParallelError> {
         self.collective().sum(values)
     }
 
-    /// The average of a number of the host.
+    /// The average of a host number over all ranks.
     pub fn mean(&self, value: f64) -> Result<f64, ParallelError> {
         let mut values = [value];
         let mut collective = self.collective();

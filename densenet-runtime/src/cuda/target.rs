@@ -1,4 +1,4 @@
-//! What a pass over a network is asked of: a device that does it, or paper that counts it.
+//! The target of a pass over a network: a device that computes it, or paper that counts it.
 
 use super::driver::{Address, CudaDevice, Launch};
 use super::error::CudaError;
@@ -11,14 +11,14 @@ pub(super) trait Target {
     /// Fills bytes with zeros.
     fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError>;
 
-    /// So many f32, gradients or statistics, are complete: those who train with others average
-    /// them, while the pass goes on.
+    /// `count` f32, gradients or statistics, are complete: ranks that train together average them
+    /// while the pass goes on.
     fn complete(&self, at: Address, count: usize) -> Result<(), CudaError> {
         let _ = (at, count);
         Ok(())
     }
 
-    /// What comes next needs all that is complete.
+    /// What follows needs the averages of all that is complete.
     fn join(&self) -> Result<(), CudaError> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Which elements a launch of a kernel reads and writes. Each room of kernels says it for its own:
-//! a line a parameter, beside which its declaration can be read.
+//! Which elements a launch of a kernel reads and writes. Each room says this for its own kernels,
+//! with a line for each parameter, next to the kernels' declarations.
 
 use super::driver::{Launch, Value};
 

@@ -1,4 +1,4 @@
-//! What the driver's errors mean.
+//! The meaning of the driver's errors.
 
 use cudarc::driver::{DriverError, sys};
 
@@ -16,7 +16,7 @@ pub(super) fn driver_error(doing: &str, error: DriverError) -> CudaError {
     }
 }
 
-/// Errors after which a process can use its device no more, whatever it asks for.
+/// Errors after which a process can no longer use its device.
 fn is_lost(error: sys::CUresult) -> bool {
     use sys::CUresult::*;
     matches!(
@@ -34,7 +34,7 @@ fn is_lost(error: sys::CUresult) -> bool {
     )
 }
 
-/// What the driver says.
+/// The driver's message.
 fn message(error: DriverError) -> String {
     match error.error_string() {
         Ok(text) => format!("{} ({:?})", text.to_string_lossy(), error.0),

@@ -1,7 +1,7 @@
-//! Kernels, and what they are launched with.
+//! Kernels, and their arguments.
 //!
 //! The values of a launch are a struct ([`arguments`]), whose fields are the kernel's parameters
-//! by name, in their order. When a kernel is found, the fields are held against its declaration in
+//! by name, in their order. When a kernel is found, the fields are compared with its declaration in
 //! the source, so that a launch itself has nothing left to check.
 
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ pub enum Value {
     Int(i32),
 }
 
-/// What can be the value of a parameter.
+/// A type that can be passed to a kernel.
 pub trait Argument: Copy {
     /// Whether the parameter is a pointer; else it is an `int`.
     const POINTER: bool;
@@ -142,14 +142,14 @@ pub struct Entry {
     pub declared: Declared,
     /// Bytes of shared memory that a launch gives it, which its constants say.
     pub(super) shared: usize,
-    /// Nothing on paper.
+    /// `None` on paper.
     pub(super) function: Option<CudaFunction>,
 }
 
-/// What a kernel is on paper.
+/// A kernel on paper.
 #[cfg(feature = "roofline")]
 pub struct Declared {
-    /// The program that it is of.
+    /// Its program.
     pub family: &'static str,
     /// The constants that it was compiled with.
     pub constants: Vec<(&'static str, usize)>,
@@ -172,7 +172,7 @@ pub struct Launch<'a> {
 
 #[cfg(feature = "roofline")]
 impl<'a> Launch<'a> {
-    /// What is launched.
+    /// The kernel.
     pub fn kernel(&self) -> &'a Entry {
         self.kernel
     }

@@ -12,11 +12,11 @@ use super::{Address, CudaDevice, Plain, driver_error};
 /// A stream of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Lane {
-    /// Where everything is computed.
+    /// All computation.
     Main,
-    /// Where batches come in.
+    /// Uploads of batches.
     Uploads,
-    /// Where gradients are averaged over several devices.
+    /// Averages of gradients over several devices.
     Reductions,
 }
 
@@ -83,7 +83,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // A device that has failed copies no more; there is nobody to tell.
+        // A device that has failed copies no more; the error has nobody to report it to.
         let _ = self.wait();
         let _ = self.context.bind_to_thread();
         // SAFETY: the memory came from `malloc_host`, and no copy is under way.
@@ -123,24 +123,24 @@ impl CudaDevice {
         })
     }
 
-    /// An event that nothing was recorded for: who waits for it goes on.
+    /// An event that was not recorded yet: waiting for it returns at once.
     pub(in super::super) fn event(&self) -> Result<Event, CudaError> {
         event(&self.context).map(Event)
     }
 
-    /// The event is over when all that the lane was asked for until now is done.
+    /// Records the event: it is over when the lane has done all its work so far.
     pub(in super::super) fn record(&self, lane: Lane, event: &Event) -> Result<(), CudaError> {
         let recorded = event.0.record(self.lane(lane));
         recorded.map_err(|error| driver_error("recording an event", error))
     }
 
-    /// What the lane is asked for from now on waits for the event.
+    /// Later work of the lane waits for the event.
     pub(in super::super) fn hold(&self, lane: Lane, event: &Event) -> Result<(), CudaError> {
         let held = self.lane(lane).wait(&event.0);
         held.map_err(|error| driver_error("waiting for an event", error))
     }
 
-    /// What the lane is asked for from now on waits for the latest copy.
+    /// Later work of the lane waits for the latest copy.
     pub(in super::super) fn hold_for_copy(
         &self,
         lane: Lane,

@@ -1,8 +1,8 @@
-//! CUDA behind safe calls: discovery, memory, launches, graphs. All unsafe code is here.
+//! Safe calls of CUDA: discovery, memory, launches, graphs. All unsafe code is here.
 //!
-//! Safe as far as the host's memory goes. On the device an `Address` is a number, as it is to a
-//! kernel: that a launch keeps within the slots that it is given is the layout's and the kernels'
-//! affair, and what the emulated device watches.
+//! They are safe for the host's memory. On the device an `Address` is a number, as it is to a
+//! kernel: the layout and the kernels are responsible that a launch keeps within its slots, and the
+//! emulated device checks it.
 //!
 //! One stream computes everything in order; what runs beside it (`lanes`) is held together by
 //! events. Nothing is asked of the loader that `is_culib_present` has not seen (`discover`), since
@@ -36,14 +36,14 @@ pub fn is_available() -> bool {
     CudaDevice::open(0).is_ok()
 }
 
-/// A CUDA device, the stream that everything is computed in, and those beside it.
+/// A CUDA device with its streams: one for all computation, and two beside it.
 #[derive(Clone)]
 pub struct CudaDevice {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// Beside it, for batches that come in.
+    /// For uploads of batches.
     uploads: Arc<CudaStream>,
-    /// Beside it, for averages over several devices.
+    /// For averages over several devices.
     reductions: Arc<CudaStream>,
     name: String,
     /// Compute capability, major and minor.
@@ -92,7 +92,7 @@ impl CudaDevice {
         format!("sm_{}{}", self.capability.0, self.capability.1)
     }
 
-    /// Allocates bytes, which hold anything.
+    /// Allocates bytes with unspecified contents.
     pub(super) fn allocate(&self, bytes: usize) -> Result<Memory, CudaError> {
         // SAFETY: `Memory` is written before it is read: the executor's buffers are filled by
         // their first use, and the parameters when the executor is made.
@@ -156,7 +156,7 @@ impl CudaDevice {
         self.wait("copying from the device")
     }
 
-    /// Waits for all that was asked for; reports what went wrong on the way.
+    /// Waits for all work; reports what went wrong meanwhile.
     pub(super) fn wait(&self, doing: &'static str) -> Result<(), CudaError> {
         self.stream
             .synchronize()
@@ -168,7 +168,7 @@ impl CudaDevice {
         bound.map_err(|error| driver_error("making the device current", error))
     }
 
-    /// Launches a kernel; nothing where the grid is empty.
+    /// Launches a kernel; does nothing if the grid is empty.
     pub(super) fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
         let name = launch.kernel.name;
         let Some(function) = &launch.kernel.function else {
@@ -215,7 +215,7 @@ impl CudaDevice {
         .map_err(|error| driver_error("clearing memory", error))
     }
 
-    /// Records what `work` asks of the device, instead of doing it.
+    /// Records the work that `work` gives the device, instead of doing it.
     pub(super) fn capture(
         &self,
         work: impl FnOnce() -> Result<(), CudaError>,
@@ -224,7 +224,7 @@ impl CudaDevice {
         let failed = |error| driver_error("capturing a step as a graph", error);
         self.stream.begin_capture(mode).map_err(failed)?;
         let done = work();
-        // The capture ends whether the work could be asked for or not.
+        // The capture ends even if `work` failed.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
         done?;
         match graph.map_err(failed)? {
@@ -241,7 +241,7 @@ impl CudaDevice {
 pub(super) struct Module(Option<Arc<CudaModule>>);
 
 impl Module {
-    /// Of a program that is not compiled.
+    /// A program that is not compiled.
     pub fn on_paper() -> Self {
         Self(None)
     }
@@ -259,23 +259,23 @@ impl Memory {
     }
 }
 
-/// A place in the device's memory.
+/// An address in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(u64);
 
 impl Address {
-    /// Where no memory is.
+    /// An address without memory.
     #[cfg(feature = "roofline")]
     pub fn on_paper() -> Self {
         Self(1 << 40)
     }
 
-    /// The place so many f32 further on.
+    /// The address `count` f32 further on.
     pub fn floats(self, count: usize) -> Self {
         Self(self.0 + 4 * count as u64)
     }
 
-    /// The place so many bytes further on.
+    /// The address `count` bytes further on.
     pub fn bytes(self, count: usize) -> Self {
         Self(self.0 + count as u64)
     }
@@ -299,7 +299,7 @@ pub(super) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Asks for the whole sequence.
+    /// Launches the whole sequence.
     pub fn replay(&self) -> Result<(), CudaError> {
         self.graph
             .launch()

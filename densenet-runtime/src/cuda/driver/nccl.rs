@@ -1,5 +1,5 @@
-//! NCCL: averages over the devices of several processes. Looked for when it is asked for, as the
-//! driver is; building needs none of it. Its types are cudarc's; its functions are looked up here,
+//! NCCL: averages over the devices of several processes. Like the driver, it is loaded when it is
+//! needed; building does not need it. Its types are cudarc's; its functions are looked up here,
 //! since cudarc does not try the name that NCCL is installed under, `libnccl.so.2`.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -14,7 +14,7 @@ use super::discover::missing;
 use super::lanes::Lane;
 use super::{Address, CudaDevice};
 
-/// What brings the devices of one group together.
+/// The id of a group of devices.
 pub(in super::super) const ID_BYTES: usize = 128;
 
 const NAMES: [&str; 2] = ["libnccl.so", "libnccl.so.2"];
@@ -37,12 +37,12 @@ struct Functions {
         sys::cudaStream_t,
     ) -> c_int,
     get_error_string: unsafe extern "C" fn(c_int) -> *const c_char,
-    /// Open as long as the functions are there.
+    /// Open as long as the functions are used.
     _library: Library,
 }
 
 impl Functions {
-    /// Those of the first library that opens; opened once.
+    /// The functions of the first library that opens; it is opened once.
     fn find() -> Result<&'static Self, CudaError> {
         static FOUND: OnceLock<Functions> = OnceLock::new();
         if let Some(found) = FOUND.get() {
@@ -80,7 +80,7 @@ impl Functions {
         }
     }
 
-    /// What NCCL says of a call.
+    /// NCCL's error of a call.
     fn check(&self, doing: &str, result: c_int) -> Result<(), CudaError> {
         if result == 0 {
             return Ok(());
@@ -106,7 +106,7 @@ pub(in super::super) struct Nccl(Arc<Communicator>);
 struct Communicator {
     functions: &'static Functions,
     context: Arc<CudaContext>,
-    /// None once it was aborted.
+    /// `None` once it was aborted.
     handle: Mutex<Option<Handle>>,
 }
 
@@ -116,7 +116,7 @@ struct Handle(sys::ncclComm_t);
 unsafe impl Send for Handle {}
 
 impl Nccl {
-    /// What a new group is known by; one member makes it and tells the others.
+    /// The id of a new group; one member makes it and sends it to the others.
     pub fn id() -> Result<[u8; ID_BYTES], CudaError> {
         let functions = Functions::find()?;
         let mut id = sys::ncclUniqueId {
@@ -162,7 +162,7 @@ impl Nccl {
         let Some(Handle(handle)) = *handle else {
             return Err(CudaError::Driver {
                 doing: "NCCL, averaging gradients".into(),
-                message: "another rank has gone".into(),
+                message: "another rank was lost".into(),
             });
         };
         // SAFETY: an `Address` lies in an allocation whose owner has checked the count; the lane
@@ -180,8 +180,8 @@ impl Nccl {
         })
     }
 
-    /// What ends the averages that are under way, unfinished, and all later ones: for when another
-    /// member has gone, whom the device would wait for for ever.
+    /// A function that aborts the averages in progress and all later ones. It is called when
+    /// another member was lost, for which the device would wait for ever.
     pub fn abort(&self) -> impl FnOnce() + Send + 'static {
         let own = Arc::downgrade(&self.0);
         move || {
@@ -198,8 +198,8 @@ impl Communicator {
     }
 
     fn end(&self, how: unsafe extern "C" fn(sys::ncclComm_t) -> c_int) {
-        // Without the lock: NCCL comes back from here when the graphs that average are gone, and
-        // whoever has them may be about to average.
+        // Without the lock: NCCL returns from here when the graphs that average are dropped, and
+        // their owner may be about to average.
         let taken = self.handle().take();
         if let Some(Handle(handle)) = taken {
             let _ = self.context.bind_to_thread();

@@ -9,7 +9,7 @@ use super::super::error::CudaError;
 /// A program in CUDA C++: one family of kernels with its constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// What the kernels are for.
+    /// The purpose of the kernels.
     pub family: &'static str,
     /// The text.
     pub text: String,
@@ -76,7 +76,7 @@ pub fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
                 Err(format!("{error}\n{}", log.trim_end_matches('\0')))
             }
         };
-        // What cannot be freed is lost, and no reason to fail.
+        // A program that cannot be freed leaks, which is no reason to fail.
         let _ = nvrtc::result::destroy_program(program);
         image
     }

@@ -1,5 +1,4 @@
-//! The executors' contract: what a step is asked for in words of the kernels' `Scalars`, and its
-//! outcome.
+//! The executors' contract: a step's settings as words of the kernels' `Scalars`, and its outcome.
 
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
@@ -80,12 +79,12 @@ impl Executor for CudaExecutor {
         };
         let mut outcome = self.end(number)?;
         if let Some(reducer) = &self.reducer {
-            // A loss that is not finite on one rank is so on all, and all stop.
+            // If the loss of one rank is not finite, the mean is not finite on any, and all stop.
             outcome.loss = reducer.mean(outcome.loss)?;
         }
         if !outcome.loss.is_finite() {
-            // The host knows now, and gradient descent is its affair again. The running statistics
-            // are those before the step; it is rare, so they go by way of the host.
+            // The host knows now, so gradient descent is up to it again. The running statistics are
+            // restored; since this is rare, they are copied by way of the host.
             let (_, running, count) = self.arena(Arena::Running);
             let mut before = vec![0.0f32; count];
             let kept = self.buffers.at(self.slots.running_before);

@@ -28,17 +28,17 @@ pub struct CudaExecutor {
     kernels: Kernels,
     offsets: Offsets,
     slots: Slots,
-    /// What is done with a full batch, recorded when first done.
+    /// The graphs of the work on a full batch, recorded when it is first done.
     recorded: [Option<Graph>; 3],
     buffers: Buffers,
     feed: Feed,
-    /// The others that it trains with.
+    /// Averages with the other ranks, if there are any.
     reducer: Option<Reducer>,
-    /// Images of the latest batch.
+    /// The number of images in the latest batch.
     latest: usize,
 }
 
-/// What is done with a batch.
+/// The work on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Evaluate,
@@ -97,11 +97,11 @@ impl CudaExecutor {
         Ok(executor)
     }
 
-    /// Trains with the devices of the processes that have met, from now on: gradients are averaged
-    /// by NCCL. Their parameters must be equal; see [`parallel`](crate::parallel).
+    /// From now on, trains with the devices of a process group: NCCL averages the gradients. All
+    /// need equal parameters; see [`parallel`](crate::parallel).
     ///
     /// # Errors
-    /// When there is no NCCL, it fails, or a rank has gone.
+    /// When NCCL is missing or fails, or a rank was lost.
     pub fn join(&mut self, group: ProcessGroup) -> Result<(), CudaError> {
         let (_, gradients, count) = self.arena(Arena::Gradients);
         let stages = self.offsets.stages(count).into_iter().map(|(_, own)| own);
@@ -112,8 +112,8 @@ impl CudaExecutor {
         self.with(Reducer::by_nccl(&self.device, group, gradients, &counts)?)
     }
 
-    /// Trains with others, from now on, whose gradients are averaged by way of the host: it waits
-    /// for each stage.
+    /// From now on, trains with other ranks by way of the host, which averages the gradients of
+    /// each stage and waits for them.
     ///
     /// # Errors
     /// When the device fails.
@@ -122,7 +122,7 @@ impl CudaExecutor {
     }
 
     fn with(&mut self, reducer: Reducer) -> Result<(), CudaError> {
-        // What was recorded has nothing of the others.
+        // The recorded graphs do not average.
         self.device.wait("joining other devices")?;
         self.recorded = [const { None }; 3];
         self.reducer = Some(reducer);
@@ -139,7 +139,7 @@ impl CudaExecutor {
         self.buffers.bytes()
     }
 
-    /// What a part is called, where it is, its elements.
+    /// The name of an arena, its address, and its number of elements.
     fn arena(&self, arena: Arena) -> (&'static str, Address, usize) {
         let (what, slot, count) = match arena {
             Arena::Parameters => (
@@ -162,7 +162,7 @@ impl CudaExecutor {
         (what, self.buffers.at(slot), count)
     }
 
-    /// Starts work on a batch; returns the number to ask for its outcome by. The host does not
+    /// Starts work on a batch; returns the number to ask for its outcome with. The host does not
     /// wait, unless two batches are pending.
     fn begin(
         &mut self,
@@ -234,7 +234,7 @@ impl CudaExecutor {
         }
     }
 
-    /// Works on the images at hand; what is done with a full batch is recorded once and replayed.
+    /// Works on the current images. The work on a full batch is recorded once and replayed.
     fn run(&mut self, work: Work) -> Result<(), CudaError> {
         let member = self.member();
         let training = work != Work::Evaluate;
@@ -266,8 +266,8 @@ impl CudaExecutor {
 
 impl Drop for CudaExecutor {
     fn drop(&mut self) {
-        // Graphs go before the kernels, the memory and the ranks that they name, and when they are
-        // done. There is nobody to tell of a device that has failed.
+        // Graphs are dropped when they are done, and before the kernels, the memory and the ranks
+        // that they use. An error of the device has nobody to report it to.
         let _ = self.device.wait("ending");
         self.recorded = [const { None }; 3];
     }

@@ -1,20 +1,20 @@
-//! How an executor is made.
+//! The options of an executor.
 
 use super::super::kernels::scratch;
 use super::super::memory::{Layout, Placement, Slots, Stored};
 use super::super::program::Cache;
 use crate::plan::{Plan, Precision, Recompute};
 
-/// How a [`CudaExecutor`](super::CudaExecutor) is made.
+/// The options of a [`CudaExecutor`](super::CudaExecutor).
 #[derive(Clone, Debug)]
 pub struct CudaOptions {
     /// The largest batch.
     pub batch: usize,
-    /// In bf16, maps and their gradients are stored in bfloat16, and so are the operands of
-    /// products, which the tensor cores multiply. Parameters and their gradients, momentum,
-    /// statistics and sums are f32 in either case.
+    /// In bf16, feature maps, their gradients and the operands of products are bfloat16, and the
+    /// tensor cores multiply. Parameters and their gradients, momentum, statistics and sums are
+    /// always f32.
     pub precision: Precision,
-    /// What the backward pass computes again.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// Where compiled kernels are kept.
     pub cache: Cache,
@@ -25,7 +25,8 @@ pub struct CudaOptions {
 }
 
 impl CudaOptions {
-    /// For a batch: f32, nothing recomputed, graphs, kernels kept in the user's cache folder.
+    /// The defaults for a batch size: f32, nothing recomputed, graphs, kernels kept in the user's
+    /// cache folder.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -37,9 +38,9 @@ impl CudaOptions {
         }
     }
 
-    /// Bytes that an executor of a plan allocates on its device, without one at hand. Compiled
-    /// kernels and what the driver keeps for itself come on top. A batch of more images than an
-    /// executor can be made for ([`Plan::countable_batch`]) is counted as one of so many.
+    /// The number of bytes that an executor of a plan allocates on its device; needs no device.
+    /// Compiled kernels and the driver's own memory come on top. A batch larger than an executor
+    /// can be made for ([`Plan::countable_batch`]) counts as one of that size.
     pub fn bytes(&self, plan: &Plan) -> usize {
         let countable = Self {
             batch: self.batch.min(plan.countable_batch()),

@@ -45,7 +45,7 @@ impl Layout {
         self.bytes(precision.bytes() * count)
     }
 
-    /// Bytes of all buffers together, with what alignment adds.
+    /// Bytes of all buffers together, with their alignment.
     pub fn total(&self) -> usize {
         self.sizes
             .iter()

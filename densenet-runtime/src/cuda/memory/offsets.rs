@@ -1,4 +1,5 @@
-//! Where a plan's parameters lie, and what is made of them: packed weights, BN as multiply-adds.
+//! Where a plan's parameters lie, and what is computed from them: packed weights, BN as
+//! multiply-adds.
 
 use super::super::program::tile::LONGEST_VECTOR;
 use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
@@ -62,12 +63,12 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// Of each stage of the backward pass, in its order: where its gradients begin, and how many
-    /// they are. A stage's parameters follow those of the stages before it.
+    /// For each stage in the order of the backward pass: where its gradients begin, and their
+    /// number. A stage's parameters follow those of the stages before it.
     pub fn stages(&self, parameters: usize) -> Vec<(usize, usize)> {
         let mut firsts = vec![self.norm.gamma];
         for (index, block) in self.blocks.iter().enumerate().rev() {
-            // A block without layers has nothing of its own.
+            // A block without layers has no parameters.
             let after = firsts.last().copied().unwrap_or(parameters);
             firsts.push(block.first().map_or(after, |layer| layer.norm1.gamma));
             if let Some(before) = index.checked_sub(1) {
@@ -81,7 +82,7 @@ impl Offsets {
     }
 }
 
-/// Gives what is made of tensors its place: packed weights, and BN as multiply-adds.
+/// Assigns offsets to what is computed from tensors: packed weights, and BN as multiply-adds.
 #[derive(Default)]
 struct Cursor {
     affine: usize,
@@ -160,7 +161,7 @@ impl Offsets {
         of_layers.chain(self.transitions.iter().map(|&(_, weight)| weight))
     }
 
-    /// What `weights.cu` is told of each: [`WEIGHT_WORDS`].
+    /// The table that `weights.cu` reads: [`WEIGHT_WORDS`] for each weight.
     pub fn weight_table(&self) -> Vec<i32> {
         let word = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
         let words = |own: WeightAt| -> [usize; WEIGHT_WORDS] {

@@ -7,16 +7,17 @@ use super::layout::{Layout, Slot};
 use super::offsets::{Offsets, WEIGHT_WORDS};
 use crate::plan::{Plan, Precision, Recompute};
 
-/// How maps are kept.
+/// How feature maps are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// What they are stored in.
+    /// The type that they are stored in.
     pub precision: Precision,
-    /// Which are computed again instead.
+    /// Which are recomputed instead.
     pub recompute: Recompute,
 }
 
-/// f32 of what kernels leave for the next ones, which all stages share: the most that any needs.
+/// The number of f32 that kernels leave for the next ones. All stages share this memory, so it is
+/// the most that any stage needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scratch {
     partial: usize,
@@ -40,7 +41,7 @@ pub struct BlockSlots {
     /// Feature maps: pixels x all channels, stored in the executor's precision; so are
     /// the bottleneck maps, and all gradients of maps.
     pub maps: Slot,
-    /// Mean, variance, inverse deviation of each channel.
+    /// Mean, variance, inverse standard deviation of each channel.
     pub statistics: Slot,
     /// Sums of g, and of g times the normalised value, of each channel.
     pub totals: Slot,
@@ -56,7 +57,7 @@ pub struct Slots {
     pub gradients: Slot,
     pub momentum: Slot,
     pub running: Slot,
-    /// The running statistics before the step at hand.
+    /// The running statistics before the current step.
     pub running_before: Slot,
     pub scalars: Slot,
     /// Weights as operands of products, and where each comes from.
@@ -64,9 +65,9 @@ pub struct Slots {
     pub weight_table: Slot,
     /// BN as multiply-adds, of all consumers.
     pub affine: Slot,
-    /// Images as they came: one batch is computed while the next one comes in.
+    /// Raw images, twice: one batch is computed while the next one is copied in.
     pub raw: [Slot; 2],
-    /// Their normalisation: means, deviations.
+    /// Their normalisation: means, standard deviations.
     pub pixel_norm: Slot,
     /// Images, NHWC.
     pub images: Slot,
