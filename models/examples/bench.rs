@@ -1,12 +1,12 @@
-//! Times training steps or inference of a preset, or of one that is like it but for its growth
-//! rate, layers or input, and prints one line of JSON.
+//! Times training steps or inference of a preset, or of a variant with another growth rate, other
+//! layers or another input, and prints one line of JSON.
 //!
 //! ```text
 //! cargo run --release --example bench -- --model densenet201 --mode train --batch 8 --steps 10
 //! ```
 //!
 //! Training is forward, backward and the SGD step, on random images that are already in memory;
-//! what comes before the first counted step (allocation, one step to warm up) is not counted.
+//! allocation and a first step that warms up are not counted.
 
 mod shell;
 
@@ -31,34 +31,34 @@ struct Arguments {
     /// A preset, such as densenet201 or cifar_bc_100_12.
     #[arg(long)]
     model: String,
-    /// Another growth rate than the preset's.
+    /// A growth rate in place of the preset's.
     #[arg(long, value_name = "K")]
     growth: Option<usize>,
-    /// Other numbers of layers, such as 6,12,24,16.
+    /// Numbers of layers in place of the preset's, such as 6,12,24,16.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     layers: Option<Vec<usize>>,
-    /// Another size of the images, such as 225x301.
+    /// A size of the images in place of the preset's, such as 225x301.
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     input: Option<(usize, usize)>,
     #[arg(long, value_enum, default_value = "train")]
     mode: Mode,
-    /// Images of a step.
+    /// The number of images in a step.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// In which numbers products are computed: f32 or bf16.
+    /// The type of numbers that products are computed in: f32 or bf16.
     #[arg(long, default_value_t)]
     precision: Precision,
-    /// Steps that are counted.
+    /// The number of steps that are timed.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Computes the bottleneck maps again instead of keeping them.
+    /// Recomputes the bottleneck maps instead of keeping them.
     #[arg(long)]
     recompute: bool,
-    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best; inference has the CPU
-    /// alone.
+    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best; inference runs
+    /// on the CPU only.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// Threads of the CPU; 0 for OMP_NUM_THREADS, or else one on each core.
+    /// The number of CPU threads; 0 for OMP_NUM_THREADS, or else one on each core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
@@ -69,7 +69,7 @@ enum Mode {
     Infer,
 }
 
-/// What is timed.
+/// The work that is timed.
 enum Work {
     Train(Box<dyn Executor>),
     /// The frozen form.
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
-/// Refuses steps whose loss is not finite: they are not what was to be timed.
+/// Refuses a step whose loss is not finite: its time would mean nothing.
 fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
     if outcome.loss.is_finite() {
         return Ok(());
@@ -133,7 +133,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let stem = plan.stem();
     let len = arguments.batch * stem.channels * stem.height * stem.width;
     let images: Vec<f32> = (0..len).map(|_| rng.random_range(-2.0..2.0)).collect();
-    // A device is handed bytes, as a loader does.
+    // A device gets bytes, as from a loader.
     let bytes: Vec<u8> = match device {
         Device::Cpu => Vec::new(),
         _ => (0..len).map(|_| rng.random_range(0..=255)).collect(),
@@ -143,7 +143,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .map(|_| rng.random_range(0..plan.classes() as u32))
         .collect();
     let mut milliseconds = Vec::new();
-    // A device's step is asked for its outcome when the next one is started, as the trainer does.
+    // As in the trainer, the outcome of a device's step is asked for when the next step has
+    // started.
     let mut pending = None;
     for step in 0..=arguments.steps {
         let batch = Batch {
@@ -226,7 +227,7 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     sides.ok_or_else(|| format!("{text:?} is no size; write one as 224x224"))
 }
 
-/// The network that is like a preset but for what the arguments say.
+/// A preset with the arguments' changes.
 fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
     if let (None, None, None) = (&arguments.growth, &arguments.layers, &arguments.input) {
         return Ok(plan);
@@ -244,7 +245,7 @@ fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
             .into_iter()
             .map(|layers| BlockSpec { layers, growth })
             .collect(),
-        // The paper's networks have this one compression.
+        // The only compression of the paper's networks.
         theta: if compresses { "0.5" } else { "1" }.parse()?,
         bottleneck: first.bottleneck.map(|maps| maps / first.growth),
         stem: stem.kind,
@@ -288,7 +289,7 @@ fn unit_statistics(plan: &Plan) -> Vec<f32> {
     values
 }
 
-/// The most memory that this process has had, where the system tells.
+/// The most memory that this process has used, if the system tells.
 fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

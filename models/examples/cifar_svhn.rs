@@ -44,7 +44,7 @@ enum Dataset {
     Svhn,
 }
 
-/// What the paper holds out of SVHN's training images to choose the model by.
+/// How many of SVHN's training images the paper holds out, to choose the model by them.
 const HELD_OUT: usize = 6_000;
 
 fn main() -> ExitCode {
@@ -86,7 +86,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         folder.bring_best(file)?;
     }
     let fit = Fit {
-        // Of CIFAR the last model is tested, of SVHN the one with the lowest validation error.
+        // On CIFAR the last model is tested, on SVHN the one with the lowest validation error.
         best: validation.is_some().then(|| best.clone()),
         ..options.fit(&folder)?
     };
@@ -122,7 +122,8 @@ impl Arguments {
             .flag("--augment", self.augment)
     }
 
-    /// Images to train on, to choose the model by if it is not the last one, and to test it on.
+    /// Images to train on, images to choose the model by (if it is not the last one), and images to
+    /// test it on.
     fn images(&self) -> Result<(InMemory, Option<InMemory>, InMemory), Box<dyn Error>> {
         let (mut train, test) = match self.dataset {
             Dataset::Cifar10 => cifar::cifar10(&self.data)?,

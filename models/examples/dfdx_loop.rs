@@ -1,8 +1,8 @@
 //! Trains a generated network as a dfdx module: dfdx's tape, loss and optimiser.
 //!
-//! For those who compose: the network is a dfdx module like any other, and can be a part of a
-//! larger one. It computes what `Trainer` computes; `Trainer` does it without copying parameters
-//! and activations to and fro, and so is faster.
+//! Use this to compose networks: the network is a dfdx module like any other, and can be a part of
+//! a larger one. It computes what `Trainer` computes, but `Trainer` is faster, since it does not
+//! copy parameters and activations to and fro.
 //!
 //! ```text
 //! apt-get install dataset-fashion-mnist
@@ -27,7 +27,7 @@ densenet! {
     Clothes { blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28] }
 }
 
-/// Trains a small DenseNet-BC on Fashion-MNIST in a loop of dfdx's.
+/// Trains a small DenseNet-BC on Fashion-MNIST in dfdx's training loop.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]

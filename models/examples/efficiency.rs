@@ -1,5 +1,5 @@
 //! Draws errors on ImageNet against parameters and multiply-adds, DenseNets beside ResNets (paper,
-//! Fig. 3), and networks of one's own beside both.
+//! Fig. 3), and your own networks beside both.
 //!
 //! ```text
 //! cargo run --example efficiency -- --own densenet121=26.3 --out efficiency.png
@@ -22,8 +22,8 @@ const PAPER: [(&str, f64); 4] = [
     ("densenet264", 22.15),
 ];
 
-/// Depth, parameters, multiply-adds (of torchvision's) and top-1 errors, one crop, of the ResNets
-/// that the paper compares with: those of fb.resnet.torch, whose recipe it follows.
+/// Depth, parameters, multiply-adds (torchvision's) and one-crop top-1 errors of the ResNets that
+/// the paper compares with: those of fb.resnet.torch, whose recipe it follows.
 const RESNETS: [(&str, u64, u64, f64); 4] = [
     ("34", 21_797_672, 3_660_000_000, 26.73),
     ("50", 25_557_032, 4_089_000_000, 24.01),
@@ -34,7 +34,7 @@ const RESNETS: [(&str, u64, u64, f64); 4] = [
 /// Draws top-1 errors on ImageNet against what networks cost.
 #[derive(Parser)]
 struct Arguments {
-    /// A network of one's own: a preset and its top-1 error in percent, as densenet121=26.3.
+    /// A network of your own: a preset and its top-1 error in percent, as densenet121=26.3.
     #[arg(long, value_name = "PRESET=ERROR", value_parser = own)]
     own: Vec<(String, f64)>,
     /// The picture.

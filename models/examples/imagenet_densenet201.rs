@@ -1,4 +1,4 @@
-//! Trains DenseNet-201 on pictures: your own, or a small set that it draws.
+//! Trains DenseNet-201 on pictures: your own, or a small drawn set.
 //!
 //! ```text
 //! cargo run --example imagenet_densenet201
@@ -49,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let options = &arguments.training;
     let ranks = Ranks::from_env()?;
     let config = options.config(arguments.settings(), &ranks)?;
-    // Asked for first: a device that is not there is said before anything is done.
+    // The device comes first: if it is missing, this is reported before any work is done.
     let device = options.device(&ranks)?;
     let (train, val) = arguments.pictures()?;
     Training::check_batch(&config, train.len())?;
@@ -153,7 +153,7 @@ impl Arguments {
             let error = 100.0 * best.top1_error;
             say!("best: top-1 error {error:.2}% after step {}", best.step);
         }
-        // Where no step was left, a folder of its own has no checkpoint.
+        // If no step was left, a new folder has no checkpoint.
         let files = [folder.checkpoint(), folder.metrics(), folder.curves()];
         for file in files.iter().filter(|file| file.exists()) {
             say!("  {}", file.display());

@@ -1,11 +1,11 @@
-//! Prints the CUDA programs of presets as NVRTC is given them, one JSON object a line: for
-//! `scripts/cuda/compile.py`, which compiles them without a card.
+//! Prints the CUDA programs of presets as they are passed to NVRTC, one JSON object on each line.
+//! `scripts/cuda/compile.py` compiles them without a card.
 //!
 //! ```text
 //! cargo run --example kernels -- densenet201 cifar_bc_100_12
 //! ```
 //!
-//! Without names, those of all presets.
+//! Without names, it prints those of all presets.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use serde_json::json;
 /// Prints the CUDA programs of presets.
 #[derive(Parser)]
 struct Arguments {
-    /// The networks; all without it.
+    /// The networks; all without this argument.
     #[arg(value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
     models: Vec<String>,
 }

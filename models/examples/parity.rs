@@ -1,5 +1,5 @@
-//! Trains a preset for a few steps on one batch and writes down everything that comes of it, for
-//! a comparison with other implementations: see `scripts/reference/torchvision_parity.py`.
+//! Trains a preset for a few steps on one batch and writes all results to a file, for a comparison
+//! with other implementations: see `scripts/reference/torchvision_parity.py`.
 //!
 //! ```text
 //! cargo run --release --example parity -- --model densenet201 \
@@ -38,19 +38,19 @@ struct Arguments {
     /// `images`, float32 NCHW, and `labels`, int64.
     #[arg(long, value_name = "BATCH.safetensors")]
     batch: PathBuf,
-    /// How many steps.
+    /// The number of steps.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// The learning rate.
     #[arg(long, value_name = "F")]
     lr: f32,
-    /// Where the results go.
+    /// The file for the results.
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
-    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// Threads; without it one on each core.
+    /// The number of threads; without it, one on each core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
 }
@@ -108,13 +108,13 @@ fn read_batch(plan: &Plan, path: &Path) -> Result<(Vec<f32>, Vec<u32>), Box<dyn 
     Ok((images, labels))
 }
 
-/// What comes of the steps.
+/// The results of the steps.
 struct Results {
     losses: Vec<f32>,
     batch: usize,
     logits_before: Vec<f32>,
     logits_after: Vec<f32>,
-    /// Of the first step.
+    /// The gradients of the first step.
     gradients: Vec<f32>,
     end: State,
 }

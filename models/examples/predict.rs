@@ -1,4 +1,4 @@
-//! What a trained network sees in pictures: the five likeliest classes of each.
+//! Prints the five likeliest classes of pictures.
 //!
 //! ```text
 //! cargo run --example predict -- --weights out/imagenet_densenet201/checkpoint.safetensors cat.jpg
@@ -21,10 +21,10 @@ use densenet_runtime::plan::{Plan, StemKind};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use densenet_runtime::{console, say, tell};
 
-/// How many classes are printed.
+/// The number of classes that are printed.
 const BEST: usize = 5;
 
-/// Tells what is in pictures.
+/// Classifies pictures.
 #[derive(Parser)]
 struct Arguments {
     /// One of the presets for ImageNet, such as densenet121.
@@ -33,13 +33,13 @@ struct Arguments {
     /// A checkpoint, or weights under torchvision's names: a safetensors file.
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// The names of the classes, one a line [default: those that the weights have].
+    /// The names of the classes, one on each line [default: those in the weights].
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
-    /// In which numbers products are computed: f32 or bf16.
+    /// The type of numbers that products are computed in: f32 or bf16.
     #[arg(long, default_value_t)]
     precision: Precision,
-    /// JPEG or PNG.
+    /// JPEG or PNG files.
     #[arg(required = true, value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
 }
@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 None => say!("  {percent:6.2}%  class {class}"),
             }
         }
-        // Where nobody reads any more, there is nothing left to do.
+        // Nobody reads any more, so there is nothing left to do.
         if console::check().is_err() {
             break;
         }
@@ -101,9 +101,9 @@ fn shown(path: &Path, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError>
     Crops::Centre.show(&data::read(path)?, [height, width])
 }
 
-/// The shapes of a preset that is made for such pictures.
+/// The plan of a preset, if it is made for such pictures.
 fn plan(name: &str) -> Result<Plan, String> {
-    // Others see numbers that depend on their data set's mean.
+    // The pixels of other presets are normalised with their data set's mean.
     let is_for_pictures = |plan: &Plan| plan.stem().kind == StemKind::ImageNet;
     match preset(name).map(|preset| preset.plan()) {
         Ok(plan) if is_for_pictures(&plan) => Ok(plan),
@@ -124,8 +124,8 @@ fn lines(file: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(text.lines().map(|line| line.trim().to_string()).collect())
 }
 
-/// The likeliest classes and their probabilities. A network may tell more classes apart than its
-/// data had: where there are names, the classes without one are left out.
+/// The likeliest classes and their probabilities. A network may have more classes than its data
+/// had. If there are names, classes without a name are left out.
 fn likeliest(logits: &[f32], names: &[String]) -> Vec<(usize, f64)> {
     let classes = match names.len() {
         0 => logits.len(),

@@ -23,20 +23,20 @@ struct Arguments {
     /// The network.
     #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
     model: String,
-    /// Images of a step.
+    /// The number of images in a step.
     #[arg(long, default_value_t = 256)]
     batch: usize,
     /// The card.
     #[arg(long, default_value = "h100",
         value_parser = PossibleValuesParser::new(cards().iter().map(|card| card.name)))]
     card: String,
-    /// What products are computed in.
+    /// The type of numbers that products are computed in.
     #[arg(long, default_value_t = Precision::Bf16)]
     precision: Precision,
-    /// Computes the bottleneck maps of the first blocks again instead of keeping them.
+    /// Recomputes the bottleneck maps of the first blocks instead of keeping them.
     #[arg(long)]
     recompute: bool,
-    /// Lists each launch, not only their sums.
+    /// Lists each launch, not only the sums.
     #[arg(long)]
     launches: bool,
 }
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
-/// Sums of some launches.
+/// The sums of a group of launches.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     launches: usize,

@@ -1,4 +1,5 @@
-//! The main example, end to end: pictures in, metrics, checkpoint and curves out, and on from there.
+//! The main example, end to end: pictures in, metrics, checkpoint and curves out, and on from
+//! there.
 
 mod support;
 
@@ -29,7 +30,8 @@ fn succeed(folder: &Path, arguments: &[&str]) -> [String; 2] {
     support::said(example(folder, arguments))
 }
 
-/// A picture of each class to train on, and one to validate on, in `data`; and one that is none.
+/// A picture of each class to train on, and one to validate on, in `data`; and a file that is not a
+/// picture.
 fn data(folder: &Path) {
     let pictures = Pictures {
         size: 64,
@@ -79,7 +81,7 @@ fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
         said.contains("validation after step 2: top-1 error "),
         "{said}"
     );
-    // What is no picture by its name is counted.
+    // Files whose names are not those of pictures are counted.
     assert!(
         said.contains("left out of validation: 1 .webp (.jpg, .jpeg and .png are read)"),
         "{said}"

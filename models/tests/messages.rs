@@ -1,4 +1,4 @@
-//! What is written and nobody reads: a pipe whose reader has gone, a full disk, a closed stream. It
+//! Output that nobody reads: a pipe whose reader has left, a full disk, a closed stream. It
 //! ends no run, and no program panics.
 
 #![cfg(unix)]
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum To {
     Test,
-    /// A pipe whose reader has gone.
+    /// A pipe whose reader has left.
     Nobody,
     FullDisk,
     /// `2>&-`

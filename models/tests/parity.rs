@@ -1,4 +1,4 @@
-//! The `parity` example takes weights and a batch and writes down what comes of training on it.
+//! The `parity` example takes weights and a batch and writes the results of training on it.
 
 mod support;
 

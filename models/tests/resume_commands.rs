@@ -21,7 +21,7 @@ fn awkward() -> OsString {
     OsString::from_vec(b"-my 'new'\n\"data\" $HOME `x` * \\ \xff".to_vec())
 }
 
-/// The command with signals as at a terminal: whoever started the tests may ignore some.
+/// The command with signals as at a terminal: the parent of the tests may ignore some.
 fn as_at_a_terminal(command: &Command) -> Command {
     let mut own = Command::new("env");
     own.arg("--default-signal=HUP,INT,TERM");
@@ -64,7 +64,7 @@ fn kill(signal: &str, process: u32) {
     assert!(kill.status().unwrap().success());
 }
 
-/// What is printed behind "to go on".
+/// What is printed after "to go on".
 fn to_go_on(output: &Output) -> Vec<u8> {
     let said = &output.stdout;
     let text = String::from_utf8_lossy(said);
@@ -72,7 +72,7 @@ fn to_go_on(output: &Output) -> Vec<u8> {
     let marker = b"to go on:\n  ";
     let start = said.windows(marker.len()).position(|part| part == marker);
     let line = &said[start.expect("how to go on") + marker.len()..];
-    // The names have line breaks; "see ..." is what comes behind.
+    // The names have line breaks; "see ..." follows them.
     let end = line.windows(5).position(|part| part == b"\nsee ");
     line[..end.unwrap_or(line.len())].to_vec()
 }

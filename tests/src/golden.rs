@@ -40,7 +40,7 @@ impl Golden {
     /// The class of each image.
     ///
     /// # Panics
-    /// When there are none, or one is no class.
+    /// When there are no labels, or one is not a class.
     pub fn labels(&self) -> Vec<u32> {
         let labels = self.file.integers("labels");
         let labels = labels.unwrap_or_else(|error| panic!("{error}"));

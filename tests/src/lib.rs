@@ -1,5 +1,5 @@
-//! What the whole-product tests share: the golden files, the networks in them, a reference
-//! network that is none of ours, and how numbers are compared.
+//! Shared by the whole-product tests: the golden files, the networks in them, a reference network
+//! of dfdx's operations, and comparisons of numbers.
 
 use std::error::Error;
 use std::iter;

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Words, each quoted where a shell would read it as something else. Not text: a path may be any
-/// bytes.
+/// Words, each quoted if a shell would read it as something else. They are bytes and not text,
+/// since a path may have any bytes.
 pub struct CommandLine(Vec<u8>);
 
 impl CommandLine {

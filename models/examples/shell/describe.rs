@@ -1,10 +1,10 @@
-//! What is trained, on what, with what.
+//! Describes a run: network, data and settings.
 
 use densenet_runtime::cpu::{self, Level};
 use densenet_runtime::data::{Dataset, ImageFolder};
 use densenet_runtime::prelude::*;
 
-/// Says what is trained.
+/// Prints the network, the data and the settings.
 pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dyn Dataset; 2]) {
     let plan = &N::PLAN;
     let piece = config.piece();
@@ -45,7 +45,7 @@ pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dy
     );
 }
 
-/// Says how many files were left out of folders: `3 .webp, 1 without extension (...)`.
+/// The number of files in folders that were left out: `3 .webp, 1 without extension (...)`.
 pub fn describe_left_out([train, val]: [&ImageFolder; 2]) {
     for (set, folder) in [("training", train), ("validation", val)] {
         let kinds = folder.left_out().iter().map(|(extension, count)| {
@@ -63,7 +63,7 @@ pub fn describe_left_out([train, val]: [&ImageFolder; 2]) {
     }
 }
 
-/// What computes, in words.
+/// The device in words.
 fn in_words(device: &Device, config: &Config) -> String {
     let precision = config.precision;
     match device {

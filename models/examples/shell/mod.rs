@@ -1,4 +1,4 @@
-//! What examples share: the command line of those that train, and what they say.
+//! Shared by the examples: the command line of those that train, and their messages.
 
 #![allow(dead_code, unused_imports, reason = "an example uses what it needs")]
 

@@ -1,8 +1,8 @@
-//! Presets as programs take them that know their network at run time alone.
+//! Presets for programs that know their network only at run time.
 
 use densenet_runtime::plan::{Plan, Recompute};
 
-/// Refuses a batch whose pixels kernels cannot count.
+/// Refuses a batch that has more pixels than kernels can count.
 pub fn check_batch(plan: &Plan, model: &str, batch: usize) -> Result<(), String> {
     let most = plan.countable_batch();
     if (1..=most).contains(&batch) {
@@ -13,7 +13,7 @@ pub fn check_batch(plan: &Plan, model: &str, batch: usize) -> Result<(), String>
     ))
 }
 
-/// What `--recompute` asks for.
+/// The meaning of `--recompute`.
 pub fn recompute(bottlenecks: bool) -> Recompute {
     match bottlenecks {
         true => Recompute::Bottlenecks,

@@ -20,49 +20,50 @@ pub struct Training {
     /// Passes over the training images.
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Stop when so many steps are done in all; the learning rate does not depend on it.
+    /// Stop after this many steps in all; the learning rate does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Images of a step, on each rank.
+    /// The number of images in a step, on each rank.
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// The learning rate at its highest; without it, it goes with the images of a step.
+    /// The highest learning rate; without it, it is proportional to the images in a step.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     lr: Option<f32>,
-    /// What computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// Threads of the CPU, of each rank [default: OMP_NUM_THREADS, or else the cores divided by the
-    /// ranks on this machine].
+    /// The number of CPU threads of each rank [default: OMP_NUM_THREADS, or else the cores divided
+    /// by the ranks on this machine].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// In which numbers products are computed; sums and parameters are f32 [default: f32].
+    /// The type of numbers that products are computed in; sums and parameters are f32 [default:
+    /// f32].
     #[arg(long, value_name = "f32|bf16")]
     precision: Option<Precision>,
-    /// Computes the bottleneck maps again in the backward pass instead of keeping them: less
-    /// memory, more time, the same numbers.
+    /// Recomputes the bottleneck maps in the backward pass instead of keeping them: less memory,
+    /// more time, the same numbers.
     #[arg(long)]
     recompute: bool,
-    /// Seeds the weights, and the order and the variation of the images [default: 0].
+    /// The seed of the weights and of the order and augmentation of the images [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A checkpoint to go on from, with its settings; `--lr` and `--epochs` change its schedule
-    /// from there on.
+    /// A checkpoint to resume, with its settings; `--lr` and `--epochs` change its schedule from
+    /// there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// Weights of the same network to start from: safetensors under torchvision's names, or a
     /// checkpoint.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     weights: Option<PathBuf>,
-    /// Where checkpoint, metrics and curves go [default: the checkpoint's folder, or a folder of
-    /// the example's name in `out`].
+    /// The folder for checkpoint, metrics and curves [default: the checkpoint's folder, or a folder
+    /// of the example's name in `out`].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 impl Training {
-    /// The settings: those of the checkpoint, or else `new`, whose learning rate is for its batch
-    /// and goes with the images of a step; and then those given.
+    /// The settings: those of the checkpoint, or else `new` with its learning rate scaled to the
+    /// images in a step; then the arguments change them.
     pub fn config(&self, new: Config, ranks: &Ranks) -> Result<Config, Box<dyn Error>> {
         let mut config = match &self.resume {
             Some(file) => Config::of_checkpoint(file)?,
@@ -87,12 +88,12 @@ impl Training {
         Ok(config)
     }
 
-    /// What computes.
+    /// The device that computes.
     pub fn device(&self, ranks: &Ranks) -> Result<Device, Box<dyn Error>> {
         Ok(self.device.open_for(ranks)?)
     }
 
-    /// Refuses a step of more images than there are.
+    /// Refuses a step with more images than there are.
     pub fn check_batch(config: &Config, images: usize) -> Result<(), String> {
         let batch = config.batch;
         if batch <= images {
@@ -103,7 +104,7 @@ impl Training {
         ))
     }
 
-    /// The network at its start: seeded, or with the weights of a file.
+    /// The initial network: seeded, or with the weights of a file.
     pub fn model<N: Network>(&self, config: &Config) -> Result<N, Box<dyn Error>> {
         let mut model = N::build(&Cpu::seed_from_u64(config.seed));
         if let Some(file) = &self.weights {
@@ -112,7 +113,7 @@ impl Training {
         Ok(model)
     }
 
-    /// Goes on from the checkpoint, if there is one.
+    /// Resumes the checkpoint, if there is one.
     pub fn resume<N: Network>(&self, trainer: &mut Trainer<N>) -> Result<(), Box<dyn Error>> {
         let Some(file) = &self.resume else {
             return Ok(());
@@ -126,7 +127,7 @@ impl Training {
         Ok(())
     }
 
-    /// The checkpoint to go on from.
+    /// The checkpoint to resume.
     pub fn checkpoint(&self) -> Option<&Path> {
         self.resume.as_deref()
     }
@@ -141,7 +142,7 @@ impl Training {
         Ok(RunFolder::create(out)?)
     }
 
-    /// A run that writes its checkpoints to the folder, and that Ctrl-C ends with one.
+    /// Settings of a run that writes its checkpoints to the folder, also when Ctrl-C ends it.
     pub fn fit(&self, folder: &RunFolder) -> Result<Fit, Box<dyn Error>> {
         Ok(Fit {
             steps: self.steps,
@@ -150,7 +151,7 @@ impl Training {
         })
     }
 
-    /// Says how to go on with a run that was interrupted: with the example's own options, which
+    /// Prints the command that resumes an interrupted run: with the example's own options, which
     /// `line` has, and these.
     pub fn say_how_to_go_on(
         &self,
@@ -176,7 +177,7 @@ impl Training {
     }
 }
 
-/// How a program ends that trains: 130 where it was interrupted, as a shell has it.
+/// The exit code of a program that trains: 130 if it was interrupted, as in a shell.
 pub fn exit_code(result: Result<Ending, Box<dyn Error>>) -> ExitCode {
     console::exit_code(result.map(|ending| match ending {
         Ending::Interrupted => ExitCode::from(130),

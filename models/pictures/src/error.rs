@@ -1,4 +1,4 @@
-//! What can go wrong with drawn pictures.
+//! The errors of drawn pictures.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ pub enum PicturesError {
     /// The system could not read or write.
     #[error("cannot {action} {path}: {source}", path = .path.display())]
     Io {
-        /// What was tried, as "read".
+        /// What was tried, such as "read".
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Pictures that cannot be drawn were asked for.
@@ -31,7 +31,7 @@ pub enum PicturesError {
 }
 
 impl PicturesError {
-    /// For `map_err`: the path and what was tried go with the system's error.
+    /// For `map_err`: adds the path and what was tried to the system's error.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

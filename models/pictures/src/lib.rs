@@ -23,16 +23,16 @@ use self::scene::Scene;
 pub use error::PicturesError;
 pub use subject::Subject;
 
-/// Which pictures are made.
+/// The pictures to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pictures {
-    /// Seeds all of them.
+    /// The seed of all pictures.
     pub seed: u64,
-    /// Their short side is about this many pixels; sizes vary by up to an eighth.
+    /// The approximate number of pixels of the short side; sizes vary by up to an eighth.
     pub size: u32,
-    /// Pictures of each class for training.
+    /// The number of pictures of each class for training.
     pub train: usize,
-    /// Pictures of each class for validation, none of them among those for training.
+    /// The number of pictures of each class for validation; none of them is a training picture.
     pub val: usize,
 }
 
@@ -48,27 +48,27 @@ impl Default for Pictures {
     }
 }
 
-/// Lies in a folder of made pictures and says which they are. Pictures that are drawn otherwise
+/// The file in a folder of pictures that says which they are. Pictures that are drawn otherwise
 /// need another version.
 const MARKER: &str = "pictures.txt";
-/// What the names of folders begin with in which pictures are drawn, and the file in them that
-/// whoever draws has locked.
+/// The prefix of the folders in which pictures are drawn, and the file in them that the drawing
+/// program has locked.
 const WORKSHOP: &str = ".pictures-";
 const LOCK: &str = "lock";
-/// Longer than a program takes from making its workshop to locking it.
+/// More time than a program needs between making its workshop and locking it.
 const SETTLED: Duration = Duration::from_secs(10);
 const VERSION: u32 = 2;
 
-/// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they are there, and returns
-/// whether it had to. The same [`Pictures`] give the same files.
+/// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they exist, and returns
+/// whether it made them. The same [`Pictures`] give the same files.
 ///
-/// They are drawn beside the folder and moved there when they are complete: a folder that is
-/// there is whole, and several programs may make it at once. What a program left that was killed
-/// meanwhile is removed.
+/// They are drawn beside the folder and moved there when they are complete: a folder that exists is
+/// whole, and several programs may make it at once. The remains of programs that were killed
+/// meanwhile are removed.
 ///
 /// # Errors
-/// When the folder holds anything but these pictures, or cannot be written; when the pictures
-/// asked for are none or too small.
+/// When the folder holds anything but these pictures, or cannot be written; when there
+/// would be no pictures, or too small ones.
 pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, PicturesError> {
     let dir = dir.as_ref();
     pictures.check()?;
@@ -85,12 +85,12 @@ pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, Pictures
         .prefix(WORKSHOP)
         .tempdir_in(parent)
         .map_err(PicturesError::io("create a folder in", parent))?;
-    // Held until the workshop is gone: it has somebody at work.
+    // Held until the workshop is removed: it is in use.
     let lock = workshop.path().join(LOCK);
     let held = fs::File::create(&lock).map_err(PicturesError::io("create", &lock))?;
     // Without locks the workshops of killed programs stay, and nothing else happens.
     let _ = held.try_lock();
-    // The workshop itself is readable by its owner alone; what is made in it is not.
+    // Only its owner may read the workshop itself; the files in it have the usual permissions.
     let made = workshop.path().join("pictures");
     pictures.draw(&made)?;
     let marker = made.join(MARKER);
@@ -113,7 +113,7 @@ fn remove_left_workshops(parent: &Path) {
             .file_name()
             .as_encoded_bytes()
             .starts_with(WORKSHOP.as_bytes());
-        // One that was made this moment may not be locked yet.
+        // A new workshop may not be locked yet.
         let is_old = |lock: &fs::File| {
             let made = lock.metadata().and_then(|lock| lock.modified());
             made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > SETTLED))
@@ -128,7 +128,7 @@ fn remove_left_workshops(parent: &Path) {
     }
 }
 
-/// Whether a folder holds these pictures. An empty one is as good as none.
+/// Whether a folder holds these pictures. An empty folder counts as missing.
 fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, PicturesError> {
     let occupied = |found: String| PicturesError::Occupied {
         path: dir.to_owned(),
@@ -199,7 +199,7 @@ impl Pictures {
         format!("version {VERSION}, seed {seed}, size {size}, train {train}, val {val}\n")
     }
 
-    /// Draws all pictures into a folder that is not there yet.
+    /// Draws all pictures into a new folder.
     fn draw(&self, dir: &Path) -> Result<(), PicturesError> {
         let mut files = Vec::new();
         for (part, (set, count)) in (0..).zip([("train", self.train), ("val", self.val)]) {

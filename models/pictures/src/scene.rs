@@ -30,7 +30,7 @@ struct Colour {
 }
 
 impl<'a> Scene<'a> {
-    /// An empty ground, whose short side is about `size`; none if there is no memory for it.
+    /// An empty ground, whose short side is about `size`; `None` if there is no memory for it.
     pub(super) fn new(size: u32, rng: &'a mut Rng) -> Option<Self> {
         let mut side = |most: f64| (f64::from(size) * rng.between(0.9, most)).round() as u32;
         let (short, long) = (side(1.0), side(1.25));

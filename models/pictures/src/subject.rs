@@ -1,4 +1,4 @@
-//! What the pictures show.
+//! The subjects of the pictures.
 
 use std::f32::consts::TAU;
 
@@ -10,7 +10,7 @@ use super::Scene;
 /// A class of the drawn pictures: one shape, or a texture that fills the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Squares of two colours by turns.
+    /// Squares of two alternating colours.
     Checkerboard,
     /// A filled circle.
     Circle,
@@ -64,7 +64,7 @@ impl Subject {
     }
 
     /// Draws a picture whose short side is about `size`.
-    /// None if it is too large.
+    /// `None` if it is too large.
     pub(super) fn draw(self, size: u32, rng: &mut Rng) -> Option<Rgb> {
         let mut scene = Scene::new(size, rng)?;
         match self {
@@ -92,7 +92,7 @@ fn shape(scene: &mut Scene<'_>, path: Option<Path>) {
     }
 }
 
-/// A place for something of radius 1, and the radius it gets in pixels.
+/// A position for something of radius 1, and its radius in pixels.
 fn place(scene: &mut Scene<'_>) -> (Transform, f32) {
     let radius = scene.between(0.22, 0.34) * scene.short();
     let x = scene.between(0.38, 0.62) * scene.width;

@@ -10,7 +10,7 @@ use super::rounded;
 /// Where a layer's parameters lie.
 pub struct Layer {
     pub norm1: Norm,
-    /// The 1x1 convolution and the BN behind it.
+    /// The 1x1 convolution and the BN after it.
     pub narrow: Option<(usize, Norm)>,
     pub conv: usize,
 }
@@ -21,7 +21,7 @@ pub struct Block {
     layers: Vec<Layer>,
     /// Bottleneck maps of each layer.
     narrow: Vec<Maps>,
-    /// The gradient of all maps behind their BN, as it is stored; its two sums for each channel.
+    /// The gradient of all maps after their BN, as it is stored; its two sums for each channel.
     gradient: Maps,
     pub accumulate: fn(f32) -> f32,
     sums: Vec<[f64; 2]>,
@@ -85,7 +85,8 @@ impl Block {
         self.sums = vec![[0.0; 2]; maps.channels];
     }
 
-    /// Adds what a consumer of the first channels returns: `d` is the gradient of its ReLU's result.
+    /// Adds what a consumer of the first channels returns: `d` is the gradient of its ReLU's
+    /// result.
     pub fn consume(
         &mut self,
         norm: &Norm,
@@ -128,7 +129,7 @@ impl Block {
         g
     }
 
-    /// From the gradient that the consumers behind the block left to that of its input.
+    /// From the gradient that the consumers after the block left to that of its input.
     pub fn backward(
         &mut self,
         maps: &Maps,

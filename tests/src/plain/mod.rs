@@ -44,7 +44,7 @@ pub struct Plain {
     pub logits: Vec<f32>,
 }
 
-/// What a pass left for the way back.
+/// What a forward pass keeps for the backward pass.
 struct Trace {
     /// All maps of each block.
     blocks: Vec<Maps>,

@@ -118,7 +118,7 @@ impl Norm {
     }
 }
 
-/// The gradient of a normalised value, behind BN; `gamma` is 1 where `g` and the sums have it.
+/// The gradient of a normalised value, after BN; `gamma` is 1 where `g` and the sums have it.
 pub fn undo(
     statistics: &Statistics,
     c: usize,

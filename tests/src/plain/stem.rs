@@ -11,7 +11,7 @@ use super::rounded;
 pub struct Stem {
     plan: plan::Stem,
     weight: usize,
-    /// BN of the ImageNet stem, behind which are ReLU and the max pool.
+    /// BN of the ImageNet stem, which ReLU and the max pool follow.
     norm: Option<Norm>,
     images: Maps,
     convolved: Maps,

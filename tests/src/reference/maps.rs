@@ -69,7 +69,7 @@ impl<T: Tape<f64, Cpu>> Maps<T> {
         }
     }
 
-    /// These maps with others behind them.
+    /// These maps with others after them.
     pub fn concat(self, other: Self) -> Self {
         self.map(|values| (values, other.values).concat_along(Axis::<1>))
     }
@@ -100,7 +100,7 @@ impl Window {
         maps: Maps<T>,
     ) -> (Tensor<(usize, usize, usize), f64, Cpu, T>, usize, usize) {
         let (down, across) = (self.positions(maps.height), self.positions(maps.width));
-        // The row behind the last pixel is what lies outside.
+        // The row after the last pixel stands for all pixels outside.
         let outside = maps.batch * maps.height * maps.width;
         let mut rows = Vec::new();
         for image in 0..maps.batch {
