@@ -1,5 +1,5 @@
 //! The names that a spec gives its classes go with the network: into its files, and before a run
-//! they are held against the data's.
+//! they are compared with the data's.
 
 use std::fs;
 use std::path::{Path, PathBuf};

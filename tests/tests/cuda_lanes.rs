@@ -50,8 +50,8 @@ fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
                 averages.len() > 5,
                 "{what}: an average a stage, {averages:?}"
             );
-            let behind = calls[averages[0]..].iter();
-            let kernels: Vec<_> = behind
+            let after = calls[averages[0]..].iter();
+            let kernels: Vec<_> = after
                 .filter(|call| call.stream == main[0])
                 .take_while(|call| call.kind != Kind::Wait)
                 .filter(|call| call.kind == Kind::Launch)
@@ -59,7 +59,7 @@ fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
                 .collect();
             assert!(
                 kernels.contains(&LAST),
-                "{what}: kernels wait for an average behind {kernels:?}"
+                "{what}: kernels wait for an average after {kernels:?}"
             );
         }
     }

@@ -43,7 +43,7 @@ fn where_the_loss_of_one_is_not_finite_none_descends() {
 }
 
 #[test]
-fn who_waits_for_a_rank_that_has_gone_is_told() {
+fn a_rank_that_waits_for_one_that_has_gone_is_told() {
     let _alone = alone();
     Emulator::load_with_nccl(folder());
     let [first, second] = two_ranks();

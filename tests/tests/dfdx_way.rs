@@ -17,7 +17,7 @@ densenet! {
 }
 
 densenet! {
-    /// Plain layers behind the ImageNet stem.
+    /// Plain layers after the ImageNet stem.
     Plain { blocks: [2, 2], k: 5, stem: imagenet, init: 9, input: [3, 24, 24], classes: 4 }
 }
 
@@ -35,7 +35,7 @@ fn batch<N: Network>() -> (Vec<f32>, Vec<u32>) {
     (pixels, labels)
 }
 
-/// Losses, the first step's gradients, and the state behind the last step.
+/// Losses, the first step's gradients, and the state after the last step.
 struct Course {
     losses: Vec<f64>,
     gradients: Vec<f32>,
@@ -139,7 +139,7 @@ fn a_loop_of_dfdx_has_the_gradients_and_takes_the_steps_of_the_trainer() {
 }
 
 #[test]
-fn so_does_one_of_plain_layers_behind_the_imagenet_stem() {
+fn so_does_one_of_plain_layers_after_the_imagenet_stem() {
     let model = Cpu::default().build_module::<Plain, f32>();
     let trainer = trainers_course(model.clone());
     let dfdx = dfdx_course!(Plain, model, [3, 24, 24], 4);

@@ -14,7 +14,7 @@ use dfdx::prelude::Cpu;
 
 /// The same arithmetic, but dfdx's loss, and gradients handed from stage to stage. The gradient
 /// of the ImageNet stem's norm is where rounding shows (1e-5): it is a small sum of large terms,
-/// since the norms behind the pool undo most of what a scale does.
+/// since the norms after the pool undo most of what a scale does.
 const TOLERANCE: f64 = 5e-5;
 
 fn check<N: Case>() {

@@ -1,4 +1,4 @@
-//! Whoever connects to the rendezvous of ranks without the job's secret is let go, delays nobody,
+//! A process that joins the rendezvous of ranks without the job's secret is refused, delays nobody,
 //! and is reported once.
 
 use std::io::{Read, Write};

@@ -257,23 +257,23 @@ fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() 
     );
 }
 
-/// Asks for an end on the second of two ranks alone: behind a step, or in an evaluation.
+/// Asks for an end on the second of two ranks alone: after a step, or in an evaluation.
 struct Ends {
     rank: usize,
-    behind: Option<u64>,
+    after: Option<u64>,
     interrupt: Interrupt,
 }
 
 impl Observer for Ends {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        if self.rank == 1 && self.behind == Some(report.step) {
+        if self.rank == 1 && self.after == Some(report.step) {
             self.interrupt.request();
         }
         Ok(())
     }
 }
 
-/// A rank's part of five images, in the middle of which an end is asked for.
+/// A rank's part of five images; the run is asked to end in the middle.
 struct EndsIn<'a>(&'a Ends);
 
 impl Batches for EndsIn<'_> {
@@ -286,7 +286,7 @@ impl Batches for EndsIn<'_> {
         first: u64,
         each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if self.0.rank == 1 && self.0.behind.is_none() {
+        if self.0.rank == 1 && self.0.after.is_none() {
             self.0.interrupt.request();
         }
         Images(self.0.rank).visit(epoch, first, each)
@@ -294,8 +294,8 @@ impl Batches for EndsIn<'_> {
 }
 
 #[test]
-fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
-    for (behind, expected) in [(Some(1), 1), (Some(3), 3), (None, 2)] {
+fn if_one_rank_is_asked_to_end_all_end_after_the_same_step() {
+    for (after, expected) in [(Some(1), 1), (Some(3), 3), (None, 2)] {
         let ended = together(2, |collective, rank| {
             let interrupt = Interrupt::new();
             let fit = Fit {
@@ -304,7 +304,7 @@ fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
             };
             let mut ends = Ends {
                 rank,
-                behind,
+                after,
                 interrupt: interrupt.clone(),
             };
             let validation = Ends { interrupt, ..ends };
@@ -313,7 +313,7 @@ fn an_end_that_one_rank_is_asked_for_is_that_of_all_behind_the_same_step() {
             let summary = summary.unwrap();
             (summary.ending, summary.step)
         });
-        assert_eq!(ended, [(Ending::Interrupted, expected); 2], "{behind:?}");
+        assert_eq!(ended, [(Ending::Interrupted, expected); 2], "{after:?}");
     }
 }
 

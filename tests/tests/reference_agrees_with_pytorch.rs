@@ -1,5 +1,5 @@
 //! The reference network of dfdx's operations computes what PyTorch computes. It is compared
-//! with the executors elsewhere; here it is held against the golden files, so that it can be
+//! with the executors elsewhere; here it is compared with the golden files, so that it can be
 //! trusted.
 
 use densenet_tests::compare::Comparison;

@@ -37,7 +37,7 @@ fn in_memory() -> Arc<dyn Dataset> {
     Arc::new(images.augmented(ShiftAndFlip::paper(fill)).unwrap())
 }
 
-/// Pictures in files, of which a random part is shown.
+/// Pictures in files; a random part of each is shown.
 fn folder(folder: &Path) -> Arc<dyn Dataset> {
     let pictures = Pictures {
         size: 48,
@@ -251,7 +251,7 @@ fn the_metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let expected = lines();
     assert_eq!(expected.len() as u64, u64::from(EPOCHS) * (EPOCH_STEPS + 1));
 
-    // The file holds lines of steps behind the checkpoint, as after a crash.
+    // The file holds lines of steps after the checkpoint, as after a crash.
     let mut resumed = trainer(&config, 2);
     resumed.resume(copy_of(temporary.path(), 8)).unwrap();
     let mut again = Metrics::create(&metrics, resumed.steps()).unwrap();

@@ -162,8 +162,8 @@ fn what_does_not_affect_pixels_is_ignored() {
     for (what, file) in [
         ("no end marker", whole[..end].to_vec()),
         ("half an end marker", whole[..end + 1].to_vec()),
-        ("bytes behind", with(end + 2, &[7; 100])),
-        ("a second picture behind", [&whole[..], &whole].concat()),
+        ("bytes after", with(end + 2, &[7; 100])),
+        ("a second picture after", [&whole[..], &whole].concat()),
         ("zeros between headers", with(frame, &[0; 5])),
         ("junk between headers", with(scan, b"junk\xff\0more")),
         ("bytes that fill up", with(frame, &[0xff; 9])),

@@ -94,7 +94,7 @@ fn files_may_have_a_dot_in_their_names_where_others_have_a_hyphen() {
 #[test]
 fn a_file_is_read_no_further_than_its_dimensions_which_are_checked_against_its_size() {
     let refusal = |images: &[u8]| opened(images, &labels(&[0, 1])).unwrap_err().to_string();
-    // 10 MB of zeros in 10 kB, behind two images.
+    // 10 MB of zeros in 10 kB, after two images.
     let bomb = compressed(&[images(2), vec![0; 10_000_000]].concat());
     let error = refusal(&bomb);
     assert!(error.contains("more data than the 12 bytes"), "{error}");

@@ -7,7 +7,7 @@
 //!
 //! It is strict, for it is there to find mistakes:
 //! - memory starts as NaN, device memory and shared memory of each block alike;
-//! - an access beyond an allocation, at or behind the next multiple of 16 bytes, ends the process,
+//! - an access beyond an allocation, at or beyond the next multiple of 16 bytes, ends the process,
 //!   with the kernel's name and thread (so allocate the buffers of a test apart); so does one
 //!   beyond a shared or local array. Up to there, and in front of an allocation up to the start of
 //!   its page, what is read is NaN, and what is written ends the process after the launch;
@@ -287,7 +287,7 @@ impl Emulator {
         self.set("emulator_memory", bytes);
     }
 
-    /// The n-th launch from now on fails, and everything behind it, until [`Emulator::recover`].
+    /// The n-th launch from now on fails, and everything after it, until [`Emulator::recover`].
     pub fn fail_launch(&self, n: i64) {
         self.set("emulator_fail_launch", n);
     }
@@ -414,8 +414,8 @@ impl Emulator {
 /// that is started with it in LD_LIBRARY_PATH has an emulated device.
 ///
 /// # Errors
-/// When there is no C++ compiler, which the emulated NVRTC needs, too; when they cannot be compiled,
-/// or written.
+/// When there is no C++ compiler, which the emulated NVRTC needs, too; when they cannot be
+/// compiled, or written.
 pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
     build_with(&env::var("CXX").unwrap_or_else(|_| "c++".into()), folder)
 }

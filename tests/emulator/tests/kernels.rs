@@ -111,7 +111,7 @@ fn memory_starts_as_nan() {
 fn what_is_read_around_memory_within_its_page_is_nan() {
     let _alone = DEVICE.lock();
     let (context, stream) = device();
-    // Up to a multiple of 16 bytes behind the memory, and in front of it.
+    // Up to a multiple of 16 bytes beyond the memory, and in front of it.
     let source = r#"
 extern "C" __global__ void around(const float *x, float *y) { y[threadIdx.x] = x[(int)threadIdx.x - 1]; }
 "#;

@@ -159,7 +159,7 @@ impl Data {
         }
     }
 
-    /// An operand of a product: the input behind BN and ReLU.
+    /// An operand of a product: the input after BN and ReLU.
     fn operand(&self, case: &Case, precision: Precision, p: usize, c: usize) -> f64 {
         precision
             .round(self.norm.after(c, self.input[p * case.in_stride + c]))
@@ -312,7 +312,7 @@ fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
 }
 
 impl Data {
-    /// The gradient of the input behind BN and ReLU, of some maps: pixels x channels.
+    /// The gradient of the input after BN and ReLU, of some maps: pixels x channels.
     fn gradient(&self, case: &Case, precision: Precision, maps: Range<usize>) -> Vec<f64> {
         let channels = case.channels;
         let mut gradient = vec![0.0; case.pixels() * channels];
@@ -415,7 +415,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let program = case.program(&gpu, precision, false);
     let (pixels, channels) = (case.pixels(), case.channels);
     let tiles = pixels.div_ceil(case.rows);
-    // Where it adds there are other channels behind its own; where it stores there are none.
+    // Where it adds there are other channels after its own; where it stores there are none.
     let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
     let (into, before) = match add {
         true => (

@@ -11,7 +11,7 @@ extern "C" __global__ void warp_product(const unsigned *a, const unsigned *b, fl
     for (int i = 0; i < 4; ++i) d[4 * lane + i] = sums[i];
 }
 
-// Four matrices of 8 x 8, one behind the other.
+// Four matrices of 8 x 8, one after the other.
 extern "C" __global__ void fragments(const store_t *matrices, unsigned *plain, unsigned *transposed) {
     __shared__ union { Pack aligned[32]; store_t values[256]; } shared;
     int lane = threadIdx.x;

@@ -52,7 +52,7 @@ fn moments_of_tiles_are_those_of_all_values() {
                 partial.extend([mean as f32, squares as f32]);
             }
         }
-        // Two channels before them and one behind have their statistics already.
+        // Two channels before them and one after have their statistics already.
         let all = channels + 3;
         let before = numbers.around(all, 1.5, 1.0);
         let [mean, variance, inverse] = [(); 3].map(|()| gpu.floats(&before));
@@ -226,7 +226,8 @@ fn a_consumers_norm_is_a_multiply_add() {
                     _ => (old_mean, old_variance),
                 };
                 let s = f64::from(gamma[c]) / (v + EPSILON).sqrt();
-                // PyTorch's rule: the running variance is of the unbiased one; of one value it has none.
+                // PyTorch's rule: the running variance is of the unbiased one; of one value it has
+                // none.
                 let unbiased = v * pixels as f64 / (pixels.max(2) - 1) as f64;
                 let moved = |old: f64, new: f64| {
                     if training == 1 {

@@ -14,7 +14,7 @@ struct Case {
     /// Batch, height, width.
     size: [usize; 3],
     maps: usize,
-    /// Channels of the block behind.
+    /// Channels of the next block.
     stride: usize,
 }
 
@@ -73,8 +73,8 @@ impl Case {
         self.size[0] * self.convolved().iter().product::<usize>()
     }
 
-    /// Height and width behind the pool.
-    fn behind(&self) -> [usize; 2] {
+    /// Height and width after the pool.
+    fn after(&self) -> [usize; 2] {
         self.convolved().map(|side| side.div_ceil(2))
     }
 
@@ -141,7 +141,7 @@ impl Case {
 
     /// For each pooled value, where its nine pixels are.
     fn window(&self, q: usize) -> Vec<(u8, usize)> {
-        let ([tall, wide], [height, width]) = (self.behind(), self.convolved());
+        let ([tall, wide], [height, width]) = (self.after(), self.convolved());
         let (image, y, x) = (q / (tall * wide), q / wide % tall, q % wide);
         let mut inside = Vec::new();
         for place in 0..9 {
@@ -156,7 +156,7 @@ impl Case {
     }
 
     fn pooled_pixels(&self) -> usize {
-        self.size[0] * self.behind().iter().product::<usize>()
+        self.size[0] * self.after().iter().product::<usize>()
     }
 
     /// The pool: values, and which was taken (the first of the largest).
@@ -429,7 +429,8 @@ fn gradient_of_the_weight() {
                 }
             }
             let what = format!("{case:?} {precision:?} slices of {length}");
-            // A gathered gradient is summed in f32 before it is rounded, so its last bit may differ.
+            // A gathered gradient is summed in f32 before it is rounded, so its last bit may
+            // differ.
             let tolerance = if precision == Precision::Bf16 && case.pooled() {
                 2e-3
             } else {

@@ -135,7 +135,7 @@ fn parameters_descend() {
 fn weights_become_operands() {
     for precision in Precision::ALL {
         let gpu = Gpu::new(6);
-        // Parameter, place, channels, taps, maps: with others before, between and behind.
+        // Parameter, place, channels, taps, maps: with others before, between and after.
         let weights = [[3, 8, 5, 9, 2], [100, 104, 12, 1, 7]];
         let parameters = Numbers::new(3).take(190);
         let mut expected = vec![f64::NAN; 200];

@@ -119,7 +119,7 @@ fn a_step_that_diverges_before_a_checkpoint_within_an_epoch_costs_none() {
 }
 
 #[test]
-fn an_interrupt_behind_a_step_that_diverges_costs_no_checkpoint() {
+fn an_interrupt_after_a_step_that_diverges_costs_no_checkpoint() {
     // Within an epoch, and in its evaluation.
     for (train, step) in [(Images::new(19, 8), 4), (one_step(), 2)] {
         let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ fn a_run_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been() {
         let summary = run(&mut engine, &Fit::default(), &mut after);
         assert_eq!(summary.ending, Ending::Finished);
         let steps = [before.2.steps(), after.steps()].concat();
-        assert_eq!(steps, whole.steps(), "interrupted behind step {at}");
+        assert_eq!(steps, whole.steps(), "interrupted after step {at}");
         assert_eq!(engine.state().unwrap(), engine_of_whole.state().unwrap());
         assert_eq!(engine.position, engine_of_whole.position);
     }
@@ -253,7 +253,7 @@ fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let whole = figures();
     assert_eq!(whole.len(), 9 + 3);
 
-    // A run that is killed behind step 5: its checkpoint is of step 4, its last line cut off.
+    // A run that is killed after step 5: its checkpoint is of step 4, its last line cut off.
     struct KillAt5(Metrics);
     impl Observer for KillAt5 {
         fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {

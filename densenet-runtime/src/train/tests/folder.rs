@@ -81,7 +81,7 @@ fn a_run_that_goes_on_in_another_folder_takes_the_best_checkpoint_along() {
     std::fs::write(other.best(), "own").unwrap();
     other.bring_best(first.checkpoint()).unwrap();
     assert_eq!(std::fs::read(other.best()).unwrap(), b"own");
-    // Where there is none, that is said before anything is trained.
+    // If there is no best checkpoint, this is reported before anything is trained.
     let third = RunFolder::create(temporary.path().join("third")).unwrap();
     let message = third.bring_best("nowhere/checkpoint.safetensors");
     let message = message.unwrap_err().to_string();

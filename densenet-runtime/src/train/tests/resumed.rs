@@ -122,7 +122,7 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
     );
 }
 
-/// Ends a run behind the first file that it writes after a step: a kill between the two.
+/// Ends a run after the first file that it writes for a step: a kill between the two.
 struct KillAfter(u64);
 
 impl Observer for KillAfter {
@@ -212,7 +212,7 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
         assert_eq!(notices.0.len(), 0);
     }
 
-    // The checkpoint has gone on: what is in the file counts, and that is said.
+    // The checkpoint is newer: the file counts, and this is reported.
     let step = best.step + 1;
     let mut engine = files.resumed();
     let fit = Fit {
@@ -242,7 +242,7 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     std::fs::write(files.at("best"), &damaged).unwrap();
     let mut after = files.resumed();
     let fit = files.fit(None);
-    // Nor do the metrics lose the lines of steps behind the checkpoint.
+    // Nor do the metrics lose the lines of steps after the checkpoint.
     let metrics = files.at("metrics");
     let line = r#"{"step":1000,"epoch":1,"loss":1.0,"lr":0.1,"images_per_s":1.0}"#;
     std::fs::write(&metrics, format!("{line}\n")).unwrap();
@@ -254,7 +254,7 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     assert_eq!(lines(&metrics).unwrap().len(), 1);
 }
 
-/// Ends a run behind its first evaluation, which is written down.
+/// Ends a run after its first evaluation, which is written down.
 struct KillAfterEvaluation(Metrics);
 
 impl Observer for KillAfterEvaluation {
@@ -281,7 +281,7 @@ fn an_evaluation_that_a_killed_run_wrote_down_is_not_there_twice() {
     run(&mut engine(config()), &files.fit(None), &mut written(0));
     let whole = figures();
 
-    // Interrupted behind the last step of an epoch: its checkpoint has the evaluation to come.
+    // Interrupted after the last step of an epoch: its checkpoint has the evaluation to come.
     let fit = files.fit(None);
     let mut observers: Vec<Box<dyn Observer>> = vec![
         Box::new(written(0)),

@@ -105,7 +105,7 @@ fn a_loss_that_is_not_finite_stops_with_step_and_rate_and_changes_nothing() {
         });
         engine.step(images.first(8), Instant::now()).unwrap();
         let before = everything(&engine);
-        // In the last piece, behind others that move the statistics.
+        // In the last piece, after others that move the statistics.
         let mut pixels = images.pixels[..6 * PIXELS].to_vec();
         pixels[5 * PIXELS..].fill(f32::NAN);
         let batch = Batch {
