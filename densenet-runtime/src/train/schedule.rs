@@ -318,6 +318,8 @@ mod tests {
             Schedule::cosine(0.3, 1.5),
         ] {
             let text = serde_json::to_string(&schedule).unwrap();
+            // Older versions read and write this name.
+            assert!(text.starts_with(r#"{"rate":"#), "{text}");
             let back: Schedule = serde_json::from_str(&text).unwrap();
             assert_eq!(back, schedule);
         }
