@@ -1,12 +1,9 @@
-//! Tells the crate how far it is optimised, which a crate cannot see by itself, and refuses a
-//! compiler with which dfdx does not build.
+//! Refuses a compiler with which dfdx does not build.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let level = std::env::var("OPT_LEVEL").unwrap_or_default();
-    println!("cargo::rustc-env=DENSENET_OPT_LEVEL={level}");
     if is_nightly() {
         println!(
             "cargo::error=densenet-runtime needs a stable Rust compiler, 1.95 or newer: wherever `rustc -vV` says \"nightly\", dfdx 0.13 turns on an unstable feature that no longer compiles; build with `cargo +stable`, or write `channel = \"stable\"` under `[toolchain]` into a rust-toolchain.toml"

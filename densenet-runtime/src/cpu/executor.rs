@@ -1,13 +1,14 @@
 //! The executor: a plan, its training state, and the passes over it.
 
-use super::activations::Activations;
-use super::engine::{Engine, Parts, shares, split_rows};
-use super::kernel::normal::Norms;
-use super::kernel::simd::Level;
-use super::layout::to_nhwc;
-use super::memory::{Memory, zeros};
-use super::pass::{self, Layout};
-use super::stage::{Backward, Drops, Forward, head};
+use densenet_cpu::Level;
+use densenet_cpu::activations::Activations;
+use densenet_cpu::engine::{Engine, Parts, shares, split_rows};
+use densenet_cpu::kernel::normal::Norms;
+use densenet_cpu::layout::to_nhwc;
+use densenet_cpu::memory::{Memory, zeros};
+use densenet_cpu::pass::{self, Layout};
+use densenet_cpu::stage::{Backward, Drops, Forward, head};
+
 use crate::executor::{
     Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
     check_training,
@@ -76,13 +77,15 @@ impl CpuExecutor {
         } = options;
         check_capacity(&plan, batch)?;
         let parameters = plan.parameter_count();
+        let zeros = |what, len| zeros(what, len).map_err(ExecutorError::in_training);
+        let activations = Activations::new(&plan, batch, recompute);
         Ok(Self {
             parameters: zeros("parameters", parameters)?,
             gradients: zeros("gradients", parameters)?,
             momentum: zeros("momentum", parameters)?,
             running: zeros("running statistics", plan.running_count())?,
             running_before: zeros("running statistics", plan.running_count())?,
-            activations: Activations::new(&plan, batch, recompute)?,
+            activations: activations.map_err(ExecutorError::in_training)?,
             tensors: plan.tensors(),
             engine: Engine::new(super::threads(threads), level, precision),
             capacity: batch,

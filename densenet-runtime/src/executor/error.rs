@@ -1,5 +1,7 @@
 //! Why an executor could not do what was asked.
 
+use densenet_cpu::memory::OutOfMemory;
+
 /// Why an executor could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,15 +102,21 @@ fn requested(batch: usize) -> String {
 }
 
 impl ExecutorError {
-    /// The same error with advice for inference, which has nothing to recompute.
-    pub(crate) fn in_inference(self) -> Self {
-        match self {
-            Self::OutOfMemory { what, bytes, .. } => Self::OutOfMemory {
-                what,
-                bytes,
-                advice: "use a smaller batch",
-            },
-            other => other,
+    /// There is no memory for an executor's buffers.
+    pub(crate) fn in_training(OutOfMemory { what, bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory {
+            what,
+            bytes,
+            advice: "use a smaller batch, or recompute the bottlenecks",
+        }
+    }
+
+    /// There is no memory in inference, which has nothing to recompute.
+    pub(crate) fn in_inference(OutOfMemory { what, bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory {
+            what,
+            bytes,
+            advice: "use a smaller batch",
         }
     }
 }

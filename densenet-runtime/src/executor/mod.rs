@@ -7,16 +7,17 @@
 
 mod batch;
 mod error;
-mod outcome;
+mod pending;
 mod settings;
 
-pub use batch::{Batch, Pixels};
+pub use batch::Batch;
 pub(crate) use batch::{check_capacity, check_pixels, check_training};
 pub use error::ExecutorError;
-pub use outcome::{Outcome, Pending};
+pub use pending::Pending;
 pub use settings::{Sgd, Step};
 
 use crate::plan::Plan;
+pub use crate::plan::{Outcome, Pixels};
 
 /// A part of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use densenet_cpu::kernel::normal::Norms;
+use densenet_cpu::stage::Drops;
 use dfdx::prelude::*;
 
 use super::slots::{Slots, store_running};
 use super::stage::{self, Engine, Part};
 use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
-use crate::cpu::kernel::normal::Norms;
-use crate::cpu::stage::Drops;
 use crate::cpu::{self, Level};
 use crate::executor::{ExecutorError, check_training};
 use crate::network::Network;

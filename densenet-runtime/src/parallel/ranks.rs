@@ -1,7 +1,8 @@
 //! The processes that train together.
 
-use std::net::IpAddr;
 use std::time::Duration;
+
+use densenet_cpu::threads::{LOCAL_WORLD_SIZE, processes_here};
 
 use super::{ParallelError, ProcessGroup, Secret};
 use crate::{console, tell};
@@ -53,9 +54,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
-/// How many processes torchrun has started on this machine.
-const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
-
 const NAMES: [&str; 5] = [
     "RANK",
     "WORLD_SIZE",
@@ -65,22 +63,6 @@ const NAMES: [&str; 5] = [
 ];
 
 impl Ranks {
-    /// How many processes train together on this machine, this one included: `LOCAL_WORLD_SIZE`,
-    /// or, if that is not set, `WORLD_SIZE` where rank 0 is reached without a network.
-    pub(crate) fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usize {
-        let count = |name| {
-            variable(name)?
-                .trim()
-                .parse()
-                .ok()
-                .filter(|&count| count > 0)
-        };
-        count(LOCAL_WORLD_SIZE).unwrap_or_else(|| {
-            let near = variable("MASTER_ADDR").is_some_and(|master| is_loopback(&master));
-            near.then(|| count("WORLD_SIZE")).flatten().unwrap_or(1)
-        })
-    }
-
     /// A process that trains alone.
     pub fn alone() -> Self {
         Self {
@@ -177,7 +159,7 @@ impl Ranks {
             rank,
             world_size,
             local_rank,
-            local_world_size: Self::processes_here(&variable),
+            local_world_size: processes_here(&variable),
             master,
             port: port as u16,
             secret: secret(variable)?,
@@ -200,12 +182,6 @@ fn secret(variable: impl Fn(&'static str) -> Option<String>) -> Result<Secret, P
     // torchrun sets `none` if it was given no id.
     let run = variable("TORCHELASTIC_RUN_ID").filter(|run| !run.is_empty() && run != "none");
     Ok(run.map_or(Secret::none(), Secret::new))
-}
-
-/// Whether an address leads to this machine without a network.
-fn is_loopback(address: &str) -> bool {
-    let number = address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    number || address.eq_ignore_ascii_case("localhost")
 }
 
 fn number(

@@ -1,13 +1,12 @@
-//! Says so when the executor was compiled without optimisation.
+//! Says so when what computes on the CPU was compiled without optimisation.
 //!
 //! Cargo takes profiles from the workspace that is built alone, so ours do not reach a user's.
 
 use std::sync::Once;
 
-use crate::tell;
+use densenet_cpu::OPT_LEVEL;
 
-/// This crate's `opt-level`, as its build script was told.
-const OPT_LEVEL: &str = env!("DENSENET_OPT_LEVEL");
+use crate::tell;
 
 /// Warns on standard error, once in a process.
 pub(super) fn warn() {
@@ -19,7 +18,7 @@ pub(super) fn warn() {
 
 fn warning(opt_level: &str) -> Option<String> {
     (opt_level == "0").then(|| {
-        "warning: densenet-runtime was compiled without optimisation and trains many times slower. \
+        "warning: densenet-cpu was compiled without optimisation and trains many times slower. \
          Build with `--release`, or add to the Cargo.toml of your workspace:\n\n    \
          [profile.dev.package.\"*\"]\n    opt-level = 3\n"
             .to_string()

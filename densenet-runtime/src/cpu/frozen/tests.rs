@@ -3,12 +3,8 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::memory::Shared;
-use super::product::{Depth, Out, Right, Start, multiply};
-use super::{Frozen, FrozenOptions};
-use crate::cpu::kernel::product::{Form, Panels, Rows};
-use crate::cpu::kernel::simd::{Kernel, Simd};
-use crate::cpu::{CpuExecutor, CpuOptions, Level, Precision};
+use super::Frozen;
+use crate::cpu::{CpuExecutor, CpuOptions, FrozenOptions, Level, Precision};
 use crate::executor::{Arena, Batch, Executor, ExecutorError, Pixels, Sgd, Step};
 use crate::plan::{BlockSpec, Plan, Ratio, Role, Spec, StemKind};
 
@@ -281,7 +277,7 @@ fn groups_of_images_give_the_same_logits_as_images_alone() {
     let plan = plan(&[(1, 32), (1, 8)], half, Some(1), stem, [1, 70, 64]);
     let executor = trained(&plan, Level::detect());
     let mut many = frozen(&executor, 7, 2, Level::detect());
-    let groups: Vec<_> = many.program.blocks.iter().map(|b| b.group).collect();
+    let groups: Vec<_> = many.folded.groups().collect();
     assert!(groups[0] < groups[1] && groups[0] > 1, "{groups:?}");
     let mut one = frozen(&executor, 1, 2, Level::detect());
     let pixels = images(&plan, 7, 9);
@@ -398,69 +394,4 @@ fn numbers_of_another_network_are_refused() {
         new(0, &parameters, &running),
         Some(ExecutorError::Capacity { found: 0, .. })
     ));
-}
-
-/// A product whose shapes are as small as its slices if they wrap.
-struct Wrapping {
-    rows: usize,
-    stride: usize,
-    tap: usize,
-    out_stride: usize,
-}
-
-impl Kernel for Wrapping {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let (values, mut out) = ([1.0; 64], [0.0; 64]);
-        let panels = Panels {
-            depth: 1,
-            columns: 1,
-            form: Form::Plain,
-        };
-        let rows = Rows {
-            values: &values,
-            stride: self.stride,
-            count: self.rows,
-        };
-        let depth = Depth {
-            taps: &[self.tap],
-            channels: 1,
-            first: 0,
-        };
-        let right = Right {
-            panels,
-            values: &values,
-        };
-        let out = Out {
-            values: Shared::new(&mut out),
-            at: 0,
-            stride: self.out_stride,
-            relu: false,
-        };
-        // SAFETY: there is no other thread.
-        unsafe { multiply(simd, rows, depth, right, 0..1, out, Start::Zero) };
-    }
-}
-
-#[test]
-fn shapes_that_wrap_are_refused() {
-    for (rows, stride, tap, out_stride) in [
-        ((1 << 63) + 1, 2, 0, 0),
-        (3, 1 << 63, 0, 1),
-        (1, 1, usize::MAX, 1),
-        (3, 1, 0, 1 << 63),
-    ] {
-        let run = || {
-            Level::detect().run(Wrapping {
-                rows,
-                stride,
-                tap,
-                out_stride,
-            });
-        };
-        assert!(
-            std::panic::catch_unwind(run).is_err(),
-            "{rows} {stride} {tap}"
-        );
-    }
 }

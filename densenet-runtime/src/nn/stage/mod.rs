@@ -1,21 +1,20 @@
 //! Single stages for dfdx's way: the executor's code on buffers that live as long as a tape.
 
-mod measure;
 mod shapes;
 
-pub(crate) use crate::cpu::engine::Engine;
+pub(crate) use densenet_cpu::engine::Engine;
 pub(crate) use shapes::Part;
 
-use crate::cpu::conv::finish::{Source, finish};
-use crate::cpu::conv::pointwise::{Columns, Target};
-use crate::cpu::kernel::normal::{Affine, GradientSums, Norms, Statistics, Undo};
-use crate::cpu::layout::{to_nchw, to_nhwc};
-use crate::cpu::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks};
-use crate::cpu::stage::head::{self, HeadGradients};
-use crate::cpu::stage::stem::{self, StemBuffers, StemState};
-use crate::cpu::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition};
 use crate::plan::{Block, DropoutSites, Head, Stem, StemKind, Transition};
-use measure::measure;
+use densenet_cpu::conv::finish::{Source, finish};
+use densenet_cpu::conv::pointwise::{Columns, Target};
+use densenet_cpu::kernel::normal::{Affine, GradientSums, Norms, Statistics, Undo};
+use densenet_cpu::layout::{to_nchw, to_nhwc};
+use densenet_cpu::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks};
+use densenet_cpu::stage::head::{self, HeadGradients};
+use densenet_cpu::stage::measure::measure;
+use densenet_cpu::stage::stem::{self, StemBuffers, StemState};
+use densenet_cpu::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition};
 
 /// What a stage keeps for its backward pass.
 pub(crate) struct Record {

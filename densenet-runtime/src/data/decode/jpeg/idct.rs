@@ -2,7 +2,8 @@
 //! Ligtenberg and Moschytz), with its constants and rounding, so that the samples are the same.
 
 use super::block::Block;
-use crate::cpu::{Kernel, Level, Simd};
+use densenet_cpu::Level;
+use densenet_cpu::kernel::simd::{Kernel, Simd};
 
 /// Fractional bits of the constants.
 const FRACTION: u32 = 13;

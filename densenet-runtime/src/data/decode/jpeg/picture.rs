@@ -9,7 +9,7 @@ use super::{
     huffman::{Bits, Table},
     idct, room,
 };
-use crate::cpu::Level;
+use densenet_cpu::Level;
 
 /// The lowest known bit of a coefficient before its first scan.
 const UNKNOWN: u32 = u32::MAX;

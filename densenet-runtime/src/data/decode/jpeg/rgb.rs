@@ -7,7 +7,7 @@ use super::{
     picture::{Picture, Plane},
     room,
 };
-use crate::cpu::{Kernel, Simd};
+use densenet_cpu::kernel::simd::{Kernel, Simd};
 
 impl Picture {
     /// The picture in RGB, row by row.

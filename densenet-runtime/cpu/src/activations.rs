@@ -1,0 +1,98 @@
+//! The activations of a network, allocated once.
+
+use super::kernel::normal::Affine;
+use super::memory::{Memory, OutOfMemory, zeros};
+use super::stage::block::{BlockState, Bottlenecks};
+use super::stage::stem::StemState;
+use densenet_plan::{Block, Plan, Recompute};
+
+/// The activations of a plan for a largest batch.
+pub struct Activations {
+    /// NHWC.
+    pub images: Memory<f32>,
+    pub convolved: Memory<f32>,
+    pub choice: Memory<u8>,
+    pub maps: Vec<Memory<f32>>,
+    pub gradient: Memory<f32>,
+    pub handover: Memory<f32>,
+    pub bottlenecks: BottleneckMaps,
+    pub bottleneck_gradient: Memory<f32>,
+    pub fresh: Memory<f32>,
+    pub features: Memory<f32>,
+    pub feature_gradient: Memory<f32>,
+    pub logits: Memory<f32>,
+    pub logit_gradient: Memory<f32>,
+    pub stem: StemState,
+    pub blocks: Vec<BlockState>,
+    /// Memory for the BN of a transition or the head.
+    pub affine: Affine,
+}
+
+/// Outputs of the 1x1 convolutions.
+pub struct BottleneckMaps {
+    /// Of all layers, block by block; nothing where they are recomputed.
+    kept: Vec<Memory<f32>>,
+    /// Of one layer of a block that recomputes them: the layers take turns.
+    one: Memory<f32>,
+    /// The blocks that recompute theirs, from the first on.
+    recomputed: usize,
+}
+
+impl BottleneckMaps {
+    fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, OutOfMemory> {
+        let recomputed = plan.recomputed_blocks(recompute);
+        let what = "bottleneck maps";
+        let one = plan.recomputed_bottleneck(recompute);
+        let kept = plan.blocks().iter().enumerate().map(|(index, block)| {
+            let layers = if index < recomputed { 0 } else { block.layers };
+            zeros(what, batch * block.bottleneck_maps() * layers)
+        });
+        Ok(Self {
+            kept: kept.collect::<Result<_, _>>()?,
+            one: zeros(what, batch * one)?,
+            recomputed,
+        })
+    }
+
+    /// Those of a block, whose layers have `len` values each.
+    pub fn of_block(&mut self, index: usize, len: usize) -> Bottlenecks<'_> {
+        if index < self.recomputed {
+            Bottlenecks::Recomputed(&mut self.one[..len])
+        } else {
+            Bottlenecks::Kept(&mut self.kept[index])
+        }
+    }
+}
+
+impl Activations {
+    pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, OutOfMemory> {
+        let buffers = plan.buffers(recompute);
+        let mut maps = Vec::new();
+        let len = |block: &Block| batch * block.pixels() * block.stride();
+        for block in plan.blocks().iter() {
+            maps.push(zeros("feature maps", len(block))?);
+        }
+        let gradient = plan.blocks().iter().map(len).max().unwrap_or(0);
+        Ok(Self {
+            images: zeros("images", batch * buffers.input)?,
+            convolved: zeros("the stem's maps", batch * buffers.stem)?,
+            choice: zeros("the max pool's choices", batch * buffers.pool_choice)?,
+            maps,
+            gradient: zeros("gradients of feature maps", gradient)?,
+            handover: zeros("gradients between blocks", batch * buffers.handover)?,
+            bottlenecks: BottleneckMaps::new(plan, batch, recompute)?,
+            bottleneck_gradient: zeros(
+                "gradients of bottleneck maps",
+                batch * buffers.bottleneck_gradient,
+            )?,
+            fresh: zeros("gradients of new maps", batch * buffers.fresh)?,
+            features: zeros("features", batch * plan.features())?,
+            feature_gradient: zeros("gradients of features", batch * plan.features())?,
+            logits: zeros("logits", batch * plan.classes())?,
+            logit_gradient: zeros("gradients of logits", batch * plan.classes())?,
+            stem: StemState::new(plan.stem()),
+            blocks: plan.blocks().iter().map(BlockState::new).collect(),
+            affine: Affine::default(),
+        })
+    }
+}

@@ -1,0 +1,319 @@
+//! A pass over a frozen network, phase by phase.
+
+use super::Folded;
+use super::memory::Shared;
+use super::pointwise::{Affine, Maps, Normalise, Pointwise};
+use super::product::{Out, Right};
+use super::program::{BlockStep, LayerStep, Norm, Packed, Program};
+use super::winograd::Spatial;
+use super::{head, stem};
+use crate::engine::padded;
+use crate::kernel::load;
+use crate::kernel::simd::{Kernel, Level};
+use crate::kernel::winograd::PLACES;
+use crate::team::Team;
+use densenet_plan::{Block, Pixels, Plan};
+
+/// What a pass works with.
+struct Pass<'a> {
+    plan: &'a Plan,
+    program: &'a Program,
+    level: Level,
+    team: &'a mut Team,
+    weights: &'a [f32],
+    activations: Shared<'a>,
+    pixels: Pixels<'a>,
+}
+
+/// From pixels to `folded.logits`.
+pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize) {
+    let mut pass = Pass {
+        plan: &folded.plan,
+        program: &folded.program,
+        level: folded.level,
+        team: &mut folded.team,
+        weights: &folded.weights,
+        activations: Shared::new(&mut folded.activations),
+        pixels,
+    };
+    pass.features(images);
+    pass.classify(images);
+    let (classes, scores) = (folded.plan.classes(), folded.program.scores);
+    let scores = &folded.activations[scores..];
+    let rows = folded.logits.chunks_exact_mut(classes).take(images);
+    for (row, scores) in rows.zip(scores.chunks(padded(classes))) {
+        row.copy_from_slice(&scores[..classes]);
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// Runs a phase: each thread gets its kernel, made for its index, the number of threads and
+    /// its scratch.
+    fn phase<K: Kernel>(&mut self, kernel: impl Fn(usize, usize, Shared<'a>) -> K + Sync) {
+        let (level, threads) = (self.level, self.team.threads());
+        let Program {
+            scratch,
+            scratch_len,
+            ..
+        } = *self.program;
+        let activations = self.activations;
+        self.team.run(&|thread| {
+            let start = scratch + thread * scratch_len;
+            let scratch = activations.part(start..start + scratch_len);
+            level.run(kernel(thread, threads, scratch));
+        });
+    }
+
+    fn right(&self, packed: Packed) -> Right<'a> {
+        let len = packed.panels.len(self.level.lanes());
+        Right {
+            panels: packed.panels,
+            values: &self.weights[packed.at..][..len],
+        }
+    }
+
+    fn vector(&self, at: usize, len: usize) -> &'a [f32] {
+        &self.weights[at..][..padded(len)]
+    }
+
+    /// The feature maps of a block, read through a BN.
+    fn maps(&self, step: &BlockStep, norm: Norm) -> Maps<'a> {
+        let part = self.activations.part(step.maps..step.maps + step.len);
+        Maps {
+            // SAFETY: a phase that reads a block's maps writes other parts of the arena only.
+            values: unsafe { part.read() },
+            stride: step.stride,
+            affine: Affine {
+                scale: self.vector(norm.at, norm.channels),
+                shift: self.vector(norm.shift(), norm.channels),
+            },
+        }
+    }
+
+    /// Columns of a block's feature maps, written from a pixel on.
+    fn columns(&self, step: &BlockStep, pixel: usize, column: usize) -> Out<'a> {
+        Out {
+            values: self.activations.part(step.maps..step.maps + step.len),
+            at: pixel * step.stride + column,
+            stride: step.stride,
+            relu: false,
+        }
+    }
+
+    /// From pixels to pooled features, group by group.
+    fn features(&mut self, images: usize) {
+        let program = self.program;
+        let (Some(step), Some(block)) = (program.blocks.last(), self.plan.blocks().last()) else {
+            return;
+        };
+        let stride = padded(program.norm.channels);
+        for first in (0..images).step_by(step.group) {
+            let count = step.group.min(images - first);
+            self.block(program.blocks.len() - 1, first, count);
+            let maps = self.maps(step, program.norm);
+            let start = program.features + first * stride;
+            let features = self.activations.part(start..start + count * stride);
+            self.phase(|thread, threads, _| head::Pool {
+                maps,
+                channels: program.norm.channels,
+                pixels: block.pixels(),
+                images: count,
+                features,
+                stride,
+                thread,
+                threads,
+            });
+        }
+    }
+
+    fn classify(&mut self, images: usize) {
+        let program = self.program;
+        let (weight, classes) = (self.right(program.classifier), self.plan.classes());
+        let stride = padded(program.norm.channels);
+        let part = program.features..program.features + images * stride;
+        // SAFETY: the phase writes the scores only.
+        let features = unsafe { self.activations.part(part).read() };
+        let bias = self.vector(program.classifier_bias, classes);
+        let out = Out {
+            values: self.activations,
+            at: program.scores,
+            stride: padded(classes),
+            relu: false,
+        };
+        self.phase(|thread, threads, _| head::Classify {
+            features,
+            stride,
+            images,
+            weight,
+            bias,
+            out,
+            thread,
+            threads,
+        });
+    }
+
+    /// Fills a block's feature maps for images from `first` on, at most a group.
+    fn block(&mut self, index: usize, first: usize, images: usize) {
+        let program = self.program;
+        let (step, block) = (&program.blocks[index], &self.plan.blocks()[index]);
+        match index.checked_sub(1) {
+            None => {
+                for image in 0..images {
+                    let out = self.columns(step, image * block.pixels(), 0);
+                    self.stem(first + image, out);
+                }
+            }
+            Some(before) => {
+                let group = program.blocks[before].group;
+                for start in (0..images).step_by(group) {
+                    let count = group.min(images - start);
+                    self.block(before, first + start, count);
+                    let out = self.columns(step, start * block.pixels(), 0);
+                    self.transition(before, count, out);
+                }
+            }
+        }
+        for (layer, inner) in step.layers.iter().zip(block.iter()) {
+            let maps = inner.bottleneck.unwrap_or(inner.input);
+            self.inner(layer, step, block, images, maps);
+            self.spatial(layer, step, block, images, (maps, inner.input));
+        }
+    }
+
+    fn stem(&mut self, image: usize, out: Out<'a>) {
+        let (program, stem, pixels) = (self.program, self.plan.stem(), self.pixels);
+        let len = stem::padded_image(stem).1;
+        let padded = self.activations.part(program.image..program.image + len);
+        let threads = self.team.threads();
+        self.team.run(&|thread| {
+            stem::Pad {
+                stem,
+                pixels,
+                image,
+                into: padded,
+                thread,
+                threads,
+            }
+            .run();
+        });
+        let weight = self.right(program.stem);
+        let bias = self.vector(program.stem_bias, stem.maps);
+        // SAFETY: the phase writes the block's maps and the scratch only.
+        let padded = unsafe { padded.read() };
+        self.phase(|thread, threads, scratch| stem::Convolve {
+            stem,
+            image: padded,
+            weight,
+            bias,
+            out,
+            thread,
+            threads,
+            scratch,
+        });
+    }
+
+    /// What the 3x3 convolution of a layer reads: `maps` for each pixel.
+    fn inner(
+        &mut self,
+        layer: &LayerStep,
+        step: &BlockStep,
+        block: &Block,
+        images: usize,
+        maps: usize,
+    ) {
+        let pixels = images * block.pixels();
+        let out = Out {
+            values: self
+                .activations
+                .part(self.program.inner..self.program.inner + self.program.inner_len),
+            at: 0,
+            stride: padded(maps),
+            relu: false,
+        };
+        let source = self.maps(step, layer.norm);
+        match layer.compress {
+            Some(compress) => {
+                let weight = self.right(compress.weight);
+                let bias = Some(self.vector(compress.bias, maps));
+                self.phase(|thread, threads, scratch| Pointwise {
+                    maps: source,
+                    pool: None,
+                    pixels,
+                    channels: layer.norm.channels,
+                    weight,
+                    bias,
+                    out,
+                    thread,
+                    threads,
+                    scratch,
+                });
+            }
+            None => self.phase(|thread, threads, _| Normalise {
+                maps: source,
+                channels: maps,
+                pixels,
+                out,
+                thread,
+                threads,
+            }),
+        }
+    }
+
+    /// The 3x3 convolution of a layer, into the block's maps from `column` on.
+    fn spatial(
+        &mut self,
+        layer: &LayerStep,
+        step: &BlockStep,
+        block: &Block,
+        images: usize,
+        (channels, column): (usize, usize),
+    ) {
+        let program = self.program;
+        let part = program.inner..program.inner + program.inner_len;
+        // SAFETY: the phase writes the block's maps and the scratch only.
+        let values = unsafe { self.activations.part(part).read() };
+        let len = PLACES * layer.spatial.panels.len(self.level.lanes());
+        let weight = &self.weights[layer.spatial.at..][..len];
+        let out = self.columns(step, 0, column);
+        let (maps, form) = (layer.spatial.panels.columns, layer.spatial.panels.form);
+        self.phase(|thread, threads, scratch| Spatial {
+            values,
+            stride: padded(channels),
+            channels,
+            form,
+            height: block.height,
+            width: block.width,
+            images,
+            weight,
+            maps,
+            out,
+            thread,
+            threads,
+            scratch,
+        });
+    }
+
+    fn transition(&mut self, index: usize, images: usize, out: Out<'a>) {
+        let program = self.program;
+        let step = &program.transitions[index];
+        let transition = &self.plan.transitions()[index];
+        let pool = load::Pool {
+            height: transition.height,
+            width: transition.width,
+        };
+        let maps = self.maps(&program.blocks[index], step.norm);
+        let weight = self.right(step.weight);
+        self.phase(|thread, threads, scratch| Pointwise {
+            maps,
+            pool: Some(pool),
+            pixels: images * pool.pixels(),
+            channels: transition.input,
+            weight,
+            bias: None,
+            out,
+            thread,
+            threads,
+            scratch,
+        });
+    }
+}

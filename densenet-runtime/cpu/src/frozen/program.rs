@@ -1,0 +1,205 @@
+//! What a frozen network computes with: where its weights and activations lie.
+//!
+//! All sizes follow from the plan, so both arenas are laid out before anything is allocated.
+
+use super::memory::Places;
+use super::{pointwise, stem, winograd};
+use crate::engine::padded;
+use crate::kernel::product::{Form, Panels};
+use crate::kernel::winograd::PLACES;
+use densenet_plan::{Block, Layer, Plan};
+
+/// A group of images whose feature maps in a block are at most these bytes goes through the
+/// block together: they stay in the cache from layer to layer.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// A packed weight in the arena of weights.
+#[derive(Clone, Copy)]
+pub(super) struct Packed {
+    pub panels: Panels,
+    pub at: usize,
+}
+
+/// BN as a multiply-add in the arena of weights: scale at `at`, shift behind it.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    pub at: usize,
+    pub channels: usize,
+}
+
+impl Norm {
+    /// From one to the other.
+    pub fn shift(self) -> usize {
+        self.at + padded(self.channels)
+    }
+}
+
+/// The 1x1 convolution of a layer, the BN behind it folded in.
+#[derive(Clone, Copy)]
+pub(super) struct Compress {
+    pub weight: Packed,
+    pub bias: usize,
+}
+
+/// A layer.
+pub(super) struct LayerStep {
+    pub norm: Norm,
+    pub compress: Option<Compress>,
+    /// The 3x3 convolution's transformed weights, one for each place.
+    pub spatial: Packed,
+}
+
+/// A block and its feature maps.
+pub(super) struct BlockStep {
+    pub layers: Vec<LayerStep>,
+    /// Images that go through it together.
+    pub group: usize,
+    /// Feature maps of a group in the arena of activations: pixels x stride.
+    pub maps: usize,
+    pub stride: usize,
+    /// Their number.
+    pub len: usize,
+}
+
+/// A transition.
+pub(super) struct TransitionStep {
+    pub norm: Norm,
+    pub weight: Packed,
+}
+
+/// The whole network.
+pub(super) struct Program {
+    pub stem: Packed,
+    pub stem_bias: usize,
+    pub blocks: Vec<BlockStep>,
+    pub transitions: Vec<TransitionStep>,
+    pub norm: Norm,
+    pub classifier: Packed,
+    pub classifier_bias: usize,
+    /// Numbers in the arena of weights.
+    pub weights: usize,
+    /// The padded image.
+    pub image: usize,
+    /// What a layer's 3x3 convolution reads: pixels x padded channels.
+    pub inner: usize,
+    pub inner_len: usize,
+    /// Images x padded features.
+    pub features: usize,
+    /// Images x padded classes.
+    pub scores: usize,
+    /// Each thread's, one behind the other.
+    pub scratch: usize,
+    pub scratch_len: usize,
+    /// Numbers in the arena of activations.
+    pub activations: usize,
+}
+
+/// Channels that a layer's 3x3 convolution reads.
+fn inner(layer: Layer) -> usize {
+    layer.bottleneck.unwrap_or(layer.input)
+}
+
+/// From one pixel of a block's maps to the next: a layer's last vector may reach behind the maps.
+fn stride(block: &Block) -> usize {
+    padded(block.output()) + 16
+}
+
+/// Images that go through a block together: as even groups as can be.
+fn group(block: &Block, batch: usize, weights: usize) -> usize {
+    let image = block.pixels() * stride(block) * size_of::<f32>();
+    // Beyond what the cache holds, the weights should not be read more often than the maps.
+    let most = (GROUP_BYTES.max(weights * size_of::<f32>()) / image).clamp(1, batch);
+    batch.div_ceil(batch.div_ceil(most))
+}
+
+impl Program {
+    /// `form` is that of the products in blocks and transitions; stem and classifier compute in
+    /// f32.
+    pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize, form: Form) -> Self {
+        let mut weights = Places::default();
+        let pack = |weights: &mut Places, form: Form, depth, columns, times: usize| {
+            let panels = Panels {
+                depth: form.whole(depth),
+                columns,
+                form,
+            };
+            Packed {
+                panels,
+                at: weights.place(times * panels.len(lanes)),
+            }
+        };
+        let norm = |weights: &mut Places, channels: usize| Norm {
+            at: weights.place(2 * padded(channels)),
+            channels,
+        };
+        let depth = plan.stem().weight_len() / plan.stem().maps;
+        let stem = pack(&mut weights, Form::Plain, depth, plan.stem().maps, 1);
+        let stem_bias = weights.place(padded(plan.stem().maps));
+        let mut activations = Places::default();
+        let mut blocks: Vec<BlockStep> = Vec::new();
+        let mut transitions = Vec::new();
+        let mut inner_len = 0;
+        let mut scratch_len = stem::scratch(plan.stem(), padded(plan.stem().maps));
+        for (index, block) in plan.blocks().iter().enumerate() {
+            let before = weights.len;
+            let layers = block.iter().map(|layer| {
+                let norm = norm(&mut weights, layer.input);
+                let compress = layer.bottleneck.map(|maps| Compress {
+                    weight: pack(&mut weights, form, layer.input, maps, 1),
+                    bias: weights.place(padded(maps)),
+                });
+                let spatial = pack(&mut weights, form, inner(layer), layer.growth, PLACES);
+                let of_layer = winograd::scratch(inner(layer), layer.growth);
+                scratch_len = scratch_len.max(of_layer);
+                scratch_len = scratch_len.max(pointwise::scratch(layer.input));
+                LayerStep {
+                    norm,
+                    compress,
+                    spatial,
+                }
+            });
+            let layers = layers.collect();
+            // A block's groups are made of the groups of the block in front of it.
+            let least = blocks.last().map_or(1, |block| block.group);
+            let group = group(block, batch, weights.len - before).max(least);
+            let len = group * block.pixels() * stride(block);
+            let of_layers = block.iter().map(|layer| padded(inner(layer)));
+            let widest = of_layers.max().unwrap_or(0);
+            inner_len = inner_len.max(group * block.pixels() * widest);
+            blocks.push(BlockStep {
+                layers,
+                group,
+                maps: activations.place(len),
+                stride: stride(block),
+                len,
+            });
+            if let Some(transition) = plan.transitions().get(index) {
+                scratch_len = scratch_len.max(pointwise::scratch(transition.input));
+                transitions.push(TransitionStep {
+                    norm: norm(&mut weights, transition.input),
+                    weight: pack(&mut weights, form, transition.input, transition.output, 1),
+                });
+            }
+        }
+        let features = plan.features();
+        let scratch_len = padded(scratch_len);
+        Self {
+            stem,
+            stem_bias,
+            blocks,
+            transitions,
+            norm: norm(&mut weights, features),
+            classifier: pack(&mut weights, Form::Plain, features, plan.classes(), 1),
+            classifier_bias: weights.place(padded(plan.classes())),
+            weights: weights.len,
+            image: activations.place(stem::padded_image(plan.stem()).1),
+            inner: activations.place(inner_len),
+            inner_len,
+            features: activations.place(batch * padded(features)),
+            scores: activations.place(batch * padded(plan.classes())),
+            scratch: activations.place(threads * scratch_len),
+            scratch_len,
+            activations: activations.len,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Lengths that unsafe code rests on, computed so that they cannot wrap.
+//!
+//! Where a length does not fit, it is `usize::MAX`, and no slice is as long.
+
+/// Elements from the start of the first of some rows to the end of the last one's `width`, where
+/// row r starts at `r * stride`; none without rows.
+#[inline(always)]
+pub const fn span(rows: usize, stride: usize, width: usize) -> usize {
+    match rows.checked_sub(1) {
+        Some(last) => last.saturating_mul(stride).saturating_add(width),
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_ends_with_the_last_row() {
+        assert_eq!(span(0, 7, 3), 0);
+        assert_eq!(span(1, 7, 3), 3);
+        assert_eq!(span(4, 7, 3), 24);
+        assert_eq!(span(4, 0, 3), 3);
+    }
+
+    #[test]
+    fn a_span_that_does_not_fit_is_longer_than_every_slice() {
+        for (rows, stride, width) in [
+            (2, usize::MAX, 1),
+            ((1 << 63) + 1, 2, 8),
+            (1 << 33, 1 << 32, 1),
+            (1, 0, usize::MAX),
+        ] {
+            assert_eq!(span(rows, stride, width), usize::MAX);
+        }
+    }
+}

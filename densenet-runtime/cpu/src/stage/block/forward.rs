@@ -1,0 +1,115 @@
+//! The layers of a block, first to last.
+
+use super::layer::Weights;
+use super::{BlockBuffers, BlockState, LayerNorms, Sites};
+use crate::conv::pointwise::{self, Columns, Target};
+use crate::conv::spatial::{self, Shape, Size};
+use crate::engine::Engine;
+use crate::kernel::load::NormRelu;
+use crate::stage::Forward;
+use densenet_plan::{Block, Layer, LayerTensors};
+
+/// Runs the layers of a block. The first channels of `buffers.x` are filled; with a batch's
+/// statistics, `state` holds theirs.
+pub fn forward(
+    engine: &mut Engine,
+    (block, tensors): (&Block, &[LayerTensors]),
+    pass: &mut Forward<'_>,
+    state: &mut BlockState,
+    mut buffers: BlockBuffers<'_>,
+    sites: Sites,
+) {
+    let batch = pass.batch;
+    let pixels = batch * block.pixels();
+    let stride = buffers.stride;
+    let measure = pass.training();
+    let parameters = pass.parameters;
+    let norms = &mut pass.norms;
+    let BlockState {
+        maps,
+        bottlenecks,
+        norms: LayerNorms { affine, .. },
+        ..
+    } = state;
+    let [affine1, affine2] = affine;
+    for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate() {
+        let weights = Weights::of(parameters, tensors);
+        affine1.prepare(parameters, &tensors.norm1, maps, norms, pixels);
+        let source = NormRelu {
+            x: buffers.x,
+            stride,
+            affine: affine1,
+        };
+        let shape = spatial_shape(block, layer);
+        let columns = Columns {
+            stride,
+            column: layer.input,
+            dropout: sites.maps(index),
+            measure,
+        };
+        match &tensors.narrow {
+            Some((conv, norm2)) => {
+                let y = buffers.bottleneck.layer(index, pixels * conv.maps);
+                let narrow = Columns {
+                    dropout: sites.bottleneck(index),
+                    measure,
+                    ..Columns::all(conv.maps)
+                };
+                let target = Target {
+                    values: &mut *y,
+                    columns: narrow,
+                };
+                let weight = weights.conv1;
+                pointwise::convolve(engine, &source, pixels, layer.input, weight, target);
+                if measure {
+                    bottlenecks[index].merge(0, engine.moments());
+                }
+                affine2.prepare(parameters, norm2, &bottlenecks[index], norms, pixels);
+                spatial::pack_forward(engine, weights.conv2, layer.growth, conv.maps);
+                let source = NormRelu {
+                    x: y,
+                    stride: conv.maps,
+                    affine: affine2,
+                };
+                let target = Target {
+                    values: &mut *buffers.x,
+                    columns,
+                };
+                spatial::forward(engine, shape, batch, source, target);
+            }
+            None => {
+                spatial::pack_forward(engine, weights.conv2, layer.growth, layer.input);
+                let fresh = &mut buffers.fresh[..pixels * layer.growth];
+                let target = Target {
+                    values: fresh,
+                    columns: Columns {
+                        stride: layer.growth,
+                        column: 0,
+                        ..columns
+                    },
+                };
+                spatial::forward(engine, shape, batch, source, target);
+                let (input, growth) = (layer.input, layer.growth);
+                let rows = buffers.x.chunks_exact_mut(stride);
+                for (row, new) in rows.zip(buffers.fresh.chunks_exact(growth)) {
+                    row[input..input + growth].copy_from_slice(new);
+                }
+            }
+        }
+        if measure {
+            maps.merge(layer.input, engine.moments());
+        }
+    }
+}
+
+/// The shapes of a layer's 3x3 convolution.
+pub(super) fn spatial_shape(block: &Block, layer: Layer) -> Shape {
+    Shape {
+        size: Size {
+            height: block.height,
+            width: block.width,
+        },
+        channels: layer.bottleneck.unwrap_or(layer.input),
+        maps: layer.growth,
+    }
+}

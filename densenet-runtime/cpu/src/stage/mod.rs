@@ -1,0 +1,113 @@
+//! The stages of a network, forward and back. Each does its own BN.
+
+pub mod block;
+pub mod head;
+pub mod measure;
+pub mod stem;
+pub mod transition;
+
+use super::conv::pointwise::Input;
+use super::engine::Engine;
+use super::kernel::load::NormRelu;
+use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
+use densenet_plan::{DropoutSites, NormTensors};
+
+/// What all stages are given on the way forward.
+pub struct Forward<'a> {
+    /// Images.
+    pub batch: usize,
+    pub parameters: &'a [f32],
+    pub norms: Norms<'a>,
+}
+
+impl Forward<'_> {
+    /// Whether a batch's statistics are wanted.
+    pub fn training(&self) -> bool {
+        matches!(self.norms, Norms::Batch(_))
+    }
+}
+
+/// Dropout of a pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drops {
+    /// With which a value is zeroed; 0 without training.
+    pub probability: f64,
+    pub seed: u64,
+}
+
+impl Drops {
+    /// That of a block and of the transition that follows it, by their sites.
+    pub fn at(self, sites: DropoutSites) -> block::Sites {
+        block::Sites { drops: self, sites }
+    }
+}
+
+/// What all stages are given on the way back.
+pub struct Backward<'a> {
+    /// Images.
+    pub batch: usize,
+    pub parameters: &'a [f32],
+    /// The gradient of the parameters, which is added to.
+    pub gradients: &'a mut [f32],
+}
+
+/// A block's feature maps, as the transition or the head after it reads them.
+pub struct Maps<'a> {
+    /// Rows of `stride`.
+    pub x: &'a [f32],
+    pub stride: usize,
+    /// A batch's.
+    pub statistics: &'a Statistics,
+    /// Memory for the reader's BN.
+    pub affine: &'a mut Affine,
+}
+
+impl<'a> Maps<'a> {
+    /// The maps with the reader's BN and ReLU, which is prepared over `pixels`.
+    fn normalised(
+        self,
+        pass: &mut Forward<'_>,
+        tensors: &NormTensors,
+        pixels: usize,
+    ) -> NormRelu<'a> {
+        let Forward {
+            parameters, norms, ..
+        } = pass;
+        self.affine
+            .prepare(parameters, tensors, self.statistics, norms, pixels);
+        NormRelu {
+            x: self.x,
+            stride: self.stride,
+            affine: self.affine,
+        }
+    }
+
+    /// The maps with the reader's BN, on the way back.
+    fn input(self, parameters: &'a [f32], tensors: &NormTensors) -> Input<'a> {
+        let weights = NormWeights::of(parameters, tensors);
+        let statistics = self.statistics;
+        Input {
+            x: self.x,
+            stride: self.stride,
+            channels: tensors.channels(),
+            norm: Norm::of_batch(self.affine, weights, statistics),
+        }
+    }
+}
+
+/// The gradient that a transition or a head leaves in the block before it.
+pub struct MapsGradient<'a> {
+    /// Gamma times the masked gradient: rows of the maps' stride.
+    pub g: &'a mut [f32],
+    pub sums: &'a mut GradientSums,
+}
+
+impl MapsGradient<'_> {
+    /// Takes the sums that the reader has left in the engine's scratch, and adds them to the
+    /// gradients of its BN.
+    fn start(self, engine: &Engine, pass: &mut Backward<'_>, tensors: &NormTensors) {
+        let gamma = tensors.scale.of(pass.parameters);
+        let own = pass.gradients[tensors.trainable()].split_at_mut(tensors.channels());
+        self.sums.start(engine.sums(), gamma, own);
+    }
+}

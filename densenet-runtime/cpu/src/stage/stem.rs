@@ -1,0 +1,556 @@
+//! The first layers: a convolution of the image, and for ImageNet BN, ReLU and a 3x3 max pool.
+//!
+//! The convolution is a product over patches that are gathered as they are loaded. The max pool
+//! normalises what it reads, writes straight into the first block's buffer, and remembers which
+//! of its nine pixels it took in a byte.
+
+use std::ops::Range;
+
+use super::{Backward, Forward};
+use crate::conv::pointwise::{self, Columns, Target};
+use crate::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
+use crate::kernel::emit::{Runs, emit};
+use crate::kernel::load::{Load, Patches};
+use crate::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, relu};
+use crate::kernel::pairs;
+use crate::kernel::product::{Form, Out, Panels, Rows, accumulate};
+use crate::kernel::pullback::{PullBack, Tile, TileMut};
+use crate::kernel::simd::{Kernel, Simd};
+use densenet_plan::{Stem, StemTensors};
+
+/// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
+const NONE: u8 = u8::MAX;
+
+/// What the ImageNet stem remembers of a training step besides its maps, and memory for its BN.
+pub struct StemState {
+    statistics: Statistics,
+    affine: Affine,
+    totals: GradientSums,
+    undo: Undo,
+}
+
+impl StemState {
+    pub fn new(stem: &Stem) -> Self {
+        Self {
+            statistics: Statistics::new(stem.maps),
+            affine: Affine::default(),
+            totals: GradientSums::default(),
+            undo: Undo::default(),
+        }
+    }
+}
+
+/// The stem's buffers; all but the images are of the ImageNet stem alone.
+pub struct StemBuffers<'a> {
+    /// NHWC.
+    pub images: &'a [f32],
+    /// What the convolution returned: pixels x maps.
+    pub convolved: &'a mut [f32],
+    /// The max pool's choices: pooled pixels x maps.
+    pub choice: &'a mut [u8],
+}
+
+fn patches<'a>(stem: &Stem, images: &'a [f32]) -> Patches<'a> {
+    Patches {
+        images,
+        height: stem.height,
+        width: stem.width,
+        channels: stem.channels,
+        kernel: stem.kernel(),
+        stride: stem.stride(),
+    }
+}
+
+/// Where channel `k` of a patch is in a weight (maps x channels x kernel x kernel).
+fn place(stem: &Stem, k: usize) -> usize {
+    let area = stem.kernel() * stem.kernel();
+    (k % stem.channels) * area + k / stem.channels
+}
+
+/// Runs the stem.
+pub fn forward(
+    engine: &mut Engine,
+    (stem, tensors): (&Stem, &StemTensors),
+    pass: &mut Forward<'_>,
+    state: &mut StemState,
+    buffers: StemBuffers<'_>,
+    target: Target<'_>,
+) {
+    let training = pass.training();
+    let (height, width) = stem.convolved_size();
+    let pixels = pass.batch * height * width;
+    let weight = tensors.conv.weight.of(pass.parameters);
+    let channels = weight.len() / stem.maps;
+    let form = engine.form;
+    let panels = Panels {
+        depth: form.whole(channels),
+        columns: stem.maps,
+        form,
+    };
+    engine.pack(panels, |k, m| {
+        if k < channels {
+            weight[m * channels + place(stem, k)]
+        } else {
+            0.0
+        }
+    });
+    let load = patches(stem, buffers.images);
+    match &tensors.norm {
+        None => pointwise::forward(engine, &load, pixels, channels, panels, target),
+        Some(norm) => {
+            let convolved = Target {
+                values: buffers.convolved,
+                columns: Columns {
+                    measure: training,
+                    ..Columns::all(stem.maps)
+                },
+            };
+            pointwise::forward(engine, &load, pixels, channels, panels, convolved);
+            if training {
+                state.statistics.merge(0, engine.moments());
+            }
+            let StemState {
+                statistics, affine, ..
+            } = state;
+            affine.prepare(pass.parameters, norm, statistics, &mut pass.norms, pixels);
+            max_pool(engine, stem, pass.batch, buffers, affine, target);
+        }
+    }
+}
+
+fn max_pool(
+    engine: &mut Engine,
+    stem: &Stem,
+    batch: usize,
+    buffers: StemBuffers<'_>,
+    affine: &Affine,
+    target: Target<'_>,
+) {
+    let (height, width) = stem.output_size();
+    let shares = engine.shares(batch * height);
+    let level = engine.level;
+    let Target { values, columns } = target;
+    let convolved = &*buffers.convolved;
+    let choice = &mut buffers.choice[..batch * height * width * stem.maps];
+    let mut parts: Parts<_> = shares
+        .iter()
+        .cloned()
+        .zip(split_rows(values, width * columns.stride, &shares))
+        .zip(split_rows(choice, width * stem.maps, &shares))
+        .zip(&mut engine.scratch)
+        .collect();
+    engine
+        .team
+        .each(&mut parts, |_, (((rows, out), choice), scratch)| {
+            level.run(MaxPool {
+                stem,
+                convolved,
+                affine,
+                rows: rows.clone(),
+                target: Target {
+                    values: out,
+                    columns,
+                },
+                choice,
+                scratch,
+            });
+        });
+}
+
+/// One thread's share of the max pool.
+struct MaxPool<'a> {
+    stem: &'a Stem,
+    convolved: &'a [f32],
+    affine: &'a Affine,
+    /// Rows of pooled pixels, counted over all images.
+    rows: Range<usize>,
+    target: Target<'a>,
+    choice: &'a mut [u8],
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for MaxPool<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            stem,
+            convolved,
+            affine,
+            rows,
+            target,
+            choice,
+            scratch,
+        } = self;
+        let Columns {
+            stride,
+            column,
+            measure,
+            ..
+        } = target.columns;
+        let maps = stem.maps;
+        let (from_height, from_width) = stem.convolved_size();
+        let (height, width) = stem.output_size();
+        let (scale, shift) = (&affine.scale[..maps], &affine.shift[..maps]);
+        scratch.moments.reset(maps);
+        for (local, row) in rows.enumerate() {
+            let (image, y) = (row / height, row % height);
+            for x in 0..width {
+                let p = local * width + x;
+                let out = &mut target.values[p * stride + column..][..maps];
+                let choice = &mut choice[p * maps..][..maps];
+                out.fill(f32::NEG_INFINITY);
+                for ky in 0..3 {
+                    let from_y = (2 * y + ky).wrapping_sub(1);
+                    for kx in 0..3 {
+                        let from_x = (2 * x + kx).wrapping_sub(1);
+                        if from_y >= from_height || from_x >= from_width {
+                            continue;
+                        }
+                        let pixel = (image * from_height + from_y) * from_width + from_x;
+                        let from = &convolved[pixel * maps..][..maps];
+                        let place = (ky * 3 + kx) as u8;
+                        for c in 0..maps {
+                            let z = simd.scalar_fma(from[c], scale[c], shift[c]);
+                            // A NaN is taken, and stays.
+                            let taken = z > out[c] || z.is_nan();
+                            out[c] = if taken { z } else { out[c] };
+                            choice[c] = if taken { place } else { choice[c] };
+                        }
+                    }
+                }
+                for (out, choice) in out.iter_mut().zip(choice) {
+                    *choice = if *out > 0.0 { *choice } else { NONE };
+                    *out = relu(*out);
+                }
+            }
+            if measure {
+                let at = local * width * stride + column;
+                let line = Runs::rows(&target.values[at..], stride, width);
+                emit(simd, line, maps, Some(&mut scratch.moments), None);
+            }
+        }
+    }
+}
+
+/// Goes back through the stem; if asked, sets the gradient of the images (NHWC).
+///
+/// `dout` is the gradient of what it returned (pixels x maps).
+pub fn backward(
+    engine: &mut Engine,
+    (stem, tensors): (&Stem, &StemTensors),
+    pass: &mut Backward<'_>,
+    state: &mut StemState,
+    buffers: StemBuffers<'_>,
+    dout: &[f32],
+    image_gradient: Option<&mut [f32]>,
+) {
+    let batch = pass.batch;
+    let weight = tensors.conv.weight.of(pass.parameters);
+    let channels = weight.len() / stem.maps;
+    let StemBuffers {
+        images,
+        convolved,
+        choice,
+    } = buffers;
+    let way = match &tensors.norm {
+        None => Way::Straight { dout },
+        Some(at) => {
+            let StemState {
+                statistics,
+                affine,
+                totals,
+                undo,
+            } = state;
+            let weights = NormWeights::of(pass.parameters, at);
+            let norm = Norm::of_batch(affine, weights, statistics);
+            let pool = Unpool {
+                dout,
+                choice,
+                x: convolved,
+            };
+            back_rows(engine, stem, batch, Task::Sum(norm, pool));
+            let into = pass.gradients[at.trainable()].split_at_mut(stem.maps);
+            totals.start(engine.sums(), weights.scale, into);
+            let (height, width) = stem.convolved_size();
+            let pixels = batch * height * width;
+            let gamma = Some(weights.scale);
+            undo.set(statistics, 0..stem.maps, gamma, totals, pixels);
+            Way::Pooled(pool, undo)
+        }
+    };
+    back_rows(
+        engine,
+        stem,
+        batch,
+        Task::Weight(patches(stem, images), way),
+    );
+    let share = padded(channels);
+    let shares = &engine.scratch;
+    let weight_gradient = &mut pass.gradients[tensors.conv.weight.range()];
+    for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
+        for share in shares
+            .iter()
+            .map(|scratch| &scratch.weight[m * share..][..channels])
+        {
+            for (k, value) in share.iter().enumerate() {
+                into[place(stem, k)] += value;
+            }
+        }
+    }
+    let Some(image_gradient) = image_gradient else {
+        return;
+    };
+    let size = stem.channels * stem.height * stem.width;
+    let shares = engine.shares(batch);
+    let mut parts: Parts<_> = shares
+        .iter()
+        .cloned()
+        .zip(split_rows(image_gradient, size, &shares))
+        .collect();
+    let level = engine.level;
+    engine.team.each(&mut parts, |_, (range, into)| {
+        level.run(ImageGradient {
+            stem,
+            weight,
+            way,
+            images: range.clone(),
+            into,
+        });
+    });
+}
+
+/// The way back to what the convolution returned.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// It is what the stem returned.
+    Straight { dout: &'a [f32] },
+    /// Through the max pool, ReLU and BN.
+    Pooled(Unpool<'a>, &'a Undo),
+}
+
+/// The way back through the max pool.
+#[derive(Clone, Copy)]
+struct Unpool<'a> {
+    /// Gradient of the pooled maps.
+    dout: &'a [f32],
+    choice: &'a [u8],
+    /// What the convolution returned.
+    x: &'a [f32],
+}
+
+impl Unpool<'_> {
+    /// The gradient behind the ReLU of one row of the convolution's output, counted over all
+    /// images. It is already masked: where the ReLU cut all values off, the pool chose none.
+    #[inline(always)]
+    fn row(&self, stem: &Stem, row: usize, into: &mut [f32]) {
+        let maps = stem.maps;
+        let (from_height, _) = stem.convolved_size();
+        let (height, width) = stem.output_size();
+        let (image, y) = (row / from_height, row % from_height);
+        into.fill(0.0);
+        // Pooled row i has the rows 2i - 1 to 2i + 1.
+        for i in y / 2..=y.div_ceil(2) {
+            if i >= height {
+                continue;
+            }
+            let ky = y + 1 - 2 * i;
+            for j in 0..width {
+                let pixel = ((image * height + i) * width + j) * maps;
+                let choice = &self.choice[pixel..][..maps];
+                let dout = &self.dout[pixel..][..maps];
+                for kx in 0..3 {
+                    let column = (2 * j + kx).wrapping_sub(1);
+                    let Some(into) = into[..].chunks_exact_mut(maps).nth(column) else {
+                        continue;
+                    };
+                    let place = (ky * 3 + kx) as u8;
+                    for ((into, choice), dout) in into.iter_mut().zip(choice).zip(dout) {
+                        *into += if *choice == place { *dout } else { 0.0 };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Way<'_> {
+    /// The gradient of one row of the convolution's output, counted over all images.
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, stem: &Stem, row: usize, into: &mut [f32]) {
+        match self {
+            Self::Straight { dout } => {
+                into.copy_from_slice(&dout[row * into.len()..][..into.len()]);
+            }
+            Self::Pooled(pool, undo) => {
+                pool.row(stem, row, into);
+                let x = &pool.x[row * into.len()..][..into.len()];
+                let pixels = into
+                    .chunks_exact_mut(stem.maps)
+                    .zip(x.chunks_exact(stem.maps));
+                for (into, x) in pixels {
+                    undo.pixel_in_place(simd, into, x);
+                }
+            }
+        }
+    }
+}
+
+/// What is done with each row of the convolution's output on the way back.
+#[derive(Clone, Copy)]
+enum Task<'a> {
+    /// The sums for gamma and beta.
+    Sum(Norm<'a>, Unpool<'a>),
+    /// The gradient of the weight, from these patches.
+    Weight(Patches<'a>, Way<'a>),
+}
+
+fn back_rows(engine: &mut Engine, stem: &Stem, batch: usize, task: Task<'_>) {
+    let (height, _) = stem.convolved_size();
+    let (level, form) = (engine.level, engine.form);
+    let mut parts: Parts<_> = engine
+        .shares(batch * height)
+        .into_iter()
+        .zip(&mut engine.scratch)
+        .collect();
+    engine.team.each(&mut parts, |_, (rows, scratch)| {
+        level.run(BackRows {
+            form,
+            stem,
+            rows: rows.clone(),
+            task,
+            scratch,
+        });
+    });
+}
+
+/// One thread's share of [`back_rows`].
+struct BackRows<'a> {
+    form: Form,
+    stem: &'a Stem,
+    rows: Range<usize>,
+    task: Task<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for BackRows<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            form,
+            stem,
+            rows,
+            task,
+            scratch,
+        } = self;
+        let maps = stem.maps;
+        let (_, width) = stem.convolved_size();
+        let channels = stem.weight_len() / maps;
+        let stride = padded(channels);
+        scratch.sums.reset(maps);
+        if let Task::Weight(..) = task {
+            need_zeros(&mut scratch.weight, maps * stride);
+        }
+        for row in rows {
+            let d = need(&mut scratch.other, width * maps);
+            match task {
+                Task::Sum(norm, pool) => {
+                    pool.row(stem, row, d);
+                    let x = &pool.x[row * d.len()..][..d.len()];
+                    // The masked gradient itself is not wanted here: it goes nowhere.
+                    let nowhere = need(&mut scratch.operand, maps);
+                    let (sum_scale, sum_bias) = scratch.sums.tile(0..maps);
+                    PullBack {
+                        rows: width,
+                        norm: norm.channels(0..maps),
+                        factor: norm.gamma,
+                        d: Tile {
+                            values: d,
+                            stride: maps,
+                        },
+                        x: Tile {
+                            values: x,
+                            stride: maps,
+                        },
+                        into: TileMut {
+                            values: nowhere,
+                            stride: 0,
+                        },
+                        add: false,
+                        operand: None,
+                        sum_scale,
+                        sum_bias,
+                    }
+                    .run(simd);
+                    scratch.sums.flush(0..maps, norm.inverse);
+                }
+                Task::Weight(patches, way) => {
+                    way.row(simd, stem, row, d);
+                    let operand = need_zeros(&mut scratch.operand, width * stride);
+                    let pixels = row * width..(row + 1) * width;
+                    patches.load(simd, pixels, 0..channels, operand, stride);
+                    let rows = |values, stride| Rows {
+                        values,
+                        stride,
+                        count: width,
+                    };
+                    let (d, a) = (rows(d, maps), rows(operand, stride));
+                    accumulate(
+                        simd,
+                        form,
+                        pairs::of_rows(simd, form, d, &mut scratch.pairs),
+                        maps,
+                        pairs::of_rows(simd, form, a, &mut scratch.gradient),
+                        channels,
+                        Out {
+                            values: &mut scratch.weight,
+                            stride,
+                            add: true,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of some images, in plain loops: training has no use for it.
+struct ImageGradient<'a> {
+    stem: &'a Stem,
+    weight: &'a [f32],
+    way: Way<'a>,
+    images: Range<usize>,
+    into: &'a mut [f32],
+}
+
+impl Kernel for ImageGradient<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            stem,
+            weight,
+            way,
+            images,
+            into,
+        } = self;
+        let (height, width) = stem.convolved_size();
+        let channels = stem.channels;
+        let area = stem.kernel() * stem.kernel();
+        let start = images.start * stem.height * stem.width;
+        let mut d = vec![0.0; width * stem.maps];
+        into.fill(0.0);
+        for row in images.start * height..images.end * height {
+            way.row(simd, stem, row, &mut d);
+            for (x, d) in d.chunks_exact(stem.maps).enumerate() {
+                patches(stem, &[]).under(row * width + x, |place, pixel| {
+                    let Some(pixel) = pixel else { return };
+                    let into = &mut into[(pixel - start) * channels..][..channels];
+                    for (m, d) in d.iter().enumerate() {
+                        for (c, into) in into.iter_mut().enumerate() {
+                            *into += d * weight[(m * channels + c) * area + place];
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
