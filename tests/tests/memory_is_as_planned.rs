@@ -2,12 +2,22 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use densenet_models::{DenseNet40K12, DenseNet121};
+use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
 use densenet_runtime::plan::Recompute;
-use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step, cpu};
+use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step, cpu, densenet};
 use densenet_tests::executor::load;
 use densenet_tests::memory::{self, Counting};
 use densenet_tests::random;
+
+densenet! {
+    /// Plain layers at images of odd size.
+    Odd { blocks: [12, 12, 12], k: 12, input: [3, 33, 35] }
+}
+
+densenet! {
+    /// 241 channels in rows of 256: the most that rows are padded by.
+    Padded { blocks: [20], k: 12, init: 1 }
+}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -22,7 +32,7 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
     let before = memory::bytes();
     let options = cpu::CpuOptions {
         recompute,
-        threads: 2,
+        threads: 1,
         ..cpu::CpuOptions::for_batch(batch)
     };
     let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
@@ -36,29 +46,45 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
     memory::bytes() - before
 }
 
-fn check_bytes<N: Network>(batch: usize, recompute: Recompute) {
+/// The batches are so large that a thread's scratch memory, which the plan does not count, is within
+/// the 2%.
+fn check_bytes<N: Network>(batch: usize) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let used = used::<N>(batch, recompute);
-    let planned = N::PLAN.training_footprint(recompute).bytes(batch);
-    let ratio = used as f64 / planned as f64;
-    assert!(
-        (0.95..1.05).contains(&ratio),
-        "{} with batch {batch}, {recompute:?} recomputed: planned {planned}, used {used}",
-        N::NAME
-    );
+    for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
+        let used = used::<N>(batch, recompute);
+        let planned = N::PLAN.training_footprint(recompute).bytes(batch);
+        let ratio = used as f64 / planned as f64;
+        assert!(
+            (0.98..1.02).contains(&ratio),
+            "{} with batch {batch}, {recompute:?} recomputed: planned {planned}, used {used} ({ratio:.4})",
+            N::NAME
+        );
+    }
 }
 
 #[test]
 fn densenet_121_uses_what_is_planned() {
-    check_bytes::<DenseNet121>(2, Recompute::Nothing);
+    check_bytes::<DenseNet121>(10);
 }
 
 #[test]
-fn densenet_121_uses_what_is_planned_when_it_recomputes() {
-    check_bytes::<DenseNet121>(4, Recompute::Bottlenecks);
+fn a_bottleneck_network_uses_what_is_planned() {
+    check_bytes::<DenseNetBC100K12>(32);
 }
 
 #[test]
 fn a_plain_network_uses_what_is_planned() {
-    check_bytes::<DenseNet40K12>(24, Recompute::Nothing);
+    check_bytes::<DenseNet40K12>(64);
+}
+
+#[test]
+fn a_plain_network_for_images_of_odd_size_uses_what_is_planned() {
+    check_bytes::<Odd>(64);
+}
+
+#[test]
+fn rows_that_are_padded_as_far_as_they_may_are_planned() {
+    let block = Padded::PLAN.blocks()[0];
+    assert_eq!((block.output(), block.stride()), (241, 256));
+    check_bytes::<Padded>(64);
 }
