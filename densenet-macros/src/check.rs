@@ -7,8 +7,8 @@ use syn::{Attribute, Ident, Path, Visibility};
 use crate::bytes;
 use crate::errors::Errors;
 use crate::keys::KEYS;
+use crate::keys::value::{Budget, Given, Growth};
 use crate::parse::Written;
-use crate::value::{Budget, Given, Growth};
 
 /// A network that can be expanded.
 pub struct Network {

@@ -6,14 +6,12 @@
 
 mod bytes;
 mod check;
-mod classes;
 mod errors;
 mod expand;
 mod keys;
 mod parse;
 #[cfg(test)]
 mod tests;
-mod value;
 
 use proc_macro2::TokenStream;
 use quote::quote;

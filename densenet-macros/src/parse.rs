@@ -9,8 +9,8 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Attribute, Ident, Path, Token, Visibility, braced, token};
 
 use crate::errors::Errors;
+use crate::keys::value::{at_end_of_value, rest_of_value, text};
 use crate::keys::{KEYS, Key, Values};
-use crate::value::{at_end_of_value, rest_of_value, text};
 
 /// The default name of a network.
 const NAME: &str = "DenseNet";

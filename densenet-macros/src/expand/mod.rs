@@ -3,7 +3,6 @@
 //! First come the structs: one for the network, one for each stage. Their impls follow in a `const
 //! _: () = { .. }`, whose imports cannot clash with the user's names.
 
-mod block;
 mod collection;
 mod docs;
 mod input;
@@ -12,9 +11,7 @@ mod literal;
 mod loss;
 mod network;
 mod stage;
-mod stem;
 mod stub;
-mod transition;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};

@@ -1,12 +1,16 @@
 //! What stem, blocks and transitions have in common: a struct of layers that turns feature maps
 //! into feature maps.
 
+mod block;
+mod stem;
+mod transition;
+
 use densenet_plan::Plan;
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::Ident;
 
-use super::{Field, Maps, Scope, block, collection, input, literal, stem, transition};
+use super::{Field, Maps, Scope, collection, input, literal};
 
 /// A stage of a network.
 pub struct Stage {

@@ -6,7 +6,6 @@
 //! time and writes it into the generated code; the executors run it. Both use this crate, so they
 //! cannot disagree.
 
-mod check;
 mod dropout;
 mod error;
 mod footprint;
@@ -26,10 +25,10 @@ pub use footprint::{Buffers, Footprint, Recompute};
 pub use outcome::Outcome;
 pub use parameter::{Parameter, Role};
 pub use pixels::Pixels;
-pub use plan::{Block, Head, Layer, Plan, Stem, Transition};
+pub use plan::{Block, Head, Layer, Plan, Stem, StemKind, Transition};
 pub use precision::{Precision, UnknownPrecision};
 pub use ratio::Ratio;
-pub use spec::{BlockSpec, Spec, StemKind};
+pub use spec::{BlockSpec, Spec};
 pub use tensors::{
     ConvTensor, HeadTensors, LayerTensors, NormTensors, Span, StemTensors, Tensors,
     TransitionTensors,

@@ -1,64 +1,6 @@
 //! The spec: what a person writes.
 
-use crate::{Block, Plan, PlanError, Ratio, Stem, TooSmall, Transition};
-
-/// The first layers of a network (paper, section 3 and Table 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StemKind {
-    /// 7x7 convolution with stride 2, BN, ReLU, 3x3 max pool with stride 2.
-    ImageNet,
-    /// 3x3 convolution with stride 1.
-    Cifar,
-}
-
-impl StemKind {
-    /// The default stem for a number of blocks: ImageNet's for four or more.
-    pub const fn for_blocks(blocks: usize) -> Self {
-        if blocks >= 4 {
-            Self::ImageNet
-        } else {
-            Self::Cifar
-        }
-    }
-
-    /// The default number of feature maps for growth rate `k` (paper, section 3): 2k for
-    /// DenseNet-BC and for ImageNet, else 16.
-    pub const fn default_maps(self, k: usize, bottleneck_and_compression: bool) -> usize {
-        match self {
-            Self::ImageNet => k.saturating_mul(2),
-            Self::Cifar if bottleneck_and_compression => k.saturating_mul(2),
-            Self::Cifar => 16,
-        }
-    }
-
-    /// The default height and width of the input.
-    pub const fn default_side(self) -> usize {
-        match self {
-            Self::ImageNet => 224,
-            Self::Cifar => 32,
-        }
-    }
-
-    /// The default number of classes.
-    pub const fn default_classes(self) -> usize {
-        match self {
-            Self::ImageNet => 1000,
-            Self::Cifar => 10,
-        }
-    }
-
-    /// Each step of the stem that changes a feature map's side, with the side after it.
-    fn steps(self, side: usize) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::ImageNet => {
-                // 7x7, stride 2, padding 3, then 3x3, stride 2, padding 1: both round up.
-                let conv = side.div_ceil(2);
-                vec![("stem conv", conv), ("stem pool", conv.div_ceil(2))]
-            }
-            Self::Cifar => Vec::new(),
-        }
-    }
-}
+use crate::{Block, Plan, PlanError, Ratio, Stem, StemKind, TooSmall, Transition};
 
 /// One dense block of a spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

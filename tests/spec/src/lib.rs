@@ -7,18 +7,14 @@
 mod bytes;
 #[path = "../../../densenet-macros/src/check.rs"]
 mod check;
-#[path = "../../../densenet-macros/src/classes.rs"]
-mod classes;
 #[path = "../../../densenet-macros/src/errors.rs"]
 mod errors;
 #[path = "../../../densenet-macros/src/expand/mod.rs"]
 mod expand;
-#[path = "../../../densenet-macros/src/keys.rs"]
+#[path = "../../../densenet-macros/src/keys/mod.rs"]
 mod keys;
 #[path = "../../../densenet-macros/src/parse.rs"]
 mod parse;
-#[path = "../../../densenet-macros/src/value.rs"]
-mod value;
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -60,7 +60,7 @@ fn load(network: &mut Pets, path: &str) -> Result<(), WeightsError> {
 }
 
 fn train(network: Pets, data: &Loader) -> Result<Summary, Box<dyn std::error::Error>> {
-    let mut trainer = Trainer::on(&Device::Cpu, network, Config::cifar())?;
+    let mut trainer = Trainer::on(network, Config::cifar(), &Device::Cpu)?;
     trainer.resume("checkpoint.safetensors")?;
     let summary = trainer.fit(data, data, &Fit::default(), &mut ())?;
     let _: Pets = trainer.into_model()?;

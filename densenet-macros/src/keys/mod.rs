@@ -1,11 +1,14 @@
 //! The keys of a spec, in one table used by the parser and the messages.
 
+pub mod classes;
+pub mod value;
+
 use densenet_plan::StemKind;
 use syn::parse::ParseStream;
 
-use crate::classes::{self, Classes};
 use crate::errors::Errors;
-use crate::value::{self, Budget, Decimal, Given, Growth, Number};
+use classes::Classes;
+use value::{Budget, Decimal, Given, Growth, Number};
 
 /// A key of a spec.
 pub struct Key {

@@ -2,7 +2,8 @@
 //!
 //! The checks are `const`, so that a plan in generated code is checked at compile time.
 
-use crate::{Block, PlanError, Stem, StemKind, Transition};
+use super::{Block, Stem, StemKind, Transition};
+use crate::PlanError;
 
 /// The most dense layers that a block may have.
 const MOST_LAYERS: usize = 4096;

@@ -3,8 +3,8 @@
 use densenet_plan::{Plan, StemKind};
 use quote::{format_ident, quote};
 
-use super::stage::Stage;
-use super::{Maps, Scope, layer, literal};
+use super::Stage;
+use crate::expand::{Maps, Scope, layer, literal};
 
 /// The stem of a network.
 pub fn stem(scope: &Scope, plan: &Plan) -> Stage {

@@ -3,8 +3,8 @@
 use densenet_plan::{Plan, Transition};
 use quote::{format_ident, quote};
 
-use super::stage::Stage;
-use super::{Maps, Scope, layer, literal};
+use super::Stage;
+use crate::expand::{Maps, Scope, layer, literal};
 
 /// The transition after the block with this number, counted from 1.
 pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transition) -> Stage {

@@ -6,7 +6,7 @@ use syn::{LitStr, token};
 
 use crate::errors::Errors;
 use crate::keys::Key;
-use crate::value::{Given, at, colon, list, rest_of_value, text, whole};
+use crate::keys::value::{Given, at, colon, list, rest_of_value, text, whole};
 
 /// How to write names, for a message.
 const USAGE: &str = r#"write it as `classes: ["cat", "dog"]`"#;
