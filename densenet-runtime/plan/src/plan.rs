@@ -68,7 +68,7 @@ impl StemKind {
     }
 
     /// Each step of the stem that changes a feature map's side, with the side after it.
-    fn steps(self, side: usize) -> Vec<(&'static str, usize)> {
+    pub(crate) fn steps(self, side: usize) -> Vec<(&'static str, usize)> {
         match self {
             Self::ImageNet => {
                 // 7x7, stride 2, padding 3, then 3x3, stride 2, padding 1: both round up.
