@@ -7,13 +7,11 @@ use arrayvec::ArrayVec;
 use super::kernel::normal::{Moments, Sums};
 use super::memory::Memory;
 use super::team::Team;
+use super::threads::THREADS;
 use crate::kernel::matrix::{Matrix, Pack};
 use crate::kernel::product::{Form, Panels};
 use crate::kernel::simd::Level;
 use densenet_plan::Precision;
-
-/// The most threads that an engine has.
-pub const THREADS: usize = 64;
 
 /// One thing for each thread, without an allocation.
 pub type Parts<T> = ArrayVec<T, THREADS>;

@@ -4,7 +4,8 @@ use std::io::{Write, stderr};
 use std::net::IpAddr;
 use std::sync::Once;
 
-use super::engine::THREADS;
+/// The most threads that an engine has.
+pub const THREADS: usize = 64;
 
 /// How many processes torchrun has started on this machine.
 pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::PictureError;
-
 /// Why data could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -173,4 +171,29 @@ impl DataError {
             source,
         }
     }
+}
+
+/// Why a picture cannot be decoded. The message continues "the picture is" or "FILE is".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PictureError {
+    /// It is damaged, cut short, or something else.
+    #[error("not a whole JPEG or PNG picture: {0}")]
+    Broken(String),
+    /// It is of a kind that cannot be read, such as "an arithmetic-coded JPEG".
+    #[error("{0}, which cannot be read; save it as a baseline JPEG or as PNG")]
+    Unsupported(String),
+    /// It has more pixels than the limit.
+    #[error(
+        "too large: {width} x {height} pixels exceed the limit of {limit}; make it smaller, \
+         or raise the limit (`ImageFolder::max_pixels`, `data::read_within`)"
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+        /// The limit.
+        limit: u64,
+    },
 }

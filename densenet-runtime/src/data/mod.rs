@@ -24,8 +24,8 @@ pub mod svhn;
 
 pub use crops::Crops;
 pub use dataset::{Dataset, check_fit, check_same_classes};
-pub use decode::{MAX_PIXELS, PictureError, Rgb, decode, decode_within, read, read_within};
-pub use error::DataError;
+pub use decode::{MAX_PIXELS, Rgb, decode, decode_within, read, read_within};
+pub use error::{DataError, PictureError};
 pub use folder::ImageFolder;
 pub use geometry::RandomResizedCrop;
 pub use in_memory::InMemory;

@@ -3,7 +3,6 @@
 //! The curves of a run (paper, Fig. 4) are drawn by [`train::Curves`](crate::train::Curves).
 
 mod efficiency;
-mod heat;
 mod reuse;
 pub(crate) mod style;
 

@@ -1,8 +1,10 @@
 //! Which features a network's layers read (paper, Fig. 5).
 
+mod heat;
+
 use std::path::Path;
 
-use super::{DrawError, heat};
+use super::DrawError;
 use crate::plan::{Block, ConvTensor, Plan};
 use crate::weights::{State, WeightsError};
 

@@ -8,12 +8,38 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "cuda")]
 use super::Watch;
 use super::{Collective, ParallelError, Ranks, rendezvous};
+use crate::tell;
+
+/// How long the processes of a run wait for each other at its start.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A process group, as one of its ranks has it.
 pub struct ProcessGroup {
     ranks: Ranks,
     /// Connections to rank 0; at rank 0, to all others in the order of their ranks.
     streams: Vec<TcpStream>,
+}
+
+impl Ranks {
+    /// Forms a process group with the others, if there are any, and reports on standard error that
+    /// it waits for them. The trainer does this.
+    ///
+    /// # Errors
+    /// As [`ProcessGroup::join`].
+    pub fn process_group(&self) -> Result<Option<ProcessGroup>, ParallelError> {
+        if self.is_alone() {
+            return Ok(None);
+        }
+        tell!(
+            "rank {} of {} waits for the others at {}:{}, {} s at most",
+            self.rank,
+            self.world_size,
+            self.master,
+            self.port,
+            PATIENCE.as_secs()
+        );
+        ProcessGroup::join(self.clone(), PATIENCE).map(Some)
+    }
 }
 
 impl ProcessGroup {

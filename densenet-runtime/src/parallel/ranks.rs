@@ -1,11 +1,9 @@
 //! The processes that train together.
 
-use std::time::Duration;
-
 use densenet_cpu::threads::{LOCAL_WORLD_SIZE, processes_here};
 
-use super::{ParallelError, ProcessGroup, Secret};
-use crate::{console, tell};
+use super::{ParallelError, Secret};
+use crate::console;
 
 /// The processes that train together, as one of them sees them. A process that trains alone has
 /// rank 0 of 1.
@@ -47,9 +45,6 @@ pub struct Ranks {
     /// run id (`TORCHELASTIC_RUN_ID`, its `--rdzv-id`) unless that is `none`.
     pub secret: Secret,
 }
-
-/// How long the processes of a run wait for each other at its start.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
@@ -98,26 +93,6 @@ impl Ranks {
     /// Whether this process is the one that writes and prints.
     pub fn is_first(&self) -> bool {
         self.rank == 0
-    }
-
-    /// Forms a process group with the others, if there are any, and reports on standard error that
-    /// it waits for them. The trainer does this.
-    ///
-    /// # Errors
-    /// As [`ProcessGroup::join`].
-    pub fn process_group(&self) -> Result<Option<ProcessGroup>, ParallelError> {
-        if self.is_alone() {
-            return Ok(None);
-        }
-        tell!(
-            "rank {} of {} waits for the others at {}:{}, {} s at most",
-            self.rank,
-            self.world_size,
-            self.master,
-            self.port,
-            PATIENCE.as_secs()
-        );
-        ProcessGroup::join(self.clone(), PATIENCE).map(Some)
     }
 
     /// Reads the variables by a function.

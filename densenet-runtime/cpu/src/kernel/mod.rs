@@ -7,9 +7,10 @@ pub mod emit;
 pub mod load;
 pub mod matrix;
 pub mod normal;
-pub mod pairs;
 pub mod product;
 pub mod pullback;
 pub mod simd;
 pub mod transpose;
 pub mod winograd;
+
+pub use product::pairs;

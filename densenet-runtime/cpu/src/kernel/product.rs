@@ -10,11 +10,12 @@
 //! A register tile is up to `Simd::ROWS` rows by two vectors: with AVX-512 28 of 32 registers
 //! accumulate, and each broadcast feeds two multiply-adds.
 
+pub mod pairs;
+
 use std::ops::Range;
 
 use super::bounds::span;
 use super::element::{Element, Single};
-use super::pairs;
 use super::simd::{Bf16, Kernel, Level, Simd};
 use densenet_plan::Precision;
 

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use super::DataError;
+use super::{DataError, PictureError};
 
 /// The default limit on a picture's pixels: 179 million, as in Pillow.
 pub const MAX_PIXELS: u64 = 2 * 89_478_485;
@@ -24,31 +24,6 @@ pub struct Rgb {
     pub height: u32,
     /// Red, green and blue of each pixel, row by row.
     pub pixels: Vec<u8>,
-}
-
-/// Why a picture cannot be decoded. The message continues "the picture is" or "FILE is".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PictureError {
-    /// It is damaged, cut short, or something else.
-    #[error("not a whole JPEG or PNG picture: {0}")]
-    Broken(String),
-    /// It is of a kind that cannot be read, such as "an arithmetic-coded JPEG".
-    #[error("{0}, which cannot be read; save it as a baseline JPEG or as PNG")]
-    Unsupported(String),
-    /// It has more pixels than the limit.
-    #[error(
-        "too large: {width} x {height} pixels exceed the limit of {limit}; make it smaller, \
-         or raise the limit (`ImageFolder::max_pixels`, `data::read_within`)"
-    )]
-    TooLarge {
-        /// Width in pixels.
-        width: u64,
-        /// Height in pixels.
-        height: u64,
-        /// The limit.
-        limit: u64,
-    },
 }
 
 /// Reads a JPEG or PNG picture of at most [`MAX_PIXELS`]. The contents decide which it is, not the

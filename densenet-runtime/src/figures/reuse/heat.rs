@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
 
-use super::style::{FONT, TEXT, register, write_png};
+use super::super::style::{FONT, TEXT, register, write_png};
 use super::{BlockReuse, DrawError};
 
 /// Blocks in a row.

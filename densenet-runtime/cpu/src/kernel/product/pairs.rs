@@ -5,8 +5,8 @@
 //! half. Where channels are summed over, they are neighbours in a row; where pixels are, they are
 //! the same channel of two rows.
 
-use super::product::{Form, Rows};
-use super::simd::{Bf16, Kernel, Simd};
+use super::{Form, Rows};
+use crate::kernel::simd::{Bf16, Kernel, Simd};
 use crate::memory::Memory;
 
 /// The bits of a value rounded to bfloat16 (to nearest, ties to even), in the high half; the low
@@ -199,8 +199,8 @@ impl Kernel for OfRows<'_> {
 mod tests {
     use half::bf16;
 
-    use super::super::simd::Level;
     use super::*;
+    use crate::kernel::simd::Level;
 
     #[test]
     fn values_are_rounded_as_bfloat16_is() {
