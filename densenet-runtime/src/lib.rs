@@ -119,7 +119,6 @@ mod executor;
 #[cfg(feature = "figures")]
 pub mod figures;
 mod files;
-mod network;
 pub mod nn;
 pub mod parallel;
 pub mod prelude;
@@ -132,4 +131,4 @@ pub use densenet_plan as plan;
 pub use device::{BestDevice, Device, DeviceChoice, UnknownDevice};
 pub use dfdx;
 pub use executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pending, Pixels, Sgd, Step};
-pub use network::Network;
+pub use nn::network::Network;

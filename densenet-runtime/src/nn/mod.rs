@@ -11,6 +11,7 @@ mod initial;
 mod input;
 mod layer;
 mod loss;
+pub(crate) mod network;
 mod norm;
 mod op;
 mod slots;

@@ -6,12 +6,12 @@ use densenet_cpu::kernel::normal::Norms;
 use densenet_cpu::stage::Drops;
 use dfdx::prelude::*;
 
+use super::network::Network;
 use super::slots::{Slots, store_running};
 use super::stage::{self, Engine, Part};
 use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
 use crate::cpu::{self, Level};
 use crate::executor::{ExecutorError, check_training};
-use crate::network::Network;
 use crate::plan::{Block, Head, Precision, Stem, Transition};
 use crate::weights::State;
 

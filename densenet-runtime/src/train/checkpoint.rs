@@ -6,15 +6,15 @@
 //! appears at once or not at all: a full disk or a kill leaves the previous checkpoint whole, and
 //! numbers that are not finite are not written.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Best, Config, Rescheduled};
+use super::{Best, CheckpointError, Config, Rescheduled};
 use crate::classes;
 use crate::plan::Plan;
 use crate::weights::{
-    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, WeightsError, names::MOMENTUM,
+    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, names::MOMENTUM,
 };
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
@@ -99,99 +99,6 @@ pub(super) struct Header {
     /// The changes of the run's schedule; empty in older files.
     #[serde(default)]
     pub(super) rescheduled: Vec<Rescheduled>,
-}
-
-/// Why a checkpoint could not be written, read or used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// The file could not be read or written, or its tensors are not the network's.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The file is damaged.
-    #[error("{} is a damaged checkpoint: {reason}; use an older one", .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A tensor holds a number that is not finite.
-    #[error(
-        "{} was not written, and what was there before is unchanged: `{name}` holds {found}, so training has diverged", .path.display()
-    )]
-    NotFinite {
-        /// The file.
-        path: PathBuf,
-        /// A tensor.
-        name: String,
-        /// One of its elements: NaN or an infinity.
-        found: f32,
-    },
-    /// The file holds weights, but no run.
-    #[error(
-        "{} holds weights, but no run to resume (no note `densenet`); load it as weights and start a new run", .path.display()
-    )]
-    WeightsOnly {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file has an unknown version of the format.
-    #[error(
-        "{} is a checkpoint of format {found}, written by version {version}; this version reads formats 1 to {FORMAT}", .path.display()
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The version that wrote it.
-        version: String,
-    },
-    /// The checkpoint is of another network.
-    #[error(
-        "{} is a checkpoint of {found}, not of {expected}:\n  checkpoint: {found_plan}\n  network:    {expected_plan}", .path.display()
-    )]
-    Network {
-        /// The file.
-        path: PathBuf,
-        /// The name of its network.
-        found: String,
-        /// That network's plan in a line.
-        found_plan: String,
-        /// The name of the network that is to be resumed.
-        expected: String,
-        /// That network's plan in a line.
-        expected_plan: String,
-    },
-    /// The run has other settings.
-    #[error(
-        "{} is a checkpoint of a run with other settings: {}. Resume with the settings of the checkpoint (another learning rate or schedule can be asked for by name), or start a new run from its weights", .path.display(), .differences.join("; ")
-    )]
-    Settings {
-        /// The file.
-        path: PathBuf,
-        /// What differs.
-        differences: Vec<String>,
-    },
-    /// The data has other classes.
-    #[error(
-        "the checkpoint's run has other classes than the data at hand: {difference}; resume with the data of the checkpoint, or start a new run from its weights"
-    )]
-    Classes {
-        /// The difference.
-        difference: String,
-    },
-    /// The data has another length.
-    #[error(
-        "the checkpoint's run has {found} steps in an epoch, but the data at hand gives {expected}, so it is other data; resume with the data of the checkpoint"
-    )]
-    Data {
-        /// Steps of an epoch in the checkpoint.
-        found: u64,
-        /// Steps of an epoch now.
-        expected: u64,
-    },
 }
 
 /// A plan in a line: everything that a network's results depend on.
@@ -305,9 +212,15 @@ pub(super) fn load(
     Ok((header, numbers))
 }
 
-/// The settings of a checkpoint's run.
-pub(super) fn config(path: &Path) -> Result<Config, CheckpointError> {
-    Ok(header(path, &TensorFile::read(path)?)?.config)
+impl Config {
+    /// Reads the settings of a checkpoint's run, to resume it with.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a checkpoint.
+    pub fn of_checkpoint(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        Ok(header(path, &TensorFile::read(path)?)?.config)
+    }
 }
 
 /// The best evaluation of a best checkpoint of this network. The whole file is checked.
@@ -347,6 +260,7 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     let found: Version = serde_json::from_str(note).map_err(unreadable)?;
     if !(1..=FORMAT).contains(&found.format) {
         return Err(CheckpointError::Format {
+            newest: FORMAT,
             path: path.to_path_buf(),
             found: found.format,
             version: found.version,

@@ -1,11 +1,10 @@
 //! The settings of a run.
 
 use std::fmt::Display;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointError, Schedule, TrainError, checkpoint};
+use super::{Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
@@ -99,14 +98,6 @@ impl Config {
             threads: 0,
             recompute: Recompute::Nothing,
         }
-    }
-
-    /// Reads the settings of a checkpoint's run, to resume it with.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not a checkpoint.
-    pub fn of_checkpoint(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        checkpoint::config(path.as_ref())
     }
 
     /// The number of images that are computed at a time: those of the largest piece of a batch.

@@ -4,8 +4,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::checkpoint::{self, CheckpointError, Header, Numbers, Position};
-use super::{Config, Evaluation, Progress, Rescheduled, StepReport, TrainError, views};
+use super::checkpoint::{self, Header, Numbers, Position};
+use super::{
+    CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError, views,
+};
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
 

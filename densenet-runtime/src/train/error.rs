@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::checkpoint::CheckpointError;
 use crate::ExecutorError;
 use crate::weights::WeightsError;
 
@@ -91,4 +90,99 @@ pub enum TrainError {
     /// A picture could not be drawn.
     #[error("cannot draw the curves: {0}")]
     Curves(String),
+}
+
+/// Why a checkpoint could not be written, read or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file could not be read or written, or its tensors are not the network's.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The file is damaged.
+    #[error("{} is a damaged checkpoint: {reason}; use an older one", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor holds a number that is not finite.
+    #[error(
+        "{} was not written, and what was there before is unchanged: `{name}` holds {found}, so training has diverged", .path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// A tensor.
+        name: String,
+        /// One of its elements: NaN or an infinity.
+        found: f32,
+    },
+    /// The file holds weights, but no run.
+    #[error(
+        "{} holds weights, but no run to resume (no note `densenet`); load it as weights and start a new run", .path.display()
+    )]
+    WeightsOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has an unknown version of the format.
+    #[error(
+        "{} is a checkpoint of format {found}, written by version {version}; this version reads formats 1 to {newest}", .path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The version that wrote it.
+        version: String,
+        /// The newest format that this version reads.
+        newest: u32,
+    },
+    /// The checkpoint is of another network.
+    #[error(
+        "{} is a checkpoint of {found}, not of {expected}:\n  checkpoint: {found_plan}\n  network:    {expected_plan}", .path.display()
+    )]
+    Network {
+        /// The file.
+        path: PathBuf,
+        /// The name of its network.
+        found: String,
+        /// That network's plan in a line.
+        found_plan: String,
+        /// The name of the network that is to be resumed.
+        expected: String,
+        /// That network's plan in a line.
+        expected_plan: String,
+    },
+    /// The run has other settings.
+    #[error(
+        "{} is a checkpoint of a run with other settings: {}. Resume with the settings of the checkpoint (another learning rate or schedule can be asked for by name), or start a new run from its weights", .path.display(), .differences.join("; ")
+    )]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// The data has other classes.
+    #[error(
+        "the checkpoint's run has other classes than the data at hand: {difference}; resume with the data of the checkpoint, or start a new run from its weights"
+    )]
+    Classes {
+        /// The difference.
+        difference: String,
+    },
+    /// The data has another length.
+    #[error(
+        "the checkpoint's run has {found} steps in an epoch, but the data at hand gives {expected}, so it is other data; resume with the data of the checkpoint"
+    )]
+    Data {
+        /// Steps of an epoch in the checkpoint.
+        found: u64,
+        /// Steps of an epoch now.
+        expected: u64,
+    },
 }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::{self, CheckpointError};
+use super::CheckpointError;
+use super::checkpoint;
 use super::engine::{Engine, Started};
 use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,

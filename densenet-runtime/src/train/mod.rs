@@ -46,11 +46,10 @@ mod views;
 mod tests;
 
 pub use batches::Batches;
-pub use checkpoint::CheckpointError;
 pub use config::Config;
 #[cfg(feature = "figures")]
 pub use curves::Curves;
-pub use error::TrainError;
+pub use error::{CheckpointError, TrainError};
 pub use fit::Fit;
 pub use folder::RunFolder;
 pub use interrupt::Interrupt;

@@ -5,9 +5,9 @@ use std::path::Path;
 use dfdx::prelude::*;
 use dfdx::tensor::CpuError;
 
+use super::{Batched, ForwardError, SameShapes};
 use crate::ExecutorError;
 use crate::cpu::{Frozen, FrozenOptions};
-use crate::nn::{Batched, ForwardError, SameShapes};
 use crate::plan::Plan;
 use crate::weights::{State, WeightsError};
 
