@@ -68,6 +68,18 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
         compare.add_parameters(&what, plan, &gradients[0], &gradients[1]);
     }
     compare.add_state("after training", plan, &state(&cuda), &state(&cpu));
+    // Twice, so that a recorded graph is replayed.
+    for number in 0..2 {
+        let (pixels, labels) = random::batch(plan, capacity, 90 + number);
+        let batch = Batch {
+            pixels: Pixels::Nchw(&pixels),
+            labels: &labels,
+        };
+        cpu.update_statistics(batch).unwrap();
+        let moved = cuda.update_statistics(batch);
+        moved.unwrap_or_else(|error| panic!("{error}"));
+    }
+    compare.add_state("after moving statistics", plan, &state(&cuda), &state(&cpu));
     let (pixels, labels) = random::batch(plan, capacity - 1, 99);
     let batch = Batch {
         pixels: Pixels::Nchw(&pixels),

@@ -219,6 +219,9 @@ impl Executor for Waiting {
     fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
         self.0.descend(sgd)
     }
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        self.0.update_statistics(batch)
+    }
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         self.0.evaluate(batch)
     }

@@ -13,8 +13,9 @@ use densenet_runtime::parallel::{
 };
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::train::{
-    Batches, Config, Ending, Fit, Interrupt, Observer, StepReport, TrainError, Trainer,
+    Batches, Config, Ending, Fit, Interrupt, Observer, Schedule, StepReport, TrainError, Trainer,
 };
+use densenet_runtime::weights::State;
 use densenet_runtime::{
     Arena, Batch, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
 };
@@ -254,6 +255,67 @@ fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() 
     assert!(
         matches!(cause(&error), Some(ExecutorError::OutOfMemory { .. })),
         "{error}"
+    );
+}
+
+/// The parts of two ranks, one after another.
+struct BothParts;
+
+impl Batches for BothParts {
+    fn batches(&self) -> u64 {
+        4
+    }
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        for batch in first..4 {
+            let one = Images(batch as usize % 2);
+            let mut ended = ControlFlow::Continue(());
+            one.visit(epoch, batch / 2, &mut |batch, views| {
+                ended = each(batch, views);
+                ControlFlow::Break(())
+            })?;
+            if ended.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn recomputed_statistics_are_those_of_all_ranks_images() {
+    let recomputed = |executor: Box<dyn Executor>, images: &dyn Batches| {
+        let config = Config {
+            epochs: 2,
+            batch: PART,
+            // The weights stay as they are.
+            schedule: Schedule::constant(0.0),
+            precise_bn: images.batches() as u32,
+            threads: 1,
+            ..Config::cifar()
+        };
+        let model = Cpu::seed_from_u64(1).build_module::<OneBlock, f32>();
+        let mut trainer = Trainer::with_executor(model, config, executor).unwrap();
+        let fitted = trainer.fit(images, images, &Fit::default(), &mut Losses::default());
+        let loss = fitted.unwrap().evaluation.unwrap().loss;
+        (State::of(trainer.model().unwrap()).running, loss)
+    };
+    let ranks = together(2, |collective, rank| {
+        let executor = Parallel::new(Box::new(started()), Box::new(collective));
+        recomputed(Box::new(executor), &Images(rank))
+    });
+    assert!(ranks[0] == ranks[1]);
+    let alone = recomputed(Box::new(started()), &BothParts);
+    close(&ranks[0].0, &alone.0, "statistic");
+    assert!(
+        (ranks[0].1 - alone.1).abs() < 1e-5,
+        "{} {}",
+        ranks[0].1,
+        alone.1
     );
 }
 

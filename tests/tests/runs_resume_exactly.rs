@@ -57,6 +57,7 @@ fn config(precision: Precision) -> Config {
         // Falls within the run.
         schedule: Schedule::halves(0.1),
         label_smoothing: 0.1,
+        precise_bn: 2,
         seed: 11,
         precision,
         threads: 2,

@@ -273,4 +273,23 @@ impl Plan {
             head: cursor.head(&self.head()),
         }
     }
+
+    /// Each BN, in the order of its tensors, with the pixels of an image that it normalises over.
+    pub fn norms(&self) -> Vec<(NormTensors, usize)> {
+        let tensors = self.tensors();
+        let (height, width) = self.stem().convolved_size();
+        let stem = tensors.stem.norm.map(|norm| (norm, height * width));
+        let mut norms: Vec<_> = stem.into_iter().collect();
+        for (index, block) in self.blocks().iter().enumerate() {
+            for layer in &tensors.blocks[index] {
+                let narrow = layer.narrow.map(|(_, norm)| norm);
+                let own = [Some(layer.norm1), narrow].into_iter().flatten();
+                norms.extend(own.map(|norm| (norm, block.pixels())));
+            }
+            let after = tensors.transitions.get(index);
+            let norm = after.map_or(tensors.head.norm, |transition| transition.norm);
+            norms.push((norm, block.pixels()));
+        }
+        norms
+    }
 }

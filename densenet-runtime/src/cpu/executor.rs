@@ -44,6 +44,20 @@ impl CpuOptions {
     }
 }
 
+/// How a forward pass normalises, and whether it drops values.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// With the batch's statistics, which move the running ones, and dropout.
+    Train {
+        /// Seeds dropout.
+        seed: u64,
+    },
+    /// With the batch's statistics, which move the running ones.
+    Measure,
+    /// With the running statistics.
+    Evaluate,
+}
+
 /// Runs a plan on the CPU.
 pub struct CpuExecutor {
     plan: Plan,
@@ -136,20 +150,22 @@ impl CpuExecutor {
         Ok(())
     }
 
-    /// From the images to the logits of the latest batch; moves the running statistics where a seed
-    /// is given.
-    fn forward(&mut self, training: Option<u64>) {
+    /// From the images to the logits of the latest batch.
+    fn forward(&mut self, mode: Mode) {
         let mut pass = Forward {
             batch: self.latest,
             parameters: &self.parameters,
-            norms: match training {
-                Some(_) => Norms::Batch(&mut self.running),
-                None => Norms::Running(&self.running),
+            norms: match mode {
+                Mode::Train { .. } | Mode::Measure => Norms::Batch(&mut self.running),
+                Mode::Evaluate => Norms::Running(&self.running),
             },
         };
-        let drops = Drops {
-            probability: training.map_or(0.0, |_| self.plan.dropout()),
-            seed: training.unwrap_or(0),
+        let drops = match mode {
+            Mode::Train { seed } => Drops {
+                probability: self.plan.dropout(),
+                seed,
+            },
+            Mode::Measure | Mode::Evaluate => Drops::default(),
         };
         let layout = Layout {
             plan: &self.plan,
@@ -238,7 +254,7 @@ impl Executor for CpuExecutor {
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);
         }
-        self.forward(Some(step.seed));
+        self.forward(Mode::Train { seed: step.seed });
         let logits = self.latest * self.plan.classes();
         let outcome = head::cross_entropy(
             &self.activations.logits[..logits],
@@ -284,9 +300,16 @@ impl Executor for CpuExecutor {
         Ok(())
     }
 
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        check_training(&self.plan, batch.labels.len())?;
+        self.accept(batch)?;
+        self.forward(Mode::Measure);
+        Ok(())
+    }
+
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         self.accept(batch)?;
-        self.forward(None);
+        self.forward(Mode::Evaluate);
         let logits = &self.activations.logits[..self.latest * self.plan.classes()];
         Ok(head::cross_entropy(logits, batch.labels, 0.0, None))
     }

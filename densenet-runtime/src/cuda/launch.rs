@@ -19,8 +19,10 @@ pub(super) struct Launcher<'a> {
     pub precision: Precision,
     /// Images.
     pub batch: usize,
-    /// Whether to use dropout and the batch's statistics, which update the running ones.
+    /// Whether to use the batch's statistics, which update the running ones.
     pub training: bool,
+    /// Whether to use dropout, if the plan has any.
+    pub dropout: bool,
 }
 
 impl Launcher<'_> {
@@ -77,7 +79,7 @@ impl Launcher<'_> {
 
     /// Whether values are dropped.
     pub fn drops(&self) -> bool {
-        self.training && self.plan.dropout() > 0.0
+        self.dropout && self.plan.dropout() > 0.0
     }
 
     /// A dropout site's number; negative if nothing is dropped.

@@ -106,6 +106,14 @@ pub trait Executor: Send {
         Ok(pending)
     }
 
+    /// Forward pass on a batch's statistics, without dropout, which moves the running statistics as
+    /// [`differentiate`](Self::differentiate) does. Parameters and momentum stay as they are. Ranks
+    /// that train together move each its own.
+    ///
+    /// # Errors
+    /// As [`differentiate`](Self::differentiate).
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError>;
+
     /// Forward pass with running statistics, without dropout. The loss is not smoothed.
     ///
     /// # Errors

@@ -81,6 +81,11 @@ impl Executor for Parallel {
         self.executor.descend(sgd)
     }
 
+    /// Of this rank's own part.
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        self.executor.update_statistics(batch)
+    }
+
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         self.executor.evaluate(batch)
     }

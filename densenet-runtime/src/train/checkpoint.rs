@@ -2,7 +2,8 @@
 //!
 //! The file is safetensors. Weights and running statistics are under torchvision's names, so
 //! that it loads elsewhere. The momentum of each trainable parameter is under `momentum.` and its
-//! name. The rest of a run is JSON in a note of the file. A checksum covers all of it. The file
+//! name. If the running statistics were recomputed for an evaluation (precise BN), those of training
+//! are under `training.` and their names. The rest of a run is JSON in a note of the file. A checksum covers all of it. The file
 //! appears at once or not at all: a full disk or a kill leaves the previous checkpoint whole, and
 //! numbers that are not finite are not written.
 
@@ -14,7 +15,8 @@ use super::{Best, CheckpointError, Config, Rescheduled};
 use crate::classes;
 use crate::plan::Plan;
 use crate::weights::{
-    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected, names::MOMENTUM,
+    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected,
+    names::{MOMENTUM, TRAINING},
 };
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
@@ -27,6 +29,8 @@ pub(super) struct Numbers {
     pub(super) state: State,
     /// The momentum of each trainable parameter, in the order of [`Plan::parameters`].
     pub(super) momentum: Vec<f32>,
+    /// The running statistics of training, if those of `state` were recomputed.
+    pub(super) trained: Option<Vec<f32>>,
 }
 
 /// Where a run stands.
@@ -167,6 +171,9 @@ pub(super) fn save(
         if parameter.role.is_trainable() {
             let values = &numbers.momentum[parameter.range()];
             tensors.push((format!("{MOMENTUM}{name}"), parameter.shape, values));
+        } else if let Some(trained) = &numbers.trained {
+            let values = &trained[parameter.range()];
+            tensors.push((format!("{TRAINING}{name}"), parameter.shape, values));
         }
     }
     for (name, _, values) in &tensors {
@@ -208,6 +215,7 @@ pub(super) fn load(
     let numbers = Numbers {
         state: State::from_file(plan, &file, Unexpected::Ignore)?,
         momentum: weights::momentum(plan, &file)?,
+        trained: weights::trained(plan, &file)?,
     };
     Ok((header, numbers))
 }

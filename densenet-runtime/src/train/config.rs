@@ -32,6 +32,17 @@ enum PrecisionName {
 ///     ..Config::imagenet()
 /// };
 /// ```
+///
+/// # Precise BN
+///
+/// Training moves the running statistics a tenth of the way towards those of each batch. They lag
+/// while the weights change fast, as in a short run with a high learning rate, and an evaluation
+/// with them says little about the weights. With [`precise_bn`](Self::precise_bn), each evaluation
+/// of [`Trainer::fit`](super::Trainer::fit) starts with forward passes over some training batches
+/// with the current weights, each normalised with its own statistics. The network is evaluated with
+/// the mean and variance over all their images, and the next checkpoint has them (Wu and Johnson,
+/// 2021, Rethinking "Batch" in BatchNorm, section 3). The running statistics of training are kept
+/// apart, so evaluations do not change a run's steps, to the bit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Passes over the training images.
@@ -52,6 +63,10 @@ pub struct Config {
     pub weight_decay: f32,
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
+    /// The number of training batches from which the running statistics are recomputed before an
+    /// evaluation ([precise BN](Self#precise-bn)); 0 to evaluate with those of training.
+    #[serde(default)]
+    pub precise_bn: u32,
     /// The seed of dropout. (The initial weights depend on the model's seed, the order of the
     /// images on the loader's.)
     pub seed: u64,
@@ -93,6 +108,7 @@ impl Config {
             nesterov: true,
             weight_decay: 1e-4,
             label_smoothing: 0.0,
+            precise_bn: 0,
             seed: 0,
             precision: Precision::F32,
             threads: 0,
@@ -219,6 +235,7 @@ impl Config {
             nesterov,
             weight_decay,
             label_smoothing,
+            precise_bn,
             seed,
             precision,
             threads: _,
@@ -256,6 +273,12 @@ impl Config {
         compare("form of momentum", &form(*nesterov), &form(self.nesterov));
         compare("weight decay", weight_decay, &self.weight_decay);
         compare("label smoothing", label_smoothing, &self.label_smoothing);
+        let batches = |count: u32| format!("{count} batches");
+        compare(
+            "precise BN",
+            &batches(*precise_bn),
+            &batches(self.precise_bn),
+        );
         compare("seed", seed, &self.seed);
         compare("precision", precision, &self.precision);
         found

@@ -1,12 +1,15 @@
 //! Steps and evaluations of a network on an executor. It does not depend on the network's type, so
 //! it is compiled once, with this crate's optimisation.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use super::checkpoint::{self, Header, Numbers, Position};
+use super::population::Population;
 use super::{
-    CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError, views,
+    Batches, CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError,
+    views,
 };
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
@@ -20,6 +23,9 @@ pub(super) struct Engine {
     /// The names of the classes: the network's, or else those of the training data; empty before
     /// they are known.
     pub(super) classes: Vec<String>,
+    /// Recomputed running statistics, and the step after which they belong to the weights. The
+    /// executor keeps those of training.
+    precise: Option<(u64, Vec<f32>)>,
     /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
     /// Whether this process writes the run's files.
@@ -80,6 +86,7 @@ impl Engine {
             executor,
             config,
             position: Position::default(),
+            precise: None,
             rescheduled: Vec::new(),
             writes: true,
         })
@@ -89,7 +96,9 @@ impl Engine {
         &*self.executor
     }
 
+    /// Drops recomputed statistics, since the caller may change the weights.
     pub(super) fn executor_mut(&mut self) -> &mut dyn Executor {
+        self.precise = None;
         &mut *self.executor
     }
 
@@ -185,7 +194,7 @@ impl Engine {
         let Some(&piece) = self.pieces(batch, self.config.accumulation).first() else {
             return Ok(());
         };
-        let running = self.read(Arena::Running, self.executor.plan().running_count())?;
+        let running = self.running()?;
         let step = self.piece_of_step(self.position.step + 1, 0, 1.0);
         let outcome = self.executor.differentiate(piece, step)?;
         self.executor.write(Arena::Running, &running)?;
@@ -227,6 +236,70 @@ impl Engine {
             top5: outcome.top5,
             seconds: since.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Recomputes the running statistics from the first training batches of the current epoch, if the
+    /// settings ask for precise BN. The executor keeps those of training.
+    pub(super) fn recompute_statistics(&mut self, train: &dyn Batches) -> Result<(), TrainError> {
+        let batches = self.config.precise_bn;
+        if batches == 0 {
+            return Ok(());
+        }
+        let trained = self.running()?;
+        let mut population = Population::new(self.executor.plan());
+        let (mut seen, mut failed) = (0, None);
+        let visited = train.visit(self.position.epoch, 0, &mut |batch, _| {
+            if let Err(error) = self.measure(batch, &mut population) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            match seen < batches {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        self.executor.write(Arena::Running, &trained)?;
+        visited.map_err(TrainError::Data)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.executor.total(population.sums())?;
+        self.precise = Some((self.position.step, population.statistics()));
+        Ok(())
+    }
+
+    /// Adds a batch's statistics to a population's. Overwrites the running ones.
+    fn measure(&mut self, batch: Batch<'_>, population: &mut Population) -> Result<(), TrainError> {
+        let count = self.executor.plan().running_count();
+        for piece in self.pieces(batch, self.config.accumulation) {
+            self.executor.write(Arena::Running, &vec![0.0; count])?;
+            self.executor.update_statistics(piece)?;
+            population.add(&self.running()?, piece.labels.len());
+        }
+        Ok(())
+    }
+
+    /// Runs `work` with the recomputed statistics in the executor, if the current weights have any,
+    /// and then puts those of training back.
+    pub(super) fn with_precise_statistics<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let Some(precise) = self.precise().map(<[f32]>::to_vec) else {
+            return work(self);
+        };
+        let trained = self.running()?;
+        self.executor.write(Arena::Running, &precise)?;
+        let done = work(self);
+        self.executor.write(Arena::Running, &trained)?;
+        done
+    }
+
+    /// The running statistics that were recomputed with the current weights, if they were.
+    fn precise(&self) -> Option<&[f32]> {
+        let (step, statistics) = self.precise.as_ref()?;
+        (*step == self.position.step).then_some(statistics)
     }
 
     /// Adds a batch to an evaluation. It has `views` views of each image, one after another.
@@ -323,6 +396,7 @@ impl Engine {
         let numbers = Numbers {
             state: self.state()?,
             momentum: self.read(Arena::Momentum, plan.parameter_count())?,
+            trained: self.precise().map(|_| self.running()).transpose()?,
         };
         let header = Header::new(
             self.network,
@@ -373,10 +447,13 @@ impl Engine {
         }
         self.executor
             .write(Arena::Parameters, &numbers.state.parameters)?;
+        let trained = numbers.trained.as_ref();
         self.executor
-            .write(Arena::Running, &numbers.state.running)?;
+            .write(Arena::Running, trained.unwrap_or(&numbers.state.running))?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
+        let precise = numbers.trained.map(|_| numbers.state.running);
+        self.precise = precise.map(|running| (header.position.step, running));
         // An older checkpoint has no names of classes; the network may have them.
         if !header.classes.is_empty() || self.executor.plan().class_names().is_empty() {
             self.classes = header.classes;
@@ -392,11 +469,19 @@ impl Engine {
 
     /// The current weights and running statistics.
     pub(super) fn state(&self) -> Result<State, TrainError> {
-        let plan = self.executor.plan();
+        let count = self.executor.plan().parameter_count();
         Ok(State {
-            parameters: self.read(Arena::Parameters, plan.parameter_count())?,
-            running: self.read(Arena::Running, plan.running_count())?,
+            parameters: self.read(Arena::Parameters, count)?,
+            running: match self.precise() {
+                Some(precise) => precise.to_vec(),
+                None => self.running()?,
+            },
         })
+    }
+
+    /// The running statistics in the executor.
+    fn running(&self) -> Result<Vec<f32>, TrainError> {
+        self.read(Arena::Running, self.executor.plan().running_count())
     }
 
     fn read(&self, arena: Arena, length: usize) -> Result<Vec<f32>, TrainError> {

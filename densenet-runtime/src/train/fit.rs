@@ -130,6 +130,7 @@ impl Run<'_> {
             if self.epoch(train)?.is_break() {
                 return self.interrupted();
             }
+            self.engine.recompute_statistics(train)?;
             let (evaluation, is_whole) = evaluate(self.engine, validation, &self.fit.interrupt)?;
             if !evaluation.loss.is_finite() {
                 return Err(TrainError::Diverged {
@@ -382,24 +383,26 @@ pub(super) fn evaluate(
         top5: 0,
         seconds: 0.0,
     };
-    let mut ended = Ok(());
-    let mut interrupted = false;
-    validation
-        .visit(0, 0, &mut |batch, views| {
-            interrupted = evaluation.images > 0 && interrupt.is_requested();
-            if interrupted {
-                return ControlFlow::Break(());
-            }
-            match engine.evaluate(batch, views, &mut evaluation) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    ended = Err(error);
-                    ControlFlow::Break(())
+    let interrupted = engine.with_precise_statistics(|engine| {
+        let mut ended = Ok(());
+        let mut interrupted = false;
+        validation
+            .visit(0, 0, &mut |batch, views| {
+                interrupted = evaluation.images > 0 && interrupt.is_requested();
+                if interrupted {
+                    return ControlFlow::Break(());
                 }
-            }
-        })
-        .map_err(TrainError::Data)?;
-    ended?;
+                match engine.evaluate(batch, views, &mut evaluation) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        ended = Err(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })
+            .map_err(TrainError::Data)?;
+        ended.map(|()| interrupted)
+    })?;
     // Each rank evaluates at its own pace; all add up at the end, interrupted or not.
     engine.total(&mut evaluation)?;
     let is_whole = !engine.does_anyone(interrupted)?;

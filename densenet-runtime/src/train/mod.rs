@@ -35,6 +35,7 @@ mod folder;
 mod interrupt;
 mod metrics;
 mod observer;
+mod population;
 mod progress;
 mod report;
 mod schedule;

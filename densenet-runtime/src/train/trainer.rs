@@ -149,8 +149,9 @@ impl<N: Network> Trainer<N> {
         fit::run(&mut self.engine, train, validation, fit, observer)
     }
 
-    /// Loss and errors on all images, with running statistics and without dropout. The loss of a
-    /// network that has diverged is not finite.
+    /// Loss and errors on all images, with running statistics and without dropout: those that
+    /// [`fit`](Self::fit) has recomputed for the current weights ([`Config::precise_bn`]), or else
+    /// those of training. The loss of a network that has diverged is not finite.
     ///
     /// # Errors
     /// When images cannot be read, do not fit the network, or there are none.
@@ -190,7 +191,8 @@ impl<N: Network> Trainer<N> {
         self.engine.executor()
     }
 
-    /// The executor, to change the weights.
+    /// The executor, to change the weights. Running statistics that were recomputed for the current
+    /// weights are dropped.
     pub fn executor_mut(&mut self) -> &mut dyn Executor {
         self.engine.executor_mut()
     }

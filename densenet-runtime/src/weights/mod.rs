@@ -35,8 +35,8 @@ pub use error::{Misfit, Misshapen, WeightsError};
 pub(crate) use file::CHECKPOINT;
 pub(crate) use file::notes_of_classes;
 pub use file::{NamedTensor, TensorFile};
-#[cfg(feature = "train")]
-pub(crate) use state::momentum;
 pub use state::{State, Unexpected};
+#[cfg(feature = "train")]
+pub(crate) use state::{momentum, trained};
 pub(crate) use tensors::each_tensor_mut;
 pub use tensors::{AnyTensor, GradientSlot, Visited, each_tensor};

@@ -16,6 +16,8 @@ const FIRST: &str = "features.conv0.weight";
 const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
 /// The prefix of a checkpoint's momentum.
 pub(crate) const MOMENTUM: &str = "momentum.";
+/// The prefix of the running statistics of training in a checkpoint with recomputed ones.
+pub(crate) const TRAINING: &str = "training.";
 
 /// The file's name for each of a network's tensors, by current name. Names that match no tensor are
 /// unexpected.
@@ -29,7 +31,8 @@ pub(super) fn sources(
     let mut sources = HashMap::new();
     for name in names {
         let last = name.rsplit('.').next().unwrap_or_default();
-        if COUNTERS.contains(&last) || (file.is_checkpoint() && name.starts_with(MOMENTUM)) {
+        let is_of_run = [MOMENTUM, TRAINING].iter().any(|own| name.starts_with(own));
+        if COUNTERS.contains(&last) || (file.is_checkpoint() && is_of_run) {
             continue;
         }
         let Some(plain) = name.strip_prefix(&prefix) else {

@@ -33,9 +33,9 @@ impl State {
     /// Reads a file that holds the network's tensors and no others, or a checkpoint.
     ///
     /// The names are torchvision's, current or old (`norm.1` for `norm1`). Counters
-    /// (`num_batches_tracked`, `n_averaged`) and a checkpoint's momentum are ignored, and so is a
-    /// prefix of all names: `module.` from `DataParallel`, `_orig_mod.` from `torch.compile`,
-    /// `model.`. Elements may be `F32`, `F16` or `BF16`.
+    /// (`num_batches_tracked`, `n_averaged`), a checkpoint's momentum and what else belongs to its
+    /// run are ignored, and so is a prefix of all names: `module.` from `DataParallel`, `_orig_mod.`
+    /// from `torch.compile`, `model.`. Elements may be `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or does not fit the network (all differences are
@@ -205,14 +205,39 @@ fn check_numbers(
 /// # Errors
 /// When a parameter's momentum is missing or has another shape.
 pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, WeightsError> {
-    let mut momentum = vec![0.0; plan.parameter_count()];
+    of_run(plan, file, names::MOMENTUM, Role::is_trainable)
+}
+
+/// The running statistics of training, if a checkpoint has recomputed ones as well.
+///
+/// # Errors
+/// As [`momentum`].
+#[cfg(feature = "train")]
+pub(crate) fn trained(plan: &Plan, file: &TensorFile) -> Result<Option<Vec<f32>>, WeightsError> {
+    let names = file.names();
+    if !names.iter().any(|name| name.starts_with(names::TRAINING)) {
+        return Ok(None);
+    }
+    of_run(plan, file, names::TRAINING, |role| !role.is_trainable()).map(Some)
+}
+
+/// What a checkpoint has under a prefix for each of the network's tensors that are `chosen`: of one
+/// arena, in the order of [`Plan::parameters`].
+fn of_run(
+    plan: &Plan,
+    file: &TensorFile,
+    prefix: &str,
+    chosen: impl Fn(Role) -> bool,
+) -> Result<Vec<f32>, WeightsError> {
+    let mut arena = Vec::new();
     let mut misfit = Misfit::default();
     for parameter in plan.parameters() {
-        if !parameter.role.is_trainable() {
+        if !chosen(parameter.role) {
             continue;
         }
+        arena.resize(arena.len().max(parameter.range().end), 0.0);
         let candidates = names::in_our_files(plan, &parameter.torchvision);
-        let named = candidates.map(|name| format!("{}{name}", names::MOMENTUM));
+        let named = candidates.map(|name| format!("{prefix}{name}"));
         let Some(name) = named.iter().find(|name| file.shape(name).is_some()) else {
             misfit.missing.extend(named.into_iter().next());
             continue;
@@ -228,10 +253,10 @@ pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, Weigh
         }
         let values = file.floats(name)?;
         check_numbers(file, name, parameter.role, &values)?;
-        momentum[parameter.range()].copy_from_slice(&values);
+        arena[parameter.range()].copy_from_slice(&values);
     }
     if misfit.is_empty() {
-        Ok(momentum)
+        Ok(arena)
     } else {
         Err(WeightsError::Misfit {
             path: file.path().to_path_buf(),

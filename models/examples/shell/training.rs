@@ -44,6 +44,10 @@ pub struct Training {
     /// more time, the same numbers.
     #[arg(long)]
     recompute: bool,
+    /// The number of training batches from which the running statistics are recomputed before an
+    /// evaluation; 0 to evaluate with those of training.
+    #[arg(long, value_name = "N")]
+    precise_bn: Option<u32>,
     /// The seed of the weights and of the order and augmentation of the images [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -79,6 +83,7 @@ impl Training {
         config.batch = self.batch_size.unwrap_or(config.batch);
         config.schedule.learning_rate = self.lr.unwrap_or(config.schedule.learning_rate);
         config.precision = self.precision.unwrap_or(config.precision);
+        config.precise_bn = self.precise_bn.unwrap_or(config.precise_bn);
         config.seed = self.seed.unwrap_or(config.seed);
         config.threads = self.threads.map_or(0, usize::from);
         if self.recompute {

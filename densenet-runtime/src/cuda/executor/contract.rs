@@ -105,6 +105,11 @@ impl Executor for CudaExecutor {
         Ok(self.pass(&member, true).surroundings().descend()?)
     }
 
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        let number = self.begin(batch, Work::Measure, &step_words(Step::default()))?;
+        self.end(number).map(drop)
+    }
+
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         let number = self.begin(batch, Work::Evaluate, &[])?;
         self.end(number)

@@ -29,7 +29,7 @@ pub struct CudaExecutor {
     offsets: Offsets,
     slots: Slots,
     /// The graphs of the work on a full batch, recorded when it is first done.
-    recorded: [Option<Graph>; 3],
+    recorded: [Option<Graph>; 4],
     buffers: Buffers,
     feed: Feed,
     /// Averages with the other ranks, if there are any.
@@ -42,6 +42,8 @@ pub struct CudaExecutor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Evaluate,
+    /// Running statistics.
+    Measure,
     /// Gradients.
     Differentiate,
     /// Gradients and descent.
@@ -74,7 +76,7 @@ impl CudaExecutor {
             kernels,
             slots,
             buffers,
-            recorded: [const { None }; 3],
+            recorded: [const { None }; 4],
             reducer: None,
             latest: 0,
             options,
@@ -124,7 +126,7 @@ impl CudaExecutor {
     fn with(&mut self, reducer: Reducer) -> Result<(), CudaError> {
         // The recorded graphs do not average.
         self.device.wait("joining other devices")?;
-        self.recorded = [const { None }; 3];
+        self.recorded = [const { None }; 4];
         self.reducer = Some(reducer);
         Ok(())
     }
@@ -228,6 +230,7 @@ impl CudaExecutor {
                 precision: self.options.precision,
                 batch: self.latest,
                 training,
+                dropout: training,
             },
             kernels: &self.kernels,
             recompute: self.options.recompute,
@@ -238,9 +241,16 @@ impl CudaExecutor {
     fn run(&mut self, work: Work) -> Result<(), CudaError> {
         let member = self.member();
         let training = work != Work::Evaluate;
-        let pass = self.pass(&member, training);
+        let mut pass = self.pass(&member, training);
+        pass.on.dropout &= work != Work::Measure;
         let launches = || {
             pass.forward()?;
+            if work == Work::Measure {
+                // As in an evaluation: a loss that is not finite stops no step.
+                let mut measured = pass;
+                measured.on.training = false;
+                return measured.loss();
+            }
             pass.loss()?;
             if training {
                 pass.backward()?;
@@ -269,6 +279,6 @@ impl Drop for CudaExecutor {
         // Graphs are dropped when they are done, and before the kernels, the memory and the ranks
         // that they use. An error of the device has nobody to report it to.
         let _ = self.device.wait("ending");
-        self.recorded = [const { None }; 3];
+        self.recorded = [const { None }; 4];
     }
 }

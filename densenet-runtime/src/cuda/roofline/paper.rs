@@ -48,6 +48,7 @@ pub fn launches(
             precision,
             batch,
             training: true,
+            dropout: true,
         },
         kernels: &kernels,
         recompute,

@@ -176,6 +176,12 @@ impl Executor for Regression {
         Ok(())
     }
 
+    fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        let outcome = self.compute(batch, 0.0, 0).0;
+        self.running[0] = 0.9 * self.running[0] + 0.1 * outcome.loss as f32;
+        Ok(())
+    }
+
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         let found = batch.labels.len();
         if found == 0 || found > self.capacity {
