@@ -183,10 +183,10 @@ fn without_data_it_draws_pictures_and_trains_on_them() {
     let folder = TempDir::new().unwrap();
     let [said, _] = succeed(folder.path(), &["--steps", "1", "--batch-size", "2"]);
     assert!(
-        said.contains("200 pictures to train on, 60 to validate on, 10 classes"),
+        said.contains("640 pictures to train on, 160 to validate on, 10 classes"),
         "{said}"
     );
-    assert!(said.contains("(60 pictures, centre crop)"), "{said}");
+    assert!(said.contains("(160 pictures, centre crop)"), "{said}");
     let out = folder.path().join("out/imagenet_densenet201");
     for file in ["metrics.jsonl", "checkpoint.safetensors", "curves.png"] {
         assert!(out.join(file).exists(), "{file}");

@@ -1,6 +1,6 @@
 //! A small set of drawn pictures, to train on when there is nothing else at hand.
 //!
-//! Ten classes of shapes and textures in random colours, places, sizes and rotations on uneven
+//! Ten classes of figures and textures in random colours, places, sizes and rotations on uneven
 //! ground, as JPEG files in the layout that [`ImageFolder`](densenet_runtime::data::ImageFolder)
 //! reads. A network learns to tell them apart from a few hundred pictures.
 

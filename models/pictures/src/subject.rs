@@ -3,63 +3,63 @@
 use std::f32::consts::TAU;
 
 use densenet_runtime::data::{Rgb, Rng};
-use tiny_skia::{Path, PathBuilder, Rect, Transform};
+use tiny_skia::{Path, PathBuilder, Rect};
 
 use super::Scene;
 
-/// A class of the drawn pictures: one shape, or a texture that fills the picture.
+/// A class of the drawn pictures: figures of one shape, or a texture that fills the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
+    /// Rows of bricks, every second row shifted by half a brick.
+    Bricks,
     /// Squares of two alternating colours.
     Checkerboard,
-    /// A filled circle.
-    Circle,
-    /// A cross of two equal bars.
-    Cross,
+    /// A few large filled circles.
+    Circles,
     /// Small circles in rows.
     Dots,
-    /// A circle's outline.
-    Ring,
-    /// A line that winds outwards.
-    Spiral,
-    /// A filled square.
-    Square,
-    /// A filled star with five points.
-    Star,
+    /// Thin lines in two directions.
+    Grid,
+    /// Sectors that meet in a point.
+    Rays,
+    /// Concentric circles.
+    Rings,
+    /// Many five-pointed stars.
+    Stars,
+    /// Short thin strokes in all directions.
+    Straw,
     /// Parallel bars.
     Stripes,
-    /// A filled triangle with equal sides.
-    Triangle,
 }
 
 impl Subject {
     /// All of them, by name.
     pub const ALL: [Self; 10] = [
+        Self::Bricks,
         Self::Checkerboard,
-        Self::Circle,
-        Self::Cross,
+        Self::Circles,
         Self::Dots,
-        Self::Ring,
-        Self::Spiral,
-        Self::Square,
-        Self::Star,
+        Self::Grid,
+        Self::Rays,
+        Self::Rings,
+        Self::Stars,
+        Self::Straw,
         Self::Stripes,
-        Self::Triangle,
     ];
 
     /// The name of the class.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bricks => "bricks",
             Self::Checkerboard => "checkerboard",
-            Self::Circle => "circle",
-            Self::Cross => "cross",
+            Self::Circles => "circles",
             Self::Dots => "dots",
-            Self::Ring => "ring",
-            Self::Spiral => "spiral",
-            Self::Square => "square",
-            Self::Star => "star",
+            Self::Grid => "grid",
+            Self::Rays => "rays",
+            Self::Rings => "rings",
+            Self::Stars => "stars",
+            Self::Straw => "straw",
             Self::Stripes => "stripes",
-            Self::Triangle => "triangle",
         }
     }
 
@@ -68,67 +68,131 @@ impl Subject {
     pub(super) fn draw(self, size: u32, rng: &mut Rng) -> Option<Rgb> {
         let mut scene = Scene::new(size, rng)?;
         match self {
+            Self::Bricks => bricks(&mut scene),
             Self::Checkerboard => checkerboard(&mut scene),
+            Self::Circles => circles(&mut scene),
             Self::Dots => dots(&mut scene),
-            Self::Spiral => spiral(&mut scene),
+            Self::Grid => lattice(&mut scene),
+            Self::Rays => rays(&mut scene),
+            Self::Rings => rings(&mut scene),
+            Self::Stars => stars(&mut scene),
+            Self::Straw => straw(&mut scene),
             Self::Stripes => stripes(&mut scene),
-            Self::Ring => ring(&mut scene),
-            Self::Circle => shape(&mut scene, PathBuilder::from_circle(0.0, 0.0, 1.0)),
-            Self::Cross => shape(&mut scene, cross()),
-            // As large as the circle in area.
-            Self::Square => shape(&mut scene, polygon(&[1.25; 4])),
-            Self::Star => shape(&mut scene, polygon(&[[1.3, 0.52]; 5].concat())),
-            Self::Triangle => shape(&mut scene, polygon(&[1.35; 3])),
         }
         Some(scene.finish())
     }
 }
 
-/// Puts a shape of radius 1 somewhere near the middle.
-fn shape(scene: &mut Scene<'_>, path: Option<Path>) {
-    let (transform, _) = place(scene);
-    if let Some(path) = path {
-        scene.fill(path, transform);
+/// Draws up to `count` copies of a figure of radius 1 that do not overlap. `usual` is about their
+/// radius, as a share of the short side.
+fn scatter(scene: &mut Scene<'_>, path: Option<Path>, count: usize, usual: f32) {
+    const TRIES: usize = 200;
+    let Some(path) = path else {
+        return;
+    };
+    let mut placed: Vec<[f32; 3]> = Vec::new();
+    for _ in 0..TRIES {
+        let radius = usual * scene.short() * scene.between(0.8, 1.2);
+        let x = scene.between(0.0, scene.width);
+        let y = scene.between(0.0, scene.height);
+        let is_apart =
+            |other: &[f32; 3]| (x - other[0]).hypot(y - other[1]) > 1.2 * (radius + other[2]);
+        if placed.len() < count && placed.iter().all(is_apart) {
+            placed.push([x, y, radius]);
+        }
+    }
+    for [x, y, radius] in placed {
+        let degrees = scene.between(0.0, 360.0);
+        let transform = Scene::placed(x, y, degrees).pre_scale(radius, radius);
+        scene.fill(path.clone(), transform);
     }
 }
 
-/// A position for something of radius 1, and its radius in pixels.
-fn place(scene: &mut Scene<'_>) -> (Transform, f32) {
-    let radius = scene.between(0.22, 0.34) * scene.short();
-    let x = scene.between(0.38, 0.62) * scene.width;
-    let y = scene.between(0.38, 0.62) * scene.height;
-    let degrees = scene.between(0.0, 360.0);
-    (
-        Scene::placed(x, y, degrees).pre_scale(radius, radius),
-        radius,
-    )
+fn circles(scene: &mut Scene<'_>) {
+    let (count, radius) = (3 + scene.rng.below(3), scene.between(0.16, 0.24));
+    let circle = PathBuilder::from_circle(0.0, 0.0, 1.0);
+    scatter(scene, circle, count, radius);
 }
 
-fn ring(scene: &mut Scene<'_>) {
-    let (transform, radius) = place(scene);
-    let width = scene.between(0.22, 0.36);
-    if let Some(path) = PathBuilder::from_circle(0.0, 0.0, 1.05) {
-        scene.stroke(&path, width, transform, radius);
-    }
+fn stars(scene: &mut Scene<'_>) {
+    let radius = scene.between(0.06, 0.09);
+    scatter(scene, polygon(&[[1.2, 0.48]; 5].concat()), 40, radius);
 }
 
-fn spiral(scene: &mut Scene<'_>) {
-    let (transform, radius) = place(scene);
-    let turns = scene.between(2.6, 3.6);
-    let hand = if scene.rng.coin() { 1.0 } else { -1.0 };
+fn straw(scene: &mut Scene<'_>) {
+    let length = scene.between(0.1, 0.18) * scene.short();
+    let width = length * scene.between(0.08, 0.12);
     let mut path = PathBuilder::new();
-    path.move_to(0.0, 0.0);
-    let steps = (turns * 48.0) as u32;
-    for step in 1..=steps {
-        let along = step as f32 / steps as f32;
-        let angle = hand * along * turns * TAU;
-        let out = 1.3 * along;
-        path.line_to(out * angle.cos(), out * angle.sin());
+    push_rect(&mut path, [-length / 2.0, -width / 2.0, length, width]);
+    let Some(path) = path.finish() else {
+        return;
+    };
+    for _ in 0..150 {
+        let x = scene.between(0.0, scene.width);
+        let y = scene.between(0.0, scene.height);
+        let degrees = scene.between(0.0, 180.0);
+        scene.fill(path.clone(), Scene::placed(x, y, degrees));
     }
-    let width = (0.13_f32).max(2.0 / radius);
-    if let Some(path) = path.finish() {
-        scene.stroke(&path, width, transform, radius);
+}
+
+fn rays(scene: &mut Scene<'_>) {
+    let sectors = 10 + scene.rng.below(9);
+    let share = scene.between(0.4, 0.6);
+    let reach = 1.5 * scene.diagonal();
+    let sector = TAU / sectors as f32;
+    let mut path = PathBuilder::new();
+    for number in 0..sectors {
+        let from = number as f32 * sector;
+        let to = from + share * sector;
+        path.move_to(0.0, 0.0);
+        path.line_to(reach * from.cos(), reach * from.sin());
+        path.line_to(reach * to.cos(), reach * to.sin());
+        path.close();
     }
+    cover(scene, path);
+}
+
+fn rings(scene: &mut Scene<'_>) {
+    let period = scene.between(0.09, 0.15) * scene.short();
+    let width = period * scene.between(0.4, 0.6);
+    let reach = scene.diagonal();
+    let x = scene.between(0.3, 0.7) * scene.width;
+    let y = scene.between(0.3, 0.7) * scene.height;
+    let mut radius = period * scene.between(0.3, 1.0);
+    while radius < reach {
+        if let Some(path) = PathBuilder::from_circle(0.0, 0.0, radius) {
+            scene.stroke(&path, width, Scene::placed(x, y, 0.0), 1.0);
+        }
+        radius += period;
+    }
+}
+
+fn bricks(scene: &mut Scene<'_>) {
+    let height = scene.between(0.09, 0.14) * scene.short();
+    let length = height * scene.between(1.9, 2.4);
+    let mortar = height * scene.between(0.12, 0.2);
+    let reach = scene.diagonal();
+    let mut path = PathBuilder::new();
+    for row in grid(reach, height) {
+        let moved = if row % 2.0 == 0.0 { 0.0 } else { length / 2.0 };
+        for column in grid(reach, length) {
+            let (x, y) = (column * length + moved, row * height);
+            push_rect(&mut path, [x, y, length - mortar, height - mortar]);
+        }
+    }
+    cover(scene, path);
+}
+
+fn lattice(scene: &mut Scene<'_>) {
+    let period = scene.between(0.1, 0.17) * scene.short();
+    let width = period * scene.between(0.1, 0.2);
+    let reach = scene.diagonal();
+    let mut path = PathBuilder::new();
+    for line in grid(reach, period) {
+        push_rect(&mut path, [line * period, -reach, width, 2.0 * reach]);
+        push_rect(&mut path, [-reach, line * period, 2.0 * reach, width]);
+    }
+    cover(scene, path);
 }
 
 fn stripes(scene: &mut Scene<'_>) {
@@ -187,26 +251,6 @@ fn cover(scene: &mut Scene<'_>, path: PathBuilder) {
     if let Some(path) = path.finish() {
         scene.fill(path, Scene::placed(x, y, degrees));
     }
-}
-
-/// Two bars, a third as wide as they are long.
-fn cross() -> Option<Path> {
-    let (long, wide) = (1.25, 0.4);
-    let corners = [
-        (-wide, -long),
-        (wide, -long),
-        (wide, -wide),
-        (long, -wide),
-        (long, wide),
-        (wide, wide),
-        (wide, long),
-        (-wide, long),
-        (-wide, wide),
-        (-long, wide),
-        (-long, -wide),
-        (-wide, -wide),
-    ];
-    closed(corners.into_iter())
 }
 
 /// Corners at these distances from the middle, at equal angles.
