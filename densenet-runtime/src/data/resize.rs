@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use fast_image_resize::{
-    CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{CroppedImage, Image, ImageRef},
+    CropBoxError, FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedCroppedImage, TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 
 use super::{decode::Rgb, geometry::Rect};
@@ -34,11 +35,11 @@ pub(super) fn crop_then_resize(
         width: w,
         height: h,
     } = crop;
-    let source = CroppedImage::new(&source, left, top, w, h).map_err(outside)?;
+    let source = TypedCroppedImage::from_ref(&source, left, top, w, h).map_err(outside)?;
     let mut target = target(width, height, into)?;
     let options = ResizeOptions::new().resize_alg(FILTER);
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
         .map_err(|error| error.to_string())
 }
 
@@ -67,7 +68,7 @@ pub(super) fn resize_then_crop(
         .resize_alg(FILTER)
         .crop(left, top, width, height);
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
         .map_err(|error| error.to_string())
 }
 
@@ -83,18 +84,15 @@ pub(super) fn mirror(image: &mut [u8], width: usize, channels: usize) {
     }
 }
 
-fn whole(picture: &Rgb) -> Result<ImageRef<'_>, String> {
-    ImageRef::new(
-        picture.width,
-        picture.height,
-        &picture.pixels,
-        PixelType::U8x3,
-    )
-    .map_err(|error| error.to_string())
+// The images are typed because untyped ones would compile the resizing of every pixel type into this
+// crate: 70% of its code.
+fn whole(picture: &Rgb) -> Result<TypedImageRef<'_, U8x3>, String> {
+    TypedImageRef::from_buffer(picture.width, picture.height, &picture.pixels)
+        .map_err(|error| error.to_string())
 }
 
-fn target(width: u32, height: u32, into: &mut [u8]) -> Result<Image<'_>, String> {
-    Image::from_slice_u8(width, height, into, PixelType::U8x3).map_err(|error| error.to_string())
+fn target(width: u32, height: u32, into: &mut [u8]) -> Result<TypedImage<'_, U8x3>, String> {
+    TypedImage::from_buffer(width, height, into).map_err(|error| error.to_string())
 }
 
 fn outside(error: CropBoxError) -> String {
