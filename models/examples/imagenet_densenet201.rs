@@ -101,7 +101,7 @@ impl Arguments {
                 batch: 16,
                 // With more the loss of so small a batch jumps; with less it takes longer.
                 schedule: Schedule::cosine(0.01, 0.2),
-                // In so few steps the statistics that training leaves lag behind the weights.
+                // In so few steps the running statistics of training lag behind the weights.
                 precise_bn: 8,
                 ..Config::imagenet()
             },
