@@ -138,12 +138,26 @@ impl<'a> Scene<'a> {
 
     /// A blurred spot of another tone of the ground.
     fn spot(&mut self) {
-        let x = self.between(0.0, self.width);
-        let y = self.between(0.0, self.height);
-        let radius = self.between(0.15, 0.4) * self.short();
         let hue_shift = self.between(-0.08, 0.08);
         let lightness = self.between(-0.12, 0.12);
         let colour = self.palette.ground.turned(hue_shift).lightened(lightness);
+        let radius = self.between(0.15, 0.4);
+        self.blur(colour, radius);
+    }
+
+    /// A blurred spot of a tone of the figure's colour.
+    pub(super) fn cloud(&mut self) {
+        let lightness = self.between(-0.07, 0.07);
+        let colour = self.palette.figure.lightened(lightness);
+        let radius = self.between(0.12, 0.3);
+        self.blur(colour, radius);
+    }
+
+    /// A blurred spot anywhere, with a radius in short sides.
+    fn blur(&mut self, colour: Colour, radius: f32) {
+        let x = self.between(0.0, self.width);
+        let y = self.between(0.0, self.height);
+        let radius = radius * self.short();
         let mut faded = colour.opaque();
         faded.set_alpha(0.0);
         let centre = Point::from_xy(x, y);

@@ -12,18 +12,18 @@ use super::Scene;
 pub enum Subject {
     /// Rows of bricks, every second row shifted by half a brick.
     Bricks,
+    /// Many thin circles.
+    Bubbles,
     /// Squares of two alternating colours.
     Checkerboard,
     /// A few large filled circles.
     Circles,
+    /// Soft spots.
+    Clouds,
     /// Small circles in rows.
     Dots,
     /// Thin lines in two directions.
     Grid,
-    /// Sectors that meet in a point.
-    Rays,
-    /// Concentric circles.
-    Rings,
     /// Many five-pointed stars.
     Stars,
     /// Short thin strokes in all directions.
@@ -36,12 +36,12 @@ impl Subject {
     /// All of them, by name.
     pub const ALL: [Self; 10] = [
         Self::Bricks,
+        Self::Bubbles,
         Self::Checkerboard,
         Self::Circles,
+        Self::Clouds,
         Self::Dots,
         Self::Grid,
-        Self::Rays,
-        Self::Rings,
         Self::Stars,
         Self::Straw,
         Self::Stripes,
@@ -51,12 +51,12 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bricks => "bricks",
+            Self::Bubbles => "bubbles",
             Self::Checkerboard => "checkerboard",
             Self::Circles => "circles",
+            Self::Clouds => "clouds",
             Self::Dots => "dots",
             Self::Grid => "grid",
-            Self::Rays => "rays",
-            Self::Rings => "rings",
             Self::Stars => "stars",
             Self::Straw => "straw",
             Self::Stripes => "stripes",
@@ -69,12 +69,12 @@ impl Subject {
         let mut scene = Scene::new(size, rng)?;
         match self {
             Self::Bricks => bricks(&mut scene),
+            Self::Bubbles => bubbles(&mut scene),
             Self::Checkerboard => checkerboard(&mut scene),
             Self::Circles => circles(&mut scene),
+            Self::Clouds => clouds(&mut scene),
             Self::Dots => dots(&mut scene),
             Self::Grid => lattice(&mut scene),
-            Self::Rays => rays(&mut scene),
-            Self::Rings => rings(&mut scene),
             Self::Stars => stars(&mut scene),
             Self::Straw => straw(&mut scene),
             Self::Stripes => stripes(&mut scene),
@@ -135,35 +135,21 @@ fn straw(scene: &mut Scene<'_>) {
     }
 }
 
-fn rays(scene: &mut Scene<'_>) {
-    let sectors = 10 + scene.rng.below(9);
-    let share = scene.between(0.4, 0.6);
-    let reach = 1.5 * scene.diagonal();
-    let sector = TAU / sectors as f32;
-    let mut path = PathBuilder::new();
-    for number in 0..sectors {
-        let from = number as f32 * sector;
-        let to = from + share * sector;
-        path.move_to(0.0, 0.0);
-        path.line_to(reach * from.cos(), reach * from.sin());
-        path.line_to(reach * to.cos(), reach * to.sin());
-        path.close();
+fn bubbles(scene: &mut Scene<'_>) {
+    let usual = scene.between(0.04, 0.07) * scene.short();
+    for _ in 0..60 {
+        let x = scene.between(0.0, scene.width);
+        let y = scene.between(0.0, scene.height);
+        let radius = usual * scene.between(0.6, 1.6);
+        if let Some(path) = PathBuilder::from_circle(0.0, 0.0, radius) {
+            scene.stroke(&path, 0.2 * usual, Scene::placed(x, y, 0.0), 1.0);
+        }
     }
-    cover(scene, path);
 }
 
-fn rings(scene: &mut Scene<'_>) {
-    let period = scene.between(0.09, 0.15) * scene.short();
-    let width = period * scene.between(0.4, 0.6);
-    let reach = scene.diagonal();
-    let x = scene.between(0.3, 0.7) * scene.width;
-    let y = scene.between(0.3, 0.7) * scene.height;
-    let mut radius = period * scene.between(0.3, 1.0);
-    while radius < reach {
-        if let Some(path) = PathBuilder::from_circle(0.0, 0.0, radius) {
-            scene.stroke(&path, width, Scene::placed(x, y, 0.0), 1.0);
-        }
-        radius += period;
+fn clouds(scene: &mut Scene<'_>) {
+    for _ in 0..8 + scene.rng.below(7) {
+        scene.cloud();
     }
 }
 
