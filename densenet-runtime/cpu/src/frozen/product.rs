@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::memory::Shared;
 use crate::engine::padded;
 use crate::kernel::bounds::span;
-use crate::kernel::element::{Element, Single};
-use crate::kernel::product::{Form, Panels, Rows, blocks};
+use crate::kernel::element::Element;
+use crate::kernel::product::{Of, Panels, Rows, blocks, run_tile, tile_kernel};
 use crate::kernel::simd::{Kernel, Simd};
 
 /// A right operand: a packed weight.
@@ -127,18 +127,13 @@ pub(super) unsafe fn multiply<S: Simd>(
                 rows,
                 width,
             };
-            match b.panels.form {
-                Form::Plain | Form::Rounded => simd.outline(Of(Single, tile)),
-                Form::Pairs(proof) => simd.outline_pairs(proof, Of(proof, tile)),
-            }
+            run_tile(simd, b.panels.form, tile);
         }
     }
 }
 
-/// A register tile with elements of some kind.
-struct Of<E, T>(E, T);
-
-/// One register tile.
+/// One register tile. It is not `kernel::product`'s, as taps, bias and ReLU would cost registers
+/// there.
 struct Tile<'a> {
     a: *const f32,
     a_stride: usize,
@@ -154,27 +149,7 @@ struct Tile<'a> {
     width: usize,
 }
 
-/// Calls `body` with the run-time rows and width as constants.
-macro_rules! for_tile {
-    ($self:expr, $simd:ident, [$($n:literal)*]) => {
-        match ($self.1.rows, $self.1.width) {
-            $(
-                // SAFETY: only `multiply` makes tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.1.body::<S, E, $n, 1>($simd, $self.0) },
-                // SAFETY: as above.
-                ($n, 2) => unsafe { $self.1.body::<S, E, $n, 2>($simd, $self.0) },
-            )*
-            (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
-        }
-    };
-}
-
-impl<E: Element> Kernel for Of<E, Tile<'_>> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
+tile_kernel!(Tile<'_>);
 
 impl Tile<'_> {
     /// # Safety

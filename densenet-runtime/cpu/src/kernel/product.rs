@@ -290,11 +290,11 @@ pub fn multiply_while<S: Simd>(
 }
 
 /// A register tile with elements of some kind.
-struct Of<E, T>(E, T);
+pub struct Of<E, T>(pub E, pub T);
 
 /// Runs a register tile with the elements of a form.
 #[inline(always)]
-fn run_tile<S: Simd, T>(simd: S, form: Form, tile: T)
+pub fn run_tile<S: Simd, T>(simd: S, form: Form, tile: T)
 where
     Of<Single, T>: Kernel,
     Of<Bf16, T>: Kernel,
@@ -318,28 +318,32 @@ struct Tile {
     width: usize,
 }
 
-/// Calls `$body::<S, rows, width>` with the run-time `rows` (1 to 14) and `width` (1 or 2) as
-/// constants.
-macro_rules! for_tile {
-    ($self:expr, $simd:ident, [$($n:literal)*]) => {
-        match ($self.1.rows, $self.1.width) {
-            $(
-                // SAFETY: only `multiply` and `accumulate` make tiles, within checked bounds.
-                ($n, 1) => unsafe { $self.1.body::<S, E, $n, 1>($simd, $self.0) },
-                // SAFETY: as above.
-                ($n, 2) => unsafe { $self.1.body::<S, E, $n, 2>($simd, $self.0) },
-            )*
-            (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
+/// Makes a register tile a kernel: its `body` with the run-time `rows` (1 to 14) and `width` (1 or
+/// 2) as constants. Who makes tiles has checked their bounds.
+macro_rules! tile_kernel {
+    ($tile:ty) => {
+        tile_kernel!($tile, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    };
+    ($tile:ty, [$($n:literal)*]) => {
+        impl<E: Element> Kernel for Of<E, $tile> {
+            #[inline(always)]
+            fn run<S: Simd>(self, simd: S) {
+                match (self.1.rows, self.1.width) {
+                    $(
+                        // SAFETY: tiles are made within checked bounds alone.
+                        ($n, 1) => unsafe { self.1.body::<S, E, $n, 1>(simd, self.0) },
+                        // SAFETY: as above.
+                        ($n, 2) => unsafe { self.1.body::<S, E, $n, 2>(simd, self.0) },
+                    )*
+                    (rows, width) => unreachable!("a register tile of {rows} x {width} vectors"),
+                }
+            }
         }
     };
 }
+pub(crate) use tile_kernel;
 
-impl<E: Element> Kernel for Of<E, Tile> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
+tile_kernel!(Tile);
 
 impl Tile {
     /// # Safety
@@ -442,7 +446,8 @@ pub fn accumulate<S: Simd>(
     }
 }
 
-/// One register tile of [`accumulate`].
+/// One register tile of [`accumulate`]. Its loop is [`Tile`]'s with the strides changed round, which
+/// are constants in the inner loops of each.
 struct Outer {
     d: *const f32,
     d_stride: usize,
@@ -456,12 +461,7 @@ struct Outer {
     width: usize,
 }
 
-impl<E: Element> Kernel for Of<E, Outer> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for_tile!(self, simd, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-    }
-}
+tile_kernel!(Outer);
 
 impl Outer {
     /// # Safety

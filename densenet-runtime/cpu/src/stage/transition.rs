@@ -246,7 +246,9 @@ fn pull_back(
         });
 }
 
-/// One thread's share of [`pull_back`].
+/// One thread's share of [`pull_back`]. As a 1x1 convolution's, but a row of the product is a pooled
+/// pixel, whose gradient goes to four pixels that do not follow each other; the first reader on the
+/// way back sets `g` and does not add.
 struct PullBackRows<'a> {
     form: Form,
     pool: Pool,
