@@ -113,13 +113,8 @@ impl Arguments {
         let dir = match &self.data {
             Some(dir) => dir.as_path(),
             None => {
-                let pictures = Pictures {
-                    train: 64,
-                    val: 16,
-                    ..Pictures::default()
-                };
                 say!("drawing   pictures in {PICTURES}, unless they are there");
-                drawn_pictures::make(PICTURES, &pictures)?;
+                drawn_pictures::make(PICTURES, &Pictures::default())?;
                 Path::new(PICTURES)
             }
         };

@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Allocations of all threads so far.
-pub fn allocations() -> usize {
+fn allocations() -> usize {
     ALLOCATIONS.load(Ordering::Relaxed)
 }
 

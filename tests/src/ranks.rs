@@ -3,10 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, CudaDevice};
 use densenet_runtime::parallel::{Parallel, ProcessGroup, Ranks, Secret, Threads};
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 
 use crate::compare::{Comparison, TOLERANCE};
@@ -160,7 +159,7 @@ pub fn local_ranks(rank: usize, world_size: usize, port: u16) -> Ranks {
     }
 }
 
-/// The two_ranks of two ranks that share this machine's first device, at a port that is free now.
+/// Two ranks that share this machine's first device, at a port that is free now.
 pub fn two_ranks() -> [Ranks; 2] {
     let port = free_port();
     [0, 1].map(|rank| Ranks {

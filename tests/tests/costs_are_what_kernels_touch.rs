@@ -4,8 +4,7 @@
 use cuda_emulator::Touched;
 use densenet_models::DenseNet201;
 use densenet_runtime::cuda::{self, Launch};
-use densenet_runtime::plan::Precision;
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, logits};

@@ -15,8 +15,7 @@
 
 use densenet_runtime::cuda;
 use densenet_runtime::densenet;
-use densenet_runtime::plan::Precision;
-use densenet_runtime::plan::{Plan, Recompute, Role};
+use densenet_runtime::plan::{Plan, Precision, Recompute, Role};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE, distance};

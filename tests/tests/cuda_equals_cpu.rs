@@ -4,8 +4,7 @@
 //! buffer ends at a page without access, and blocks and warps run in a shuffled order.
 
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
-use densenet_runtime::plan::Precision;
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::emulated::{alone, device, on_cuda, options};

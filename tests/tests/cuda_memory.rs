@@ -3,8 +3,7 @@
 use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
 use densenet_runtime::cuda::{self, Placement};
-use densenet_runtime::plan::Precision;
-use densenet_runtime::plan::{Plan, Recompute};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::load;

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use densenet_runtime::cuda::{self, Placement};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
-use densenet_runtime::plan::Precision;
-use densenet_runtime::plan::Recompute;
+use densenet_runtime::plan::{Precision, Recompute};
 use densenet_runtime::train::{
     Batches, Config, Fit, Observer, Schedule, StepReport, TrainError, Trainer,
 };

@@ -33,7 +33,6 @@ pub mod threads;
 
 pub use frozen::FrozenOptions;
 pub use kernel::simd::Level;
-pub use threads::threads;
 
 /// The `opt-level` that this crate was compiled with.
 pub const OPT_LEVEL: &str = env!("DENSENET_CPU_OPT_LEVEL");

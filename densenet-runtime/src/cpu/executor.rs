@@ -11,7 +11,7 @@ use densenet_cpu::stage::{Backward, Drops, Forward, head};
 
 use crate::executor::{
     Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
-    check_training,
+    check_length, check_training,
 };
 use crate::plan::{Plan, Precision, Recompute, Tensors};
 
@@ -216,28 +216,14 @@ impl Executor for CpuExecutor {
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
         let (what, values) = self.arena(arena);
-        if into.len() != values.len() {
-            let (expected, found) = (values.len(), into.len());
-            return Err(ExecutorError::Length {
-                what,
-                expected,
-                found,
-            });
-        }
+        check_length(what, values.len(), into.len())?;
         into.copy_from_slice(values);
         Ok(())
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
         let (what, values) = self.arena(arena);
-        if from.len() != values.len() {
-            let (expected, found) = (values.len(), from.len());
-            return Err(ExecutorError::Length {
-                what,
-                expected,
-                found,
-            });
-        }
+        check_length(what, values.len(), from.len())?;
         match arena {
             Arena::Parameters => &mut self.parameters,
             Arena::Gradients => &mut self.gradients,
@@ -316,14 +302,7 @@ impl Executor for CpuExecutor {
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
         let logits = &self.activations.logits[..self.latest * self.plan.classes()];
-        if into.len() != logits.len() {
-            let (expected, found) = (logits.len(), into.len());
-            return Err(ExecutorError::Length {
-                what: "the latest logits",
-                expected,
-                found,
-            });
-        }
+        check_length("the latest logits", logits.len(), into.len())?;
         into.copy_from_slice(logits);
         Ok(())
     }

@@ -4,7 +4,7 @@
 use densenet_cpu::Level;
 use densenet_cpu::frozen::{Folded, FrozenOptions};
 
-use crate::executor::{ExecutorError, Pixels, check_capacity, check_pixels};
+use crate::executor::{ExecutorError, Pixels, check_capacity, check_length, check_pixels};
 use crate::plan::Plan;
 
 /// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
@@ -37,18 +37,8 @@ impl Frozen {
         options: FrozenOptions,
     ) -> Result<Self, ExecutorError> {
         check_capacity(plan, options.batch)?;
-        for (what, expected, found) in [
-            ("parameters", plan.parameter_count(), parameters.len()),
-            ("running statistics", plan.running_count(), running.len()),
-        ] {
-            if expected != found {
-                return Err(ExecutorError::Length {
-                    what,
-                    expected,
-                    found,
-                });
-            }
-        }
+        check_length("parameters", plan.parameter_count(), parameters.len())?;
+        check_length("running statistics", plan.running_count(), running.len())?;
         let folded = Folded::new(plan, parameters, running, options);
         Ok(Self {
             folded: folded.map_err(ExecutorError::in_inference)?,

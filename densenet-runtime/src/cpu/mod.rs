@@ -9,6 +9,7 @@ mod executor;
 mod frozen;
 
 pub use crate::plan::{Precision, UnknownPrecision};
-pub use densenet_cpu::{FrozenOptions, Level, threads};
+pub use densenet_cpu::threads::threads;
+pub use densenet_cpu::{FrozenOptions, Level};
 pub use executor::{CpuExecutor, CpuOptions};
 pub use frozen::Frozen;

@@ -81,7 +81,7 @@ pub enum CudaError {
     /// NVRTC refused a kernel.
     #[error("NVRTC cannot compile the {family} kernels for {architecture}:\n{log}")]
     Compile {
-        /// The kernels' file.
+        /// The purpose of the kernels.
         family: &'static str,
         /// For which architecture.
         architecture: String,

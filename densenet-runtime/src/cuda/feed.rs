@@ -141,7 +141,8 @@ impl Feed {
         results: Address,
         images: usize,
     ) -> Result<u64, CudaError> {
-        let staging = &mut self.staging[(self.batches % 2) as usize];
+        let turn = self.turn();
+        let staging = &mut self.staging[turn];
         device.copy_out(results, 24 * images, &mut staging.results)?;
         staging.waiting = Some((self.batches, images));
         Ok(self.batches)

@@ -1,6 +1,6 @@
 //! The target of a pass over a network: a device that computes it, or paper that counts it.
 
-use super::driver::{Address, CudaDevice, Launch};
+use super::driver::{Address, Launch};
 use super::error::CudaError;
 
 /// Takes launches, in their order.
@@ -21,15 +21,5 @@ pub(super) trait Target {
     /// What follows needs the averages of all that is complete.
     fn join(&self) -> Result<(), CudaError> {
         Ok(())
-    }
-}
-
-impl Target for CudaDevice {
-    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
-        self.launch(launch)
-    }
-
-    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
-        self.clear(at, bytes)
     }
 }

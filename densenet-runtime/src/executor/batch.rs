@@ -98,6 +98,22 @@ pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorEr
     Ok(())
 }
 
+/// Checks that a buffer that was handed in has the length that is asked for.
+pub(crate) fn check_length(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), ExecutorError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(ExecutorError::Length {
+        what,
+        expected,
+        found,
+    })
+}
+
 /// Checks that BN has more than one value of each channel to normalise over.
 pub(crate) fn check_training(plan: &Plan, images: usize) -> Result<(), ExecutorError> {
     if images == 1

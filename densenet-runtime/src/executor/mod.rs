@@ -11,7 +11,7 @@ mod pending;
 mod settings;
 
 pub use batch::Batch;
-pub(crate) use batch::{check_capacity, check_pixels, check_training};
+pub(crate) use batch::{check_capacity, check_length, check_pixels, check_training};
 pub use error::ExecutorError;
 pub use pending::Pending;
 pub use settings::{Sgd, Step};

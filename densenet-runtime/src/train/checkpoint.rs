@@ -3,9 +3,9 @@
 //! The file is safetensors. Weights and running statistics are under torchvision's names, so
 //! that it loads elsewhere. The momentum of each trainable parameter is under `momentum.` and its
 //! name. If the running statistics were recomputed for an evaluation (precise BN), those of training
-//! are under `training.` and their names. The rest of a run is JSON in a note of the file. A checksum covers all of it. The file
-//! appears at once or not at all: a full disk or a kill leaves the previous checkpoint whole, and
-//! numbers that are not finite are not written.
+//! are under `training.` and their names. The rest of a run is JSON in a note of the file. A checksum
+//! covers all of it. The file appears at once or not at all: a full disk or a kill leaves the previous
+//! checkpoint whole, and numbers that are not finite are not written.
 
 use std::path::Path;
 
@@ -106,7 +106,7 @@ pub(super) struct Header {
 }
 
 /// A plan in a line: everything that a network's results depend on.
-pub(super) fn fingerprint(plan: &Plan) -> String {
+fn fingerprint(plan: &Plan) -> String {
     use std::fmt::Write;
 
     let stem = plan.stem();

@@ -1,6 +1,5 @@
 //! Draws a run: loss and learning rate over the steps, errors over the epochs.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use plotters::coord::Shift;
@@ -64,7 +63,7 @@ impl Observer for Curves {
         if let Err(error) = self.draw()
             && !std::mem::replace(&mut self.has_warned, true)
         {
-            let _ = writeln!(std::io::stderr(), "{error}; the run goes on");
+            crate::tell!("{error}; the run goes on");
         }
         Ok(())
     }

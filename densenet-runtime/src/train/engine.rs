@@ -271,9 +271,9 @@ impl Engine {
 
     /// Adds a batch's statistics to a population's. Overwrites the running ones.
     fn measure(&mut self, batch: Batch<'_>, population: &mut Population) -> Result<(), TrainError> {
-        let count = self.executor.plan().running_count();
+        let zeros = vec![0.0; self.executor.plan().running_count()];
         for piece in self.pieces(batch, self.config.accumulation) {
-            self.executor.write(Arena::Running, &vec![0.0; count])?;
+            self.executor.write(Arena::Running, &zeros)?;
             self.executor.update_statistics(piece)?;
             population.add(&self.running()?, piece.labels.len());
         }

@@ -37,13 +37,13 @@ pub struct Pictures {
 }
 
 impl Default for Pictures {
-    /// 60 pictures of each class for training and 20 for validation, of 256 pixels.
+    /// 64 pictures of each class for training and 16 for validation, of 256 pixels.
     fn default() -> Self {
         Self {
             seed: 0,
             size: 256,
-            train: 60,
-            val: 20,
+            train: 64,
+            val: 16,
         }
     }
 }
@@ -57,7 +57,7 @@ const WORKSHOP: &str = ".pictures-";
 const LOCK: &str = "lock";
 /// More time than a program needs between making its workshop and locking it.
 const SETTLED: Duration = Duration::from_secs(10);
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they exist, and returns
 /// whether it made them. The same [`Pictures`] give the same files.

@@ -87,15 +87,15 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Draws along a path with the figure's colour. `scale` is that of the transform.
-    pub(super) fn stroke(&mut self, path: &Path, width: f32, transform: Transform, scale: f32) {
+    /// Draws along a path with the figure's colour.
+    pub(super) fn stroke(&mut self, path: &Path, width: f32, transform: Transform) {
         let stroke = Stroke {
             width,
             line_cap: LineCap::Round,
             line_join: LineJoin::Round,
             ..Stroke::default()
         };
-        if let Some(outline) = path.stroke(&stroke, scale) {
+        if let Some(outline) = path.stroke(&stroke, 1.0) {
             self.fill(outline, transform);
         }
     }

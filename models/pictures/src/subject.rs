@@ -116,7 +116,7 @@ fn circles(scene: &mut Scene<'_>) {
 
 fn stars(scene: &mut Scene<'_>) {
     let radius = scene.between(0.06, 0.09);
-    scatter(scene, polygon(&[[1.2, 0.48]; 5].concat()), 40, radius);
+    scatter(scene, star(), 40, radius);
 }
 
 fn straw(scene: &mut Scene<'_>) {
@@ -142,7 +142,7 @@ fn bubbles(scene: &mut Scene<'_>) {
         let y = scene.between(0.0, scene.height);
         let radius = usual * scene.between(0.6, 1.6);
         if let Some(path) = PathBuilder::from_circle(0.0, 0.0, radius) {
-            scene.stroke(&path, 0.2 * usual, Scene::placed(x, y, 0.0), 1.0);
+            scene.stroke(&path, 0.2 * usual, Scene::placed(x, y, 0.0));
         }
     }
 }
@@ -239,22 +239,16 @@ fn cover(scene: &mut Scene<'_>, path: PathBuilder) {
     }
 }
 
-/// Corners at these distances from the middle, at equal angles.
-fn polygon(distances: &[f32]) -> Option<Path> {
-    let step = TAU / distances.len() as f32;
-    closed((0_u16..).zip(distances).map(|(corner, distance)| {
-        let angle = f32::from(corner) * step;
-        (distance * angle.cos(), distance * angle.sin())
-    }))
-}
-
-fn closed(corners: impl Iterator<Item = (f32, f32)>) -> Option<Path> {
+/// A star with five points.
+fn star() -> Option<Path> {
     let mut path = PathBuilder::new();
-    for (x, y) in corners {
-        if path.is_empty() {
-            path.move_to(x, y);
-        } else {
-            path.line_to(x, y);
+    for corner in 0..10_u8 {
+        let distance = if corner % 2 == 0 { 1.2 } else { 0.48 };
+        let angle = f32::from(corner) * TAU / 10.0;
+        let (x, y) = (distance * angle.cos(), distance * angle.sin());
+        match corner {
+            0 => path.move_to(x, y),
+            _ => path.line_to(x, y),
         }
     }
     path.close();

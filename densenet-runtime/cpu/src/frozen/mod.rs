@@ -34,7 +34,7 @@ use program::Program;
 pub struct FrozenOptions {
     /// The most images of a call.
     pub batch: usize,
-    /// Threads, at most 64; 0 for as many as [`threads`](crate::threads()) says.
+    /// Threads, at most 64; 0 for as many as [`threads`](crate::threads::threads) says.
     pub threads: usize,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
@@ -124,7 +124,7 @@ impl Folded {
         self.level
     }
 
-    /// How many images go through each block at a time.
+    /// How many images go through each block at a time; for tests.
     pub fn groups(&self) -> impl Iterator<Item = usize> {
         self.program.blocks.iter().map(|block| block.group)
     }

@@ -2,7 +2,9 @@
 
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
-use crate::executor::{Arena, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step};
+use crate::executor::{
+    Arena, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step, check_length,
+};
 use crate::plan::Plan;
 
 fn step_words(step: Step) -> [u32; STEP_WORDS] {
@@ -24,17 +26,6 @@ fn descent_words(sgd: Sgd) -> [u32; DESCENT_WORDS] {
     ]
 }
 
-fn length(what: &'static str, expected: usize, found: usize) -> Result<(), ExecutorError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(ExecutorError::Length {
-        what,
-        expected,
-        found,
-    })
-}
-
 impl Executor for CudaExecutor {
     fn plan(&self) -> &Plan {
         &self.plan
@@ -46,13 +37,13 @@ impl Executor for CudaExecutor {
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
         let (what, at, count) = self.arena(arena);
-        length(what, count, into.len())?;
+        check_length(what, count, into.len())?;
         Ok(self.device.download(at, into)?)
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
         let (what, at, count) = self.arena(arena);
-        length(what, count, from.len())?;
+        check_length(what, count, from.len())?;
         Ok(self.device.upload(from, at)?)
     }
 
@@ -123,7 +114,7 @@ impl Executor for CudaExecutor {
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
-        length(
+        check_length(
             "the latest logits",
             self.latest * self.plan.classes(),
             into.len(),

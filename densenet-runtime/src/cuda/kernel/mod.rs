@@ -1,5 +1,5 @@
-//! Rooms of kernels that all stages use: each has their source, their arguments and launches, and
-//! what they move.
+//! Rooms of kernels that all stages use: each has their source, their arguments, what they move, and
+//! the launches that stages share.
 
 pub(super) mod norm;
 pub(super) mod step;

@@ -12,7 +12,7 @@
 #define INFINITE __uint_as_float(0x7f800000u)
 
 // What changes from step to step, in device memory, so that a captured graph need not change.
-// In the order of the words in executor.rs.
+// In the order of the words in executor/contract.rs.
 struct Scalars {
     unsigned long long seed;
     float smoothing, scale;

@@ -3,8 +3,8 @@
 //! The code that launches a step on a device launches it here on paper: each launch is a kernel
 //! with its constants and the values of its parameters, and the kernel's room says which elements
 //! such a launch reads and writes. An element's size is what the kernel declares. So the list of
-//! launches cannot drift from what runs, and that the traffic does not is held by a test that watches every
-//! access of the kernels on an emulated device.
+//! launches cannot drift from what runs, and that the traffic does not is held by a test that
+//! watches every access of the kernels on an emulated device.
 //!
 //! Bytes are those that a launch must move if each is read once and written once: what a kernel
 //! reads again is taken to come from the caches. Operations are those of the products; what is

@@ -237,7 +237,7 @@ impl Transition<'_> {
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (channels, maps, pooled) = (of.constant("IN"), of.constant("OUT"), of.count("pooled"));
     let dropped = of.kernel().ends_with("_dropped");
-    let seed = if dropped { of.seed() } else { 0 };
+    let seed = of.seed();
     let (input, output, weight) = (4 * pooled * channels, pooled * maps, channels * maps);
     // The grid counts tiles of rows times those across.
     let across = |channels: u64| channels.div_ceil(of.constant("COLUMNS"));
