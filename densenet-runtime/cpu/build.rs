@@ -1,4 +1,4 @@
-//! Tells the crate how far it is optimised, which a crate cannot see by itself.
+//! Tells the crate its optimisation level, which a crate cannot see by itself.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

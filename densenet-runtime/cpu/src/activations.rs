@@ -6,9 +6,9 @@ use super::stage::block::{BlockState, Bottlenecks};
 use super::stage::stem::StemState;
 use densenet_plan::{Block, Plan, Recompute};
 
-/// The activations of a plan for a largest batch.
+/// The activations of a plan, for batches up to the size that they are allocated for.
 pub struct Activations {
-    /// NHWC.
+    /// Batch x height x width x channels.
     pub images: Memory<f32>,
     pub convolved: Memory<f32>,
     pub choice: Memory<u8>,
@@ -30,11 +30,11 @@ pub struct Activations {
 
 /// Outputs of the 1x1 convolutions.
 pub struct BottleneckMaps {
-    /// Of all layers, block by block; nothing where they are recomputed.
+    /// Those of all layers, block by block; empty for blocks that recompute theirs.
     kept: Vec<Memory<f32>>,
-    /// Of one layer of a block that recomputes them: the layers take turns.
+    /// Those of one layer: the layers of all recomputing blocks take turns.
     one: Memory<f32>,
-    /// The blocks that recompute theirs, from the first on.
+    /// How many blocks recompute theirs, counted from the first block.
     recomputed: usize,
 }
 
@@ -54,7 +54,7 @@ impl BottleneckMaps {
         })
     }
 
-    /// Those of a block, whose layers have `len` values each.
+    /// The maps of one block, whose layers have `len` values each.
     pub fn of_block(&mut self, index: usize, len: usize) -> Bottlenecks<'_> {
         if index < self.recomputed {
             Bottlenecks::Recomputed(&mut self.one[..len])

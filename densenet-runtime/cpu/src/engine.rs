@@ -13,18 +13,18 @@ use crate::kernel::product::{Form, Panels};
 use crate::kernel::simd::Level;
 use densenet_plan::Precision;
 
-/// One thing for each thread, without an allocation.
+/// A value for each thread, without an allocation.
 pub type Parts<T> = ArrayVec<T, THREADS>;
 
-/// Threads, instruction set and scratch. Scratch grows to what the largest stage asks for and
-/// stays.
+/// Threads, instruction set and scratch. Scratch grows to the size that the largest stage needs,
+/// and never shrinks.
 pub struct Engine {
     pub team: Team,
     pub level: Level,
-    /// Of the operands in dense layers, where nearly all of the work is; stem, transitions and
-    /// classifier are computed in f32.
+    /// The form of the operands in dense layers, which do nearly all of the work. Stem, transitions
+    /// and classifier compute in f32.
     pub form: Form,
-    /// One for each thread.
+    /// Scratch memory, one for each thread.
     pub scratch: Vec<Scratch>,
     /// A weight, packed for the product at hand.
     pub packed: Memory<f32>,
@@ -39,7 +39,7 @@ pub struct Scratch {
     pub other: Memory<f32>,
     /// A tile of an operand, as pairs.
     pub pairs: Memory<f32>,
-    /// A tile of a gradient, in the two forms that two products want.
+    /// A tile of a gradient, in the two forms that two products need.
     pub gradient: Memory<f32>,
     /// A tile of a product.
     pub tile: Memory<f32>,
@@ -53,9 +53,9 @@ pub struct Scratch {
 
 /// One thread's share of a job over rows.
 pub struct Share<'a> {
-    /// Which rows.
+    /// The rows of the share.
     pub rows: Range<usize>,
-    /// Their values.
+    /// The values of these rows.
     pub values: &'a mut [f32],
     /// The right operand that the engine has packed.
     pub packed: &'a [f32],
@@ -75,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// Divides `count` things among the threads, as evenly as can be.
+    /// Divides `count` items among the threads, as evenly as possible.
     pub fn shares(&self, count: usize) -> Parts<Range<usize>> {
         shares(count, self.team.threads())
     }
@@ -127,14 +127,14 @@ impl Engine {
         self.scratch.iter().map(|scratch| &scratch.sums)
     }
 
-    /// Packs a right operand into [`Engine::packed`], all threads together; `at(row, column)`
+    /// Packs a right operand into [`Engine::packed`], divided among all threads. `at(row, column)`
     /// gives the values.
     pub fn pack(&mut self, panels: Panels, at: impl Fn(usize, usize) -> f32 + Sync) {
         let lanes = self.level.lanes();
         self.pack_lines(panels, |lines, own| panels.pack(lanes, lines, own, &at));
     }
 
-    /// As [`Engine::pack`], from a matrix.
+    /// Packs a right operand, as [`Engine::pack`] does, from a matrix.
     pub fn pack_matrix(&mut self, panels: Panels, matrix: Matrix<'_>) {
         let level = self.level;
         self.pack_lines(panels, |lines, into| {
@@ -169,8 +169,8 @@ impl Engine {
             .each(&mut parts, |_, (rows, own)| pack(rows.clone(), own));
     }
 
-    /// Adds the threads' shares of a weight's gradient into `gradient`, whose row r of `columns`
-    /// elements lies at `r * stride` in each share.
+    /// Adds the threads' shares of a weight's gradient to `gradient`. Its row r of `columns`
+    /// elements starts at `r * stride` in each share.
     pub fn add_weight(&mut self, gradient: &mut [f32], columns: usize, stride: usize) {
         let rows = gradient.len() / columns;
         let shares = shares(rows, self.team.threads());
@@ -193,15 +193,15 @@ impl Engine {
     }
 }
 
-/// Divides `count` things into `parts` ranges of nearly equal length.
+/// Divides `count` items into `parts` ranges of nearly equal length.
 pub fn shares(count: usize, parts: usize) -> Parts<Range<usize>> {
     (0..parts)
         .map(|t| t * count / parts..(t + 1) * count / parts)
         .collect()
 }
 
-/// Splits `values`, rows of `stride`, into the rows of each range; the ranges follow each other
-/// from 0 on.
+/// Splits `values`, rows of `stride`, into the rows of each range. The ranges are contiguous and
+/// start at 0.
 pub fn split_rows<'a, T>(
     values: &'a mut [T],
     stride: usize,
@@ -210,7 +210,7 @@ pub fn split_rows<'a, T>(
     split_at_rows(values, ranges, |row| row * stride)
 }
 
-/// As [`split_rows`], where row r starts at `at(r)`.
+/// Splits rows as [`split_rows`] does, if row r starts at `at(r)`.
 fn split_at_rows<'a, T>(
     values: &'a mut [T],
     ranges: &[Range<usize>],
@@ -228,12 +228,12 @@ fn split_at_rows<'a, T>(
         .collect()
 }
 
-/// The first `len` elements of a buffer that grows as needed.
+/// The first `len` elements of a buffer, which grows if it is shorter.
 pub fn need(buffer: &mut Memory<f32>, len: usize) -> &mut [f32] {
     buffer.need(len)
 }
 
-/// The first `len` elements of a buffer that grows as needed, as zeros.
+/// The first `len` elements of a buffer, set to zero. The buffer grows if it is shorter.
 pub fn need_zeros(buffer: &mut Memory<f32>, len: usize) -> &mut [f32] {
     let values = buffer.need(len);
     values.fill(0.0);

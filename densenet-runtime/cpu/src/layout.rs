@@ -1,6 +1,6 @@
-//! The way from dfdx's and PyTorch's order of an image's values to the executor's, and back.
+//! Converts between the order of an image's values in dfdx and PyTorch, and the executor's order.
 
-/// From channels x area, image by image, into the first channels of rows of a stride.
+/// From channels x area, image by image, into the first channels of rows of `stride`.
 pub fn to_nhwc(from: &[f32], channels: usize, area: usize, (into, stride): (&mut [f32], usize)) {
     let images = from
         .chunks_exact(channels * area)

@@ -1,13 +1,13 @@
 //! The CPU code of DenseNets: stages, convolutions and kernels.
 //!
-//! From the outside in: a [`pass`] runs the stages in a row; a [`stage`] runs convolutions ([`conv`])
-//! over whole buffers, which divide the pixels among the threads of the [`engine`] and run
-//! [`kernel`]s over tiles that stay in the cache. [`frozen`] is a form of its own for inference.
+//! From the outside in: a [`pass`] runs the stages in order; a [`stage`] runs convolutions
+//! ([`conv`]) over whole buffers; they divide the pixels among the threads of the [`engine`], which
+//! run [`kernel`]s over tiles that stay in the cache. [`frozen`] is a separate form for inference.
 //!
-//! This crate needs the plan alone, so that it builds while dfdx does. It is a part of
-//! [densenet-runtime](https://docs.rs/densenet-runtime), whose executor checks what it is given before
-//! it comes here. Only what that re-exports is meant for users, and the hidden modules may change in
-//! any version.
+//! This crate needs only the plan, so that it builds while dfdx does. It is a part of
+//! [densenet-runtime](https://docs.rs/densenet-runtime), whose executor checks its input before it
+//! calls this crate. Only what densenet-runtime re-exports is meant for users; the hidden modules
+//! may change in any version.
 
 #[doc(hidden)]
 pub mod activations;

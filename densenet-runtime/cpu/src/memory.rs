@@ -1,26 +1,25 @@
-//! Memory for arenas: allocated at once or not at all, zero without being touched, on large pages
-//! where the system has them.
+//! Memory for arenas: allocated as a whole or not at all, zeroed without being touched, on large
+//! pages if the system has them.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::fmt::{self, Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 
-/// A number whose zero is all zero bits.
+/// A number type whose zero has all bits zero.
 ///
 /// # Safety
-/// All zero bits are a value of the type.
+/// A value with all bits zero is valid for the type.
 pub unsafe trait Number: Copy {}
 
-// SAFETY: all zero bits are 0.0.
+// SAFETY: all bits zero is 0.0.
 unsafe impl Number for f32 {}
-// SAFETY: all zero bits are 0.
+// SAFETY: all bits zero is 0.
 unsafe impl Number for u8 {}
 
-/// Numbers from the start of a cache line on, so that a vector of a row of whole vectors never
-/// lies across two lines.
+/// Numbers that start at a cache line, so that in rows of whole vectors no vector crosses a line.
 #[derive(Default)]
 pub struct Memory<T> {
-    /// The numbers, and room to start them at a line.
+    /// The numbers, with spare elements so that the first can be moved to the start of a line.
     values: Vec<T>,
     start: usize,
     len: usize,
@@ -30,8 +29,8 @@ pub struct Memory<T> {
 const LINE: usize = 64;
 
 impl<T: Number> Memory<T> {
-    /// `len` zeros, if there is memory for them. They are not touched: the allocator's way for
-    /// larger alignments would.
+    /// `len` zeros, if there is memory for them. They are not touched, as they would be if the
+    /// allocator were asked for a larger alignment.
     fn zeros(len: usize) -> Option<Self> {
         if len == 0 {
             return Some(Self {
@@ -47,17 +46,17 @@ impl<T: Number> Memory<T> {
         if start.is_null() {
             return None;
         }
-        // SAFETY: the global allocator gave it for an array of `room` elements, and by `Number`
-        // its zero bits are values.
+        // SAFETY: the global allocator returned it for an array of `room` elements, and by `Number`
+        // its zero bits are valid values.
         let values = unsafe { Vec::from_raw_parts(start, room, room) };
         let start = values.as_ptr().align_offset(LINE);
         Some(Self { values, start, len })
     }
 
-    /// The first `len` numbers; grows if it must, and then they are zeros.
+    /// The first `len` numbers. If the memory is shorter, it grows, and they are zeros.
     pub fn need(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
-            // The old ones first, so that there are never both.
+            // The old numbers are freed first, so that both never exist at once.
             self.values = Vec::new();
             *self = Self::zeros(len).unwrap_or_else(|| panic!("no memory for {len} numbers"));
         }
@@ -89,13 +88,13 @@ impl<T> Debug for Memory<T> {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no memory for {bytes} bytes of {what}")]
 pub struct OutOfMemory {
-    /// What was to be allocated.
+    /// What the memory was for.
     pub what: &'static str,
-    /// Its size.
+    /// The size.
     pub bytes: u64,
 }
 
-/// `len` zeros, or an error that says what there was no memory for.
+/// `len` zeros, or an error that names what the memory was for.
 pub fn zeros<T: Number>(what: &'static str, len: usize) -> Result<Memory<T>, OutOfMemory> {
     let values = Memory::zeros(len).ok_or(OutOfMemory {
         what,
@@ -105,8 +104,8 @@ pub fn zeros<T: Number>(what: &'static str, len: usize) -> Result<Memory<T>, Out
     Ok(values)
 }
 
-/// A tile's rows are kilobytes apart, so that on small pages each is an address of its own to
-/// translate.
+/// The rows of a tile are kilobytes apart, so that with small pages each row needs an address
+/// translation of its own.
 #[cfg(target_os = "linux")]
 fn ask_for_large_pages<T>(values: &[T]) {
     const PAGE: usize = 4096;
@@ -114,8 +113,8 @@ fn ask_for_large_pages<T>(values: &[T]) {
     let (start, end) = (bytes.start as usize, bytes.end as usize);
     let start = start.next_multiple_of(PAGE);
     if let Some(len @ 1..) = end.checked_sub(start) {
-        // SAFETY: the range lies within an allocation of ours, and this advice changes no
-        // contents. Where the system does not follow it, nothing is lost.
+        // SAFETY: the range is within an allocation of ours, and this advice changes no contents.
+        // If the system does not follow it, nothing is lost.
         unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
     }
 }

@@ -1,4 +1,4 @@
-//! The stages of a plan in a row, over buffers that were allocated once.
+//! The stages of a plan in order, over buffers that were allocated once.
 
 use super::activations::Activations;
 use super::conv::pointwise::{Columns, Target};
@@ -9,7 +9,7 @@ use super::stage::stem::{self, StemBuffers};
 use super::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition};
 use densenet_plan::{Block, Plan, Tensors};
 
-/// A network whose stages are run: what does not change from pass to pass.
+/// A network to run: what does not change from pass to pass.
 #[derive(Clone, Copy)]
 pub struct Layout<'a> {
     pub plan: &'a Plan,

@@ -1,9 +1,9 @@
-//! A team of threads that work on one thing at a time.
+//! A team of threads that work on one job at a time.
 //!
-//! A training step is a few hundred short phases with a barrier behind each, so the threads
-//! spin for a moment before they sleep, and a phase costs no allocation. Threads that have no core
-//! of their own sleep at once: the one that they wait for may need theirs. Work is divided by
-//! thread index, never by who comes first: the same team gives the same bits.
+//! A training step is a few hundred short phases with a barrier after each, so the threads spin for
+//! a moment before they sleep, and a phase allocates nothing. Threads without a core of their own
+//! sleep at once: the thread that they wait for may need their core. Work is divided by thread
+//! index, never by arrival: the same team gives the same bits.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -19,33 +19,33 @@ const SPINS: u32 = 20_000;
 type Job = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// Counts the phases; a change is the signal to start.
+    /// Counts the phases. A change is the signal to start.
     phase: AtomicU64,
-    /// The job of the present phase.
+    /// The job of the current phase.
     job: UnsafeCell<Option<Job>>,
-    /// Workers that have not finished the present phase.
+    /// The number of workers that have not finished the current phase.
     running: AtomicUsize,
-    /// The workers end at the next phase.
+    /// Whether the workers end at the next phase.
     stop: AtomicBool,
-    /// What the first worker whose job panicked in the present phase panicked with.
+    /// The payload of the first worker's panic in the current phase.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// The caller sleeps, or is about to, until no worker is running.
+    /// Whether the caller sleeps, or is about to, until no worker is running.
     waiting: AtomicBool,
-    /// The thread that waited last.
+    /// The caller's thread, of the last wait.
     caller: Mutex<Option<Thread>>,
     /// How often a thread looks before it sleeps.
     spins: u32,
 }
 
-// SAFETY: `job` is written only by `Team::run` (which takes `&mut self`, so by one thread) while
-// no worker is running, and published by the release store to `phase`; workers read it only
-// behind the acquire load that saw the new phase and before they decrement `running`. The job
-// itself is `Sync`, so calling it from several threads is fine.
+// SAFETY: `job` is written only by `Team::run` (which takes `&mut self`, so by one thread) while no
+// worker is running, and published by the release store to `phase`. Workers read it only after the
+// acquire load that saw the new phase and before they decrement `running`. The job itself is
+// `Sync`, so calling it from several threads is fine.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is only followed while `Team::run` keeps the job alive.
 unsafe impl Send for Shared {}
 
-/// Some threads, one of them the caller's.
+/// A team of threads, of which one is the caller's.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -62,8 +62,8 @@ impl Shared {
             std::hint::spin_loop();
         }
         *locked(&self.caller) = Some(thread::current());
-        // These two and the worker's two are in one order: either the caller sees that the last
-        // worker has finished, or that worker sees that the caller waits.
+        // These two operations and the worker's two have one order: either the caller sees that the
+        // last worker has finished, or that worker sees that the caller waits.
         self.waiting.store(true, Ordering::SeqCst);
         while self.running.load(Ordering::SeqCst) > 0 {
             thread::park();
@@ -71,11 +71,11 @@ impl Shared {
         self.waiting.store(false, Ordering::SeqCst);
     }
 
-    /// Says that a worker has finished the present phase.
+    /// Marks a worker as finished with the current phase.
     fn finish(&self) {
         let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.waiting.load(Ordering::SeqCst) {
-            // The caller may be awake by now; then it is woken once too often, which it bears.
+            // The caller may be awake by now. Then this wakes it once too often, which is harmless.
             if let Some(caller) = &*locked(&self.caller) {
                 caller.unpark();
             }
@@ -83,7 +83,7 @@ impl Shared {
     }
 }
 
-/// Nothing that is locked here is left half changed by a panic.
+/// A panic leaves nothing half changed under these locks, so a poisoned lock is used.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,7 +110,7 @@ impl Team {
             caller: Mutex::new(None),
             spins,
         });
-        // A thread that cannot be had makes the team smaller, not the program fail.
+        // If a thread cannot be started, the team is smaller; the program goes on.
         let workers: Vec<_> = (1..threads.max(1))
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
@@ -131,13 +131,14 @@ impl Team {
         }
     }
 
-    /// Number of threads, the caller's included.
+    /// The number of threads, the caller's included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `job` with 0, 1, ... up to the number of threads, each on its thread, and waits for
-    /// all. A panic goes on in the caller: its own, or else the first of a worker's.
+    /// Calls `job` with 0, 1, ... up to the number of threads, each on its own thread, and waits
+    /// for all. A panic continues in the caller: its own, or else that of the first worker that
+    /// panicked.
     pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() {
             return job(0);
@@ -170,7 +171,7 @@ impl Team {
         }
     }
 
-    /// Hands part t to thread t: there are at most as many parts as threads.
+    /// Gives part t to thread t. There are at most as many parts as threads.
     pub fn each<P: Send>(&mut self, parts: &mut [P], job: impl Fn(usize, &mut P) + Sync) {
         assert!(parts.len() <= self.threads(), "more parts than threads");
         let parts = Parts(parts.as_mut_ptr(), parts.len());
@@ -182,7 +183,7 @@ impl Team {
     }
 }
 
-/// A slice that is handed out element by element.
+/// A slice whose elements are given out one by one.
 struct Parts<P>(*mut P, usize);
 
 // SAFETY: `Team::each` gives each element to one thread only, and `P` is `Send`.
@@ -206,13 +207,13 @@ impl Drop for Team {
         self.shared.phase.fetch_add(1, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker's panic was reported by the `run` that it happened in.
+            // A worker's panic was reported by the `run` in which it happened.
             let _ = worker.join();
         }
     }
 }
 
-/// Leaks what a job panicked with: dropping it could panic again, in the midst of a phase.
+/// Leaks the payload of a job's panic: dropping it could panic again, in the middle of a phase.
 fn forget(panic: Option<Box<dyn Any + Send>>) {
     std::mem::forget(panic);
 }
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(parts, expected);
     }
 
-    /// What panics when it is dropped, with another one of the kind if there is one.
+    /// Panics when it is dropped, with another one inside if there is one.
     struct Bomb(u32);
 
     impl Drop for Bomb {

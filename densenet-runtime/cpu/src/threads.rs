@@ -1,22 +1,22 @@
-//! How many threads compute.
+//! The number of threads that compute.
 
 use std::io::{Write, stderr};
 use std::net::IpAddr;
 use std::sync::Once;
 
-/// The most threads that an engine has.
+/// The largest number of threads that an engine has.
 pub const THREADS: usize = 64;
 
-/// How many processes torchrun has started on this machine.
+/// The number of processes that torchrun has started on this machine.
 pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
 
-/// The number of threads that computes when `asked` is 0, and else `asked`; 64 at most.
+/// The number of threads to compute with: `asked`, or a default if `asked` is 0; at most 64.
 ///
-/// When nobody asks, it is `OMP_NUM_THREADS`, as for PyTorch; without that it is the number of
-/// cores that the process may use (by its affinity and its control group), divided by the number
-/// of processes that train together on this machine (`LOCAL_WORLD_SIZE`), and at least 1. A value
-/// of `OMP_NUM_THREADS` that is not a number from 1 on is ignored, which is said once on standard
-/// error.
+/// The default is `OMP_NUM_THREADS`, as in PyTorch. If that is not set, it is the number of cores
+/// that the process may use (by its affinity and its control group), divided by the number of
+/// processes that train together on this machine (`LOCAL_WORLD_SIZE`), and at least 1. If
+/// `OMP_NUM_THREADS` is not a number from 1 on, it is ignored, and a warning is printed once to
+/// standard error.
 ///
 /// torchrun sets `OMP_NUM_THREADS` to 1 for each of several processes if it is not set.
 pub fn threads(asked: usize) -> usize {
@@ -27,7 +27,7 @@ pub fn threads(asked: usize) -> usize {
     threads.min(THREADS)
 }
 
-/// Cores that are this process's share: more threads than these wait for each other.
+/// This process's share of the cores. With more threads than these, some wait for others.
 pub fn own_cores() -> usize {
     share(&|name| std::env::var(name).ok(), available())
 }
@@ -47,14 +47,14 @@ fn by_default(variable: impl Fn(&'static str) -> Option<String>, cores: usize) -
             let warning = format!(
                 "warning: {NAME} is `{value}`, which is not a number of threads; it is ignored\n"
             );
-            // A message that nobody can read stops no run.
+            // A message that cannot be written must not stop a run.
             let _ = stderr().write_all(warning.as_bytes());
         });
     }
     share(&variable, cores)
 }
 
-/// OpenMP takes a list, of which the first is for us: the others are for teams within teams.
+/// OpenMP accepts a list. The first number is for us; the others are for nested teams.
 fn first_number(value: &str) -> Option<usize> {
     let first = value.split(',').next()?;
     first.trim().parse().ok().filter(|&threads| threads > 0)
@@ -64,8 +64,9 @@ fn share(variable: &impl Fn(&'static str) -> Option<String>, cores: usize) -> us
     (cores / processes_here(variable)).max(1)
 }
 
-/// How many processes train together on this machine, this one included: `LOCAL_WORLD_SIZE`,
-/// or, if that is not set, `WORLD_SIZE` where rank 0 is reached without a network.
+/// The number of processes that train together on this machine, this one included:
+/// `LOCAL_WORLD_SIZE`, or, if that is not set and rank 0 is reached without a network,
+/// `WORLD_SIZE`.
 pub fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usize {
     let count = |name| {
         variable(name)?
@@ -80,7 +81,7 @@ pub fn processes_here(variable: impl Fn(&'static str) -> Option<String>) -> usiz
     })
 }
 
-/// Whether an address leads to this machine without a network.
+/// Whether an address is reached without a network.
 fn is_loopback(address: &str) -> bool {
     let number = address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     number || address.eq_ignore_ascii_case("localhost")

@@ -7,13 +7,13 @@ use crate::kernel::dropout::Dropout;
 use crate::kernel::normal::{GradientSums, Statistics, Undo};
 use crate::kernel::simd::{Kernel, Simd};
 
-/// How many rows ahead values are asked for: rows are far apart.
+/// How many rows ahead values are prefetched: rows are far apart.
 const AHEAD: usize = 16;
 
-/// What is left of a block's maps when all consumers of some channels are done.
+/// What remains to be done with a block's maps after all consumers of some channels.
 #[derive(Clone)]
 pub struct Source<'a> {
-    /// Gradient behind the normalisation, and the maps: rows of `stride`.
+    /// The gradient after the normalisation, and the maps: rows of `stride`.
     pub g: &'a [f32],
     pub x: &'a [f32],
     pub stride: usize,
@@ -21,15 +21,14 @@ pub struct Source<'a> {
     pub columns: Range<usize>,
     pub statistics: &'a Statistics,
     pub sums: &'a GradientSums,
-    /// The gradient of consumers that do not normalise, if there are any: rows of `stride`.
+    /// The gradient from consumers that do not normalise, if there are any: rows of `stride`.
     pub raw: Option<&'a [f32]>,
-    /// Of the maps.
+    /// The dropout that the maps had.
     pub dropout: Option<Dropout>,
 }
 
-/// Undoes the normalisation of some channels, whose consumers are all done: writes their
-/// gradient into `into` (pixels x columns), plus the `raw` gradient, with dropout's mask if the
-/// maps had one.
+/// Undoes the normalisation of some channels, after all their consumers. Writes their gradient,
+/// plus the `raw` gradient, to `into` (pixels x columns), with dropout's mask if the maps had one.
 pub fn finish(engine: &mut Engine, undo: &mut Undo, source: Source<'_>, into: &mut [f32]) {
     let count = source.columns.len();
     let pixels = into.len() / count;
@@ -99,13 +98,13 @@ impl Kernel for Finish<'_> {
     }
 }
 
-/// Bottleneck maps on the way back: what their BN needs to be undone.
+/// Bottleneck maps in the backward pass: what is needed to undo their BN.
 pub struct Narrow<'a> {
     pub y: &'a [f32],
     pub statistics: &'a Statistics,
     pub gamma: &'a [f32],
     pub sums: &'a GradientSums,
-    /// Of the maps.
+    /// The dropout that the maps had.
     pub dropout: Option<Dropout>,
 }
 

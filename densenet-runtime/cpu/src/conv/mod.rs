@@ -1,4 +1,4 @@
-//! Convolutions over whole buffers, forward and back, and what stands between them.
+//! Convolutions over whole buffers, forward and backward, and what is done between them.
 
 pub mod finish;
 pub mod pointwise;

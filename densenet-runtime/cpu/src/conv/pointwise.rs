@@ -1,9 +1,8 @@
-//! 1x1 convolutions: products over pixels, with BN and ReLU as the operand is loaded and
-//! statistics as the result is written.
+//! 1x1 convolutions: products over pixels. BN and ReLU are applied as the operand is loaded, and
+//! statistics are measured as the result is written.
 //!
-//! Forward, for P pixels, C channels in and N out: 2 P C N operations; reads P C and writes P N
-//! values once. Backward: twice the operations; the input and the gradient of the input are each
-//! passed once.
+//! Forward, for P pixels, C channels in and N out: 2 P C N operations; P C values are read and P N
+//! written, once. Backward: twice the operations; the input and its gradient are each passed once.
 
 use std::ops::Range;
 
@@ -20,32 +19,32 @@ use crate::kernel::simd::{Kernel, Simd};
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = 112;
-/// Channels of a tile's operand; with its share of the weight it stays in the L2 cache.
+/// Channels of a tile's operand. With its share of the weight, it stays in the L2 cache.
 const DEPTH: usize = 384;
-/// Pixels of a tile on the way back.
+/// Pixels of a tile in the backward pass.
 const BACK_TILE: usize = 56;
-/// Channels that are passed at a time on the way back, in whole panels of every level.
+/// Channels at a time in the backward pass, in whole panels at every level.
 const BACK_CHANNELS: usize = 256;
 
-/// Where a convolution's maps go, and what is done with them as they are written.
+/// Where the maps of a convolution are written, and what is done with them at that time.
 pub struct Target<'a> {
     pub values: &'a mut [f32],
     pub columns: Columns,
 }
 
-/// The columns from `column` on of rows of `stride` elements.
+/// The columns from `column` on, in rows of `stride` elements.
 #[derive(Clone, Copy)]
 pub struct Columns {
     pub stride: usize,
     pub column: usize,
-    /// Of the maps.
+    /// The dropout of the maps.
     pub dropout: Option<Dropout>,
-    /// Whether the maps are measured; the moments are left in the engine's scratch.
+    /// Whether the maps are measured. The engine's scratch receives the moments.
     pub measure: bool,
 }
 
 impl Columns {
-    /// All columns, as they are.
+    /// All columns, without dropout or measurement.
     pub fn all(stride: usize) -> Self {
         Self {
             stride,
@@ -56,7 +55,7 @@ impl Columns {
     }
 }
 
-/// Convolves with a weight in natural order (maps out x channels); packs it into the engine.
+/// Convolves with a weight in natural order (maps out x channels), which is packed into the engine.
 pub fn convolve(
     engine: &mut Engine,
     load: &impl Load,
@@ -77,7 +76,7 @@ pub fn convolve(
 
 /// Convolves: `target[p] = weight * load[p]`.
 ///
-/// The weight is in `engine.packed`: `panels.depth` channels in, `panels.columns` maps out.
+/// `engine.packed` holds the weight: `panels.depth` channels in, `panels.columns` maps out.
 pub fn forward(
     engine: &mut Engine,
     load: &impl Load,
@@ -143,7 +142,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
         scratch.moments.reset(columns);
         for (start, count) in blocks(pixels.len(), TILE_PIXELS) {
             let first = pixels.start + start;
-            // Where the result's rows are whole vectors side by side, they are the tile.
+            // If the rows of the result are whole vectors without gaps, they are the tile.
             let tile = if in_place {
                 &mut values[start * width..][..count * width]
             } else {
@@ -194,7 +193,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
                     dropout.apply((first + row) * columns, &mut tile[..columns]);
                 }
             }
-            // In place, the tile is measured where it lies.
+            // If the tile is written in place, it is measured there.
             let moments = measure.then_some(&mut scratch.moments);
             if in_place {
                 emit(simd, Runs::rows(tile, width, count), columns, moments, None);
@@ -217,19 +216,20 @@ impl<L: Load> Kernel for Forward<'_, L> {
     }
 }
 
-/// The input of a convolution on the way back.
+/// The input of a convolution in the backward pass.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
-    /// Pixels x stride, in front of BN.
+    /// Pixels x stride, before BN.
     pub x: &'a [f32],
     pub stride: usize,
-    /// Channels that the convolution reads.
+    /// The channels that the convolution reads.
     pub channels: usize,
-    /// BN in front of the convolution.
+    /// The BN before the convolution.
     pub norm: Norm<'a>,
 }
 
-/// Packs the weight of [`backward`] and of a transition: natural order, maps out x channels.
+/// Packs the weight of [`backward`] and of a transition, which is in natural order: maps out x
+/// channels.
 pub fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
     let form = engine.form;
     let panels = Panels {
@@ -247,9 +247,9 @@ pub fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels:
 /// of the channels of a block.
 ///
 /// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked
-/// gradient to `g` (rows of `input.stride`). The weight's packed form is in `engine.packed`; the
-/// shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
-/// engine's scratch.
+/// gradient to `g` (rows of `input.stride`). `engine.packed` holds the packed weight. The engine's
+/// scratch receives the sums and the threads' shares of the weight's gradient (rows of
+/// `padded(channels)`).
 pub fn backward(engine: &mut Engine, input: Input<'_>, dy: &[f32], maps: usize, g: &mut [f32]) {
     let (level, form) = (engine.level, engine.form);
     engine.over_rows(g, input.stride, dy.len() / maps, |share| {

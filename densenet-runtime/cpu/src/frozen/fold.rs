@@ -1,4 +1,4 @@
-//! Folds BN into what stands in front of it, and packs the weights.
+//! Folds BN into the convolution before it, and packs the weights.
 
 use super::program::{Norm, Packed, Program};
 use crate::engine::padded;
@@ -41,7 +41,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Where the numbers go.
+/// The arena that the numbers are written to.
 struct Target<'a> {
     values: &'a mut [f32],
     lanes: usize,
@@ -57,7 +57,7 @@ impl Target<'_> {
         self.vector(norm.at + padded(norm.channels), &affine.shift);
     }
 
-    /// A weight of maps x channels.
+    /// Packs a weight of maps x channels.
     fn pack(&mut self, packed: Packed, channels: usize, at: impl Fn(usize, usize) -> f32) {
         let into = &mut self.values[packed.at..][..packed.panels.len(self.lanes)];
         let lines = 0..packed.panels.lines(self.lanes);
@@ -66,7 +66,7 @@ impl Target<'_> {
         });
     }
 
-    /// A weight of maps x channels x 3 x 3, transformed.
+    /// Packs a weight of maps x channels x 3 x 3, transformed.
     fn transform(&mut self, packed: Packed, channels: usize, weight: &[f32]) {
         let maps = packed.panels.columns;
         let mut places = vec![0.0; PLACES * channels * maps];
@@ -83,7 +83,7 @@ impl Target<'_> {
     }
 }
 
-/// Fills the arena of weights; `parameters` and `running` are as long as the plan says.
+/// Fills the arena of weights. `parameters` and `running` have the lengths that the plan gives.
 pub(super) fn fold(
     plan: &Plan,
     program: &Program,
@@ -107,7 +107,7 @@ pub(super) fn fold(
         },
     };
     let (channels, area) = (stem.channels, stem.kernel() * stem.kernel());
-    // Rows of the packed weight: kernel row, kernel column, channel.
+    // The order of the packed weight's rows: kernel row, kernel column, channel.
     target.pack(program.stem, channels * area, |k, m| {
         norm.scale[m] * weight[(m * channels + k % channels) * area + k / channels]
     });

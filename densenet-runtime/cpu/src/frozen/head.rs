@@ -12,13 +12,13 @@ use crate::kernel::simd::{Kernel, Simd};
 pub(super) struct Pool<'a> {
     pub maps: Maps<'a>,
     pub channels: usize,
-    /// Pixels of an image.
+    /// The pixels of one image.
     pub pixels: usize,
     pub images: usize,
     /// Images x stride.
     pub features: Shared<'a>,
     pub stride: usize,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
 }
@@ -37,13 +37,14 @@ impl Kernel for Pool<'_> {
         let all = self.images.saturating_mul(self.pixels);
         assert!(span(all, stride, end) <= values.len());
         let mean = [1.0 / self.pixels as f32];
-        // The vectors of all images in a row.
+        // The vectors of all images are numbered consecutively.
         for unit in share(self.images * vectors, self.thread, self.threads) {
             let (image, channel) = (unit / vectors, unit % vectors * S::LANES);
             let into = self
                 .features
                 .pointer(image * self.stride + channel, S::LANES);
-            // SAFETY: the assertions bound all vectors of all pixels; a unit is one thread's.
+            // SAFETY: the assertions bound all vectors of all pixels; each unit belongs to one
+            // thread.
             unsafe {
                 let scale = simd.load(affine.scale.as_ptr().add(channel));
                 let shift = simd.load(affine.shift.as_ptr().add(channel));
@@ -58,17 +59,17 @@ impl Kernel for Pool<'_> {
     }
 }
 
-/// The classifier, its classes shared out among the threads.
+/// The classifier. The threads divide its classes.
 pub(super) struct Classify<'a> {
     /// Images x stride.
     pub features: &'a [f32],
     pub stride: usize,
     pub images: usize,
     pub weight: Right<'a>,
-    /// One for each class, in whole vectors.
+    /// The bias of each class, padded to whole vectors.
     pub bias: &'a [f32],
     pub out: Out<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
 }
@@ -89,7 +90,7 @@ impl Kernel for Classify<'_> {
         };
         let panels = share(panels, self.thread, self.threads);
         let start = Start::Bias(self.bias);
-        // SAFETY: threads have classes of their own.
+        // SAFETY: each thread writes classes of its own.
         unsafe { multiply(simd, rows, depth, self.weight, panels, self.out, start) };
     }
 }

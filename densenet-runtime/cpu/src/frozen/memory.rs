@@ -1,4 +1,4 @@
-//! Places in memory, and memory that the threads of a phase share.
+//! Positions in an arena, and memory that the threads of a phase share.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -6,16 +6,16 @@ use std::ops::Range;
 /// f32 in a cache line.
 const LINE: usize = 16;
 
-/// Gives out places in memory, each from the start of a cache line on.
+/// Gives out positions in an arena. Each is the start of a cache line.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// What has been given out.
+    /// How many numbers have been given out.
     pub len: usize,
 }
 
 impl Places {
-    /// The start of the next `len` numbers. What is given out is `usize::MAX` if it cannot be
-    /// counted, and then there is no memory for it.
+    /// The start of the next `len` numbers. If the total cannot be counted, `len` is `usize::MAX`,
+    /// and allocating it fails.
     pub fn place(&mut self, len: usize) -> usize {
         let at = self.len;
         let whole = len.div_ceil(LINE).saturating_mul(LINE);
@@ -24,10 +24,10 @@ impl Places {
     }
 }
 
-/// Numbers that the threads of a phase write, each its own.
+/// Numbers that the threads of a phase write. Each thread writes its own.
 ///
-/// Whoever follows its pointers or takes its slices promises that in one phase no thread writes
-/// what another reads or writes.
+/// A caller that follows the pointers or takes the slices promises that no thread writes what
+/// another thread reads or writes in the same phase.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'a> {
     start: *mut f32,
@@ -49,45 +49,46 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// A part of it.
+    /// A part of these numbers.
     ///
     /// # Panics
-    /// If the part is not inside.
+    /// If the range is out of bounds.
     pub fn part(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len);
         Self {
-            // SAFETY: inside, as asserted.
+            // SAFETY: the range is in bounds, as asserted.
             start: unsafe { self.start.add(range.start) },
             len: range.len(),
             values: PhantomData,
         }
     }
 
-    /// A pointer that is good for `len` numbers from `at` on.
+    /// A pointer that is valid for `len` numbers from `at` on.
     ///
     /// # Panics
-    /// If they are not inside.
+    /// If they are out of bounds.
     #[inline(always)]
     pub fn pointer(self, at: usize, len: usize) -> *mut f32 {
         assert!(at <= self.len && len <= self.len - at);
-        // SAFETY: inside, as asserted.
+        // SAFETY: the position is in bounds, as asserted.
         unsafe { self.start.add(at) }
     }
 
-    /// All of it, to read.
+    /// All the numbers, to read.
     ///
     /// # Safety
-    /// No thread writes it while the slice lives.
+    /// Nothing writes to them while the slice lives.
     pub unsafe fn read(self) -> &'a [f32] {
-        // SAFETY: the slice that it was made of is borrowed for 'a; the caller's promise.
+        // SAFETY: the slice that these numbers come from is borrowed for 'a; the rest is the
+        // caller's promise.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
-    /// All of it, to write.
+    /// All the numbers, to write.
     ///
     /// # Safety
-    /// No other thread reads or writes it while the slice lives, nor the same thread through
-    /// another slice.
+    /// No other thread reads or writes them while the slice lives, and the same thread does not
+    /// through another slice.
     pub unsafe fn write(&self) -> &'a mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }

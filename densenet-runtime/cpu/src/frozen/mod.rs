@@ -1,13 +1,14 @@
 //! The frozen form of a network, for inference alone.
 //!
-//! Made once from a trained network. The stem's BN and the BN behind each 1x1 convolution are
-//! folded into the convolution in front of them; the BN that reads a block's feature maps is one
-//! multiply-add as they are loaded. Weights are packed for the products, those of 3x3
-//! convolutions transformed (see `winograd`). Activations lie in one arena that is as large as
-//! the plan says, and a call allocates nothing.
+//! It is made once from a trained network. The BN of the stem, and the BN after each 1x1
+//! convolution, are folded into the convolution before them. The BN that reads a block's feature
+//! maps is one multiply-add as they are loaded. Weights are packed for the products, and those of
+//! 3x3 convolutions are transformed (see `winograd`). Activations are in one arena, whose size the
+//! plan gives, and a call allocates nothing.
 //!
-//! Images go through the early, large blocks in groups that fit the cache and through the late
-//! blocks together, so that neither maps nor weights are read from memory more than need be.
+//! Images go through the early, large blocks in groups that fit the cache, and through the late
+//! blocks together, so that neither maps nor weights are read from memory more often than
+//! necessary.
 
 mod fold;
 mod head;
@@ -32,18 +33,19 @@ use program::Program;
 /// How a network is frozen.
 #[derive(Clone, Copy, Debug)]
 pub struct FrozenOptions {
-    /// The most images of a call.
+    /// The largest number of images in a call.
     pub batch: usize,
-    /// Threads, at most 64; 0 for as many as [`threads`](crate::threads::threads) says.
+    /// The number of threads, at most 64. If it is 0, [`threads`](crate::threads::threads) chooses
+    /// it.
     pub threads: usize,
-    /// The instruction set, or the best that the processor has if that is less.
+    /// The instruction set. If the processor does not have it, the best one that it has is used.
     pub level: Level,
-    /// In which numbers the products of blocks and transitions are computed.
+    /// The number format of the products in blocks and transitions.
     pub precision: Precision,
 }
 
 impl FrozenOptions {
-    /// For a batch: the default number of threads, the best instructions, f32.
+    /// Options for a batch: the default number of threads, the best instruction set, f32.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
@@ -55,7 +57,7 @@ impl FrozenOptions {
 }
 
 impl Default for FrozenOptions {
-    /// For one image at a time.
+    /// Options for one image at a time.
     fn default() -> Self {
         Self::for_batch(1)
     }
@@ -73,11 +75,11 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Folds parameters and running statistics, each as many as the plan has, in the order of
-    /// [`Plan::parameters`]. The batch is one that the plan can count.
+    /// Folds parameters and running statistics. Both have the lengths that the plan gives, and the
+    /// order of [`Plan::parameters`]. The batch is one that the plan can count.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// If there is not enough memory.
     pub fn new(
         plan: &Plan,
         parameters: &[f32],
@@ -102,8 +104,8 @@ impl Folded {
         })
     }
 
-    /// The logits of some images, at most as many as it was made for: images x classes. The pixels
-    /// are those of the images.
+    /// The logits of some images: images x classes. There are at most as many images as the network
+    /// was frozen for, and `pixels` holds exactly these.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> &[f32] {
         pass::run(self, pixels, images);
         &self.logits[..images * self.plan.classes()]
@@ -114,7 +116,7 @@ impl Folded {
         &self.plan
     }
 
-    /// Threads that work on a call.
+    /// The number of threads that work on a call.
     pub fn threads(&self) -> usize {
         self.team.threads()
     }
@@ -124,19 +126,19 @@ impl Folded {
         self.level
     }
 
-    /// How many images go through each block at a time; for tests.
+    /// The number of images that go through each block at a time; for tests.
     pub fn groups(&self) -> impl Iterator<Item = usize> {
         self.program.blocks.iter().map(|block| block.group)
     }
 
-    /// Bytes that it holds: packed weights, activations and logits.
+    /// The bytes that it holds: packed weights, activations and logits.
     pub fn bytes(&self) -> u64 {
         let numbers = self.program.weights + self.program.activations + self.logits.len();
         (numbers * size_of::<f32>()) as u64
     }
 }
 
-/// One thread's share of `count` things.
+/// One thread's share of `count` items.
 fn share(count: usize, thread: usize, threads: usize) -> Range<usize> {
     thread * count / threads..(thread + 1) * count / threads
 }

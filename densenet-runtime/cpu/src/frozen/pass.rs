@@ -47,8 +47,8 @@ pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize) {
 }
 
 impl<'a> Pass<'a> {
-    /// Runs a phase: each thread gets its kernel, made for its index, the number of threads and
-    /// its scratch.
+    /// Runs a phase. Each thread gets its own kernel, made from its index, the number of threads
+    /// and its scratch.
     fn phase<K: Kernel>(&mut self, kernel: impl Fn(usize, usize, Shared<'a>) -> K + Sync) {
         let (level, threads) = (self.level, self.team.threads());
         let Program {
@@ -152,7 +152,7 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Fills a block's feature maps for images from `first` on, at most a group.
+    /// Fills a block's feature maps for the images from `first` on, at most one group.
     fn block(&mut self, index: usize, first: usize, images: usize) {
         let program = self.program;
         let (step, block) = (&program.blocks[index], &self.plan.blocks()[index]);
@@ -212,7 +212,7 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// What the 3x3 convolution of a layer reads: `maps` for each pixel.
+    /// The input of a layer's 3x3 convolution: `maps` values for each pixel.
     fn inner(
         &mut self,
         layer: &LayerStep,

@@ -1,8 +1,8 @@
-//! 1x1 convolutions over tiles of pixels: BN and ReLU as the operand is loaded, bias and ReLU as
-//! the result is written.
+//! 1x1 convolutions over tiles of pixels. BN and ReLU are applied as the operand is loaded, bias
+//! and ReLU as the result is written.
 //!
-//! Many pixels are divided among the threads; few pixels share their maps out instead, so that
-//! each weight comes through the cache once.
+//! Many pixels are divided among the threads. If there are few pixels, the threads divide the maps
+//! instead, so that each weight comes through the cache once.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use crate::kernel::simd::{Kernel, Simd};
 const TILE_PIXELS: usize = 112;
 /// Channels of a tile's operand.
 const DEPTH: usize = 384;
-/// A thread has at least this many pixels, or the maps are shared out.
+/// If a thread would have fewer pixels than this, the maps are divided instead.
 const FEW_PIXELS: usize = 64;
 
 /// Numbers that a thread needs for its tile.
@@ -29,7 +29,7 @@ pub(super) fn scratch(channels: usize) -> usize {
     TILE_PIXELS * stride(channels.min(DEPTH))
 }
 
-/// Rows of a tile, apart enough that they do not compete for the same lines of the cache.
+/// The stride of a tile's rows, chosen so that they do not compete for the same cache lines.
 fn stride(channels: usize) -> usize {
     padded(channels) + 16
 }
@@ -41,10 +41,10 @@ pub(super) struct Affine<'a> {
     pub shift: &'a [f32],
 }
 
-/// What a convolution reads: maps in front of BN and ReLU.
+/// What a convolution reads: maps before BN and ReLU.
 #[derive(Clone, Copy)]
 pub(super) struct Maps<'a> {
-    /// Pixels x stride, whole vectors readable at every channel.
+    /// Pixels x stride; a whole vector can be read from any channel on.
     pub values: &'a [f32],
     pub stride: usize,
     pub affine: Affine<'a>,
@@ -53,17 +53,17 @@ pub(super) struct Maps<'a> {
 /// A 1x1 convolution of some pixels.
 pub(super) struct Pointwise<'a> {
     pub maps: Maps<'a>,
-    /// Behind ReLU: each pixel is the mean of four.
+    /// The pool after the ReLU, if there is one: each pixel is the mean of four.
     pub pool: Option<Pool>,
-    /// Pixels, behind the pool.
+    /// The number of pixels after the pool.
     pub pixels: usize,
-    /// Channels that it reads.
+    /// The number of channels that it reads.
     pub channels: usize,
     pub weight: Right<'a>,
-    /// One for each map, in whole vectors; ReLU follows where there is one.
+    /// The bias of each map, padded to whole vectors. If there is a bias, a ReLU follows it.
     pub bias: Option<&'a [f32]>,
     pub out: Out<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
     pub scratch: Shared<'a>,
@@ -133,7 +133,7 @@ impl Kernel for Pointwise<'_> {
                     relu: self.bias.is_some() && from + depth == channels,
                     ..self.out
                 };
-                // SAFETY: threads have pixels or panels of their own.
+                // SAFETY: each thread writes pixels or panels of its own.
                 unsafe {
                     multiply(
                         simd,
@@ -158,7 +158,7 @@ impl Kernel for Pointwise<'_> {
     }
 }
 
-/// Some channels of pixels from `first` on, of the pool's where there is one.
+/// Some channels of the pixels from `first` on. If there is a pool, these are its pixels.
 struct Tile<'a> {
     maps: Maps<'a>,
     pool: Option<Pool>,
@@ -167,7 +167,7 @@ struct Tile<'a> {
     channels: Range<usize>,
 }
 
-/// BN and ReLU of a tile, into rows of `stride` elements, which are values or pairs.
+/// Applies BN and ReLU to a tile, and writes rows of `stride` elements, which are values or pairs.
 struct Load<'a, E> {
     tile: Tile<'a>,
     element: E,
@@ -194,7 +194,7 @@ impl<E: Element> Kernel for Load<'_, E> {
 impl Tile<'_> {
     #[inline(always)]
     fn load<S: Simd, E: Element>(self, simd: S, element: E, into: &mut [f32], stride: usize) {
-        /// Pixels that share a load of scale and shift.
+        /// How many pixels share one load of scale and shift.
         const GROUP: usize = 4;
         let Self {
             maps,
@@ -232,7 +232,7 @@ impl Tile<'_> {
         }
     }
 
-    /// The same behind a 2x2 average pool.
+    /// Loads pixels as above, with a 2x2 average pool after the ReLU.
     #[inline(always)]
     fn load_pooled<S: Simd, E: Element>(
         self,
@@ -281,13 +281,13 @@ impl Tile<'_> {
     }
 }
 
-/// BN and ReLU of some pixels, stored: what a plain layer's 3x3 convolution reads.
+/// BN and ReLU of some pixels, stored as the input of a plain layer's 3x3 convolution.
 pub(super) struct Normalise<'a> {
     pub maps: Maps<'a>,
     pub channels: usize,
     pub pixels: usize,
     pub out: Out<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
 }
@@ -301,7 +301,7 @@ impl Kernel for Normalise<'_> {
             .out
             .values
             .part(start..start + pixels.len() * self.out.stride);
-        // SAFETY: threads have pixels of their own.
+        // SAFETY: each thread writes pixels of its own.
         let into = unsafe { rows.write() };
         let (first, count) = (pixels.start, pixels.len());
         let tile = Tile {

@@ -1,7 +1,8 @@
-//! A matrix product on register tiles, with a bias in front and a ReLU behind.
+//! A matrix product on register tiles, which adds a bias before the sum and may apply a ReLU after
+//! it.
 //!
-//! As `kernel::product`'s, but it writes straight into memory that threads share, and what comes
-//! before and after the sum costs no pass of its own.
+//! It is like `kernel::product`, but writes straight into memory that threads share. The bias and
+//! the ReLU need no pass of their own.
 
 use std::ops::Range;
 
@@ -19,20 +20,21 @@ pub(super) struct Right<'a> {
     pub values: &'a [f32],
 }
 
-/// The part of the depth that a product sums over. With one tap at 0 it is a matrix product; with
-/// a tap for each row of a kernel, a convolution over a padded image.
+/// The part of the depth that a product sums over. With one tap at 0, the product is a matrix
+/// product; with a tap for each row of a kernel, it is a convolution over a padded image.
 #[derive(Clone, Copy)]
 pub(super) struct Depth<'a> {
-    /// Offset of each tap in the left operand; tap t meets the rows of the right operand from
-    /// `t * channels` on.
+    /// The offset of each tap in the left operand. Tap t is multiplied with the rows of the right
+    /// operand from `t * channels` on.
     pub taps: &'a [usize],
     /// Channels of a tap.
     pub channels: usize,
-    /// The row of the right operand that the first channel of the first tap meets.
+    /// The row of the right operand that the first channel of the first tap is multiplied with.
     pub first: usize,
 }
 
-/// Where a product goes: row r's first column at `at + r * stride`. Whole vectors are written.
+/// Where a product is written: the first column of row r at `at + r * stride`. Whole vectors are
+/// written.
 #[derive(Clone, Copy)]
 pub(super) struct Out<'a> {
     pub values: Shared<'a>,
@@ -46,9 +48,9 @@ pub(super) struct Out<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
     Zero,
-    /// One number for each column, in whole vectors.
+    /// A number for each column, padded to whole vectors.
     Bias(&'a [f32]),
-    /// What is there.
+    /// The values that the output already has.
     There,
 }
 
@@ -65,11 +67,11 @@ pub(super) fn count(panels: Panels, lanes: usize) -> usize {
     panels.vectors(lanes).div_ceil(2)
 }
 
-/// `out[r] = start + sum over the depth of a[r] * b`, for the columns of some panels; then ReLU
-/// where `out` says so.
+/// `out[r] = start + sum over the depth of a[r] * b`, for the columns of some panels, followed by a
+/// ReLU if `out` asks for it.
 ///
 /// # Panics
-/// If a slice is shorter than the shapes ask for.
+/// If a slice is shorter than the shapes require.
 ///
 /// # Safety
 /// No other thread reads or writes the rows and columns of `out` in this phase.
@@ -132,12 +134,12 @@ pub(super) unsafe fn multiply<S: Simd>(
     }
 }
 
-/// One register tile. It is not `kernel::product`'s, as taps, bias and ReLU would cost registers
-/// there.
+/// One register tile. It is separate from the tile of `kernel::product`, because taps, bias and
+/// ReLU would cost registers there.
 struct Tile<'a> {
     a: *const f32,
     a_stride: usize,
-    /// In values.
+    /// Counted in values.
     taps: &'a [usize],
     channels: usize,
     b: *const f32,
@@ -165,7 +167,7 @@ impl Tile<'_> {
         }
         let lanes = S::LANES;
         let mut sums = [[simd.zero(); W]; R];
-        // Short loops, each of one kind, so that the sums stay in registers.
+        // Short loops, each of one kind, keep the sums in registers.
         match self.start {
             Start::Zero => {}
             Start::Bias(bias) => {

@@ -1,6 +1,6 @@
-//! What a frozen network computes with: where its weights and activations lie.
+//! What a frozen network computes with: the positions of its weights and activations.
 //!
-//! All sizes follow from the plan, so both arenas are laid out before anything is allocated.
+//! All sizes follow from the plan, so both arenas are planned before anything is allocated.
 
 use super::memory::Places;
 use super::{pointwise, stem, winograd};
@@ -9,8 +9,8 @@ use crate::kernel::product::{Form, Panels};
 use crate::kernel::winograd::PLACES;
 use densenet_plan::{Block, Layer, Plan};
 
-/// A group of images whose feature maps in a block are at most these bytes goes through the
-/// block together: they stay in the cache from layer to layer.
+/// A group of images goes through a block together if their feature maps there have at most this
+/// many bytes. The maps then stay in the cache from layer to layer.
 const GROUP_BYTES: usize = 8 << 20;
 
 /// A packed weight in the arena of weights.
@@ -20,7 +20,7 @@ pub(super) struct Packed {
     pub at: usize,
 }
 
-/// BN as a multiply-add in the arena of weights: scale at `at`, shift behind it.
+/// BN as a multiply-add in the arena of weights: the scale is at `at`, the shift follows it.
 #[derive(Clone, Copy)]
 pub(super) struct Norm {
     pub at: usize,
@@ -28,13 +28,13 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// From one to the other.
+    /// Where the shift starts.
     pub fn shift(self) -> usize {
         self.at + padded(self.channels)
     }
 }
 
-/// The 1x1 convolution of a layer, the BN behind it folded in.
+/// The 1x1 convolution of a layer, with the BN after it folded in.
 #[derive(Clone, Copy)]
 pub(super) struct Compress {
     pub weight: Packed,
@@ -45,19 +45,19 @@ pub(super) struct Compress {
 pub(super) struct LayerStep {
     pub norm: Norm,
     pub compress: Option<Compress>,
-    /// The 3x3 convolution's transformed weights, one for each place.
+    /// The transformed weights of the 3x3 convolution, one for each place.
     pub spatial: Packed,
 }
 
 /// A block and its feature maps.
 pub(super) struct BlockStep {
     pub layers: Vec<LayerStep>,
-    /// Images that go through it together.
+    /// How many images go through it together.
     pub group: usize,
-    /// Feature maps of a group in the arena of activations: pixels x stride.
+    /// Where the feature maps of a group are in the arena of activations: pixels x stride.
     pub maps: usize,
     pub stride: usize,
-    /// Their number.
+    /// How many numbers these maps have.
     pub len: usize,
 }
 
@@ -76,44 +76,46 @@ pub(super) struct Program {
     pub norm: Norm,
     pub classifier: Packed,
     pub classifier_bias: usize,
-    /// Numbers in the arena of weights.
+    /// How many numbers the arena of weights has.
     pub weights: usize,
-    /// The padded image.
+    /// Where the padded image is.
     pub image: usize,
-    /// What a layer's 3x3 convolution reads: pixels x padded channels.
+    /// Where the input of a layer's 3x3 convolution is: pixels x padded channels.
     pub inner: usize,
     pub inner_len: usize,
-    /// Images x padded features.
+    /// Where the features are: images x padded features.
     pub features: usize,
-    /// Images x padded classes.
+    /// Where the logits are: images x padded classes.
     pub scores: usize,
-    /// Each thread's, one behind the other.
+    /// Where the threads' scratch is, one thread after another.
     pub scratch: usize,
     pub scratch_len: usize,
-    /// Numbers in the arena of activations.
+    /// How many numbers the arena of activations has.
     pub activations: usize,
 }
 
-/// Channels that a layer's 3x3 convolution reads.
+/// The channels that a layer's 3x3 convolution reads.
 fn inner(layer: Layer) -> usize {
     layer.bottleneck.unwrap_or(layer.input)
 }
 
-/// From one pixel of a block's maps to the next: a layer's last vector may reach behind the maps.
+/// The stride from one pixel of a block's maps to the next. A layer's last vector may extend beyond
+/// the maps.
 fn stride(block: &Block) -> usize {
     padded(block.output()) + 16
 }
 
-/// Images that go through a block together: as even groups as can be.
+/// How many images go through a block together. The groups are as even as possible.
 fn group(block: &Block, batch: usize, weights: usize) -> usize {
     let image = block.pixels() * stride(block) * size_of::<f32>();
-    // Beyond what the cache holds, the weights should not be read more often than the maps.
+    // If the maps do not fit the cache anyway, the weights should not be read more often than the
+    // maps.
     let most = (GROUP_BYTES.max(weights * size_of::<f32>()) / image).clamp(1, batch);
     batch.div_ceil(batch.div_ceil(most))
 }
 
 impl Program {
-    /// `form` is that of the products in blocks and transitions; stem and classifier compute in
+    /// `form` is the form of the products in blocks and transitions. Stem and classifier compute in
     /// f32.
     pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize, form: Form) -> Self {
         let mut weights = Places::default();
@@ -159,7 +161,7 @@ impl Program {
                 }
             });
             let layers = layers.collect();
-            // A block's groups are made of the groups of the block in front of it.
+            // A block's groups are made of the groups of the block before it.
             let least = blocks.last().map_or(1, |block| block.group);
             let group = group(block, batch, weights.len - before).max(least);
             let len = group * block.pixels() * stride(block);

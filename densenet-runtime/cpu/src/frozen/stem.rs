@@ -1,8 +1,8 @@
 //! The stem on one image: padding, convolution with BN folded in, ReLU and max pool.
 //!
-//! The image is laid out with its padding, channels innermost. Then the pixels under a row of the
-//! kernel lie side by side, and the convolution is a product with one tap for each row of the
-//! kernel: no patches are gathered.
+//! The image is stored with its padding, channels innermost. The pixels under a row of the kernel
+//! are then adjacent in memory, so the convolution is a product with one tap for each row of the
+//! kernel, and no patches are gathered.
 
 use super::memory::Shared;
 use super::product::{Depth, Out, Right, Start, count, multiply};
@@ -14,7 +14,7 @@ use densenet_plan::{Pixels, Stem, StemKind};
 /// The largest kernel's side.
 const KERNEL: usize = 7;
 
-/// Width of the padded image, and numbers in it.
+/// The width of the padded image, and how many numbers the image has.
 pub(super) fn padded_image(stem: &Stem) -> (usize, usize) {
     let width = stem.width + 2 * stem.padding();
     let height = stem.height + 2 * stem.padding();
@@ -29,14 +29,14 @@ pub(super) fn scratch(stem: &Stem, maps: usize) -> usize {
     }
 }
 
-/// Lays an image out with its padding.
+/// Copies an image into its padded form.
 pub(super) struct Pad<'a> {
     pub stem: &'a Stem,
     pub pixels: Pixels<'a>,
-    /// Which image of `pixels`.
+    /// The index of the image in `pixels`.
     pub image: usize,
     pub into: Shared<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
 }
@@ -53,7 +53,7 @@ impl Pad<'_> {
         let line = padded_image(self.stem).0 * channels;
         let rows = share(height + 2 * padding, self.thread, self.threads);
         let part = self.into.part(rows.start * line..rows.end * line);
-        // SAFETY: threads have rows of their own.
+        // SAFETY: each thread writes rows of its own.
         let lines = unsafe { part.write() };
         for (row, line) in rows.zip(lines.chunks_exact_mut(line)) {
             line.fill(0.0);
@@ -86,15 +86,15 @@ impl Pad<'_> {
     }
 }
 
-/// The convolution of a padded image, and the max pool where there is one.
+/// The convolution of a padded image, and the max pool if the stem has one.
 pub(super) struct Convolve<'a> {
     pub stem: &'a Stem,
     pub image: &'a [f32],
     pub weight: Right<'a>,
-    /// One for each map, in whole vectors.
+    /// The bias of each map, padded to whole vectors.
     pub bias: &'a [f32],
     pub out: Out<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
     pub scratch: Shared<'a>,
@@ -139,7 +139,7 @@ impl Convolve<'_> {
         };
         let panels = 0..count(self.weight.panels, S::LANES);
         let start = Start::Bias(self.bias);
-        // SAFETY: threads have rows of their own.
+        // SAFETY: each thread writes rows of its own.
         unsafe { multiply(simd, rows, depth, self.weight, panels, out, start) };
     }
 
@@ -149,7 +149,7 @@ impl Convolve<'_> {
         let (height, width) = self.stem.convolved_size();
         let (pooled_height, pooled_width) = self.stem.output_size();
         let maps = self.weight.panels.vectors(S::LANES) * S::LANES;
-        // Row r of the convolution's maps is in slot r % 3.
+        // Row r of the convolution's maps is stored in slot r % 3.
         let slot = width * maps;
         let mut done = None;
         for row in share(pooled_height, self.thread, self.threads) {
@@ -167,18 +167,18 @@ impl Convolve<'_> {
                     done = Some(r);
                 }
             }
-            // SAFETY: the scratch is this thread's own, and nobody writes it here.
+            // SAFETY: the scratch is this thread's own, and nothing writes to it here.
             let convolved = unsafe { self.scratch.read() };
             for x in 0..pooled_width {
                 let at = self.out.at + (row * pooled_width + x) * self.out.stride;
-                // SAFETY: threads have rows of their own.
+                // SAFETY: each thread writes rows of its own.
                 let into = unsafe { self.out.values.part(at..at + maps).write() };
                 into.fill(0.0);
                 for r in rows.clone() {
                     for column in (2 * x).saturating_sub(1)..width.min(2 * x + 2) {
                         let from = &convolved[r % 3 * slot + column * maps..][..maps];
                         for (most, &value) in into.iter_mut().zip(from) {
-                            // The ReLU is the zero that it starts from; NaN stays.
+                            // Starting from zero is the ReLU; a NaN stays.
                             *most = if value <= *most || most.is_nan() {
                                 *most
                             } else {

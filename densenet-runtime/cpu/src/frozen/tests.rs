@@ -1,4 +1,4 @@
-//! Shapes that no product of a frozen network has.
+//! Products with shapes that a frozen network never has.
 
 use super::memory::Shared;
 use super::product::{Depth, Out, Right, Start, multiply};
@@ -6,7 +6,7 @@ use crate::Level;
 use crate::kernel::product::{Form, Panels, Rows};
 use crate::kernel::simd::{Kernel, Simd};
 
-/// A product whose shapes are as small as its slices if they wrap.
+/// A product whose shapes match its short slices only if the arithmetic wraps.
 struct Wrapping {
     rows: usize,
     stride: usize,

@@ -1,4 +1,4 @@
-//! 3x3 convolutions with padding 1 by Winograd's way (see `kernel::winograd`).
+//! 3x3 convolutions with padding 1 by Winograd's algorithm (see `kernel::winograd`).
 
 use std::ops::Range;
 
@@ -30,14 +30,14 @@ fn sizes(channels: usize, width: usize) -> (usize, usize) {
     (patches, PLACES * PATCHES * width)
 }
 
-/// Rows of a tile, apart enough that they do not compete for the same lines of the cache.
+/// The stride of a tile's rows, chosen so that they do not compete for the same cache lines.
 fn stride(channels: usize) -> usize {
     padded(channels) + 16
 }
 
 /// A 3x3 convolution of some images.
 pub(super) struct Spatial<'a> {
-    /// Pixels x stride, whole vectors readable at every channel.
+    /// Pixels x stride; a whole vector can be read from any channel on.
     pub values: &'a [f32],
     pub stride: usize,
     pub channels: usize,
@@ -45,11 +45,11 @@ pub(super) struct Spatial<'a> {
     pub height: usize,
     pub width: usize,
     pub images: usize,
-    /// One packed weight for each place, one behind the other.
+    /// The packed weights of the places, one after another.
     pub weight: &'a [f32],
     pub maps: usize,
     pub out: Out<'a>,
-    /// One thread's share of these.
+    /// The index of the thread that runs this, and the number of threads that share the work.
     pub thread: usize,
     pub threads: usize,
     pub scratch: Shared<'a>,
@@ -81,7 +81,7 @@ impl Kernel for Spatial<'_> {
             let first = own.start + start;
             for (from, depth) in chunks(self.channels, CHANNELS) {
                 let stride = stride(depth);
-                // SAFETY: as above; the slice ends before the tile is read.
+                // SAFETY: as above; the slice is dropped before the tile is read.
                 let into = unsafe { tile.write() };
                 let load = Load {
                     spatial: &self,
@@ -99,7 +99,7 @@ impl Kernel for Spatial<'_> {
                 if self.form == Form::Rounded {
                     pairs::round_all(&mut into[..PLACES * patches * stride]);
                 }
-                // SAFETY: nobody writes the tile while the products are made.
+                // SAFETY: nothing writes to the tile while the products are computed.
                 let tile = unsafe { tile.read() };
                 for place in 0..PLACES {
                     let weight = &self.weight[place * panels.len(S::LANES)..];
@@ -133,7 +133,7 @@ impl Kernel for Spatial<'_> {
                     }
                 }
             }
-            // SAFETY: nobody writes the products while they are read.
+            // SAFETY: nothing writes to the products while they are read.
             let products = unsafe { products.read() };
             for patch in 0..patches {
                 let from = &products[patch * width..];
@@ -183,7 +183,7 @@ impl Kernel for Load<'_, '_> {
     }
 }
 
-/// Some channels of a patch, and zeros that it has around the image.
+/// Some channels of a patch, and the zeros that pad the image.
 struct Source<'a> {
     patch: usize,
     channels: Range<usize>,
@@ -191,7 +191,7 @@ struct Source<'a> {
 }
 
 impl Spatial<'_> {
-    /// Image, row and column of a patch's first output pixel.
+    /// The image, row and column of a patch's first output pixel.
     #[inline(always)]
     fn corner(&self, patch: usize) -> (usize, usize, usize) {
         let (rows, columns) = (self.height.div_ceil(2), self.width.div_ceil(2));
@@ -203,7 +203,7 @@ impl Spatial<'_> {
         )
     }
 
-    /// Transforms some channels of a patch; place p of the result, values or pairs of channels,
+    /// Transforms some channels of a patch. Place p of the result, as values or pairs of channels,
     /// goes to `p * apart`.
     #[inline(always)]
     fn load<S: Simd, E: Element>(
@@ -253,7 +253,7 @@ impl Spatial<'_> {
         }
     }
 
-    /// Transforms a patch's products back; place p of them is at `p * apart`.
+    /// Transforms a patch's products back. The product of place p is at `p * apart`.
     #[inline(always)]
     fn store<S: Simd>(&self, simd: S, patch: usize, from: &[f32], apart: usize, width: usize) {
         let (image, y, x) = self.corner(patch);

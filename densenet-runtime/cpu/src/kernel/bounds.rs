@@ -1,9 +1,9 @@
-//! Lengths that unsafe code rests on, computed so that they cannot wrap.
+//! Lengths that unsafe code relies on, computed so that they cannot wrap.
 //!
-//! Where a length does not fit, it is `usize::MAX`, and no slice is as long.
+//! A length that does not fit is `usize::MAX`, and no slice is that long.
 
-/// Elements from the start of the first of some rows to the end of the last one's `width`, where
-/// row r starts at `r * stride`; none without rows.
+/// The elements from the start of the first row to the end of the last row's `width`, if row r
+/// starts at `r * stride`. Zero if there are no rows.
 #[inline(always)]
 pub const fn span(rows: usize, stride: usize, width: usize) -> usize {
     match rows.checked_sub(1) {

@@ -1,4 +1,4 @@
-//! Dropout without a mask in memory: whether a value is kept is a function of its place.
+//! Dropout without a mask in memory: whether a value is kept is a function of its position.
 
 /// Dropout at one site of the network, in one step.
 #[derive(Clone, Copy, Debug)]
@@ -8,7 +8,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Zeroes values with this probability; `None` for 0.
+    /// Zeroes values with this probability; `None` if it is 0.
     pub fn new(probability: f64, seed: u64, site: usize) -> Option<Self> {
         Some(Self {
             key: mix(seed ^ mix(site as u64)),
@@ -16,7 +16,7 @@ impl Dropout {
         })
     }
 
-    /// What value number `index` of the site is multiplied with: 0, or 1 / (1 - probability).
+    /// The factor of value number `index` of the site: 0, or 1 / (1 - probability).
     #[inline(always)]
     pub fn factor(&self, index: usize) -> f32 {
         let bits = mix(self
@@ -29,7 +29,7 @@ impl Dropout {
         }
     }
 
-    /// Applies it to consecutive values, the first being number `first`.
+    /// Applies dropout to consecutive values; the first is number `first`.
     #[inline(always)]
     pub fn apply(&self, first: usize, values: &mut [f32]) {
         for (i, value) in values.iter_mut().enumerate() {

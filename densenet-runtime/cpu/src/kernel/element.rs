@@ -2,9 +2,9 @@
 
 use super::simd::{Bf16, Simd};
 
-/// What an element of a product's operands is.
+/// The type of a product's elements.
 pub trait Element: Copy {
-    /// Values in an element.
+    /// How many values an element holds.
     const VALUES: usize;
 
     /// `a * b + c`, element by element.
@@ -12,11 +12,11 @@ pub trait Element: Copy {
     /// Writes a vector of values as `LANES / VALUES` elements.
     ///
     /// # Safety
-    /// `at` is valid for a write of so many elements.
+    /// `at` is valid for a write of that many elements.
     unsafe fn store<S: Simd>(self, simd: S, at: *mut f32, values: S::Vector);
 }
 
-/// A value as it is.
+/// A single value.
 #[derive(Clone, Copy)]
 pub struct Single;
 

@@ -1,16 +1,15 @@
-//! The epilogue of a convolution: a tile of its result is measured and written where it belongs.
+//! The epilogue of a convolution: a tile of its result is measured and written to its destination.
 //!
-//! Channels are the outer loop, two vectors at a time, so that sums stay in registers. The
-//! variance is of deviations from the tile's own mean: two passes over a tile that lies in the
-//! cache.
+//! Channels are the outer loop, two vectors at a time, so that sums stay in registers. The variance
+//! is that of deviations from the tile's own mean, which takes two passes over a tile in the cache.
 
 use super::bounds::span;
 use super::normal::Moments;
 use super::pullback::TileMut;
 use super::simd::{Kernel, Simd};
 
-/// The pixels of a tile that count: `runs` times `len` rows of `stride`, each run starting
-/// `pitch` rows behind the one before.
+/// The pixels of a tile that count: `runs` runs of `len` rows of `stride`. Each run starts `pitch`
+/// rows after the start of the previous one.
 #[derive(Clone, Copy)]
 pub struct Runs<'a> {
     pub values: &'a [f32],
@@ -33,11 +32,11 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// Adds the first `columns` channels of a tile to the moments, if given, and copies them to the
-/// target, row by row, if given.
+/// Adds the first `columns` channels of a tile to the moments, and copies them to the target row by
+/// row. Either may be absent.
 ///
 /// # Panics
-/// If a slice is shorter than the rows and channels ask for, or the moments have another number
+/// If a slice is shorter than the rows and channels require, or the moments have a different number
 /// of channels.
 #[inline(always)]
 pub fn emit<S: Simd>(
@@ -110,7 +109,7 @@ impl Kernel for Checked {
         let lanes = S::LANES;
         let mut c = 0;
         // SAFETY: only `emit` makes this, with pointers that are null or valid for all rows and
-        // columns; the columns of each call lie below `self.columns`.
+        // columns; the columns of each call are below `self.columns`.
         unsafe {
             while c + 2 * lanes <= self.columns {
                 self.columns::<S, 2>(simd, c, lanes);
@@ -246,7 +245,7 @@ mod tests {
         }
     }
 
-    /// A tile, or a target, as small as its slice if its shapes wrap.
+    /// A tile or a target whose shapes match its short slice only if the arithmetic wraps.
     struct Wrapping {
         len: usize,
         stride: usize,

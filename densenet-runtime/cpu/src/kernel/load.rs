@@ -1,4 +1,5 @@
-//! How the left operand of a product is loaded: BN and ReLU on the way, nothing stored.
+//! How the left operand of a product is loaded: BN and ReLU are applied as it is loaded, and not
+//! stored.
 
 use std::ops::Range;
 
@@ -10,8 +11,8 @@ use crate::memory::Memory;
 
 /// Fills tiles of a product's left operand.
 pub trait Load: Sync {
-    /// Fills rows `pixels`, channels `channels`, into rows of `stride`; what lies between the
-    /// channels and the stride is left alone.
+    /// Fills the rows `pixels` and channels `channels` into rows of `stride`. Elements between the
+    /// last channel and the stride are left alone.
     ///
     /// Implementations are `#[inline(always)]`.
     fn load<S: Simd>(
@@ -23,7 +24,7 @@ pub trait Load: Sync {
         stride: usize,
     );
 
-    /// Asks for some channels of a pixel, which may be none, to be loaded later.
+    /// Prefetches some channels of a pixel; the range may be empty.
     #[inline(always)]
     fn expect<S: Simd>(&self, simd: S, pixel: usize, channels: Range<usize>) {
         let _ = (simd, pixel, channels);
@@ -78,7 +79,7 @@ impl Load for Values<'_> {
     ) {
         for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             let from = &self.values[pixel * self.stride..][channels.clone()];
-            // In a loop: a call to copy so few takes longer.
+            // In a loop, because a call takes longer to copy so few.
             for (into, from) in row.iter_mut().zip(from) {
                 *into = *from;
             }
@@ -174,7 +175,8 @@ impl Load for NormRelu<'_> {
     }
 }
 
-/// BN and ReLU on the way into pairs of channels; `stride` elements are whole vectors of values.
+/// BN and ReLU, with the result as pairs of channels; `stride` elements are whole vectors of
+/// values.
 struct LoadPairs<'a> {
     source: NormRelu<'a>,
     pixels: Range<usize>,
@@ -198,14 +200,14 @@ impl Kernel for LoadPairs<'_> {
         let n = channels.len();
         let scale = &source.affine.scale[channels.clone()];
         let shift = &source.affine.shift[channels.clone()];
-        // `n` channels are in memory, and so are whole vectors of them not too many to count.
+        // Memory holds `n` channels, and as many whole vectors of them as `n` allows.
         assert!(n.div_ceil(S::LANES) * S::LANES / 2 <= stride);
         for (pixel, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             let x = &source.x[pixel * source.stride..][channels.clone()];
             for c in (0..n).step_by(S::LANES) {
                 let count = S::LANES.min(n - c);
-                // SAFETY: `count` channels from `c` on can be read, and by the assertion a
-                // vector's pairs can be written. Lanes behind the channels come out as zeros.
+                // SAFETY: `count` channels from `c` on can be read, and by the assertion the pairs
+                // of a vector can be written. Lanes beyond the channels become zeros.
                 unsafe {
                     let part = |values: &[f32]| simd.load_part(values.as_ptr().add(c), count);
                     let z = simd.fma(part(x), part(scale), part(shift));
@@ -219,9 +221,9 @@ impl Kernel for LoadPairs<'_> {
 /// Feature maps of one size, image by image, and their 2x2 average pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
-    /// Height in front of the pool.
+    /// The height before the pool.
     pub height: usize,
-    /// Width in front of the pool.
+    /// The width before the pool.
     pub width: usize,
 }
 
@@ -231,7 +233,7 @@ impl Pool {
         (self.height / 2) * (self.width / 2)
     }
 
-    /// The four pixels that pooled pixel `q`, counted over all images, is the mean of.
+    /// The four pixels that are averaged into pooled pixel `q`, counted over all images.
     #[inline(always)]
     pub fn corners(self, q: usize) -> [usize; 4] {
         let pooled = self.width / 2;
@@ -242,8 +244,8 @@ impl Pool {
     }
 }
 
-/// BN, ReLU and 2x2 average pool. A transition's pool commutes with its 1x1 convolution, so it
-/// comes first and the convolution has a quarter of the pixels.
+/// BN, ReLU and 2x2 average pool. A transition's pool commutes with its 1x1 convolution, so the
+/// pool comes first and the convolution has a quarter of the pixels.
 #[derive(Clone, Copy)]
 pub struct Pooled<'a> {
     pub source: NormRelu<'a>,
@@ -282,8 +284,8 @@ impl Load for Pooled<'_> {
     }
 }
 
-/// The pixels under a convolution's kernel, for images of few channels: channel
-/// `(ky * kernel + kx) * channels + c` of output pixel p.
+/// The pixels under a convolution's kernel, for images with few channels: channel `(ky * kernel +
+/// kx) * channels + c` of output pixel p.
 #[derive(Clone, Copy)]
 pub struct Patches<'a> {
     /// Batch x height x width x channels.
@@ -304,8 +306,8 @@ impl Patches<'_> {
         )
     }
 
-    /// For each of the kernel's pixels under output pixel `p`: its place in the kernel and the
-    /// image's pixel, `None` in the padding.
+    /// For each of the kernel's pixels at output pixel `p`: its position in the kernel and the
+    /// pixel of the image, or `None` in the padding.
     #[inline(always)]
     pub fn under(&self, p: usize, mut each: impl FnMut(usize, Option<usize>)) {
         let (out_height, out_width) = self.output_size();
@@ -338,7 +340,7 @@ impl Load for Patches<'_> {
         for (p, row) in pixels.zip(into.chunks_exact_mut(stride)) {
             self.under(p, |place, pixel| {
                 for c in 0..n {
-                    // A kernel's pixel may lie across the range's ends.
+                    // A pixel of the kernel may extend beyond the ends of the range.
                     let at = (place * n + c).wrapping_sub(channels.start);
                     if at < channels.len() {
                         row[at] = pixel.map_or(0.0, |pixel| self.images[pixel * n + c]);

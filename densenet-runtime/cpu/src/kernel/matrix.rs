@@ -1,4 +1,4 @@
-//! Matrices in natural order on their way to panels.
+//! Matrices in natural order, and how they become panels.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::transpose::{LANES, transpose};
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     values: &'a [f32],
-    /// Length of a row, or of a column.
+    /// The length of a row, or of a column.
     line: usize,
     by_columns: bool,
 }
@@ -44,8 +44,8 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Copies some rows of some columns into rows of `stride`, a multiple of the lanes; what is
-    /// behind the last row is zeros.
+    /// Copies some rows of some columns into rows of `stride`, a multiple of the lanes. Zeros
+    /// follow the last row.
     #[inline(always)]
     fn copy<S: Simd>(
         self,
@@ -87,7 +87,8 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The starts of strides over `n` things, and what is in each: `step` of them, or what is left.
+/// Cuts `n` items into steps of `step`: yields the start and the length of each. The last may be
+/// shorter.
 #[inline(always)]
 fn strides(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n)

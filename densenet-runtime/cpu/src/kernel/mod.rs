@@ -1,4 +1,4 @@
-//! What is done to tiles that lie in the cache.
+//! What is done with tiles in the cache.
 
 pub mod bounds;
 pub mod dropout;

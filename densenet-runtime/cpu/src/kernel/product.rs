@@ -1,12 +1,13 @@
 //! Matrix products on register tiles.
 //!
-//! Two products are all that a DenseNet needs:
+//! A DenseNet needs only two products:
 //!
 //! - [`multiply`]: `out[r] = sum over k of a[r][k] * b[k]`: a 1x1 convolution over pixels, or a
 //!   place of transformed patches;
 //! - [`accumulate`]: `out[i] += sum over r of d[r][i] * a[r]`, the gradient of a weight.
 //!
-//! `b` comes in panels of one or two vectors ([`Panels`]), so that the inner loop streams it.
+//! `b` is stored in panels of one or two vectors ([`Panels`]), so that the inner loop reads it in
+//! order.
 //! A register tile is up to `Simd::ROWS` rows by two vectors: with AVX-512 28 of 32 registers
 //! accumulate, and each broadcast feeds two multiply-adds.
 
@@ -19,11 +20,11 @@ use super::element::{Element, Single};
 use super::simd::{Bf16, Kernel, Level, Simd};
 use densenet_plan::Precision;
 
-/// Splits `n` into as few blocks of at most `most` as possible, of nearly equal size; yields
-/// start and length.
+/// Splits `n` into the fewest blocks of at most `most`, of nearly equal size. Yields the start and
+/// the length of each.
 ///
 /// # Panics
-/// If `n` has more than 32 bits: the arithmetic below could wrap.
+/// If `n` does not fit 32 bits, since the arithmetic below could wrap.
 pub fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     assert!(n <= u32::MAX as usize);
     let count = n.div_ceil(most);
@@ -33,15 +34,15 @@ pub fn blocks(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// What the operands of a product are.
+/// The form of a product's operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Values.
     Plain,
-    /// Values rounded to bfloat16, where the processor has no products of bfloat16.
+    /// Values rounded to bfloat16, for processors without products of bfloat16.
     Rounded,
-    /// Pairs of bfloat16 (see [`super::pairs`]): two neighbours in the direction that is summed
-    /// over are one element. The processor has products of them.
+    /// Pairs of bfloat16 (see [`super::pairs`]): two neighbours in the direction of the sum are one
+    /// element. The processor can multiply them.
     Pairs(Bf16),
 }
 
@@ -55,7 +56,7 @@ impl Form {
         }
     }
 
-    /// What is made of the proof that there are products of pairs, if elements are pairs.
+    /// `pairs` of the proof that the processor can multiply pairs, if elements are pairs.
     pub fn pairs<T>(self, of: impl FnOnce(Bf16) -> T) -> Option<T> {
         match self {
             Self::Pairs(proof) => Some(of(proof)),
@@ -63,7 +64,7 @@ impl Form {
         }
     }
 
-    /// Values in an element.
+    /// How many values an element holds.
     pub const fn unit(self) -> usize {
         match self {
             Self::Plain | Self::Rounded => 1,
@@ -77,32 +78,32 @@ impl Form {
     }
 }
 
-/// How the right operand of [`multiply`] lies in memory: `depth` rows of `columns` columns, cut
-/// into panels of two vectors (the last one maybe one vector) that lie one behind the other, row
-/// by row, padded with zeros.
+/// The memory layout of the right operand of [`multiply`]: `depth` rows of `columns` columns, cut
+/// into panels of two vectors (the last panel may have one). The panels are stored one after
+/// another, row by row, padded with zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct Panels {
     /// Rows: channels; even for pairs.
     pub depth: usize,
-    /// Columns, without padding.
+    /// The number of columns, without padding.
     pub columns: usize,
-    /// What the elements are.
+    /// The form of the elements.
     pub form: Form,
 }
 
 impl Panels {
-    /// Vectors in a row.
+    /// The number of vectors in a row.
     pub fn vectors(self, lanes: usize) -> usize {
         self.columns.div_ceil(lanes)
     }
 
-    /// Elements of all panels; `usize::MAX` if they cannot be counted.
+    /// The number of elements of all panels; `usize::MAX` if they cannot be counted.
     pub fn len(self, lanes: usize) -> usize {
         let row = self.vectors(lanes).saturating_mul(lanes);
         self.rows().saturating_mul(row)
     }
 
-    /// Rows in memory.
+    /// The number of rows in memory.
     fn rows(self) -> usize {
         self.depth / self.form.unit()
     }
@@ -117,12 +118,12 @@ impl Panels {
         })
     }
 
-    /// Lines of all panels.
+    /// The number of lines of all panels.
     pub fn lines(self, lanes: usize) -> usize {
         self.vectors(lanes).div_ceil(2) * self.rows()
     }
 
-    /// What line `line` of all panels is.
+    /// The line with number `line`, counted over all panels.
     pub fn place(self, lanes: usize, line: usize) -> Place {
         let (panel, row) = (line / self.rows(), line % self.rows());
         Place {
@@ -133,7 +134,7 @@ impl Panels {
         }
     }
 
-    /// Where line `line` of all panels starts, or where the last one ends.
+    /// Where line `line` of all panels starts. After the last line, this is where it ends.
     pub fn line(self, lanes: usize, line: usize) -> usize {
         if line == self.lines(lanes) {
             return self.len(lanes);
@@ -149,7 +150,7 @@ impl Panels {
         (2 * panel * self.rows() + row * width + vector % 2) * lanes
     }
 
-    /// Fills some lines; `into` starts at the first of them, `at(row, column)` gives the values.
+    /// Fills some lines. `into` starts at the first of them; `at(row, column)` gives the values.
     pub fn pack(
         self,
         lanes: usize,
@@ -181,9 +182,9 @@ impl Panels {
 /// A line of panels: a row of one of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Row in memory.
+    /// The row in memory.
     pub row: usize,
-    /// Rows of the panel from this one on.
+    /// How many rows the panel has from this one on.
     pub rows_left: usize,
     /// First column.
     pub column: usize,
@@ -207,7 +208,7 @@ pub struct Rows<'a> {
 pub struct Depth {
     /// Channels of the left operand.
     pub channels: usize,
-    /// The row of the right operand that the first channel meets.
+    /// The row of the right operand that the first channel is multiplied with.
     pub first: usize,
 }
 
@@ -216,17 +217,17 @@ pub struct Out<'a> {
     /// Row r starts at `r * stride`, and has whole vectors.
     pub values: &'a mut [f32],
     pub stride: usize,
-    /// Whether the sums are added to what is there.
+    /// Whether the sums are added to the values that are there.
     pub add: bool,
 }
 
 /// `out[r][..columns] = (add ? out : 0) + sum over the depth`.
 ///
-/// Strides and channels count values, two to an element where `panels` has pairs. `out`'s rows
-/// have at least the vectors of `panels`; padding columns come out as zeros.
+/// Strides and channels count values: two in each element, if `panels` has pairs. The rows of `out`
+/// have at least as many vectors as `panels`; padding columns become zeros.
 ///
 /// # Panics
-/// If a slice is shorter than the shapes ask for.
+/// If a slice is shorter than the shapes require.
 #[inline(always)]
 pub fn multiply<S: Simd>(
     simd: S,
@@ -239,8 +240,8 @@ pub fn multiply<S: Simd>(
     multiply_while(simd, a, depth, panels, b, out, |_, _| {});
 }
 
-/// As [`multiply`]; before each register tile, `meanwhile` gets its rows and its columns (in
-/// whole vectors), and can ask for memory that will be needed soon.
+/// Multiplies as [`multiply`] does. Before each register tile, `meanwhile` is called with the
+/// tile's rows and columns (in whole vectors), so that it can prefetch.
 #[inline(always)]
 pub fn multiply_while<S: Simd>(
     simd: S,
@@ -282,14 +283,14 @@ pub fn multiply_while<S: Simd>(
                 rows,
                 width,
             };
-            // The assertions above bound every row and channel of `a`, every row of the
-            // panel in `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
+            // The assertions above bound every row and channel of `a`, every row of the panel in
+            // `b`, and every row and vector of `out`; `rows` is at most `S::ROWS`.
             run_tile(simd, panels.form, tile);
         }
     }
 }
 
-/// A register tile with elements of some kind.
+/// A register tile with elements of one kind.
 pub struct Of<E, T>(pub E, pub T);
 
 /// Runs a register tile with the elements of a form.
@@ -319,7 +320,7 @@ struct Tile {
 }
 
 /// Makes a register tile a kernel: its `body` with the run-time `rows` (1 to 14) and `width` (1 or
-/// 2) as constants. Who makes tiles has checked their bounds.
+/// 2) as constants. The code that makes a tile has checked its bounds.
 macro_rules! tile_kernel {
     ($tile:ty) => {
         tile_kernel!($tile, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
@@ -330,7 +331,7 @@ macro_rules! tile_kernel {
             fn run<S: Simd>(self, simd: S) {
                 match (self.1.rows, self.1.width) {
                     $(
-                        // SAFETY: tiles are made within checked bounds alone.
+                        // SAFETY: tiles are made only within checked bounds.
                         ($n, 1) => unsafe { self.1.body::<S, E, $n, 1>(simd, self.0) },
                         // SAFETY: as above.
                         ($n, 2) => unsafe { self.1.body::<S, E, $n, 2>(simd, self.0) },
@@ -390,14 +391,14 @@ impl Tile {
     }
 }
 
-/// `out[i][j] = (add ? out : 0) + sum over r of d[r][i] * a[r][j]` for `columns` values of `i`
-/// and whole vectors of `j` up to `width`. Without rows, nothing happens.
+/// `out[i][j] = (add ? out : 0) + sum over r of d[r][i] * a[r][j]` for `columns` values of `i` and
+/// whole vectors of `j` up to `width`. If there are no rows, nothing happens.
 ///
-/// With pairs, a row of `d` and `a` is the pair of two pixels' rows, and `count` counts pairs.
-/// `a`'s rows and `out`'s rows hold `width` rounded up to vectors.
+/// With pairs, a row of `d` and `a` holds the pairs of two pixels' rows, and `count` counts pairs.
+/// The rows of `a` and `out` hold `width` rounded up to whole vectors.
 ///
 /// # Panics
-/// If a slice is shorter than the shapes ask for.
+/// If a slice is shorter than the shapes require.
 #[inline(always)]
 pub fn accumulate<S: Simd>(
     simd: S,
@@ -446,8 +447,8 @@ pub fn accumulate<S: Simd>(
     }
 }
 
-/// One register tile of [`accumulate`]. Its loop is [`Tile`]'s with the strides changed round, which
-/// are constants in the inner loops of each.
+/// One register tile of [`accumulate`]. Its loop is that of [`Tile`] with the strides swapped; they
+/// are constants in the inner loops of both.
 struct Outer {
     d: *const f32,
     d_stride: usize,
@@ -480,7 +481,7 @@ impl Outer {
         let (mut d, mut a) = (self.d, self.a);
         for _ in 0..self.depth {
             // SAFETY: the caller's promise covers every row; the pointers are advanced with
-            // `wrapping_add`, so that they may point behind the last row without being read.
+            // `wrapping_add`, so that they may point beyond the last row without being read.
             unsafe {
                 let right: [S::Vector; W] = std::array::from_fn(|j| simd.load(a.add(j * lanes)));
                 for (i, sums) in sums.iter_mut().enumerate() {

@@ -1,14 +1,14 @@
-//! The way back through ReLU and the affine part of BN, for a tile of pixels.
+//! The backward pass through ReLU and the affine part of BN, for a tile of pixels.
 //!
-//! For each value: 3 reads (the gradient behind the ReLU, the value in front of BN, the gradient
-//! that is added to), 1 or 2 writes, 7 operations. Channels are the outer loop, some vectors
-//! at a time, so that what belongs to a channel stays in registers while the pixels go by.
+//! Each value takes 3 reads (the gradient after the ReLU, the value before BN, the gradient that is
+//! added to), 1 or 2 writes and 7 operations. Channels are the outer loop, some vectors at a time,
+//! so that the constants of a channel stay in registers through all pixels.
 
 use super::bounds::span;
 use super::normal::NormSlice;
 use super::simd::{Kernel, Simd};
 
-/// How many rows ahead values are asked for.
+/// How many rows ahead values are prefetched.
 const AHEAD: usize = 8;
 
 /// Rows of a tile: row r starts at `r * stride`.
@@ -24,27 +24,28 @@ pub struct TileMut<'a> {
     pub stride: usize,
 }
 
-/// One tile on its way back.
+/// A tile of the backward pass.
 pub struct PullBack<'a> {
-    /// Pixels.
+    /// The number of pixels.
     pub rows: usize,
     /// BN of the tile's channels.
     pub norm: NormSlice<'a>,
-    /// Multiplies the masked gradient of each channel.
+    /// A factor for the masked gradient of each channel.
     pub factor: &'a [f32],
-    /// The gradient behind the ReLU.
+    /// The gradient after the ReLU.
     pub d: Tile<'a>,
-    /// The values in front of BN.
+    /// The values before BN.
     pub x: Tile<'a>,
-    /// Where the masked gradient goes.
+    /// Where the masked gradient is written.
     pub into: TileMut<'a>,
-    /// Whether it is added to what is there.
+    /// Whether it is added to the values that are there.
     pub add: bool,
-    /// Where BN and ReLU of the values go, if they are asked for.
+    /// Where BN and ReLU of the values are written, if they are needed.
     pub operand: Option<TileMut<'a>>,
-    /// Sums of the masked gradient times the deviation from the mean; added to.
+    /// Sums of the masked gradient times the deviation from the mean. The tile's sums are added to
+    /// them.
     pub sum_scale: &'a mut [f32],
-    /// Sums of the masked gradient; added to.
+    /// Sums of the masked gradient. The tile's sums are added to them.
     pub sum_bias: &'a mut [f32],
 }
 
@@ -52,7 +53,7 @@ impl PullBack<'_> {
     /// Runs the tile, as a function of its own.
     ///
     /// # Panics
-    /// If a slice is shorter than the rows and channels ask for.
+    /// If a slice is shorter than the rows and channels require.
     #[inline(always)]
     pub fn run<S: Simd>(mut self, simd: S) {
         let channels = self.factor.len();
@@ -106,7 +107,7 @@ struct Checked {
     x: (*const f32, usize),
     into: (*mut f32, usize),
     add: bool,
-    /// Null if not asked for.
+    /// Null if not needed.
     operand: (*mut f32, usize),
     sums: [*mut f32; 2],
 }
@@ -134,7 +135,7 @@ impl Checked {
     unsafe fn body<S: Simd, const ADD: bool, const OPERAND: bool>(&self, simd: S) {
         let lanes = S::LANES;
         let mut c = 0;
-        // SAFETY: the channels of each call lie below `self.channels`.
+        // SAFETY: the channels of each call are below `self.channels`.
         unsafe {
             while S::WIDE && c + 4 * lanes <= self.channels {
                 self.columns::<S, 4, ADD, OPERAND>(simd, c, lanes);
@@ -155,7 +156,7 @@ impl Checked {
     /// The channels from `c` on: `W` whole vectors, or `count` lanes of one.
     ///
     /// # Safety
-    /// As [`Checked::body`]; the channels lie below `self.channels`.
+    /// As for [`Checked::body`]; the channels are below `self.channels`.
     #[inline(always)]
     unsafe fn columns<S: Simd, const W: usize, const ADD: bool, const OPERAND: bool>(
         &self,
@@ -180,7 +181,7 @@ impl Checked {
             let [scale, shift, mean, factor] = constants;
             let [mut sum_scale, mut sum_bias] = sums;
             for row in 0..self.rows {
-                // Behind the last row come the first ones of the next channels.
+                // After the last row come the first ones of the next channels.
                 let (next, over) = if row + AHEAD < self.rows {
                     (row + AHEAD, 0)
                 } else {
@@ -188,7 +189,7 @@ impl Checked {
                 };
                 let next_at = |j: usize| at(j) + over;
                 for j in 0..W {
-                    // Rows are far apart, and the processor does not guess the next.
+                    // Rows are far apart, and the processor does not predict the next one.
                     simd.prefetch(self.x.0.wrapping_add(next * self.x.1 + next_at(j)));
                     simd.prefetch(self.into.0.wrapping_add(next * self.into.1 + next_at(j)));
                     let d = simd.load_part(self.d.0.add(row * self.d.1 + at(j)), count);
@@ -294,7 +295,7 @@ mod tests {
                 }
                 assert_eq!((sum_scale[c], sum_bias[c]), (expected_scale, expected_bias));
             }
-            // What lies behind the channels is left alone.
+            // What follows the channels is left alone.
             for row in 0..rows {
                 let rest = row * stride + channels..(row + 1) * stride;
                 assert_eq!(into[rest.clone()], before[rest]);
@@ -320,7 +321,7 @@ mod tests {
         }
     }
 
-    /// Tiles as small as their slices if their shapes wrap.
+    /// Tiles whose shapes match their short slices only if the arithmetic wraps.
     struct Wrapping {
         rows: usize,
         strides: [usize; 3],

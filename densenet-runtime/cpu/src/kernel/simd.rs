@@ -1,8 +1,8 @@
 //! The instruction sets that kernels are compiled for, and the choice among them.
 //!
-//! A [`Kernel`] is written once, generic over [`Simd`]; [`Level::run`] runs it compiled for the
-//! level's instructions. Element-wise loops are plain Rust that the compiler vectorises for the
-//! level; the products of [`super::product`] use the vectors of [`Simd`] by hand.
+//! A [`Kernel`] is written once, generic over [`Simd`]. [`Level::run`] runs it compiled for the
+//! level's instructions. Element-wise loops are plain Rust, which the compiler vectorises for the
+//! level; the products of [`super::product`] use the vectors of [`Simd`] explicitly.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
@@ -10,7 +10,7 @@ use std::arch::x86_64 as x86;
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What every processor of the target has.
+    /// The instructions that every processor of the target has.
     Baseline,
     /// AVX2 and FMA.
     Avx2,
@@ -20,13 +20,13 @@ pub enum Level {
     Avx512Bf16,
 }
 
-/// Proof that the processor is at [`Level::Avx512Bf16`], and so has products of pairs of bfloat16
-/// (see [`super::pairs`]).
+/// Proof that the processor is at [`Level::Avx512Bf16`], and so can multiply pairs of bfloat16 (see
+/// [`super::pairs`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bf16(());
 
 impl Bf16 {
-    /// The proof, if the processor has them.
+    /// The proof, if the processor has the instructions.
     pub fn detect() -> Option<Self> {
         (Level::detect() == Level::Avx512Bf16).then_some(Self(()))
     }
@@ -34,8 +34,8 @@ impl Bf16 {
 
 /// Work that is compiled for each level.
 pub trait Kernel {
-    /// Must be `#[inline(always)]`, as must all that it calls with `simd`, so that the level's
-    /// instructions reach it.
+    /// It must be `#[inline(always)]`, and so must everything that it passes `simd` to, so that the
+    /// level's instructions reach it.
     fn run<S: Simd>(self, simd: S);
 }
 
@@ -63,7 +63,7 @@ impl Level {
         Self::Baseline
     }
 
-    /// This level, or the best that the processor has if that is less.
+    /// This level, or the best one that the processor has if that is lower.
     pub fn at_most(self) -> Self {
         self.min(Self::detect())
     }
@@ -87,7 +87,7 @@ impl Level {
         match self.at_most() {
             Self::Baseline => kernel.run(Baseline),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `at_most` has seen that the processor has these instructions.
+            // SAFETY: `at_most` has checked that the processor has these instructions.
             Self::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -119,21 +119,21 @@ fn run_avx512bf16<K: Kernel>(kernel: K) {
     kernel.run(Avx512(()));
 }
 
-/// A token of an instruction set that the processor has, with the vectors that products use.
+/// A token for an instruction set that the processor has, with the vectors that products use.
 pub trait Simd: Copy {
     /// A vector of f32.
     type Vector: Copy;
     /// Lanes of a vector.
     const LANES: usize;
-    /// Rows of a product's register tile: rows x 2 accumulators, 2 operands and a broadcast
+    /// The rows of a product's register tile. Rows x 2 accumulators, 2 operands and a broadcast
     /// fill the registers.
     const ROWS: usize;
-    /// Whether there are 32 registers and not 16.
+    /// Whether there are 32 registers instead of 16.
     const WIDE: bool;
 
-    /// All lanes zero.
+    /// A vector of zeros.
     fn zero(self) -> Self::Vector;
-    /// All lanes `*at`.
+    /// A vector whose lanes are all `*at`.
     ///
     /// # Safety
     /// `at` is valid for a read.
@@ -158,7 +158,7 @@ pub trait Simd: Copy {
     /// # Safety
     /// `at` is valid for a write of `count` values.
     unsafe fn store_part(self, at: *mut f32, value: Self::Vector, count: usize);
-    /// Asks for a value that will be needed soon; `at` may point anywhere.
+    /// Prefetches a value that will be needed soon; `at` may point anywhere.
     #[inline(always)]
     fn prefetch(self, at: *const f32) {
         #[cfg(target_arch = "x86_64")]
@@ -169,8 +169,8 @@ pub trait Simd: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
-    /// As [`Simd::prefetch`], for a value that will not be needed quite so soon: as far as the L2
-    /// cache.
+    /// Prefetches, as [`Simd::prefetch`] does, a value that will be needed a little later: only
+    /// into the L2 cache.
     #[inline(always)]
     fn prefetch_far(self, at: *const f32) {
         #[cfg(target_arch = "x86_64")]
@@ -181,43 +181,44 @@ pub trait Simd: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
-    /// The lanes of `a` and `b` in turn: what comes of the first halves, and of the second.
+    /// Interleaves the lanes of `a` and `b`. Returns the result for the first halves and for the
+    /// second halves.
     fn interleave(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector);
     /// `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `value` where `z > 0`, else zero.
     fn where_positive(self, z: Self::Vector, value: Self::Vector) -> Self::Vector;
-    /// `z` where it is not below zero, else zero; NaN stays.
+    /// `z` if it is not below zero, else zero; a NaN stays.
     fn relu(self, z: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// `a * b + c` where each lane of `a` and `b` is a pair of bfloat16 (see [`super::pairs`]):
-    /// both products are added. Only AVX-512 can; for the others it is `c`.
+    /// `a * b + c`, where each lane of `a` and `b` is a pair of bfloat16 (see [`super::pairs`]) and
+    /// both products are added. Only AVX-512 can do this; the other levels return `c`.
     fn dot(self, proof: Bf16, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
         let _ = (proof, a, b);
         c
     }
-    /// Writes a vector as `LANES / 2` pairs of bfloat16: neighbours are pairs. Only AVX-512 can;
-    /// the others do nothing.
+    /// Writes a vector as `LANES / 2` pairs of bfloat16: neighbouring lanes make a pair. Only
+    /// AVX-512 can do this; the other levels write nothing.
     ///
     /// # Safety
     /// `at` is valid for a write of `LANES / 2` values.
     unsafe fn store_pairs(self, proof: Bf16, at: *mut f32, value: Self::Vector) {
         let _ = (proof, at, value);
     }
-    /// Each lane of `a` with that of `b` as a pair of bfloat16. Only AVX-512 can; for the others
-    /// it is `a`.
+    /// Makes a pair of bfloat16 of each lane of `a` and that of `b`. Only AVX-512 can do this; the
+    /// other levels return `a`.
     fn pairs_of_lanes(self, proof: Bf16, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         let _ = (proof, b);
         a
     }
-    /// `a * b + c` of scalars, fused where the level has an instruction for it.
+    /// `a * b + c` of scalars, fused if the level has an instruction for it.
     fn scalar_fma(self, a: f32, b: f32, c: f32) -> f32;
     /// Runs a kernel as a function of its own, compiled once for the level.
     fn outline<K: Kernel>(self, kernel: K);
-    /// As [`Simd::outline`], for a kernel that uses [`Simd::dot`].
+    /// Runs a kernel as [`Simd::outline`] does, if the kernel uses [`Simd::dot`].
     fn outline_pairs<K: Kernel>(self, proof: Bf16, kernel: K) {
         let _ = proof;
         self.outline(kernel);
@@ -305,17 +306,17 @@ impl Simd for Baseline {
     }
 }
 
-/// Eight lanes with AVX2 and FMA. Exists only where the processor has them.
+/// Eight lanes with AVX2 and FMA. It exists only if the processor has them.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Avx2(());
 
-/// Sixteen lanes with AVX-512. Exists only where the processor has it.
+/// Sixteen lanes with AVX-512. It exists only if the processor has it.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 
-/// Implements [`Simd`] by intrinsics; the token is proof that the processor has them.
+/// Implements [`Simd`] with intrinsics; the token is proof that the processor has them.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_intrinsics {
     ($token:ident, $vector:ident, $lanes:literal, $rows:literal,
@@ -329,7 +330,7 @@ macro_rules! by_intrinsics {
 
             #[inline(always)]
             fn zero(self) -> Self::Vector {
-                // SAFETY: the token is made only where the processor has the instructions.
+                // SAFETY: the token exists only if the processor has the instructions.
                 unsafe { x86::$zero() }
             }
             #[inline(always)]
@@ -359,7 +360,7 @@ macro_rules! by_intrinsics {
             }
             #[inline(always)]
             fn relu(self, z: Self::Vector) -> Self::Vector {
-                // SAFETY: the token. Of a NaN and a number, the instruction returns its second
+                // SAFETY: the token. If one operand is a NaN, the instruction returns its second
                 // operand.
                 unsafe { x86::$max(x86::$zero(), z) }
             }
@@ -375,7 +376,7 @@ macro_rules! by_intrinsics {
             }
             #[inline(always)]
             fn outline<K: Kernel>(self, kernel: K) {
-                // SAFETY: the token is made only where the processor has the instructions.
+                // SAFETY: the token exists only if the processor has the instructions.
                 unsafe { $outline(kernel) }
             }
         }
@@ -418,7 +419,7 @@ by_intrinsics!(
         }
         #[inline(always)]
         fn interleave(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector) {
-            // SAFETY: the token. Quarters 0 and 2 of the two come first, then 1 and 3; the
+            // SAFETY: the token. The results have quarters 0 and 2 of both first, then 1 and 3; the
             // permutations put them in order.
             unsafe {
                 let (even, odd) = (x86::_mm256_unpacklo_ps(a, b), x86::_mm256_unpackhi_ps(a, b));
@@ -497,8 +498,8 @@ by_intrinsics!(
         }
         #[inline(always)]
         fn dot(self, _: Bf16, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
-            // SAFETY: `Bf16` is made only where the processor has the instructions. The bits are
-            // what counts: a vector of f32 holds the pairs.
+            // SAFETY: `Bf16` exists only if the processor has the instructions. Only the bits
+            // count: a vector of f32 holds the pairs.
             unsafe {
                 let a = std::mem::transmute::<x86::__m512, x86::__m512bh>(a);
                 let b = std::mem::transmute::<x86::__m512, x86::__m512bh>(b);
@@ -507,8 +508,8 @@ by_intrinsics!(
         }
         #[inline(always)]
         unsafe fn store_pairs(self, _: Bf16, at: *mut f32, value: Self::Vector) {
-            // SAFETY: the caller's promise, and `Bf16`. The bits are what counts: eight f32 hold
-            // the pairs.
+            // SAFETY: the caller's promise, and `Bf16`. Only the bits count: eight f32 hold the
+            // pairs.
             unsafe {
                 let pairs = x86::_mm512_cvtneps_pbh(value);
                 at.cast::<x86::__m256bh>().write_unaligned(pairs);
@@ -516,8 +517,8 @@ by_intrinsics!(
         }
         #[inline(always)]
         fn pairs_of_lanes(self, _: Bf16, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-            // SAFETY: `Bf16`, as in `dot`. The low half of the conversion is `a`, the high half
-            // `b`; the shuffle takes a 16-bit lane of each in turn.
+            // SAFETY: `Bf16`, as in `dot`. The low half of the conversion is `a`, the high half is
+            // `b`; the shuffle alternates their 16-bit lanes.
             unsafe {
                 let both = std::mem::transmute::<x86::__m512bh, x86::__m512i>(
                     x86::_mm512_cvtne2ps_pbh(b, a),
@@ -528,13 +529,13 @@ by_intrinsics!(
         }
         #[inline(always)]
         fn outline_pairs<K: Kernel>(self, _: Bf16, kernel: K) {
-            // SAFETY: the tokens are made only where the processor has the instructions.
+            // SAFETY: the tokens exist only if the processor has the instructions.
             unsafe { run_avx512bf16(kernel) }
         }
     }
 );
 
-/// A 16-bit lane of the first half of a vector and one of the second, in turn.
+/// Alternates the 16-bit lanes of the first and second half of a vector.
 #[cfg(target_arch = "x86_64")]
 const IN_TURN: [u16; 32] = {
     let mut order = [0; 32];
@@ -546,8 +547,8 @@ const IN_TURN: [u16; 32] = {
     order
 };
 
-/// A lane of one vector and one of another, in turn: of their first halves, and of their second.
-/// The other's lanes are numbered from 16 on.
+/// Alternates the lanes of two vectors: those of their first halves, and those of their second
+/// halves. The second vector's lanes are numbered from 16 on.
 #[cfg(target_arch = "x86_64")]
 const HALVES_IN_TURN: [[u32; 16]; 2] = {
     let mut order = [[0; 16]; 2];
@@ -559,7 +560,7 @@ const HALVES_IN_TURN: [[u32; 16]; 2] = {
     order
 };
 
-/// A mask of the first lanes for AVX2.
+/// An AVX2 mask of the first lanes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn first_lanes(count: usize) -> x86::__m256i {

@@ -1,17 +1,17 @@
-//! Square blocks of values in vectors, rows for columns.
+//! Transposes square blocks of values in vectors.
 
 use super::simd::Simd;
 
-/// The most lanes of a vector.
+/// The largest number of lanes of a vector.
 pub const LANES: usize = 16;
 
-/// Some vectors; the first [`Simd::LANES`] are a block.
+/// A block of vectors, of which the first [`Simd::LANES`] are used.
 pub type Block<S> = [<S as Simd>::Vector; LANES];
 
 /// Lane c of vector r becomes lane r of vector c.
 ///
-/// A vector's and a lane's number, written in bits one behind the other, are turned by one bit
-/// with each round of interleaving the first half of the vectors with the second.
+/// Write the number of a vector and the number of a lane in bits, one after the other. Each round
+/// of interleaving the first half of the vectors with the second half rotates these bits by one.
 #[inline(always)]
 pub fn transpose<S: Simd>(simd: S, block: Block<S>) -> Block<S> {
     let half = S::LANES / 2;

@@ -1,26 +1,26 @@
-//! Winograd's F(2x2, 3x3): 16 products for 2x2 pixels of a 3x3 convolution where the plain way
-//! has 36 (Lavin and Gray, arXiv 1509.09308).
+//! Winograd's F(2x2, 3x3): 16 products for 2x2 pixels of a 3x3 convolution, where a direct
+//! convolution needs 36 (Lavin and Gray, arXiv 1509.09308).
 //!
-//! For a 4x4 patch d of the input and a kernel g, the 2x2 outputs are
-//! `A^T ((G g G^T) . (B^T d B)) A`, summed over channels in the middle; so each of the 16 places
-//! of a transformed patch is a matrix product over channels. From the outputs' gradient y, the
-//! kernel's is `G^T ((B^T d B) . (A y A^T)) G`, summed over patches: again a product for each
-//! place. The input's gradient is a convolution of y with the turned kernel. All entries of A and
-//! B are 0, 1 or -1, so rounding is as good as the plain way's.
+//! For a 4x4 patch d of the input and a kernel g, the 2x2 outputs are `A^T ((G g G^T) . (B^T d B))
+//! A`, summed over channels before the outer transform. So each of the 16 places of a transformed
+//! patch is a matrix product over channels. The gradient of the kernel is `G^T ((B^T d B) . (A y
+//! A^T)) G`, where y is the gradient of the outputs, summed over patches: again a product for each
+//! place. The gradient of the input is a convolution of y with the kernel turned by 180 degrees.
+//! All entries of A and B are 0, 1 or -1, so rounding is as good as that of a direct convolution.
 
 use super::bounds::span;
 use super::product::Rows;
 use super::simd::{Baseline, Bf16, Kernel, Simd};
 
-/// Places of a transformed patch.
+/// The places of a transformed patch.
 pub const PLACES: usize = 16;
 
-/// Elements of a cache line.
+/// Elements in a cache line.
 const LINE: usize = 16;
 
-/// A function that applies a linear map of `$n` numbers to `$m` to the rows and to the columns of
-/// a small matrix. (Written out: closures in between would not always be compiled for the
-/// level.)
+/// Defines a function that applies a linear map of `$n` numbers to `$m` to the rows and to the
+/// columns of a small matrix. (It is written out, because closures in between are not always
+/// compiled for the level.)
 macro_rules! both {
     ($(#[$doc:meta])* $name:ident, $n:literal to $m:literal, $line:expr) => {
         $(#[$doc])*
@@ -54,7 +54,7 @@ both!(
     of_kernels, 3 to 4, g
 );
 both!(
-    /// `G^T m G`: the gradient of kernels from that of their transform.
+    /// `G^T m G`: the gradient of kernels, from the gradient of their transform.
     to_kernels, 4 to 3, g_transposed
 );
 both!(
@@ -117,18 +117,18 @@ pub fn of_kernel(g: &[f32; 9]) -> [f32; PLACES] {
     std::array::from_fn(|place| places[place / 4][place % 4][0])
 }
 
-/// Of what transformed patches make pairs of bfloat16.
+/// What a pair of bfloat16 holds in transformed patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
-    /// Of neighbouring channels, which a product sums over.
+    /// Two neighbouring channels; a product sums over channels.
     Channels(Bf16),
-    /// Of neighbouring patches, which a weight's gradient sums over; the last one of a row, if it
-    /// is alone, has zeros beside it.
+    /// Two neighbouring patches; a weight's gradient sums over patches. If the last patch of a row
+    /// is alone, zeros fill its pair.
     Patches(Bf16),
 }
 
-/// How transformed patches lie in memory: place q of patch (or pair) p starts at
-/// `q * apart + p * stride`. Lengths that cannot be counted are `usize::MAX`.
+/// The memory layout of transformed patches: place q of patch (or pair) p starts at `q * apart + p
+/// * stride`. A length that cannot be counted is `usize::MAX`.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pairs: Option<Pairs>,
@@ -138,13 +138,13 @@ pub struct Layout {
     columns: usize,
     /// Patches, or pairs of patches.
     count: usize,
-    /// Elements from one place to the next: an odd number of cache lines, so that the places of
-    /// a patch do not compete for the same lines of the cache.
+    /// Elements from one place to the next: an odd number of cache lines, so that the places of a
+    /// patch do not compete for the same lines.
     apart: usize,
 }
 
 impl Layout {
-    /// Of `rows` rows of `columns` patches of some channels.
+    /// The layout of `rows` rows of `columns` patches of some channels.
     pub fn new(rows: usize, columns: usize, channels: usize, pairs: Option<Pairs>) -> Self {
         let elements = match pairs {
             Some(Pairs::Channels(_)) => channels.div_ceil(2),
@@ -154,7 +154,7 @@ impl Layout {
         Self::with_stride(rows, columns, whole.saturating_add(LINE), pairs)
     }
 
-    /// Of products: `rows` rows of `columns` patches, each of `width` elements.
+    /// The layout of products: `rows` rows of `columns` patches, each of `width` elements.
     pub fn of_products(rows: usize, columns: usize, width: usize) -> Self {
         Self::with_stride(rows, columns, width, None)
     }
@@ -175,7 +175,7 @@ impl Layout {
         }
     }
 
-    /// Elements of all places.
+    /// The number of elements of all places.
     pub(crate) fn len(self) -> usize {
         PLACES.saturating_mul(self.apart)
     }
@@ -185,12 +185,12 @@ impl Layout {
         place * self.apart
     }
 
-    /// Where a row of patches starts, in its first place.
+    /// Where a row of patches starts in its first place.
     pub fn row(self, row: usize) -> usize {
         row * self.columns * self.stride
     }
 
-    /// A place's patches, or pairs of patches, as an operand.
+    /// The patches, or pairs of patches, of a place as an operand.
     pub fn rows(self, values: &[f32], place: usize) -> Rows<'_> {
         Rows {
             values: &values[self.place(place)..],
@@ -202,14 +202,14 @@ impl Layout {
         }
     }
 
-    /// Where the last place of a row of patches ends, from its first place's start.
+    /// Where a row of patches ends in its last place, from its start in its first place.
     fn end(self, width: usize) -> usize {
         span(PLACES, self.apart, span(self.columns, self.stride, width))
     }
 }
 
-/// A row of patches: four rows of `2 * columns + 2` pixels, each of `stride` elements; patch p
-/// starts at pixel `2 p`. The rows go round: the one on top is row `first` in memory.
+/// A row of patches: four rows of `2 * columns + 2` pixels, each of `stride` elements. Patch p
+/// starts at pixel `2 p`. The rows are a ring: the top row is row `first` in memory.
 #[derive(Clone, Copy)]
 pub struct Strip<'a> {
     pub values: &'a [f32],
@@ -227,7 +227,8 @@ impl Strip<'_> {
     /// Transforms the patches, as a convolution's input.
     ///
     /// # Panics
-    /// If a slice is shorter than the shapes ask for, or `layout` has other columns.
+    /// If a slice is shorter than the shapes require, or `layout` has a different number of
+    /// columns.
     #[inline(always)]
     pub fn transform<S: Simd>(self, simd: S, channels: usize, into: &mut [f32], layout: Layout) {
         self.run::<S, false>(simd, channels, into, layout);
@@ -283,7 +284,7 @@ impl Strip<'_> {
     }
 }
 
-/// A strip on its way to places, its bounds checked.
+/// A strip to be transformed, with its bounds checked.
 struct Forth<'a, const OUTPUTS: bool> {
     strip: Strip<'a>,
     width: usize,
@@ -350,7 +351,7 @@ impl<const OUTPUTS: bool> Kernel for Forth<'_, OUTPUTS> {
     }
 }
 
-/// Gives each place and its vector to `store`.
+/// Passes each place and its vector to `store`.
 #[inline(always)]
 fn each<V>(places: [[V; 4]; 4], mut store: impl FnMut(usize, V)) {
     for (row, places) in places.into_iter().enumerate() {
@@ -364,7 +365,7 @@ impl<const OUTPUTS: bool> Forth<'_, OUTPUTS> {
     /// The places of a patch, for the channels from `c` on.
     ///
     /// # Safety
-    /// The patch is one of the strip's, and the channels lie below `width`.
+    /// The patch is one of the strip's, and the channels are below `width`.
     #[inline(always)]
     unsafe fn places<S: Simd>(&self, simd: S, column: usize, c: usize) -> [[S::Vector; 4]; 4] {
         let Strip {
@@ -393,10 +394,10 @@ impl<const OUTPUTS: bool> Forth<'_, OUTPUTS> {
 }
 
 /// Transforms a row of patches back into pixels: `rows` (1 or 2) rows of `pixels` pixels, each of
-/// `width` elements, one behind the other. Pixels of a patch beyond them are left out.
+/// `width` elements, one row after another. Pixels of a patch beyond these are left out.
 ///
 /// # Panics
-/// If a slice is shorter than the shapes ask for.
+/// If a slice is shorter than the shapes require.
 #[inline(always)]
 pub fn transform_back<S: Simd>(
     simd: S,
@@ -420,7 +421,7 @@ pub fn transform_back<S: Simd>(
     });
 }
 
-/// Places on their way to pixels, their bounds checked.
+/// Places to be transformed back, with their bounds checked.
 struct Back {
     from: *const f32,
     layout: Layout,
@@ -465,7 +466,7 @@ mod tests {
     use super::super::simd::Level;
     use super::*;
 
-    /// Patches of a strip, or products, as small as their slices if their shapes wrap.
+    /// Strips and products whose shapes match their short slices only if the arithmetic wraps.
     struct Wrapping {
         columns: usize,
         stride: usize,

@@ -12,12 +12,12 @@ use crate::kernel::simd::{Kernel, Simd};
 use crate::memory::Memory;
 use densenet_plan::{Head, HeadTensors, Outcome, Span};
 
-/// Classes whose weight's gradient is computed at a time.
+/// How many classes' gradients of the weight are computed at a time.
 const CLASSES: usize = 64;
 
-/// What the head writes on the way back.
+/// What the head writes in the backward pass.
 pub struct HeadGradients<'a> {
-    /// Gradient of the logits: batch x classes.
+    /// The gradient of the logits: batch x classes.
     pub logits: &'a [f32],
     /// Memory for the gradient of the features: batch x channels.
     pub features: &'a mut [f32],
@@ -38,7 +38,7 @@ pub fn forward(
     classify(engine, features, weight, bias, logits);
 }
 
-/// Goes back through the head, whose pooled `features` are those of the way forward.
+/// Goes back through the head; `features` holds those of the forward pass.
 pub fn backward(
     engine: &mut Engine,
     (head, tensors): (&Head, &HeadTensors),
@@ -129,7 +129,7 @@ fn classify(
     let channels = weight.len() / classes;
     let batch = features.len() / channels;
     let lanes = engine.level.lanes();
-    // The weight's rows are the left operand as they lie, the features are packed.
+    // The weight's rows are the left operand without packing; the features are packed.
     let panels = Panels {
         depth: channels,
         columns: batch,
@@ -204,8 +204,8 @@ impl Kernel for Classify<'_> {
     }
 }
 
-/// Cross-entropy of the softmax, smoothed; if asked, writes the gradient of the logits of the
-/// mean loss, times `scale`.
+/// Cross-entropy of the softmax, with label smoothing. If `gradient` is given, its slice receives the
+/// gradient of the logits of the mean loss, times its number.
 pub fn cross_entropy(
     logits: &[f32],
     labels: &[u32],
@@ -258,7 +258,7 @@ fn classify_backward(
             .zip(dlogits)
             .for_each(|(sum, value)| *sum += value);
     }
-    // The features with whole vectors in each row.
+    // The features, padded to whole vectors in each row.
     let width = padded(channels);
     let rows = need_zeros(&mut engine.packed, batch * width);
     for (row, from) in rows
@@ -398,7 +398,7 @@ impl Kernel for ClassGradient<'_> {
     }
 }
 
-/// The features' gradient from some classes.
+/// The contribution of some classes to the features' gradient.
 struct FeatureGradient<'a> {
     a: Rows<'a>,
     count: usize,
@@ -438,8 +438,8 @@ impl Kernel for FeatureGradient<'_> {
     }
 }
 
-/// Goes back through the pool, ReLU and the affine part of BN: sets `g` to gamma times the
-/// masked gradient. The sums are left in the engine's scratch.
+/// Goes back through the pool, ReLU and the affine part of BN: sets `g` to gamma times the masked
+/// gradient. The engine's scratch receives the sums.
 fn pool_backward(
     engine: &mut Engine,
     input: Input<'_>,
@@ -501,7 +501,7 @@ impl Kernel for SpreadImages<'_> {
         let images = g.chunks_exact_mut(pixels * stride).enumerate();
         for (image, g) in images {
             let (sum_scale, sum_bias) = sums.tile(0..channels);
-            // Each pixel of an image has the same gradient: a row of stride 0.
+            // Each pixel of an image has the same gradient, so its row has stride 0.
             PullBack {
                 rows: pixels,
                 norm: norm.channels(0..channels),

@@ -1,4 +1,4 @@
-//! The stages of a network, forward and back. Each does its own BN.
+//! The stages of a network, forward and backward. Each does its own BN.
 
 pub mod block;
 pub mod head;
@@ -12,39 +12,39 @@ use super::kernel::load::NormRelu;
 use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
 use densenet_plan::{DropoutSites, NormTensors};
 
-/// What all stages are given on the way forward.
+/// What all stages receive in the forward pass.
 pub struct Forward<'a> {
-    /// Images.
+    /// The number of images.
     pub batch: usize,
     pub parameters: &'a [f32],
     pub norms: Norms<'a>,
 }
 
 impl Forward<'_> {
-    /// Whether a batch's statistics are wanted.
+    /// Whether the batch's statistics are used.
     pub fn training(&self) -> bool {
         matches!(self.norms, Norms::Batch(_))
     }
 }
 
-/// Dropout of a pass.
+/// The dropout of a pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drops {
-    /// With which a value is zeroed; 0 without training.
+    /// The probability of zeroing a value; 0 if not training.
     pub probability: f64,
     pub seed: u64,
 }
 
 impl Drops {
-    /// That of a block and of the transition that follows it, by their sites.
+    /// The dropout of a block and of the transition that follows it, by their sites.
     pub fn at(self, sites: DropoutSites) -> block::Sites {
         block::Sites { drops: self, sites }
     }
 }
 
-/// What all stages are given on the way back.
+/// What all stages receive in the backward pass.
 pub struct Backward<'a> {
-    /// Images.
+    /// The number of images.
     pub batch: usize,
     pub parameters: &'a [f32],
     /// The gradient of the parameters, which is added to.
@@ -56,14 +56,14 @@ pub struct Maps<'a> {
     /// Rows of `stride`.
     pub x: &'a [f32],
     pub stride: usize,
-    /// A batch's.
+    /// The statistics of the batch.
     pub statistics: &'a Statistics,
     /// Memory for the reader's BN.
     pub affine: &'a mut Affine,
 }
 
 impl<'a> Maps<'a> {
-    /// The maps with the reader's BN and ReLU, which is prepared over `pixels`.
+    /// The maps with the reader's BN and ReLU. Prepares the BN over `pixels`.
     fn normalised(
         self,
         pass: &mut Forward<'_>,
@@ -82,7 +82,7 @@ impl<'a> Maps<'a> {
         }
     }
 
-    /// The maps with the reader's BN, on the way back.
+    /// The maps with the reader's BN, for the backward pass.
     fn input(self, parameters: &'a [f32], tensors: &NormTensors) -> Input<'a> {
         let weights = NormWeights::of(parameters, tensors);
         let statistics = self.statistics;
@@ -103,8 +103,8 @@ pub struct MapsGradient<'a> {
 }
 
 impl MapsGradient<'_> {
-    /// Takes the sums that the reader has left in the engine's scratch, and adds them to the
-    /// gradients of its BN.
+    /// Takes the sums that the reader left in the engine's scratch, and adds them to the gradients
+    /// of its BN.
     fn start(self, engine: &Engine, pass: &mut Backward<'_>, tensors: &NormTensors) {
         let gamma = tensors.scale.of(pass.parameters);
         let own = pass.gradients[tensors.trainable()].split_at_mut(tensors.channels());

@@ -1,8 +1,8 @@
-//! The first layers: a convolution of the image, and for ImageNet BN, ReLU and a 3x3 max pool.
+//! The first layers: a convolution of the image, and for ImageNet also BN, ReLU and a 3x3 max pool.
 //!
 //! The convolution is a product over patches that are gathered as they are loaded. The max pool
-//! normalises what it reads, writes straight into the first block's buffer, and remembers which
-//! of its nine pixels it took in a byte.
+//! normalises what it reads, writes straight into the first block's buffer, and stores in a byte
+//! which of its nine pixels was the largest.
 
 use std::ops::Range;
 
@@ -18,10 +18,10 @@ use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use densenet_plan::{Stem, StemTensors};
 
-/// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
+/// The byte of a pooled pixel if the ReLU cut off all nine values.
 const NONE: u8 = u8::MAX;
 
-/// What the ImageNet stem remembers of a training step besides its maps, and memory for its BN.
+/// What the ImageNet stem keeps of a training step besides its maps, and memory for its BN.
 pub struct StemState {
     statistics: Statistics,
     affine: Affine,
@@ -40,11 +40,11 @@ impl StemState {
     }
 }
 
-/// The stem's buffers; all but the images are of the ImageNet stem alone.
+/// The stem's buffers. Only the ImageNet stem has more than the images.
 pub struct StemBuffers<'a> {
-    /// NHWC.
+    /// Batch x height x width x channels.
     pub images: &'a [f32],
-    /// What the convolution returned: pixels x maps.
+    /// The convolution's maps: pixels x maps.
     pub convolved: &'a mut [f32],
     /// The max pool's choices: pooled pixels x maps.
     pub choice: &'a mut [u8],
@@ -61,7 +61,7 @@ fn patches<'a>(stem: &Stem, images: &'a [f32]) -> Patches<'a> {
     }
 }
 
-/// Where channel `k` of a patch is in a weight (maps x channels x kernel x kernel).
+/// The position of channel `k` of a patch in a weight (maps x channels x kernel x kernel).
 fn place(stem: &Stem, k: usize) -> usize {
     let area = stem.kernel() * stem.kernel();
     (k % stem.channels) * area + k / stem.channels
@@ -211,7 +211,7 @@ impl Kernel for MaxPool<'_> {
                         let place = (ky * 3 + kx) as u8;
                         for c in 0..maps {
                             let z = simd.scalar_fma(from[c], scale[c], shift[c]);
-                            // A NaN is taken, and stays.
+                            // A NaN is chosen, and stays.
                             let taken = z > out[c] || z.is_nan();
                             out[c] = if taken { z } else { out[c] };
                             choice[c] = if taken { place } else { choice[c] };
@@ -232,9 +232,9 @@ impl Kernel for MaxPool<'_> {
     }
 }
 
-/// Goes back through the stem; if asked, sets the gradient of the images (NHWC).
+/// Goes back through the stem. If `image_gradient` is given, it receives the gradient of the images.
 ///
-/// `dout` is the gradient of what it returned (pixels x maps).
+/// `dout` is the gradient of the stem's maps (pixels x maps).
 pub fn backward(
     engine: &mut Engine,
     (stem, tensors): (&Stem, &StemTensors),
@@ -319,28 +319,28 @@ pub fn backward(
     });
 }
 
-/// The way back to what the convolution returned.
+/// Where the gradient of the convolution's maps comes from.
 #[derive(Clone, Copy)]
 enum Way<'a> {
-    /// It is what the stem returned.
+    /// The stem returned these maps, so it is given.
     Straight { dout: &'a [f32] },
-    /// Through the max pool, ReLU and BN.
+    /// It comes back through the max pool, ReLU and BN.
     Pooled(Unpool<'a>, &'a Undo),
 }
 
-/// The way back through the max pool.
+/// The backward pass of the max pool.
 #[derive(Clone, Copy)]
 struct Unpool<'a> {
-    /// Gradient of the pooled maps.
+    /// The gradient of the pooled maps.
     dout: &'a [f32],
     choice: &'a [u8],
-    /// What the convolution returned.
+    /// The convolution's maps.
     x: &'a [f32],
 }
 
 impl Unpool<'_> {
-    /// The gradient behind the ReLU of one row of the convolution's output, counted over all
-    /// images. It is already masked: where the ReLU cut all values off, the pool chose none.
+    /// The gradient after the ReLU for one row of the convolution's maps, counted over all images.
+    /// It is already masked: if the ReLU cut off all values, the pool chose none.
     #[inline(always)]
     fn row(&self, stem: &Stem, row: usize, into: &mut [f32]) {
         let maps = stem.maps;
@@ -348,7 +348,7 @@ impl Unpool<'_> {
         let (height, width) = stem.output_size();
         let (image, y) = (row / from_height, row % from_height);
         into.fill(0.0);
-        // Pooled row i has the rows 2i - 1 to 2i + 1.
+        // Pooled row i covers rows 2i - 1 to 2i + 1.
         for i in y / 2..=y.div_ceil(2) {
             if i >= height {
                 continue;
@@ -374,7 +374,7 @@ impl Unpool<'_> {
 }
 
 impl Way<'_> {
-    /// The gradient of one row of the convolution's output, counted over all images.
+    /// The gradient of one row of the convolution's maps, counted over all images.
     #[inline(always)]
     fn row<S: Simd>(&self, simd: S, stem: &Stem, row: usize, into: &mut [f32]) {
         match self {
@@ -395,12 +395,12 @@ impl Way<'_> {
     }
 }
 
-/// What is done with each row of the convolution's output on the way back.
+/// What is done with each row of the convolution's maps in the backward pass.
 #[derive(Clone, Copy)]
 enum Task<'a> {
-    /// The sums for gamma and beta.
+    /// The sums for gamma and beta are computed.
     Sum(Norm<'a>, Unpool<'a>),
-    /// The gradient of the weight, from these patches.
+    /// The gradient of the weight is computed, from these patches.
     Weight(Patches<'a>, Way<'a>),
 }
 
@@ -456,7 +456,7 @@ impl Kernel for BackRows<'_> {
                 Task::Sum(norm, pool) => {
                     pool.row(stem, row, d);
                     let x = &pool.x[row * d.len()..][..d.len()];
-                    // The masked gradient itself is not wanted here: it goes nowhere.
+                    // The masked gradient itself is not needed here.
                     let nowhere = need(&mut scratch.operand, maps);
                     let (sum_scale, sum_bias) = scratch.sums.tile(0..maps);
                     PullBack {
@@ -513,7 +513,7 @@ impl Kernel for BackRows<'_> {
     }
 }
 
-/// The gradient of some images, in plain loops: training has no use for it.
+/// The gradient of some images, in plain loops, since training does not need it.
 struct ImageGradient<'a> {
     stem: &'a Stem,
     weight: &'a [f32],

@@ -1,8 +1,8 @@
 //! A transition: BN, ReLU, 1x1 convolution, 2x2 average pool.
 //!
-//! The pool is linear and the convolution works on each pixel alone, so the two commute: the
-//! operand is pooled as it is loaded, and the products have a quarter of the pixels. Only with
-//! dropout, which stands between the two, are they done in the paper's order.
+//! The pool is linear and the convolution works on each pixel alone, so they commute: the operand
+//! is pooled as it is loaded, and the products have a quarter of the pixels. Only dropout, which
+//! comes between them, requires the paper's order.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use densenet_plan::{Transition, TransitionTensors};
 
 /// Pooled pixels of a tile.
 const TILE_PIXELS: usize = 28;
-/// Channels that are passed at a time on the way back, in whole panels of every level.
+/// Channels at a time in the backward pass, in whole panels at every level.
 const CHANNELS: usize = 256;
 
 /// Runs a transition.
@@ -164,8 +164,7 @@ impl Kernel for Dropped<'_> {
     }
 }
 
-/// Goes back through a transition; `dout` is the gradient of what it returned (pooled pixels x
-/// maps).
+/// Goes back through a transition; `dout` is the gradient of its output (pooled pixels x maps).
 pub fn backward(
     engine: &mut Engine,
     (transition, tensors): (&Transition, &TransitionTensors),
@@ -193,9 +192,9 @@ pub fn backward(
     engine.add_weight(weight_gradient, channels, padded(channels));
 }
 
-/// Sets `g` to gamma times the masked gradient. The weight's packed form is in `engine.packed`;
-/// the shares of the weight's gradient (rows of `padded(channels)`) and the sums are left in the
-/// engine's scratch.
+/// Sets `g` to gamma times the masked gradient. `engine.packed` holds the packed weight. The
+/// engine's scratch receives the sums and the threads' shares of the weight's gradient (rows of
+/// `padded(channels)`).
 fn pull_back(
     engine: &mut Engine,
     transition: &Transition,
@@ -209,8 +208,8 @@ fn pull_back(
         height: transition.height,
         width: transition.width,
     };
-    // Whole rows of pooled pixels, so that a thread owns the pixels under them. What the pool
-    // leaves out belongs to the last row of its image.
+    // Whole rows of pooled pixels, so that a thread owns the pixels under them. Pixels that the
+    // pool leaves out belong to the last row of their image.
     let rows = transition.height / 2;
     let shares = engine.shares(batch * rows);
     let below = |row: usize| (row / rows * transition.height + 2 * (row % rows)) * transition.width;
@@ -246,9 +245,9 @@ fn pull_back(
         });
 }
 
-/// One thread's share of [`pull_back`]. As a 1x1 convolution's, but a row of the product is a pooled
-/// pixel, whose gradient goes to four pixels that do not follow each other; the first reader on the
-/// way back sets `g` and does not add.
+/// One thread's share of [`pull_back`]. It differs from that of a 1x1 convolution: a row of the
+/// product is a pooled pixel, whose gradient goes to four pixels that are not consecutive; and it
+/// sets `g` instead of adding, because it is the first in the backward pass.
 struct PullBackRows<'a> {
     form: Form,
     pool: Pool,
@@ -302,7 +301,7 @@ impl Kernel for PullBackRows<'_> {
         if pool.height % 2 + pool.width % 2 > 0 {
             g.fill(0.0);
         }
-        // With dropout the product has a row for each pixel, else one for each pooled pixel.
+        // With dropout the product has a row for each pixel, otherwise one for each pooled pixel.
         let group = if dropout.is_some() { 4 } else { 1 };
         for from in (0..channels).step_by(CHANNELS) {
             let range = from..channels.min(from + CHANNELS);
@@ -313,7 +312,7 @@ impl Kernel for PullBackRows<'_> {
                 form,
             };
             let slice = norm.channels(range.clone());
-            // Each of the four pixels has a quarter of the pooled pixel's gradient.
+            // Each of the four pixels receives a quarter of the pooled pixel's gradient.
             let mut factor = [0.0; CHANNELS];
             for (factor, gamma) in factor.iter_mut().zip(slice.gamma) {
                 *factor = 0.25 * gamma;

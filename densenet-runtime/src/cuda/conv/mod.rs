@@ -1,4 +1,4 @@
-//! The convolutions of a dense layer: a room each, with their kernels.
+//! The convolutions of a dense layer, each with its kernels.
 
 use super::driver::Address;
 use super::memory::NormAt;

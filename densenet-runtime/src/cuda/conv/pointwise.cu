@@ -1,18 +1,18 @@
-// The 1x1 convolution of a dense layer: BN and ReLU as the operand is loaded, statistics as the
-// result is written.
+// The 1x1 convolution of a dense layer. BN and ReLU are applied as the operand is loaded,
+// statistics are measured as the result is written.
 //
 //     out[p][n] = sum over channels c of relu(scale[c] * input[p][c] + shift[c]) * w[n][c]
 //
-// `input` is a prefix of a block's buffer, pixels x IN_STRIDE. How many channels are read grows from
-// layer to layer, so that it is an argument: one program serves all layers of a block. The weight
-// is packed: maps x channels, as operands are stored.
+// `input` is a prefix of a block's buffer, pixels x IN_STRIDE. The number of channels that are read
+// grows from layer to layer, so it is an argument: one program serves all layers of a block. The
+// weight is packed: maps x channels, in the type that operands are stored as.
 //
-// P pixels, C channels, N = MAPS: 2 P C N operations; reads P C values once for each tile of
-// COLUMNS maps, writes P N. BN and ReLU of the operand are never stored.
+// P pixels, C channels, N = MAPS: 2 P C N operations. P C values are read once for each tile of
+// COLUMNS maps, P N are written. BN and ReLU of the operand are never stored.
 
-// relu(scale * input + shift): lines are pixels, elements channels. Beyond the last pixel it is that
-// pixel's again, whose sums nobody writes; beyond the last channel that channel's, for which the
-// weight is 0.
+// relu(scale * input + shift): lines are pixels, elements channels. Beyond the last pixel, that
+// pixel is loaded again, and its sums are not written; beyond the last channel, that channel is,
+// and its weight is 0.
 struct Normalised {
     static constexpr bool ALONG_DEPTH = true, PLAIN = false;
     static constexpr int SPAN = VECTOR;
@@ -32,7 +32,8 @@ struct Normalised {
     }
 };
 
-// The packed weight: lines are maps, the last again and again, elements channels.
+// The packed weight: lines are maps, elements channels. Beyond the last map, that map is loaded
+// again.
 struct Weight {
     static constexpr bool ALONG_DEPTH = true, PLAIN = true;
     static constexpr int SPAN = VECTOR;
@@ -63,19 +64,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) pointwise_forward(
     if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
-// The way back, in one kernel: what was read, the wide end of a block, is passed once.
+// The backward pass, in one kernel: the input, the wide end of a block, is passed once.
 //
 //     d[p][c] = sum over n of dout[p][n] w[n][c], masked by ReLU; into[p][c] += gamma[c] d[p][c]
 //     share[n][c] = sum over p of dout[p][n] relu(scale[c] input[p][c] + shift[c])
 //
-// 4 P C N operations; reads `input`, `into` and `dout` (once for each tile of channels, mostly from
-// cache), writes `into`: 3 P C + P N values. GROUP maps are worked on at once, from `map0` on: their
-// part of the weight stays in shared memory. All that is done is a sum over maps, so that where
-// there are more, the groups' launches follow each other.
+// 4 P C N operations. Reads `input`, `into` and `dout` (once for each tile of channels, mostly from
+// cache), writes `into`: 3 P C + P N values. A launch computes GROUP maps, from `map0` on: their
+// part of the weight stays in shared memory. All results are sums over maps, so if there are more
+// maps, launches for the other groups follow.
 
 struct Back {
     store_t weight[GROUP][TILE_CHANNELS + PAD];
-    // One tile of dout is worked on while the next comes in, where there is room for two.
+    // One tile of dout is in use while the next is loaded, if two fit.
     store_t dout[TILES][ROWS][GROUP + PAD];
     store_t operand[ROWS][TILE_CHANNELS + PAD];
     Stage<ROWS, TILE_CHANNELS> stage;
@@ -83,14 +84,14 @@ struct Back {
 };
 static_assert(sizeof(Back) <= POINTWISE_BACK_SHARED, "the host knows how much shared memory there has to be");
 
-// What is done with each vector of LINES lines of WIDE elements, the threads side by side.
+// Calls `what` for each vector of LINES lines of WIDE elements; the threads take adjacent vectors.
 template <int LINES, int WIDE, class What> __device__ __forceinline__ void each_vector(What what) {
     constexpr int GROUPS = WIDE / VECTOR;
 #pragma unroll 4
     for (int i = threadIdx.x; i < LINES * GROUPS; i += THREADS) what(i / GROUPS, i % GROUPS * VECTOR);
 }
 
-// Each slice of pixels makes a share of the weight's gradient, slices x weight, in the weight's
+// Each slice of pixels writes a share of the weight's gradient, slices x weight, in the weight's
 // order, and of the sums for gamma and beta: partial[slice][channel][2]. Grid: tiles of channels,
 // slices of `length` pixels. Sums of many maps need the registers of a whole multiprocessor.
 extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) pointwise_back(
@@ -128,8 +129,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         __syncthreads();
         if (TILES > 1 && row0 + ROWS < last) bring(row0 + ROWS);
         auto &tile = shared.dout[(row0 - first) / ROWS % TILES];
-        // Asked for now, used after the product. Where there is no pixel, dout is 0, and so is its
-        // product; that of a channel that is not there is not written.
+        // These are loaded now and used after the product. If there is no pixel, dout is 0, and so
+        // is its product; the product of a channel that does not exist is not written.
         Pack x[OWN], g[OWN];
 #pragma unroll
         for (int i = 0; i < OWN; ++i) {
@@ -163,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         __syncthreads();
         gradient.template add<false, false>(
             ROWS, [&](int row) { return tile[row]; }, [&](int row) { return shared.operand[row]; });
-        // Nobody reads the only tile of dout any more.
+        // The only tile of dout is not read any more.
         if (TILES == 1) {
             __syncthreads();
             if (row0 + ROWS < last) bring(row0 + ROWS);

@@ -12,9 +12,9 @@ use super::super::traffic::{Counter, Traffic};
 use super::Input;
 use crate::plan::{Block, Precision};
 
-/// Channels of a tile on the way back.
+/// Channels of a tile in the backward pass.
 const TILE_CHANNELS: usize = 64;
-/// Bytes of shared memory with which two blocks share a multiprocessor.
+/// Bytes of shared memory with which two blocks can run on a multiprocessor.
 const HALF: usize = 88 << 10;
 
 arguments! {
@@ -34,7 +34,7 @@ kernels! {
     pub struct PointwiseKernels { pointwise_forward: Forward, pointwise_back: Back }
 }
 
-/// The program of a block's.
+/// The program of these kernels for a block.
 pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
     let (shared, tiles) = back_shared(maps, of.precision);
     let counts = [block.input, block.growth, maps];
@@ -52,7 +52,7 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
     of.tiled("pointwise", &[file], &constants)
 }
 
-/// Maps that the way back works on at once, as many as shared memory has room for on every card.
+/// The maps of a launch of the backward pass: as many as fit shared memory on every card.
 fn maps_of_back(maps: usize, precision: Precision) -> usize {
     let most = match precision {
         Precision::F32 => 64,
@@ -61,8 +61,8 @@ fn maps_of_back(maps: usize, precision: Precision) -> usize {
     maps.next_multiple_of(64).min(most)
 }
 
-/// Bytes of shared memory that the way back has, and how many tiles of the gradient of its maps
-/// fit: two, where two blocks can still share a multiprocessor.
+/// Bytes of shared memory of the backward pass, and the number of tiles of its maps' gradient in
+/// it: two, if two blocks can still share a multiprocessor.
 fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
     let group = maps_of_back(maps, precision);
     let weight = group * line(TILE_CHANNELS, precision);
@@ -77,7 +77,7 @@ fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
     (weight + tiles * dout + rest, tiles)
 }
 
-/// How the gradient of the weight is summed. A block has all maps.
+/// How the gradient of the weight is summed. A block computes all maps.
 pub fn slicing(channels: usize, maps: usize) -> Slicing {
     Slicing {
         weight: maps * channels,
@@ -87,7 +87,7 @@ pub fn slicing(channels: usize, maps: usize) -> Slicing {
     }
 }
 
-/// A layer's.
+/// The 1x1 convolution of a layer.
 pub struct Pointwise<'a> {
     pub bn: BatchNorm<'a>,
     pub kernels: &'a PointwiseKernels,
@@ -97,7 +97,7 @@ pub struct Pointwise<'a> {
 }
 
 impl Pointwise<'_> {
-    /// Computes the maps; `measured`, their moments are left.
+    /// Computes the maps. If `measured` is set, leaves their moments.
     pub fn forward(&self, out: Address, site: i32, measured: bool) -> Result<(), CudaError> {
         let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
         on.tiled(
@@ -123,9 +123,9 @@ impl Pointwise<'_> {
         )
     }
 
-    /// From the gradient of the maps: that of the weight is added; that of the input, masked and
-    /// times gamma, is added to `into`; and so are the sums for gamma and beta. In groups of maps,
-    /// one after the other.
+    /// From the gradient of the maps: adds the gradient of the weight; adds the gradient of the
+    /// input, masked and times gamma, to `into`; and adds the sums for gamma and beta. Groups of
+    /// maps are launched one after another.
     pub fn backward(
         &self,
         dout: Address,
@@ -165,7 +165,7 @@ impl Pointwise<'_> {
                     length,
                 },
             )?;
-            // The shares are whole after the last group.
+            // The shares are complete after the last group.
             let shares = if map0 + group < maps {
                 Shares::NONE
             } else {
@@ -181,7 +181,7 @@ impl Pointwise<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (pixels, channels) = (of.count("pixels"), of.count("channels"));
@@ -201,7 +201,7 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             )
             .product(pixels, maps, channels),
         "pointwise_back" => {
-            // Of one group of maps.
+            // For one group of maps.
             let slices = of.grid()[1];
             let group = of.constant("GROUP").min(maps - of.count("map0"));
             let weight = group * channels;

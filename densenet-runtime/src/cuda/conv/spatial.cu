@@ -1,27 +1,28 @@
 // The 3x3 convolution of a dense layer, stride 1, zeros around, on maps of HEIGHT x WIDTH: forward,
-// and the way back in two kernels. BN and ReLU are done as the operand is loaded.
+// and the backward pass in two kernels. BN and ReLU are applied as the operand is loaded.
 //
 //     out[p][n] = sum over taps t, channels c of relu(scale[c] * input[p + t][c] + shift[c]) * w[n][c][t]
 //
-// `input` is bottleneck maps, or a prefix of a block's buffer: pixels x IN_STRIDE. `out` is
-// pixels x OUT_STRIDE, columns from `column` on. The weight is packed: taps x maps x channels, as
-// operands are stored.
+// `input` is bottleneck maps, or a prefix of a block's buffer: pixels x IN_STRIDE. `out` is pixels
+// x OUT_STRIDE, columns from `column` on. The weight is packed: taps x maps x channels, in the type
+// that operands are stored as.
 //
-// P pixels, C channels, N = MAPS: 18 P C N operations each. A block stages the pixels of its tile
-// and those around once for all taps, some channels at a time: what is read and normalised is
-// STAGED / ROWS times P C values, not 9 times. A tap of a pixel is another line of what is staged.
+// P pixels, C channels, N = MAPS: 18 P C N operations for each kernel. A block stages the pixels of
+// its tile and those around it once for all taps, some channels at a time: STAGED / ROWS times P C
+// values are read and normalised, not 9 times. A tap of a pixel is another line of the staged
+// pixels.
 
-// Lines above a pixel's line, and to the line below; where the image is wide, not all pixels
-// between are staged, but a line of the tile, the one above it and the one below.
+// The lines above a pixel's line, and the distance to the line below. If the image is wide, not all
+// pixels between are staged, but a line of the tile, the one above it and the one below.
 constexpr int AREA = HEIGHT * WIDTH, TAPS = 9, LIFT = WIDTH < ROWS + 2 ? WIDTH : ROWS + 2, STAGED = ROWS + 2 * LIFT + 2;
 
-// The pixel that is staged in a line of the tile that starts with pixel `first`.
+// The pixel that is staged in `line`, if the tile starts with pixel `first`.
 __device__ __forceinline__ int staged_pixel(int line, int first) {
     if (LIFT == WIDTH) return first + line - WIDTH - 1;
     return first + (line / LIFT - 1) * WIDTH + line % LIFT - 1;
 }
 
-// Which taps of a pixel are inside the image, a bit each; none of a pixel that is not there.
+// Which taps of a pixel are inside the image, a bit for each. A pixel that does not exist has none.
 __device__ __forceinline__ unsigned inside(int p, int end) {
     if (p >= end) return 0;
     int y = p % AREA / WIDTH, x = p % WIDTH;
@@ -29,7 +30,7 @@ __device__ __forceinline__ unsigned inside(int p, int end) {
     return (y > 0 ? columns : 0) | columns << 3 | (y < HEIGHT - 1 ? columns << 6 : 0);
 }
 
-// The pixels of a tile and those around, or LINES of their lines from `base` on: lines of WIDE
+// The pixels of a tile and those around it, or LINES of their lines from `base` on: lines of WIDE
 // values, and one of zeros.
 template <int WIDE, int LINES> struct Halo {
     alignas(16) store_t value[LINES + 1][WIDE + PAD];
@@ -44,9 +45,9 @@ template <int WIDE, int LINES> struct Halo {
     __device__ __forceinline__ const store_t *under(int row, int tap, int base) const {
         return value[taps[row] >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 - base : LINES];
     }
-    // Fills all lines with what is fetched and made: what is fetched of a line is used when all of
-    // a batch is on its way. No tap inside an image is a line that no pixel has: what it holds does
-    // not matter, and it gets some pixel's.
+    // Fills all lines. The values of a line are used after all loads of a batch have started. A
+    // line may have no pixel; then no tap inside an image reads it, and it gets the values of any
+    // pixel.
     template <class Fetch, class Make> __device__ __forceinline__ void fill(int base, int first, int pixels, Fetch fetch, Make make) {
         constexpr int GROUPS = WIDE / VECTOR, PASSES = (LINES * GROUPS + THREADS - 1) / THREADS, BATCHES = (PASSES + 4) / 5;
         constexpr int BATCH = (PASSES + BATCHES - 1) / BATCHES;
@@ -71,8 +72,8 @@ template <int WIDE, int LINES> struct Halo {
 template <int WIDE, int LINES>
 __device__ __forceinline__ void stage_normalised(Halo<WIDE, LINES> &halo, int base, int first, const store_t *input, const float *scale,
                                                  const float *shift, int first_channel, int channels, int pixels) {
-    // A thread's channels are the same in all lines; those that are not there, the last ones again:
-    // their weight is 0, or their sums are not written.
+    // A thread's channels are the same in all lines. Beyond the last channels these are loaded
+    // again: their weight is 0, or their sums are not written.
     int c = min(first_channel + (int)threadIdx.x % (WIDE / VECTOR) * VECTOR, channels - VECTOR);
     Values s = floats_at(scale + c), t = floats_at(shift + c);
     input += c;
@@ -86,8 +87,8 @@ __device__ __forceinline__ void stage_normalised(Halo<WIDE, LINES> &halo, int ba
         });
 }
 
-// Copies LINES lines of WIDE elements, of the packed weight or of a gradient, to shared memory:
-// `line(i)` is where line i starts, null where there is none; `count` of the elements are there.
+// Copies LINES lines of WIDE elements, of the packed weight or of a gradient, to shared memory.
+// `line(i)` is the start of line i, null if it does not exist; `count` of its elements exist.
 template <int LINES, int WIDE, class Line>
 __device__ __forceinline__ void bring(store_t (*into)[WIDE + PAD], int count, const store_t *any, Line line) {
     constexpr int GROUPS = WIDE / VECTOR, AT_ONCE = THREADS / GROUPS;
@@ -150,10 +151,10 @@ union Pull {
 };
 static_assert(sizeof(Pull) <= SPATIAL_PULL_SHARED, "the host knows how much shared memory there has to be");
 
-// The gradient of the input, through ReLU and the affine part of BN. `gamma` given: added, times
-// gamma, to `into` (pixels x IN_STRIDE). Else it is stored as it is, and the caller's undoing of
-// BN has gamma. A pixel has the gradients of the pixels above whose taps it was. Grid: tiles of
-// pixels, tiles of channels.
+// The gradient of the input, through ReLU and the affine part of BN. If `gamma` is given, gamma
+// times the gradient is added to `into` (pixels x IN_STRIDE). Otherwise the gradient is stored as
+// it is, and the caller includes gamma when it undoes BN. A pixel collects the gradients of the
+// pixels whose taps it was. Grid: tiles of pixels, tiles of channels.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
     const grad_t *dout, const store_t *weight, const store_t *input, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *into, float *partial, int add, int pixels, int channels) {
@@ -206,9 +207,8 @@ struct Share {
 };
 static_assert(sizeof(Share) <= SPATIAL_WEIGHT_SHARED, "the host knows how much shared memory there has to be");
 
-// The gradient of the weight: each slice of pixels makes a share of its own, slices x weight, in
-// the weight's order. Grid: tiles of channels, tiles of maps x rows of taps, slices of `length`
-// pixels.
+// The gradient of the weight: each slice of pixels writes its own share, slices x weight, in the
+// weight's order. Grid: tiles of channels, tiles of maps x rows of taps, slices of `length` pixels.
 extern "C" __global__ void __launch_bounds__(THREADS) spatial_weight(
     const grad_t *dout, const store_t *input, const float *scale, const float *shift, float *share, int pixels, int channels,
     int length) {
@@ -216,11 +216,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) spatial_weight(
     Share &shared = *reinterpret_cast<Share *>(memory);
     int channel0 = blockIdx.x * TILE_CHANNELS, map0 = blockIdx.y / TAP_ROWS * TILE_MAPS, tap0 = blockIdx.y % TAP_ROWS * TAPS_AT_ONCE;
     int first = blockIdx.z * length, last = min(first + length, pixels);
-    // The first of the lines that these taps are in.
+    // The first of the lines that these taps read.
     int base = tap0 / 3 * LIFT;
     Sums<TILE_MAPS, TILE_CHANNELS> sums[TAPS_AT_ONCE];
     for (int row0 = first; row0 < last; row0 += ROWS) {
-        // Gradients of the next slice are not this one's; its pixels are, under a tap.
+        // Gradients of the next slice do not belong to this one. Its pixels do, as taps.
         bring<ROWS, TILE_MAPS>(shared.dout, MAPS - map0, dout, [&](int row) {
             return row0 + row < last ? dout + (size_t)(row0 + row) * MAPS + map0 : nullptr;
         });

@@ -12,12 +12,11 @@ use super::super::traffic::{Counter, Traffic};
 use super::Input;
 use crate::plan::{Block, Precision};
 
-/// Maps of a tile, and of one of the weight's gradient.
+/// Maps of a tile, also of a tile of the weight's gradient.
 const TILE_MAPS: usize = 32;
-/// Channels of a tile on the way back.
+/// Channels of a tile in the backward pass.
 const TILE_CHANNELS: usize = 64;
-/// Blocks that a slice of pixels has for a tile of the weight's gradient: one for each row of
-/// taps.
+/// Blocks for each slice of pixels and tile of the weight's gradient: one for each row of taps.
 const TAP_ROWS: usize = 3;
 
 arguments! {
@@ -40,7 +39,7 @@ kernels! {
     pub struct SpatialKernels { spatial_forward: Forward, spatial_pull: Pull, spatial_weight: Weight }
 }
 
-/// The program of a block's.
+/// The program of these kernels for a block.
 pub fn source(of: Sources<'_>, block: &Block) -> Source {
     let read = block.bottleneck.unwrap_or(block.output());
     let [forward, pull, weight] = shared(block, of.precision);
@@ -64,19 +63,19 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
     of.tiled("spatial", &[file], &constants)
 }
 
-/// Pixels of a tile. Large ones stage fewer pixels around them; of small images there would be too
-/// few.
+/// Pixels of a tile. Large tiles stage fewer surrounding pixels for each of their own; small images
+/// would have too few such tiles.
 fn rows(block: &Block) -> usize {
     if block.pixels() > 200 { 128 } else { ROWS }
 }
 
-/// Bytes of the `staged` pixels of a tile and around it, `elements` of each, and of the bits that
+/// Bytes of the `staged` pixels of a tile and around it, with `elements` each, and of the bits that
 /// say which taps of its `rows` pixels are inside the image.
 fn halo(rows: usize, staged: usize, elements: usize, precision: Precision) -> usize {
     ((staged + 1) * line(elements, precision) + 2 * rows).next_multiple_of(16)
 }
 
-/// Bytes of shared memory that the kernels have: forward, pull, weight.
+/// Bytes of shared memory of the kernels: forward, pull, weight.
 fn shared(block: &Block, precision: Precision) -> [usize; 3] {
     let (rows, depth) = (rows(block), depth(precision));
     let staged = rows + 2 * block.width.min(rows + 2) + 2;
@@ -91,7 +90,7 @@ fn shared(block: &Block, precision: Precision) -> [usize; 3] {
     ]
 }
 
-/// How the gradient of the weight is summed. Each row of taps has blocks of its own.
+/// How the gradient of the weight is summed. Each row of taps has its own blocks.
 pub fn slicing(block: &Block, channels: usize) -> Slicing {
     let maps = block.growth;
     Slicing {
@@ -102,7 +101,7 @@ pub fn slicing(block: &Block, channels: usize) -> Slicing {
     }
 }
 
-/// A layer's.
+/// The 3x3 convolution of a layer.
 pub struct Spatial<'a> {
     pub bn: BatchNorm<'a>,
     pub kernels: &'a SpatialKernels,
@@ -113,12 +112,12 @@ pub struct Spatial<'a> {
 }
 
 impl Spatial<'_> {
-    /// Tiles of all pixels.
+    /// The number of tiles of all pixels.
     pub fn tiles(&self) -> usize {
         self.pixels.div_ceil(rows(self.block))
     }
 
-    /// Computes the maps: columns of `out` from `column` on.
+    /// Computes the maps, and writes them to the columns of `out` from `column` on.
     pub fn forward(&self, out: Address, column: usize, site: i32) -> Result<Fresh, CudaError> {
         let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
         on.tiled(
@@ -147,8 +146,9 @@ impl Spatial<'_> {
         })
     }
 
-    /// From the gradient of the maps: that of the input, masked, is stored in `into`; or with `add`
-    /// it is added to it times gamma. Tiles' sums and the shares of the weight's gradient are left.
+    /// From the gradient of the maps to that of the input. Masked, it is stored in `into`; if `add`
+    /// is set, it is added to `into`, times gamma. Leaves tiles' sums and the shares of the
+    /// weight's gradient.
     pub fn backward(
         &self,
         dout: Address,
@@ -202,7 +202,7 @@ impl Spatial<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (pixels, channels) = (of.count("pixels"), of.count("channels"));
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn shared_memory_is_within_what_every_card_has() {
-        // As wide in maps and in pixels as they come.
+        // The largest number of maps and of pixels.
         let wide = Block {
             input: 96,
             growth: 48,

@@ -1,5 +1,5 @@
-//! Rooms of kernels that all stages use: each has their source, their arguments, what they move, and
-//! the launches that stages share.
+//! Kernels that all stages use, by topic: each module has their source, their arguments, the
+//! elements that they move, and the launches that stages share.
 
 pub(super) mod norm;
 pub(super) mod step;

@@ -1,19 +1,19 @@
 // Batch normalisation around the convolutions: statistics from tiles' moments, BN as one
-// multiply-add a consumer, gradients of gamma and beta from tiles' sums, and BN undone.
+// multiply-add for each consumer, gradients of gamma and beta from tiles' sums, and BN undone.
 //
 //     scale = gamma / sqrt(variance + eps), shift = beta - mean * scale
 //     dx = inverse * (g - mean(g) - xhat * mean(g * xhat))
 //
-// Small kernels over channels, but `finish` and `undo`, which pass pixels x channels once: 2 reads
-// and 1 write a value.
+// All kernels are small, over channels, except `finish` and `undo`, which pass pixels x channels
+// once: 2 reads and 1 write for each value.
 
-// Two numbers of a tile and a channel, which tiles leave side by side: tile x channel x 2.
+// The two numbers of a tile and a channel; the tiles write them as tile x channel x 2.
 __device__ __forceinline__ float2 two_of(const float *partial, int tile, int channels, int channel) {
     const float *at = partial + ((size_t)tile * channels + channel) * 2;
     return *reinterpret_cast<const float2 *>(ALIGNED(at, 8));
 }
 
-// Two sums over all threads of a block, in f64: thread 0 gets them.
+// Two sums over all threads of a block, in f64. Thread 0 gets them.
 struct Totals {
     double first[REDUCTION_THREADS], second[REDUCTION_THREADS];
     __device__ __forceinline__ void add(double one, double other) {
@@ -27,16 +27,17 @@ struct Totals {
 };
 
 // Mean and variance (biased) of a channel from its tiles' means and sums of squared deviations.
-// Tiles have `rows` rows, the last what is left. With d = a tile's mean less the first tile's:
+// Tiles have `rows` rows; the last has the remainder. With d = a tile's mean minus that of the
+// first tile:
 //
 //     mean = first + sum(rows d) / pixels
 //     variance = sum(squares + rows d d) / pixels - (sum(rows d) / pixels)^2
 //
-// The difference loses little: d of all is 0, or some of the variance is theirs. The most that it
-// can be off is the number of tiles times what f64 rounds.
+// The difference loses little: either all d are 0, or they contribute to the variance. The error is
+// at most the number of tiles times the rounding of f64.
 struct Moments {
     double mean, variance;
-    // Thread 0 gets them.
+    // Only thread 0 has valid values.
     __device__ __forceinline__ Moments(Totals &totals, const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
         double first = two_of(partial, 0, channels, channel).x, off = 0, squares = 0;
 #pragma unroll 4
@@ -54,11 +55,11 @@ struct Moments {
     }
 };
 
-// BN of a consumer as a multiply-add: from the batch's statistics, which move its running ones, or
-// when not training from those. Statistics of the `count` channels from `first` on are made here,
-// from the moments that their producer's tiles left: mean, variance (biased), inverse deviation.
-// `running` has its means, then its variances. Grid: a block for each of the `count` channels,
-// then a thread for each of the others.
+// BN of a consumer as a multiply-add: from the batch's statistics, which update its running ones,
+// or, if not training, from the running ones. The statistics of the `count` channels from `first`
+// on (mean, variance (biased), inverse deviation) are computed here, from the moments of their
+// producer's tiles. `running` has its means, then its variances. Grid: a block for each of the
+// `count` channels, then a thread for each of the others.
 extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) prepare(
     const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
     float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
@@ -90,11 +91,11 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) prepare(
     shift[c] = beta[c] - m * s;
 }
 
-// Puts together what a way back left. The tiles' sums are added to the gradients of gamma and beta,
-// and to the sums that undoing BN needs: of g, and of g times the normalised value, where g has
-// gamma in it; `add` 0: the first consumer. The slices' shares of a weight's gradient are added to
-// it, first to last. Grid: a block for each channel, then a thread for each of the weight's `count`
-// values.
+// Completes a backward pass through a BN. Adds the tiles' sums to the gradients of gamma and beta,
+// and to the sums that undoing BN needs: of g, and of g times the normalised value, where g
+// includes gamma; if `add` is 0, this is the first consumer, and sets them. Adds the slices' shares
+// of a weight's gradient to it, first to last. Grid: a block for each channel, then a thread for
+// each of the weight's `count` values.
 extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
     const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
     float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count) {
@@ -126,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
     }
 }
 
-// What undoing BN multiplies and adds, for each channel: of g, of the deviation, and the rest.
+// The coefficients that undo BN, for each channel: of g, of the deviation, and the constant.
 struct Undo {
     float scale, slope, shift;
     __device__ Undo(float inverse, float gamma, float plain, float normalised, int pixels) {
@@ -138,7 +139,7 @@ struct Undo {
     __device__ float of(float g, float deviation) const { return fmaf(g, scale, fmaf(deviation, slope, shift)); }
 };
 
-// A vector of channels of the same.
+// Undo for a vector of channels.
 struct Undone {
     Values mean, inverse, plain, normalised;
     __device__ __forceinline__ Undone(const float *mean, const float *inverse, const float *plain, const float *normalised, int c)
@@ -155,9 +156,9 @@ struct Undone {
     }
 };
 
-// Undoes the BN of `count` columns of a block's buffer (from `first`, pixels x stride), whose
-// consumers are all done: their gradient goes to `into` (pixels x count), with the mask of the
-// dropout that the maps had. A thread a vector.
+// Undoes the BN of `count` columns of a block's buffer (from `first`, pixels x stride), after all
+// their consumers. Their gradient goes to `into` (pixels x count), with the mask of the dropout
+// that the maps had. One vector for each thread.
 extern "C" __global__ void finish(
     const grad_t *g, const store_t *x, const float *mean, const float *inverse, const float *plain,
     const float *normalised, grad_t *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
@@ -172,7 +173,7 @@ extern "C" __global__ void finish(
                                 .of(pack_at(g + at), pack_at(x + at), ones, pixels, Dropout(scalars, site), number));
 }
 
-// The same in place for bottleneck maps, whose g has no gamma yet: pixels x maps.
+// Undoes BN in place for bottleneck maps, whose g does not include gamma yet: pixels x maps.
 extern "C" __global__ void undo(
     grad_t *dy, const store_t *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
     const float *normalised, const Scalars *scalars, int maps, int pixels, int site) {
@@ -184,7 +185,8 @@ extern "C" __global__ void undo(
                           .of(pack_at(dy + at), pack_at(y + at), parameters_at(gamma + c), pixels, Dropout(scalars, site), at));
 }
 
-// The same as numbers, for a kernel that undoes as it loads: scale, slope, shift, mean, each maps.
+// The coefficients of Undo, for a kernel that undoes BN as it loads: scale, slope, shift, mean,
+// `maps` each.
 extern "C" __global__ void undo_numbers(
     const float *mean, const float *inverse, const float *gamma, const float *plain, const float *normalised,
     float *into, int maps, int pixels) {

@@ -1,5 +1,5 @@
-//! Batch normalisation around the convolutions. Each stage has its own: as a multiply-add before
-//! it reads its input, and on the way back from what its tiles left.
+//! Batch normalisation around the convolutions. Each stage does its own: as a multiply-add before
+//! it reads its input, and in the backward pass from the sums of its tiles.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
@@ -49,7 +49,7 @@ kernels! {
     }
 }
 
-/// Their program.
+/// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let constants = [("VECTOR", vector_of(of.plan, of.precision))];
     of.plain("norm", ("norm.cu", include_str!("norm.cu")), &constants)
@@ -70,8 +70,8 @@ pub struct Totals {
     pub normalised: Address,
 }
 
-/// Maps whose producer has left moments of tiles, which their first consumer makes statistics of:
-/// `count` channels from `first` on, tiles of `rows` pixels.
+/// Maps that have only the moments of their producer's tiles. Their first consumer computes their
+/// statistics: `count` channels from `first` on, from tiles of `rows` pixels.
 #[derive(Clone, Copy)]
 pub struct Fresh {
     pub first: usize,
@@ -81,7 +81,7 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// All `count` channels of maps with so many pixels.
+    /// All `count` channels of maps with `pixels` pixels.
     pub fn all(count: usize, pixels: usize) -> Self {
         Self {
             first: 0,
@@ -92,17 +92,17 @@ impl Fresh {
     }
 }
 
-/// What a way back through a BN leaves: sums of tiles for gamma and beta.
+/// What a backward pass through a BN leaves: sums of tiles for gamma and beta.
 #[derive(Clone, Copy)]
 pub struct Sums {
     pub inverse: Address,
     pub totals: Totals,
     pub tiles: usize,
-    /// Whether an earlier consumer of the channels has put its sums into the totals.
+    /// Whether an earlier consumer of the channels has added its sums to the totals.
     pub add: bool,
 }
 
-/// Slices' shares of the gradient of a weight, of `count` values.
+/// The slices' shares of the gradient of a weight with `count` values.
 #[derive(Clone, Copy)]
 pub struct Shares {
     pub weight: usize,
@@ -111,7 +111,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Of no weight.
+    /// No weight.
     pub const NONE: Self = Self {
         weight: 0,
         slices: 0,
@@ -146,7 +146,8 @@ impl BatchNorm<'_> {
         }
     }
 
-    /// BN of a consumer as a multiply-add; the latest of its channels have no statistics yet.
+    /// BN of a consumer as a multiply-add. Its last channels, those of `fresh`, have no statistics
+    /// yet.
     pub fn prepare(
         &self,
         norm: NormAt,
@@ -181,8 +182,8 @@ impl BatchNorm<'_> {
         )
     }
 
-    /// Puts together what a way back left: gradients of gamma and beta from the tiles' sums, with
-    /// what undoing BN needs, and a weight's gradient from the slices' shares.
+    /// Completes a backward pass: computes gradients of gamma and beta, and the sums that undo BN,
+    /// from the tiles' sums, and a weight's gradient from the slices' shares.
     pub fn gather(&self, norm: NormAt, sums: Sums, shares: Shares) -> Result<(), CudaError> {
         let on = self.on;
         on.reductions(
@@ -207,9 +208,9 @@ impl BatchNorm<'_> {
         )
     }
 
-    /// The weight's part of [`gather`](Self::gather) alone.
+    /// The part of [`gather`](Self::gather) that concerns the weight.
     pub fn add_shares(&self, shares: Shares) -> Result<(), CudaError> {
-        // Of no channels nothing is read.
+        // With no channels, nothing is read.
         let nothing = self.on.partial();
         let sums = Sums {
             inverse: nothing,
@@ -224,7 +225,7 @@ impl BatchNorm<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (pixels, channels) = (of.count("pixels"), of.count("channels"));

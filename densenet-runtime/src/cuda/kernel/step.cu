@@ -1,5 +1,5 @@
-// What surrounds a step: the images' way in, gradients started, gradient descent.
-// Each passes its values once, a thread a value.
+// What precedes and follows a pass: conversion of the images, reset of the gradients, gradient
+// descent. Each kernel passes its values once, one value for each thread.
 
 // From channels x area, image by image, to area x channels.
 extern "C" __global__ void images_from_nchw(const float *from, store_t *into, int channels, int area, int batch) {
@@ -9,7 +9,7 @@ extern "C" __global__ void images_from_nchw(const float *from, store_t *into, in
     into[i] = from[(p / area * channels + c) * area + p % area];
 }
 
-// From bytes, pixels x channels; `norm` has the channels' means, then their deviations.
+// From bytes, pixels x channels; `norm` has the channels' means, then their standard deviations.
 extern "C" __global__ void images_from_bytes(const unsigned char *from, const float *norm, store_t *into, int channels, int pixels) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)pixels * channels) return;
@@ -17,9 +17,9 @@ extern "C" __global__ void images_from_bytes(const unsigned char *from, const fl
     into[i] = ((float)from[i] / 255.0f - norm[c]) / norm[channels + c];
 }
 
-// What a step starts with, unless it accumulates: zeros for gradients, and the running statistics
-// kept, which are brought back where the loss is not finite. Those before such a step stay, whatever
-// was started since.
+// The start of a step, unless it accumulates: sets gradients to zero, and keeps a copy of the
+// running statistics, which is restored if the loss is not finite. After such a step the copy stays
+// as it is, even if further steps have been started.
 extern "C" __global__ void start(
     float *gradient, const float *running, float *before, const Scalars *scalars, int count, int statistics) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -28,8 +28,8 @@ extern "C" __global__ void start(
     if (i < statistics && scalars->broken == 0.0f) before[i] = running[i];
 }
 
-// Stochastic gradient descent with momentum: reads 3 values, writes 2. Nothing changes where the
-// loss that the gradient is of was not finite.
+// Stochastic gradient descent with momentum: reads 3 values, writes 2. If the loss of the gradient
+// is not finite, nothing changes.
 extern "C" __global__ void descend(
     float *parameters, float *momentum, const float *gradient, const Scalars *scalars, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;

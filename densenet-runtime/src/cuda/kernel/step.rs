@@ -1,4 +1,5 @@
-//! What surrounds a pass: the images' way in, what a step starts with, and gradient descent.
+//! What precedes and follows a pass: conversion of the images, the start of a step, and gradient
+//! descent.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
@@ -29,19 +30,19 @@ kernels! {
     }
 }
 
-/// Their program.
+/// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     of.plain("step", ("step.cu", include_str!("step.cu")), &[])
 }
 
-/// What surrounds a pass.
+/// The launches that precede and follow a pass.
 pub struct Surroundings<'a> {
     pub on: &'a Launcher<'a>,
     pub kernels: &'a StepKernels,
 }
 
 impl Surroundings<'_> {
-    /// Images from channels x area, image by image, at `from`.
+    /// Converts images from channels x area, image by image, at `from`.
     pub fn images_from_nchw(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let batch = self.on.batch;
@@ -58,7 +59,8 @@ impl Surroundings<'_> {
         )
     }
 
-    /// Images from bytes, pixels x channels, at `from`, with the normalisation that was uploaded.
+    /// Converts images from bytes, pixels x channels, at `from`, with the normalisation that was
+    /// uploaded.
     pub fn images_from_bytes(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let pixels = self.on.batch * area;
@@ -75,7 +77,7 @@ impl Surroundings<'_> {
         )
     }
 
-    /// Sets the gradients to zero, and keeps the running statistics.
+    /// Sets the gradients to zero, and keeps a copy of the running statistics.
     pub fn start(&self) -> Result<(), CudaError> {
         let (on, slots) = (self.on, self.on.slots);
         let count = on.plan.parameter_count();
@@ -118,7 +120,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let count = of.count("count");
@@ -134,10 +136,10 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[("into", values)],
             )
         }
-        // Of a step that does not accumulate.
+        // For a step that does not accumulate.
         "start" => {
             let statistics = of.count("statistics");
-            // Whether to accumulate, and whether a loss was not finite.
+            // The scalars: whether to accumulate, and whether a loss was not finite.
             of.moves(
                 &[("running", statistics), ("scalars", 8)],
                 &[("gradient", count), ("before", statistics)],
@@ -148,7 +150,8 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 ("parameters", count),
                 ("momentum", count),
                 ("gradient", count),
-                // Rate, momentum, decay, whether it is Nesterov's, and whether to descend.
+                // The scalars: learning rate, momentum, decay, whether it is Nesterov's, and
+                // whether to descend.
                 ("scalars", 20),
             ],
             &[("parameters", count), ("momentum", count)],

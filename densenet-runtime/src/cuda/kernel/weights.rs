@@ -8,7 +8,7 @@ use super::super::program::Sources;
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
-/// Blocks of a weight: with all weights, some for each multiprocessor.
+/// Blocks for each weight. All weights together have some blocks for each multiprocessor.
 const SHARE: usize = 16;
 
 arguments! {
@@ -18,7 +18,7 @@ kernels! {
     pub struct WeightKernels { pack_weights: Pack }
 }
 
-/// Their program.
+/// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let offsets = Offsets::new(of.plan);
     let len = |own: WeightAt| own.maps * own.channels * own.taps;
@@ -47,7 +47,7 @@ pub fn pack(on: &Launcher<'_>, kernels: &WeightKernels) -> Result<(), CudaError>
     )
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let values = of.constant("VALUES");

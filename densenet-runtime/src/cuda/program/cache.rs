@@ -13,13 +13,13 @@ use crate::files;
 /// Where compiled kernels are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
-    /// In the user's cache folder: `$XDG_CACHE_HOME/densenet`, or `~/.cache/densenet`; nowhere for
-    /// a user who has neither.
+    /// The user's cache folder: `$XDG_CACHE_HOME/densenet`, or `~/.cache/densenet`. If the user has
+    /// neither, nothing is cached.
     #[default]
     User,
-    /// In this folder.
+    /// This folder.
     Folder(PathBuf),
-    /// Nowhere.
+    /// No cache.
     None,
 }
 
@@ -38,9 +38,9 @@ impl Cache {
     }
 }
 
-/// Compiles a program for a device, or takes it from the cache. An entry that is damaged is
-/// compiled again. A cache that cannot be written is an error, since silence would cost every
-/// start the time to compile.
+/// Compiles a program for a device, or takes it from the cache. A damaged entry is compiled again.
+/// A cache that cannot be written is an error, because otherwise every start would silently spend
+/// the time to compile.
 pub(super) fn image(
     device: &CudaDevice,
     source: &Source,
@@ -73,19 +73,19 @@ pub(super) fn image(
     entry.extend(crc32fast::hash(&image).to_le_bytes());
     match files::replace(&path, &entry) {
         Ok(()) => Ok(image),
-        // Another process writes the same entry.
+        // Another process may write the same entry.
         Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(image),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// The name of all that an image depends on: the source, NVRTC's options (with the architecture
-/// and the constants), NVRTC's version, and the card, which may be an emulated one.
+/// The name of an image, from everything that it depends on: the source, NVRTC's options (with the
+/// architecture and the constants), NVRTC's version, and the card, which may be emulated.
 fn key(text: &str, options: &[String], version: (i32, i32), card: &str) -> u128 {
     hash(format!("{options:?}|{version:?}|{card:?}|{text}").as_bytes())
 }
 
-/// An entry's image, if it is as it was written: its checksum follows it.
+/// The image of an entry, if it is intact: its checksum follows it.
 fn whole(mut entry: Vec<u8>) -> Option<Vec<u8>> {
     let image = entry.len().checked_sub(4)?;
     let expected = crc32fast::hash(&entry[..image]).to_le_bytes();

@@ -1,18 +1,18 @@
 // What all kernels share: dropout, BN's multiply-add, sums over a block's rows.
 //
-// Values are NHWC: row p is a pixel, counted over all images; its channels lie side by side.
-// Maps are stored as `store_t`, their gradients as `grad_t`: f32, or with BF16 bfloat16, which
-// halves what a step moves. Parameters, statistics and sums are f32 in either case. A kernel
-// computes from what is stored: statistics are those of the rounded maps, so that all who
-// normalise or mask a map see the same numbers.
-// A tile is ROWS pixels by COLUMNS channels, worked on by THREADS threads. Sums over pixels are
-// sums of tiles' sums, each in an order of its own choosing but always the same, so that a step
-// repeats bit for bit: there are no atomics.
+// Values are NHWC: row p is a pixel, counted over all images; its channels are adjacent. Maps are
+// stored as `store_t`, their gradients as `grad_t`: f32, or with BF16 bfloat16, which halves the
+// bytes that a step moves. Parameters, statistics and sums are always f32. A kernel computes from
+// the stored values: statistics are those of the rounded maps, so that everything that normalises
+// or masks a map sees the same numbers.
+// A tile is ROWS pixels by COLUMNS channels, computed by THREADS threads. Sums over pixels are sums
+// of tiles' sums, each always in the same order and without atomics, so that a step repeats bit for
+// bit.
 
 #define INFINITE __uint_as_float(0x7f800000u)
 
-// What changes from step to step, in device memory, so that a captured graph need not change.
-// In the order of the words in executor/contract.rs.
+// What changes from step to step, in device memory, so that a captured graph need not change. The
+// order is that of the words in executor/contract.rs.
 struct Scalars {
     unsigned long long seed;
     float smoothing, scale;
@@ -32,7 +32,7 @@ __device__ inline unsigned bf16_bits(float x) {
 }
 #endif
 
-// Two f32 as bf16, the first in the lower half; with RELU what is negative becomes 0.
+// Two f32 as bf16, the first in the lower half; with RELU negative values become 0.
 template <bool RELU> __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
 #ifdef CUDA_EMULATOR
     auto bits = [](float x) { return RELU && x < 0.0f ? 0 : bf16_bits(x); };
@@ -45,7 +45,7 @@ template <bool RELU> __device__ __forceinline__ unsigned pack_bf16(float low, fl
 #endif
 }
 
-// A bfloat16 in memory: rounds what it is given, to nearest.
+// A bfloat16 in memory: values are rounded to nearest.
 struct Bf16 {
     unsigned short bits;
     __device__ __forceinline__ Bf16 &operator=(float x) {
@@ -59,7 +59,7 @@ typedef Bf16 store_t, grad_t;
 typedef float store_t, grad_t;
 #endif
 
-// Lets NaN through.
+// A NaN stays.
 __device__ __forceinline__ float relu(float z) {
 #ifdef CUDA_EMULATOR
     return z < 0.0f ? 0.0f : z;
@@ -70,21 +70,21 @@ __device__ __forceinline__ float relu(float z) {
 #endif
 }
 
-// VECTOR values side by side are what a thread loads, computes and stores at once. It divides all
-// counts of channels of a program, so that no vector goes beyond a row; and is at most 16 bytes.
+// A thread loads, computes and stores VECTOR adjacent values at once. VECTOR divides all counts of
+// channels of a program, so that no vector crosses the end of a row, and is at most 16 bytes.
 #ifndef VECTOR
 #define VECTOR 1
 #endif
 constexpr int PACK = VECTOR * sizeof(store_t);
 
-// As numbers to compute with.
+// A vector of numbers to compute with.
 struct Values {
     float v[VECTOR];
     __device__ __forceinline__ float &operator[](int i) { return v[i]; }
     __device__ __forceinline__ float operator[](int i) const { return v[i]; }
 };
 
-// As they are stored.
+// A vector as it is stored.
 struct alignas(PACK) Pack {
 #if !BF16
     float v[VECTOR];
@@ -99,7 +99,7 @@ struct alignas(PACK) Pack {
     }
 #endif
     __device__ __forceinline__ static Pack zeros() { return of<false>(Values{}); }
-    // Rounded; with RELU what is negative becomes 0.
+    // Rounds; with RELU negative values become 0.
     template <bool RELU> __device__ __forceinline__ static Pack of(const Values &from) {
         Pack pack;
 #if !BF16
@@ -116,7 +116,7 @@ struct alignas(PACK) Pack {
 };
 
 // Vectors start at multiples of their size, which the emulator checks. Shared memory whose size the
-// host gives at launch may be more than the 48 KiB that a kernel may declare.
+// host gives at launch may exceed the 48 KiB that a kernel may declare.
 #ifndef CUDA_EMULATOR
 #define ALIGNED(at, size) (at)
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
@@ -124,7 +124,7 @@ struct alignas(PACK) Pack {
 __device__ __forceinline__ Pack pack_at(const store_t *at) { return *reinterpret_cast<const Pack *>(ALIGNED(at, PACK)); }
 __device__ __forceinline__ void put_pack(store_t *at, const Pack &pack) { *reinterpret_cast<Pack *>(ALIGNED(at, PACK)) = pack; }
 
-// VECTOR f32, four of which are loaded at once.
+// VECTOR f32, loaded four at a time.
 struct alignas(VECTOR % 4 ? 4 : 16) Floats { float v[VECTOR]; };
 __device__ __forceinline__ Values floats_at(const float *at) {
     Floats own = *reinterpret_cast<const Floats *>(ALIGNED(at, alignof(Floats)));
@@ -133,7 +133,7 @@ __device__ __forceinline__ Values floats_at(const float *at) {
     for (int i = 0; i < VECTOR; ++i) values[i] = own.v[i];
     return values;
 }
-// The same of what may start anywhere, as parameters do.
+// Loads values that may start anywhere, as parameters do.
 __device__ __forceinline__ Values parameters_at(const float *at) {
     Values values;
 #pragma unroll
@@ -147,8 +147,8 @@ __device__ __forceinline__ void put_floats(float *at, const Values &values) {
     *reinterpret_cast<Floats *>(ALIGNED(at, alignof(Floats))) = own;
 }
 
-// Copies a vector into shared memory, or zeros where there is none: the copy is on its way, until
-// the thread waits for all of its copies. `any` is some address that there is.
+// Copies a vector into shared memory, or zeros if `from` is null. The copy runs until the thread
+// waits for all of its copies. `any` is any valid address.
 __device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
 #ifdef CUDA_EMULATOR
     emulated::copy_async(into, from, PACK);
@@ -182,8 +182,8 @@ __device__ __forceinline__ unsigned long long mix(unsigned long long z) {
 #define DROPOUT_SCALE 0
 #endif
 
-// Dropout without a mask in memory: what value number `index` of a site is multiplied with is a
-// function of its place. The same numbers as the CPU executor's.
+// Dropout without a mask in memory: the factor of value number `index` of a site is a function of
+// its position. The numbers are those of the CPU executor.
 struct Dropout {
     unsigned long long key;
     bool on;
@@ -198,17 +198,18 @@ struct Dropout {
     }
 };
 
-// A tile of M x N results on its way to memory, and what its columns' sums are made in.
+// A tile of M x N results before it is written, and memory for the sums of its columns.
 template <int M, int N> struct Stage {
     static constexpr int PARTS = THREADS / N, GROUPS = N / VECTOR, ACROSS = THREADS / GROUPS;
     alignas(16) float value[M][N + 4];
     float part[2][PARTS][N];
-    // The vector of a row that this thread works on, in each ACROSS-th row from its first on.
+    // The rows and the columns that this thread works on: a vector in every ACROSS-th row from
+    // `own_row` on.
     __device__ static int own_row() { return threadIdx.x / GROUPS; }
     __device__ static int own_column() { return threadIdx.x % GROUPS * VECTOR; }
 
-    // For each column, the sum of `term(row, column)` over `rows` rows: PARTS threads a column.
-    // All threads get the sum of column `threadIdx.x % N`.
+    // For each column, the sum of `term(row, column)` over `rows` rows, by PARTS threads for each
+    // column. All threads get the sum of column `threadIdx.x % N`.
     template <class Term> __device__ float column_sum(int which, int rows, Term term) {
         int column = threadIdx.x % N, own = threadIdx.x / N;
         float sum = 0.0f;
@@ -220,8 +221,8 @@ template <int M, int N> struct Stage {
         return sum;
     }
 
-    // Mean and sum of squared deviations of each column of the tile, which is complete and past
-    // a barrier. Goes to partial[tile][channel][2]; columns from `count` on are left out.
+    // Mean and sum of squared deviations of each column of the tile, which must be complete, with a
+    // barrier after it. Writes partial[tile][channel][2], without columns from `count` on.
     __device__ void moments(int rows, int count, int channels, int first, int tile, float *partial) {
         float mean = column_sum(0, rows, [&](int r, int c) { return value[r][c]; }) / (float)rows;
         float squares = column_sum(1, rows, [&](int r, int c) {

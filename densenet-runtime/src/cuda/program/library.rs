@@ -7,12 +7,12 @@ use super::super::driver::{CudaDevice, Module, Source};
 use super::super::error::CudaError;
 use super::cache::{Cache, image};
 
-/// Programs, each once; compiled and loaded, or on paper.
+/// Programs, each once: compiled and loaded, or on paper.
 pub struct Library {
     programs: Vec<(Source, Module)>,
 }
 
-/// Each source once.
+/// The sources, each once.
 fn distinct(sources: Vec<Source>) -> Vec<Source> {
     let mut distinct: Vec<Source> = Vec::new();
     for source in sources {
@@ -42,7 +42,8 @@ impl Library {
     ) -> Result<Self, CudaError> {
         let distinct = distinct(sources);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        // Programs take long or not: whoever is done takes the next.
+        // Programs take different times to compile: each thread takes the next one as soon as it is
+        // free.
         let next = AtomicUsize::new(0);
         let images: Vec<OnceLock<_>> = distinct.iter().map(|_| OnceLock::new()).collect();
         std::thread::scope(|scope| {
@@ -74,7 +75,7 @@ impl Library {
         self.programs.iter().map(|(source, _)| source)
     }
 
-    /// The kernels of a program that is among these.
+    /// The kernels of a program, which must be one of these.
     pub fn find<T>(
         &self,
         source: &Source,

@@ -1,12 +1,12 @@
 //! Programs: the text and the constants that they share, how they are compiled, and where they are
-//! kept.
+//! cached.
 //!
-//! What all layers of a block share is a constant of its program: size, strides, maps. What
-//! grows from layer to layer is a launch argument, so that a block needs one program for each
-//! side of its convolutions, whatever its depth.
+//! What all layers of a block share is a constant of its program: size, strides, maps. What grows
+//! from layer to layer is a launch argument, so that a block needs one program for each of its two
+//! convolutions, whatever its depth.
 //!
-//! Sizes of tiles, too, are constants that the kernels are given: they exist once, here
-//! ([`tile`]) or in the room of the kernels that work on such tiles.
+//! Sizes of tiles are constants of the kernels too. Each is defined once, here ([`tile`]) or in the
+//! module of the kernels that use such tiles.
 
 use super::driver::Source;
 use crate::plan::norm::{EPSILON, MOMENTUM};
@@ -20,7 +20,7 @@ pub(super) mod tile;
 pub use cache::Cache;
 pub(super) use library::Library;
 
-/// Words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent, and
+/// The words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent, and
 /// whether a loss was not finite.
 pub(super) const STEP_WORDS: usize = 5;
 pub(super) const DESCENT_WORDS: usize = 4;
@@ -33,7 +33,7 @@ const COMMON: File = ("common.cuh", include_str!("common.cuh"));
 const PRODUCT: File = ("product.cuh", include_str!("product.cuh"));
 const PULL: File = ("pull.cuh", include_str!("pull.cuh"));
 
-/// What all programs are given, unless they have constants of their own under these names.
+/// The constants of all programs. A program's own constants of the same names take precedence.
 const SHARED: [(&str, usize); 7] = [
     ("ROWS", tile::ROWS),
     ("COLUMNS", tile::COLUMNS),
@@ -82,7 +82,7 @@ impl Sources<'_> {
         files: &[File],
         constants: &[(&'static str, usize)],
     ) -> Source {
-        // Fractions go into the text as they are.
+        // Fractions are written into the text itself.
         let mut text = format!("#define EPSILON {EPSILON:e}\n#define MOMENTUM {MOMENTUM:e}\n");
         for (name, file) in files {
             text += &format!("#line 1 \"{name}\"\n{file}\n");

@@ -2,22 +2,23 @@
 //
 //     sum[row][column] += a(row, k) * b(k, column)
 //
-// In f32, or with BF16 by the tensor cores: bf16 operands, f32 sums. Both are brought to shared
-// memory in pieces of DEPTH, while the piece before is worked on.
+// In f32, or with BF16 on the tensor cores: bf16 operands, f32 sums. Both operands are copied to
+// shared memory in pieces of DEPTH, while the product of the previous piece is computed.
 //
-// An operand is a struct. Its elements lie side by side in memory; in one ALONG_DEPTH lines are
-// rows (or columns) of the result and elements run along k, else lines run along k. SPAN elements
+// An operand is a struct. Its elements are adjacent in memory. If it is ALONG_DEPTH, lines are rows
+// (or columns) of the result and elements run along k; otherwise lines run along k. SPAN elements
 // are loaded at once, VECTOR or 1. `place(line)` is what is known of a line, such as a pixel's
-// coordinates. Of a PLAIN operand `at(place, element)` is where its elements lie, null beyond its
-// ends: they are copied without a detour. Of another, `fetch(place, element)` is what is loaded, and
-// `made(fetched, element)` the operand of it, a Pack (with SPAN 1, a float).
+// coordinates. For a PLAIN operand, `at(place, element)` is the address of the elements, null
+// beyond the operand's ends: they are copied directly. For another operand, `fetch(place, element)`
+// loads, and `made(fetched, element)` computes the operand from it, a Pack (with SPAN 1, a float).
 //
 // Bytes: each block reads its rows of a and its columns of b once. Operations: 2 M N a k.
 
-// What is brought of a line at once, and what keeps a warp's reads of eight lines in different banks.
+// The elements of a line that are copied at once, and the padding that puts a warp's reads of eight
+// lines in different banks.
 constexpr int DEPTH = DEPTH_BYTES / sizeof(store_t), PAD = PAD_BYTES / sizeof(store_t);
 
-// Steps of a product that are written out: f32's are many.
+// How many steps of a product are unrolled: f32 has many.
 constexpr int UNROLL = BF16 ? 8 : 2;
 
 #if BF16
@@ -50,8 +51,9 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
 #endif
 }
 
-// Four 8 x 8 matrices of bf16, of rows of 16 bytes: lane i has the address of row i % 8 of matrix
-// i / 8, and gets of each matrix the elements 2t and 2t + 1 of row g; TRANSPOSED, of column g.
+// Four 8 x 8 matrices of bf16, with rows of 16 bytes. Lane i has the address of row i % 8 of matrix
+// i / 8, and receives from each matrix the elements 2t and 2t + 1 of row g; TRANSPOSED, of column
+// g.
 template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned (&into)[4], const store_t *row) {
 #ifdef CUDA_EMULATOR
     const emulated::Slot *slots = emulated_context->meet(__LINE__, ~0u, &row, sizeof row);
@@ -77,8 +79,8 @@ template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned 
 #endif
 
 // A thread's share of an M x N tile of results. Operands are in shared memory; `a(line)` and
-// `b(line)` are where a line of them starts, of an operand ALONG the depth that of a row (or a
-// column), of another that of a depth.
+// `b(line)` are the start of a line: if the operand is ALONG the depth, of a row (or a column),
+// otherwise of a depth.
 template <int M, int N> struct Sums {
     static constexpr int COUNT = M * N / THREADS;
     float value[COUNT];
@@ -87,7 +89,7 @@ template <int M, int N> struct Sums {
         for (int i = 0; i < COUNT; ++i) value[i] = 0.0f;
     }
 #if BF16
-    // Eight warps, DOWN x ACROSS of HIGH x WIDE each: products of 16 rows by 8 columns.
+    // Eight warps, DOWN x ACROSS, with HIGH x WIDE results each: products of 16 rows by 8 columns.
     static constexpr int AT_ONCE = 16;
     static constexpr int DOWN = M >= 128 && N <= 32 ? 8 : M == 64 && N == 128 ? 2 : M <= 32 ? 2 : 4, ACROSS = 8 / DOWN;
     static constexpr int HIGH = M / DOWN, WIDE = N / ACROSS;
@@ -127,7 +129,7 @@ template <int M, int N> struct Sums {
         }
     }
 #else
-    // 16 x 16 threads, each each sixteenth row and column.
+    // 16 x 16 threads; each has every sixteenth row and column.
     static constexpr int AT_ONCE = 4;
     struct Rows { float of[M / 16][4]; };
     __device__ static int row(int i) { return threadIdx.x / 16 + i / (N / 16) * 16; }
@@ -161,20 +163,20 @@ template <int M, int N> struct Sums {
         }
     }
 #endif
-    // Over `depth` depths, which AT_ONCE divides.
+    // Sums over `depth` depths, which AT_ONCE divides.
     template <bool ALONG_A, bool ALONG_B, class A, class B>
     __device__ __forceinline__ void add(int depth, const A &a, const B &b) {
 #pragma unroll UNROLL
         for (int k = 0; k < depth; k += AT_ONCE) multiply<ALONG_B>(rows<ALONG_A>(a, k), b, k);
     }
-    // Puts the tile together. The caller's barrier comes before anybody reads it.
+    // Writes the thread's share into the tile. The caller needs a barrier before the tile is read.
     __device__ __forceinline__ void stage(Stage<M, N> &stage) const {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) stage.value[row(i)][column(i)] = value[i];
     }
 };
 
-// A piece of an operand of LINES rows or columns.
+// A piece of an operand with LINES rows or columns.
 template <int LINES, bool ALONG> struct Piece {
     alignas(16) store_t value[ALONG ? LINES : DEPTH][(ALONG ? DEPTH : LINES) + PAD];
     __device__ __forceinline__ const store_t *operator()(int line) const { return value[line]; }
@@ -183,7 +185,7 @@ template <int LINES, bool ALONG> struct Piece {
 __device__ __forceinline__ void put_made(store_t *at, const Pack &made) { put_pack(at, made); }
 __device__ __forceinline__ void put_made(store_t *at, float made) { *at = made; }
 
-// Brings an operand's pieces to shared memory.
+// Copies an operand's pieces to shared memory.
 template <class Operand, int LINES> struct Loader {
     static constexpr bool ALONG = Operand::ALONG_DEPTH;
     static constexpr int GROUPS = (ALONG ? DEPTH : LINES) / Operand::SPAN, TOTAL = LINES * DEPTH / Operand::SPAN;
@@ -203,7 +205,7 @@ template <class Operand, int LINES> struct Loader {
             for (int i = 0; i < COUNT; ++i) own[i] = operand.place(line(i));
         }
     }
-    // Asks for the piece from depth `from` on.
+    // Starts to load the piece from depth `from` on.
     __device__ __forceinline__ void fetch(Into &into, int from) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
@@ -214,7 +216,7 @@ template <class Operand, int LINES> struct Loader {
             else fetched[i] = operand.fetch(place, e);
         }
     }
-    // Puts it there, but for what copies itself.
+    // Writes the piece to shared memory, unless it is copied directly.
     __device__ __forceinline__ void put(Into &into, int from) {
         if constexpr (!Operand::PLAIN) {
 #pragma unroll
@@ -224,7 +226,7 @@ template <class Operand, int LINES> struct Loader {
     }
 };
 
-// Of an operand that is plain there is nothing to keep.
+// What a plain operand fetches: nothing, because it is copied directly.
 struct Nothing {};
 
 // Two pieces of both operands.
@@ -255,8 +257,8 @@ __device__ __forceinline__ void product(Pieces<M, N, A, B> &pieces, Sums<M, N> &
     __syncthreads();
 }
 
-// Writes a tile of maps, `out` being its first row's place, and leaves in the tile what was
-// stored. `number` is that of its first value at its site of dropout, where a row has `maps`.
+// Writes a tile of maps, whose first row starts at `out`, and leaves the stored values in the tile.
+// `number` is that of the first value at its site of dropout, if a row has `maps` values.
 template <int M, int N>
 __device__ __forceinline__ void write(Stage<M, N> &stage, int rows, int count, store_t *out, int stride,
                                       const Dropout &dropout, size_t number, int maps) {

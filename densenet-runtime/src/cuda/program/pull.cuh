@@ -1,15 +1,15 @@
-// The way back through ReLU and the affine part of BN, for a tile of the gradient after them.
+// The backward pass through ReLU and the affine part of BN, for a tile of the gradient after them.
 //
 //     masked = scale * x + shift > 0 ? d : 0
 //     into (+)= factor * masked;  sums of masked and of masked * (x - mean) for beta and gamma
 //
-// Each value: 2 or 3 reads, 1 write. The sums go to partial[tile][channel][2].
+// Each value takes 2 or 3 reads and 1 write. The sums go to partial[tile][channel][2].
 
 struct Norm {
     const float *scale, *shift, *mean;
 };
 
-// What a vector of channels is normalised with.
+// The coefficients of a vector of channels.
 struct Affine {
     Values scale, shift, mean;
     __device__ __forceinline__ static Affine of(const Norm &norm, int c) {
@@ -17,19 +17,19 @@ struct Affine {
     }
 };
 
-// A thread's sums of its columns of the masked gradient.
+// A thread's sums over its columns of the masked gradient.
 struct Masked {
     Values bias, scale;
     __device__ __forceinline__ Masked() : bias(), scale() {}
-    // A gradient after the ReLU of z; returns it masked.
+    // Adds a gradient after the ReLU of z. Returns it masked.
     __device__ __forceinline__ float add(int i, float z, float d, float deviation) {
         float masked = z > 0.0f ? d : 0.0f;
         bias[i] += masked;
         scale[i] = fmaf(masked, deviation, scale[i]);
         return masked;
     }
-    // Adds up the threads of each column and puts the sums of `count` columns, from channel `first`
-    // on, with those of a tile. Overwrites the stage, which nobody reads any more.
+    // Adds up the threads of each column, and writes the sums of `count` columns, from channel
+    // `first` on, as those of a tile. Overwrites the stage, which is not read any more.
     template <int M, int N>
     __device__ __forceinline__ void put(Stage<M, N> &stage, int count, int first, int channels, int tile, float *partial) const {
         constexpr int LINES = Stage<M, N>::ACROSS;
@@ -49,8 +49,8 @@ struct Masked {
     }
 };
 
-// `pixel(row)` is the pixel of a row, negative where there is none; `d(row, column)` its gradient;
-// `store(pixel, channel, masked)` what is done with it. `count` channels from `first` on.
+// `pixel(row)` is the pixel of a row, negative if there is none; `d(row, column)` is its gradient;
+// `store(pixel, channel, masked)` writes it. Works on `count` channels from `first` on.
 template <int M, int N, class Pixel, class Gradient, class Store>
 __device__ __forceinline__ void pull(Stage<M, N> &stage, const Norm &norm, const store_t *x, int stride, int first, int count,
                                      int channels, float *partial, Pixel pixel, Gradient d, Store store) {

@@ -1,36 +1,36 @@
-//! How pixels are cut into slices where kernels sum weights' gradients.
+//! How pixels are cut into slices if kernels sum weights' gradients over them.
 
-/// The most f32 that the slices' shares of a weight's gradient may take.
+/// The limit for the slices' shares of a weight's gradient, in f32.
 const MOST_SHARES: usize = 4 << 20;
 /// The fewest pixels of a slice.
 const SLICE: usize = 256;
-/// Multiprocessors of an H100, whose room at once is what slices are made for.
+/// Multiprocessors of an H100: slices are sized so that their blocks run on these at once.
 const MULTIPROCESSORS: usize = 132;
 
 /// How a kernel sums a weight's gradient: over slices of the pixels, each of which leaves a share.
-/// Depends on shapes alone, so that sums are the same on every card.
+/// It depends only on shapes, so that sums are the same on every card.
 #[derive(Clone, Copy, Debug)]
 pub struct Slicing {
-    /// Values of the weight.
+    /// The number of values of the weight.
     pub weight: usize,
-    /// Blocks of a slice.
+    /// The number of blocks for each slice.
     pub blocks: usize,
-    /// Blocks that a multiprocessor has room for at once.
+    /// How many blocks a multiprocessor can run at once.
     pub room: usize,
-    /// Pixels of a tile. A slice has whole tiles.
+    /// The pixels of a tile. A slice consists of whole tiles.
     pub tile: usize,
 }
 
 impl Slicing {
-    /// Slices of so many pixels, and pixels of each.
+    /// The number of slices for this many pixels, and the pixels of each.
     pub fn slices(&self, pixels: usize) -> (usize, usize) {
         let length = pixels.div_ceil(self.most(pixels));
         let length = length.next_multiple_of(self.tile);
         (pixels.div_ceil(length), length)
     }
 
-    /// The most slices of up to so many pixels. A block more than there is room for would have all
-    /// wait for it, and more slices write more shares.
+    /// The largest number of slices for up to this many pixels. If there were more blocks than can
+    /// run at once, all would wait for the last; and more slices write more shares.
     pub fn most(&self, pixels: usize) -> usize {
         let at_once = MULTIPROCESSORS * self.room / self.blocks.max(1);
         let most = at_once.min(MOST_SHARES / self.weight.max(1));

@@ -1,32 +1,32 @@
-//! The tiles that kernels work on: their sizes, which kernels are given as constants.
+//! The tiles that kernels work on. Their sizes are passed to the kernels as constants.
 
 use crate::plan::{Block, Plan, Precision};
 
-/// Pixels of a tile, unless a program has a constant of its own.
+/// Pixels of a tile, unless a program has its own constant.
 pub const ROWS: usize = 64;
-/// Channels of a tile, unless a program has a constant of its own.
+/// Channels of a tile, unless a program has its own constant.
 pub const COLUMNS: usize = 64;
 /// Threads that work on a tile.
 pub const THREADS: usize = 256;
-/// Threads that put the sums of a channel's tiles together, or those of an image's classes.
+/// Threads that add up the sums of a channel's tiles, or those of an image's classes.
 pub const REDUCTION_THREADS: usize = 128;
-/// Bytes of a line of an operand that are brought to shared memory at once.
+/// Bytes of an operand's line that are copied to shared memory at once.
 pub const DEPTH_BYTES: usize = 64;
-/// Bytes that keep the lines of an operand in shared memory apart.
+/// Padding between the lines of an operand in shared memory, in bytes.
 pub const PAD_BYTES: usize = 16;
 
-/// Tiles of so many pixels.
+/// The number of tiles for this many pixels.
 pub fn tiles(pixels: usize) -> usize {
     pixels.div_ceil(ROWS)
 }
 
 /// Maps of a tile of a 1x1 convolution: all, up to 128, so that the wide end of a block is read
-/// once. A transition has more; its way back has as many channels in a tile.
+/// once. A transition has more maps; in its backward pass a tile has this many channels.
 pub fn pointwise_columns(maps: usize) -> usize {
     if maps > 64 { 128 } else { 64 }
 }
 
-/// Values that are loaded and stored at once: the most that divide all these counts, up to 16
+/// How many values are loaded and stored at once: as many as divide all these counts, up to 16
 /// bytes.
 pub fn vector(precision: Precision, counts: &[usize]) -> usize {
     let most = 16 / precision.bytes();
@@ -37,8 +37,8 @@ pub fn vector(precision: Precision, counts: &[usize]) -> usize {
         .unwrap_or(1)
 }
 
-/// Values that vectors of [`vector`] may have: where counts are multiples of such a vector, so is
-/// what is aligned to this.
+/// The longest vector that [`vector`] may return. If all counts are multiples of the vector, so are
+/// positions that are aligned to this.
 pub const LONGEST_VECTOR: usize = 8;
 
 /// [`vector`] for all blocks of a plan.
@@ -56,17 +56,17 @@ pub fn line(elements: usize, precision: Precision) -> usize {
     elements * precision.bytes() + PAD_BYTES
 }
 
-/// Bytes of a tile of results, and of the sums of its columns.
+/// Bytes of a tile of results, including the sums of its columns.
 pub fn stage(rows: usize, columns: usize) -> usize {
     rows * (columns + 4) * 4 + 2 * THREADS * 4
 }
 
-/// Depths of a piece of a product.
+/// The depth of a piece of a product.
 pub fn depth(precision: Precision) -> usize {
     DEPTH_BYTES / precision.bytes()
 }
 
-/// Bytes of shared memory that every card has for a block.
+/// Bytes of shared memory that a block can use on every card.
 #[cfg(test)]
 pub const SHARED: usize = 99 << 10;
 

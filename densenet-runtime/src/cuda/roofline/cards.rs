@@ -1,9 +1,9 @@
-//! What cards can do at most.
+//! The peak rates of cards.
 
-/// A card's highest rates. No program reaches them; a time that follows from them is a bound.
+/// A card's peak rates. No program reaches them, so a time that follows from them is a lower bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Card {
-    /// As command lines name it.
+    /// Its name on command lines.
     pub name: &'static str,
     /// Bytes of memory a second.
     pub bandwidth: f64,

@@ -4,10 +4,11 @@ use crate::plan::{Plan, Precision, StemKind};
 
 /// Bytes that torchvision's DenseNet moves in a training step of eager PyTorch, by operation.
 ///
-/// Each operation is taken to read each of its operands once and to write its result once, with
-/// all that it needs inside in the caches. That is less than PyTorch moves: batch normalisation
-/// passes its input twice each way unless cuDNN has a kernel for the shape that does not,
-/// convolutions may copy to other layouts, and autocast copies weights; none of that is counted.
+/// Each operation is assumed to read each of its operands once and to write its result once;
+/// everything else is assumed to stay in the caches. That is less than PyTorch moves: batch
+/// normalisation passes its input twice each way unless cuDNN has a kernel for the shape that does
+/// not, convolutions may copy to other layouts, and autocast copies weights; none of that is
+/// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Eager {
     /// `torch.cat` before each layer, and the sums of the gradients after it.
@@ -29,7 +30,7 @@ impl Eager {
     }
 }
 
-/// Counts the elements of what is moved.
+/// Counts the elements that are moved.
 #[derive(Default)]
 struct Count {
     concatenation: u64,
@@ -39,22 +40,24 @@ struct Count {
 }
 
 impl Count {
-    /// BN and an in-place ReLU over so many values. Forward: BN reads and writes, ReLU reads and
-    /// writes. Back: ReLU reads the gradient and its result and writes; BN reads the gradient and
-    /// its input and writes.
+    /// BN and an in-place ReLU over this many values. Forward: BN reads and writes, ReLU reads and
+    /// writes. Backward: ReLU reads the gradient and its result and writes; BN reads the gradient
+    /// and its input and writes.
     fn norm_relu(&mut self, values: u64) {
         self.normalisation += (2 + 2 + 3 + 3) * values;
     }
 
-    /// A convolution. Forward: reads the input, writes the output. Back: the gradient of the
-    /// output is read for each of the two gradients, the input for the weight's, and the gradient
-    /// of the input is written, if it is needed. The weight: read, read, its gradient written.
+    /// A convolution. Forward: reads the input, writes the output. Backward: the gradient of the
+    /// output is read for each of the two gradients, the input for that of the weight, and the
+    /// gradient of the input is written, if it is needed. The weight: read, read, its gradient
+    /// written.
     fn convolution(&mut self, input: u64, output: u64, weight: u64, inner: bool) {
         self.convolution += (2 + u64::from(inner)) * input + 3 * output + 3 * weight;
     }
 
-    /// The concatenation of a layer's input, unless it is one tensor: read and written; back, its
-    /// gradient is a view, whose parts are added to what is there: two reads and a write.
+    /// The concatenation of a layer's input, unless it is one tensor: read and written. Backward,
+    /// its gradient is a view, whose parts are added to the existing gradients: two reads and a
+    /// write.
     fn concatenation(&mut self, values: u64, parts: usize) {
         if parts > 1 {
             self.concatenation += (2 + 3) * values;
@@ -62,8 +65,8 @@ impl Count {
     }
 }
 
-/// What eager PyTorch moves in a training step, at least; with autocast to bf16 where that is the
-/// precision.
+/// What eager PyTorch moves in a training step, at least. If the precision is bf16, it is that of
+/// autocast.
 pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
     let images = batch as u64;
     let mut count = Count::default();
@@ -74,7 +77,7 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
     count.convolution(pixels, convolved, stem.weight_len() as u64, false);
     if stem.kind == StemKind::ImageNet {
         count.norm_relu(convolved);
-        // The max pool and its way back, whose indices are of eight bytes.
+        // The max pool and its backward pass, whose indices have eight bytes.
         let pooled = images * (plan.blocks()[0].pixels() * stem.maps) as u64;
         let indices = 2 * 8 * pooled / precision.bytes() as u64;
         count.rest += 2 * convolved + 2 * pooled + indices;
@@ -105,7 +108,7 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
             let maps = pixels * transition.output as u64;
             let weight = (transition.input * transition.output) as u64;
             count.convolution(output, maps, weight, true);
-            // The average pool and its way back.
+            // The average pool and its backward pass.
             let pooled = images * (plan.blocks()[index + 1].pixels() * transition.output) as u64;
             count.rest += 2 * maps + 2 * pooled;
         } else {
@@ -121,7 +124,7 @@ pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
         normalisation: bytes * count.normalisation,
         convolution: bytes * count.convolution,
         rest: bytes * count.rest,
-        // Parameters, momentum and gradients are read, the first two written.
+        // Parameters, momentum and gradients are read; the first two are written.
         descent: 4 * 5 * plan.parameter_count() as u64,
     }
 }

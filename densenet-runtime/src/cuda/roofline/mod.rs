@@ -1,14 +1,14 @@
 //! What a training step moves and computes, counted from the launches themselves.
 //!
 //! The code that launches a step on a device launches it here on paper: each launch is a kernel
-//! with its constants and the values of its parameters, and the kernel's room says which elements
-//! such a launch reads and writes. An element's size is what the kernel declares. So the list of
-//! launches cannot drift from what runs, and that the traffic does not is held by a test that
-//! watches every access of the kernels on an emulated device.
+//! with its constants and the values of its parameters, and the kernel's module says which elements
+//! such a launch reads and writes. The kernel's declaration gives the size of an element. So the
+//! list of launches cannot drift from what runs. The traffic is held by a test that watches every
+//! access of the kernels on an emulated device.
 //!
-//! Bytes are those that a launch must move if each is read once and written once: what a kernel
-//! reads again is taken to come from the caches. Operations are those of the products; what is
-//! done on the way in and out of them is a few for each value that is moved.
+//! Bytes are those that a launch must move if each is read once and written once: repeated reads
+//! are assumed to come from the caches. Operations are those of the products; the operations as
+//! values are loaded and written are a few for each value that is moved.
 
 mod cards;
 mod eager;
@@ -21,9 +21,9 @@ pub use paper::launches;
 /// A kernel's launch, and what it costs at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Which kernel; `memset` for memory that the driver clears.
+    /// The kernel's name; `memset` if the driver clears memory.
     pub kernel: &'static str,
-    /// The stage that it computes: `stem`, `pointwise`, `spatial`, `transition`, `head`, `norm`,
+    /// The stage that it belongs to: `stem`, `pointwise`, `spatial`, `transition`, `head`, `norm`,
     /// `weights` or `step`.
     pub family: &'static str,
     /// Blocks of threads.
@@ -44,7 +44,7 @@ impl Launch {
         self.reads + self.writes
     }
 
-    /// The times below which no card of this kind can be.
+    /// Lower bounds for the time on a card of this kind.
     pub fn roof(&self, card: &Card) -> Roof {
         let rate = if self.tensor_cores {
             card.bf16
@@ -58,12 +58,12 @@ impl Launch {
     }
 }
 
-/// The least seconds that something takes on a card.
+/// The least seconds on a card.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Roof {
-    /// To move its bytes.
+    /// To move the bytes.
     pub memory: f64,
-    /// To do its operations.
+    /// To do the operations.
     pub compute: f64,
 }
 

@@ -17,12 +17,12 @@ use crate::cuda::traffic::{Counter, Traffic};
 use crate::executor::check_capacity;
 use crate::plan::{Plan, Precision, Recompute};
 
-/// Launches of a training step in their order: images from bytes, forward, loss, backward,
-/// gradient descent. Needs no CUDA.
+/// The launches of a training step in order: images from bytes, forward, loss, backward, gradient
+/// descent. It needs no CUDA.
 ///
 /// # Errors
-/// When the batch is empty or more than kernels can count ([`Plan::countable_batch`]); when a
-/// kernel's traffic is not known, which is a mistake in this library.
+/// If the batch is empty or larger than kernels can count ([`Plan::countable_batch`]); if a
+/// kernel's traffic is not known, which is a bug in this library.
 pub fn launches(
     plan: &Plan,
     batch: usize,
@@ -61,7 +61,7 @@ pub fn launches(
     Ok(paper.launches.into_inner())
 }
 
-/// What a launch moves and computes; nothing where the kernel is not known.
+/// The elements that a launch moves and its operations; `None` if the kernel is not known.
 fn traffic(of: &Counter<'_>, family: &str) -> Option<Traffic> {
     match family {
         "stem" => stem::traffic(of),
@@ -76,7 +76,7 @@ fn traffic(of: &Counter<'_>, family: &str) -> Option<Traffic> {
     }
 }
 
-/// Writes down what it is asked for.
+/// Records the launches that it is asked for.
 #[derive(Default)]
 struct Paper {
     launches: RefCell<Vec<Launch>>,

@@ -1,4 +1,4 @@
-//! A dense block: one buffer of maps, whose layers read what is there and add their own.
+//! A dense block: one buffer of maps. Each layer reads the maps so far, and appends its own.
 
 use super::super::conv::Input;
 use super::super::conv::pointwise::{self, Pointwise, PointwiseKernels};
@@ -10,7 +10,8 @@ use super::super::memory::{LayerAt, Scratch, WeightAt};
 use super::super::program::{Library, Sources};
 use crate::plan::{self, DropoutSites, Plan, Recompute};
 
-/// The kernels of a block: its 1x1 convolutions', in bottleneck layers, and its 3x3's.
+/// The kernels of a block: those of its 1x1 convolutions, if it has bottleneck layers, and those of
+/// its 3x3 convolutions.
 pub struct BlockKernels {
     pub pointwise: Option<PointwiseKernels>,
     pub spatial: SpatialKernels,
@@ -23,7 +24,7 @@ pub struct BlockSources {
 }
 
 impl BlockSources {
-    /// Of a block of this shape.
+    /// The programs of a block of this shape.
     pub fn new(of: Sources<'_>, shape: &plan::Block) -> Self {
         let maps = shape.bottleneck;
         Self {
@@ -43,7 +44,7 @@ impl BlockSources {
     }
 }
 
-/// What they leave for the next kernels.
+/// The memory for what these kernels leave for the next ones.
 pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
     for shape in plan.blocks().iter() {
         let pixels = batch * shape.pixels();
@@ -68,7 +69,7 @@ pub struct Block<'a> {
 /// A bottleneck layer's 1x1 convolution, and its maps.
 struct Narrow<'a> {
     convolution: Pointwise<'a>,
-    /// What the 3x3 convolution reads.
+    /// The input of the 3x3 convolution.
     maps: Input,
     statistics: Statistics,
     /// The site of its dropout.
@@ -83,7 +84,7 @@ struct Columns {
 }
 
 impl<'a> Block<'a> {
-    /// The input's maps are fresh; so are the last layer's, then.
+    /// The input's maps are fresh. Returns the last layer's maps, which are fresh too.
     pub fn forward(&self, input: Fresh) -> Result<Fresh, CudaError> {
         let (on, bn, pixels) = (self.bn.on, self.bn, self.pixels());
         let mut fresh = input;
@@ -139,7 +140,8 @@ impl<'a> Block<'a> {
             };
             bn.gather(wide.norm, sums, shares)?;
         }
-        // What is left is the gradient of the block's input, handed to the stage before it.
+        // The remaining columns are the gradient of the block's input, which goes to the stage
+        // before.
         let input = Columns {
             first: 0,
             count: self.shape().input,
@@ -147,7 +149,7 @@ impl<'a> Block<'a> {
         self.finish(input, on.at(on.slots.handover), -1)
     }
 
-    /// Back through a bottleneck layer, from the gradient of its new maps.
+    /// The backward pass of a bottleneck layer, from the gradient of its new maps.
     fn narrow_backward(
         &self,
         narrow: &Narrow<'_>,
@@ -191,7 +193,7 @@ impl<'a> Block<'a> {
             .backward(dy, into, self.statistics(), self.totals())
     }
 
-    /// Undoes the BN of some columns, whose consumers are all done.
+    /// Undoes the BN of some columns, after all their consumers.
     fn finish(&self, columns: Columns, into: Address, site: i32) -> Result<(), CudaError> {
         let (on, pixels) = (self.bn.on, self.pixels());
         let (statistics, totals) = (self.statistics(), self.totals());
@@ -229,13 +231,13 @@ impl<'a> Block<'a> {
         self.bn.on.at(self.bn.on.slots.blocks[self.index].maps)
     }
 
-    /// Their statistics.
+    /// The statistics of these maps.
     fn statistics(&self) -> Statistics {
         let slot = self.bn.on.slots.blocks[self.index].statistics;
         self.bn.statistics(slot, self.shape().output())
     }
 
-    /// What their consumers' ways back have left.
+    /// The sums that their consumers have left in the backward pass.
     fn totals(&self) -> Totals {
         let slot = self.bn.on.slots.blocks[self.index].totals;
         self.bn.totals(slot, self.shape().output())
@@ -250,7 +252,7 @@ impl<'a> Block<'a> {
         self.bn.on.plan.dropout_sites(self.index)
     }
 
-    /// What a layer reads of the block.
+    /// The input of a layer.
     fn wide(&self, layer: &LayerAt) -> Input {
         Input {
             x: self.maps(),
@@ -258,11 +260,11 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// A bottleneck layer's first half.
+    /// The first half of a bottleneck layer.
     fn narrow(&self, number: usize, layer: &LayerAt) -> Option<Narrow<'a>> {
         let ((weight, norm), kernels) = layer.narrow.zip(self.kernels.pointwise.as_ref())?;
         let own = &self.bn.on.slots.blocks[self.index];
-        // One buffer for all layers where they are recomputed.
+        // If they are recomputed, all layers share one buffer.
         let slot = own.narrow[number.min(own.narrow.len() - 1)];
         let statistics = own.narrow_statistics[number];
         Some(Narrow {

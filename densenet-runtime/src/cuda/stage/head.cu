@@ -5,7 +5,8 @@
 //
 // The pools pass the last block's buffer once each; the products are small.
 
-// A thread a feature: neighbours read neighbouring channels. Images x CHANNELS.
+// One feature for each thread, so that neighbouring threads read neighbouring channels. Images x
+// CHANNELS.
 extern "C" __global__ void head_pool(const store_t *x, const float *scale, const float *shift, float *features, int batch) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= batch * CHANNELS) return;
@@ -47,9 +48,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify(
     }
 }
 
-// Cross-entropy of the softmax, smoothed, of one image a block: its loss, whether its class is the
-// first or among the first five, and the gradient of the mean loss, times the step's scale.
-// `results` is batch x 3. In f64, as it is little work: batch x classes.
+// Cross-entropy of the softmax, with label smoothing, one image for each block: its loss, whether
+// its class is the first or among the first five, and the gradient of the mean loss, times the
+// step's scale. `results` is batch x 3. It is computed in f64, as it is little work: batch x
+// classes.
 extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) cross_entropy(
     const float *logits, const unsigned *labels, float *gradient, double *results, Scalars *scalars, int batch,
     int training) {
@@ -57,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) cross_entropy(
     int t = threadIdx.x, b = blockIdx.x;
     const float *z = logits + (size_t)b * CLASSES;
     unsigned label = labels[b];
-    // Each thread's share of a sum or maximum, put together in the same order by all.
+    // Adds up each thread's share of a sum or maximum. All threads use the same order.
     auto all = [&](double own, bool largest) {
         __syncthreads();
         sums[t] = own;
@@ -78,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) cross_entropy(
     }
     double log_total = log(all(exponentials, false)) + highest;
     double mean = all(plain, false) / CLASSES;
-    // `Outcome::count`: ties count as wrong, and where any logit is NaN, which takes 6 off, nothing is
+    // `Outcome::count`: ties count as wrong, and if any logit is NaN, which subtracts 6, nothing is
     // right.
     double not_below = CLASSES - all(below, false);
     double smoothing = training ? scalars->smoothing : 0.0f;
@@ -133,8 +135,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify_features(
     }
 }
 
-// Back through the pool, ReLU and the affine part of BN: sets g to gamma times the masked
-// gradient. Grid: tiles of pixels, tiles of channels.
+// The backward pass through the pool, ReLU and the affine part of BN: sets g to gamma times the
+// masked gradient. Grid: tiles of pixels, tiles of channels.
 extern "C" __global__ void __launch_bounds__(THREADS) head_pull(
     const float *dfeatures, const store_t *x, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *g, float *partial, int batch) {

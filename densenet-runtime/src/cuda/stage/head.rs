@@ -41,7 +41,7 @@ kernels! {
     }
 }
 
-/// The program.
+/// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let head = of.plan.head();
     let constants = [
@@ -95,7 +95,7 @@ impl Head<'_> {
         )
     }
 
-    /// The loss of each image; when training, the gradient of the logits.
+    /// Computes the loss of each image and, if training, the gradient of the logits.
     pub fn loss(&self) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         on.reductions(
@@ -170,7 +170,7 @@ impl Head<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (channels, classes) = (of.constant("CHANNELS"), of.constant("CLASSES"));
@@ -198,7 +198,7 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[
                     ("logits", logits),
                     ("labels", batch),
-                    // Smoothing and scale.
+                    // The scalars: label smoothing and scale.
                     ("scalars", 8 * trained),
                 ],
                 &[("gradient", trained * logits), ("results", 3 * batch)],

@@ -1,5 +1,5 @@
-//! The stages of a network: a room each, with its kernels, its launches, forward and back, and what
-//! they move.
+//! The stages of a network. Each module has the kernels, the launches forward and backward, and the
+//! elements that they move.
 
 pub(super) mod block;
 pub(super) mod head;

@@ -1,8 +1,8 @@
-// The ImageNet stem's BN, ReLU and max pool, and the sums of its way back. Follows stem.cu, which
-// has the formula and the way back itself.
+// The ImageNet stem's BN, ReLU and max pool, and the sums of their backward pass. It follows
+// stem.cu, which has the formula and the backward pass itself.
 //
-// Forward: reads each convolved value up to 2.25 times (mostly from cache), writes a value and a
-// byte for every fourth. Sums: reads each convolved value, and up to four choices, once.
+// Forward: reads each convolved value up to 2.25 times (mostly from cache), and writes a value and
+// a byte for every fourth. Sums: reads each convolved value, and up to four choices, once.
 
 // `out` is the first block's buffer. Grid: tiles of pooled pixels, tiles of maps.
 extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) {
                 float z = fmaf(own[i], s[i], t[i]);
-                // A NaN is taken, and stays.
+                // A NaN is chosen, and stays.
                 if (z > best[i] || z != z) best[i] = z, taken[i] = place;
             }
         }
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) choices.put(i, best[i] > 0.0f ? taken[i] : NONE);
         *reinterpret_cast<Choices *>(ALIGNED(choice + (size_t)q * MAPS + m, VECTOR)) = choices;
-        // Statistics are of what was stored.
+        // Statistics are those of the stored values.
         Pack pooled_maps = Pack::of<true>(best);
         put_pack(out + (size_t)q * stride + m, pooled_maps);
 #pragma unroll
@@ -45,8 +45,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) stem_pool(
     if (training) stage.moments(rows, min(COLUMNS, MAPS - map0), MAPS, map0, blockIdx.x, partial);
 }
 
-// The sums for gamma and beta. Grid: tiles of pixels, tiles of maps.
-// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+// The sums for gamma and beta. Grid: tiles of pixels, tiles of maps. At least two blocks run on a
+// multiprocessor; by itself, ptxas spills registers to fit more.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_sums(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *scale, const float *shift,
     const float *mean, float *partial, int pixels) {

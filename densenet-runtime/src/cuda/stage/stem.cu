@@ -5,18 +5,18 @@
 //     out[q][m] = max over the 9 pixels p under q of relu(scale[m] * convolved[p][m] + shift[m])
 //
 // The convolution is a product over patches, gathered as they are loaded: K = KERNEL^2 CHANNELS
-// elements a pixel, the weight maps x channels x KERNEL x KERNEL. The pool remembers in a byte
-// which of its nine pixels it took; on the way back each pixel gathers from the (at most four)
-// pooled ones that may have taken it, so that nothing is added by two threads.
+// elements for each pixel; the weight is maps x channels x KERNEL x KERNEL. The pool stores in a
+// byte which of its nine pixels it chose. In the backward pass each pixel gathers from the (at most
+// four) pooled pixels that may have chosen it, so that no two threads add to the same value.
 
 constexpr int CONVOLVED_HEIGHT = (HEIGHT + STEP - 1) / STEP, CONVOLVED_WIDTH = (WIDTH + STEP - 1) / STEP;
 constexpr int AREA = CONVOLVED_HEIGHT * CONVOLVED_WIDTH, PATCH = KERNEL * KERNEL * CHANNELS;
 constexpr int POOLED_HEIGHT = (CONVOLVED_HEIGHT + 1) / 2, POOLED_WIDTH = (CONVOLVED_WIDTH + 1) / 2;
-// The byte of a pooled pixel whose nine values were all cut off by the ReLU.
+// The byte of a pooled pixel if the ReLU cut off all nine values.
 constexpr unsigned char NONE = 255;
 
-// The pool's choices of a vector of maps.
-// A byte each; in words, since ptxas puts bytes into local memory.
+// The pool's choices for a vector of maps.
+// A byte for each map, stored in words, because ptxas puts bytes into local memory.
 struct alignas(VECTOR) Choices {
 #if VECTOR % 4
     unsigned char of[VECTOR];
@@ -30,10 +30,10 @@ struct alignas(VECTOR) Choices {
 };
 __device__ __forceinline__ Choices choices_at(const unsigned char *at) { return *reinterpret_cast<const Choices *>(ALIGNED(at, VECTOR)); }
 
-// Where element k of a patch (pixel by pixel) is in a weight.
+// The position of element k of a patch (pixel by pixel) in a weight.
 __device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KERNEL * KERNEL + k / CHANNELS; }
 
-// Patches: lines are output pixels, elements of the patch.
+// Patches: lines are output pixels, elements those of the patch.
 template <bool ALONG> struct Patches {
     static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
     static constexpr int SPAN = 1;
@@ -56,9 +56,10 @@ template <bool ALONG> struct Patches {
     }
 };
 
-// Their pieces for the weight's gradient. A warp has whole lines, so that where a pixel is in the
-// image is found once for its elements, and where an element is in a patch once for all pixels. Many
-// are brought at once, too many to be kept in registers: they go to where they belong as they come.
+// Pieces of patches for the weight's gradient. A warp takes whole lines, so that a pixel's position
+// in the image is computed once for its elements, and an element's position in the patch once for
+// all pixels. Many elements are loaded at once, too many to keep in registers, so they are stored
+// as they arrive.
 template <int LINES> struct Loader<Patches<false>, LINES> {
     static constexpr int OWN = LINES / 32;
     static_assert(LINES % 32 == 0, "each thread has as many");
@@ -92,8 +93,8 @@ struct Weight {
     }
 };
 
-// The gradient of what the convolution returned: lines are pixels, elements maps. For CIFAR it is
-// `dout`; for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
+// The gradient of the convolution's maps: lines are pixels, elements maps. For CIFAR it is `dout`;
+// for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
 struct Gradient {
     static constexpr bool ALONG_DEPTH = false, PLAIN = false;
     static constexpr int SPAN = VECTOR;
@@ -106,19 +107,21 @@ struct Gradient {
     int pixels, first_map;
     __device__ __forceinline__ Place place(int line) const { return line; }
     __device__ __forceinline__ Pack made(const Fetched &fetched, int) const { return fetched; }
-    // Masked by the ReLU: where it cut all values off, the pool took none.
+    // It is masked by the ReLU: if that cut off all values, the pool chose none.
     __device__ __forceinline__ Values masked(int p, int m) const {
         int image = p / AREA, inside = p % AREA, y = inside / CONVOLVED_WIDTH, x = inside % CONVOLVED_WIDTH;
         Values sum = {};
-        // Pooled row i has the rows 2 i - 1 to 2 i + 1: a pixel is in one or two, and so are columns.
-        // Those of a row are asked for together, all four would need too many registers.
+        // Pooled row i covers rows 2 i - 1 to 2 i + 1, so a pixel is in one or two rows, and
+        // likewise columns. The pixels of a row are loaded together; all four would need too many
+        // registers.
         int i = y / 2, j = x / 2;
         bool below = y % 2 && i + 1 < POOLED_HEIGHT, right = x % 2 && j + 1 < POOLED_WIDTH;
 #pragma unroll 1
         for (int row = 0; row <= below; ++row) {
             size_t q = (((size_t)image * POOLED_HEIGHT + i + row) * POOLED_WIDTH + j) * MAPS + m;
             int place = (y % 2 + 1 - 2 * row) * 3 + x % 2 + 1;
-            // What is not there is the first once more, with a place that is never taken.
+            // A pixel that does not exist is replaced by the first, with a choice that never
+            // occurs.
             size_t next = q + (right ? MAPS : 0);
             Choices own[2] = {choices_at(choice + q), choices_at(choice + next)};
             Pack d[2] = {pack_at(dout + q), pack_at(dout + next)};
@@ -146,8 +149,8 @@ struct Gradient {
     }
 };
 
-// `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps.
-// At least two blocks a multiprocessor: left to itself ptxas spills to fit more.
+// `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps. At least two blocks run on a
+// multiprocessor; by itself, ptxas spills registers to fit more.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     const store_t *images, const float *weight, store_t *out, float *partial, int stride, int pixels, int training) {
     __shared__ union {
@@ -159,15 +162,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     product(shared.pieces, sums, 0, PATCH, Patches<true>{images, pixels, row0, 0}, Weight{weight, map0});
     sums.stage(shared.stage);
     __syncthreads();
-    // No dropout here.
+    // There is no dropout here.
     write(shared.stage, rows, count, out + (size_t)row0 * stride + map0, stride, Dropout(nullptr, -1), 0, 0);
     if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
-// The gradient of the weight, a share of each slice of `length` pixels, in the weight's order.
-// Grid: tiles of a patch's elements, tiles of maps, slices. A tile has ELEMENTS, all if they are not
-// too many, so that the gradient is gathered once.
-// Two blocks a multiprocessor, as above.
+// The gradient of the weight, a share for each slice of `length` pixels, in the weight's order.
+// Grid: tiles of a patch's elements, tiles of maps, slices. A tile has ELEMENTS, all if they are
+// not too many, so that the gradient is gathered once. Two blocks run on a multiprocessor, as
+// above.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
     const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *undo, const store_t *images,
     float *share, int pixels, int length) {

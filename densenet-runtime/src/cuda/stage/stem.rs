@@ -1,4 +1,4 @@
-//! The first layers: a convolution, and for ImageNet BN, ReLU and a max pool.
+//! The first layers: a convolution, and for ImageNet also BN, ReLU and a max pool.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
@@ -33,11 +33,11 @@ kernels! {
     pub struct StemKernels { stem_forward: Forward, stem_weight: Weight }
 }
 kernels! {
-    /// The ImageNet stem's pool.
+    /// The pool of the ImageNet stem.
     pub struct PoolKernels { stem_pool: Pool, stem_sums: PoolSums }
 }
 
-/// The program.
+/// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let (stem, first) = (of.plan.stem(), &of.plan.blocks()[0]);
     let constants = [
@@ -62,13 +62,13 @@ pub fn source(of: Sources<'_>) -> Source {
     of.tiled("stem", &files[..count], &constants)
 }
 
-/// Elements of a patch.
+/// The number of elements of a patch.
 fn patch(plan: &Plan) -> usize {
     plan.stem().weight_len() / plan.stem().maps
 }
 
 /// Elements of a patch in a tile of the weight: all, up to 160, so that the gradient is gathered
-/// once. Warps share them in sixteens.
+/// once. Warps take sixteen each.
 fn elements(patch: usize) -> usize {
     let tiles = patch.div_ceil(160).max(1);
     patch.div_ceil(tiles).next_multiple_of(32)
@@ -84,7 +84,7 @@ fn slicing(patch: usize, maps: usize) -> Slicing {
     }
 }
 
-/// What it leaves for the next kernels.
+/// The memory for what these kernels leave for the next ones.
 pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
     let (height, width) = plan.stem().convolved_size();
     let (pixels, maps) = (batch * height * width, plan.stem().maps);
@@ -187,8 +187,8 @@ impl Stem<'_> {
         })
     }
 
-    /// The sums for gamma and beta, and the numbers with which the convolution's way back undoes
-    /// BN as it goes through the pool.
+    /// The sums for gamma and beta, and the coefficients with which the backward pass of the
+    /// convolution undoes BN as it reads through the pool.
     fn pool_backward(&self, pool: &PoolKernels) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let (norm, maps) = (on.offsets.stem_norm, on.plan.stem().maps);
@@ -232,14 +232,14 @@ impl Stem<'_> {
         )
     }
 
-    /// Pixels that the convolution makes.
+    /// The number of pixels of the convolution's maps.
     fn pixels(&self) -> usize {
         let (height, width) = self.bn.on.plan.stem().convolved_size();
         self.bn.on.batch * height * width
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (maps, step) = (of.constant("MAPS"), of.constant("STEP"));

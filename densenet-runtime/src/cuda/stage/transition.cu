@@ -3,18 +3,19 @@
 //     out[q][n] = sum over c of w[n][c] * (1/4) * sum over the 4 pixels p under q of
 //                 relu(scale[c] * input[p][c] + shift[c])
 //
-// The pool is linear and the convolution works on each pixel alone, so the two commute: the
-// operand is pooled as it is loaded, and the product has a quarter of the rows. Only with
-// dropout, which stands between the two, are they done in the paper's order: then a tile's rows
-// are the pixels under the pooled ones, four side by side (GROUP = 4), and pooled when they are
-// written.
+// The pool is linear and the convolution works on each pixel alone, so they commute: the operand is
+// pooled as it is loaded, and the product has a quarter of the rows. Only dropout, which comes
+// between them, requires the paper's order: then a tile's rows are the pixels under the pooled
+// ones, four adjacent rows each (GROUP = 4), and are pooled as they are written.
 //
-// Forward reads the input once for each tile of COLUMNS maps, and the gradient of the weight does;
-// the blocks that do run side by side, so that all but the first mostly find it in cache. Back, the
-// input is read and its gradient written once. Q N values are written, or read.
+// The forward pass, and the gradient of the weight, read the input once for each tile of COLUMNS
+// maps. The blocks that do this run at the same time, so that all but the first find it mostly in
+// cache. The backward pass reads the input and writes its gradient once. Q N values are written, or
+// read.
 
 constexpr int TALL = HEIGHT / 2, WIDE = WIDTH / 2;
-// Tiles across a row of each side. A block's number counts them first, then tiles of rows.
+// Tiles across a row, of maps and of channels. A block's number counts these first, then tiles of
+// rows.
 constexpr int MAP_TILES = (OUT + COLUMNS - 1) / COLUMNS, CHANNEL_TILES = (IN + COLUMNS - 1) / COLUMNS;
 
 // Corner 0 to 3 of pooled pixel q, as a pixel of the input.
@@ -24,15 +25,16 @@ __device__ __forceinline__ int corner_of(int q, int corner) {
     return (image * HEIGHT + y) * WIDTH + x;
 }
 
-// Row r of a product: pooled pixel r, from its first corner on, or corner r % 4 of pooled pixel r / 4.
+// Row r of a product: pooled pixel r, from its first corner on, or corner r % 4 of pooled pixel r /
+// 4.
 template <int GROUP> struct Row {
     static __device__ int pooled(int r) { return r / GROUP; }
     static __device__ int corner(int r) { return corner_of(r / GROUP, r % GROUP); }
 };
 
-// The operand: lines are rows, elements channels. With `share` of each pixel. Beyond the last row it
-// is that row again, beyond the last channel that one: what is multiplied with it is 0, or nobody
-// writes its sums.
+// The operand: lines are rows, elements channels. `share` is the weight of each pixel. Beyond the
+// last row that row is loaded again, beyond the last channel that channel: the other factor is 0,
+// or the sums are not written.
 template <int GROUP, bool ALONG> struct Pooled {
     static constexpr bool ALONG_DEPTH = ALONG, PLAIN = false;
     static constexpr int SPAN = VECTOR, PIXELS = GROUP == 4 ? 1 : 4;
@@ -111,7 +113,7 @@ template <bool ALONG> struct Weight {
     }
 };
 
-// What the kernels share; `shared` is of the block.
+// What the kernels share. `shared` is that of the block.
 template <class A, class B> union Shared {
     Pieces<ROWS, COLUMNS, A, B> pieces;
     Stage<ROWS, COLUMNS> stage;
@@ -134,7 +136,7 @@ __device__ __forceinline__ void forward(const store_t *input, const float *scale
     Dropout dropout(scalars, site);
     int column = stage.own_column(), n = map0 + column, rows = min(ROWS / GROUP, pooled - row0 / GROUP);
     if (GROUP == 4) {
-        // The corners' mean, put where the first corner was.
+        // The mean of the corners, written where the first corner was.
         for (int row = stage.own_row(); row < rows && column < count; row += stage.ACROSS) {
             Values mean = {};
             for (int corner = 0; corner < 4; ++corner) {
@@ -145,7 +147,8 @@ __device__ __forceinline__ void forward(const store_t *input, const float *scale
             }
             put_floats(&stage.value[row * 4][column], mean);
         }
-        // Each thread reads and writes rows of its own, but moves them among those of others.
+        // Each thread reads and writes its own rows, but moves them to where other threads had
+        // theirs.
         constexpr int OWN = (ROWS / GROUP + Tile::ACROSS - 1) / Tile::ACROSS;
         Values moved[OWN];
 #pragma unroll
@@ -161,7 +164,7 @@ __device__ __forceinline__ void forward(const store_t *input, const float *scale
         }
         __syncthreads();
     }
-    // Dropout is done.
+    // Dropout is already done.
     write(stage, rows, count, out + (size_t)(row0 / GROUP) * OUT_STRIDE + map0, OUT_STRIDE, Dropout(scalars, -1), 0, 0);
     if (training) stage.moments(rows, count, OUT, map0, tile, partial);
 }
@@ -178,8 +181,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_forward_dropped
     forward<4>(input, scale, shift, weight, out, partial, scalars, site, pooled, training);
 }
 
-// Sets `into` to gamma times the masked gradient: each of the four pixels has a quarter. What an
-// odd side leaves out of the pool is left alone. Grid: tiles of rows x tiles of channels.
+// Sets `into` to gamma times the masked gradient; each of the four pixels receives a quarter.
+// Pixels of an odd side that the pool leaves out are not written. Grid: tiles of rows x tiles of
+// channels.
 template <int GROUP>
 __device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, const store_t *input, const float *scale,
                                      const float *shift, const float *mean, const float *gamma, grad_t *into,
@@ -193,7 +197,7 @@ __device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, 
     product(shared.pieces, sums, 0, OUT, a, Weight<false>{weight, 0, channel0});
     sums.stage(stage);
     __syncthreads();
-    // With GROUP 1 a block does its tile four times, once for each corner.
+    // With GROUP 1 a block computes its tile four times, once for each corner.
     Masked masked;
     int column = stage.own_column(), c = channel0 + column;
     if (column < count) {
@@ -229,9 +233,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
     back<4>(dout, weight, input, scale, shift, mean, gamma, into, partial, scalars, site, pooled);
 }
 
-// The gradient of the weight, a share of each slice of `length` rows: slices x maps x channels.
-// Grid: tiles of maps, tiles of channels, slices. In bf16 three blocks share a multiprocessor, which
-// ptxas does not find by itself.
+// The gradient of the weight, a share for each slice of `length` rows: slices x maps x channels.
+// Grid: tiles of maps, tiles of channels, slices. In bf16 three blocks share a multiprocessor,
+// which ptxas does not achieve by itself.
 template <int GROUP>
 __device__ __forceinline__ void weight_share(const grad_t *dout, const store_t *input, const float *scale, const float *shift,
                                              float *share, const Scalars *scalars, int site, int pooled, int length) {

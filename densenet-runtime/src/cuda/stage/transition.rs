@@ -70,7 +70,7 @@ fn slicing(shape: &plan::Transition) -> Slicing {
     }
 }
 
-/// What they leave for the next kernels.
+/// The memory for what these kernels leave for the next ones.
 pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
     for shape in plan.transitions().iter() {
         let pixels = batch * shape.pixels();
@@ -133,7 +133,7 @@ impl Transition<'_> {
         let (norm, weight) = on.offsets.transitions[self.index];
         let into = on.at(on.slots.gradient);
         if !shape.height.is_multiple_of(2) || !shape.width.is_multiple_of(2) {
-            // What the pool leaves out has no gradient.
+            // Pixels that the pool leaves out have no gradient.
             let values = on.batch * on.plan.blocks()[self.index].pixels() * shape.input;
             on.target.clear(into, on.precision.bytes() * values)?;
         }
@@ -215,7 +215,7 @@ impl Transition<'_> {
         self.bn.on.batch * self.bn.on.plan.blocks()[self.index + 1].pixels()
     }
 
-    /// Rows of a product for each pooled pixel: dropout stands before the pool.
+    /// Rows of a product for each pooled pixel: dropout comes before the pool.
     fn group(&self) -> usize {
         if self.bn.on.drops() { 4 } else { 1 }
     }
@@ -232,14 +232,14 @@ impl Transition<'_> {
     }
 }
 
-/// What a launch moves.
+/// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let (channels, maps, pooled) = (of.constant("IN"), of.constant("OUT"), of.count("pooled"));
     let dropped = of.kernel().ends_with("_dropped");
     let seed = of.seed();
     let (input, output, weight) = (4 * pooled * channels, pooled * maps, channels * maps);
-    // The grid counts tiles of rows times those across.
+    // The grid counts tiles of rows times tiles across a row.
     let across = |channels: u64| channels.div_ceil(of.constant("COLUMNS"));
     let moved = match of.kernel().trim_end_matches("_dropped") {
         "transition_forward" => of.moves(
@@ -283,6 +283,6 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
         ),
         _ => return None,
     };
-    // Dropout is before the pool, so that its product has all pixels.
+    // Dropout comes before the pool, so the product has all pixels.
     Some(moved.product(pooled * if dropped { 4 } else { 1 }, maps, channels))
 }

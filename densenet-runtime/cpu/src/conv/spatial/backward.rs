@@ -1,4 +1,5 @@
-//! From the gradient of the maps to those of the weight and of what it read.
+//! The backward pass of a 3x3 convolution: from the gradient of the maps to those of the weight and
+//! of the input.
 
 use std::ops::Range;
 
@@ -13,17 +14,17 @@ use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
 
-/// Patches of a tile, about.
+/// The approximate number of patches in a tile.
 const PATCHES: usize = 32;
-/// Channels of a tile, in whole panels of every level.
+/// Channels of a tile, in whole panels at every level.
 const CHANNELS: usize = 64;
 
 /// Goes back through a 3x3 convolution, ReLU and the affine part of BN.
 ///
-/// `dout` is the gradient of the maps (pixels x maps). The weight is in `engine.packed`, by
-/// [`super::pack_backward`]; the threads' shares of the gradient of the transformed weight
-/// ((place x maps) rows of `padded(channels)`), for [`super::add_weight`], and the sums are left
-/// in the engine's scratch.
+/// `dout` is the gradient of the maps (pixels x maps). `engine.packed` holds the weight, packed by
+/// [`super::pack_backward`]. The engine's scratch receives the sums, and the threads' shares of the
+/// gradient of the transformed weight ((place x maps) rows of `padded(channels)`), for
+/// [`super::add_weight`].
 pub fn backward(
     engine: &mut Engine,
     shape: Shape,
@@ -126,8 +127,8 @@ impl Kernel for Backward<'_> {
         let first_row = rows.start;
         for tile in patches.tiles(rows, PATCHES) {
             let pixels = patches.pixels(tile.clone());
-            // The gradient, transformed as the outputs that it is and as the input that it is of
-            // the convolution with the turned kernel.
+            // The gradient, transformed twice: as the outputs of this convolution, and as the input
+            // of the convolution with the turned kernel.
             let of_rows = form.pairs(Pairs::Patches);
             let outer = Layout::new(tile.len(), columns, maps, of_rows);
             let inner = Layout::new(tile.len(), columns, maps, form.pairs(Pairs::Channels));

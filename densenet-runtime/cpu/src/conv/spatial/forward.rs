@@ -1,4 +1,4 @@
-//! From feature maps to feature maps.
+//! The forward pass of a 3x3 convolution.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::kernel::pullback::TileMut;
 use crate::kernel::simd::{Kernel, Simd};
 use crate::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
 
-/// Patches of a tile, about.
+/// The approximate number of patches in a tile.
 const PATCHES: usize = 32;
 /// Channels of a tile.
 const CHANNELS: usize = 192;
 
-/// Convolves the first channels of a buffer, BN and ReLU on the way.
+/// Convolves the first channels of a buffer; BN and ReLU are applied as they are loaded.
 ///
-/// The weight is in `engine.packed`, by [`super::pack_forward`].
+/// `engine.packed` holds the weight, packed by [`super::pack_forward`].
 pub fn forward(
     engine: &mut Engine,
     shape: Shape,

@@ -1,9 +1,9 @@
-//! 3x3 convolutions with padding 1, forward and back, by Winograd's way (see
+//! 3x3 convolutions with padding 1, forward and backward, by Winograd's algorithm (see
 //! `kernel::winograd`): patches are transformed, multiplied place by place, and transformed back.
 //!
-//! A tile is some whole rows of patches, each two rows of pixels (one, at the end of an image of
-//! odd height), so a tile's pixels follow each other in memory. For P pixels, C channels in and
-//! K maps out, each of the three products is 8 P C K operations, where the plain way has 18.
+//! A tile is some whole rows of patches. Each is two rows of pixels (one, at the end of an image of
+//! odd height), so the pixels of a tile are consecutive in memory. For P pixels, C channels in and
+//! K maps out, each of the three products takes 8 P C K operations; a direct convolution takes 18.
 
 mod backward;
 mod forward;
@@ -27,16 +27,16 @@ pub struct Size {
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub size: Size,
-    /// Channels that it reads.
+    /// The number of channels that it reads.
     pub channels: usize,
-    /// Maps that it makes.
+    /// The number of maps that it computes.
     pub maps: usize,
 }
 
-/// What becomes of the masked gradient of a convolution's input.
+/// What is done with the masked gradient of a convolution's input.
 pub enum Sink<'a> {
     /// It is stored: pixels x channels.
     Store(&'a mut [f32]),
-    /// Gamma times it is added: rows of this stride.
+    /// Gamma times the gradient is added to rows of this stride.
     Add(&'a mut [f32], usize),
 }

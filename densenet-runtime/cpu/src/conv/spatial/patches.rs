@@ -25,13 +25,13 @@ impl PatchRows {
         images * self.0.height.div_ceil(2)
     }
 
-    /// The first row of pixels of a row of patches, counted over all images.
+    /// The first row of pixels in a row of patches, counted over all images.
     pub fn start(self, row: usize) -> usize {
         let inside = self.0.height.div_ceil(2);
         row / inside * self.0.height + row % inside * 2
     }
 
-    /// Rows of pixels of a row of patches.
+    /// The rows of pixels in a row of patches.
     pub fn height(self, row: usize) -> usize {
         self.start(row + 1) - self.start(row)
     }
@@ -50,8 +50,8 @@ impl PatchRows {
         })
     }
 
-    /// Where the four rows of pixels under a row of patches lie: the first pixel of each, or
-    /// `None` in the padding.
+    /// The four rows of pixels under a row of patches: the first pixel of each, or `None` in the
+    /// padding.
     pub fn under(self, row: usize) -> [Option<usize>; 4] {
         let Size { height, width } = self.0;
         let inside = height.div_ceil(2);
@@ -63,8 +63,8 @@ impl PatchRows {
     }
 }
 
-/// Loads some channels of the strip under a row of patches, with zeros around the image. With
-/// `again`, the memory holds the strip of the row of patches before, and the rows of pixels that
+/// Loads some channels of the strip under a row of patches, with zeros around the image. If `again`
+/// is set, the memory holds the strip of the previous row of patches, and the rows of pixels that
 /// both have are kept.
 #[inline(always)]
 pub(super) fn load_strip<'a, S: Simd>(
@@ -81,8 +81,8 @@ pub(super) fn load_strip<'a, S: Simd>(
     let line = Strip::pitch(columns) * stride;
     let values = memory.need(4 * line);
     let inside = row % patches.0.height.div_ceil(2);
-    // Every other row of patches has its first two rows of pixels where the one before had its
-    // last two.
+    // The first two rows of pixels of every other row of patches are stored where the previous row
+    // had its last two.
     let first = inside % 2 * 2;
     let kept = if again && inside > 0 { 2 } else { 0 };
     for (r, pixel) in patches.under(row).into_iter().enumerate().skip(kept) {
@@ -110,8 +110,8 @@ pub(super) fn load_strip<'a, S: Simd>(
     }
 }
 
-/// Transforms the patches of a tile, BN and ReLU of some channels on the way, into places.
-/// `memory` holds a strip.
+/// Transforms the patches of a tile into places; BN and ReLU of some channels are applied on the
+/// way. `memory` holds a strip.
 #[inline(always)]
 pub(super) fn transform_tile<S: Simd>(
     simd: S,

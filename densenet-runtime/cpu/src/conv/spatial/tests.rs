@@ -1,4 +1,4 @@
-//! Against the definition, in f64.
+//! Compares with the definition, computed in f64.
 
 use super::*;
 use crate::conv::pointwise::{Columns, Target};
@@ -28,8 +28,8 @@ struct Case {
     maps: usize,
 }
 
-/// What the definition says, for outputs of ReLU and BN `a`: maps, and from their gradient
-/// `dout` the gradients of the weight and of `a`.
+/// What the definition gives: the maps for outputs of ReLU and BN `a`, and, from the maps' gradient
+/// `dout`, the gradients of the weight and of `a`.
 struct Expected {
     out: Vec<f64>,
     weight: Vec<f64>,

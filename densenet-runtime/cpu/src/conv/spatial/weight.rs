@@ -1,4 +1,4 @@
-//! Weights on their way to transformed patches, and their gradients on the way back.
+//! The transform of weights, and of their gradients back.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use crate::kernel::simd::{Kernel, Simd};
 use crate::kernel::transpose::{LANES, transpose};
 use crate::kernel::winograd::{PLACES, of_kernels, to_kernels};
 
-/// Packs a weight (maps x channels x 3 x 3) for [`forward`](super::forward()) into `engine.packed`: one
-/// matrix (channels x maps) for each place.
+/// Packs a weight (maps x channels x 3 x 3) for [`forward`](super::forward()) into `engine.packed`:
+/// one matrix (channels x maps) for each place.
 pub fn pack_forward(engine: &mut Engine, weight: &[f32], maps: usize, channels: usize) {
     let kernels = Kernels {
         values: weight.as_chunks().0,
@@ -33,7 +33,7 @@ pub fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels:
     pack(engine, kernels);
 }
 
-/// Packs kernels, transformed. The threads share the places.
+/// Packs transformed kernels. The threads divide the places.
 fn pack(engine: &mut Engine, kernels: Kernels<'_>) {
     let level = engine.level;
     let panels = Panels {
@@ -60,17 +60,17 @@ fn pack(engine: &mut Engine, kernels: Kernels<'_>) {
 #[derive(Clone, Copy)]
 struct Kernels<'a> {
     values: &'a [[f32; 9]],
-    /// How many rows there are, and how far apart in `values`.
+    /// The number of rows, and their stride in `values`.
     rows: (usize, usize),
-    /// The same of columns.
+    /// The number of columns, and their stride in `values`.
     columns: (usize, usize),
-    /// Whether they are turned by 180 degrees.
+    /// Whether the kernels are turned by 180 degrees.
     turned: bool,
 }
 
 impl Kernels<'_> {
-    /// A vector of a row's kernels from a column on, transformed; beyond the last row and column
-    /// are zeros.
+    /// The transforms of a vector of kernels, in one row from a column on. Beyond the last row and
+    /// column they are zeros.
     #[inline(always)]
     fn transformed<S: Simd>(self, simd: S, row: usize, column: usize) -> [[S::Vector; 4]; 4] {
         let (count, stride) = self.columns;
@@ -87,7 +87,7 @@ impl Kernels<'_> {
             let mut block = [simd.zero(); LANES];
             for (lane, taps) in block.iter_mut().enumerate().take(count) {
                 let kernel = &self.values[first + lane * stride][start..end];
-                // SAFETY: no more than the slice has is read.
+                // SAFETY: only values of the slice are read.
                 *taps = unsafe { simd.load_part(kernel.as_ptr(), kernel.len()) };
             }
             let block = transpose(simd, block);
@@ -158,7 +158,7 @@ fn write<S: Simd>(simd: S, vector: S::Vector, into: &mut [f32]) {
     unsafe { simd.store(into.as_mut_ptr(), vector) };
 }
 
-/// Adds the threads' shares of a weight's gradient into `gradient` (maps x channels x 3 x 3).
+/// Adds the threads' shares of a weight's gradient to `gradient` (maps x channels x 3 x 3).
 pub fn add_weight(engine: &mut Engine, gradient: &mut [f32], maps: usize, channels: usize) {
     let level = engine.level;
     let shares = engine.shares(maps);
@@ -221,7 +221,7 @@ impl Kernel for AddWeight<'_> {
                     let kernels = transpose(simd, block);
                     for (into, kernel) in gradient.chunks_exact_mut(9).zip(kernels) {
                         let into = &mut into[n * S::LANES..][..taps.len()];
-                        // SAFETY: no more than the slice has is read and written.
+                        // SAFETY: only values of the slice are read and written.
                         unsafe {
                             let before = simd.load_part(into.as_ptr(), taps.len());
                             let sum = simd.add(before, kernel);

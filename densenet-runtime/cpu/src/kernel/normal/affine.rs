@@ -8,7 +8,7 @@ use densenet_plan::norm::{EPSILON, MOMENTUM};
 
 /// How BN normalises, with an arena of running statistics.
 pub enum Norms<'a> {
-    /// With the batch's statistics, which move the running ones.
+    /// With the batch's statistics, which update the running ones.
     Batch(&'a mut [f32]),
     /// With the running statistics.
     Running(&'a [f32]),
@@ -22,7 +22,7 @@ pub struct Affine {
 }
 
 impl Affine {
-    /// From a mean and an inverse deviation.
+    /// BN from a mean and an inverse deviation.
     pub fn set(&mut self, norm: &NormWeights<'_>, mean: &[f32], inverse: &[f32]) {
         self.scale.clear();
         self.shift.clear();
@@ -35,8 +35,8 @@ impl Affine {
         }
     }
 
-    /// For a consumer, by `norms`: from the batch's statistics, which move the running ones, or
-    /// from the running ones. The consumer's BN lies where `tensors` says.
+    /// Prepares the BN of a consumer, whose tensors are `tensors`. Depending on `norms`, it uses
+    /// the batch's statistics, which update the running ones, or the running ones.
     pub fn prepare(
         &mut self,
         parameters: &[f32],
@@ -62,7 +62,7 @@ impl Affine {
         }
     }
 
-    /// From running statistics.
+    /// BN from running statistics.
     fn set_running(&mut self, norm: &NormWeights<'_>, running: &[f32]) {
         let (mean, variance) = running.split_at(running.len() / 2);
         self.scale.clear();
@@ -85,7 +85,7 @@ pub struct NormWeights<'a> {
 }
 
 impl<'a> NormWeights<'a> {
-    /// Those of a BN.
+    /// Gamma and beta of the BN whose tensors are given.
     pub fn of(parameters: &'a [f32], tensors: &NormTensors) -> Self {
         Self {
             scale: tensors.scale.of(parameters),
@@ -94,7 +94,7 @@ impl<'a> NormWeights<'a> {
     }
 }
 
-/// Moves running statistics (means, then variances) towards a batch's.
+/// Moves running statistics (means, then variances) towards those of a batch.
 fn update_running(running: &mut [f32], mean: &[f32], variance: &[f32], count: usize) {
     let (means, variances) = running.split_at_mut(running.len() / 2);
     let momentum = MOMENTUM as f32;
@@ -107,7 +107,7 @@ fn update_running(running: &mut [f32], mean: &[f32], variance: &[f32], count: us
     }
 }
 
-/// A BN on the way back: what turns a gradient behind the ReLU into one in front of the BN.
+/// A BN in the backward pass: turns a gradient after the ReLU into one before the BN.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     pub affine: &'a Affine,
@@ -117,7 +117,7 @@ pub struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
-    /// A BN by a batch's statistics; its multiply-add is computed into `affine`.
+    /// A BN with a batch's statistics; its multiply-add is computed into `affine`.
     pub fn of_batch(
         affine: &'a mut Affine,
         weights: NormWeights<'a>,

@@ -1,4 +1,4 @@
-//! BN on the way back: the sums of gamma and beta, and normalisation undone.
+//! The backward pass of BN: sums for gamma and beta, and normalisation undone.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Starts over, with this many channels.
+    /// Starts over with this many channels.
     pub fn reset(&mut self, channels: usize) {
         for values in [&mut self.scale, &mut self.bias] {
             values.clear();
@@ -27,7 +27,7 @@ impl Sums {
         }
     }
 
-    /// The present tile's sums (for gamma, for beta) of some channels.
+    /// The current tile's sums (for gamma, for beta) of some channels.
     #[inline(always)]
     pub fn tile(&mut self, range: Range<usize>) -> (&mut [f32], &mut [f32]) {
         (
@@ -36,8 +36,8 @@ impl Sums {
         )
     }
 
-    /// Ends a tile of these channels. The tile's sums for gamma are of deviations from the mean,
-    /// which the inverse deviation normalises.
+    /// Ends a tile of these channels. The tile's sums for gamma are of deviations from the mean;
+    /// the inverse deviation normalises them.
     #[inline(always)]
     pub fn flush(&mut self, range: Range<usize>, inverse: &[f32]) {
         let tile = &mut self.tile_scale[range.clone()];
@@ -62,8 +62,8 @@ impl Sums {
             .for_each(|sum| *sum *= factor);
     }
 
-    /// Adds all threads' sums into the gradients of gamma and beta, and gives each channel's
-    /// two sums to `each`.
+    /// Adds all threads' sums to the gradients of gamma and beta, and passes the two sums of each
+    /// channel to `each`.
     pub fn merge<'a>(
         parts: impl Iterator<Item = &'a Sums> + Clone,
         gradient: (&mut [f32], &mut [f32]),
@@ -84,8 +84,8 @@ impl Sums {
     }
 }
 
-/// For each channel, sums over all pixels of the gradient behind its normalisation, gamma
-/// included: of g, and of g times the normalised value.
+/// For each channel, sums over all pixels of the gradient after its normalisation, gamma included:
+/// of g, and of g times the normalised value.
 #[derive(Clone, Debug, Default)]
 pub struct GradientSums {
     pub plain: Vec<f32>,
@@ -100,7 +100,7 @@ impl GradientSums {
         }
     }
 
-    /// Starts with no consumer, for this many channels.
+    /// Starts without consumers, for this many channels.
     pub fn reset(&mut self, channels: usize) {
         for sums in [&mut self.plain, &mut self.normalised] {
             sums.clear();
@@ -108,8 +108,8 @@ impl GradientSums {
         }
     }
 
-    /// Starts with the sums of the block's last consumer (a transition or the head), whose
-    /// gradients of gamma and beta are added.
+    /// Starts with the sums of the block's last consumer (a transition or the head), and adds them
+    /// to its gradients of gamma and beta.
     pub fn start<'a>(
         &mut self,
         parts: impl Iterator<Item = &'a Sums> + Clone,
@@ -128,16 +128,17 @@ impl GradientSums {
 /// `dx = inverse * (g - mean(g) - xhat * mean(g * xhat))`.
 #[derive(Debug, Default)]
 pub struct Undo {
-    /// Multiplies g.
+    /// The factor of g.
     scale: Vec<f32>,
-    /// Multiplies the deviation from the mean.
+    /// The factor of the deviation from the mean.
     slope: Vec<f32>,
     shift: Vec<f32>,
     mean: Vec<f32>,
 }
 
 impl Undo {
-    /// Undoes some channels. The sums include gamma; where `gamma` is given, g does not.
+    /// Undoes the normalisation of some channels. The sums include gamma; if `gamma` is given, g
+    /// does not.
     pub fn set(
         &mut self,
         statistics: &Statistics,
@@ -166,7 +167,7 @@ impl Undo {
         }
     }
 
-    /// One pixel: from g behind the normalisation to the gradient in front of it.
+    /// One pixel: from g after the normalisation to the gradient before it.
     #[inline(always)]
     pub fn pixel<S: Simd>(&self, simd: S, g: &[f32], x: &[f32], into: &mut [f32]) {
         let n = into.len();
@@ -178,7 +179,7 @@ impl Undo {
         }
     }
 
-    /// As [`Undo::pixel`], in place.
+    /// One pixel, as [`Undo::pixel`], in place.
     #[inline(always)]
     pub fn pixel_in_place<S: Simd>(&self, simd: S, g: &mut [f32], x: &[f32]) {
         let n = g.len();

@@ -1,4 +1,5 @@
-//! Batch normalisation: statistics once for each channel, one multiply-add for each consumer.
+//! Batch normalisation: one computation of statistics for each channel, one multiply-add for each
+//! consumer.
 
 mod affine;
 mod gradient;

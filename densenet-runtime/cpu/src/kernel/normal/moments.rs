@@ -1,4 +1,4 @@
-//! Mean and variance of channels, measured by threads tile by tile.
+//! Mean and variance of channels, which threads measure tile by tile.
 
 use densenet_plan::norm::EPSILON;
 
@@ -22,7 +22,7 @@ impl Statistics {
         }
     }
 
-    /// Sets the channels from `first` on from what threads have measured.
+    /// Sets the channels from `first` on, from the measurements of the threads.
     pub fn merge<'a>(&mut self, first: usize, parts: impl Iterator<Item = &'a Moments> + Clone) {
         let channels = parts.clone().map(|part| part.mean.len()).max().unwrap_or(0);
         for c in 0..channels {
@@ -50,8 +50,8 @@ fn merge(into: (&mut f64, &mut f64, &mut f64), (count, mean, squares): (f64, f64
     *into.0 = total;
 }
 
-/// What one thread has measured of some channels: tile by tile, merged by Chan's rule, so that
-/// a mean far from zero costs no digits.
+/// What one thread has measured of some channels: tile by tile, merged by Chan's rule, so that a
+/// mean far from zero loses no digits.
 #[derive(Debug, Default)]
 pub struct Moments {
     count: f64,
@@ -62,7 +62,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Starts over, with this many channels.
+    /// Starts over with this many channels.
     pub fn reset(&mut self, channels: usize) {
         self.count = 0.0;
         for values in [&mut self.mean, &mut self.squares] {
@@ -75,13 +75,13 @@ impl Moments {
         }
     }
 
-    /// Mean and sum of squared deviations of the tile at hand, to be filled in.
+    /// Mean and sum of squared deviations of the current tile, to be filled in.
     #[inline(always)]
     pub fn tile(&mut self) -> (&mut [f32], &mut [f32]) {
         (&mut self.tile_mean, &mut self.tile_squares)
     }
 
-    /// Adds the tile at hand, of `count` pixels.
+    /// Adds the current tile, of `count` pixels.
     pub fn add_tile(&mut self, count: usize) {
         let count = count as f64;
         let total = self.count + count;

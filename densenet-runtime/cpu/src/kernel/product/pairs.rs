@@ -1,16 +1,16 @@
 //! Pairs of bfloat16 in the bits of an f32.
 //!
-//! A product of bfloat16 sums two neighbours in one lane, so two values that follow each other in
-//! the direction of the sum are one element: the first in the low half, the second in the high
-//! half. Where channels are summed over, they are neighbours in a row; where pixels are, they are
-//! the same channel of two rows.
+//! A product of bfloat16 sums two neighbours in one lane, so two consecutive values in the
+//! direction of the sum are one element: the first in the low half, the second in the high half. In
+//! a sum over channels, the two are neighbours in a row; in a sum over pixels, they are the same
+//! channel of two rows.
 
 use super::{Form, Rows};
 use crate::kernel::simd::{Bf16, Kernel, Simd};
 use crate::memory::Memory;
 
-/// The bits of a value rounded to bfloat16 (to nearest, ties to even), in the high half; the low
-/// half is rubbish.
+/// The bits of a value rounded to bfloat16 (to nearest, ties to even), in the high half. The low
+/// half is undefined.
 #[inline(always)]
 fn round(value: f32) -> u32 {
     let bits = value.to_bits();
@@ -42,7 +42,7 @@ pub fn pair(first: f32, second: f32) -> f32 {
 }
 
 /// Some rows in the form of a product's left operand that is summed over columns. `memory` holds
-/// them where they are converted.
+/// them if they are converted.
 #[inline(always)]
 pub fn of_columns<'a, S: Simd>(
     simd: S,
@@ -83,8 +83,8 @@ pub fn of_columns<'a, S: Simd>(
     }
 }
 
-/// Some rows in the form of a product's operand that is summed over rows: two rows are one, and a
-/// last one alone has zeros beside it. `memory` holds them where they are converted.
+/// Some rows in the form of a product's operand that is summed over rows: two rows become one, and
+/// zeros fill the pairs of a last row that is alone. `memory` holds them if they are converted.
 #[inline(always)]
 pub fn of_rows<'a, S: Simd>(
     simd: S,
@@ -178,7 +178,7 @@ impl Kernel for OfRows<'_> {
             let mut column = 0;
             while column < stride {
                 let count = S::LANES.min(stride - column);
-                // SAFETY: `count` values from `column` on lie in each row.
+                // SAFETY: each row has `count` values from `column` on.
                 unsafe {
                     let second = if there {
                         simd.load_part(second.as_ptr().add(column), count)

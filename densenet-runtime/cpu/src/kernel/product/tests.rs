@@ -252,7 +252,7 @@ impl Kernel for Paired {
             }
         }
 
-        // The gradient of a weight: pairs of rows, the last one maybe alone.
+        // The gradient of a weight: pairs of rows; the last row may be alone.
         let width = columns.next_multiple_of(S::LANES);
         let (d, a) = (numbers(rows * channels, 3), numbers(rows * width, 4));
         let d_rows = Rows {
@@ -309,7 +309,7 @@ fn products_of_pairs_are_the_naive_sums_where_the_processor_has_them() {
     }
 }
 
-/// Products whose shapes are as small as the slices if they wrap.
+/// Products whose shapes match their short slices only if the arithmetic wraps.
 struct Wrapping(usize);
 
 impl Kernel for Wrapping {

@@ -12,7 +12,7 @@ use crate::kernel::normal::{Norm, Sums};
 use crate::stage::Backward;
 use densenet_plan::{Block, LayerTensors};
 
-/// The buffers of a block on the way back.
+/// The buffers of a block in the backward pass.
 pub struct BlockGradients<'a> {
     /// The feature maps: rows of `stride`.
     pub x: &'a [f32],
@@ -20,17 +20,17 @@ pub struct BlockGradients<'a> {
     pub stride: usize,
     /// Outputs of the 1x1 convolutions.
     pub bottlenecks: Bottlenecks<'a>,
-    /// Gradient of the feature maps behind their normalisation, as the block's last consumer left
-    /// it: rows of `stride`.
+    /// The gradient of the feature maps after their normalisation, as the block's last consumer
+    /// wrote it: rows of `stride`.
     pub g: &'a mut [f32],
-    /// Gradient of the feature maps as they are, from consumers that do not normalise them:
-    /// rows of `stride`.
+    /// The gradient of the feature maps themselves, from consumers that do not normalise them: rows
+    /// of `stride`.
     pub raw: Option<&'a [f32]>,
     /// Memory for the gradient of one layer's bottleneck maps: pixels x maps.
     pub bottleneck: &'a mut [f32],
     /// Memory for the gradient of one layer's new maps: pixels x k.
     pub fresh: &'a mut [f32],
-    /// Where the gradient of the block's input goes: pixels x channels.
+    /// Where the gradient of the block's input is written: pixels x channels.
     pub input: &'a mut [f32],
 }
 

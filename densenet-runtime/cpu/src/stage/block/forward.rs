@@ -9,8 +9,8 @@ use crate::kernel::load::NormRelu;
 use crate::stage::Forward;
 use densenet_plan::{Block, Layer, LayerTensors};
 
-/// Runs the layers of a block. The first channels of `buffers.x` are filled; with a batch's
-/// statistics, `state` holds theirs.
+/// Runs the layers of a block. The first channels of `buffers.x` hold its input, and if the batch's
+/// statistics are used, `state` holds theirs.
 pub fn forward(
     engine: &mut Engine,
     (block, tensors): (&Block, &[LayerTensors]),

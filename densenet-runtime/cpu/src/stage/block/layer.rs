@@ -35,7 +35,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// The gradients of the same.
+/// The gradients of these parameters.
 pub(super) struct Gradients<'a> {
     pub scale1: &'a mut [f32],
     pub bias1: &'a mut [f32],
@@ -51,7 +51,7 @@ impl<'a> Gradients<'a> {
         let narrow = tensors
             .narrow
             .map(|(conv, norm)| [conv.weight, norm.scale, norm.bias]);
-        // A plain layer has nothing there.
+        // A plain layer has no such tensors.
         let [weight, scale, bias] = narrow.unwrap_or([Span::default(); 3]);
         let spans = [
             norm1.scale,

@@ -1,11 +1,11 @@
 //! A dense block: one buffer that its layers append to.
 //!
-//! Forward, a layer reads a prefix of the buffer's channels with BN and ReLU as it loads them,
-//! and writes its k maps behind them, measured as they are written. Backward, the last layer
-//! first: the BN that all consumers of a channel share is undone once, when its producer's turn
-//! comes (`conv::finish`). Each consumer's part in it is linear in gamma times the masked
-//! gradient, so the two sums that undoing needs are sums of what each consumer's gradients of
-//! gamma and beta were, and cost no pass of their own.
+//! In the forward pass, a layer reads a prefix of the buffer's channels, applies BN and ReLU as it
+//! loads them, and writes its k maps after them, measured as they are written. The backward pass
+//! starts at the last layer: the normalisation that all consumers of a channel share is undone
+//! once, when it reaches the channel's producer (`conv::finish`). A consumer's contribution is
+//! linear in gamma times the masked gradient, so the two sums that this needs are sums over the
+//! consumers' gradients of gamma and beta, and need no pass of their own.
 
 mod backward;
 mod forward;
@@ -19,23 +19,23 @@ use crate::kernel::dropout::Dropout;
 use crate::kernel::normal::{Affine, GradientSums, Statistics, Undo};
 use densenet_plan::{Block, DropoutSites, Layer};
 
-/// What a block remembers of a training step besides its feature maps.
+/// What a block keeps of a training step besides its feature maps.
 pub struct BlockState {
-    /// Of the feature maps.
+    /// The statistics of the feature maps.
     pub maps: Statistics,
-    /// Of each layer's bottleneck maps.
+    /// The statistics of each layer's bottleneck maps.
     bottlenecks: Vec<Statistics>,
-    /// Of the gradient of the feature maps.
+    /// The sums of the gradient of the feature maps.
     pub gradient: GradientSums,
     norms: LayerNorms,
 }
 
-/// Memory for the BN of the layer at hand.
+/// Memory for the BN of the current layer.
 #[derive(Default)]
 struct LayerNorms {
-    /// Of the feature maps that it reads, and of its bottleneck maps.
+    /// The BN of the feature maps that it reads, and of its bottleneck maps.
     affine: [Affine; 2],
-    /// The gradient of its bottleneck maps.
+    /// The sums of the gradient of its bottleneck maps.
     totals: GradientSums,
     undo: Undo,
 }
@@ -54,9 +54,9 @@ impl BlockState {
 
 /// Outputs of a block's 1x1 convolutions.
 pub enum Bottlenecks<'a> {
-    /// Of each layer.
+    /// Those of each layer.
     Kept(&'a mut [f32]),
-    /// Of one layer, to be computed again on the way back.
+    /// Those of one layer, which the backward pass computes again.
     Recomputed(&'a mut [f32]),
 }
 
@@ -72,13 +72,14 @@ impl Bottlenecks<'_> {
 
 /// The buffers of a block.
 pub struct BlockBuffers<'a> {
-    /// Rows of `stride`; the block's input in the first channels.
+    /// Rows of `stride`; the first channels hold the block's input.
     pub x: &'a mut [f32],
     /// Elements from a pixel's feature maps to the next pixel's.
     pub stride: usize,
     /// Outputs of the 1x1 convolutions.
     pub bottleneck: Bottlenecks<'a>,
-    /// Pixels x k: the new maps of a plain layer, which reads the buffer that they belong in.
+    /// Pixels x k: the new maps of a plain layer, whose input is in the buffer that they are
+    /// written to.
     pub fresh: &'a mut [f32],
 }
 
