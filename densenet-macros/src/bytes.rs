@@ -1,7 +1,7 @@
 //! Bytes as people read them.
 
-/// Bytes in the largest unit of which there is at least one, rounded up to one decimal, so that a
-/// number above a budget never looks as if it fitted.
+/// Bytes in the largest unit that gives at least 1, rounded up to one decimal, so that a number
+/// above a budget never looks as if it fitted.
 pub fn in_words(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut unit, mut scale) = ("bytes", 1u128);

@@ -101,7 +101,7 @@ pub fn say_bytes(line: &[u8]) {
 /// Checks that all lines so far have been written to standard output.
 ///
 /// # Errors
-/// When one could not be written.
+/// If one could not be written.
 pub fn check() -> Result<(), StdoutError> {
     FAILURE
         .get()

@@ -24,7 +24,7 @@ impl Device {
     /// The CUDA device with this number, counted from 0.
     ///
     /// # Errors
-    /// When the driver, NVRTC or the device is missing or too old. The error says what was looked
+    /// If the driver, NVRTC or the device is missing or too old. The error says what was looked
     /// for and where.
     pub fn cuda(ordinal: usize) -> Result<Self, ExecutorError> {
         #[cfg(feature = "cuda")]
@@ -118,7 +118,7 @@ impl DeviceChoice {
     /// Opens the device. A fallback to the CPU is reported on standard error.
     ///
     /// # Errors
-    /// When the CUDA device cannot be used; see [`Device::cuda`].
+    /// If the CUDA device cannot be used; see [`Device::cuda`].
     pub fn open(self) -> Result<Device, ExecutorError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

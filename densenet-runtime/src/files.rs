@@ -14,7 +14,7 @@ const PARTIAL: &str = ".partial";
 /// process is killed, that file stays, and the next process overwrites it.
 ///
 /// # Errors
-/// When the bytes cannot be written, or another process is writing the same file. The old file is
+/// If the bytes cannot be written, or another process is writing the same file. The old file is
 /// then unchanged.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // In the same folder, since a rename does not cross file systems.

@@ -135,7 +135,7 @@ impl Arguments {
             if train.len() <= HELD_OUT {
                 let found = train.len();
                 return Err(format!(
-                    "{} has {found} images to train on, of which {HELD_OUT} are to be held out",
+                    "{} has {found} images to train on, and {HELD_OUT} must be held out",
                     self.data.display()
                 )
                 .into());

@@ -89,7 +89,7 @@ impl std::error::Error for UnknownPreset {}
 /// The preset of this name.
 ///
 /// # Errors
-/// When there is none; the error lists all names.
+/// If there is no such preset. The error lists all names.
 pub fn preset(name: &str) -> Result<&'static Preset, UnknownPreset> {
     let found = PRESETS.iter().find(|preset| preset.name == name);
     found.ok_or_else(|| UnknownPreset(name.to_string()))

@@ -50,7 +50,7 @@ NETWORKS = {
     "bc": Spec([3, 2, 2], [4, 4, 4], "0.5", 4, "cifar", 8, (3, 13, 13), 10),
     # BC with the ImageNet stem: torchvision's own kind; sides that round at every stage.
     "imagenet_bc": Spec([2, 2, 2, 2], [4, 4, 4, 4], "0.5", 4, "imagenet", 8, (3, 33, 45), 7),
-    # Plain layers behind the ImageNet stem; 0.58 of 44 + 2 * 3 = 50 is 29, but 28 in floats.
+    # Plain layers after the ImageNet stem; 0.58 of 44 + 2 * 3 = 50 is 29, but 28 in floats.
     "imagenet_compressed": Spec([2, 1], [3, 5], "0.58", None, "imagenet", 44, (1, 30, 23), 3),
     # The smallest: one block and no transition.
     "one_block": Spec([2], [3], "1", 4, "cifar", 5, (1, 7, 5), 2),
@@ -61,7 +61,7 @@ RATE = {"imagenet_bc": 0.03, "imagenet_compressed": 0.05}
 
 
 def random_state(model: nn.Module, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Weights and statistics of which none is trivially 0 or 1."""
+    """Weights and statistics that are never trivially 0 or 1."""
     state = {}
     for name, tensor in model.state_dict().items():
         if name.endswith("num_batches_tracked"):

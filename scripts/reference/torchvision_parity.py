@@ -17,7 +17,7 @@ implementations agree in it to better than 1e-2 or so. So each model trains twic
   nothing and the gradients are a matter of arithmetic alone;
 - `usual`: small random shifts, as in a network at work.
 A gradient whose true value is close to 0 for all its elements, as that of the first norm's scale
-where the norms behind it undo it, has a large relative distance in both implementations.
+where the norms after it undo it, has a large relative distance in both implementations.
 """
 
 import argparse

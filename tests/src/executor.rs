@@ -27,7 +27,7 @@ pub fn on_cpu(
 /// Makes a state the executor's.
 ///
 /// # Panics
-/// When it is of another network.
+/// If it is of another network.
 pub fn load(executor: &mut (impl Executor + ?Sized), state: &State) {
     for (arena, values) in [
         (Arena::Parameters, &state.parameters),
@@ -41,7 +41,7 @@ pub fn load(executor: &mut (impl Executor + ?Sized), state: &State) {
 /// One of the executor's arenas.
 ///
 /// # Panics
-/// When the device fails.
+/// If the device fails.
 pub fn read(executor: &(impl Executor + ?Sized), arena: Arena) -> Vec<f32> {
     let length = match arena {
         Arena::Running => executor.plan().running_count(),
@@ -64,7 +64,7 @@ pub fn state(executor: &(impl Executor + ?Sized)) -> State {
 /// Logits with the running statistics: batch x classes.
 ///
 /// # Panics
-/// When the batch does not fit.
+/// If the batch does not fit.
 pub fn evaluate(executor: &mut (impl Executor + ?Sized), batch: Batch<'_>) -> Vec<f32> {
     let evaluated = executor.evaluate(batch);
     evaluated.unwrap_or_else(|error| panic!("{error}"));

@@ -21,7 +21,7 @@ impl Golden {
     /// Opens the golden file of a network.
     ///
     /// # Panics
-    /// When it is missing or damaged.
+    /// If it is missing or damaged.
     pub fn open(name: &str, plan: &Plan) -> Self {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
         let file = TensorFile::read(folder.join(format!("{name}.safetensors")));
@@ -40,7 +40,7 @@ impl Golden {
     /// The class of each image.
     ///
     /// # Panics
-    /// When there are no labels, or one is not a class.
+    /// If there are no labels, or one is not a class.
     pub fn labels(&self) -> Vec<u32> {
         let labels = self.file.integers("labels");
         let labels = labels.unwrap_or_else(|error| panic!("{error}"));
@@ -53,7 +53,7 @@ impl Golden {
     /// Learning rate of the steps.
     ///
     /// # Panics
-    /// When there is none.
+    /// If the file does not have it.
     pub fn learning_rate(&self) -> f32 {
         let rate = self.file.note("rate").expect("the note `rate`");
         rate.parse().expect("a number")
@@ -62,7 +62,7 @@ impl Golden {
     /// A tensor by its name in the file.
     ///
     /// # Panics
-    /// When there is none.
+    /// If the file does not have it.
     pub fn tensor(&self, name: &str) -> Vec<f32> {
         let values = self.file.floats(name);
         values.unwrap_or_else(|error| panic!("{error}"))
@@ -71,7 +71,7 @@ impl Golden {
     /// The weights and running statistics at the start.
     ///
     /// # Panics
-    /// When they are not those of the plan.
+    /// If they are not those of the plan.
     pub fn start(&self) -> State {
         let state = State::from_file(&self.plan, &self.file, Unexpected::Ignore);
         state.unwrap_or_else(|error| panic!("{error}"))

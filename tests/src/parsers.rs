@@ -38,7 +38,7 @@ impl Desk {
     /// A folder in `TMPDIR`, or in memory, where writing files to the disk takes no time.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// If it cannot be made.
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
         let folder = match memory.is_dir() && std::env::var_os("TMPDIR").is_none() {
@@ -101,7 +101,7 @@ impl Parser {
     /// Has it read some bytes; returns whether there was something to read.
     ///
     /// # Panics
-    /// When it takes more memory than such small files need, where that is counted, and when it
+    /// If it takes more memory than such small files need, where that is counted, and when it
     /// panics itself.
     pub fn feed(&self, desk: &mut Desk, bytes: &[u8]) -> bool {
         let (is_read, most) = memory::most_of(|| (self.parse)(desk, bytes));
@@ -117,7 +117,7 @@ impl Parser {
     /// Its seeds, and what fuzzers found.
     ///
     /// # Panics
-    /// When they cannot be read.
+    /// If they cannot be read.
     pub fn corpus(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         let mut folders = ["seeds", "findings"]
@@ -143,7 +143,7 @@ impl Parser {
     /// The parser of a name.
     ///
     /// # Panics
-    /// When there is none.
+    /// If no parser has this name.
     pub fn named(name: &str) -> Self {
         let found = ALL.into_iter().find(|parser| parser.name == name);
         found.unwrap_or_else(|| panic!("no parser is called {name}"))

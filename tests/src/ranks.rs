@@ -140,7 +140,7 @@ pub fn follow_the_cpu(found: &[Seen]) {
 /// A port of this machine that is free now.
 ///
 /// # Panics
-/// When there is none.
+/// If no port is free.
 pub fn free_port() -> u16 {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().port()

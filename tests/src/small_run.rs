@@ -44,7 +44,7 @@ pub fn config(seed: u64, epochs: u32) -> Config {
 /// Goes on with the run of a folder to its end, or starts it.
 ///
 /// # Errors
-/// When a file cannot be read or written, or is not of this run.
+/// If a file cannot be read or written, or is not of this run.
 pub fn fit(folder: &RunFolder, seed: u64, epochs: u32) -> Result<Summary, Failure> {
     let checkpoint = folder.checkpoint();
     let is_resumed = checkpoint.exists();

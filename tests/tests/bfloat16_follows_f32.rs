@@ -50,7 +50,7 @@ fn autocast(golden: &str) -> [f64; 2] {
 
 fn check<N: Case>() {
     let [mut most, mut most_gradient] = autocast(N::GOLDEN).map(|theirs| 2.0 * theirs);
-    // Behind its last pool a map is one pixel, and BN over a batch of five such pixels blows any
+    // After its last pool a map is one pixel, and BN over a batch of five such pixels blows any
     // rounding up: PyTorch's as well.
     if N::GOLDEN != "imagenet_bc" {
         most = most.min(2e-2);

@@ -48,7 +48,7 @@ fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     (pixels, labels)
 }
 
-/// Images of which each is nearly its class's colour: what the pixels say of a weight adds up,
+/// Images that are nearly their class's colour: what the pixels say of a weight adds up,
 /// where in noise it would cancel and leave the rounding.
 fn coloured(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let (mut pixels, labels) = random::batch(plan, images, seed);

@@ -338,7 +338,7 @@ fn a_device_that_runs_out_of_memory_leaves_the_last_checkpoint_whole() {
     let mut whole = Vec::new();
     let (found, failed) = {
         let mut losses = Losses {
-            // Behind the first epoch's last step, one after a checkpoint: the graph of the
+            // After the first epoch's last step, one after a checkpoint: the graph of the
             // evaluation that follows is what there is no memory for.
             after: Some(Box::new(|step| {
                 if step == 16 {

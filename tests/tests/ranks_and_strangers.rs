@@ -74,7 +74,7 @@ fn strangers_that_say_something_else_are_let_go_at_once() {
             &[0xff; 88],
             // The greeting of versions without a secret: rank 1 of 2.
             &[b"densenet".as_slice(), &numbers[3], &2u64.to_le_bytes()].concat(),
-            // The right start, sizes beyond all bounds, and a hash that is none.
+            // The right start, sizes beyond all bounds, and an invalid hash.
             &[b"densenet".as_slice(), &numbers[0], &numbers[1], &[7; 64]].concat(),
             b"dense",
         ];

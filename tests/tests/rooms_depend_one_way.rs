@@ -1,4 +1,4 @@
-//! Modules depend one way: of two that lie in one folder, at most one uses the other, be it through
+//! Modules depend one way: of two in one folder, at most one uses the other, be it through
 //! others. A parent and its children may use each other.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -23,7 +23,7 @@ densenet! {
 }
 
 densenet! {
-    /// The first block is the same, and what lies after it is not.
+    /// The first block is the same, and what follows it is not.
     Longer {
         blocks: [2, 3, 1, 2], k: 4, theta: 0.5, bottleneck, input: [3, 32, 32], classes: 5
     }

@@ -218,7 +218,7 @@ impl Block {
     }
 
     /// Elements from a pixel's feature maps to the next pixel's on the CPU: whole vectors, so that no
-    /// load lies across two cache lines, where that costs at most a sixteenth more memory. CUDA's
+    /// load crosses two cache lines, if that costs at most a sixteenth more memory. CUDA's
     /// executor leaves no gap.
     pub const fn stride(&self) -> usize {
         let channels = self.output();
@@ -333,7 +333,7 @@ impl Plan {
     /// The same network with another dropout probability, in [0, 1).
     ///
     /// # Errors
-    /// When the probability is not in [0, 1).
+    /// If the probability is not in [0, 1).
     pub fn with_dropout(self, dropout: f64) -> Result<Self, PlanError> {
         check::dropout(dropout)?;
         Ok(Self { dropout, ..self })

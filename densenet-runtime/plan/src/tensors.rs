@@ -1,6 +1,6 @@
-//! The map of a network: where the tensors of each stage lie.
+//! The map of a network: the positions of each stage's tensors.
 //!
-//! A network's numbers lie in two arenas, one of trainable parameters and one of running
+//! A network's numbers are in two arenas, one of trainable parameters and one of running
 //! statistics, stage after stage, in the order in which dfdx visits the generated struct. This is
 //! the only place that computes offsets: executors, files, figures and tests read them here.
 

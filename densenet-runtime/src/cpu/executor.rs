@@ -80,7 +80,7 @@ impl CpuExecutor {
     /// zeros until they are written.
     ///
     /// # Errors
-    /// When the batch is empty or too large to be counted, or there is not enough memory.
+    /// If the batch is empty or too large to be counted, or there is not enough memory.
     pub fn new(plan: Plan, options: CpuOptions) -> Result<Self, ExecutorError> {
         let CpuOptions {
             batch,

@@ -1,5 +1,4 @@
-//! The frozen form of a network, for inference alone: what the CPU crate folds, behind the
-//! executors' checks.
+//! The frozen form of a network, for inference alone: the CPU crate's, with the executors' checks.
 
 use densenet_cpu::Level;
 use densenet_cpu::frozen::{Folded, FrozenOptions};
@@ -28,7 +27,7 @@ impl Frozen {
     /// [`Plan::parameters`].
     ///
     /// # Errors
-    /// When the batch is empty or too large to be counted, the numbers are not as many as the
+    /// If the batch is empty or too large to be counted, the numbers are not as many as the
     /// plan's, or there is not enough memory.
     pub fn new(
         plan: &Plan,
@@ -49,7 +48,7 @@ impl Frozen {
     /// The logits of some images, at most as many as it was made for: images x classes.
     ///
     /// # Errors
-    /// When the images do not fit the plan.
+    /// If the images do not fit the plan.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
         check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
         Ok(self.folded.infer(pixels, images))

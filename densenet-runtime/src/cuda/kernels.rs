@@ -39,7 +39,7 @@ pub struct Program {
 /// The programs that a plan needs, each once. Needs no CUDA.
 ///
 /// # Errors
-/// When a kernel is launched with other values than its program declares, which is a mistake in
+/// If a kernel is launched with other values than its program declares, which is a mistake in
 /// this library.
 pub fn programs(plan: &Plan, precision: Precision) -> Result<Vec<Program>, CudaError> {
     let mut programs = Vec::new();

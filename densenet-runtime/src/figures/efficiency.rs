@@ -62,7 +62,7 @@ impl Efficiency {
     /// of errors, such as "top-1 error (%)".
     ///
     /// # Errors
-    /// When there is no network, an error is not a finite number, or the file cannot be written.
+    /// If there is no network, an error is not a finite number, or the file cannot be written.
     pub fn draw(&self, path: impl AsRef<Path>, title: &str, error: &str) -> Result<(), DrawError> {
         let path = path.as_ref();
         let failed = |reason: String| DrawError {

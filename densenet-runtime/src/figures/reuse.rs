@@ -31,7 +31,7 @@ impl FeatureReuse {
     /// convolution counts, since it reads the earlier layers.
     ///
     /// # Errors
-    /// When the state belongs to another network.
+    /// If the state belongs to another network.
     pub fn of(plan: &Plan, state: &State) -> Result<Self, WeightsError> {
         state.check_lengths(plan.parameter_count(), plan.running_count())?;
         let tensors = plan.tensors();
@@ -44,7 +44,7 @@ impl FeatureReuse {
                     Some((conv, _)) => conv,
                     None => layer.conv,
                 });
-            let behind = match tensors.transitions.get(index) {
+            let after = match tensors.transitions.get(index) {
                 Some(transition) => transition.conv,
                 None => ConvTensor {
                     weight: tensors.head.weight,
@@ -53,7 +53,7 @@ impl FeatureReuse {
                     kernel: 1,
                 },
             };
-            let readers = layers.chain([behind]);
+            let readers = layers.chain([after]);
             BlockReuse {
                 layers: block.layers,
                 targets: readers
@@ -75,7 +75,7 @@ impl FeatureReuse {
     /// the block's largest mean.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn draw(&self, path: impl AsRef<Path>, title: &str) -> Result<(), DrawError> {
         heat::draw(&self.blocks, title, path.as_ref())
     }

@@ -11,7 +11,7 @@ use super::Batched;
 /// in plain words.
 ///
 /// # Panics
-/// When batch sizes that are known only at run time differ, or the device is out of memory.
+/// If batch sizes that are known only at run time differ, or the device is out of memory.
 pub fn cross_entropy<S, L, T>(
     logits: Tensor<S, f32, Cpu, T>,
     labels: Tensor<L, f32, Cpu>,

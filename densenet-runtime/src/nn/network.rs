@@ -74,7 +74,7 @@ pub trait Network:
     /// A tensor of images for `forward`, from normalised pixels: batch x channels x height x width.
     ///
     /// # Errors
-    /// When the number of pixels is not that of one or more whole images.
+    /// If the number of pixels is not that of one or more whole images.
     fn images(pixels: Vec<f32>) -> Result<Tensor<Self::Images, f32, Cpu>, ForwardError> {
         let plan = Self::PLAN;
         let stem = plan.stem();
@@ -98,7 +98,7 @@ pub trait Network:
     /// or a checkpoint (see [`State::read`]).
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, holds numbers that no network has, or does not
+    /// If the file cannot be read, is damaged, holds numbers that no network has, or does not
     /// fit this one. Nothing has changed then.
     fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         State::read(&Self::PLAN, path)?.store_into(self)
@@ -108,7 +108,7 @@ pub trait Network:
     /// takes. The file appears at once or not at all.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     fn save_weights(&self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         State::of(self).write(&Self::PLAN, path)
     }
@@ -116,7 +116,7 @@ pub trait Network:
     /// The frozen form of the network, for inference alone: several times as fast as `forward`.
     ///
     /// # Errors
-    /// When the batch is empty or too large to be counted, or there is not enough memory.
+    /// If the batch is empty or too large to be counted, or there is not enough memory.
     fn freeze(&self, options: FrozenOptions) -> Result<Frozen, ExecutorError> {
         let state = State::of(self);
         Frozen::new(&Self::PLAN, &state.parameters, &state.running, options)
@@ -146,7 +146,7 @@ pub trait Network:
     /// Single stages and layers are copied by [`Transplant`](crate::nn::Transplant).
     ///
     /// # Errors
-    /// When a tensor was replaced by a broadcast or permuted view.
+    /// If a tensor was replaced by a broadcast or permuted view.
     fn transplant_features<N>(&mut self, from: &N) -> Result<(), WeightsError>
     where
         N: Network,

@@ -55,7 +55,7 @@ fn engine() -> MutexGuard<'static, Engine> {
 /// Checks that a batch can train a network, before any of its stages runs.
 ///
 /// # Errors
-/// When the batch is a single image whose feature maps become one pixel: BN would normalise over
+/// If the batch is a single image whose feature maps become one pixel: BN would normalise over
 /// one value.
 pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
     Ok(check_training(&N::PLAN, batch.size())?)
@@ -66,7 +66,7 @@ pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
 /// `module` holds the stage's parameters. Input and output are NCHW.
 ///
 /// # Errors
-/// When the device is out of memory, or the number of parameters or values does not fit the stage.
+/// If the device is out of memory, or the number of parameters or values does not fit the stage.
 pub fn infer<M, I, O, T>(
     module: &M,
     stage: Stage,

@@ -37,7 +37,7 @@ pub trait Transplant: TensorCollection<f32, Cpu> + Sized {
     /// ```
     ///
     /// # Errors
-    /// When a tensor was replaced by a broadcast or permuted view.
+    /// If a tensor was replaced by a broadcast or permuted view.
     fn transplant<P>(&mut self, from: &P) -> Result<(), WeightsError>
     where
         P: Transplant,

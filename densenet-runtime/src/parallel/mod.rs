@@ -51,7 +51,7 @@ pub trait Collective: Send {
     /// the same bits.
     ///
     /// # Errors
-    /// When another rank was lost, or brings another number of values.
+    /// If another rank was lost, or brings another number of values.
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError>;
 
     /// Replaces values by their averages over all ranks, added in the ranks' order.

@@ -50,7 +50,7 @@ impl ProcessGroup {
     /// networks only.
     ///
     /// # Errors
-    /// When some ranks did not join in time (the error names them), when rank 0 cannot be reached
+    /// If some ranks did not join in time (the error names them), when rank 0 cannot be reached
     /// or its port is taken, or when ranks are on several machines and there is no secret.
     pub fn join(ranks: Ranks, patience: Duration) -> Result<Self, ParallelError> {
         let until = Instant::now() + patience;
@@ -70,7 +70,7 @@ impl ProcessGroup {
     /// Sends rank 0's bytes to all ranks.
     ///
     /// # Errors
-    /// When a rank was lost.
+    /// If a rank was lost.
     pub fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), ParallelError> {
         for index in 0..self.streams.len() {
             let done = if self.ranks.rank == 0 {
@@ -86,7 +86,7 @@ impl ProcessGroup {
     /// Calls `lost`, once, when another rank is lost while the [`Watch`] lives.
     ///
     /// # Errors
-    /// When the system has run out of files or threads.
+    /// If the system has run out of files or threads.
     #[cfg(feature = "cuda")]
     pub(crate) fn watch(
         &self,

@@ -76,7 +76,7 @@ impl Ranks {
     /// the first.
     ///
     /// # Errors
-    /// When some variables are set and others are not, or one has an invalid value.
+    /// If some variables are set and others are not, or one has an invalid value.
     pub fn from_env() -> Result<Self, ParallelError> {
         let ranks = Self::from(|name| std::env::var(name).ok())?;
         if !ranks.is_first() {

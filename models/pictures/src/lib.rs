@@ -67,7 +67,7 @@ const VERSION: u32 = 3;
 /// meanwhile are removed.
 ///
 /// # Errors
-/// When the folder holds anything but these pictures, or cannot be written; when there
+/// If the folder holds anything but these pictures, or cannot be written; when there
 /// would be no pictures, or too small ones.
 pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, PicturesError> {
     let dir = dir.as_ref();

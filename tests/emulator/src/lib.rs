@@ -174,7 +174,7 @@ impl Noted {
 }
 
 /// The emulated driver of this process: one device, named "emulated device", of capability 8.0,
-/// unless told otherwise.
+/// unless it was given another.
 pub struct Emulator {
     /// None on a card.
     driver: Option<Library>,
@@ -198,7 +198,7 @@ impl Emulator {
     /// Call it before anything looks for CUDA.
     ///
     /// # Panics
-    /// When it cannot be built, saying why: without it there is nothing to test.
+    /// If it cannot be built, saying why: without it there is nothing to test.
     pub fn load(folder: impl AsRef<Path>) -> &'static Self {
         let has = Has {
             compiler: true,
@@ -414,7 +414,7 @@ impl Emulator {
 /// that is started with it in LD_LIBRARY_PATH has an emulated device.
 ///
 /// # Errors
-/// When there is no C++ compiler, which the emulated NVRTC needs, too; when they cannot be
+/// If there is no C++ compiler, which the emulated NVRTC needs, too; when they cannot be
 /// compiled, or written.
 pub fn build(folder: &Path) -> Result<PathBuf, EmulatorError> {
     build_with(&env::var("CXX").unwrap_or_else(|_| "c++".into()), folder)

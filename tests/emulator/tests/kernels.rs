@@ -129,7 +129,7 @@ extern "C" __global__ void around(const float *x, float *y) { y[threadIdx.x] = x
 }
 
 /// In which order `kernel`, launched as `shape` says, puts its numbers down, under each of some
-/// seeds. It appends them to `order`, which has room for `count`, one at a time.
+/// seeds. It appends them to `order`, which holds up to `count`, one at a time.
 fn orders(kernel: &str, shape: (u32, u32), count: usize) -> Vec<Vec<u32>> {
     let (context, stream) = device();
     let source = r#"
@@ -222,7 +222,7 @@ fn what_the_driver_is_asked_for_is_told() {
     let kernel = module(&context, source).load_function("more").unwrap();
     // SAFETY: one stream alone uses the memory, and waits before the host's is freed.
     unsafe { context.disable_event_tracking() };
-    // SAFETY: as above; the emulator checks every access, and all that is copied lies in memory.
+    // SAFETY: as above; the emulator checks every access, and all that is copied is in memory.
     let calls = emulator().calls(|| unsafe {
         let mut x = stream.alloc::<f32>(2).unwrap();
         let pinned = result::malloc_host(8, 0).unwrap();

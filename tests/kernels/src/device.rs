@@ -24,7 +24,7 @@ pub struct Gpu {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Where this crate lies when the test runs: a copy of the tree may name another place.
+/// The folder of this crate when the test runs: a copy of the tree may name another one.
 fn root() -> PathBuf {
     env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
 }

@@ -415,7 +415,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let program = case.program(&gpu, precision, false);
     let (pixels, channels) = (case.pixels(), case.channels);
     let tiles = pixels.div_ceil(case.rows);
-    // Where it adds there are other channels after its own; where it stores there are none.
+    // If it adds, other channels follow its own; if it stores, none do.
     let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
     let (into, before) = match add {
         true => (

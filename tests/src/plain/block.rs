@@ -7,7 +7,7 @@ use super::maps::{Maps, Product};
 use super::norm::{Norm, Statistics, undo};
 use super::rounded;
 
-/// Where a layer's parameters lie.
+/// The positions of a layer's parameters.
 pub struct Layer {
     pub norm1: Norm,
     /// The 1x1 convolution and the BN after it.

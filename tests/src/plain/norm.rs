@@ -35,7 +35,7 @@ impl Statistics {
     }
 }
 
-/// A BN: where its parameters lie, and the latest pass.
+/// A BN: the positions of its parameters, and the latest pass.
 #[derive(Clone, Debug)]
 pub struct Norm {
     pub channels: usize,

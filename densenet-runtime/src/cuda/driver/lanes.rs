@@ -71,7 +71,7 @@ impl Pinned {
 
     fn slice(&self, range: &Range<usize>) -> Result<*mut u8, CudaError> {
         if range.start <= range.end && range.end <= self.bytes {
-            // SAFETY: the start lies within the memory.
+            // SAFETY: the start is within the memory.
             return Ok(unsafe { self.memory.add(range.start) });
         }
         Err(CudaError::Driver {
@@ -160,8 +160,8 @@ impl CudaDevice {
     ) -> Result<(), CudaError> {
         let memory = from.slice(&range)?;
         let stream = self.lane(lane);
-        // SAFETY: the range lies in pinned memory, which waits for the copy before it is touched
-        // or freed; an `Address` lies in an allocation whose owner has checked the length.
+        // SAFETY: the range is in pinned memory, which waits for the copy before it is touched
+        // or freed; an `Address` points into an allocation whose owner has checked the length.
         unsafe {
             self.bind()?;
             let bytes = std::slice::from_raw_parts(memory, range.len());

@@ -54,7 +54,7 @@ impl CudaDevice {
     /// The device with this number, counted from 0.
     ///
     /// # Errors
-    /// When there is no driver, no NVRTC, no such device, or it is too old.
+    /// If there is no driver, no NVRTC, no such device, or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
         let discover::Found {
             context,
@@ -125,7 +125,7 @@ impl CudaDevice {
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: an `Address` lies in an allocation that lives as long as the executor, and
+        // SAFETY: an `Address` points into an allocation that lives as long as the executor, and
         // its owner has checked the length; `from` outlives the wait.
         unsafe {
             self.bind()?;
@@ -195,7 +195,7 @@ impl CudaDevice {
         };
         // SAFETY: `Kernel::launch` alone makes a `Launch`, and the names, order and kinds of its
         // values were checked against the kernel's parameters when the kernel was found; the
-        // addresses lie in the executor's buffers, whose sizes follow from the same plan as the
+        // addresses point into the executor's buffers, whose sizes follow from the same plan as the
         // kernel's bounds.
         let launched = unsafe { builder.launch(config) };
         launched.map_err(|error| driver_error(&format!("launching kernel {name}"), error))?;

@@ -165,7 +165,7 @@ impl Nccl {
                 message: "another rank was lost".into(),
             });
         };
-        // SAFETY: an `Address` lies in an allocation whose owner has checked the count; the lane
+        // SAFETY: an `Address` points into an allocation whose owner has checked the count; the lane
         // is held until the values are there, and the main lane until they are averaged.
         self.0.functions.check("averaging gradients", unsafe {
             (self.0.functions.all_reduce)(

@@ -55,7 +55,7 @@ impl CudaExecutor {
     /// needs. The parameters are zeros until they are written.
     ///
     /// # Errors
-    /// When the batch is empty or too large, the kernels do not compile, or there is not enough
+    /// If the batch is empty or too large, the kernels do not compile, or there is not enough
     /// memory.
     pub fn new(device: &CudaDevice, plan: Plan, options: CudaOptions) -> Result<Self, CudaError> {
         let batch = options.batch;
@@ -103,7 +103,7 @@ impl CudaExecutor {
     /// need equal parameters; see [`parallel`](crate::parallel).
     ///
     /// # Errors
-    /// When NCCL is missing or fails, or a rank was lost.
+    /// If NCCL is missing or fails, or a rank was lost.
     pub fn join(&mut self, group: ProcessGroup) -> Result<(), CudaError> {
         let (_, gradients, count) = self.arena(Arena::Gradients);
         let stages = self.offsets.stages(count).into_iter().map(|(_, own)| own);
@@ -118,7 +118,7 @@ impl CudaExecutor {
     /// each stage and waits for them.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     pub fn join_by_host(&mut self, collective: Box<dyn Collective>) -> Result<(), CudaError> {
         self.with(Reducer::by_host(collective))
     }

@@ -20,7 +20,7 @@ pub struct CudaOptions {
     pub cache: Cache,
     /// Records a pass over a full batch once, and replays it as a CUDA graph.
     pub graphs: bool,
-    /// How buffers lie in memory.
+    /// How buffers are allocated.
     pub placement: Placement,
 }
 

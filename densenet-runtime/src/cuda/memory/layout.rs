@@ -7,7 +7,7 @@ use crate::plan::Precision;
 /// Buffers start at multiples of this many bytes: two cache lines, and what vector loads need.
 const ALIGNMENT: usize = 256;
 
-/// How buffers lie in memory.
+/// How buffers are allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// One allocation.

@@ -1,10 +1,10 @@
-//! Where a plan's parameters lie, and what is computed from them: packed weights, BN as
+//! The offsets of a plan's parameters, and of what is computed from them: packed weights, BN as
 //! multiply-adds.
 
 use super::super::program::tile::LONGEST_VECTOR;
 use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
 
-/// A BN: where its parameters, running statistics and multiply-add lie.
+/// The offsets of a BN's parameters, running statistics and multiply-add.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NormAt {
     pub channels: usize,
@@ -34,7 +34,7 @@ pub struct WeightAt {
     pub maps: usize,
 }
 
-/// Where a dense layer's parameters lie.
+/// The offsets of a dense layer's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerAt {
     pub norm1: NormAt,
@@ -47,7 +47,7 @@ pub struct LayerAt {
 /// Words of the table of weights for each weight.
 pub const WEIGHT_WORDS: usize = 5;
 
-/// Where all parameters of a plan lie.
+/// The offsets of all parameters of a plan.
 #[derive(Clone, Debug)]
 pub struct Offsets {
     pub stem: usize,

@@ -51,19 +51,19 @@ fn picture(
     top.margin(16, 0, 0, 0).titled(title, style)?;
     let last = blocks.len();
     for ((block, number), area) in blocks.iter().zip(1..).zip(panels.split_evenly(grid)) {
-        let behind = if number == last {
+        let after = if number == last {
             "classifier"
         } else {
             "transition"
         };
-        panel(block, number, behind, &area)?;
+        panel(block, number, after, &area)?;
     }
     root.present()?;
     Ok(())
 }
 
 /// The heat map of one block.
-fn panel(block: &BlockReuse, number: usize, behind: &str, area: &Area<'_>) -> Drawn {
+fn panel(block: &BlockReuse, number: usize, after: &str, area: &Area<'_>) -> Drawn {
     let largest = block.largest();
     let colour = |mean: f64| ViridisRGB.get_color(if largest > 0.0 { mean / largest } else { 0.0 });
     let (map, bar) = area.split_horizontally(PANEL.0 - BAR);
@@ -83,7 +83,7 @@ fn panel(block: &BlockReuse, number: usize, behind: &str, area: &Area<'_>) -> Dr
     chart
         .configure_mesh()
         .disable_mesh()
-        .x_desc(format!("target layer (the last column: the {behind})"))
+        .x_desc(format!("target layer (the last column: the {after})"))
         .y_desc("source layer (0: the block's input)")
         .label_style((FONT, 20).into_font().color(&TEXT))
         .axis_desc_style((FONT, 24).into_font().color(&TEXT))
