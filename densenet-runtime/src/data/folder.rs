@@ -4,15 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     io::ErrorKind,
-    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
 };
 
 use walkdir::WalkDir;
 
 use super::{
-    Crops, DataError, Dataset, MAX_PIXELS, Normalization, PictureError, Rng, check_same_classes,
-    crops, decode, geometry::RandomResizedCrop, resize,
+    Crops, DataError, Dataset, Normalization, Pictures, Rng, check_same_classes,
+    geometry::RandomResizedCrop, pictures::is_picture,
 };
 
 /// Pictures at `DIR/CLASS/*.jpg`, `.jpeg` or `.png`, in any case and in subfolders, as in
@@ -21,27 +20,20 @@ use super::{
 /// other formats, which are [counted](ImageFolder::left_out). A dangling symbolic link counts as a
 /// picture that cannot be read.
 ///
-/// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
-/// Evaluation shows the [centre or ten crops](Crops). Images are RGB, normalised with
-/// ImageNet's mean and standard deviation unless [others](Self::normalized) are set.
+/// How pictures are read and shown is for [`Pictures`] to say.
 #[derive(Clone)]
 pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
-    pictures: Vec<Picture>,
+    files: Vec<File>,
     left_out: BTreeMap<String, usize>,
-    height: u32,
-    width: u32,
-    crop: RandomResizedCrop,
-    evaluation: Crops,
-    normalization: Normalization,
-    max_pixels: u64,
+    pictures: Pictures,
 }
 
 /// Where a picture is. Paths start at the root, since those of millions of pictures are held in
 /// memory.
 #[derive(Clone, Debug)]
-struct Picture {
+struct File {
     path: Box<Path>,
     label: u32,
 }
@@ -53,18 +45,25 @@ impl ImageFolder {
     /// # Errors
     /// When the folder is missing or cannot be read, has no class folders, or a class has no
     /// pictures.
-    pub fn open(dir: impl AsRef<Path>, [height, width]: [usize; 2]) -> Result<Self, DataError> {
+    pub fn open(dir: impl AsRef<Path>, size: [usize; 2]) -> Result<Self, DataError> {
+        Self::open_as(dir, Pictures::sized(size)?)
+    }
+
+    /// Lists the pictures of a folder, which are read and shown as `pictures` says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(dir: impl AsRef<Path>, pictures: Pictures) -> Result<Self, DataError> {
         let root = dir.as_ref();
-        let (width, height) = crops::sides([height, width])?;
         let classes = classes(root)?;
-        let mut pictures = Vec::new();
+        let mut files = Vec::new();
         let mut left_out = BTreeMap::new();
         for (label, class) in (0..).zip(&classes) {
-            let before = pictures.len();
+            let before = files.len();
             for path in class_pictures(root, class, &mut left_out)? {
-                pictures.push(Picture { path, label });
+                files.push(File { path, label });
             }
-            if pictures.len() == before {
+            if files.len() == before {
                 return Err(DataError::EmptyClass {
                     path: root.join(class),
                 });
@@ -76,14 +75,9 @@ impl ImageFolder {
                 .iter()
                 .map(|class| class.to_string_lossy().into_owned())
                 .collect(),
-            pictures,
+            files,
             left_out,
-            height,
-            width,
-            crop: RandomResizedCrop::default(),
-            evaluation: Crops::default(),
-            normalization: Normalization::imagenet(),
-            max_pixels: MAX_PIXELS,
+            pictures,
         })
     }
 
@@ -101,38 +95,37 @@ impl ImageFolder {
         Ok((train, val))
     }
 
-    /// Sets the random crop of training.
+    /// As [`Pictures::cropped`].
     pub fn cropped(self, crop: RandomResizedCrop) -> Self {
-        Self { crop, ..self }
+        self.with(|pictures| pictures.cropped(crop))
     }
 
-    /// Sets the crop of evaluation; the centre by default.
+    /// As [`Pictures::evaluated`].
     pub fn evaluated(self, evaluation: Crops) -> Self {
-        Self { evaluation, ..self }
+        self.with(|pictures| pictures.evaluated(evaluation))
     }
 
-    /// Sets the normalisation.
+    /// As [`Pictures::normalized`].
     pub fn normalized(self, normalization: Normalization) -> Self {
-        Self {
-            normalization,
-            ..self
-        }
+        self.with(|pictures| pictures.normalized(normalization))
     }
 
-    /// Sets the largest number of pixels (width times height) of a picture; [`MAX_PIXELS`] by
-    /// default. Larger ones count as [broken](super::OnBroken), and no memory is allocated for
-    /// them.
+    /// As [`Pictures::max_pixels`].
     pub fn max_pixels(self, pixels: u64) -> Self {
+        self.with(|pictures| pictures.max_pixels(pixels))
+    }
+
+    fn with(self, change: impl FnOnce(Pictures) -> Pictures) -> Self {
         Self {
-            max_pixels: pixels,
+            pictures: change(self.pictures),
             ..self
         }
     }
 
     /// The file of a picture; `None` if there is no such picture.
     pub fn path(&self, index: usize) -> Option<PathBuf> {
-        let picture = self.pictures.get(index)?;
-        Some(self.root.join(&picture.path))
+        let file = self.files.get(index)?;
+        Some(self.root.join(&file.path))
     }
 
     /// The number of files in class folders that are not pictures, by their extension in lower
@@ -140,39 +133,22 @@ impl ImageFolder {
     pub fn left_out(&self) -> &BTreeMap<String, usize> {
         &self.left_out
     }
-
-    fn show_random_part(
-        &self,
-        picture: &decode::Rgb,
-        rng: &mut Rng,
-        into: &mut [u8],
-    ) -> Result<(), String> {
-        let crop = self.crop.draw(picture.width, picture.height, rng);
-        let mirrored = rng.coin();
-        resize::crop_then_resize(picture, crop, self.width, self.height, into)?;
-        if mirrored {
-            resize::mirror(into, self.width as usize, 3);
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Debug for ImageFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImageFolder")
             .field("root", &self.root)
-            .field("pictures", &self.pictures.len())
+            .field("files", &self.files.len())
             .field("classes", &self.classes.len())
-            .field("shape", &self.shape())
-            .field("crop", &self.crop)
-            .field("evaluation", &self.evaluation)
+            .field("pictures", &self.pictures)
             .finish_non_exhaustive()
     }
 }
 
 impl Dataset for ImageFolder {
     fn len(&self) -> usize {
-        self.pictures.len()
+        self.files.len()
     }
 
     fn classes(&self) -> &[String] {
@@ -180,33 +156,20 @@ impl Dataset for ImageFolder {
     }
 
     fn shape(&self) -> [usize; 3] {
-        [3, self.height as usize, self.width as usize]
+        self.pictures.shape()
     }
 
     fn normalization(&self) -> &Normalization {
-        &self.normalization
+        self.pictures.normalization()
     }
 
     fn views(&self) -> usize {
-        self.evaluation.views()
+        self.pictures.views()
     }
 
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
-        let Picture { path, label } = &self.pictures[index];
-        let path = self.root.join(path);
-        let picture = decode::read_within(&path, self.max_pixels)?;
-        // After a panic only this image's bytes and random numbers are half done, and nobody uses
-        // them.
-        let shown = AssertUnwindSafe(|| {
-            match rng {
-                Some(rng) => self.show_random_part(&picture, rng, into),
-                None => self
-                    .evaluation
-                    .write(&picture, self.width, self.height, into),
-            }
-            .map_err(PictureError::Broken)
-        });
-        decode::caught(shown).map_err(|reason| DataError::Picture { path, reason })?;
+        let File { path, label } = &self.files[index];
+        self.pictures.load(&self.root.join(path), rng, into)?;
         Ok(*label)
     }
 }
@@ -285,12 +248,4 @@ fn extension(path: &Path) -> String {
 fn is_hidden(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-fn is_picture(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        ["jpg", "jpeg", "png"]
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
 }
