@@ -178,17 +178,11 @@ fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
         .unwrap();
     executor.write(Arena::Running, &state.running).unwrap();
     let (pixels, labels) = images(2);
-    let two = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let two = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     executor.differentiate(two, Step::default()).unwrap();
     let before = held(&executor);
     let (pixels, labels) = images(1);
-    let one = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let one = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     for accumulate in [false, true] {
         let step = Step {
             accumulate,
@@ -215,10 +209,7 @@ fn a_trainer_refuses_it_too_even_for_a_piece_of_a_batch() {
         };
         let mut trainer = Trainer::new(model, config).unwrap();
         let (pixels, labels) = images(count);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         let error = trainer.step(batch).unwrap_err().to_string();
         assert!(error.contains("block 4 has feature maps of 1x1"), "{error}");
     }

@@ -20,7 +20,8 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
 use densenet_runtime::train::Config;
 use densenet_runtime::{
-    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, console, cpu, say,
+    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, Targets, console,
+    cpu, say,
 };
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -156,7 +157,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                     std: &norm,
                 },
             },
-            labels: &labels,
+            targets: Targets::Classes(&labels),
         };
         let start = Instant::now();
         match &mut work {

@@ -63,10 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let plan = preset(&arguments.model)?.plan();
     let start = State::read(&plan, &arguments.weights)?;
     let (images, labels) = read_batch(&plan, &arguments.batch)?;
-    let batch = Batch {
-        pixels: Pixels::Nchw(&images),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&images), &labels);
     let config = Config {
         threads: arguments.threads,
         batch: labels.len(),
@@ -134,7 +131,7 @@ fn train(
     let parameters = executor.plan().parameter_count();
     let mut results = Results {
         losses: Vec::new(),
-        batch: batch.labels.len(),
+        batch: batch.images(executor.plan()),
         logits_before: evaluate(executor, batch)?,
         logits_after: Vec::new(),
         gradients: vec![0.0; parameters],
@@ -166,7 +163,7 @@ fn train(
 /// Logits with the running statistics.
 fn evaluate(executor: &mut dyn Executor, batch: Batch<'_>) -> Result<Vec<f32>, Box<dyn Error>> {
     executor.evaluate(batch)?;
-    let mut logits = vec![0.0; batch.labels.len() * executor.plan().classes()];
+    let mut logits = vec![0.0; batch.images(executor.plan()) * executor.plan().classes()];
     executor.logits(&mut logits)?;
     Ok(logits)
 }

@@ -59,10 +59,7 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
     };
     let labels = [label];
     executor
-        .evaluate(Batch {
-            pixels,
-            labels: &labels,
-        })
+        .evaluate(Batch::of_classes(pixels, &labels))
         .unwrap();
     let mut logits = vec![0.0; 1000];
     executor.logits(&mut logits).unwrap();

@@ -68,7 +68,8 @@ pub fn state(executor: &(impl Executor + ?Sized)) -> State {
 pub fn evaluate(executor: &mut (impl Executor + ?Sized), batch: Batch<'_>) -> Vec<f32> {
     let evaluated = executor.evaluate(batch);
     evaluated.unwrap_or_else(|error| panic!("{error}"));
-    logits(executor, batch.labels.len())
+    let images = batch.images(executor.plan());
+    logits(executor, images)
 }
 
 /// Logits of the last pass: images x classes.

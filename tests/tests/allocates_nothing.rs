@@ -31,10 +31,7 @@ fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
     load(&mut executor, &random::state(plan, 1));
     let (pixels, labels) = random::batch(plan, 2, 1);
     let mut step = || {
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         executor.differentiate(batch, Step::default()).unwrap();
         executor.descend(Sgd::default()).unwrap();
     };

@@ -13,10 +13,7 @@ use densenet_tests::networks::Case;
 fn pass<N: Case>(precision: Precision, level: Level, threads: usize) -> [Vec<f32>; 2] {
     let golden = Golden::open(N::GOLDEN, &N::PLAN);
     let (images, labels) = (golden.images(), golden.labels());
-    let batch = Batch {
-        pixels: Pixels::Nchw(&images),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&images), &labels);
     let options = cpu::CpuOptions {
         precision,
         threads,

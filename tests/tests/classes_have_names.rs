@@ -186,10 +186,7 @@ fn a_checkpoint_without_names_goes_on_with_the_networks() {
     let path = folder.path().join("checkpoint.safetensors");
     let mut numbered = trainer::<Numbered>();
     let pixels = [0.5; 2 * 3 * 16 * 16];
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &[0, 1],
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &[0, 1]);
     numbered.step(batch).unwrap();
     numbered.save(&path).unwrap();
     assert!(classes(&path).is_empty());

@@ -26,14 +26,14 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
     let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes()) as u32).collect();
     let (mean, std) = (vec![0.5; stem.channels], vec![0.25; stem.channels]);
-    let batch = Batch {
-        pixels: Pixels::Nhwc {
+    let batch = Batch::of_classes(
+        Pixels::Nhwc {
             bytes: &bytes,
             mean: &mean,
             std: &std,
         },
-        labels: &labels,
-    };
+        &labels,
+    );
     emulator.touched(|| {
         executor.differentiate(batch, Step::default()).unwrap();
         executor.descend(Sgd::default()).unwrap();

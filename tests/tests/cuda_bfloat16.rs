@@ -99,7 +99,7 @@ fn differentiate(executor: &mut impl Executor, batch: Batch<'_>, step: Step) -> 
     let outcome = outcome.unwrap_or_else(|error| panic!("{error}"));
     Seen {
         loss: outcome.loss as f32,
-        logits: logits(executor, batch.labels.len()),
+        logits: logits(executor, batch.images(executor.plan())),
         gradients: read(executor, Arena::Gradients),
     }
 }
@@ -132,10 +132,7 @@ fn train(
         plain.gradients = read(executor, Arena::Gradients);
         plain.momentum = read(executor, Arena::Momentum);
         let (pixels, labels) = batch(plan, images, 10 + number as u64);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         let step = Step {
             label_smoothing: 0.1,
             scale: 0.5,
@@ -160,10 +157,7 @@ fn train(
     let after = state(executor);
     close.add_state("after training", plan, &after, &state(&exact));
     let (pixels, labels) = batch(plan, images - 1, 99);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let found = evaluate(executor, batch);
     plain.evaluate(&pixels, &labels);
     same.add("evaluation", &found, &plain.logits);
@@ -259,10 +253,7 @@ fn calm_gradients_are_those_of_f32(plan: &Plan) {
     load(&mut executor, &start);
     load(&mut exact, &start);
     let (pixels, labels) = coloured(plan, IMAGES, 10);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let step = Step {
         seed: 5,
         ..Step::default()

@@ -26,10 +26,7 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
     for (number, images) in [capacity, capacity - 1, capacity].into_iter().enumerate() {
         emulator.seed(number as u64);
         let (pixels, labels) = random::batch(plan, images, 10 + number as u64);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         let step = Step {
             label_smoothing: 0.1,
             scale: 0.5,
@@ -70,20 +67,14 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
     // Twice, so that a recorded graph is replayed.
     for number in 0..2 {
         let (pixels, labels) = random::batch(plan, capacity, 90 + number);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         cpu.update_statistics(batch).unwrap();
         let moved = cuda.update_statistics(batch);
         moved.unwrap_or_else(|error| panic!("{error}"));
     }
     compare.add_state("after moving statistics", plan, &state(&cuda), &state(&cpu));
     let (pixels, labels) = random::batch(plan, capacity - 1, 99);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     compare.add(
         "evaluation",
         &evaluate(&mut cuda, batch),
@@ -142,10 +133,7 @@ fn bits(plan: &Plan, options: cuda::CudaOptions, seed: u64) -> Vec<u32> {
     let mut executor = on_cuda(&device, plan, options);
     load(&mut executor, &random::state(plan, 1));
     let (pixels, labels) = random::batch(plan, capacity, 2);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     for seed in 0..2 {
         let step = Step {
             seed,
@@ -187,14 +175,14 @@ fn bytes_of_images_are_normalised_alike() {
     let stem = plan.stem();
     let count = 2 * stem.channels * stem.height * stem.width;
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
-    let batch = Batch {
-        pixels: Pixels::Nhwc {
+    let batch = Batch::of_classes(
+        Pixels::Nhwc {
             bytes: &bytes,
             mean: &[0.4, 0.5, 0.6],
             std: &[0.2, 0.3, 0.25],
         },
-        labels: &[3, 8],
-    };
+        &[3, 8],
+    );
     let mut cpu = on_cpu(&plan, 2, Recompute::Nothing, Precision::F32);
     let mut cuda = on_cuda(&device, &plan, options(2));
     load(&mut cpu, &random::state(&plan, 4));
@@ -232,10 +220,7 @@ fn a_failing_launch_is_an_error_and_what_was_read_before_is_whole() {
     load(&mut executor, &start);
     let before = state(&executor);
     let (pixels, labels) = random::batch(&plan, 2, 2);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     emulator.fail_launch(5);
     let failed = executor.differentiate(batch, Step::default());
     let mut into = vec![0.0; plan.parameter_count()];

@@ -16,10 +16,7 @@ const BESIDE: [&str; 1] = ["images_from_nchw"];
 fn step(executor: &mut dyn Executor, number: usize, images: usize) -> Vec<Call> {
     let (emulator, _) = device();
     let (pixels, labels) = random::batch(&Bc::PLAN, images, number as u64);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let changes = Step {
         label_smoothing: 0.1 * number as f32,
         scale: 1.0 / (number + 1) as f32,
@@ -91,10 +88,7 @@ fn evaluation_has_a_graph_of_its_own_and_a_batch_that_is_not_full_has_none() {
     load(&mut executor, &random::state(&Bc::PLAN, 1));
     step(&mut executor, 0, BATCH);
     let (pixels, labels) = random::batch(&Bc::PLAN, BATCH, 7);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let mut evaluate = || {
         emulator.calls(|| {
             executor.evaluate(batch).unwrap();

@@ -60,10 +60,7 @@ fn all_buffers_are_one_allocation_and_training_makes_none() {
     let while_it_runs = allocations(&mut || {
         for images in [3, 3, 2] {
             let (pixels, labels) = random::batch(&Bc::PLAN, images, 1);
-            let batch = Batch {
-                pixels: Pixels::Nchw(&pixels),
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             executor.differentiate(batch, Step::default()).unwrap();
             executor.descend(Sgd::default()).unwrap();
             executor.evaluate(batch).unwrap();

@@ -50,10 +50,7 @@ fn a_rank_that_waits_for_one_that_has_gone_is_told() {
     thread::scope(|scope| {
         let one_step = |executor: &mut dyn Executor| {
             let (pixels, labels) = random::batch(&Bc::PLAN, PART, 1);
-            let batch = Batch {
-                pixels: Pixels::Nchw(&pixels),
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             let started = executor.step(batch, Step::default(), Sgd::default())?;
             executor.finish(started)
         };

@@ -48,10 +48,7 @@ fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
         }
     };
     // What was handed in is gone when this returns, as a loader's batch is.
-    work(Batch {
-        pixels,
-        labels: &labels,
-    })
+    work(Batch::of_classes(pixels, &labels))
 }
 
 fn sgd(number: usize) -> Sgd {
@@ -178,10 +175,7 @@ fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
     let before = state(&executor);
     let (mut values, labels) = random::batch(&PLAN, BATCH, 0);
     values[0] = f32::NAN;
-    let broken = Batch {
-        pixels: Pixels::Nchw(&values),
-        labels: &labels,
-    };
+    let broken = Batch::of_classes(Pixels::Nchw(&values), &labels);
     let first = executor.start(broken, step(0)).unwrap();
     executor.descend(sgd(0)).unwrap();
     // Begun before anybody knows.

@@ -35,17 +35,11 @@ fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
     let mut executor = on_cuda(&device, &plan, options(2));
     load(&mut executor, &random::state(&plan, 1));
     let (pixels, labels) = random::batch(&plan, 2, 2);
-    let two = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let two = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     executor.differentiate(two, Step::default()).unwrap();
     let before = state(&executor);
     let (pixels, labels) = random::batch(&plan, 1, 3);
-    let one = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let one = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let (step, sgd) = (Step::default(), Sgd::default());
     let errors = [
         executor.differentiate(one, step).err(),

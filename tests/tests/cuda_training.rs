@@ -95,10 +95,7 @@ impl Batches for Pictures {
                 mean: &[0.3, 0.3, 0.3],
                 std: &[0.2, 0.25, 0.3],
             };
-            let batch = Batch {
-                pixels,
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(pixels, &labels);
             if each(batch, 1).is_break() {
                 break;
             }

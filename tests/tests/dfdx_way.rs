@@ -53,10 +53,7 @@ fn trainers_course<N: Network>(model: N) -> Course {
     let mut losses = Vec::new();
     let mut gradients = vec![0.0; N::PLAN.parameter_count()];
     for step in 0..STEPS {
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         losses.push(trainer.step(batch).unwrap().loss);
         if step == 0 {
             trainer

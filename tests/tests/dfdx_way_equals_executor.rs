@@ -30,10 +30,7 @@ fn check<N: Case>() {
     let options = cpu::CpuOptions::for_batch(labels.len());
     let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &state);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&images),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&images), &labels);
     let step = Step {
         label_smoothing: 0.0,
         scale: 1.0,

@@ -22,10 +22,7 @@ fn check<N: Case>() {
 fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
     let golden = Golden::open(N::GOLDEN, &N::PLAN);
     let (images, labels) = (golden.images(), golden.labels());
-    let batch = Batch {
-        pixels: Pixels::Nchw(&images),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&images), &labels);
     let options = cpu::CpuOptions {
         recompute,
         threads,

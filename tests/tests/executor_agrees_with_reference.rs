@@ -82,10 +82,7 @@ impl Trial {
         };
         let mut executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
         load(&mut executor, &random::state(plan, self.seed));
-        let batch = Batch {
-            pixels: Pixels::Nchw(&self.images),
-            labels: &self.labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&self.images), &self.labels);
         let mut compare = Comparison::within(TOLERANCE);
         let found = evaluate(&mut executor, batch);
         compare.add("evaluation logits", &found, &self.evaluated);

@@ -37,10 +37,7 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
     };
     let mut executor = cpu::CpuExecutor::new(N::PLAN, options).unwrap();
     load(&mut executor, &state);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     executor.differentiate(batch, Step::default()).unwrap();
     executor.descend(Sgd::default()).unwrap();
     memory::bytes() - before

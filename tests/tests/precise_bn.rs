@@ -60,7 +60,7 @@ impl Batches for Fixed {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         for (pixels, labels) in &self.0[first as usize..] {
             let pixels = Pixels::Nchw(pixels);
-            if each(Batch { pixels, labels }, 1).is_break() {
+            if each(Batch::of_classes(pixels, labels), 1).is_break() {
                 break;
             }
         }

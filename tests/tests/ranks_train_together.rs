@@ -48,10 +48,7 @@ fn part(step: u64, rank: usize) -> (Vec<f32>, Vec<u32>) {
 
 fn differentiate(executor: &mut dyn Executor, step: u64, rank: usize, accumulate: bool) -> f64 {
     let (pixels, labels) = part(step, rank);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     let how = Step {
         accumulate,
         scale: 0.5,
@@ -142,10 +139,7 @@ fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
     for step in 0..4u64 {
         for rank in 0..2 {
             let (pixels, labels) = part(step, rank);
-            let batch = Batch {
-                pixels: Pixels::Nchw(&pixels),
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             let how = Step {
                 accumulate: step % 2 == 1 || rank == 1,
                 scale: 0.25,
@@ -176,10 +170,7 @@ impl Batches for Images {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         for step in first..2 {
             let (pixels, labels) = part(100 * u64::from(epoch) + step, self.0);
-            let batch = Batch {
-                pixels: Pixels::Nchw(&pixels),
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             if each(batch, 1).is_break() {
                 break;
             }

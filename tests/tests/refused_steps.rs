@@ -48,10 +48,7 @@ fn on_both(plan: &Plan, test: impl Fn(&str, &mut dyn Executor)) {
 fn step(executor: &mut dyn Executor, pieces: &[(Vec<f32>, Vec<u32>)]) -> Vec<f64> {
     let mut started = Vec::new();
     for (index, (pixels, labels)) in pieces.iter().enumerate() {
-        let batch = Batch {
-            pixels: Pixels::Nchw(pixels),
-            labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(pixels), labels);
         let step = Step {
             scale: 1.0 / pieces.len() as f32,
             accumulate: index > 0,
@@ -115,10 +112,7 @@ fn a_step_that_is_refused_changes_nothing() {
 fn a_network_that_says_nothing_is_not_right() {
     for (plan, top5_of_ties) in [(&Small::PLAN, BATCH), (&Seven::PLAN, 0)] {
         let (pixels, labels) = random::batch(plan, BATCH, 1);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         on_both(plan, |name, executor| {
             for (value, top5) in [(f32::NAN, 0), (0.0, top5_of_ties)] {
                 let parameters = vec![value; plan.parameter_count()];

@@ -284,10 +284,7 @@ fn writer() {
     let mut trainer = trainer(&config(Precision::F32), 2);
     trainer.resume(&checkpoint).unwrap();
     let (pixels, labels) = (vec![0.5; 8 * 3 * 16 * 16], [3; 8]);
-    let batch = Batch {
-        pixels: Pixels::Nchw(&pixels),
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     trainer.step(batch).unwrap();
     match trainer.save(&checkpoint) {
         Ok(()) => println!("written"),

@@ -26,14 +26,15 @@ fn by_hand(trainer: &mut Trainer<Small>, pictures: &ImageFolder) -> (f64, usize,
         let label = pictures.load(index, None, &mut bytes).unwrap();
         let mut mean = [0.0_f64; 10];
         for view in bytes.chunks_exact(image) {
-            let batch = Batch {
-                pixels: Pixels::Nhwc {
+            let labels = [label];
+            let batch = Batch::of_classes(
+                Pixels::Nhwc {
                     bytes: view,
                     mean: &normalization.mean,
                     std: &normalization.std,
                 },
-                labels: &[label],
-            };
+                &labels,
+            );
             let executor = trainer.executor_mut();
             executor.evaluate(batch).unwrap();
             let mut logits = [0.0; 10];

@@ -37,10 +37,7 @@ impl Run {
     }
 
     fn step(&mut self, step: Step) -> Outcome {
-        let batch = Batch {
-            pixels: Pixels::Nchw(&self.images),
-            labels: &self.labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&self.images), &self.labels);
         self.executor.differentiate(batch, step).unwrap()
     }
 

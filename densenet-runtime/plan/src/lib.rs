@@ -17,6 +17,7 @@ mod plan;
 mod precision;
 mod ratio;
 mod spec;
+mod targets;
 mod tensors;
 
 pub use dropout::{Dropout, DropoutSites};
@@ -29,6 +30,7 @@ pub use plan::{Block, Head, Layer, Plan, Stem, StemKind, Transition};
 pub use precision::{Precision, UnknownPrecision};
 pub use ratio::Ratio;
 pub use spec::{BlockSpec, Spec};
+pub use targets::Targets;
 pub use tensors::{
     ConvTensor, HeadTensors, LayerTensors, NormTensors, Span, StemTensors, Tensors,
     TransitionTensors,

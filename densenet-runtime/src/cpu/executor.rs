@@ -11,7 +11,7 @@ use densenet_cpu::stage::{Backward, Drops, Forward, head};
 
 use crate::executor::{
     Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
-    check_length, check_training,
+    check_length, check_smoothing, check_training, only_classes,
 };
 use crate::plan::{Plan, Precision, Recompute, Tensors};
 
@@ -235,7 +235,9 @@ impl Executor for CpuExecutor {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        check_training(&self.plan, batch.labels.len())?;
+        check_training(&self.plan, batch.images(&self.plan))?;
+        check_smoothing(batch.targets, step)?;
+        let labels = only_classes(batch.targets)?;
         self.accept(batch)?;
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);
@@ -244,7 +246,7 @@ impl Executor for CpuExecutor {
         let logits = self.latest * self.plan.classes();
         let outcome = head::cross_entropy(
             &self.activations.logits[..logits],
-            batch.labels,
+            labels,
             step.label_smoothing,
             Some((&mut self.activations.logit_gradient[..logits], step.scale)),
         );
@@ -287,17 +289,18 @@ impl Executor for CpuExecutor {
     }
 
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        check_training(&self.plan, batch.labels.len())?;
+        check_training(&self.plan, batch.images(&self.plan))?;
         self.accept(batch)?;
         self.forward(Mode::Measure);
         Ok(())
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
+        let labels = only_classes(batch.targets)?;
         self.accept(batch)?;
         self.forward(Mode::Evaluate);
         let logits = &self.activations.logits[..self.latest * self.plan.classes()];
-        Ok(head::cross_entropy(logits, batch.labels, 0.0, None))
+        Ok(head::cross_entropy(logits, labels, 0.0, None))
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {

@@ -1,32 +1,37 @@
-//! Images and labels, and the checks that an executor of a plan can take them.
+//! Images and targets, and the checks that an executor of a plan can take them.
 
 use super::ExecutorError;
-use crate::plan::{Pixels, Plan, Recompute, Stem};
+use super::targets::check_targets;
+use crate::plan::{Pixels, Plan, Recompute, Stem, Targets};
 
-/// Images and their labels.
+/// Images and their targets.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The images.
     pub pixels: Pixels<'a>,
-    /// The class of each image. There are as many labels as images.
-    pub labels: &'a [u32],
+    /// The targets of these images.
+    pub targets: Targets<'a>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    /// Images of one class each.
+    pub fn of_classes(pixels: Pixels<'a>, labels: &'a [u32]) -> Self {
+        Self {
+            pixels,
+            targets: Targets::Classes(labels),
+        }
+    }
+
+    /// The number of images that it has targets of.
+    pub fn images(&self, plan: &Plan) -> usize {
+        self.targets.images(plan.classes())
+    }
+
     /// Checks that a batch fits a plan and an executor's capacity; returns its images.
     pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
-        let images = self.labels.len();
+        let images = self.images(plan);
         check_pixels(plan.stem(), self.pixels, images, capacity)?;
-        let classes = plan.classes();
-        for (index, &label) in self.labels.iter().enumerate() {
-            if label as usize >= classes {
-                return Err(ExecutorError::Label {
-                    index,
-                    label,
-                    classes,
-                });
-            }
-        }
+        check_targets(self.targets, plan.classes())?;
         Ok(images)
     }
 }

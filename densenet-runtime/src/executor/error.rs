@@ -34,12 +34,12 @@ pub enum ExecutorError {
         /// The stage, such as "block 4".
         stage: String,
     },
-    /// The number of pixels does not fit the labels and the shape of the input.
+    /// The number of pixels does not fit the targets and the shape of the input.
     #[error(
         "a batch of {labels} images of {shape:?} (channels, height, width) has {expected} values, found {found}"
     )]
     Pixels {
-        /// Number of labels.
+        /// Images that there are targets of.
         labels: usize,
         /// Channels, height, width.
         shape: [usize; 3],
@@ -67,6 +67,48 @@ pub enum ExecutorError {
         label: u32,
         /// Classes of the network.
         classes: usize,
+    },
+    /// Targets of each class are not a whole number of rows.
+    #[error(
+        "{found} values are no whole number of rows of targets: the network has {classes} classes, and each image needs a value for each"
+    )]
+    TargetLength {
+        /// Values found.
+        found: usize,
+        /// Classes of the network.
+        classes: usize,
+    },
+    /// A target is not a number from 0 to 1.
+    #[error(
+        "image {image} of the batch has target {found} for class {class}; {}", in_range(*.unknown)
+    )]
+    Target {
+        /// Which image of the batch.
+        image: usize,
+        /// Which class.
+        class: usize,
+        /// Its target.
+        found: f32,
+        /// Whether a target may be unknown.
+        unknown: bool,
+    },
+    /// The probabilities of an image's classes do not add up to 1.
+    #[error(
+        "the probabilities of image {image} of the batch add up to {sum}, not to 1; if several classes may apply to one image, use independent targets"
+    )]
+    Probabilities {
+        /// Which image of the batch.
+        image: usize,
+        /// The sum.
+        sum: f64,
+    },
+    /// Independent targets are not smoothed.
+    #[error(
+        "label smoothing is {smoothing}, but the batch has independent targets, which are not smoothed; set it to 0"
+    )]
+    Smoothing {
+        /// The share that was asked for.
+        smoothing: f32,
     },
     /// A buffer handed in has the wrong length.
     #[error("{what} has {expected} elements, found {found}")]
@@ -98,6 +140,14 @@ fn requested(batch: usize) -> String {
     match batch {
         0 => "the requested batch size is zero".into(),
         batch => format!("the requested batch size, {batch}, is too large to count its pixels"),
+    }
+}
+
+/// What a target of a class must be.
+fn in_range(unknown: bool) -> &'static str {
+    match unknown {
+        false => "a probability must be in [0, 1]",
+        true => "it must be in [0, 1], or NaN if it is unknown",
     }
 }
 

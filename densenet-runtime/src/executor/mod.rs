@@ -9,15 +9,17 @@ mod batch;
 mod error;
 mod pending;
 mod settings;
+mod targets;
 
 pub use batch::Batch;
 pub(crate) use batch::{check_capacity, check_length, check_pixels, check_training};
 pub use error::ExecutorError;
 pub use pending::Pending;
 pub use settings::{Sgd, Step};
+pub(crate) use targets::{check_smoothing, only_classes};
 
 use crate::plan::Plan;
-pub use crate::plan::{Outcome, Pixels};
+pub use crate::plan::{Outcome, Pixels, Targets};
 
 /// A part of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

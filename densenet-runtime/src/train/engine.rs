@@ -11,6 +11,7 @@ use super::{
     Batches, CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError,
     views,
 };
+use crate::executor::{check_smoothing, only_classes};
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
 
@@ -146,7 +147,7 @@ impl Engine {
             before: self.position,
             step: self.position.step + 1,
             learning_rate,
-            images: batch.labels.len(),
+            images: batch.images(self.executor.plan()),
             pieces: Vec::new(),
         };
         let pieces = self.pieces(batch, self.config.accumulation);
@@ -154,11 +155,13 @@ impl Engine {
         // statistics.
         let plan = self.executor.plan();
         batch.check(plan, usize::MAX)?;
+        check_smoothing(batch.targets, self.piece_of_step(started.step, 0, 1.0))?;
         for piece in &pieces {
             piece.check(plan, self.executor.capacity())?;
         }
         for (index, &piece) in pieces.iter().enumerate() {
-            let share = piece.labels.len() as f64 / started.images.max(1) as f64;
+            let images = piece.images(self.executor.plan());
+            let share = images as f64 / started.images.max(1) as f64;
             let step = self.piece_of_step(started.step, index, share);
             let pending = if index + 1 < pieces.len() {
                 self.executor.start(piece, step)?
@@ -275,7 +278,8 @@ impl Engine {
         for piece in self.pieces(batch, self.config.accumulation) {
             self.executor.write(Arena::Running, &zeros)?;
             self.executor.update_statistics(piece)?;
-            population.add(&self.running()?, piece.labels.len());
+            let images = piece.images(self.executor.plan());
+            population.add(&self.running()?, images);
         }
         Ok(())
     }
@@ -310,7 +314,8 @@ impl Engine {
         into: &mut Evaluation,
     ) -> Result<(), TrainError> {
         let classes = self.executor.plan().classes();
-        let pieces = batch.labels.len().div_ceil(self.executor.capacity());
+        let images = batch.targets.images(classes);
+        let pieces = images.div_ceil(self.executor.capacity());
         let mut logits = Vec::new();
         let mut add = |outcome: Outcome, images: usize| {
             // `loss` is a sum until the evaluation ends.
@@ -322,16 +327,16 @@ impl Engine {
         for piece in self.pieces(batch, pieces) {
             let outcome = self.executor.evaluate(piece)?;
             if views == 1 {
-                add(outcome, piece.labels.len());
+                add(outcome, piece.targets.images(classes));
             } else {
                 let start = logits.len();
-                logits.resize(start + piece.labels.len() * classes, 0.0);
+                logits.resize(start + piece.targets.images(classes) * classes, 0.0);
                 self.executor.logits(&mut logits[start..])?;
             }
         }
         if views > 1 {
-            let outcome = views::outcome(&logits, batch.labels, views, classes);
-            add(outcome, batch.labels.len() / views);
+            let outcome = views::outcome(&logits, only_classes(batch.targets)?, views, classes);
+            add(outcome, images / views);
         }
         Ok(())
     }
@@ -360,9 +365,10 @@ impl Engine {
 
     /// Cuts a batch into pieces of nearly equal size; at most one for each image.
     fn pieces<'a>(&self, batch: Batch<'a>, pieces: usize) -> Vec<Batch<'a>> {
-        let stem = self.executor.plan().stem();
+        let plan = self.executor.plan();
+        let (stem, classes) = (plan.stem(), plan.classes());
         let image = stem.channels * stem.height * stem.width;
-        let total = batch.labels.len();
+        let total = batch.targets.images(classes);
         let values = match batch.pixels {
             Pixels::Nchw(values) => values.len(),
             Pixels::Nhwc { bytes, .. } => bytes.len(),
@@ -385,7 +391,7 @@ impl Engine {
                             std,
                         },
                     },
-                    labels: &batch.labels[images],
+                    targets: batch.targets.slice(images, classes),
                 }
             })
             .collect()

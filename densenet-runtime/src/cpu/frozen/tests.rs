@@ -137,10 +137,7 @@ fn trained(plan: &Plan, level: Level) -> CpuExecutor {
     let labels: Vec<u32> = (0..BATCH as u32).collect();
     for step in 0..3 {
         let pixels = images(plan, BATCH, step);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &labels,
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         executor.differentiate(batch, Step::default()).unwrap();
         let sgd = Sgd {
             learning_rate: 0.02,
@@ -172,10 +169,7 @@ fn frozen_with(executor: &CpuExecutor, options: FrozenOptions) -> Frozen {
 /// What the executor says of some images.
 fn evaluated(executor: &mut CpuExecutor, pixels: Pixels<'_>, count: usize) -> Vec<f32> {
     let labels = vec![0; count];
-    let batch = Batch {
-        pixels,
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(pixels, &labels);
     executor.evaluate(batch).unwrap();
     let mut logits = vec![0.0; count * executor.plan().classes()];
     executor.logits(&mut logits).unwrap();

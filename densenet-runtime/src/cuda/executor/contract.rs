@@ -4,6 +4,7 @@ use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
 use crate::executor::{
     Arena, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step, check_length,
+    check_smoothing,
 };
 use crate::plan::Plan;
 
@@ -53,11 +54,13 @@ impl Executor for CudaExecutor {
     }
 
     fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
+        check_smoothing(batch.targets, step)?;
         let number = self.begin(batch, Work::Differentiate, &step_words(step));
         number.map(Pending::later)
     }
 
     fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+        check_smoothing(batch.targets, step)?;
         let mut words = [0; STEP_WORDS + DESCENT_WORDS];
         words[..STEP_WORDS].copy_from_slice(&step_words(step));
         words[STEP_WORDS..].copy_from_slice(&descent_words(sgd));

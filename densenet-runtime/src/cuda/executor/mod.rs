@@ -10,7 +10,7 @@ use super::pass::Pass;
 use super::program::SCALAR_WORDS;
 use super::reducer::{Member, Reducer};
 use crate::executor::{
-    Arena, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training,
+    Arena, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training, only_classes,
 };
 use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
@@ -173,7 +173,7 @@ impl CudaExecutor {
         scalars: &[u32],
     ) -> Result<u64, ExecutorError> {
         if work != Work::Evaluate {
-            check_training(&self.plan, batch.labels.len())?;
+            check_training(&self.plan, batch.images(&self.plan))?;
         }
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
@@ -185,7 +185,7 @@ impl CudaExecutor {
         self.feed.send(
             &self.device,
             batch.pixels,
-            batch.labels,
+            only_classes(batch.targets)?,
             scalars,
             &destination,
         )?;

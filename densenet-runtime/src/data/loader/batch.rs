@@ -31,14 +31,14 @@ impl LoadedBatch {
 
     /// The batch for an executor, which normalises it.
     pub fn as_batch<'a>(&'a self, normalization: &'a Normalization) -> Batch<'a> {
-        Batch {
-            pixels: Pixels::Nhwc {
+        Batch::of_classes(
+            Pixels::Nhwc {
                 bytes: &self.bytes,
                 mean: &normalization.mean,
                 std: &normalization.std,
             },
-            labels: &self.labels,
-        }
+            &self.labels,
+        )
     }
 
     pub(super) fn new(

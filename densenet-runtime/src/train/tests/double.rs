@@ -1,5 +1,6 @@
 //! A small executor to test the loop with: softmax regression on the pixels.
 
+use crate::executor::only_classes;
 use crate::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 use crate::{Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step};
 
@@ -69,11 +70,12 @@ impl Regression {
         let Pixels::Nchw(pixels) = batch.pixels else {
             panic!("the tests hand in floats");
         };
-        let images = batch.labels.len();
+        let labels = only_classes(batch.targets).unwrap();
+        let images = labels.len();
         let mut outcome = Outcome::default();
         let mut gradient = vec![0.0; self.parameters.len()];
         self.logits.clear();
-        for (index, &label) in batch.labels.iter().enumerate() {
+        for (index, &label) in labels.iter().enumerate() {
             let image = &pixels[index * PIXELS..][..PIXELS];
             let kept: Vec<f32> = image
                 .iter()
@@ -141,7 +143,7 @@ impl Executor for Regression {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        let found = batch.labels.len();
+        let found = batch.images(&self.plan);
         if found == 0 || found > self.capacity {
             let capacity = self.capacity;
             return Err(ExecutorError::BatchSize { found, capacity });
@@ -183,7 +185,7 @@ impl Executor for Regression {
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
-        let found = batch.labels.len();
+        let found = batch.images(&self.plan);
         if found == 0 || found > self.capacity {
             let capacity = self.capacity;
             return Err(ExecutorError::BatchSize { found, capacity });

@@ -54,10 +54,10 @@ impl Images {
 
     /// A batch of the first images.
     fn first(&self, count: usize) -> Batch<'_> {
-        Batch {
-            pixels: Pixels::Nchw(&self.pixels[..count * PIXELS]),
-            labels: &self.labels[..count],
-        }
+        Batch::of_classes(
+            Pixels::Nchw(&self.pixels[..count * PIXELS]),
+            &self.labels[..count],
+        )
     }
 }
 
@@ -87,10 +87,7 @@ impl Batches for Images {
                 .flat_map(|&image| &self.pixels[image * PIXELS..][..PIXELS])
                 .copied()
                 .collect();
-            let batch = Batch {
-                pixels: Pixels::Nchw(&pixels),
-                labels: &labels,
-            };
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             if each(batch, 1).is_break() {
                 break;
             }

@@ -108,10 +108,7 @@ fn a_loss_that_is_not_finite_stops_with_step_and_rate_and_changes_nothing() {
         // In the last piece, after others that move the statistics.
         let mut pixels = images.pixels[..6 * PIXELS].to_vec();
         pixels[5 * PIXELS..].fill(f32::NAN);
-        let batch = Batch {
-            pixels: Pixels::Nchw(&pixels),
-            labels: &[0, 1, 2, 3, 4, 5],
-        };
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &[0, 1, 2, 3, 4, 5]);
         let message = engine.step(batch, Instant::now()).unwrap_err().to_string();
         assert!(
             message.contains("at step 2 with learning rate 0.2"),
@@ -133,10 +130,7 @@ fn a_batch_whose_last_piece_is_refused_changes_nothing() {
     let before = everything(&engine);
     let pixels = images.first(4).pixels;
     let labels = [0, 1, 2, 60];
-    let batch = Batch {
-        pixels,
-        labels: &labels,
-    };
+    let batch = Batch::of_classes(pixels, &labels);
     let message = engine.step(batch, Instant::now()).unwrap_err().to_string();
     assert!(message.contains("image 3"), "{message}");
     assert!(everything(&engine) == before);
