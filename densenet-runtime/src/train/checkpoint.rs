@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::PlateauState;
 use super::{Best, CheckpointError, Config, Rescheduled};
 use crate::classes;
 use crate::plan::Plan;
@@ -45,6 +46,9 @@ pub(super) struct Position {
     /// Steps of an epoch; `None` before they are known.
     pub(super) epoch_steps: Option<u64>,
     pub(super) best: Option<Best>,
+    /// What the schedule remembers of the evaluations.
+    #[serde(default)]
+    pub(super) plateau: PlateauState,
 }
 
 impl Position {
@@ -58,6 +62,7 @@ impl Position {
             epoch_step,
             epoch_steps,
             best,
+            plateau: _,
         } = *self;
         let counted = match epoch_steps {
             // Before the length of an epoch is known, all steps belong to the first.
@@ -314,6 +319,7 @@ mod tests {
                 step: 50,
                 top1_error: 0.25,
             }),
+            ..Position::default()
         };
         assert_eq!(sound.problem(), None);
         let first = Position {
@@ -370,7 +376,7 @@ mod tests {
                 epoch: 1,
                 epoch_step: 30,
                 epoch_steps: Some(2),
-                best: None,
+                ..Position::default()
             },
             Position {
                 best: bad(u64::MAX, 0.25),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::checkpoint::{self, Header, Numbers, Position};
 use super::population::Population;
+use super::schedule::PlateauState;
 use super::{
     Batches, CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError,
     views,
@@ -120,7 +121,19 @@ impl Engine {
             step: self.position.epoch_step,
             // Without a length no epoch ever ends.
             steps: self.position.epoch_steps.unwrap_or(u64::MAX),
+            plateaus: self.position.plateau.plateaus,
         }
+    }
+
+    /// Tells the schedule the result of the evaluation at the end of an epoch, as the error that
+    /// the best evaluation has the lowest of.
+    pub(super) fn note_evaluation(&mut self, error: f64) {
+        let progress = self.progress();
+        let is_lower = |value, best, share| value < best * (1.0 - share);
+        let state = &mut self.position.plateau;
+        self.config
+            .schedule
+            .evaluated(progress, error, is_lower, state);
     }
 
     /// One step; `since` is when the previous step was done.
@@ -458,6 +471,10 @@ impl Engine {
             .write(Arena::Running, trained.unwrap_or(&numbers.state.running))?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
         self.position = header.position;
+        if is_rescheduled {
+            // Another schedule starts at its own learning rate.
+            self.position.plateau = PlateauState::default();
+        }
         let precise = numbers.trained.map(|_| numbers.state.running);
         self.precise = precise.map(|running| (header.position.step, running));
         // An older checkpoint has no names of classes; the network may have them.

@@ -27,6 +27,9 @@ pub struct Fit {
     /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: on
     /// SVHN the paper tests the model with the lowest validation error (section 4.2).
     pub best: Option<PathBuf>,
+    /// Ends the run (early stopping) when the evaluations at the ends of so many epochs in a row were
+    /// no better than the best one.
+    pub patience: Option<u32>,
     /// Ends the run after the current step. If one rank is asked to stop, all do.
     pub interrupt: Interrupt,
 }
@@ -126,6 +129,9 @@ impl Run<'_> {
         if self.steps_are_done() && self.engine.position.epoch_step < self.outline.epoch_steps {
             return Ok(Ending::StepsDone);
         }
+        if self.is_stalled() {
+            return Ok(Ending::Stalled);
+        }
         loop {
             if self.epoch(train)?.is_break() {
                 return self.interrupted();
@@ -143,9 +149,11 @@ impl Run<'_> {
                 return self.interrupted();
             }
             let is_best = self.evaluated(evaluation)?;
-            let position = &mut self.engine.position;
-            let mid_epoch = position.epoch_step < self.outline.epoch_steps;
+            let mid_epoch = self.engine.position.epoch_step < self.outline.epoch_steps;
             if !mid_epoch {
+                // What follows from an evaluation must not depend on where a run was cut.
+                self.engine.note_evaluation(evaluation.top1_error());
+                let position = &mut self.engine.position;
                 position.epoch += 1;
                 position.epoch_step = 0;
             }
@@ -161,7 +169,28 @@ impl Run<'_> {
             if self.steps_are_done() {
                 return Ok(Ending::StepsDone);
             }
+            if self.is_stalled() {
+                let stale = self.stale();
+                self.observer.notice(&format!(
+                    "the run ends: the best evaluation is {stale} epochs old"
+                ))?;
+                return Ok(Ending::Stalled);
+            }
         }
+    }
+
+    /// Epochs since the best evaluation.
+    fn stale(&self) -> u64 {
+        let position = &self.engine.position;
+        position.best.map_or(0, |best| {
+            position.step.saturating_sub(best.step) / self.outline.epoch_steps
+        })
+    }
+
+    /// Whether the evaluations have stopped improving for as long as the run is patient.
+    fn is_stalled(&self) -> bool {
+        let patience = self.fit.patience;
+        patience.is_some_and(|patience| self.stale() >= u64::from(patience.max(1)))
     }
 
     /// The evaluation of the existing best checkpoint.

@@ -190,7 +190,7 @@ impl Observer for ProgressBar {
     fn end(&mut self, summary: &Summary) -> Result<(), TrainError> {
         if let Sink::Bar(bar) = &self.sink {
             match summary.ending {
-                Ending::Interrupted => bar.abandon(),
+                Ending::Interrupted | Ending::Stalled => bar.abandon(),
                 Ending::Finished | Ending::StepsDone => bar.finish(),
             }
         }

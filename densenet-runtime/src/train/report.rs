@@ -112,6 +112,8 @@ pub enum Ending {
     Finished,
     /// The number of steps that was asked for is done.
     StepsDone,
+    /// The evaluations stopped improving ([`Fit::patience`](super::Fit::patience)).
+    Stalled,
     /// It was asked to stop.
     Interrupted,
 }

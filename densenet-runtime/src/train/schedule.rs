@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// // The paper's learning rate for CIFAR: 0.1, a tenth of it from half of the run on.
 /// let schedule = Schedule::halves(0.1);
-/// let at = |epoch| Progress { epoch, epochs: 300, step: 0, steps: 782 };
+/// let at = |epoch| Progress { epoch, epochs: 300, step: 0, steps: 782, plateaus: 0 };
 /// assert_eq!(schedule.learning_rate(at(149)), 0.1);
 /// assert_eq!(schedule.learning_rate(at(150)), 0.1 / 10.0);
 /// ```
@@ -21,7 +21,7 @@ pub struct Schedule {
     #[serde(rename = "rate")]
     pub learning_rate: f32,
     /// Epochs over which the learning rate rises from 0 in a straight line, step by step; 0 for
-    /// none.
+    /// none. One cycle rises in its own way.
     pub warmup: f64,
     /// How the learning rate falls.
     pub decay: Decay,
@@ -44,6 +44,29 @@ pub enum Decay {
     /// Half a cosine, from the learning rate down to `floor` at the end of the run.
     Cosine {
         /// The last learning rate.
+        floor: f32,
+    },
+    /// One cycle (Smith and Topin, 2018, "Super-Convergence"), with half cosines as PyTorch's
+    /// `OneCycleLR`: up to the learning rate over the warm-up, then down to the end of the run. The
+    /// momentum stays as it is.
+    OneCycle {
+        /// The first learning rate is the highest one divided by this; PyTorch's default is 25.
+        first: f32,
+        /// The last learning rate is the first one divided by this; PyTorch's default is 10,000.
+        last: f32,
+    },
+    /// Divided when the evaluations at the ends of epochs stop improving, as PyTorch's
+    /// `ReduceLROnPlateau`. Those before the end of the warm-up do not count.
+    Plateau {
+        /// The divisor.
+        by: f32,
+        /// How many evaluations in a row may be no better before the learning rate is divided.
+        patience: u32,
+        /// An evaluation is better if it improves on the best by more than this share of it.
+        threshold: f32,
+        /// How many evaluations after a division are not counted as bad.
+        cooldown: u32,
+        /// The lowest learning rate.
         floor: f32,
     },
 }
@@ -70,6 +93,8 @@ pub struct Progress {
     pub step: u64,
     /// Steps of an epoch.
     pub steps: u64,
+    /// How many plateaus have divided the learning rate.
+    pub plateaus: u32,
 }
 
 impl Progress {
@@ -128,6 +153,33 @@ impl Schedule {
         }
     }
 
+    /// One cycle: over `warmup` epochs up to the learning rate from a 25th of it, then down to a
+    /// ten-thousandth of where it began.
+    pub const fn one_cycle(learning_rate: f32, warmup: f64) -> Self {
+        let (first, last) = (25.0, 1e4);
+        Self {
+            learning_rate,
+            warmup,
+            decay: Decay::OneCycle { first, last },
+        }
+    }
+
+    /// Divided by 10 when more than `patience` evaluations in a row are no better than the best
+    /// one.
+    pub const fn plateau(learning_rate: f32, patience: u32) -> Self {
+        Self {
+            learning_rate,
+            warmup: 0.0,
+            decay: Decay::Plateau {
+                by: 10.0,
+                patience,
+                threshold: 1e-4,
+                cooldown: 0,
+                floor: 0.0,
+            },
+        }
+    }
+
     /// The learning rate of the step that follows.
     pub fn learning_rate(&self, progress: Progress) -> f32 {
         // A step of the warm-up takes the learning rate of its end, so that the first is not
@@ -136,7 +188,8 @@ impl Schedule {
             step: progress.step + 1,
             ..progress
         };
-        if end_of_step.epochs_done() < self.warmup {
+        let rises_by_itself = matches!(self.decay, Decay::OneCycle { .. });
+        if end_of_step.epochs_done() < self.warmup && !rises_by_itself {
             return (f64::from(self.learning_rate) * end_of_step.epochs_done() / self.warmup)
                 as f32;
         }
@@ -155,15 +208,89 @@ impl Schedule {
                 let height = 0.5 * (1.0 + (std::f64::consts::PI * done.clamp(0.0, 1.0)).cos());
                 floor + (self.learning_rate - floor) * height as f32
             }
+            &Decay::OneCycle { first, last } => {
+                self.cycle(progress, f64::from(first), f64::from(last)) as f32
+            }
+            &Decay::Plateau { by, floor, .. } => {
+                let mut rate = f64::from(self.learning_rate);
+                for _ in 0..progress.plateaus {
+                    let lower = (rate / f64::from(by)).max(f64::from(floor));
+                    if rate - lower <= SMALLEST_DIVISION {
+                        break;
+                    }
+                    rate = lower;
+                }
+                rate as f32
+            }
+        }
+    }
+
+    /// The learning rate in one cycle.
+    fn cycle(&self, progress: Progress, first: f64, last: f64) -> f64 {
+        let half_cosine = |from: f64, to: f64, share: f64| {
+            to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos())
+        };
+        let highest = f64::from(self.learning_rate);
+        let lowest = highest / first;
+        let steps = progress.steps as f64;
+        let step = f64::from(progress.epoch) * steps + progress.step as f64;
+        // The last steps of the rise and of the run have the highest and the lowest rate.
+        let rise = self.warmup * steps - 1.0;
+        let end = f64::from(progress.epochs) * steps - 1.0;
+        if step < rise {
+            return half_cosine(lowest, highest, step / rise);
+        }
+        let fall = (end - rise).max(f64::MIN_POSITIVE);
+        half_cosine(highest, lowest / last, (step - rise) / fall)
+    }
+
+    /// Takes note of the evaluation at the end of an epoch; `is_better` says whether a value is
+    /// better than another one by more than a share of it.
+    pub(super) fn evaluated(
+        &self,
+        progress: Progress,
+        value: f64,
+        is_better: impl Fn(f64, f64, f64) -> bool,
+        state: &mut PlateauState,
+    ) {
+        let Decay::Plateau {
+            patience,
+            threshold,
+            cooldown,
+            ..
+        } = self.decay
+        else {
+            return;
+        };
+        if progress.epochs_done() < self.warmup {
+            return;
+        }
+        if state
+            .best
+            .is_none_or(|best| is_better(value, best, f64::from(threshold)))
+        {
+            state.best = Some(value);
+            state.bad = 0;
+        } else {
+            state.bad = state.bad.saturating_add(1);
+        }
+        if state.cooldown > 0 {
+            state.cooldown -= 1;
+            state.bad = 0;
+        }
+        if state.bad > patience {
+            state.plateaus = state.plateaus.saturating_add(1);
+            state.cooldown = cooldown;
+            state.bad = 0;
         }
     }
 
     /// Whether a longer run has other learning rates from its start on.
     pub fn depends_on_length(&self) -> bool {
         match &self.decay {
-            Decay::Constant => false,
+            Decay::Constant | Decay::Plateau { .. } => false,
             Decay::Divide { at, .. } => at.iter().any(|each| matches!(each, Milestone::Share(_))),
-            Decay::Cosine { .. } => true,
+            Decay::Cosine { .. } | Decay::OneCycle { .. } => true,
         }
     }
 
@@ -185,6 +312,19 @@ impl Schedule {
             Decay::Cosine { floor } if bad(floor) => Some(rate_is("the last learning rate", floor)),
             Decay::Divide { by, .. } if !by.is_finite() || by <= 0.0 => Some(format!(
                 "the learning rate must be divided by more than 0, found {by}"
+            )),
+            Decay::OneCycle { first, last } => [first, last]
+                .into_iter()
+                .find(|by| !by.is_finite() || *by < 1.0)
+                .map(|by| format!("one cycle must divide by 1 or more, found {by}")),
+            Decay::Plateau { by, .. } if !by.is_finite() || by <= 1.0 => Some(format!(
+                "a plateau must divide the learning rate by more than 1, found {by}"
+            )),
+            Decay::Plateau { floor, .. } if bad(floor) => {
+                Some(rate_is("the lowest learning rate", floor))
+            }
+            Decay::Plateau { threshold, .. } if !(0.0..1.0).contains(&threshold) => Some(format!(
+                "the threshold of a plateau must be in [0, 1), found {threshold}"
             )),
             _ => None,
         }
@@ -213,6 +353,20 @@ impl fmt::Display for Decay {
                 write!(f, "by {by} after {}", at.join(" and "))
             }
             Self::Cosine { floor } => write!(f, "half a cosine down to {floor}"),
+            Self::OneCycle { first, last } => write!(
+                f,
+                "one cycle, divided by {first} at first and by {last} more at last"
+            ),
+            Self::Plateau {
+                by,
+                patience,
+                threshold,
+                cooldown,
+                floor,
+            } => write!(
+                f,
+                "by {by} on plateaus down to {floor} (patience {patience}, threshold {threshold}, cooldown {cooldown})"
+            ),
         }
     }
 }
@@ -224,6 +378,22 @@ impl fmt::Display for Milestone {
             Self::Share(share) => write!(f, "{}% of the run", 100.0 * share),
         }
     }
+}
+
+/// A division that lowers the learning rate by no more than this is left out, as in PyTorch.
+const SMALLEST_DIVISION: f64 = 1e-8;
+
+/// What a plateau's schedule remembers of the evaluations so far; part of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PlateauState {
+    /// The best value so far.
+    best: Option<f64>,
+    /// Evaluations in a row that were no better.
+    bad: u32,
+    /// Evaluations until bad ones count again.
+    cooldown: u32,
+    /// How many plateaus have divided the learning rate.
+    pub(super) plateaus: u32,
 }
 
 impl Milestone {
@@ -245,6 +415,7 @@ mod tests {
             epochs,
             step,
             steps: 7,
+            plateaus: 0,
         }
     }
 
@@ -316,12 +487,60 @@ mod tests {
             Schedule::halves(0.1),
             Schedule::thirties(0.05),
             Schedule::cosine(0.3, 1.5),
+            Schedule::one_cycle(0.3, 1.5),
+            Schedule::plateau(0.3, 2),
         ] {
             let text = serde_json::to_string(&schedule).unwrap();
             // Older versions read and write this name.
             assert!(text.starts_with(r#"{"rate":"#), "{text}");
             let back: Schedule = serde_json::from_str(&text).unwrap();
             assert_eq!(back, schedule);
+        }
+    }
+
+    /// What PyTorch's schedulers give, by `scripts/golden_schedules.py`.
+    #[derive(Deserialize)]
+    struct Golden {
+        name: String,
+        schedule: Schedule,
+        epochs: u32,
+        steps: u64,
+        /// The results of evaluations, lower is better; for plateaus alone.
+        #[serde(default)]
+        values: Vec<f64>,
+        rates: Vec<f64>,
+    }
+
+    #[test]
+    fn learning_rates_equal_those_of_pytorch_step_by_step() {
+        let golden = include_str!("tests/golden/schedules.json");
+        let golden: Vec<Golden> = serde_json::from_str(golden).unwrap();
+        assert_eq!(golden.len(), 12);
+        for case in golden {
+            assert_eq!(case.schedule.problem(), None, "{}", case.name);
+            assert_eq!(case.rates.len() as u64, u64::from(case.epochs) * case.steps);
+            let mut state = PlateauState::default();
+            let mut progress = at(0, 0, case.epochs);
+            progress.steps = case.steps;
+            for (index, rate) in case.rates.iter().enumerate() {
+                progress.plateaus = state.plateaus;
+                let found = f64::from(case.schedule.learning_rate(progress));
+                let name = &case.name;
+                assert!(
+                    (found - rate).abs() <= 1e-6 * rate.abs() + 1e-9,
+                    "{name}, step {index}: {found}, PyTorch has {rate}"
+                );
+                progress.step += 1;
+                if progress.step < case.steps {
+                    continue;
+                }
+                if let Some(&value) = case.values.get(progress.epoch as usize) {
+                    let is_lower = |value, best, share| value < best * (1.0 - share);
+                    let schedule = &case.schedule;
+                    schedule.evaluated(progress, value, is_lower, &mut state);
+                }
+                (progress.epoch, progress.step) = (progress.epoch + 1, 0);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod diverged;
 mod double;
 mod fit;
 mod folder;
+mod plateau;
 mod resumed;
 mod step;
 
