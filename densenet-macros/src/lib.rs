@@ -1,20 +1,6 @@
-//! The `densenet!` macro: a compiler from a DenseNet spec to statically shaped dfdx types.
+//! The `densenet!` macro: from a DenseNet spec to statically shaped dfdx types.
 //!
-//! `compile` is the whole pipeline. `parse` reads the spec key by key and keeps every token;
-//! `check` looks at the spec as a whole and makes its plan; `expand` writes the plan as Rust code.
-//! Parse and check report every mistake, each on its token; expand cannot fail.
-
-mod bytes;
-mod check;
-mod errors;
-mod expand;
-mod keys;
-mod parse;
-#[cfg(test)]
-mod tests;
-
-use proc_macro2::TokenStream;
-use quote::quote;
+//! The compiler is a library, `densenet-spec`, since a macro crate exports nothing but macros.
 
 /// Compiles a DenseNet spec into statically shaped dfdx types.
 ///
@@ -63,21 +49,5 @@ use quote::quote;
 /// give its path: `#[densenet(crate = my_crate::densenet_runtime)]` above the name.
 #[proc_macro]
 pub fn densenet(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
-    compile(input.into()).into()
-}
-
-/// The pipeline: parse, check and plan, expand.
-fn compile(input: TokenStream) -> TokenStream {
-    let ((written, network), errors) = errors::gather(|errors| {
-        let mut written = parse::parse(input, errors);
-        let network = check::check(&mut written, errors);
-        (written, network)
-    });
-    // A network with a plan is expanded even if there are errors, and a type with its name always
-    // exists, so that its uses add no errors of their own.
-    let code = match network {
-        Some(network) => expand::network(&network),
-        None => expand::stub(&written),
-    };
-    quote!(#errors #code)
+    densenet_spec::compile(input.into()).into()
 }

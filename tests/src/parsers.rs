@@ -11,6 +11,7 @@ use densenet_runtime::Network;
 use densenet_runtime::data::{cifar, decode_within, idx, svhn};
 use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_spec::Spec;
 use proc_macro2::TokenStream;
 use tempfile::TempDir;
 
@@ -25,8 +26,10 @@ const MEMORY: usize = 64 << 20;
 const MEMORY_OF_A_BYTE: usize = 128 << 10;
 /// Enough pixels that memory for them would be noticed, and few enough to be decoded quickly.
 const PIXELS: u64 = 64 << 20;
-/// The compiler itself cannot read deeper nesting than this, by far.
+/// More brackets than a spec has.
 const DEEPEST: usize = 64;
+/// A network that compiles is written out, unless it has more layers than this.
+const LAYERS: usize = 60;
 
 /// What parsers work on: a folder for their files, and a trainer.
 pub struct Desk {
@@ -292,20 +295,28 @@ fn spec(_: &mut Desk, bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
-    let mut depth = 0_usize;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
+    match Spec::parse(text) {
+        Ok(spec)
+            if spec
+                .plan
+                .blocks()
+                .iter()
+                .map(|block| block.layers)
+                .sum::<usize>()
+                > LAYERS =>
+        {
+            return true;
         }
-        if depth > DEEPEST {
-            return false;
-        }
+        Ok(_) => {}
+        Err(errors) => assert!(!errors.to_string().is_empty(), "{text}"),
     }
     let Ok(tokens) = text.parse::<TokenStream>() else {
         return false;
     };
+    // The compiler itself cannot read deeper nesting than this, by far.
+    if text.bytes().filter(|byte| b"([{".contains(byte)).count() > DEEPEST {
+        return true;
+    }
     let code = densenet_spec::compile(tokens);
     assert!(syn::parse2::<syn::File>(code).is_ok(), "{text}");
     true

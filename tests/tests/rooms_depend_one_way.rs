@@ -185,7 +185,7 @@ fn modules_of_the_plan_depend_one_way() {
 
 #[test]
 fn modules_of_the_macro_depend_one_way() {
-    check("densenet-macros/src");
+    check("densenet-macros/spec/src");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 
-use proc_macro2::TokenStream;
 use quote::ToTokens;
 
 /// The errors found so far.
@@ -33,12 +32,10 @@ impl Errors {
     }
 }
 
-/// Calls `work` with a collector, and returns the result and the errors as `compile_error!`
-/// invocations. There is no other way to get an [`Errors`], so none can be dropped with errors in
-/// it.
-pub fn gather<T>(work: impl FnOnce(&mut Errors) -> T) -> (T, TokenStream) {
+/// Calls `work` with a collector, and returns the result and the errors. There is no other way to get
+/// an [`Errors`], so none can be dropped with errors in it.
+pub fn gather<T>(work: impl FnOnce(&mut Errors) -> T) -> (T, Option<syn::Error>) {
     let mut errors = Errors::default();
     let result = work(&mut errors);
-    let tokens = errors.all.map(|all| all.to_compile_error());
-    (result, tokens.unwrap_or_default())
+    (result, errors.all)
 }
