@@ -92,6 +92,10 @@ def run() -> None:
     link("curves", "metrics", "tests/fuzz/seeds/metrics")
 
 
+def torch() -> None:
+    link("torch", "golden", "densenet-runtime/tests/pytorch/containers")
+
+
 def values_in_bf16(values: bytes) -> bytes:
     """The upper halves of f32."""
     return np.frombuffer(values, "<u2")[1::2].tobytes()
@@ -170,6 +174,7 @@ pub DenseNet201 {
 
 shutil.rmtree(SEEDS, ignore_errors=True)
 run()
+torch()
 sets()
 pictures()
 specs()

@@ -64,7 +64,8 @@
 //!
 //! # Saving
 //!
-//! Files are safetensors under torchvision's names. A checkpoint is one, too.
+//! Files are safetensors under torchvision's names. A checkpoint is one, too. PyTorch's own files are
+//! read and written as well (`.pth`, `.pt`, `.bin`).
 //!
 //! ```
 //! # use densenet_runtime::prelude::*;

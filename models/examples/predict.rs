@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example predict -- --weights out/imagenet_densenet201/checkpoint.safetensors cat.jpg
-//! cargo run --example predict -- --model densenet121 --weights densenet121.safetensors \
+//! cargo run --example predict -- --model densenet121 --weights densenet121-a639ec97.pth \
 //!     --classes imagenet_classes.txt cat.jpg dog.png
 //! ```
 //!
@@ -30,7 +30,7 @@ struct Arguments {
     /// One of the presets for ImageNet, such as densenet121.
     #[arg(long, default_value = "densenet201")]
     model: String,
-    /// A checkpoint, or weights under torchvision's names: a safetensors file.
+    /// A checkpoint, or weights under torchvision's names: safetensors or PyTorch's own format.
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
     /// The names of the classes, one on each line [default: those in the weights].

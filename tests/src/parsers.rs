@@ -4,13 +4,14 @@
 //! Bytes may be refused, with whatever error. They may not panic, nor take memory that they only
 //! claim to need; and what is read can be read again once it is written.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
 use densenet_runtime::data::{cifar, decode_within, idx, svhn};
 use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
-use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_runtime::weights::{NamedTensor, State, TensorFile, Unexpected};
 use densenet_spec::Spec;
 use proc_macro2::TokenStream;
 use tempfile::TempDir;
@@ -84,8 +85,9 @@ pub struct Parser {
 }
 
 /// All parsers.
-pub const ALL: [Parser; 9] = [
+pub const ALL: [Parser; 10] = [
     Parser::new("safetensors", safetensors),
+    Parser::new("torch", torch),
     Parser::new("checkpoint", checkpoint),
     Parser::new("idx", idx),
     Parser::new("cifar", cifar),
@@ -177,6 +179,41 @@ fn safetensors(desk: &mut Desk, bytes: &[u8]) -> bool {
         }
     }
     is_read
+}
+
+/// What `torch.save` writes.
+fn torch(desk: &mut Desk, bytes: &[u8]) -> bool {
+    let Ok(file) = TensorFile::read(desk.file("weights.pth", bytes)) else {
+        return false;
+    };
+    if file.found().is_none() {
+        return false;
+    }
+    let names = file.names();
+    let mut tensors = Vec::new();
+    for name in &names {
+        let shape = file.shape(name).unwrap().to_vec();
+        let _ = file.integers(name);
+        if let Ok(values) = file.floats(name) {
+            assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}");
+            tensors.push((name, shape, values));
+        }
+    }
+    if tensors.is_empty() {
+        return true;
+    }
+    let named = tensors
+        .iter()
+        .map(|(name, shape, values)| NamedTensor::new(*name, shape.as_slice(), values));
+    let again = desk.path("again.pth");
+    TensorFile::write_torch(&again, named, BTreeMap::new()).unwrap();
+    let read = TensorFile::read(&again).unwrap();
+    for (name, shape, values) in &tensors {
+        assert_eq!(read.shape(name), Some(shape.as_slice()), "{name}");
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&read.floats(name).unwrap()), bits(values), "{name}");
+    }
+    true
 }
 
 /// A run to go on with, as it is and with a checksum that is right.

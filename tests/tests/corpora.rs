@@ -56,6 +56,7 @@ macro_rules! parsers {
 
 parsers! {
     no_bytes_make_a_file_of_weights_panic: "safetensors", 20_000;
+    no_bytes_make_a_file_of_pytorch_panic: "torch", 20_000;
     no_bytes_make_a_checkpoint_panic: "checkpoint", 10_000;
     no_bytes_make_an_idx_file_panic: "idx", 20_000;
     no_bytes_make_a_cifar_file_panic: "cifar", 5_000;

@@ -252,7 +252,21 @@ fn a_file_from_before_the_last_norm_had_torchvisions_name_is_read() {
 }
 
 #[test]
-fn a_file_of_pytorchs_own_format_is_refused_with_how_to_convert_it() {
+fn a_file_called_as_pytorchs_is_one_and_is_read_whatever_it_is_called() {
+    let folder = TempDir::new().unwrap();
+    let state = numbered(&Bc::PLAN);
+    for name in ["weights.pth", "weights.PT", "pytorch_model.bin"] {
+        let path = folder.path().join(name);
+        state.write(&Bc::PLAN, &path).unwrap();
+        assert!(TensorFile::read(&path).unwrap().found().is_some(), "{name}");
+        let other = folder.path().join("weights.safetensors");
+        fs::rename(&path, &other).unwrap();
+        assert_eq!(State::read(&Bc::PLAN, &other).unwrap(), state);
+    }
+}
+
+#[test]
+fn a_file_that_starts_as_pytorchs_and_is_not_is_refused_with_what_to_do() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("densenet201.pth");
     for start in [
@@ -262,9 +276,11 @@ fn a_file_of_pytorchs_own_format_is_refused_with_how_to_convert_it() {
     ] {
         fs::write(&path, start).unwrap();
         let error = State::read(&Bc::PLAN, &path).unwrap_err().to_string();
-        assert!(error.contains("PyTorch's format"), "{error}");
-        assert!(error.contains("save_file(torch.load("), "{error}");
-        assert!(error.contains("densenet201.safetensors"), "{error}");
+        assert!(
+            error.contains("densenet201.pth cannot be read as a file of PyTorch"),
+            "{error}"
+        );
+        assert!(error.ends_with("copy or download it again"), "{error}");
     }
 }
 
@@ -411,10 +427,10 @@ fn damaged_and_absent_files_are_refused_by_name() {
         let error = State::read(&Bc::PLAN, &path).unwrap_err();
         assert!(matches!(error, WeightsError::Corrupt { .. }), "{error}");
     }
-    fs::write(&path, b"this is no safetensors file at all").unwrap();
+    fs::write(&path, b"this is not a file of weights at all").unwrap();
     let error = State::read(&Bc::PLAN, &path).unwrap_err().to_string();
     assert!(
-        error.contains("damaged or not a safetensors file"),
+        error.contains("damaged, or not a file of weights"),
         "{error}"
     );
 }
@@ -434,7 +450,7 @@ fn a_file_of_integers_is_no_file_of_weights() {
     let error = State::read(&Plain::PLAN, &path).unwrap_err().to_string();
     assert!(
         error.starts_with("tensor `features.conv0.weight` in ")
-            && error.ends_with(" is I64; expected F32, F16 or BF16"),
+            && error.ends_with(" is I64; expected F64, F32, F16 or BF16"),
         "{error}"
     );
 }

@@ -94,8 +94,8 @@ pub trait Network:
         Ok(Cpu::default().try_tensor_from_vec(pixels, shape)?)
     }
 
-    /// Reads the weights and running statistics of a file: safetensors under torchvision's names,
-    /// or a checkpoint (see [`State::read`]).
+    /// Reads the weights and running statistics of a file: safetensors or PyTorch's own format, under
+    /// torchvision's names, or a checkpoint (see [`State::read`]).
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, holds numbers that no network has, or does not
@@ -105,7 +105,7 @@ pub trait Network:
     }
 
     /// Writes the weights and running statistics to a file that torchvision's `load_state_dict`
-    /// takes. The file appears at once or not at all.
+    /// takes: for `torch.load` if it is called `.pth`, `.pt` or `.bin`, else safetensors. The file appears at once or not at all.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -29,19 +29,27 @@ pub enum WeightsError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The file is PyTorch's own format.
+    /// The file is in PyTorch's own format, but cannot be used.
+    #[cfg(feature = "pytorch")]
+    #[error("{path} cannot be read as a file of PyTorch: {source}", path = .path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// The reason, and what to do.
+        source: super::TorchError,
+    },
+    /// The file is in PyTorch's own format, which this program was built without.
+    #[cfg(not(feature = "pytorch"))]
     #[error(
-        "{path} is in PyTorch's format (a pickle, or a zip of them), not in safetensors; convert it with Python:\n  \
-         import torch; from safetensors.torch import save_file\n  \
-         save_file(torch.load({path:?}, weights_only=True), {to:?})",
-        path = .path.display(), to = .path.with_extension("safetensors").display()
+        "{path} is a file of PyTorch, which this program was built without; turn on the feature `pytorch` of densenet-runtime",
+        path = .path.display()
     )]
-    PyTorch {
+    NoTorch {
         /// The file.
         path: PathBuf,
     },
-    /// The bytes are not a safetensors file.
-    #[error("{path} is damaged or not a safetensors file: {source}", path = .path.display())]
+    /// The bytes are not those of a file of weights.
+    #[error("{path} is damaged, or not a file of weights (safetensors or PyTorch's): {source}", path = .path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! Named tensors in a safetensors file.
+//! Named tensors in a file: safetensors, or PyTorch's own format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
+#[cfg(feature = "pytorch")]
+use super::torch::{self, Found, TorchFile};
 use super::{WeightsError, seal};
 use crate::files;
 
@@ -19,22 +21,81 @@ const NOTES: &str = "__metadata__";
 /// Bytes before the header, which hold its length.
 const HEADER_LENGTH: usize = 8;
 
-/// The tensors of a safetensors file, in memory and checked: every tensor lies within the file, and
-/// its shape matches its bytes.
+/// The tensors of a file, in memory and checked: every tensor lies within the file, and its shape
+/// matches its bytes. The file's contents tell its format, whatever it is called: safetensors, or
+/// what `torch.save` writes (`.pth`, `.pt`, `.bin`).
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    contents: Contents,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Safetensors(Safetensors),
+    #[cfg(feature = "pytorch")]
+    Torch(TorchFile),
+}
+
+#[derive(Debug)]
+struct Safetensors {
     bytes: Vec<u8>,
     /// Where the tensors' bytes start.
     start: usize,
     metadata: Metadata,
 }
 
+impl Safetensors {
+    fn read(bytes: Vec<u8>) -> Result<Self, (Vec<u8>, SafeTensorError)> {
+        match SafeTensors::read_metadata(&bytes) {
+            Ok((header, metadata)) => Ok(Self {
+                bytes,
+                start: HEADER_LENGTH + header,
+                metadata,
+            }),
+            Err(error) => Err((bytes, error)),
+        }
+    }
+
+    fn note(&self, key: &str) -> Option<&str> {
+        let notes = self.metadata.metadata().as_ref()?;
+        notes.get(key).map(String::as_str)
+    }
+
+    /// Whether it is what was written, if it has a checksum.
+    fn is_whole(&self) -> bool {
+        self.note(seal::NOTE).is_none() || seal::is_whole(&self.bytes, HEADER_LENGTH..self.start)
+    }
+
+    fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
+        let info = self.metadata.info(name)?;
+        let (from, to) = info.data_offsets;
+        let bytes = self.bytes.get(self.start + from..self.start + to)?;
+        Some((info, bytes))
+    }
+
+    fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        let (info, bytes) = self.tensor(name)?;
+        match info.dtype {
+            Dtype::F64 => Some(elements(bytes, |b| f64::from_le_bytes(b) as f32)),
+            Dtype::F32 => Some(elements(bytes, f32::from_le_bytes)),
+            Dtype::F16 => Some(elements(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
+            Dtype::BF16 => Some(elements(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
+            _ => None,
+        }
+    }
+
+    fn integers(&self, name: &str) -> Option<Vec<i64>> {
+        let (info, bytes) = self.tensor(name)?;
+        (info.dtype == Dtype::I64).then(|| elements(bytes, i64::from_le_bytes))
+    }
+}
+
 impl TensorFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read or is not a valid safetensors file, or when it was written by
+    /// When it cannot be read, is damaged or of another format, or when it was written by
     /// [`write`](Self::write) and has changed since.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref().to_path_buf();
@@ -42,21 +103,47 @@ impl TensorFile {
             Ok(bytes) => bytes,
             Err(source) => return Err(WeightsError::Read { path, source }),
         };
-        let (header, metadata) = match SafeTensors::read_metadata(&bytes) {
-            Ok(found) => found,
-            Err(_) if is_pytorch(&bytes) => return Err(WeightsError::PyTorch { path }),
-            Err(source) => return Err(WeightsError::Corrupt { path, source }),
+        let contents = match Safetensors::read(bytes) {
+            Ok(own) if own.is_whole() => Contents::Safetensors(own),
+            Ok(_) => return Err(WeightsError::Checksum { path }),
+            // The length of a header may be that of a pickle's first bytes.
+            Err((bytes, source)) if bytes.get(HEADER_LENGTH) == Some(&b'{') => {
+                return Err(WeightsError::Corrupt { path, source });
+            }
+            Err((bytes, source)) => return Self::read_torch(path, &bytes, source),
         };
-        let file = Self {
-            path,
-            bytes,
-            start: HEADER_LENGTH + header,
-            metadata,
-        };
-        if file.is_sealed() && !seal::is_whole(&file.bytes, HEADER_LENGTH..file.start) {
-            return Err(WeightsError::Checksum { path: file.path });
+        Ok(Self { path, contents })
+    }
+
+    /// Reads what is not a safetensors file.
+    #[cfg(feature = "pytorch")]
+    fn read_torch(
+        path: PathBuf,
+        bytes: &[u8],
+        source: SafeTensorError,
+    ) -> Result<Self, WeightsError> {
+        if !torch::is_torch(bytes) {
+            return Err(WeightsError::Corrupt { path, source });
         }
-        Ok(file)
+        match TorchFile::read(bytes) {
+            Ok(file) => Ok(Self {
+                path,
+                contents: Contents::Torch(file),
+            }),
+            Err(source) => Err(WeightsError::Torch { path, source }),
+        }
+    }
+
+    #[cfg(not(feature = "pytorch"))]
+    fn read_torch(
+        path: PathBuf,
+        bytes: &[u8],
+        source: SafeTensorError,
+    ) -> Result<Self, WeightsError> {
+        match bytes {
+            [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Err(WeightsError::NoTorch { path }),
+            _ => Err(WeightsError::Corrupt { path, source }),
+        }
     }
 
     /// The path it was read from.
@@ -64,15 +151,31 @@ impl TensorFile {
         &self.path
     }
 
-    /// The names of the tensors, in the order of their bytes.
+    /// What the tensors of a file of PyTorch's were found in; `None` for safetensors.
+    #[cfg(feature = "pytorch")]
+    pub fn found(&self) -> Option<&Found> {
+        match &self.contents {
+            Contents::Safetensors(_) => None,
+            Contents::Torch(file) => Some(file.found()),
+        }
+    }
+
+    /// The names of the tensors: in the order of their bytes, or in that of PyTorch's state dict.
     pub fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
+        match &self.contents {
+            Contents::Safetensors(file) => file.metadata.offset_keys(),
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.names().map(str::to_string).collect(),
+        }
     }
 
     /// The note that the file's writer left under this key.
     pub fn note(&self, key: &str) -> Option<&str> {
-        let notes = self.metadata.metadata().as_ref()?;
-        notes.get(key).map(String::as_str)
+        match &self.contents {
+            Contents::Safetensors(file) => file.note(key),
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.notes().get(key).map(String::as_str),
+        }
     }
 
     /// The names of the classes, in the order of their labels; empty if the file does not list
@@ -117,33 +220,40 @@ impl TensorFile {
 
     /// The shape of a tensor; `None` if the file has no tensor of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.metadata.info(name).map(|info| info.shape.as_slice())
+        match &self.contents {
+            Contents::Safetensors(file) => {
+                let info = file.metadata.info(name)?;
+                Some(info.shape.as_slice())
+            }
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.shape(name),
+        }
     }
 
-    /// The elements of a tensor, which must be `F32`, `F16` or `BF16`.
+    /// The elements of a tensor, which must be `F64`, `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When there is no tensor of this name, or it has another element type.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
-        let (info, bytes) = self.tensor(name)?;
-        match info.dtype {
-            Dtype::F32 => Ok(elements(bytes, f32::from_le_bytes)),
-            Dtype::F16 => Ok(elements(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
-            Dtype::BF16 => Ok(elements(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
-            other => Err(self.element_type(name, other, "F32, F16 or BF16")),
-        }
+        let floats = match &self.contents {
+            Contents::Safetensors(file) => file.floats(name),
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.floats(name),
+        };
+        floats.ok_or_else(|| self.unreadable(name, "F64, F32, F16 or BF16"))
     }
 
-    /// The elements of a tensor, which must be `I64`.
+    /// The elements of a tensor, which must be `I64` (in a file of PyTorch's, any integers).
     ///
     /// # Errors
     /// When there is no tensor of this name, or it has another element type.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>, WeightsError> {
-        let (info, bytes) = self.tensor(name)?;
-        match info.dtype {
-            Dtype::I64 => Ok(elements(bytes, i64::from_le_bytes)),
-            other => Err(self.element_type(name, other, "I64")),
-        }
+        let integers = match &self.contents {
+            Contents::Safetensors(file) => file.integers(name),
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.integers(name),
+        };
+        integers.ok_or_else(|| self.unreadable(name, "I64"))
     }
 
     /// Writes tensors as `F32`, with notes for the file's reader and a checksum of all bytes. The
@@ -177,24 +287,56 @@ impl TensorFile {
         })
     }
 
-    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), WeightsError> {
-        let found = self.metadata.info(name).and_then(|info| {
-            let (from, to) = info.data_offsets;
-            let bytes = self.bytes.get(self.start + from..self.start + to)?;
-            Some((info, bytes))
-        });
-        found.ok_or_else(|| WeightsError::NoTensor {
-            path: self.path.clone(),
-            name: name.to_string(),
+    /// Writes tensors for `torch.load(.., weights_only=True)`, as [`write`](Self::write) does.
+    /// Each part of the file has a checksum, which [`read`](Self::read) compares.
+    ///
+    /// # Errors
+    /// When a shape does not match its elements, or the file cannot be written.
+    #[cfg(feature = "pytorch")]
+    pub fn write_torch<'a>(
+        path: impl AsRef<Path>,
+        tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+        notes: BTreeMap<String, String>,
+    ) -> Result<(), WeightsError> {
+        let path = path.as_ref();
+        let tensors: Vec<_> = tensors.into_iter().collect();
+        torch::state_dict(&tensors, &notes)
+            .and_then(|bytes| files::replace(path, &bytes))
+            .map_err(|source| WeightsError::Write {
+                path: path.to_path_buf(),
+                source,
+            })
+    }
+
+    #[cfg(not(feature = "pytorch"))]
+    pub(super) fn write_torch<'a>(
+        path: impl AsRef<Path>,
+        _: impl IntoIterator<Item = NamedTensor<'a>>,
+        _: BTreeMap<String, String>,
+    ) -> Result<(), WeightsError> {
+        Err(WeightsError::NoTorch {
+            path: path.as_ref().to_path_buf(),
         })
     }
 
-    fn element_type(&self, name: &str, found: Dtype, expected: &'static str) -> WeightsError {
-        WeightsError::ElementType {
-            path: self.path.clone(),
-            name: name.to_string(),
-            found: found.to_string(),
-            expected,
+    /// Why a tensor's elements cannot be read: it has another type, or there is none.
+    fn unreadable(&self, name: &str, expected: &'static str) -> WeightsError {
+        let found = match &self.contents {
+            Contents::Safetensors(file) => {
+                file.metadata.info(name).map(|own| own.dtype.to_string())
+            }
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.element_type(name).map(str::to_string),
+        };
+        let (path, name) = (self.path.clone(), name.to_string());
+        match found {
+            Some(found) => WeightsError::ElementType {
+                path,
+                name,
+                found,
+                expected,
+            },
+            None => WeightsError::NoTensor { path, name },
         }
     }
 }
@@ -208,18 +350,12 @@ pub(crate) fn notes_of_classes(names: &[impl AsRef<str>]) -> BTreeMap<String, St
     BTreeMap::from([(CLASSES.to_string(), names.to_string())])
 }
 
-/// Whether these bytes begin like a file written by `torch.save`: a zip, or a pickle of protocol 2
-/// to 5.
-fn is_pytorch(bytes: &[u8]) -> bool {
-    matches!(bytes, [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..])
-}
-
 /// A tensor on its way to a file.
 #[derive(Clone, Debug)]
 pub struct NamedTensor<'a> {
-    name: String,
-    shape: Vec<usize>,
-    values: &'a [f32],
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) values: &'a [f32],
 }
 
 impl<'a> NamedTensor<'a> {

@@ -6,19 +6,15 @@
 //! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
 //! executor without code for any particular network.
 //!
-//! Files are safetensors under torchvision's names. A `.pth` file from torchvision is a pickle in a
-//! zip. Convert it once, with Python:
-//!
-//! ```python
-//! import torch; from safetensors.torch import save_file
-//! save_file(torch.load("densenet201.pth", weights_only=True), "densenet201.safetensors")
-//! ```
+//! Files are written as safetensors under torchvision's names. What `torch.save` writes is read as
+//! well (`.pth`, `.pt`, `.bin`; the feature `pytorch`): state dicts, checkpoints that contain one,
+//! whole modules. Nothing in such a file is executed.
 //!
 //! ```
 //! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};
 //!
 //! fn load(plan: &Plan) -> Result<State, WeightsError> {
-//!     State::read(plan, "densenet201.safetensors")
+//!     State::read(plan, "densenet201-c1103571.pth")
 //! }
 //! ```
 
@@ -29,6 +25,8 @@ pub(crate) mod names;
 mod seal;
 mod state;
 mod tensors;
+#[cfg(feature = "pytorch")]
+mod torch;
 
 pub use error::{Misfit, Misshapen, WeightsError};
 #[cfg(feature = "train")]
@@ -40,3 +38,5 @@ pub use state::{State, Unexpected};
 pub(crate) use state::{momentum, trained};
 pub(crate) use tensors::each_tensor_mut;
 pub use tensors::{AnyTensor, GradientSlot, Visited, each_tensor};
+#[cfg(feature = "pytorch")]
+pub use torch::{Found, TorchError};

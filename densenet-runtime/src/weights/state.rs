@@ -35,7 +35,7 @@ impl State {
     /// The names are torchvision's, current or old (`norm.1` for `norm1`). Counters
     /// (`num_batches_tracked`, `n_averaged`), a checkpoint's momentum and what else belongs to its
     /// run are ignored, and so is a prefix of all names: `module.` from `DataParallel`, `_orig_mod.`
-    /// from `torch.compile`, `model.`. Elements may be `F32`, `F16` or `BF16`.
+    /// from `torch.compile`, `model.`. Elements may be `F64`, `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or does not fit the network (all differences are
@@ -115,8 +115,9 @@ impl State {
         Ok(state)
     }
 
-    /// Writes the state to a file that torchvision's `load_state_dict` accepts. The file appears at
-    /// once or not at all.
+    /// Writes the state to a file with the tensors that torchvision's `load_state_dict` accepts:
+    /// one for `torch.load` if it is called `.pth`, `.pt` or `.bin`, and safetensors otherwise. The
+    /// file appears at once or not at all.
     ///
     /// # Errors
     /// When the state belongs to another network, or the file cannot be written.
@@ -127,7 +128,11 @@ impl State {
             let values = self.of_parameter(parameter);
             NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
         });
-        TensorFile::write(path, tensors, notes_of_classes(plan.class_names()))
+        let notes = notes_of_classes(plan.class_names());
+        if is_named_as_torch(path.as_ref()) {
+            return TensorFile::write_torch(path, tensors, notes);
+        }
+        TensorFile::write(path, tensors, notes)
     }
 
     /// The elements of one tensor of the network.
@@ -172,6 +177,12 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether a file is called as those of `torch.save` are.
+fn is_named_as_torch(path: &Path) -> bool {
+    let extension = path.extension().map(|own| own.to_ascii_lowercase());
+    extension.is_some_and(|own| own == "pth" || own == "pt" || own == "bin")
 }
 
 /// Refuses numbers with which a network cannot compute.
