@@ -153,6 +153,16 @@ def pictures() -> None:
     link("picture", "golden", f"{GOLDEN}/formats")
 
 
+def tables() -> None:
+    columns = "\ufeffpath,cat,\"big dog\"\r\na/1.png,1,0\r\n\r\nb.png,,0.5\r\n\"c,d.png\",nan,-1\r\n"
+    write("table", "columns", columns)
+    write("table", "one_hot", "image,MEL,NV\nISIC_1,0.0,1.0\nISIC_2,1.0,0.0\n")
+    write("table", "name", "filename,label,age\n1.png,cat,3\n2.png,dog,\n")
+    write("table", "names", "Image Index,Finding Labels\n1.png,Mass|Edema\n2.png,Edema\n3.png,\n")
+    write("table", "tabs", "Path\tbreed\na b.png\tpug\n")
+    write("table", "list", "cats/1.jpg cat\ndogs/2.jpg\tbig dog\n")
+
+
 def specs() -> None:
     write("spec", "bare", "blocks: [6, 12, 48, 32], k: 32")
     write(
@@ -177,4 +187,5 @@ run()
 torch()
 sets()
 pictures()
+tables()
 specs()

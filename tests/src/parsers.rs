@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
-use densenet_runtime::data::{cifar, decode_within, idx, svhn};
+use densenet_runtime::data::{Columns, LabelKind, Labels, Table, cifar, decode_within, idx, svhn};
 use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
 use densenet_runtime::weights::{NamedTensor, State, TensorFile, Unexpected};
 use densenet_spec::Spec;
@@ -85,7 +85,7 @@ pub struct Parser {
 }
 
 /// All parsers.
-pub const ALL: [Parser; 10] = [
+pub const ALL: [Parser; 11] = [
     Parser::new("safetensors", safetensors),
     Parser::new("torch", torch),
     Parser::new("checkpoint", checkpoint),
@@ -95,6 +95,7 @@ pub const ALL: [Parser; 10] = [
     Parser::new("metrics", metrics),
     Parser::new("curves", curves),
     Parser::new("picture", picture),
+    Parser::new("table", table),
     Parser::new("spec", spec),
 ];
 
@@ -325,6 +326,47 @@ fn picture(_: &mut Desk, bytes: &[u8]) -> bool {
     let size = 3 * picture.width as usize * picture.height as usize;
     assert_eq!(picture.pixels.len(), size);
     true
+}
+
+/// A table of pictures, in each form, and a second one that is read as the first.
+fn table(desk: &mut Desk, bytes: &[u8]) -> bool {
+    let kinds = [
+        None,
+        Some(LabelKind::Exclusive),
+        Some(LabelKind::Independent),
+    ];
+    let mut is_read = false;
+    for name in ["table.csv", "table.tsv", "table.txt"] {
+        let file = desk.file(name, bytes);
+        let _ = Table::read_paths(&file, &Columns::default());
+        for kind in kinds {
+            let columns = Columns {
+                kind,
+                ..Columns::default()
+            };
+            let Ok(table) = Table::read(&file, &columns) else {
+                continue;
+            };
+            let (pictures, classes) = (table.len(), table.classes().len());
+            match table.labels() {
+                Labels::Classes(labels) => {
+                    assert_eq!(labels.len(), pictures);
+                    assert!(labels.iter().all(|&label| (label as usize) < classes));
+                }
+                Labels::Independent(labels) => {
+                    assert_eq!(labels.len(), pictures * classes);
+                    let is_label = |v: &f32| v.is_nan() || (0.0..=1.0).contains(v);
+                    assert!(labels.iter().all(is_label));
+                }
+                _ => {}
+            }
+            let again = Table::read(&file, table.columns()).unwrap();
+            // NaN is not equal to itself.
+            assert_eq!(format!("{again:?}"), format!("{table:?}"));
+            is_read = true;
+        }
+    }
+    is_read
 }
 
 /// A network's spec, as text.

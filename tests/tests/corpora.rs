@@ -64,6 +64,7 @@ parsers! {
     no_bytes_make_metrics_panic: "metrics", 10_000;
     no_bytes_make_the_curves_of_metrics_panic: "curves", 60;
     no_bytes_make_a_picture_panic: "picture", 20_000;
+    no_bytes_make_a_table_panic: "table", 10_000;
     no_bytes_make_a_spec_panic: "spec", 4_000;
 }
 

@@ -1,6 +1,6 @@
 //! Errors of datasets and loaders.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why data could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,33 @@ pub enum DataError {
         format: &'static str,
         /// The difference.
         reason: String,
+    },
+    /// A table of pictures is not as it should be.
+    #[error("{path}{at}: {reason}", path = .path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, such as ", line 3, column `cat`"; empty if it is about the whole file.
+        at: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Pictures that a table lists are missing.
+    #[error(
+        "{missing} of the {pictures} pictures in {table} are missing in {root}, such as {}; name the folder at which their paths begin, or leave the missing out",
+        shown(.first), table = .table.display(), root = .root.display()
+    )]
+    MissingPictures {
+        /// The table.
+        table: PathBuf,
+        /// The folder at which its paths begin.
+        root: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// How many there should be.
+        pictures: usize,
+        /// The line and path of the first that are missing.
+        first: Vec<(usize, String)>,
     },
     /// A file is shorter or longer than its header says.
     #[error("{path} has {found} bytes of data, but {expected} are expected{why}; download it again",
@@ -153,10 +180,35 @@ pub enum DataError {
     WorkersGone,
 }
 
+/// Paths with their lines, for a message.
+fn shown(first: &[(usize, String)]) -> String {
+    let shown = first.iter();
+    let shown: Vec<_> = shown
+        .map(|(line, path)| format!("`{path}` (line {line})"))
+        .collect();
+    shown.join(", ")
+}
+
 impl DataError {
     /// Whether only one image is affected, so that others can still be served.
     pub fn is_about_one_image(&self) -> bool {
         matches!(self, Self::Picture { .. } | Self::Io { .. })
+    }
+
+    /// An error of a table, of a line or column where they are known.
+    pub(crate) fn table(
+        file: &Path,
+        line: impl Into<Option<usize>>,
+        column: Option<&str>,
+        reason: String,
+    ) -> Self {
+        let line = line.into().map(|line| format!(", line {line}"));
+        let column = column.map(|column| format!(", column `{column}`"));
+        Self::Table {
+            path: file.to_owned(),
+            at: line.unwrap_or_default() + &column.unwrap_or_default(),
+            reason,
+        }
     }
 
     /// For `map_err`: adds the path and what was tried to the system's error.

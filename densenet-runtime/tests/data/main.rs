@@ -9,6 +9,7 @@ mod folder;
 mod idx;
 mod loader;
 mod svhn;
+mod table;
 
 /// A file that a script in `scripts` made.
 fn golden(name: &str) -> PathBuf {
