@@ -83,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let batch = batch?;
         let (pixels, _) = tensors(&dev, &test, &batch);
         let logits: Targets = model.forward(pixels);
-        for (logits, &label) in logits.array().iter().zip(&batch.labels) {
+        for (logits, &label) in logits.array().iter().zip(batch.labels()) {
             let own = logits[label as usize];
             right += usize::from(logits.iter().all(|&logit| logit <= own));
             images += 1;
@@ -104,7 +104,7 @@ fn tensors(dev: &Cpu, loader: &Loader, batch: &LoadedBatch) -> (Images, Targets)
         .map(|&byte| (f32::from(byte) / 255.0 - mean) / std)
         .collect();
     let mut targets = vec![0.0; BATCH * 10];
-    for (image, &label) in batch.labels.iter().enumerate() {
+    for (image, &label) in batch.labels().iter().enumerate() {
         targets[10 * image + label as usize] = 1.0;
     }
     (dev.tensor(pixels), dev.tensor(targets))

@@ -45,7 +45,8 @@ fn it_names_the_five_classes_that_validation_finds_likeliest() {
 
     // As validation does it.
     let mut bytes = vec![0; 3 * 224 * 224];
-    let label = images.load(0, None, &mut bytes).unwrap();
+    images.load(0, None, &mut bytes).unwrap();
+    let label = images.target(0).class().unwrap();
     let mut executor = CpuExecutor::new(DenseNet121::PLAN, CpuOptions::for_batch(1)).unwrap();
     executor
         .write(Arena::Parameters, &state.parameters)

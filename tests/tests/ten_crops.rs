@@ -23,7 +23,8 @@ fn by_hand(trainer: &mut Trainer<Small>, pictures: &ImageFolder) -> (f64, usize,
     let (mut loss, mut top1, mut top5) = (0.0, 0, 0);
     for index in 0..pictures.len() {
         let mut bytes = vec![0; views * image];
-        let label = pictures.load(index, None, &mut bytes).unwrap();
+        pictures.load(index, None, &mut bytes).unwrap();
+        let label = pictures.target(index).class().unwrap();
         let mut mean = [0.0_f64; 10];
         for view in bytes.chunks_exact(image) {
             let labels = [label];

@@ -3,7 +3,27 @@
 use super::{DataError, Normalization, Rng};
 use crate::classes;
 
-/// Labelled images of one shape.
+/// What a network should say of an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target<'a> {
+    /// The image's class.
+    Class(u32),
+    /// Whether each class applies, independently of the others: from 0 (no) to 1 (yes), or NaN if it
+    /// is unknown.
+    Independent(&'a [f32]),
+}
+
+impl Target<'_> {
+    /// The image's class; `None` if classes are independent.
+    pub const fn class(&self) -> Option<u32> {
+        match self {
+            Self::Class(class) => Some(*class),
+            Self::Independent(_) => None,
+        }
+    }
+}
+
+/// Images of one shape, each with its target.
 pub trait Dataset: Send + Sync {
     /// Number of images.
     fn len(&self) -> usize;
@@ -13,8 +33,21 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// The names of the classes; a label is an index into them.
+    /// The names of the classes. A class is an index into them, and independent targets have a value
+    /// for each.
     fn classes(&self) -> &[String];
+
+    /// What a network should say of an image. All images have targets of one kind.
+    ///
+    /// # Panics
+    /// May panic if `index` is not below [`len`](Self::len).
+    fn target(&self, index: usize) -> Target<'_>;
+
+    /// What an image is called where files list it: the path of a picture from the folder of its
+    /// set on. By default its index.
+    fn name(&self, index: usize) -> String {
+        index.to_string()
+    }
 
     /// Channels, height and width of the images as they are served.
     fn shape(&self) -> [usize; 3];
@@ -28,7 +61,7 @@ pub trait Dataset: Send + Sync {
         1
     }
 
-    /// Writes an image's bytes, height x width x channels, and returns its label.
+    /// Writes an image's bytes, height x width x channels.
     ///
     /// With an `rng` the image is varied at random, for training, and is the same for the same
     /// numbers. Without one, for evaluation, all [views](Self::views) are written one after
@@ -39,14 +72,15 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Panics
     /// May panic if `index` is not below [`len`](Self::len) or `into` has another length.
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError>;
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError>;
 }
 
 /// Checks that a network with this input (channels, height, width) and number of classes can be
 /// trained on a dataset.
 ///
 /// # Errors
-/// When the images have another shape, or the dataset has more classes than the network.
+/// When the images have another shape, or the dataset has more classes than the network, or fewer
+/// that are independent.
 pub fn check_fit(
     dataset: &dyn Dataset,
     input: [usize; 3],
@@ -58,10 +92,12 @@ pub fn check_fit(
             found: dataset.shape(),
         });
     }
-    if dataset.classes().len() > classes {
+    let found = dataset.classes().len();
+    let is_independent = !dataset.is_empty() && dataset.target(0).class().is_none();
+    if found > classes || (found < classes && is_independent) {
         return Err(DataError::TooManyClasses {
             expected: classes,
-            found: dataset.classes().len(),
+            found,
         });
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    Crops, DataError, Dataset, Normalization, Pictures, Rng, check_same_classes,
+    Crops, DataError, Dataset, Normalization, Pictures, Rng, Target, check_same_classes,
     geometry::RandomResizedCrop, pictures::is_picture,
 };
 
@@ -167,10 +167,17 @@ impl Dataset for ImageFolder {
         self.pictures.views()
     }
 
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
-        let File { path, label } = &self.files[index];
-        self.pictures.load(&self.root.join(path), rng, into)?;
-        Ok(*label)
+    fn target(&self, index: usize) -> Target<'_> {
+        Target::Class(self.files[index].label)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.files[index].path.to_string_lossy().into_owned()
+    }
+
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
+        let path = self.root.join(&self.files[index].path);
+        self.pictures.load(&path, rng, into)
     }
 }
 

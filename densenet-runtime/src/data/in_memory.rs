@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{DataError, Dataset, Normalization, Rng, ShiftAndFlip, check_same_classes, shift};
+use super::{
+    DataError, Dataset, Normalization, Rng, ShiftAndFlip, Target, check_same_classes, shift,
+};
 
 /// Labelled images held as bytes: MNIST, Fashion-MNIST, CIFAR, or a program's own images.
 ///
@@ -193,7 +195,11 @@ impl Dataset for InMemory {
         &self.normalization
     }
 
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
+    fn target(&self, index: usize) -> Target<'_> {
+        Target::Class(self.labels[index])
+    }
+
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
         let size = self.size();
         let image = &self.images[index * size..][..size];
         let [_, height, width] = self.shape;
@@ -203,7 +209,7 @@ impl Dataset for InMemory {
             }
             _ => into.copy_from_slice(image),
         }
-        Ok(self.labels[index])
+        Ok(())
     }
 }
 

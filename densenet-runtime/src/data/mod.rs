@@ -1,7 +1,7 @@
 //! Images: where they come from, how they are varied, and how they reach the network in time.
 //!
 //! A [`Dataset`] serves one labelled image at a time, as bytes of a fixed shape: pictures in
-//! folders ([`ImageFolder`]), or images held in memory ([`InMemory`]), read from [IDX](idx),
+//! folders ([`ImageFolder`]) or listed by a table ([`TablePictures`]), or images held in memory ([`InMemory`]), read from [IDX](idx),
 //! [CIFAR](cifar) or [SVHN](svhn) files. A [`Loader`] prefetches in the background and serves
 //! batches. The same seed gives the same batches, however many threads load them.
 
@@ -26,15 +26,15 @@ pub mod svhn;
 mod table;
 
 pub use crops::Crops;
-pub use dataset::{Dataset, check_fit, check_same_classes};
+pub use dataset::{Dataset, Target, check_fit, check_same_classes};
 pub use decode::{MAX_PIXELS, Rgb, decode, decode_within, read, read_within};
 pub use error::{DataError, PictureError};
 pub use folder::ImageFolder;
 pub use geometry::RandomResizedCrop;
 pub use in_memory::InMemory;
-pub use loader::{Epoch, LoadedBatch, Loader, OnBroken, SkippedImage};
+pub use loader::{Epoch, LoadedBatch, LoadedTargets, Loader, OnBroken, SkippedImage};
 pub use normalization::Normalization;
 pub use pictures::Pictures;
 pub use rng::Rng;
 pub use shift::ShiftAndFlip;
-pub use table::{Columns, LabelKind, Labels, Table};
+pub use table::{Columns, LabelKind, Labels, Table, TablePictures};

@@ -216,8 +216,10 @@ fn classes_are_sorted_and_pictures_found_as_torchvision_finds_them() {
     assert_eq!(folder.classes(), ["a", "b"]);
     let found: Vec<(PathBuf, u32)> = (0..folder.len())
         .map(|index| {
-            let label = folder.load(index, None, &mut [0; 192]).unwrap();
-            (folder.path(index).unwrap(), label)
+            folder.load(index, None, &mut [0; 192]).unwrap();
+            let path = folder.path(index).unwrap();
+            assert_eq!(path, dir.path().join(folder.name(index)));
+            (path, folder.target(index).class().unwrap())
         })
         .collect();
     let expected = [

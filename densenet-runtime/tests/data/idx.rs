@@ -40,8 +40,8 @@ fn opened(images: &[u8], labels: &[u8]) -> Result<InMemory, DataError> {
 
 fn image(set: &InMemory, index: usize) -> (Vec<u8>, u32) {
     let mut bytes = vec![0; set.shape().iter().product()];
-    let label = set.load(index, None, &mut bytes).unwrap();
-    (bytes, label)
+    set.load(index, None, &mut bytes).unwrap();
+    (bytes, set.target(index).class().unwrap())
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, LoadedBatch, Loader, Normalization, OnBroken, PictureError, Rng,
+    DataError, Dataset, LoadedBatch, Loader, Normalization, OnBroken, PictureError, Rng, Target,
 };
 
 /// Images of two bytes, the index and a random number; some cannot be loaded.
@@ -61,7 +61,11 @@ impl Dataset for Numbers {
         self.views
     }
 
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<u32, DataError> {
+    fn target(&self, index: usize) -> Target<'_> {
+        Target::Class(index as u32)
+    }
+
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
         self.loaded.fetch_add(1, Ordering::Relaxed);
         // Late images come early and the other way round.
         thread::sleep(self.delay * (index % 3) as u32);
@@ -76,14 +80,14 @@ impl Dataset for Numbers {
                 reason: PictureError::Broken("torn".to_owned()),
             });
         }
-        Ok(index as u32)
+        Ok(())
     }
 }
 
 type Content = (usize, Vec<u8>, Vec<u32>);
 
 fn content(batch: &LoadedBatch) -> Content {
-    (batch.number, batch.bytes.clone(), batch.labels.clone())
+    (batch.number, batch.bytes.clone(), batch.labels().to_vec())
 }
 
 fn contents(batches: impl Iterator<Item = Result<LoadedBatch, DataError>>) -> Vec<Content> {
@@ -172,7 +176,7 @@ fn views_are_for_evaluation_and_repeat_the_label() {
     let loader = evaluation(with_views(), 3).on_broken(OnBroken::Skip);
     let batch = loader.epoch(0).next().unwrap().unwrap();
     assert_eq!((batch.size(), batch.views), (2, 3));
-    assert_eq!(batch.labels, [0, 0, 0, 2, 2, 2]);
+    assert_eq!(batch.labels(), [0, 0, 0, 2, 2, 2]);
     assert_eq!(batch.bytes, [0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0]);
     let loader = training(with_views(), 2).on_broken(OnBroken::Skip);
     let batch = loader.epoch(0).next().unwrap().unwrap();

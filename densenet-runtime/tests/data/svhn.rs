@@ -9,8 +9,8 @@ use crate::golden;
 
 fn image(set: &InMemory, index: usize) -> (Vec<u8>, u32) {
     let mut bytes = vec![0; 32 * 32 * 3];
-    let label = set.load(index, None, &mut bytes).unwrap();
-    (bytes, label)
+    set.load(index, None, &mut bytes).unwrap();
+    (bytes, set.target(index).class().unwrap())
 }
 
 #[test]

@@ -1,9 +1,17 @@
 //! Tables of pictures: every form of label, and every rule about bad input.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
-use densenet_runtime::data::{Columns, DataError, LabelKind, Labels, Table};
+use densenet_runtime::{
+    Targets,
+    data::{
+        Columns, DataError, Dataset, LabelKind, Labels, Loader, OnBroken, Pictures, Table,
+        TablePictures, Target, check_fit,
+    },
+};
 use tempfile::TempDir;
+
+use crate::golden;
 
 fn parsed(name: &str, text: impl AsRef<[u8]>, columns: &Columns) -> Result<Table, DataError> {
     let dir = TempDir::new().unwrap();
@@ -418,4 +426,99 @@ fn missing_pictures_are_counted_and_the_first_are_named() {
     there.check_pictures().unwrap();
     let nowhere = table.rooted(Path::new("nowhere"));
     assert!(nowhere.with_pictures_there().is_err());
+}
+
+/// The pictures of a table in a folder with three, of which the second is broken.
+fn pictures(text: &str, columns: &Columns) -> (TempDir, TablePictures) {
+    let dir = TempDir::new().unwrap();
+    for name in ["1.png", "3.png"] {
+        fs::copy(golden("small.png"), dir.path().join(name)).unwrap();
+    }
+    fs::write(dir.path().join("2.png"), "no picture").unwrap();
+    let table = table(text, columns).rooted(dir.path());
+    table.check_pictures().unwrap();
+    let pictures = TablePictures::new(table, Pictures::sized([8, 8]).unwrap()).unwrap();
+    (dir, pictures)
+}
+
+#[test]
+fn labels_reach_the_executor_and_unknown_ones_as_nan() {
+    let text = "path,cat,dog\n1.png,1,\n2.png,0,0\n3.png,nan,0.5\n";
+    let (_dir, pictures) = pictures(text, &by_rule());
+    assert_eq!(pictures.name(2), "3.png");
+    let loader = Loader::evaluation(Arc::new(pictures), 3).unwrap();
+    let loader = loader.on_broken(OnBroken::Skip).report(|_| {});
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    assert_eq!((batch.size(), batch.labels()), (2, &[][..]));
+    let batch = batch.as_batch(loader.dataset().normalization());
+    let Targets::Independent(values) = batch.targets else {
+        panic!("{:?}", batch.targets);
+    };
+    let known: Vec<_> = values.iter().map(|v| (!v.is_nan()).then_some(*v)).collect();
+    assert_eq!(known, [Some(1.0), None, None, Some(0.5)]);
+}
+
+#[test]
+fn views_repeat_independent_targets() {
+    let (_dir, pictures) = pictures("path,a,b\n1.png,1,0\n3.png,0,1\n", &by_rule());
+    let ten = Pictures::sized([8, 8]).unwrap();
+    let ten = ten.evaluated(densenet_runtime::data::Crops::Ten);
+    let pictures = TablePictures::new(pictures.table().clone(), ten).unwrap();
+    let loader = Loader::evaluation(Arc::new(pictures), 2).unwrap();
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    let Targets::Independent(values) = batch.targets.as_targets() else {
+        panic!("{:?}", batch.targets);
+    };
+    assert_eq!(
+        values,
+        [[1.0, 0.0].repeat(10), [0.0, 1.0].repeat(10)].concat()
+    );
+    assert_eq!((batch.size(), batch.views), (2, 10));
+}
+
+#[test]
+fn a_table_of_names_serves_classes() {
+    let (_dir, pictures) = pictures("path,label\n1.png,dog\n3.png,cat\n", &by_rule());
+    assert_eq!(pictures.target(0), Target::Class(1));
+    check_fit(&pictures, [3, 8, 8], 3).unwrap();
+    let loader = Loader::evaluation(Arc::new(pictures), 3).unwrap();
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    assert_eq!(batch.labels(), [1, 0]);
+}
+
+#[test]
+fn independent_classes_must_be_as_many_as_the_networks() {
+    let (_dir, pictures) = pictures("path,cat,dog\n1.png,1,0\n", &by_rule());
+    check_fit(&pictures, [3, 8, 8], 2).unwrap();
+    for classes in [1, 3] {
+        let message = check_fit(&pictures, [3, 8, 8], classes).unwrap_err();
+        assert!(message.to_string().contains("`classes: 2`"), "{message}");
+    }
+}
+
+#[test]
+fn pictures_without_labels_are_unknown_in_every_class_given() {
+    let table = |classes: &[&str]| {
+        let columns = Columns {
+            classes: of_names(classes),
+            ..by_rule()
+        };
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("new.csv");
+        fs::write(&file, "path\na.png\n").unwrap();
+        TablePictures::new(
+            Table::read_paths(file, &columns).unwrap(),
+            Pictures::sized([8, 8]).unwrap(),
+        )
+    };
+    let pictures = table(&["cat", "dog"]).unwrap();
+    let Target::Independent([a, b]) = pictures.target(0) else {
+        panic!("{:?}", pictures.target(0));
+    };
+    assert!(a.is_nan() && b.is_nan());
+    let message = table(&[]).unwrap_err().to_string();
+    assert!(
+        message.contains("has no labels beside the paths in `path`"),
+        "{message}"
+    );
 }

@@ -127,7 +127,7 @@ impl Epoch {
     }
 
     /// Waits for the batch whose turn it is.
-    fn wait(&mut self) -> Result<(Vec<u8>, Vec<u32>), DataError> {
+    fn wait(&mut self) -> Result<(Vec<u8>, Vec<usize>), DataError> {
         loop {
             if let Some(assembled) = self.early.remove(&self.next) {
                 return assembled.outcome;
@@ -166,23 +166,21 @@ impl Iterator for Epoch {
             }
             match self.wait() {
                 Err(error) => self.failure = Some(error),
-                Ok((bytes, labels)) => {
+                Ok((bytes, images)) => {
                     let number = self.next;
                     self.next += 1;
                     self.hand_out();
-                    if labels.is_empty() {
+                    if images.is_empty() {
                         // All of its images were skipped.
                         self.buffers.put(bytes);
                         continue;
                     }
-                    let labels = labels
-                        .into_iter()
-                        .flat_map(|label| std::iter::repeat_n(label, self.views))
-                        .collect();
+                    let images = (&*self.shared.dataset, &images[..]);
                     let buffers = Arc::clone(&self.buffers);
-                    return Some(Ok(LoadedBatch::new(
-                        bytes, labels, self.views, number, buffers,
-                    )));
+                    match LoadedBatch::new(bytes, images, self.views, number, buffers) {
+                        Ok(batch) => return Some(Ok(batch)),
+                        Err(error) => self.failure = Some(error),
+                    }
                 }
             }
         }

@@ -22,7 +22,7 @@ use crate::tell;
 use batch::Buffers;
 use order::Order;
 
-pub use batch::LoadedBatch;
+pub use batch::{LoadedBatch, LoadedTargets};
 pub use epoch::Epoch;
 
 /// What to do about images that cannot be read.

@@ -39,8 +39,8 @@ pub(super) struct Assembly {
 
 struct State {
     bytes: Vec<u8>,
-    /// The label of each image copied in so far.
-    labels: Vec<Option<u32>>,
+    /// Which image was copied in at each place so far.
+    images: Vec<Option<usize>>,
     missing: usize,
     /// The first error in the batch's order, whichever worker finished first.
     failure: Option<(usize, DataError)>,
@@ -55,7 +55,8 @@ pub(super) struct Task {
 /// A complete batch, without the images that were skipped.
 pub(super) struct Assembled {
     pub(super) number: usize,
-    pub(super) outcome: Result<(Vec<u8>, Vec<u32>), DataError>,
+    /// The bytes, and the images that they are of.
+    pub(super) outcome: Result<(Vec<u8>, Vec<usize>), DataError>,
 }
 
 impl Assembly {
@@ -67,7 +68,7 @@ impl Assembly {
             positions,
             state: Mutex::new(State {
                 bytes,
-                labels: vec![None; size],
+                images: vec![None; size],
                 missing: size,
                 failure: None,
             }),
@@ -79,7 +80,7 @@ impl Assembly {
     fn add(
         &self,
         positions: Range<usize>,
-        loaded: &mut Vec<Result<Option<u32>, DataError>>,
+        loaded: &mut Vec<Result<Option<usize>, DataError>>,
         bytes: &[u8],
         image_bytes: usize,
     ) -> Option<Assembled> {
@@ -89,7 +90,7 @@ impl Assembly {
         state.missing -= positions.len();
         for (place, loaded) in (first..).zip(loaded.drain(..)) {
             match loaded {
-                Ok(label) => state.labels[place] = label,
+                Ok(image) => state.images[place] = image,
                 Err(error) if state.failure.as_ref().is_none_or(|&(p, _)| place < p) => {
                     state.failure = Some((place, error));
                 }
@@ -104,22 +105,22 @@ impl Assembly {
 }
 
 impl State {
-    fn finish(&mut self, image_bytes: usize) -> Result<(Vec<u8>, Vec<u32>), DataError> {
+    fn finish(&mut self, image_bytes: usize) -> Result<(Vec<u8>, Vec<usize>), DataError> {
         if let Some((_, error)) = self.failure.take() {
             return Err(error);
         }
         let mut bytes = std::mem::take(&mut self.bytes);
-        let mut labels = Vec::with_capacity(self.labels.len());
-        for (place, label) in self.labels.iter().enumerate() {
-            let Some(label) = label else { continue };
-            if labels.len() < place {
+        let mut images = Vec::with_capacity(self.images.len());
+        for (place, image) in self.images.iter().enumerate() {
+            let Some(image) = image else { continue };
+            if images.len() < place {
                 let from = place * image_bytes;
-                bytes.copy_within(from..from + image_bytes, labels.len() * image_bytes);
+                bytes.copy_within(from..from + image_bytes, images.len() * image_bytes);
             }
-            labels.push(*label);
+            images.push(*image);
         }
-        bytes.truncate(labels.len() * image_bytes);
-        Ok((bytes, labels))
+        bytes.truncate(images.len() * image_bytes);
+        Ok((bytes, images))
     }
 }
 
@@ -154,9 +155,9 @@ pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<
 }
 
 impl Shared {
-    /// Loads the image of a position. A panic becomes an error. No label means that the image is
-    /// skipped.
-    fn load(&self, position: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
+    /// Loads the image of a position, or another in its place, and returns which; `None` if it is
+    /// skipped. A panic becomes an error.
+    fn load(&self, position: usize, into: &mut [u8]) -> Result<Option<usize>, DataError> {
         let image = self.order.image(position);
         // After a panic only the bytes are half done, and those are not served.
         catch_unwind(AssertUnwindSafe(|| self.load_or_replace(image, into))).unwrap_or_else(
@@ -169,13 +170,13 @@ impl Shared {
         )
     }
 
-    fn load_or_replace(&self, image: usize, into: &mut [u8]) -> Result<Option<u32>, DataError> {
+    fn load_or_replace(&self, image: usize, into: &mut [u8]) -> Result<Option<usize>, DataError> {
         let mut rng = self.order.rng(image);
         let mut candidate = image;
         let mut tried = 0;
         loop {
             let error = match self.dataset.load(candidate, rng.as_mut(), into) {
-                Ok(label) => return Ok(Some(label)),
+                Ok(()) => return Ok(Some(candidate)),
                 Err(error) => error,
             };
             if self.on_broken == OnBroken::Fail || !error.is_about_one_image() {

@@ -3,6 +3,7 @@
 mod cells;
 mod columns;
 mod list;
+mod pictures;
 mod sheet;
 
 use std::{
@@ -16,6 +17,7 @@ use cells::Names;
 use sheet::Sheet;
 
 pub use columns::{Columns, LabelKind};
+pub use pictures::TablePictures;
 
 /// How many missing pictures, groups or names a message lists; it counts the others.
 pub(super) const LISTED: usize = 5;

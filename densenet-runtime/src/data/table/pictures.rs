@@ -1,0 +1,102 @@
+//! The pictures of a table as a dataset.
+
+use super::{Labels, Table};
+use crate::data::{DataError, Dataset, Normalization, Pictures, Rng, Target, nearest};
+
+/// The pictures that a [`Table`] lists, with its labels.
+///
+/// ```no_run
+/// use densenet_runtime::data::{Columns, Pictures, Table, TablePictures};
+///
+/// # fn main() -> Result<(), densenet_runtime::data::DataError> {
+/// let columns = Columns { group: Some("patient".into()), ..Columns::default() };
+/// let table = Table::read("labels.csv", &columns)?.rooted("pictures");
+/// table.check_pictures()?;
+/// let pictures = TablePictures::new(table, Pictures::sized([224, 224])?)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TablePictures {
+    table: Table,
+    pictures: Pictures,
+    /// The target of a picture without labels.
+    unknown: Vec<f32>,
+}
+
+impl TablePictures {
+    /// Serves the pictures of a table, which are read and shown as `pictures` says. Where a table
+    /// has no labels, all classes that [`Columns`](super::Columns) names are unknown.
+    ///
+    /// # Errors
+    /// When the table has no classes.
+    pub fn new(table: Table, pictures: Pictures) -> Result<Self, DataError> {
+        let classes = table.classes().len();
+        if classes == 0 {
+            let columns = &table.columns;
+            let path = columns.path.as_deref();
+            return Err(DataError::table(
+                &table.file,
+                None,
+                None,
+                format!(
+                    "has no labels beside the paths{}; add a column for each class, or a column `label` of names",
+                    path.map(|path| format!(" in {}", nearest::listed([path].into_iter())))
+                        .unwrap_or_default()
+                ),
+            ));
+        }
+        Ok(Self {
+            table,
+            pictures,
+            unknown: vec![f32::NAN; classes],
+        })
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl Dataset for TablePictures {
+    fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.table.classes()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.pictures.shape()
+    }
+
+    fn normalization(&self) -> &Normalization {
+        self.pictures.normalization()
+    }
+
+    fn views(&self) -> usize {
+        self.pictures.views()
+    }
+
+    fn target(&self, index: usize) -> Target<'_> {
+        let classes = self.unknown.len();
+        match &self.table.labels {
+            Labels::None => Target::Independent(&self.unknown),
+            Labels::Classes(labels) => Target::Class(labels[index]),
+            Labels::Independent(values) => {
+                Target::Independent(&values[index * classes..][..classes])
+            }
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.table.rows[index].path.to_string()
+    }
+
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
+        let path = self.table.root.join(&*self.table.rows[index].path);
+        self.pictures.load(&path, rng, into)
+    }
+}
