@@ -132,6 +132,7 @@ pub use densenet_plan as plan;
 pub use device::{BestDevice, Device, DeviceChoice, UnknownDevice};
 pub use dfdx;
 pub use executor::{
-    Arena, Batch, Executor, ExecutorError, Outcome, Pending, Pixels, Sgd, Step, Targets,
+    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pending, Pixels, Sgd, Step,
+    Targets,
 };
 pub use nn::network::Network;

@@ -14,7 +14,7 @@ use densenet_runtime::train::{
     Batches, Config, Fit, Observer, Schedule, StepReport, TrainError, Trainer,
 };
 use densenet_runtime::{
-    Arena, Batch, Executor, ExecutorError, Network, Outcome, Pixels, Sgd, Step,
+    Arena, Batch, Executor, ExecutorError, LossWeights, Network, Outcome, Pixels, Sgd, Step,
 };
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
@@ -206,6 +206,9 @@ impl Executor for Waiting {
     }
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
         self.0.write(arena, from)
+    }
+    fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError> {
+        self.0.set_loss_weights(weights)
     }
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
         self.0.differentiate(batch, step)

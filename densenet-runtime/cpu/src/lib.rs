@@ -22,6 +22,8 @@ pub mod kernel;
 #[doc(hidden)]
 pub mod layout;
 #[doc(hidden)]
+pub mod loss;
+#[doc(hidden)]
 pub mod memory;
 #[doc(hidden)]
 pub mod pass;

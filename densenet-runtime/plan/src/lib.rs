@@ -30,7 +30,7 @@ pub use plan::{Block, Head, Layer, Plan, Stem, StemKind, Transition};
 pub use precision::{Precision, UnknownPrecision};
 pub use ratio::Ratio;
 pub use spec::{BlockSpec, Spec};
-pub use targets::Targets;
+pub use targets::{LossWeights, Targets};
 pub use tensors::{
     ConvTensor, HeadTensors, LayerTensors, NormTensors, Span, StemTensors, Tensors,
     TransitionTensors,

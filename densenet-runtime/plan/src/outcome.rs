@@ -3,12 +3,21 @@
 /// The result of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Mean cross-entropy over the batch, smoothed as asked.
+    /// Mean cross-entropy over the batch, smoothed as asked; of independent targets, the mean binary
+    /// cross-entropy over those that are known.
     pub loss: f64,
-    /// Images whose class alone has the highest logit.
+    /// What the loss is a mean over ([`Targets::weight`](crate::Targets::weight)): the number of
+    /// images, unless classes have weights or targets are independent.
+    pub weight: f64,
+    /// Images whose class alone has the highest logit. Of probabilities, the class is the most
+    /// probable. This and `top5` are 0 where targets are independent.
     pub top1: usize,
     /// Images whose class is among the five highest logits; equal logits count as higher.
     pub top5: usize,
+    /// Independent targets that are known; 0 where targets are of another kind.
+    pub known: usize,
+    /// Those of them that the network decides rightly at a probability of 0.5.
+    pub right: usize,
 }
 
 impl Outcome {
@@ -25,6 +34,17 @@ impl Outcome {
         let not_below = logits.len() - below;
         self.top1 += usize::from(not_below == 1);
         self.top5 += usize::from(not_below <= 5);
+    }
+
+    /// Counts an independent target and the decision on it: yes from a logit of 0 on, and the target
+    /// means yes from 0.5 on. An unknown target is not counted. A logit that is NaN is never right.
+    pub fn decide<T: Into<f64>>(&mut self, logit: T, target: f32) {
+        if target.is_nan() {
+            return;
+        }
+        let logit = logit.into();
+        self.known += 1;
+        self.right += usize::from(!logit.is_nan() && (logit >= 0.0) == (target >= 0.5));
     }
 }
 
@@ -57,6 +77,20 @@ mod tests {
         assert_eq!(counted(&[0.0; 10], 3), (0, 0));
         assert_eq!(counted(&[1.0, 1.0, 0.0], 0), (0, 1));
         assert_eq!(counted(&[0.0, -0.0], 0), (0, 1));
+    }
+
+    #[test]
+    fn decisions_are_taken_at_a_probability_of_a_half() {
+        let mut outcome = Outcome::default();
+        for (logit, target) in [(0.0, 1.0), (-0.1, 0.0), (2.0, 0.5), (-1.0, 0.4)] {
+            outcome.decide(logit, target);
+        }
+        assert_eq!((outcome.right, outcome.known), (4, 4));
+        for (logit, target) in [(0.0, 0.0), (-0.1, 1.0), (f32::NAN, 0.0), (f32::NAN, 1.0)] {
+            outcome.decide(logit, target);
+        }
+        outcome.decide(3.0, f32::NAN);
+        assert_eq!((outcome.right, outcome.known), (4, 8));
     }
 
     #[test]

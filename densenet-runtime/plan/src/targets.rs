@@ -14,6 +14,31 @@ pub enum Targets<'a> {
     Independent(&'a [f32]),
 }
 
+/// The weights of a loss.
+///
+/// `classes` are those of cross-entropy, and `positive` those of binary cross-entropy; each has a
+/// weight a class, or is empty where all are 1.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LossWeights {
+    /// What an image counts by its class (PyTorch's `weight` of `cross_entropy`).
+    pub classes: Vec<f32>,
+    /// What a class that applies counts, beside 1 for one that does not (PyTorch's `pos_weight` of
+    /// `binary_cross_entropy_with_logits`).
+    pub positive: Vec<f32>,
+}
+
+impl LossWeights {
+    /// The weight of a class in cross-entropy.
+    pub fn of_class(&self, class: usize) -> f32 {
+        self.classes.get(class).copied().unwrap_or(1.0)
+    }
+
+    /// The weight of a class that applies in binary cross-entropy.
+    pub fn of_positive(&self, class: usize) -> f32 {
+        self.positive.get(class).copied().unwrap_or(1.0)
+    }
+}
+
 impl<'a> Targets<'a> {
     /// The number of images that these are the targets of, for a network of so many classes. A row
     /// that is cut short counts as none.
@@ -22,6 +47,22 @@ impl<'a> Targets<'a> {
             Self::Classes(labels) => labels.len(),
             Self::Probabilities(values) | Self::Independent(values) => {
                 values.len() / classes.max(1)
+            }
+        }
+    }
+
+    /// What the loss is a mean over: of classes, the sum of the weights of the labels; of
+    /// probabilities, the images; of independent targets, the known ones. The loss is 0 where this
+    /// is 0.
+    pub fn weight(&self, weights: &LossWeights, classes: usize) -> f64 {
+        match self {
+            Self::Classes(labels) => {
+                let each = labels.iter().map(|&label| weights.of_class(label as usize));
+                each.map(f64::from).sum()
+            }
+            Self::Probabilities(_) => self.images(classes) as f64,
+            Self::Independent(values) => {
+                values.iter().filter(|value| !value.is_nan()).count() as f64
             }
         }
     }

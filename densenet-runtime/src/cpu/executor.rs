@@ -5,13 +5,14 @@ use densenet_cpu::activations::Activations;
 use densenet_cpu::engine::{Engine, Parts, shares, split_rows};
 use densenet_cpu::kernel::normal::Norms;
 use densenet_cpu::layout::to_nhwc;
+use densenet_cpu::loss::Loss;
 use densenet_cpu::memory::{Memory, zeros};
 use densenet_cpu::pass::{self, Layout};
-use densenet_cpu::stage::{Backward, Drops, Forward, head};
+use densenet_cpu::stage::{Backward, Drops, Forward};
 
 use crate::executor::{
-    Arena, Batch, Executor, ExecutorError, Outcome, Pixels, Sgd, Step, check_capacity,
-    check_length, check_smoothing, check_training, only_classes,
+    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pixels, Sgd, Step, check_capacity,
+    check_length, check_loss_weights, check_smoothing, check_training,
 };
 use crate::plan::{Plan, Precision, Recompute, Tensors};
 
@@ -71,6 +72,7 @@ pub struct CpuExecutor {
     running: Memory<f32>,
     /// The running statistics before the step at hand, which a loss that is not finite brings back.
     running_before: Memory<f32>,
+    loss_weights: LossWeights,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -103,6 +105,7 @@ impl CpuExecutor {
             tensors: plan.tensors(),
             engine: Engine::new(super::threads(threads), level, precision),
             capacity: batch,
+            loss_weights: LossWeights::default(),
             latest: 0,
             plan,
         })
@@ -234,20 +237,30 @@ impl Executor for CpuExecutor {
         Ok(())
     }
 
+    fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError> {
+        check_loss_weights(weights, Some(self.plan.classes()))?;
+        self.loss_weights.clone_from(weights);
+        Ok(())
+    }
+
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
         check_training(&self.plan, batch.images(&self.plan))?;
         check_smoothing(batch.targets, step)?;
-        let labels = only_classes(batch.targets)?;
         self.accept(batch)?;
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);
         }
         self.forward(Mode::Train { seed: step.seed });
-        let logits = self.latest * self.plan.classes();
-        let outcome = head::cross_entropy(
+        let classes = self.plan.classes();
+        let logits = self.latest * classes;
+        let loss = Loss {
+            targets: batch.targets,
+            weights: &self.loss_weights,
+            smoothing: step.label_smoothing,
+        };
+        let outcome = loss.of(
             &self.activations.logits[..logits],
-            labels,
-            step.label_smoothing,
+            classes,
             Some((&mut self.activations.logit_gradient[..logits], step.scale)),
         );
         if !outcome.loss.is_finite() {
@@ -296,11 +309,16 @@ impl Executor for CpuExecutor {
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
-        let labels = only_classes(batch.targets)?;
         self.accept(batch)?;
         self.forward(Mode::Evaluate);
-        let logits = &self.activations.logits[..self.latest * self.plan.classes()];
-        Ok(head::cross_entropy(logits, labels, 0.0, None))
+        let classes = self.plan.classes();
+        let loss = Loss {
+            targets: batch.targets,
+            weights: &self.loss_weights,
+            smoothing: 0.0,
+        };
+        let logits = &self.activations.logits[..self.latest * classes];
+        Ok(loss.of(logits, classes, None))
     }
 
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::driver::{Address, CudaDevice, Lane, Pinned};
 use super::error::CudaError;
 use super::program::{DESCENT_WORDS, STEP_WORDS};
-use crate::executor::{Outcome, Pixels};
+use crate::executor::{Outcome, Pixels, Targets};
 
 /// The most outcomes that are kept until they are asked for; older ones are dropped.
 const MOST_OUTCOMES: usize = 1024;
@@ -25,12 +25,22 @@ const MOST_OUTCOMES: usize = 1024;
 /// The pinned memory that a batch passes through.
 struct Staging {
     pixels: Pinned,
-    /// Labels, scalars of the step, normalisation of the pixels.
+    /// Targets, the divisor of the loss, scalars of the step, normalisation of the pixels.
     words: Pinned,
-    /// Loss, top 1 and top 5 of each image.
+    /// The loss of each image and two counts (`head.cu`).
     results: Pinned,
-    /// The batch whose results are being copied, and its number of images.
-    waiting: Option<(u64, usize)>,
+    /// The batch whose results are being copied.
+    waiting: Option<Waiting>,
+}
+
+/// A batch whose results are being copied.
+#[derive(Clone, Copy)]
+struct Waiting {
+    number: u64,
+    images: usize,
+    weight: f64,
+    /// Whether its targets are independent: what the counts count.
+    independent: bool,
 }
 
 /// Batches on their way in, outcomes on their way out.
@@ -49,9 +59,21 @@ pub(super) struct Feed {
 pub(super) struct Destination {
     /// Raw pixels, for each staging buffer.
     pub raw: [Address; 2],
+    /// What the loss is divided by.
+    pub divisor: Address,
     pub labels: Address,
+    /// Targets of each class.
+    pub targets: Address,
     pub scalars: Address,
     pub norm: Address,
+}
+
+/// What a batch's logits are judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub targets: Targets<'a>,
+    /// What the loss is a mean over.
+    pub weight: f64,
 }
 
 impl Feed {
@@ -61,7 +83,9 @@ impl Feed {
             Ok(Staging {
                 // Grows with the first batch: a value has one byte or four.
                 pixels: device.pinned(1)?,
-                words: device.pinned(4 * (batch + STEP_WORDS + DESCENT_WORDS + 2 * channels))?,
+                // Grows with the first batch that has targets of each class.
+                words: device
+                    .pinned(4 * (batch + 1 + STEP_WORDS + DESCENT_WORDS + 2 * channels))?,
                 results: device.pinned(24 * batch)?,
                 waiting: None,
             })
@@ -88,7 +112,7 @@ impl Feed {
         &mut self,
         device: &CudaDevice,
         pixels: Pixels<'_>,
-        labels: &[u32],
+        wanted: Wanted<'_>,
         scalars: &[u32],
         into: &Destination,
     ) -> Result<(), CudaError> {
@@ -116,15 +140,35 @@ impl Feed {
         device.copy_in(Lane::Uploads, &mut staging.pixels, 0..bytes, into.raw[turn])?;
 
         let norm = mean.iter().chain(std).map(|value| value.to_bits());
+        let (labels, values): (&[u32], &[f32]) = match wanted.targets {
+            Targets::Classes(labels) => (labels, &[]),
+            Targets::Probabilities(values) | Targets::Independent(values) => (&[], values),
+        };
+        let targets = labels.len() + values.len();
         let words = labels.iter().copied();
+        let words = words.chain(values.iter().map(|value| value.to_bits()));
+        let words = words.chain([(wanted.weight as f32).to_bits()]);
         let words = words.chain(scalars.iter().copied()).chain(norm);
-        let count = labels.len() + scalars.len() + 2 * mean.len();
+        let count = targets + 1 + scalars.len() + 2 * mean.len();
+        if staging.words.len() < 4 * count {
+            staging.words = device.pinned(4 * count)?;
+        }
         for (into, word) in staging.words.values::<u32>(count)?.iter_mut().zip(words) {
             *into = word;
         }
-        let (scalars_at, norm_at) = (4 * labels.len(), 4 * (labels.len() + scalars.len()));
+        let (divisor_at, scalars_at) = (4 * targets, 4 * (targets + 1));
+        let norm_at = scalars_at + 4 * scalars.len();
         let mut send = |range, into| device.copy_in(Lane::Main, &mut staging.words, range, into);
-        send(0..scalars_at, into.labels)?;
+        let is_of_classes = matches!(wanted.targets, Targets::Classes(_));
+        send(
+            0..divisor_at,
+            if is_of_classes {
+                into.labels
+            } else {
+                into.targets
+            },
+        )?;
+        send(divisor_at..scalars_at, into.divisor)?;
         if !scalars.is_empty() {
             send(scalars_at..norm_at, into.scalars)?;
         }
@@ -140,11 +184,17 @@ impl Feed {
         device: &CudaDevice,
         results: Address,
         images: usize,
+        wanted: Wanted<'_>,
     ) -> Result<u64, CudaError> {
         let turn = self.turn();
         let staging = &mut self.staging[turn];
         device.copy_out(results, 24 * images, &mut staging.results)?;
-        staging.waiting = Some((self.batches, images));
+        staging.waiting = Some(Waiting {
+            number: self.batches,
+            images,
+            weight: wanted.weight,
+            independent: matches!(wanted.targets, Targets::Independent(_)),
+        });
         Ok(self.batches)
     }
 
@@ -164,19 +214,27 @@ impl Feed {
     /// Waits for the results that are being copied to one of them.
     fn collect(&mut self, turn: usize) -> Result<(), CudaError> {
         let staging = &mut self.staging[turn];
-        let Some((number, images)) = staging.waiting.take() else {
+        let Some(batch) = staging.waiting.take() else {
             return Ok(());
         };
-        let mut outcome = Outcome::default();
-        for image in staging.results.values::<f64>(3 * images)?.chunks_exact(3) {
+        let mut outcome = Outcome {
+            weight: batch.weight,
+            ..Outcome::default()
+        };
+        let counts = match batch.independent {
+            true => [&mut outcome.right, &mut outcome.known],
+            false => [&mut outcome.top1, &mut outcome.top5],
+        };
+        let results = staging.results.values::<f64>(3 * batch.images)?;
+        for image in results.chunks_exact(3) {
             outcome.loss += image[0];
-            outcome.top1 += usize::from(image[1] > 0.0);
-            outcome.top5 += usize::from(image[2] > 0.0);
+            *counts[0] += image[1] as usize;
+            *counts[1] += image[2] as usize;
         }
         if self.outcomes.len() == MOST_OUTCOMES {
             self.outcomes.pop_front();
         }
-        self.outcomes.push_back((number, outcome));
+        self.outcomes.push_back((batch.number, outcome));
         Ok(())
     }
 
@@ -185,7 +243,7 @@ impl Feed {
         for turn in 0..2 {
             if self.staging[turn]
                 .waiting
-                .is_some_and(|(own, _)| own == number)
+                .is_some_and(|batch| batch.number == number)
             {
                 self.collect(turn)?;
             }

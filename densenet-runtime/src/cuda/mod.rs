@@ -39,4 +39,4 @@ pub use kernels::{Program, programs};
 pub use memory::Placement;
 pub use program::Cache;
 #[cfg(feature = "roofline")]
-pub use roofline::{Card, Eager, Launch, Roof, cards, eager, launches};
+pub use roofline::{Card, Eager, Launch, Roof, cards, eager, launches, launches_towards};

@@ -7,7 +7,7 @@ use super::kernel::weights;
 use super::kernels::Kernels;
 use super::launch::Launcher;
 use super::stage::block::Block;
-use super::stage::head::Head;
+use super::stage::head::{Head, Loss};
 use super::stage::stem::Stem;
 use super::stage::transition::Transition;
 use crate::plan::Recompute;
@@ -38,8 +38,8 @@ impl Pass<'_> {
     }
 
     /// The loss of each image; when training, the gradient of the logits.
-    pub fn loss(&self) -> Result<(), CudaError> {
-        self.head().loss()
+    pub fn loss(&self, loss: Loss) -> Result<(), CudaError> {
+        self.head().loss(loss)
     }
 
     /// From the gradient of the logits to the gradients of the parameters.

@@ -1,7 +1,7 @@
 //! Images and targets, and the checks that an executor of a plan can take them.
 
 use super::ExecutorError;
-use super::targets::check_targets;
+use super::targets::{check_rows, check_targets};
 use crate::plan::{Pixels, Plan, Recompute, Stem, Targets};
 
 /// Images and their targets.
@@ -29,6 +29,8 @@ impl<'a> Batch<'a> {
 
     /// Checks that a batch fits a plan and an executor's capacity; returns its images.
     pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
+        // A row of targets that is cut short is no image.
+        check_rows(self.targets, plan.classes())?;
         let images = self.images(plan);
         check_pixels(plan.stem(), self.pixels, images, capacity)?;
         check_targets(self.targets, plan.classes())?;

@@ -102,6 +102,28 @@ pub enum ExecutorError {
         /// The sum.
         sum: f64,
     },
+    /// There is not one weight for each class.
+    #[error(
+        "there are {found} {what}, but the network has {classes} classes; give one for each, or none"
+    )]
+    LossWeightCount {
+        /// Class weights or positive weights.
+        what: &'static str,
+        /// Classes of the network.
+        classes: usize,
+        /// Weights found.
+        found: usize,
+    },
+    /// A weight is negative or not finite.
+    #[error("{what}: class {class} has {found}; a weight must be 0 or more and finite")]
+    LossWeight {
+        /// Class weights or positive weights.
+        what: &'static str,
+        /// Which class.
+        class: usize,
+        /// Its weight.
+        found: f32,
+    },
     /// Independent targets are not smoothed.
     #[error(
         "label smoothing is {smoothing}, but the batch has independent targets, which are not smoothed; set it to 0"

@@ -16,10 +16,10 @@ pub(crate) use batch::{check_capacity, check_length, check_pixels, check_trainin
 pub use error::ExecutorError;
 pub use pending::Pending;
 pub use settings::{Sgd, Step};
-pub(crate) use targets::{check_smoothing, only_classes};
+pub(crate) use targets::{check_loss_weights, check_smoothing};
 
 use crate::plan::Plan;
-pub use crate::plan::{Outcome, Pixels, Targets};
+pub use crate::plan::{LossWeights, Outcome, Pixels, Targets};
 
 /// A part of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub trait Executor: Send {
     /// # Errors
     /// When `from` has the wrong length.
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError>;
+
+    /// Sets the weights of the loss, in training and in evaluation; at first all are 1. Several
+    /// batches that are accumulated, and the parts of several ranks, are each divided by their own
+    /// weight ([`Targets::weight`]), and then averaged.
+    ///
+    /// # Errors
+    /// When there are not as many weights as classes, or one is negative or not finite.
+    fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError>;
 
     /// Forward and backward pass on a batch's statistics: the loss's gradients are in
     /// [`Arena::Gradients`] afterwards, and the running statistics are updated.

@@ -1,20 +1,28 @@
 //! The checks that an executor of a plan can take targets.
 
 use super::{ExecutorError, Step};
-use crate::plan::Targets;
+use crate::plan::{LossWeights, Targets};
 
 /// How far the probabilities of an image's classes may add up to something else than 1.
 const SLACK: f64 = 1e-3;
 
-/// Checks that targets are what a network of so many classes can be trained towards.
+/// Checks that targets of each class are whole rows.
+pub(super) fn check_rows(targets: Targets<'_>, classes: usize) -> Result<(), ExecutorError> {
+    match targets {
+        Targets::Probabilities(values) | Targets::Independent(values)
+            if !values.len().is_multiple_of(classes) =>
+        {
+            Err(ExecutorError::TargetLength {
+                found: values.len(),
+                classes,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that targets, of which rows are whole, are what a network of so many classes can be trained towards.
 pub(super) fn check_targets(targets: Targets<'_>, classes: usize) -> Result<(), ExecutorError> {
-    let rows = |values: &[f32]| match values.len().is_multiple_of(classes) {
-        true => Ok(()),
-        false => Err(ExecutorError::TargetLength {
-            found: values.len(),
-            classes,
-        }),
-    };
     match targets {
         Targets::Classes(labels) => {
             let outside = labels.iter().position(|&label| label as usize >= classes);
@@ -28,7 +36,6 @@ pub(super) fn check_targets(targets: Targets<'_>, classes: usize) -> Result<(), 
             }
         }
         Targets::Probabilities(values) => {
-            rows(values)?;
             check_range(values, classes, false)?;
             for (image, row) in values.chunks_exact(classes).enumerate() {
                 let sum: f64 = row.iter().map(|&value| f64::from(value)).sum();
@@ -38,10 +45,7 @@ pub(super) fn check_targets(targets: Targets<'_>, classes: usize) -> Result<(), 
             }
             Ok(())
         }
-        Targets::Independent(values) => {
-            rows(values)?;
-            check_range(values, classes, true)
-        }
+        Targets::Independent(values) => check_range(values, classes, true),
     }
 }
 
@@ -60,14 +64,35 @@ fn check_range(values: &[f32], classes: usize, unknown: bool) -> Result<(), Exec
     }
 }
 
-/// The labels of targets that are classes; the losses of the other kinds are not computed yet.
-pub(crate) fn only_classes(targets: Targets<'_>) -> Result<&[u32], ExecutorError> {
-    match targets {
-        Targets::Classes(labels) => Ok(labels),
-        Targets::Probabilities(_) | Targets::Independent(_) => Err(ExecutorError::Device(
-            "only classes can be learned so far".into(),
-        )),
+/// Checks the weights of a loss; that there is one a class, if the number of classes is known.
+pub(crate) fn check_loss_weights(
+    weights: &LossWeights,
+    classes: Option<usize>,
+) -> Result<(), ExecutorError> {
+    let kinds = [
+        ("class weights", &weights.classes),
+        ("positive weights", &weights.positive),
+    ];
+    for (what, values) in kinds {
+        if values.is_empty() {
+            continue;
+        }
+        if let Some(classes) = classes
+            && values.len() != classes
+        {
+            return Err(ExecutorError::LossWeightCount {
+                what,
+                classes,
+                found: values.len(),
+            });
+        }
+        let wrong = |value: f32| !(value.is_finite() && value >= 0.0);
+        let mut each = values.iter().enumerate();
+        if let Some((class, &found)) = each.find(|(_, value)| wrong(**value)) {
+            return Err(ExecutorError::LossWeight { what, class, found });
+        }
     }
+    Ok(())
 }
 
 /// Checks that targets can be smoothed as a step asks for.
@@ -85,7 +110,8 @@ mod tests {
     use super::*;
 
     fn refused(targets: Targets<'_>) -> String {
-        check_targets(targets, 3).unwrap_err().to_string()
+        let checked = check_rows(targets, 3).and_then(|()| check_targets(targets, 3));
+        checked.unwrap_err().to_string()
     }
 
     #[test]
@@ -146,6 +172,29 @@ mod tests {
         ] {
             let error = refused(targets);
             assert!(error.starts_with("4 values are no whole number"), "{error}");
+        }
+    }
+
+    #[test]
+    fn weights_of_a_loss_are_one_a_class_finite_and_not_negative() {
+        let of = |classes: &[f32], positive: &[f32]| {
+            let weights = LossWeights {
+                classes: classes.to_vec(),
+                positive: positive.to_vec(),
+            };
+            check_loss_weights(&weights, Some(3)).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&[], &[]), Ok(()));
+        assert_eq!(of(&[0.0, 1.0, 2.5], &[1.0; 3]), Ok(()));
+        let error = of(&[1.0, 2.0], &[]).unwrap_err();
+        assert!(error.starts_with("there are 2 class weights"), "{error}");
+        let error = of(&[], &[1.0, -0.5, 1.0]).unwrap_err();
+        assert!(
+            error.contains("positive weights: class 1 has -0.5"),
+            "{error}"
+        );
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert!(of(&[1.0, 1.0, bad], &[]).is_err());
         }
     }
 

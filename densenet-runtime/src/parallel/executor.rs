@@ -2,7 +2,7 @@
 
 use super::Collective;
 use crate::plan::Plan;
-use crate::{Arena, Batch, Executor, ExecutorError, Outcome, Sgd, Step};
+use crate::{Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Sgd, Step};
 
 /// An executor that trains with others: after each batch its gradients and running statistics are
 /// the averages over all ranks, and so is the loss that it reports. Top 1 and top 5 count its own
@@ -51,6 +51,10 @@ impl Executor for Parallel {
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
         self.executor.write(arena, from)
+    }
+
+    fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError> {
+        self.executor.set_loss_weights(weights)
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {

@@ -8,9 +8,10 @@ use super::{Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
+use crate::executor::check_loss_weights;
 use crate::parallel::{Parallel, Ranks};
 use crate::plan::{Plan, Precision, Recompute};
-use crate::{Device, Executor, ExecutorError, Sgd};
+use crate::{Device, Executor, ExecutorError, LossWeights, Sgd};
 
 /// The names of a [`Precision`] in checkpoints: the plan knows no file formats.
 #[derive(Serialize, Deserialize)]
@@ -18,6 +19,14 @@ use crate::{Device, Executor, ExecutorError, Sgd};
 enum PrecisionName {
     F32,
     Bf16,
+}
+
+/// The fields of [`LossWeights`] in checkpoints, for the same reason.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "LossWeights")]
+struct LossWeightFields {
+    classes: Vec<f32>,
+    positive: Vec<f32>,
 }
 
 /// The settings of a run. Start from the paper's and change what differs:
@@ -63,6 +72,10 @@ pub struct Config {
     pub weight_decay: f32,
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
+    /// What each class counts in the loss; empty for 1. Each piece of a step is divided by the
+    /// weights of its own labels ([`Executor::set_loss_weights`]).
+    #[serde(default, with = "LossWeightFields")]
+    pub loss_weights: LossWeights,
     /// The number of training batches from which the running statistics are recomputed before an
     /// evaluation ([precise BN](Self#precise-bn)); 0 to evaluate with those of training.
     #[serde(default)]
@@ -108,6 +121,7 @@ impl Config {
             nesterov: true,
             weight_decay: 1e-4,
             label_smoothing: 0.0,
+            loss_weights: LossWeights::default(),
             precise_bn: 0,
             seed: 0,
             precision: Precision::F32,
@@ -216,6 +230,8 @@ impl Config {
         } else {
             self.schedule.problem()
         };
+        // How many there must be is known with the network.
+        check_loss_weights(&self.loss_weights, None)?;
         match problem {
             Some(problem) => Err(TrainError::Config(problem)),
             None => Ok(()),
@@ -235,6 +251,7 @@ impl Config {
             nesterov,
             weight_decay,
             label_smoothing,
+            loss_weights,
             precise_bn,
             seed,
             precision,
@@ -273,6 +290,20 @@ impl Config {
         compare("form of momentum", &form(*nesterov), &form(self.nesterov));
         compare("weight decay", weight_decay, &self.weight_decay);
         compare("label smoothing", label_smoothing, &self.label_smoothing);
+        let weights = |own: &[f32]| match own {
+            [] => "1 for each".to_string(),
+            own => format!("{own:?}"),
+        };
+        compare(
+            "class weights",
+            &weights(&loss_weights.classes),
+            &weights(&self.loss_weights.classes),
+        );
+        compare(
+            "positive weights",
+            &weights(&loss_weights.positive),
+            &weights(&self.loss_weights.positive),
+        );
         let batches = |count: u32| format!("{count} batches");
         compare(
             "precise BN",

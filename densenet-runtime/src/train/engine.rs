@@ -8,13 +8,14 @@ use std::time::Instant;
 use super::checkpoint::{self, Header, Numbers, Position};
 use super::population::Population;
 use super::schedule::PlateauState;
+use super::tally::Tally;
 use super::{
-    Batches, CheckpointError, Config, Evaluation, Progress, Rescheduled, StepReport, TrainError,
-    views,
+    Batches, CheckpointError, Config, Progress, Rescheduled, StepReport, TrainError, views,
 };
-use crate::executor::{check_smoothing, only_classes};
+use crate::executor::check_smoothing;
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
+use densenet_cpu::loss::Loss;
 
 /// A network in training.
 pub(super) struct Engine {
@@ -70,7 +71,7 @@ impl Started {
 impl Engine {
     pub(super) fn new(
         network: &'static str,
-        executor: Box<dyn Executor>,
+        mut executor: Box<dyn Executor>,
         config: Config,
     ) -> Result<Self, TrainError> {
         config.check()?;
@@ -81,6 +82,7 @@ impl Engine {
                 config.piece()
             )));
         }
+        executor.set_loss_weights(&config.loss_weights)?;
         let names = executor.plan().class_names().iter();
         Ok(Self {
             network,
@@ -237,6 +239,8 @@ impl Engine {
             outcome.loss += share * came.loss;
             outcome.top1 += came.top1;
             outcome.top5 += came.top5;
+            outcome.right += came.right;
+            outcome.known += came.known;
         }
         if !outcome.loss.is_finite() {
             self.position = started.before;
@@ -250,6 +254,8 @@ impl Engine {
             images: started.images,
             top1: outcome.top1,
             top5: outcome.top5,
+            right: outcome.right,
+            known: outcome.known,
             seconds: since.elapsed().as_secs_f64(),
         })
     }
@@ -324,48 +330,42 @@ impl Engine {
         &mut self,
         batch: Batch<'_>,
         views: usize,
-        into: &mut Evaluation,
+        into: &mut Tally,
     ) -> Result<(), TrainError> {
         let classes = self.executor.plan().classes();
         let images = batch.targets.images(classes);
         let pieces = images.div_ceil(self.executor.capacity());
         let mut logits = Vec::new();
-        let mut add = |outcome: Outcome, images: usize| {
-            // `loss` is a sum until the evaluation ends.
-            into.loss += outcome.loss * images as f64;
-            into.images += images;
-            into.top1 += outcome.top1;
-            into.top5 += outcome.top5;
-        };
         for piece in self.pieces(batch, pieces) {
             let outcome = self.executor.evaluate(piece)?;
+            let images = piece.targets.images(classes);
             if views == 1 {
-                add(outcome, piece.targets.images(classes));
+                into.add(outcome, images);
             } else {
                 let start = logits.len();
-                logits.resize(start + piece.targets.images(classes) * classes, 0.0);
+                logits.resize(start + images * classes, 0.0);
                 self.executor.logits(&mut logits[start..])?;
             }
         }
         if views > 1 {
-            let outcome = views::outcome(&logits, only_classes(batch.targets)?, views, classes);
-            add(outcome, images / views);
+            let loss = Loss {
+                targets: batch.targets,
+                weights: &self.config.loss_weights,
+                smoothing: 0.0,
+            };
+            into.add(
+                views::outcome(&logits, loss, views, classes),
+                images / views,
+            );
         }
         Ok(())
     }
 
     /// Adds the evaluations of the other ranks.
-    pub(super) fn total(&mut self, evaluation: &mut Evaluation) -> Result<(), TrainError> {
-        // Counts are exact in f64 up to 2^53.
-        let counts = [evaluation.images, evaluation.top1, evaluation.top5];
-        let [images, top1, top5] = counts.map(|count| count as f64);
-        let mut sums = [evaluation.loss, images, top1, top5];
+    pub(super) fn total(&mut self, evaluation: &mut Tally) -> Result<(), TrainError> {
+        let mut sums = evaluation.sums();
         self.executor.total(&mut sums)?;
-        let [loss, images, top1, top5] = sums;
-        evaluation.loss = loss;
-        evaluation.images = images as usize;
-        evaluation.top1 = top1 as usize;
-        evaluation.top5 = top5 as usize;
+        *evaluation = Tally::of_sums(sums);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::CheckpointError;
 use super::checkpoint;
 use super::engine::{Engine, Started};
+use super::tally::Tally;
 use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
@@ -403,25 +404,18 @@ pub(super) fn evaluate(
 ) -> Result<(Evaluation, bool), TrainError> {
     check_network_classes(engine, "validation", validation)?;
     let start = Instant::now();
-    let mut evaluation = Evaluation {
-        step: engine.position.step,
-        epoch: engine.epochs_done(),
-        images: 0,
-        loss: 0.0,
-        top1: 0,
-        top5: 0,
-        seconds: 0.0,
-    };
+    let (step, epoch) = (engine.position.step, engine.epochs_done());
+    let mut tally = Tally::default();
     let interrupted = engine.with_precise_statistics(|engine| {
         let mut ended = Ok(());
         let mut interrupted = false;
         validation
             .visit(0, 0, &mut |batch, views| {
-                interrupted = evaluation.images > 0 && interrupt.is_requested();
+                interrupted = tally.images > 0 && interrupt.is_requested();
                 if interrupted {
                     return ControlFlow::Break(());
                 }
-                match engine.evaluate(batch, views, &mut evaluation) {
+                match engine.evaluate(batch, views, &mut tally) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         ended = Err(error);
@@ -433,12 +427,22 @@ pub(super) fn evaluate(
         ended.map(|()| interrupted)
     })?;
     // Each rank evaluates at its own pace; all add up at the end, interrupted or not.
-    engine.total(&mut evaluation)?;
+    engine.total(&mut tally)?;
     let is_whole = !engine.does_anyone(interrupted)?;
-    if evaluation.images == 0 {
+    if tally.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }
-    evaluation.loss /= evaluation.images as f64;
-    evaluation.seconds = start.elapsed().as_secs_f64();
+    let outcome = tally.outcome();
+    let evaluation = Evaluation {
+        step,
+        epoch,
+        images: tally.images,
+        loss: outcome.loss,
+        top1: outcome.top1,
+        top5: outcome.top5,
+        right: outcome.right,
+        known: outcome.known,
+        seconds: start.elapsed().as_secs_f64(),
+    };
     Ok((evaluation, is_whole))
 }

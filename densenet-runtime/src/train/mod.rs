@@ -40,6 +40,7 @@ mod progress;
 mod report;
 mod schedule;
 mod slow;
+mod tally;
 mod trainer;
 mod views;
 

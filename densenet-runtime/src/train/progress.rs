@@ -278,6 +278,8 @@ mod tests {
             images: 8,
             top1: 2,
             top5: 4,
+            right: 0,
+            known: 0,
             seconds: 2.0,
         }
     }
@@ -310,6 +312,8 @@ mod tests {
                 loss: 1.25,
                 top1: 150,
                 top5: 190,
+                right: 0,
+                known: 0,
                 seconds: 3.0,
             })
             .unwrap();

@@ -21,6 +21,10 @@ pub struct StepReport {
     pub top1: usize,
     /// How many of them have their class among the five highest logits.
     pub top5: usize,
+    /// Where targets are independent, how many decisions at a probability of 0.5 are right.
+    pub right: usize,
+    /// The number of these decisions, those on known targets; 0 where targets are of another kind.
+    pub known: usize,
     /// Seconds since the step before, waiting for the data included.
     pub seconds: f64,
 }
@@ -41,12 +45,16 @@ pub struct Evaluation {
     pub epoch: f64,
     /// Images evaluated.
     pub images: usize,
-    /// Mean loss over the images, not smoothed.
+    /// Mean loss over the images, not smoothed; 0 if none of their targets is known.
     pub loss: f64,
     /// Images whose class has the highest logit.
     pub top1: usize,
     /// Images whose class is among the five highest logits.
     pub top5: usize,
+    /// Where targets are independent, how many decisions at a probability of 0.5 are right.
+    pub right: usize,
+    /// The number of these decisions, those on known targets; 0 where targets are of another kind.
+    pub known: usize,
     /// Seconds that it took.
     pub seconds: f64,
 }

@@ -1,4 +1,4 @@
-//! The last layers: BN, ReLU, global average pool, classifier; and the loss.
+//! The last layers: BN, ReLU, global average pool, classifier.
 
 use super::{Backward, Forward, Maps, MapsGradient};
 use crate::conv::pointwise::Input;
@@ -10,7 +10,7 @@ use crate::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, multipl
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::memory::Memory;
-use densenet_plan::{Head, HeadTensors, Outcome, Span};
+use densenet_plan::{Head, HeadTensors, Span};
 
 /// How many classes' gradients of the weight are computed at a time.
 const CLASSES: usize = 64;
@@ -202,41 +202,6 @@ impl Kernel for Classify<'_> {
             },
         );
     }
-}
-
-/// Cross-entropy of the softmax, with label smoothing. If `gradient` is given, its slice receives the
-/// gradient of the logits of the mean loss, times its number.
-pub fn cross_entropy(
-    logits: &[f32],
-    labels: &[u32],
-    smoothing: f32,
-    mut gradient: Option<(&mut [f32], f32)>,
-) -> Outcome {
-    let batch = labels.len();
-    let classes = logits.len() / batch;
-    let mut outcome = Outcome::default();
-    for (image, (logits, &label)) in logits.chunks_exact(classes).zip(labels).enumerate() {
-        let label = label as usize;
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&z| f64::from(z - highest).exp()).sum();
-        let log_total = total.ln() + f64::from(highest);
-        let smoothing = f64::from(smoothing);
-        let mean = logits.iter().map(|&z| f64::from(z)).sum::<f64>() / classes as f64;
-        let target = (1.0 - smoothing) * f64::from(logits[label]) + smoothing * mean;
-        outcome.loss += (log_total - target) / batch as f64;
-        outcome.count(logits, label);
-        if let Some((gradient, scale)) = &mut gradient {
-            let share = f64::from(*scale) / batch as f64;
-            let gradient = &mut gradient[image * classes..][..classes];
-            for (class, (gradient, &z)) in gradient.iter_mut().zip(logits).enumerate() {
-                let probability = (f64::from(z) - log_total).exp();
-                let target = if class == label { 1.0 - smoothing } else { 0.0 };
-                let target = target + smoothing / classes as f64;
-                *gradient = (share * (probability - target)) as f32;
-            }
-        }
-    }
-    outcome
 }
 
 /// Goes back through the classifier: adds to the gradients of weight and bias, and writes the

@@ -3,8 +3,8 @@
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
 use crate::executor::{
-    Arena, Batch, Executor, ExecutorError, Outcome, Pending, Sgd, Step, check_length,
-    check_smoothing,
+    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pending, Sgd, Step, check_length,
+    check_loss_weights, check_smoothing,
 };
 use crate::plan::Plan;
 
@@ -46,6 +46,12 @@ impl Executor for CudaExecutor {
         let (what, at, count) = self.arena(arena);
         check_length(what, count, from.len())?;
         Ok(self.device.upload(from, at)?)
+    }
+
+    fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError> {
+        check_loss_weights(weights, Some(self.plan.classes()))?;
+        self.loss_weights.clone_from(weights);
+        Ok(self.upload_loss_weights()?)
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {

@@ -2,15 +2,16 @@
 
 use super::driver::{Address, CudaDevice, Graph};
 use super::error::CudaError;
-use super::feed::{Destination, Feed};
+use super::feed::{Destination, Feed, Wanted};
 use super::kernels::Kernels;
 use super::launch::Launcher;
 use super::memory::{Buffers, Offsets, Slots};
 use super::pass::Pass;
 use super::program::SCALAR_WORDS;
 use super::reducer::{Member, Reducer};
+use super::stage::head::Loss;
 use crate::executor::{
-    Arena, Batch, ExecutorError, Outcome, Pixels, check_capacity, check_training, only_classes,
+    Arena, Batch, ExecutorError, LossWeights, Outcome, Pixels, check_capacity, check_training,
 };
 use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
@@ -28,15 +29,21 @@ pub struct CudaExecutor {
     kernels: Kernels,
     offsets: Offsets,
     slots: Slots,
-    /// The graphs of the work on a full batch, recorded when it is first done.
-    recorded: [Option<Graph>; 4],
+    /// The graphs of the work on a full batch, recorded when it is first done: of each work, by the
+    /// loss.
+    recorded: Recorded,
     buffers: Buffers,
     feed: Feed,
     /// Averages with the other ranks, if there are any.
     reducer: Option<Reducer>,
     /// The number of images in the latest batch.
     latest: usize,
+    /// The weights of its loss.
+    loss_weights: LossWeights,
 }
+
+/// Graphs by [`Work`] and [`Loss`].
+type Recorded = [[Option<Graph>; 3]; 4];
 
 /// The work on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +83,10 @@ impl CudaExecutor {
             kernels,
             slots,
             buffers,
-            recorded: [const { None }; 4],
+            recorded: Recorded::default(),
             reducer: None,
             latest: 0,
+            loss_weights: LossWeights::default(),
             options,
             plan,
         };
@@ -95,6 +103,7 @@ impl CudaExecutor {
         device.clear(scalars, 4 * SCALAR_WORDS)?;
         let table = executor.offsets.weight_table();
         device.upload(&table, executor.buffers.at(executor.slots.weight_table))?;
+        executor.upload_loss_weights()?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }
@@ -126,7 +135,7 @@ impl CudaExecutor {
     fn with(&mut self, reducer: Reducer) -> Result<(), CudaError> {
         // The recorded graphs do not average.
         self.device.wait("joining other devices")?;
-        self.recorded = [const { None }; 4];
+        self.recorded = Recorded::default();
         self.reducer = Some(reducer);
         Ok(())
     }
@@ -134,6 +143,17 @@ impl CudaExecutor {
     /// The device.
     pub fn device(&self) -> &CudaDevice {
         &self.device
+    }
+
+    fn upload_loss_weights(&self) -> Result<(), CudaError> {
+        let classes = 0..self.plan.classes();
+        let own = classes
+            .clone()
+            .map(|class| self.loss_weights.of_class(class));
+        let positive = classes.map(|class| self.loss_weights.of_positive(class));
+        let both: Vec<f32> = own.chain(positive).collect();
+        let into = self.buffers.at(self.slots.loss_weights);
+        self.device.upload(&both, into)
     }
 
     /// Bytes of all buffers on the device.
@@ -178,17 +198,20 @@ impl CudaExecutor {
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
             raw: self.slots.raw.map(|slot| self.buffers.at(slot)),
+            divisor: self.buffers.at(self.slots.loss_divisor),
             labels: self.buffers.at(self.slots.labels),
+            targets: self.buffers.at(self.slots.logit_gradient),
             scalars: self.buffers.at(self.slots.scalars),
             norm: self.buffers.at(self.slots.pixel_norm),
         };
-        self.feed.send(
-            &self.device,
-            batch.pixels,
-            only_classes(batch.targets)?,
-            scalars,
-            &destination,
-        )?;
+        let wanted = Wanted {
+            targets: batch.targets,
+            weight: batch
+                .targets
+                .weight(&self.loss_weights, self.plan.classes()),
+        };
+        self.feed
+            .send(&self.device, batch.pixels, wanted, scalars, &destination)?;
         let raw = destination.raw[self.feed.turn()];
         let member = self.member();
         let pass = self.pass(&member, false);
@@ -196,9 +219,11 @@ impl CudaExecutor {
             Pixels::Nchw(_) => pass.surroundings().images_from_nchw(raw)?,
             Pixels::Nhwc { .. } => pass.surroundings().images_from_bytes(raw)?,
         }
-        self.run(work)?;
+        self.run(work, Loss::towards(batch.targets))?;
         let results = self.buffers.at(self.slots.results);
-        Ok(self.feed.expect(&self.device, results, self.latest)?)
+        Ok(self
+            .feed
+            .expect(&self.device, results, self.latest, wanted)?)
     }
 
     /// Waits for a pass.
@@ -238,7 +263,7 @@ impl CudaExecutor {
     }
 
     /// Works on the current images. The work on a full batch is recorded once and replayed.
-    fn run(&mut self, work: Work) -> Result<(), CudaError> {
+    fn run(&mut self, work: Work, loss: Loss) -> Result<(), CudaError> {
         let member = self.member();
         let training = work != Work::Evaluate;
         let mut pass = self.pass(&member, training);
@@ -249,9 +274,9 @@ impl CudaExecutor {
                 // As in an evaluation: a loss that is not finite stops no step.
                 let mut measured = pass;
                 measured.on.training = false;
-                return measured.loss();
+                return measured.loss(loss);
             }
-            pass.loss()?;
+            pass.loss(loss)?;
             if training {
                 pass.backward()?;
             }
@@ -264,12 +289,12 @@ impl CudaExecutor {
         if !self.options.graphs || !recordable || self.latest < self.options.batch {
             return launches();
         }
-        if let Some(graph) = &self.recorded[work as usize] {
+        if let Some(graph) = &self.recorded[work as usize][loss as usize] {
             return graph.replay();
         }
         let graph = self.device.capture(launches)?;
         graph.replay()?;
-        self.recorded[work as usize] = Some(graph);
+        self.recorded[work as usize][loss as usize] = Some(graph);
         Ok(())
     }
 }
@@ -279,6 +304,6 @@ impl Drop for CudaExecutor {
         // Graphs are dropped when they are done, and before the kernels, the memory and the ranks
         // that they use. An error of the device has nobody to report it to.
         let _ = self.device.wait("ending");
-        self.recorded = [const { None }; 4];
+        self.recorded = Recorded::default();
     }
 }

@@ -71,8 +71,13 @@ pub struct Slots {
     pub pixel_norm: Slot,
     /// Images, NHWC.
     pub images: Slot,
+    /// What the loss is a mean over.
+    pub loss_divisor: Slot,
+    /// The label of each image. Targets of each class go where the gradient of the logits will be.
     pub labels: Slot,
-    /// Loss, top 1 and top 5 of each image, f64.
+    /// The weight of each class, then that of each class that applies.
+    pub loss_weights: Slot,
+    /// The loss of each image and two counts (`head.cu`), f64.
     pub results: Slot,
     pub convolved: Slot,
     pub choice: Slot,
@@ -161,7 +166,9 @@ impl Slots {
             raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
             pixel_norm: layout.floats(2 * stem.channels),
             images: layout.maps(batch * sizes.input, precision),
+            loss_divisor: layout.floats(1),
             labels: layout.floats(batch),
+            loss_weights: layout.floats(2 * plan.classes()),
             results: layout.bytes(24 * batch),
             convolved: layout.maps(batch * sizes.stem, precision),
             choice: layout.bytes(batch * sizes.pool_choice),

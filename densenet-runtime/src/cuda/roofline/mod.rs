@@ -16,7 +16,7 @@ mod paper;
 
 pub use cards::{Card, cards};
 pub use eager::{Eager, eager};
-pub use paper::launches;
+pub use paper::{launches, launches_towards};
 
 /// A kernel's launch, and what it costs at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

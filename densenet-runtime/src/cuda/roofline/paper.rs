@@ -14,7 +14,7 @@ use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::Target;
 use crate::cuda::traffic::{Counter, Traffic};
-use crate::executor::check_capacity;
+use crate::executor::{Targets, check_capacity};
 use crate::plan::{Plan, Precision, Recompute};
 
 /// The launches of a training step in order: images from bytes, forward, loss, backward, gradient
@@ -24,6 +24,20 @@ use crate::plan::{Plan, Precision, Recompute};
 /// If the batch is empty or larger than kernels can count ([`Plan::countable_batch`]); if a
 /// kernel's traffic is not known, which is a bug in this library.
 pub fn launches(
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Result<Vec<Launch>, CudaError> {
+    launches_towards(Targets::Classes(&[]), plan, batch, precision, recompute)
+}
+
+/// The same for targets of this kind; how many there are does not matter.
+///
+/// # Errors
+/// As [`launches`].
+pub fn launches_towards(
+    targets: Targets<'_>,
     plan: &Plan,
     batch: usize,
     precision: Precision,
@@ -55,7 +69,7 @@ pub fn launches(
     };
     pass.surroundings().images_from_bytes(Address::on_paper())?;
     pass.forward()?;
-    pass.loss()?;
+    pass.loss(head::Loss::towards(targets))?;
     pass.backward()?;
     pass.surroundings().descend()?;
     Ok(paper.launches.into_inner())

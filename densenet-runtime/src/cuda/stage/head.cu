@@ -48,56 +48,123 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify(
     }
 }
 
-// Cross-entropy of the softmax, with label smoothing, one image for each block: its loss, whether
-// its class is the first or among the first five, and the gradient of the mean loss, times the
-// step's scale. `results` is batch x 3. It is computed in f64, as it is little work: batch x
-// classes.
+// Each thread's share of a sum or maximum, combined in the same order by all threads of a block.
+__device__ __forceinline__ double all(double *sums, double own, bool largest) {
+    __syncthreads();
+    sums[threadIdx.x] = own;
+    __syncthreads();
+    double total = sums[0];
+    for (int i = 1; i < REDUCTION_THREADS; ++i) total = largest ? (sums[i] > total ? sums[i] : total) : total + sums[i];
+    return total;
+}
+
+// A step whose loss is not finite is marked by all blocks that find it, with the same value.
+__device__ __forceinline__ void check_loss(double loss, Scalars *scalars, int training) {
+    if (training && loss - loss != 0) scalars->broken = 1.0f;
+}
+
+// Cross-entropy of the softmax, with label smoothing: one block per image. A block computes the
+// image's loss, whether its class is the first and whether it is among the first five, and in
+// training the gradient of the mean loss, times the step's scale. The target is the image's label;
+// with `dense` it is the probability of each class, and the label is the most probable class.
+// `weights` has a weight for each class, `divisor` is what the mean is over, and `results` is
+// batch x 3. `gradient` may be where `targets` are. It computes in f64, since batch x classes is
+// little work.
 extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) cross_entropy(
-    const float *logits, const unsigned *labels, float *gradient, double *results, Scalars *scalars, int batch,
-    int training) {
+    const float *logits, const unsigned *labels, const float *targets, const float *weights, const float *divisor,
+    float *gradient, double *results, Scalars *scalars, int dense, int training) {
     __shared__ double sums[REDUCTION_THREADS];
     int t = threadIdx.x, b = blockIdx.x;
-    const float *z = logits + (size_t)b * CLASSES;
-    unsigned label = labels[b];
-    // Adds up each thread's share of a sum or maximum. All threads use the same order.
-    auto all = [&](double own, bool largest) {
-        __syncthreads();
-        sums[t] = own;
-        __syncthreads();
-        double total = sums[0];
-        for (int i = 1; i < REDUCTION_THREADS; ++i) total = largest ? (sums[i] > total ? sums[i] : total) : total + sums[i];
-        return total;
+    const float *z = logits + (size_t)b * CLASSES, *probabilities = targets + (size_t)b * CLASSES;
+    int label;
+    if (dense) {
+        double own = -1, first = CLASSES;
+        for (int k = t; k < CLASSES; k += REDUCTION_THREADS) own = probabilities[k] > own ? probabilities[k] : own;
+        double most = all(sums, own, true);
+        for (int k = t; k < CLASSES; k += REDUCTION_THREADS) first = probabilities[k] == most && k < first ? k : first;
+        label = (int)-all(sums, -first, true);
+    } else {
+        label = labels[b];
+    }
+    double smoothing = training ? scalars->smoothing : 0.0f;
+    auto weighted = [&](int k) {
+        double own = dense ? (double)probabilities[k] : (double)(k == label);
+        return weights[k] * ((1.0 - smoothing) * own + smoothing / CLASSES);
     };
     double own = -INFINITE;
     for (int k = t; k < CLASSES; k += REDUCTION_THREADS) own = z[k] > own ? z[k] : own;
-    double highest = all(own, true);
-    double exponentials = 0, plain = 0, below = 0;
+    double highest = all(sums, own, true);
+    double exponentials = 0, below = 0;
     for (int k = t; k < CLASSES; k += REDUCTION_THREADS) {
         exponentials += exp((double)z[k] - highest);
-        plain += z[k];
         below += z[k] < z[label];
         below -= z[k] != z[k] ? 6 : 0;
     }
-    double log_total = log(all(exponentials, false)) + highest;
-    double mean = all(plain, false) / CLASSES;
-    // `Outcome::count`: ties count as wrong, and if any logit is NaN, which subtracts 6, nothing is
-    // right.
-    double not_below = CLASSES - all(below, false);
-    double smoothing = training ? scalars->smoothing : 0.0f;
+    double log_total = log(all(sums, exponentials, false)) + highest;
+    // As in `Outcome::count`, ties count as wrong. A logit that is NaN subtracts 6, so that nothing
+    // is right.
+    double not_below = CLASSES - all(sums, below, false);
+    double loss = 0, mass = 0;
+    for (int k = t; k < CLASSES; k += REDUCTION_THREADS) {
+        loss += weighted(k) * (log_total - z[k]);
+        mass += weighted(k);
+    }
+    double share = *divisor > 0.0f ? 1.0 / *divisor : 0.0;
+    loss = share * all(sums, loss, false);
+    mass = all(sums, mass, false);
     if (t == 0) {
-        double target = (1.0 - smoothing) * z[label] + smoothing * mean;
-        double loss = (log_total - target) / batch;
         results[3 * b] = loss;
-        if (training && loss - loss != 0) scalars->broken = 1.0f; // by whichever blocks, the same
+        check_loss(loss, scalars, training);
         results[3 * b + 1] = not_below == 1;
         results[3 * b + 2] = not_below <= 5;
     }
     if (!training) return;
-    double share = (double)scalars->scale / batch;
+    share *= scalars->scale;
+    for (int k = t; k < CLASSES; k += REDUCTION_THREADS)
+        gradient[(size_t)b * CLASSES + k] = (float)(share * (mass * exp((double)z[k] - log_total) - weighted(k)));
+}
+
+__device__ __forceinline__ double softplus(double x) { return (x > 0 ? x : 0) + log1p(exp(x > 0 ? -x : x)); }
+
+__device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+
+// Binary cross-entropy towards independent targets, of which NaN are unknown: one block per image. A
+// block computes the image's loss, how many decisions at a logit of 0 are right, how many targets
+// are known, and in training the gradient, as above. `weights` has a weight for each class that
+// applies. An unknown target has the factor 0 and is not left out: if its logit is not finite,
+// neither is the loss.
+extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) binary_cross_entropy(
+    const float *logits, const float *targets, const float *weights, const float *divisor, float *gradient,
+    double *results, Scalars *scalars, int training) {
+    __shared__ double sums[REDUCTION_THREADS];
+    int t = threadIdx.x, b = blockIdx.x;
+    const float *z = logits + (size_t)b * CLASSES, *target = targets + (size_t)b * CLASSES;
+    auto yes = [&](int k) {
+        double weight = weights[k];
+        return target[k] == target[k] ? weight * target[k] : 0.0;
+    };
+    auto no = [&](int k) { return target[k] == target[k] ? 1.0 - target[k] : 0.0; };
+    double loss = 0, right = 0, known = 0;
     for (int k = t; k < CLASSES; k += REDUCTION_THREADS) {
-        double target = (k == (int)label ? 1.0 - smoothing : 0.0) + smoothing / CLASSES;
-        gradient[(size_t)b * CLASSES + k] = (float)(share * (exp((double)z[k] - log_total) - target));
+        loss += yes(k) * softplus(-(double)z[k]) + no(k) * softplus(z[k]);
+        if (target[k] != target[k]) continue;
+        known += 1;
+        right += z[k] == z[k] && (z[k] >= 0.0f) == (target[k] >= 0.5f);
     }
+    double share = *divisor > 0.0f ? 1.0 / *divisor : 0.0;
+    loss = share * all(sums, loss, false);
+    right = all(sums, right, false);
+    known = all(sums, known, false);
+    if (t == 0) {
+        results[3 * b] = loss;
+        check_loss(loss, scalars, training);
+        results[3 * b + 1] = right;
+        results[3 * b + 2] = known;
+    }
+    if (!training) return;
+    share *= scalars->scale;
+    for (int k = t; k < CLASSES; k += REDUCTION_THREADS)
+        gradient[(size_t)b * CLASSES + k] = (float)(share * (no(k) * sigmoid(z[k]) - yes(k) * sigmoid(-(double)z[k])));
 }
 
 // Adds to the gradients of weight and bias. Grid: tiles of channels, tiles of classes.

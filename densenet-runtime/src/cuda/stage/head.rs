@@ -1,4 +1,5 @@
-//! The last layers and the loss: BN, ReLU, global average pool, classifier, cross-entropy.
+//! The last layers and the losses: BN, ReLU, global average pool, classifier, cross-entropy, binary
+//! cross-entropy.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
@@ -7,6 +8,7 @@ use super::super::program::Sources;
 use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
+use crate::executor::Targets;
 
 arguments! {
     pub struct Pool {
@@ -16,8 +18,12 @@ arguments! {
         features: Address, weight: Address, bias: Address, logits: Address, batch: usize,
     }
     pub struct CrossEntropy {
-        logits: Address, labels: Address, gradient: Address, results: Address, scalars: Address,
-        batch: usize, training: bool,
+        logits: Address, labels: Address, targets: Address, weights: Address, divisor: Address,
+        gradient: Address, results: Address, scalars: Address, dense: bool, training: bool,
+    }
+    pub struct BinaryCrossEntropy {
+        logits: Address, targets: Address, weights: Address, divisor: Address, gradient: Address,
+        results: Address, scalars: Address, training: bool,
     }
     pub struct ClassifyWeight {
         dlogits: Address, features: Address, dweight: Address, dbias: Address, batch: usize,
@@ -35,6 +41,7 @@ kernels! {
         head_pool: Pool,
         classify: Classify,
         cross_entropy: CrossEntropy,
+        binary_cross_entropy: BinaryCrossEntropy,
         classify_weight: ClassifyWeight,
         classify_features: ClassifyFeatures,
         head_pull: Pull,
@@ -52,6 +59,28 @@ pub fn source(of: Sources<'_>) -> Source {
     ];
     let file = ("head.cu", include_str!("head.cu"));
     of.tiled("head", &[file], &constants)
+}
+
+/// The loss of a batch, by its targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Cross-entropy towards classes.
+    Classes,
+    /// Cross-entropy towards probabilities.
+    Probabilities,
+    /// Binary cross-entropy.
+    Independent,
+}
+
+impl Loss {
+    /// The loss towards such targets.
+    pub fn towards(targets: Targets<'_>) -> Self {
+        match targets {
+            Targets::Classes(_) => Self::Classes,
+            Targets::Probabilities(_) => Self::Probabilities,
+            Targets::Independent(_) => Self::Independent,
+        }
+    }
 }
 
 /// The head of a network.
@@ -96,21 +125,46 @@ impl Head<'_> {
     }
 
     /// Computes the loss of each image and, if training, the gradient of the logits.
-    pub fn loss(&self) -> Result<(), CudaError> {
+    pub fn loss(&self, loss: Loss) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
-        on.reductions(
-            &self.kernels.cross_entropy,
-            on.batch,
-            CrossEntropy {
-                logits: on.at(slots.logits),
-                labels: on.at(slots.labels),
-                gradient: on.at(slots.logit_gradient),
-                results: on.at(slots.results),
-                scalars: on.scalars(),
-                batch: on.batch,
-                training: on.training,
-            },
-        )
+        let weights = on.at(slots.loss_weights);
+        let (logits, divisor) = (on.at(slots.logits), on.at(slots.loss_divisor));
+        let (results, scalars) = (on.at(slots.results), on.scalars());
+        // The gradient takes the place of the targets.
+        let gradient = on.at(slots.logit_gradient);
+        let targets = gradient;
+        match loss {
+            Loss::Classes | Loss::Probabilities => on.reductions(
+                &self.kernels.cross_entropy,
+                on.batch,
+                CrossEntropy {
+                    logits,
+                    labels: on.at(slots.labels),
+                    targets,
+                    weights,
+                    divisor,
+                    gradient,
+                    results,
+                    scalars,
+                    dense: loss == Loss::Probabilities,
+                    training: on.training,
+                },
+            ),
+            Loss::Independent => on.reductions(
+                &self.kernels.binary_cross_entropy,
+                on.batch,
+                BinaryCrossEntropy {
+                    logits,
+                    targets,
+                    weights: weights.floats(on.plan.classes()),
+                    divisor,
+                    gradient,
+                    results,
+                    scalars,
+                    training: on.training,
+                },
+            ),
+        }
     }
 
     /// From the gradient of the logits to that of the last block's maps.
@@ -170,6 +224,17 @@ impl Head<'_> {
     }
 }
 
+/// What a loss writes: the gradient in training, and three results of each image.
+#[cfg(feature = "roofline")]
+fn loss_writes(of: &Counter<'_>, classes: u64) -> [(&'static str, u64); 2] {
+    let images = of.grid()[0];
+    let trained = u64::from(of.training());
+    [
+        ("gradient", trained * images * classes),
+        ("results", 3 * images),
+    ]
+}
+
 /// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
@@ -193,15 +258,33 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             )
             .product(batch, classes, channels),
         "cross_entropy" => {
-            let trained = u64::from(of.training());
+            let images = of.grid()[0];
+            let dense = of.count("dense");
+            of.moves(
+                &[
+                    ("logits", images * classes),
+                    ("labels", (1 - dense) * images),
+                    ("targets", dense * images * classes),
+                    ("weights", classes),
+                    ("divisor", 1),
+                    // The scalars: label smoothing and scale.
+                    ("scalars", 8 * u64::from(of.training())),
+                ],
+                &loss_writes(of, classes),
+            )
+        }
+        "binary_cross_entropy" => {
+            let logits = of.grid()[0] * classes;
             of.moves(
                 &[
                     ("logits", logits),
-                    ("labels", batch),
-                    // The scalars: label smoothing and scale.
-                    ("scalars", 8 * trained),
+                    ("targets", logits),
+                    ("weights", classes),
+                    ("divisor", 1),
+                    // Scale.
+                    ("scalars", 4 * u64::from(of.training())),
                 ],
-                &[("gradient", trained * logits), ("results", 3 * batch)],
+                &loss_writes(of, classes),
             )
         }
         "classify_weight" => of
