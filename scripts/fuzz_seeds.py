@@ -94,6 +94,8 @@ def run() -> None:
 
 def torch() -> None:
     link("torch", "golden", "densenet-runtime/tests/pytorch/containers")
+    network = "densenet-runtime/tests/pytorch/networks/torchvision_2017.pth"
+    link("torch", "network.pth", network)
 
 
 def values_in_bf16(values: bytes) -> bytes:

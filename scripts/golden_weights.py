@@ -7,8 +7,9 @@ Made with torch 2.15.0, torchvision 0.29.2, timm 1.0.31, monai 1.6.1 and torchxr
 `containers/` has the tensors of `TENSORS` in each container; `networks/` has a small network under
 the names of each library, and `logits.json` has what it makes of `images`.
 
-    python scripts/golden_weights.py FILE...
-prints the names, shapes and sums of what torch.load(weights_only=True) reads from files.
+    python scripts/golden_weights.py check [FILE...]
+checks that torch.load(weights_only=True) takes `written.pth`, which our writer made, and that
+torchvision's DenseNet takes files of the whole network that were written or converted here.
 """
 
 import copyreg
@@ -51,6 +52,9 @@ def containers() -> None:
     save("zip.pth", TENSORS)
     for protocol in (3, 4, 5):
         save(f"protocol{protocol}.pth", TENSORS, pickle_protocol=protocol)
+    torch.serialization.set_crc32_options(False)
+    save("no_checksums.pth", TENSORS)
+    torch.serialization.set_crc32_options(True)
     old("stream.pth", TENSORS)
     python2("python2.pth", TENSORS)
     tar("tar.pth", TENSORS)
@@ -289,16 +293,30 @@ def networks() -> None:
     (ROOT / "logits.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def show(files: list[str]) -> None:
+def check(files: list[str]) -> None:
+    read = torch.load(ROOT / "written.pth", weights_only=True)
+    assert list(read) == list(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(read[name], tensor) and read[name].shape == tensor.shape, name
     for file in files:
-        for name, tensor in torch.load(file, weights_only=True).items():
-            print(file, name, list(tensor.shape), tensor.double().sum().item())
+        import torchvision
+
+        read = torch.load(file, weights_only=True)
+        classes, features = read["classifier.weight"].shape
+        own = torchvision.models.DenseNet(num_init_features=8, num_classes=classes, **SHAPE)
+        if features == 1024:
+            own = torchvision.models.densenet121(num_classes=classes)
+        own.features.conv0 = nn.Conv2d(
+            read["features.conv0.weight"].shape[1], own.features.conv0.out_channels, 7, 2, 3, bias=False
+        )
+        own.load_state_dict(read)
+        print(f"{file}: torchvision takes it")
 
 
 if __name__ == "__main__":
     torch.manual_seed(1)
-    if sys.argv[1:]:
-        show(sys.argv[1:])
+    if sys.argv[1:2] == ["check"]:
+        check(sys.argv[2:])
     else:
         containers()
         networks()

@@ -121,6 +121,7 @@ mod executor;
 pub mod figures;
 mod files;
 pub mod nn;
+mod normalization;
 pub mod parallel;
 pub mod prelude;
 #[cfg(feature = "train")]
@@ -136,3 +137,4 @@ pub use executor::{
     Targets,
 };
 pub use nn::network::Network;
+pub use normalization::Normalization;

@@ -1,9 +1,17 @@
-//! Files of PyTorch are read as what they hold. `scripts/golden_weights.py` made them.
+//! Files of PyTorch are read as what they hold, and networks of all libraries under their names.
+//! `scripts/golden_weights.py` made them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use densenet_runtime::weights::{TensorFile, WeightsError};
+use densenet_runtime::cpu::{Frozen, FrozenOptions};
+use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
+use densenet_runtime::weights::{
+    LoadOptions, NamedTensor, Notes, Report, State, TensorFile, Unexpected, WeightsError, convert,
+    plan_of,
+};
+use densenet_runtime::{Normalization, Pixels};
 use tempfile::TempDir;
 
 fn golden(name: &str) -> PathBuf {
@@ -45,6 +53,7 @@ fn each_container_and_protocol_is_read() {
         "protocol4.pth",
         "protocol5.pth",
         "packed.pth",
+        "no_checksums.pth",
         "stream.pth",
         "python2.pth",
         "tar.pth",
@@ -251,7 +260,7 @@ fn a_pickle_that_repeats_itself_takes_little_memory_and_no_time() {
     let own = b"}q\x00U\x01ah\x00s.".to_vec();
     // A long name of a class, again and again.
     let mut name = b"X\x00\x00\x10\x00".to_vec();
-    name.extend([b'a'; 1 << 20]);
+    name.extend(vec![b'a'; 1 << 20]);
     name.extend(b"q\x00");
     name.extend(b"h\x00h\x00\x930".repeat(100_000));
     name.push(b'.');
@@ -331,4 +340,376 @@ fn a_zip_that_unpacks_to_far_more_than_it_has_is_refused() {
     zip.finish().unwrap();
     let error = refusal(&path);
     assert!(error.contains("unpacks to far more bytes"), "{error}");
+}
+
+/// The plan of the golden networks, with other channels and classes.
+fn plan(channels: usize, classes: usize) -> Plan {
+    let block = |layers| BlockSpec { layers, growth: 4 };
+    let spec = Spec {
+        blocks: vec![block(2), block(1)],
+        theta: Ratio::new(1, 2),
+        bottleneck: Some(2),
+        stem: StemKind::ImageNet,
+        init: 8,
+        input: [channels, 32, 32],
+        classes,
+        dropout: 0.0,
+    };
+    spec.plan().unwrap()
+}
+
+fn network(name: &str) -> TensorFile {
+    TensorFile::read(golden("networks").join(format!("{name}.pth"))).unwrap()
+}
+
+fn load(plan: &Plan, file: &TensorFile) -> (State, Report) {
+    State::load(plan, file, &LoadOptions::default()).unwrap()
+}
+
+/// What a network makes of one image.
+fn logits(plan: &Plan, state: &State) -> Vec<f32> {
+    let channels = plan.stem().channels;
+    let pixel = |index: usize| (index * 37 % 101) as f32 / 50.0 - 1.0;
+    let image: Vec<_> = (0..channels * 32 * 32).map(pixel).collect();
+    let options = FrozenOptions::for_batch(1);
+    let mut frozen = Frozen::new(plan, &state.parameters, &state.running, options).unwrap();
+    frozen.infer(Pixels::Nchw(&image), 1).unwrap().to_vec()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(
+            (found - expected).abs() < 1e-4,
+            "{what}: {found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn each_librarys_network_is_told_by_its_shapes_and_has_the_librarys_outputs() {
+    let text = fs::read_to_string(golden("logits.json")).unwrap();
+    let expected: BTreeMap<String, Vec<f32>> = serde_json::from_str(&text).unwrap();
+    assert_eq!(expected.len(), 6);
+    for (name, expected) in &expected {
+        let file = network(name);
+        let told = plan_of(&file, Some([32, 32])).unwrap();
+        let channels = if name == "torchxrayvision" { 1 } else { 3 };
+        assert_eq!(told, plan(channels, 3), "{name}");
+        let (state, report) = load(&told, &file);
+        assert_eq!(report.used.len(), told.parameters().len(), "{name}");
+        assert!(report.missing.is_empty(), "{report}");
+        assert_close(&logits(&told, &state), expected, name);
+        // Refusing what is left over, it is the same.
+        let strict = State::from_file(&told, &file, Unexpected::Refuse).unwrap();
+        assert!(strict == state, "{name}");
+    }
+}
+
+#[test]
+fn a_report_says_what_was_used_and_what_was_left() {
+    let said = |name: &str| {
+        let file = network(name);
+        let channels = if name.starts_with("torchx") { 1 } else { 3 };
+        let report = load(&plan(channels, 3), &file).1.to_string();
+        let (_, said) = report.split_once(".pth: ").unwrap();
+        said.to_string()
+    };
+    assert_eq!(
+        said("torchvision"),
+        "the state dict that the file is; 46 tensors used"
+    );
+    assert_eq!(
+        said("chexnet"),
+        "the state dict under `state_dict`; 46 tensors used (their names start with \
+         `module.densenet121.`)"
+    );
+    assert_eq!(
+        said("torchxrayvision"),
+        "the state dict that the file is; 46 tensors used; left over (1): op_threshs"
+    );
+    assert_eq!(
+        said("torchxrayvision_module"),
+        "the module that the file is; 46 tensors used; left over (1): op_threshs"
+    );
+}
+
+#[test]
+fn a_stem_for_colour_becomes_one_for_grey_and_back_and_it_is_said() {
+    let file = network("torchvision");
+    let (rgb, _) = load(&plan(3, 3), &file);
+    let (grey, report) = load(&plan(1, 3), &file);
+    assert_eq!(report.stem, Some([3, 1]));
+    let said = report.to_string();
+    assert!(
+        said.ends_with("; the stem's 3 channels were summed into one"),
+        "{said}"
+    );
+    // On a grey picture it is the network for colour with three equal channels.
+    let image: Vec<f32> = (0..32 * 32)
+        .map(|index| (index * 37 % 101) as f32 / 50.0 - 1.0)
+        .collect();
+    let infer = |plan: &Plan, state: &State, image: &[f32]| {
+        let options = FrozenOptions::for_batch(1);
+        let mut frozen = Frozen::new(plan, &state.parameters, &state.running, options).unwrap();
+        frozen.infer(Pixels::Nchw(image), 1).unwrap().to_vec()
+    };
+    let expected = infer(&plan(3, 3), &rgb, &image.repeat(3));
+    assert_close(&infer(&plan(1, 3), &grey, &image), &expected, "grey");
+
+    let file = network("torchxrayvision");
+    let (grey, _) = load(&plan(1, 3), &file);
+    let (rgb, report) = load(&plan(3, 3), &file);
+    let said = report.to_string();
+    assert!(
+        said.contains("; the stem's channel was divided among 3"),
+        "{said}"
+    );
+    let expected = infer(&plan(1, 3), &grey, &image);
+    assert_close(
+        &infer(&plan(3, 3), &rgb, &image.repeat(3)),
+        &expected,
+        "colour",
+    );
+
+    // Not where nobody is told, nor for other channels.
+    let error = State::from_file(&plan(1, 3), &network("torchvision"), Unexpected::Ignore);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("found [8, 3, 7, 7], expected [8, 1, 7, 7]")
+    );
+    let error = State::load(
+        &plan(4, 3),
+        &network("torchvision"),
+        &LoadOptions::default(),
+    );
+    assert!(matches!(error, Err(WeightsError::Misfit { .. })));
+}
+
+#[test]
+fn other_classes_are_refused_with_advice_and_the_features_alone_are_taken() {
+    let file = network("chexnet");
+    let plan = plan(3, 5);
+    let error = State::load(&plan, &file, &LoadOptions::default()).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("module.densenet121.classifier.0.weight (found [3, 12], expected [5, 12])"),
+        "{said}"
+    );
+    assert!(
+        said.contains("load the features only (`features_only`, `--features-only`)"),
+        "{said}"
+    );
+
+    let options = LoadOptions {
+        features_only: true,
+        seed: 3,
+        ..LoadOptions::default()
+    };
+    let (state, report) = State::load(&plan, &file, &options).unwrap();
+    assert_eq!(report.used.len(), 44);
+    let said = report.to_string();
+    assert!(
+        said.ends_with(
+            "; missing, so that they start anew (2): classifier.weight, classifier.bias; \
+             left over (2): module.densenet121.classifier.0.bias, \
+             module.densenet121.classifier.0.weight"
+        ),
+        "{said}"
+    );
+    let head = plan.tensors().head.weight.start;
+    let initial = State::initial(&plan, 3);
+    assert_eq!(state.parameters[head..], initial.parameters[head..]);
+    let (whole, _) = load(&self::plan(3, 3), &file);
+    assert_eq!(state.parameters[..head], whole.parameters[..head]);
+    assert_eq!(state.running, whole.running);
+}
+
+#[test]
+fn a_missing_tensor_is_an_error_even_where_only_features_are_wanted() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("part.pth");
+    let file = network("torchvision");
+    let tensors: Vec<_> = file
+        .names()
+        .into_iter()
+        .filter(|name| !name.starts_with("classifier") && !name.ends_with("transition1.norm.bias"))
+        .filter_map(|name| Some((file.shape(&name)?.to_vec(), file.floats(&name).ok()?, name)))
+        .collect();
+    let named = tensors
+        .iter()
+        .map(|(shape, values, name)| NamedTensor::new(name, shape.as_slice(), values));
+    TensorFile::write_torch(&path, named, BTreeMap::new()).unwrap();
+    let options = LoadOptions {
+        features_only: true,
+        ..LoadOptions::default()
+    };
+    let file = TensorFile::read(&path).unwrap();
+    let error = State::load(&plan(3, 3), &file, &options)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with("missing (1): features.transition1.norm.bias"),
+        "{error}"
+    );
+    let error = State::load(&plan(3, 3), &file, &LoadOptions::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("missing (3): "), "{error}");
+    assert!(!error.contains("only the classifier differs"), "{error}");
+}
+
+#[test]
+fn what_is_not_a_densenet_is_not_told_by_its_shapes() {
+    let error = plan_of(&container("zip.pth"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("`features.conv0.weight` is missing"),
+        "{error}"
+    );
+    let error = plan_of(&network("torchvision"), Some([4, 4])).unwrap_err();
+    assert!(matches!(error, WeightsError::NoNetwork { .. }), "{error}");
+    // Of the usual size where none is given.
+    let told = plan_of(&network("torchvision"), None).unwrap();
+    assert_eq!((told.stem().height, told.stem().width), (224, 224));
+}
+
+/// `scripts/golden_weights.py check` shows that PyTorch takes the golden file.
+#[test]
+fn a_written_file_is_the_one_that_pytorch_took() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("written.pth");
+    let weight: Vec<_> = (0_u8..24).map(|index| f32::from(index) / 8.0).collect();
+    let tensors = [
+        NamedTensor::new("a.weight", [2, 3, 4], &weight),
+        NamedTensor::new("a.bias", [2], &[-1.5, 0.25]),
+        NamedTensor::new("scalar", [], &[2.5]),
+        NamedTensor::new("empty", [0, 3], &[]),
+    ];
+    let notes = BTreeMap::from([("densenet.classes".into(), r#"["cat","dög"]"#.into())]);
+    TensorFile::write_torch(&path, tensors, notes).unwrap();
+    let file = TensorFile::read(&path).unwrap();
+    assert_has_the_tensors(&file, 0.0);
+    assert_eq!(file.classes().unwrap(), ["cat", "dög"]);
+    let bytes = fs::read(&path).unwrap();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("written.pth");
+    if fs::read(golden("written.pth")).ok() != Some(bytes.clone()) {
+        fs::write(&kept, bytes).unwrap();
+        panic!(
+            "the file differs from tests/pytorch/written.pth; copy {} there, and run `python \
+             scripts/golden_weights.py check`",
+            kept.display()
+        );
+    }
+}
+
+fn notes() -> Notes {
+    Notes {
+        classes: ["cat", "dog", "hen"].map(String::from).to_vec(),
+        normalization: Some(Normalization {
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+        }),
+        thresholds: vec![0.5, 0.1, 0.875],
+    }
+}
+
+#[test]
+fn a_converted_file_is_the_same_network_with_the_same_notes() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own.safetensors");
+    let file = network("monai");
+    let plan = plan(3, 3);
+    let (state, _) = load(&plan, &file);
+    state.write_with(&plan, &own, &notes()).unwrap();
+    let mut from = own;
+    for name in ["1.pth", "2.safetensors", "3.bin", "4.pt"] {
+        let to = folder.path().join(name);
+        let report = convert(&from, &to).unwrap();
+        assert!(report.left_over.is_empty(), "{report}");
+        let file = TensorFile::read(&to).unwrap();
+        assert_eq!(file.found().is_some(), name != "2.safetensors");
+        assert_eq!(Notes::of(&file).unwrap(), notes(), "{name}");
+        assert!(State::read(&plan, &to).unwrap() == state, "{name}");
+        let names: Vec<_> = plan
+            .parameters()
+            .into_iter()
+            .map(|own| own.torchvision)
+            .collect();
+        let found = file.names();
+        assert!(names.iter().all(|name| found.contains(name)));
+        from = to;
+    }
+    let error = convert(&from, folder.path().join("5.onnx"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("5.onnx") && error.contains(".safetensors"),
+        "{error}"
+    );
+}
+
+#[test]
+fn notes_that_make_no_sense_are_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("noted.safetensors");
+    for (note, value, said) in [
+        (
+            "densenet.normalization",
+            r#"{"mean":[0.5],"std":[]}"#,
+            "1 means and 0 standard",
+        ),
+        (
+            "densenet.normalization",
+            r#"{"mean":[0.5],"std":[0.0]}"#,
+            "0 is not a standard",
+        ),
+        (
+            "densenet.normalization",
+            r#"{"mean":[0.5]}"#,
+            "missing field `std`",
+        ),
+        (
+            "densenet.thresholds",
+            "[0.5, 1.5]",
+            "1.5 is not a probability",
+        ),
+        ("densenet.thresholds", "[null]", "invalid type"),
+        ("densenet.thresholds", "[0.5]", "1 numbers for 2 classes"),
+        ("densenet.classes", "{}", "invalid type"),
+    ] {
+        let mut lines = BTreeMap::from([("densenet.classes".into(), r#"["a","b"]"#.into())]);
+        lines.insert(note.to_string(), value.to_string());
+        TensorFile::write(&path, [NamedTensor::new("a", [1], &[0.0])], lines).unwrap();
+        let error = Notes::of(&TensorFile::read(&path).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(note) && error.contains(said), "{error}");
+    }
+}
+
+/// Files that a tester has: `WEIGHTS` names their folder.
+#[test]
+fn real_files_are_read_where_there_are_any() {
+    let Some(folder) = std::env::var_os("WEIGHTS") else {
+        println!("skipped: WEIGHTS names no folder");
+        return;
+    };
+    let mut read = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        if !["pth", "pt", "bin", "tar", "safetensors"].contains(&&*extension) {
+            continue;
+        }
+        let file = TensorFile::read(&path).unwrap();
+        let told = plan_of(&file, None).unwrap();
+        let (state, report) = load(&told, &file);
+        println!("{report}");
+        assert!(state.parameters.iter().any(|&value| value != 0.0));
+        read += 1;
+    }
+    assert!(read > 0, "WEIGHTS names a folder without files of weights");
 }

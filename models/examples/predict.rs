@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Pictures are shown as validation shows them: the short side resized to 256, the centre cropped,
-//! ImageNet's mean and standard deviation.
+//! the mean and standard deviation that the weights were trained with, or else ImageNet's.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
 use densenet_runtime::data::{self, Crops, DataError, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
-use densenet_runtime::weights::{State, TensorFile, Unexpected};
+use densenet_runtime::weights::{Notes, State, TensorFile, Unexpected};
 use densenet_runtime::{console, say, tell};
 
 /// The number of classes that are printed.
@@ -57,13 +57,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(names) => lines(names)?,
         None => file.classes()?,
     };
+    let normalization = Notes::of(&file)?.normalization;
+    let normalization = normalization.unwrap_or_else(Normalization::imagenet);
     drop(file);
     let options = FrozenOptions {
         precision: arguments.precision,
         ..FrozenOptions::for_batch(1)
     };
     let mut network = Frozen::new(&plan, &state.parameters, &state.running, options)?;
-    let normalization = Normalization::imagenet();
     let mut unread = 0;
     for path in &arguments.pictures {
         let bytes = match shown(path, [plan.stem().height, plan.stem().width]) {

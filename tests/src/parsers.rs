@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use densenet_runtime::Network;
 use densenet_runtime::data::{Columns, LabelKind, Labels, Table, cifar, decode_within, idx, svhn};
 use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
-use densenet_runtime::weights::{NamedTensor, State, TensorFile, Unexpected};
+use densenet_runtime::weights::{
+    LoadOptions, NamedTensor, Notes, State, TensorFile, Unexpected, plan_of,
+};
 use densenet_spec::Spec;
 use proc_macro2::TokenStream;
 use tempfile::TempDir;
@@ -169,6 +171,7 @@ fn safetensors(desk: &mut Desk, bytes: &[u8]) -> bool {
             let _ = file.floats(&name);
             let _ = file.integers(&name);
         }
+        told(desk, &file);
         for unexpected in [Unexpected::Refuse, Unexpected::Ignore] {
             let Ok(state) = State::from_file(&Tiny::PLAN, &file, unexpected) else {
                 continue;
@@ -182,6 +185,24 @@ fn safetensors(desk: &mut Desk, bytes: &[u8]) -> bool {
     is_read
 }
 
+/// The network that a file's shapes tell, written and read again.
+fn told(desk: &Desk, file: &TensorFile) {
+    let _ = Notes::of(file);
+    let Ok(plan) = plan_of(file, None) else {
+        return;
+    };
+    let Ok((state, _)) = State::load(&plan, file, &LoadOptions::default()) else {
+        return;
+    };
+    for name in ["told.safetensors", "told.pth"] {
+        let again = desk.path(name);
+        state.write(&plan, &again).unwrap();
+        let again = TensorFile::read(&again).unwrap();
+        assert!(plan_of(&again, None).unwrap() == plan);
+        assert!(State::from_file(&plan, &again, Unexpected::Refuse).unwrap() == state);
+    }
+}
+
 /// What `torch.save` writes.
 fn torch(desk: &mut Desk, bytes: &[u8]) -> bool {
     let Ok(file) = TensorFile::read(desk.file("weights.pth", bytes)) else {
@@ -190,6 +211,7 @@ fn torch(desk: &mut Desk, bytes: &[u8]) -> bool {
     if file.found().is_none() {
         return false;
     }
+    told(desk, &file);
     let names = file.names();
     let mut tensors = Vec::new();
     for name in &names {

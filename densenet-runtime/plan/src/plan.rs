@@ -311,8 +311,11 @@ impl Plan {
         }
     }
 
-    /// The plan of a spec's stages.
-    pub(crate) fn checked(
+    /// The plan of stages, if they fit together.
+    ///
+    /// # Errors
+    /// When they do not, or a size is zero or too large.
+    pub fn from_stages(
         stem: Stem,
         blocks: Vec<Block>,
         transitions: Vec<Transition>,

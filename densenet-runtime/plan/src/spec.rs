@@ -177,6 +177,6 @@ impl Spec {
                 transitions.push(transition);
             }
         }
-        Plan::checked(stem, blocks, transitions, self.classes, self.dropout)
+        Plan::from_stages(stem, blocks, transitions, self.classes, self.dropout)
     }
 }

@@ -2,7 +2,7 @@
 
 use dfdx::prelude::*;
 
-use super::initial::{fill, uniform};
+use super::initial::{classifier, fill};
 
 /// A linear layer from IN pooled features to CLASSES logits.
 ///
@@ -31,8 +31,7 @@ impl<const IN: usize, const CLASSES: usize, E: Dtype, D: Device<E>> TensorCollec
                     |s| &s.weight,
                     |s| &mut s.weight,
                     TensorOptions::reset_with(|t| {
-                        let bound = 1.0 / (IN as f64).sqrt();
-                        fill(t, |seed, count| uniform(seed, count, bound))
+                        fill(t, |seed, count| classifier(seed, count, IN))
                     }),
                 ),
                 Self::tensor(

@@ -2,7 +2,7 @@
 
 use dfdx::prelude::*;
 
-use super::initial::{fill, normal};
+use super::initial::{convolution, fill};
 
 /// The weight of a KxK convolution from IN to OUT feature maps, without bias.
 ///
@@ -26,8 +26,7 @@ impl<const IN: usize, const OUT: usize, const K: usize, E: Dtype, D: Device<E>>
             |s| &s.weight,
             |s| &mut s.weight,
             TensorOptions::reset_with(|t| {
-                let std = (2.0 / (IN * K * K) as f64).sqrt();
-                fill(t, |seed, count| normal(seed, count, std))
+                fill(t, |seed, count| convolution(seed, count, IN * K * K))
             }),
         );
         visitor.visit_fields(weight, |weight| Conv { weight })

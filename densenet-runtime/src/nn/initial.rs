@@ -11,6 +11,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 
+use crate::plan::{Plan, Role};
+use crate::weights::State;
+
 /// Fills a tensor with the numbers that `make` makes from a seed and the number of elements.
 pub(super) fn fill<S: Shape, E: Dtype, D: Device<E>>(
     tensor: &mut Tensor<S, E, D>,
@@ -32,20 +35,59 @@ pub(super) fn fill<S: Shape, E: Dtype, D: Device<E>>(
     Ok(())
 }
 
-/// Normally distributed values.
-pub(super) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
+/// A convolution's weight, of which each output reads `inputs` values: normally distributed with
+/// variance 2 / `inputs`.
+pub(super) fn convolution(seed: u64, count: usize, inputs: usize) -> Vec<f32> {
+    let std = (2.0 / inputs as f64).sqrt();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sample = || -> f64 { StandardNormal.sample(&mut rng) };
     (0..count).map(|_| (sample() * std) as f32).collect()
 }
 
-/// Values between `-bound` and `bound`.
-pub(super) fn uniform(seed: u64, count: usize, bound: f64) -> Vec<f32> {
+/// A classifier's weight: uniform within 1 / sqrt(`features`).
+pub(super) fn classifier(seed: u64, count: usize, features: usize) -> Vec<f32> {
+    let bound = 1.0 / (features as f64).sqrt();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let distribution = Uniform::new(-bound, bound);
     (0..count)
         .map(|_| distribution.sample(&mut rng) as f32)
         .collect()
+}
+
+impl State {
+    /// The state in which a network starts, from a seed: the numbers that its type has when it is
+    /// built on a device with this seed.
+    ///
+    /// ```
+    /// use densenet_runtime::prelude::*;
+    /// use densenet_runtime::weights::State;
+    ///
+    /// densenet! { Small { blocks: [2, 1], k: 4, theta: 0.5, bottleneck, input: [3, 8, 8] } }
+    ///
+    /// let small = Cpu::seed_from_u64(7).build_module::<Small, f32>();
+    /// assert_eq!(State::initial(&Small::PLAN, 7), State::of(&small));
+    /// ```
+    pub fn initial(plan: &Plan, seed: u64) -> Self {
+        let mut state = Self::default();
+        // Each weight has a seed of its own, which the device draws where dfdx builds the network.
+        let seeds = Cpu::seed_from_u64(seed);
+        for parameter in plan.parameters() {
+            let count = parameter.len();
+            let inputs: usize = parameter.shape.iter().skip(1).product();
+            let values = match parameter.role {
+                Role::ConvWeight => convolution(seeds.random_u64(), count, inputs),
+                Role::LinearWeight => classifier(seeds.random_u64(), count, inputs),
+                Role::NormScale | Role::RunningVar => vec![1.0; count],
+                Role::NormBias | Role::RunningMean | Role::LinearBias => vec![0.0; count],
+            };
+            if parameter.role.is_trainable() {
+                state.parameters.extend(values);
+            } else {
+                state.running.extend(values);
+            }
+        }
+        state
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Batched, ForwardError, SameShapes};
 use crate::ExecutorError;
 use crate::cpu::{Frozen, FrozenOptions};
 use crate::plan::Plan;
-use crate::weights::{State, WeightsError};
+use crate::weights::{LoadOptions, Report, State, TensorFile, WeightsError};
 
 /// A network that `densenet!` made. The macro implements it.
 ///
@@ -102,6 +102,39 @@ pub trait Network:
     /// fit this one. Nothing has changed then.
     fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         State::read(&Self::PLAN, path)?.store_into(self)
+    }
+
+    /// Reads a file of anybody's, and reports what was used of it: see [`State::load`]. With
+    /// `features_only` the classifier keeps its own weights.
+    ///
+    /// ```no_run
+    /// use densenet_runtime::prelude::*;
+    /// use densenet_runtime::weights::LoadOptions;
+    ///
+    /// densenet! { Flowers { blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 17 } }
+    ///
+    /// let mut flowers = Cpu::default().build_module::<Flowers, f32>();
+    /// let options = LoadOptions { features_only: true, ..LoadOptions::default() };
+    /// let report = flowers.load_weights_with("densenet121-a639ec97.pth", &options)?;
+    /// # Ok::<(), densenet_runtime::weights::WeightsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`load_weights`](Self::load_weights). What the file has besides is no error.
+    fn load_weights_with(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+    ) -> Result<Report, WeightsError> {
+        let file = TensorFile::read(path)?;
+        let (mut state, report) = State::load(&Self::PLAN, &file, options)?;
+        if options.features_only {
+            let features = Self::PLAN.tensors().head.weight.start;
+            let own = State::of(self);
+            state.parameters[features..].copy_from_slice(&own.parameters[features..]);
+        }
+        state.store_into(self)?;
+        Ok(report)
     }
 
     /// Writes the weights and running statistics to a file that torchvision's `load_state_dict`

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use crate::Batch;
 #[cfg(feature = "data")]
 use crate::data::Loader;
+use crate::{Batch, Normalization};
 
 /// Batches of images, epoch after epoch. An epoch always has the same batches.
 pub trait Batches {
@@ -16,6 +16,12 @@ pub trait Batches {
     /// are written to checkpoints, and a run cannot be resumed with other classes.
     fn classes(&self) -> &[String] {
         &[]
+    }
+
+    /// How the images are normalised, if they are bytes. It belongs to the weights: it is written to
+    /// checkpoints, and a run cannot be resumed with images that are normalised in another way.
+    fn normalization(&self) -> Option<&Normalization> {
+        None
     }
 
     /// Hands the batches of an epoch, from batch `first` on, to `each`, until it breaks or no batch
@@ -40,6 +46,10 @@ impl Batches for Loader {
 
     fn classes(&self) -> &[String] {
         self.dataset().classes()
+    }
+
+    fn normalization(&self) -> Option<&Normalization> {
+        Some(self.dataset().normalization())
     }
 
     fn visit(

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::PlateauState;
 use super::{Best, CheckpointError, Config, Rescheduled};
-use crate::classes;
 use crate::plan::Plan;
 use crate::weights::{
-    self, CHECKPOINT, NamedTensor, State, TensorFile, Unexpected,
+    self, CHECKPOINT, NamedTensor, Notes, State, TensorFile, Unexpected,
     names::{MOMENTUM, TRAINING},
 };
+use crate::{Normalization, classes};
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
 /// numbers, but not the note; it can still be read.
@@ -105,6 +105,9 @@ pub(super) struct Header {
     /// the data names them.
     #[serde(skip)]
     pub(super) classes: Vec<String>,
+    /// How the data was normalised, a note of its own, too.
+    #[serde(skip)]
+    pub(super) normalization: Option<Normalization>,
     /// The changes of the run's schedule; empty in older files.
     #[serde(default)]
     pub(super) rescheduled: Vec<Rescheduled>,
@@ -153,6 +156,7 @@ impl Header {
             config: config.clone(),
             position,
             classes: classes.to_vec(),
+            normalization: None,
             rescheduled: rescheduled.to_vec(),
         }
     }
@@ -165,7 +169,12 @@ pub(super) fn save(
     header: &Header,
     numbers: &Numbers,
 ) -> Result<(), CheckpointError> {
-    let mut notes = weights::notes_of_classes(&header.classes);
+    let mut notes = Notes {
+        classes: header.classes.clone(),
+        normalization: header.normalization.clone(),
+        ..Notes::default()
+    }
+    .lines();
     // This cannot fail: JSON has a form for numbers, names and lists of them.
     let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
     let mut tensors = Vec::new();
@@ -257,6 +266,19 @@ pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), Check
     }
 }
 
+/// Checks that a run on data that was normalised in one way can be resumed with data that is
+/// normalised in another. If either is not known, it can.
+pub(super) fn check_normalization(
+    run: Option<&Normalization>,
+    data: Option<&Normalization>,
+) -> Result<(), CheckpointError> {
+    let words = ("the checkpoint", "the data");
+    match run.and_then(|run| run.difference(words, data?)) {
+        Some(difference) => Err(CheckpointError::Normalization { difference }),
+        None => Ok(()),
+    }
+}
+
 fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     #[derive(Deserialize)]
     struct Version {
@@ -283,7 +305,11 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
         return Err(damaged(path, "it has no checksum".into()));
     }
     let mut header: Header = serde_json::from_str(note).map_err(unreadable)?;
-    header.classes = file.classes()?;
+    Notes {
+        classes: header.classes,
+        normalization: header.normalization,
+        ..
+    } = Notes::of(file)?;
     // The checksum of a newer file covers the position; an older file is checked here alone.
     if let Some(problem) = header.position.problem() {
         return Err(damaged(path, problem));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::executor::check_smoothing;
 use crate::weights::State;
-use crate::{Arena, Batch, Executor, Outcome, Pending, Pixels, Step};
+use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Pixels, Step};
 use densenet_cpu::loss::Loss;
 
 /// A network in training.
@@ -26,6 +26,8 @@ pub(super) struct Engine {
     /// The names of the classes: the network's, or else those of the training data; empty before
     /// they are known.
     pub(super) classes: Vec<String>,
+    /// How the training data is normalised, once it is known.
+    pub(super) normalization: Option<Normalization>,
     /// Recomputed running statistics, and the step after which they belong to the weights. The
     /// executor keeps those of training.
     precise: Option<(u64, Vec<f32>)>,
@@ -87,6 +89,7 @@ impl Engine {
         Ok(Self {
             network,
             classes: names.map(ToString::to_string).collect(),
+            normalization: None,
             executor,
             config,
             position: Position::default(),
@@ -417,7 +420,7 @@ impl Engine {
             momentum: self.read(Arena::Momentum, plan.parameter_count())?,
             trained: self.precise().map(|_| self.running()).transpose()?,
         };
-        let header = Header::new(
+        let mut header = Header::new(
             self.network,
             plan,
             &self.config,
@@ -425,6 +428,7 @@ impl Engine {
             &self.classes,
             &self.rescheduled,
         );
+        header.normalization.clone_from(&self.normalization);
         Ok(checkpoint::save(path, plan, &header, &numbers)?)
     }
 
@@ -481,6 +485,7 @@ impl Engine {
         if !header.classes.is_empty() || self.executor.plan().class_names().is_empty() {
             self.classes = header.classes;
         }
+        self.normalization = header.normalization;
         self.rescheduled = rescheduled;
         Ok(())
     }

@@ -175,6 +175,14 @@ pub enum CheckpointError {
         /// The difference.
         difference: String,
     },
+    /// The data is normalised in another way.
+    #[error(
+        "the checkpoint's run normalised its data otherwise than the data at hand: {difference}; resume with the checkpoint's, or start a new run from its weights"
+    )]
+    Normalization {
+        /// The difference.
+        difference: String,
+    },
     /// The data has another length.
     #[error(
         "the checkpoint's run has {found} steps in an epoch, but the data at hand gives {expected}, so it is other data; resume with the data of the checkpoint"

@@ -12,7 +12,7 @@ use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
 };
-use crate::{Batch, classes};
+use crate::{Batch, classes, tell};
 
 /// What a run does besides training. Processes that train together ask for the same; rank 0
 /// writes the files.
@@ -68,6 +68,8 @@ pub(super) fn run(
     check_network_classes(engine, "validation", validation)?;
     let classes = train.classes();
     checkpoint::check_classes(&engine.classes, classes)?;
+    let normalization = train.normalization();
+    checkpoint::check_normalization(engine.normalization.as_ref(), normalization)?;
     if let Some(found) = engine.position.epoch_steps.replace(epoch_steps)
         && found != epoch_steps
     {
@@ -81,6 +83,10 @@ pub(super) fn run(
     if !classes.is_empty() {
         engine.classes = classes.to_vec();
     }
+    if let Some(normalization) = normalization {
+        engine.normalization = Some(normalization.clone());
+    }
+    warn_of_normalization(engine, validation);
     let all = u64::from(engine.config.epochs).saturating_mul(epoch_steps);
     let outline = Outline {
         step: engine.position.step,
@@ -379,6 +385,17 @@ impl Run<'_> {
     fn interrupted(&mut self) -> Result<Ending, TrainError> {
         self.checkpoint(self.fit.checkpoint.as_deref())?;
         Ok(Ending::Interrupted)
+    }
+}
+
+/// Says where images that are evaluated are normalised otherwise than those of training.
+pub(super) fn warn_of_normalization(engine: &Engine, evaluated: &dyn Batches) {
+    let words = ("training", "the evaluated data");
+    let training = engine.normalization.as_ref();
+    let difference =
+        training.and_then(|training| training.difference(words, evaluated.normalization()?));
+    if let Some(difference) = difference {
+        tell!("warning: images are not normalised as in training: {difference}");
     }
 }
 

@@ -151,11 +151,13 @@ impl<N: Network> Trainer<N> {
 
     /// Loss and errors on all images, with running statistics and without dropout: those that
     /// [`fit`](Self::fit) has recomputed for the current weights ([`Config::precise_bn`]), or else
-    /// those of training. The loss of a network that has diverged is not finite.
+    /// those of training. The loss of a network that has diverged is not finite. Warns on standard
+    /// error if the images are normalised otherwise than those of training.
     ///
     /// # Errors
     /// When images cannot be read, do not fit the network, or there are none.
     pub fn evaluate(&mut self, images: &dyn Batches) -> Result<Evaluation, TrainError> {
+        fit::warn_of_normalization(&self.engine, images);
         // Nobody interrupts it.
         let (evaluation, _) = fit::evaluate(&mut self.engine, images, &Interrupt::new())?;
         Ok(evaluation)

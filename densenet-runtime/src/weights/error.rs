@@ -111,18 +111,29 @@ pub enum WeightsError {
         /// Why it is refused.
         why: &'static str,
     },
-    /// The names of the classes in the file cannot be read.
-    #[error("{path} does not list the names of its classes as it should: {source}; write it again, or without them", path = .path.display())]
-    Classes {
+    /// A note in the file is not as it should be.
+    #[error("{path} has a note `{note}` that cannot be read: {reason}; write it again, or without the note", path = .path.display())]
+    Note {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
-        source: serde_json::Error,
+        /// The note's name.
+        note: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of weights is to be called otherwise.
+    #[error(
+        "cannot tell the format of {path} by its name; call it .safetensors, or .pth, .pt or .bin for PyTorch",
+        path = .path.display()
+    )]
+    Extension {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is of a network with other classes.
     #[error(
         "{path} is of a network with other classes: {difference}; use the weights of a network with these classes, \
-         or declare a network with the file's and move all but the classifier with `transplant_features`",
+         or take all but the classifier (`features_only`, `--features-only`, `transplant_features`)",
         path = .path.display()
     )]
     OtherClasses {
@@ -138,6 +149,17 @@ pub enum WeightsError {
         path: PathBuf,
         /// Every difference.
         misfit: Misfit,
+    },
+    /// The file's tensors are not those of a DenseNet.
+    #[error(
+        "{path} does not hold a DenseNet that its shapes tell: {why}; use the weights of one, or say which it is",
+        path = .path.display()
+    )]
+    NoNetwork {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor that does not fit.
+        why: String,
     },
     /// A state does not have the size of the plan or the model.
     #[error(
@@ -170,6 +192,8 @@ pub struct Misfit {
     pub unexpected: Vec<String>,
     /// Tensors whose shapes differ.
     pub misshapen: Vec<Misshapen>,
+    /// What to do, where that is known.
+    pub advice: Option<&'static str>,
 }
 
 /// A tensor whose shape in the file is not the network's.
@@ -202,6 +226,7 @@ impl fmt::Display for Misfit {
         if !self.misshapen.is_empty() {
             parts.push(list("of the wrong shape", self.misshapen.iter()));
         }
+        parts.extend(self.advice.map(str::to_string));
         f.write_str(&parts.join("; "))
     }
 }
@@ -218,7 +243,7 @@ impl fmt::Display for Misshapen {
 }
 
 /// `missing (12): a, b, c, and 9 more`.
-fn list<T: fmt::Display>(what: &str, items: impl ExactSizeIterator<Item = T>) -> String {
+pub(super) fn list<T: fmt::Display>(what: &str, items: impl ExactSizeIterator<Item = T>) -> String {
     let count = items.len();
     let names: Vec<String> = items.take(LISTED).map(|item| item.to_string()).collect();
     let more = match count - names.len() {

@@ -1,21 +1,18 @@
 //! Named tensors in a file: safetensors, or PyTorch's own format.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 #[cfg(feature = "pytorch")]
 use super::torch::{self, Found, TorchFile};
-use super::{WeightsError, seal};
+use super::{NamedTensor, WeightsError, seal};
 use crate::files;
 
 /// The note that holds a checkpoint's state other than tensors, as JSON.
 pub(crate) const CHECKPOINT: &str = "densenet";
-/// The note with the names of the classes, as a list in JSON.
-const CLASSES: &str = "densenet.classes";
 /// The entry of a file's header that holds its notes.
 const NOTES: &str = "__metadata__";
 /// Bytes before the header, which hold its length.
@@ -160,6 +157,15 @@ impl TensorFile {
         }
     }
 
+    /// What the tensors were found in, in words, if it is a file of PyTorch's.
+    pub(super) fn origin(&self) -> Option<String> {
+        match &self.contents {
+            Contents::Safetensors(_) => None,
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => Some(file.found().to_string()),
+        }
+    }
+
     /// The names of the tensors: in the order of their bytes, or in that of PyTorch's state dict.
     pub fn names(&self) -> Vec<String> {
         match &self.contents {
@@ -176,31 +182,6 @@ impl TensorFile {
             #[cfg(feature = "pytorch")]
             Contents::Torch(file) => file.notes().get(key).map(String::as_str),
         }
-    }
-
-    /// The names of the classes, in the order of their labels; empty if the file does not list
-    /// them. A checkpoint has those of its network, or else those of its data.
-    ///
-    /// # Errors
-    /// When they are not a list of names.
-    pub fn classes(&self) -> Result<Vec<String>, WeightsError> {
-        /// Earlier checkpoints have them in their own note.
-        #[derive(serde::Deserialize)]
-        struct Checkpoint {
-            #[serde(default)]
-            classes: Vec<String>,
-        }
-        let found = match (self.note(CLASSES), self.checkpoint_note()) {
-            (Some(note), _) => serde_json::from_str(note),
-            (None, Some(note)) => {
-                serde_json::from_str(note).map(|checkpoint: Checkpoint| checkpoint.classes)
-            }
-            (None, None) => Ok(Vec::new()),
-        };
-        found.map_err(|source| WeightsError::Classes {
-            path: self.path.clone(),
-            source,
-        })
     }
 
     /// Whether the file has a checksum of all its bytes.
@@ -338,52 +319,6 @@ impl TensorFile {
             },
             None => WeightsError::NoTensor { path, name },
         }
-    }
-}
-
-/// The notes of a file about these classes; empty if they have no names.
-pub(crate) fn notes_of_classes(names: &[impl AsRef<str>]) -> BTreeMap<String, String> {
-    if names.is_empty() {
-        return BTreeMap::new();
-    }
-    let names: serde_json::Value = names.iter().map(AsRef::as_ref).collect();
-    BTreeMap::from([(CLASSES.to_string(), names.to_string())])
-}
-
-/// A tensor on its way to a file.
-#[derive(Clone, Debug)]
-pub struct NamedTensor<'a> {
-    pub(super) name: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) values: &'a [f32],
-}
-
-impl<'a> NamedTensor<'a> {
-    /// A tensor with its elements, last dimension innermost.
-    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: &'a [f32]) -> Self {
-        Self {
-            name: name.into(),
-            shape: shape.into(),
-            values,
-        }
-    }
-}
-
-impl View for NamedTensor<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.values)
     }
 }
 

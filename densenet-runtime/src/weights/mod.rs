@@ -6,9 +6,11 @@
 //! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
 //! executor without code for any particular network.
 //!
-//! Files are written as safetensors under torchvision's names. What `torch.save` writes is read as
-//! well (`.pth`, `.pt`, `.bin`; the feature `pytorch`): state dicts, checkpoints that contain one,
-//! whole modules. Nothing in such a file is executed.
+//! Files are written as safetensors under torchvision's names; [`Notes`] stand beside the tensors.
+//! What `torch.save` writes is read as well (`.pth`, `.pt`, `.bin`; the feature `pytorch`): state
+//! dicts, checkpoints that contain one, whole modules. Nothing in such a file is executed.
+//! [`State::load`] understands the names of timm, MONAI, torchxrayvision and CheXNet, and reports what
+//! it used; [`plan_of`] tells the network by its shapes, and [`convert`] writes it in another format.
 //!
 //! ```
 //! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};
@@ -18,22 +20,31 @@
 //! }
 //! ```
 
+mod convert;
 mod error;
 mod file;
+mod load;
 mod model;
+mod named;
 pub(crate) mod names;
+mod notes;
 mod seal;
+mod shapes;
 mod state;
 mod tensors;
 #[cfg(feature = "pytorch")]
 mod torch;
 
+pub use convert::convert;
 pub use error::{Misfit, Misshapen, WeightsError};
 #[cfg(feature = "train")]
 pub(crate) use file::CHECKPOINT;
-pub(crate) use file::notes_of_classes;
-pub use file::{NamedTensor, TensorFile};
-pub use state::{State, Unexpected};
+pub use file::TensorFile;
+pub use load::{LoadOptions, Report, Unexpected};
+pub use named::NamedTensor;
+pub use notes::Notes;
+pub use shapes::plan_of;
+pub use state::State;
 #[cfg(feature = "train")]
 pub(crate) use state::{momentum, trained};
 pub(crate) use tensors::each_tensor_mut;

@@ -4,10 +4,7 @@ use std::path::Path;
 
 use densenet_plan::{Parameter, Plan, Role};
 
-use super::{
-    Misfit, Misshapen, NamedTensor, TensorFile, WeightsError, names, notes_of_classes, seal,
-};
-use crate::classes;
+use super::{Misfit, Misshapen, NamedTensor, Notes, TensorFile, WeightsError, names};
 
 /// A network's trainable parameters and running statistics, each in the order of
 /// [`Plan::parameters`].
@@ -19,102 +16,7 @@ pub struct State {
     pub running: Vec<f32>,
 }
 
-/// What to do with a tensor that the network does not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unexpected {
-    /// It is an error.
-    #[default]
-    Refuse,
-    /// It is ignored, for files that hold more than weights.
-    Ignore,
-}
-
 impl State {
-    /// Reads a file that holds the network's tensors and no others, or a checkpoint.
-    ///
-    /// The names are torchvision's, current or old (`norm.1` for `norm1`). Counters
-    /// (`num_batches_tracked`, `n_averaged`), a checkpoint's momentum and what else belongs to its
-    /// run are ignored, and so is a prefix of all names: `module.` from `DataParallel`, `_orig_mod.`
-    /// from `torch.compile`, `model.`. Elements may be `F64`, `F32`, `F16` or `BF16`.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is damaged, or does not fit the network (all differences are
-    /// reported together), or when a tensor holds NaN, infinity or a negative variance.
-    pub fn read(plan: &Plan, path: impl AsRef<Path>) -> Result<Self, WeightsError> {
-        Self::from_file(plan, &TensorFile::read(path)?, Unexpected::Refuse)
-    }
-
-    /// Takes the network's tensors out of a file: see [`State::read`].
-    ///
-    /// # Errors
-    /// When the file does not fit the network or has other classes, its numbers are those of none, or they are not those
-    /// that were written.
-    pub fn from_file(
-        plan: &Plan,
-        file: &TensorFile,
-        unexpected: Unexpected,
-    ) -> Result<Self, WeightsError> {
-        let named = ("the file", &file.classes()?[..]);
-        if let Some(difference) = classes::difference(("the network", plan.class_names()), named) {
-            return Err(WeightsError::OtherClasses {
-                path: file.path().to_path_buf(),
-                difference,
-            });
-        }
-        let mut misfit = Misfit::default();
-        let mut sources = names::sources(plan, file, &mut misfit);
-        let mut state = Self {
-            parameters: vec![0.0; plan.parameter_count()],
-            running: vec![0.0; plan.running_count()],
-        };
-        for parameter in plan.parameters() {
-            let Some(name) = sources.remove(&parameter.torchvision) else {
-                misfit.missing.push(parameter.torchvision);
-                continue;
-            };
-            let found = file.shape(&name).unwrap_or_default();
-            if found != parameter.shape {
-                misfit.misshapen.push(Misshapen {
-                    found: found.to_vec(),
-                    expected: parameter.shape,
-                    name,
-                });
-                continue;
-            }
-            let values = file.floats(&name)?;
-            check_numbers(file, &name, parameter.role, &values)?;
-            state.of_parameter_mut(&parameter).copy_from_slice(&values);
-        }
-        misfit.unexpected.extend(sources.into_values());
-        misfit.unexpected.sort_unstable();
-        if unexpected == Unexpected::Ignore {
-            misfit.unexpected.clear();
-        }
-        if !misfit.is_empty() {
-            return Err(WeightsError::Misfit {
-                path: file.path().to_path_buf(),
-                misfit,
-            });
-        }
-        // Without momentum this is an edited checkpoint, and there is nothing to check.
-        let has_momentum = file
-            .names()
-            .iter()
-            .any(|name| name.starts_with(names::MOMENTUM));
-        if let Some(expected) = file.checkpoint_note().and_then(seal::of_numbers)
-            && has_momentum
-        {
-            let momentum = momentum(plan, file)?;
-            let parts = [&state.parameters, &state.running, &momentum];
-            if seal::checksum(parts.map(Vec::as_slice)) != expected {
-                return Err(WeightsError::Checksum {
-                    path: file.path().to_path_buf(),
-                });
-            }
-        }
-        Ok(state)
-    }
-
     /// Writes the state to a file with the tensors that torchvision's `load_state_dict` accepts:
     /// one for `torch.load` if it is called `.pth`, `.pt` or `.bin`, and safetensors otherwise. The
     /// file appears at once or not at all.
@@ -122,13 +24,31 @@ impl State {
     /// # Errors
     /// When the state belongs to another network, or the file cannot be written.
     pub fn write(&self, plan: &Plan, path: impl AsRef<Path>) -> Result<(), WeightsError> {
+        self.write_with(plan, path, &Notes::default())
+    }
+
+    /// The same with notes. Classes that the plan names are written where the notes have none.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_with(
+        &self,
+        plan: &Plan,
+        path: impl AsRef<Path>,
+        notes: &Notes,
+    ) -> Result<(), WeightsError> {
         self.check_lengths(plan.parameter_count(), plan.running_count())?;
         let parameters = plan.parameters();
         let tensors = parameters.iter().map(|parameter| {
             let values = self.of_parameter(parameter);
             NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
         });
-        let notes = notes_of_classes(plan.class_names());
+        let mut notes = notes.clone();
+        if notes.classes.is_empty() {
+            let names = plan.class_names().iter();
+            notes.classes = names.map(ToString::to_string).collect();
+        }
+        let notes = notes.lines();
         if is_named_as_torch(path.as_ref()) {
             return TensorFile::write_torch(path, tensors, notes);
         }
@@ -148,7 +68,15 @@ impl State {
         &arena[parameter.range()]
     }
 
-    fn of_parameter_mut(&mut self, parameter: &Parameter) -> &mut [f32] {
+    /// A state of zeros.
+    pub(super) fn zeros(plan: &Plan) -> Self {
+        Self {
+            parameters: vec![0.0; plan.parameter_count()],
+            running: vec![0.0; plan.running_count()],
+        }
+    }
+
+    pub(super) fn of_parameter_mut(&mut self, parameter: &Parameter) -> &mut [f32] {
         let arena = if parameter.role.is_trainable() {
             &mut self.parameters
         } else {
@@ -186,7 +114,7 @@ fn is_named_as_torch(path: &Path) -> bool {
 }
 
 /// Refuses numbers with which a network cannot compute.
-fn check_numbers(
+pub(super) fn check_numbers(
     file: &TensorFile,
     name: &str,
     role: Role,

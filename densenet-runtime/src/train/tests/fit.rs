@@ -1,7 +1,7 @@
 use super::super::fit;
 use super::*;
 use crate::train::{Curves, Ending, Evaluation, Fit, Interrupt, Metric, Metrics, Summary, lines};
-use crate::weights::TensorFile;
+use crate::weights::{Notes, TensorFile};
 
 /// 19 images in batches of 8: 3 steps an epoch, the last with 3 images.
 fn train() -> Images {
@@ -210,6 +210,47 @@ fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
     go_on(&["cat", "dog", "hen"]).unwrap();
     // Data without names goes on, as before.
     go_on(&[]).unwrap();
+}
+
+#[test]
+fn data_that_is_normalised_otherwise_than_the_checkpoints_is_refused_with_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let fit = Fit {
+        steps: Some(1),
+        checkpoint: Some(path.clone()),
+        ..Fit::default()
+    };
+    let validation = Images::new(20, 8);
+    let first = train().normalized(0.449, 0.226);
+    fit::run(&mut engine(config()), &first, &validation, &fit, &mut ()).unwrap();
+    let notes = Notes::of(&TensorFile::read(&path).unwrap()).unwrap();
+    assert_eq!(notes.normalization, first.normalization);
+
+    let go_on = |train: Images| {
+        let mut engine = engine(config());
+        engine.restore(&path).unwrap();
+        let steps = Some(2);
+        let fit = Fit {
+            steps,
+            ..fit.clone()
+        };
+        fit::run(&mut engine, &train, &validation, &fit, &mut ())
+    };
+    let message = go_on(train().normalized(0.5, 0.226))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains(
+            "the checkpoint has mean 0.449 and std 0.226, but the data has mean 0.5 and std 0.226"
+        ),
+        "{message}"
+    );
+    go_on(first).unwrap();
+    // Data that does not say goes on, and the checkpoint still says it.
+    go_on(train()).unwrap();
+    let notes = Notes::of(&TensorFile::read(&path).unwrap()).unwrap();
+    assert!(notes.normalization.is_some());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use double::{CLASSES, PIXELS, Regression};
 
 use super::engine::Engine;
 use super::{Batches, Config, Interrupt, Observer, Schedule, StepReport, TrainError};
-use crate::{Batch, Pixels};
+use crate::{Batch, Normalization, Pixels};
 
 /// Images whose class is the brightest of their first pixels, in an order of each epoch's own.
 struct Images {
@@ -24,6 +24,7 @@ struct Images {
     labels: Vec<u32>,
     batch: usize,
     classes: Vec<String>,
+    normalization: Option<Normalization>,
 }
 
 impl Images {
@@ -45,12 +46,24 @@ impl Images {
             labels,
             batch,
             classes: Vec::new(),
+            normalization: None,
         }
     }
 
     fn named(self, classes: &[&str]) -> Self {
         let classes = classes.iter().map(ToString::to_string).collect();
         Self { classes, ..self }
+    }
+
+    fn normalized(self, mean: f32, std: f32) -> Self {
+        let normalization = Normalization {
+            mean: vec![mean],
+            std: vec![std],
+        };
+        Self {
+            normalization: Some(normalization),
+            ..self
+        }
     }
 
     /// A batch of the first images.
@@ -69,6 +82,10 @@ impl Batches for Images {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn normalization(&self) -> Option<&Normalization> {
+        self.normalization.as_ref()
     }
 
     fn visit(

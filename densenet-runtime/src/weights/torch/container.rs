@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use zip::CompressionMethod;
+
 use super::TorchError;
 use super::pickle::{Graph, Id};
 use super::tensor::{ElementType, Storage, View};
@@ -132,13 +134,20 @@ struct Zip<'a> {
 }
 
 impl Zip<'_> {
-    /// The bytes of an entry, at most so many, with the right checksum; `None` if there is none of
-    /// this name.
+    /// The bytes of an entry, at most so many, with the right checksum if it has one; `None` if there is
+    /// no entry of this name.
     fn entry(&mut self, name: &str, most: u64) -> Result<Option<Vec<u8>>, TorchError> {
-        let entry = match self.archive.by_name(&format!("{}{name}", self.folder)) {
-            Ok(entry) => entry,
-            Err(zip::result::ZipError::FileNotFound) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let name = format!("{}{name}", self.folder);
+        let Some(index) = self.archive.index_for_name(&name) else {
+            return Ok(None);
+        };
+        let entry = self.archive.by_index_raw(index)?;
+        // PyTorch writes zeros where it is told to leave checksums out.
+        let has_checksum = entry.crc32() != 0 || entry.compression() != CompressionMethod::Stored;
+        drop(entry);
+        let entry = match has_checksum {
+            true => self.archive.by_index(index)?,
+            false => self.archive.by_index_raw(index)?,
         };
         let (size, most) = (entry.size(), most.min(self.left));
         if size > most {

@@ -1,9 +1,11 @@
 //! How bytes become a network's input.
 
+use std::fmt;
+
 use crate::Pixels;
 
 /// The network sees `(byte / 255 - mean) / std` of each channel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub struct Normalization {
     /// Mean of each channel, of pixels in [0, 1].
     pub mean: Vec<f32>,
@@ -18,6 +20,29 @@ impl Normalization {
             mean: vec![0.485, 0.456, 0.406],
             std: vec![0.229, 0.224, 0.225],
         }
+    }
+
+    /// How another one differs, in words with both; `None` if it is the same.
+    pub fn difference(&self, (ours_is, theirs_is): (&str, &str), other: &Self) -> Option<String> {
+        (self != other).then(|| format!("{ours_is} has {self}, but {theirs_is} has {other}"))
+    }
+
+    /// Why no pictures can be normalised in this way, if they cannot.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Self { mean, std } = self;
+        if mean.is_empty() || mean.len() != std.len() {
+            return Some(format!(
+                "it has {} means and {} standard deviations",
+                mean.len(),
+                std.len()
+            ));
+        }
+        let is_wrong = |std: &&f32| !(std.is_finite() && **std > 0.0);
+        if let Some(wrong) = std.iter().find(is_wrong) {
+            return Some(format!("{wrong} is not a standard deviation"));
+        }
+        let wrong = mean.iter().find(|mean| !mean.is_finite())?;
+        Some(format!("{wrong} is not a mean"))
     }
 
     /// The bytes of images as an executor takes them: images x height x width x channels.
@@ -49,6 +74,22 @@ impl Normalization {
         }
         let (mean, std) = counts.iter().map(moments).unzip();
         Self { mean, std }
+    }
+}
+
+impl fmt::Display for Normalization {
+    /// `mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |values: &[f32]| {
+            let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+            values.join(", ")
+        };
+        write!(
+            f,
+            "mean {} and std {}",
+            listed(&self.mean),
+            listed(&self.std)
+        )
     }
 }
 
