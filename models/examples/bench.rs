@@ -18,7 +18,7 @@ use clap::{Parser, ValueEnum};
 use densenet_models::preset;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
-use densenet_runtime::train::Config;
+use densenet_runtime::train::{Config, Freeze};
 use densenet_runtime::{
     Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, Targets, console,
     cpu, say,
@@ -55,6 +55,9 @@ struct Arguments {
     /// Recomputes the bottleneck maps instead of keeping them.
     #[arg(long)]
     recompute: bool,
+    /// Parts that do not train, such as features (all but the classifier).
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    freeze: Vec<String>,
     /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best; inference runs
     /// on the CPU only.
     #[arg(long, value_name = "DEVICE", default_value_t)]
@@ -100,8 +103,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         threads: arguments.threads,
         recompute,
         precision,
+        freeze: Freeze::parts(arguments.freeze.clone()),
         ..Config::imagenet()
     };
+    let training = config.training(&plan)?;
     let device = arguments.device.open()?;
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
     let parameters = initial(&plan, &mut rng);
@@ -109,6 +114,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Mode::Train => {
             let mut executor = config.executor(plan.clone(), &device)?;
             executor.write(Arena::Parameters, &parameters)?;
+            // Which frozen stages normalise with.
+            executor.write(Arena::Running, &unit_statistics(&plan))?;
             Work::Train(executor)
         }
         Mode::Infer if !matches!(device, Device::Cpu) => {
@@ -163,7 +170,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         match &mut work {
             Work::Train(executor) => {
                 let started = executor.start(batch, Step::default())?;
-                executor.descend(Sgd::default())?;
+                executor.descend(Sgd::default().into())?;
                 if let Some(before) = pending.replace(started) {
                     finite(executor.finish(before)?)?;
                 }
@@ -189,7 +196,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let operations = 2.0 * passes * plan.multiply_adds() as f64;
     let planned = match &work {
-        Work::Train(_) => plan.training_footprint(recompute).bytes(arguments.batch),
+        Work::Train(_) => plan.training_footprint(training).bytes(arguments.batch),
         Work::Infer(frozen) => frozen.bytes(),
     };
     let threads = match (&work, &device) {
@@ -210,6 +217,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             "device": device.to_string(),
             "threads": threads,
             "recompute": arguments.recompute,
+            "freeze": arguments.freeze,
             "ms_per_image": median,
             "best_ms_per_image": milliseconds[0],
             "gflops": operations / median / 1e6,

@@ -152,7 +152,7 @@ fn train(
         if number == 0 {
             executor.read(Arena::Gradients, &mut results.gradients)?;
         }
-        executor.descend(sgd)?;
+        executor.descend(sgd.into())?;
     }
     executor.read(Arena::Parameters, &mut results.end.parameters)?;
     executor.read(Arena::Running, &mut results.end.running)?;

@@ -44,7 +44,7 @@ pub fn load(executor: &mut (impl Executor + ?Sized), state: &State) {
 /// If the device fails.
 pub fn read(executor: &(impl Executor + ?Sized), arena: Arena) -> Vec<f32> {
     let length = match arena {
-        Arena::Running => executor.plan().running_count(),
+        Arena::Running | Arena::AverageRunning => executor.plan().running_count(),
         _ => executor.plan().parameter_count(),
     };
     let mut values = vec![f32::NAN; length];

@@ -49,7 +49,7 @@ fn seen(executor: &dyn Executor, losses: Vec<f32>) -> Seen {
 /// The loss of a whole step.
 fn whole_step(executor: &mut dyn Executor, pixels: &[f32], labels: &[u32]) -> f32 {
     let batch = Batch::of_classes(Pixels::Nchw(pixels), labels);
-    let started = executor.step(batch, Step::default(), Sgd::default());
+    let started = executor.step(batch, Step::default(), Sgd::default().into());
     executor.finish(started.unwrap()).unwrap().loss as f32
 }
 

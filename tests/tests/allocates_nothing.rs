@@ -33,7 +33,7 @@ fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
     let mut step = || {
         let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         executor.differentiate(batch, Step::default()).unwrap();
-        executor.descend(Sgd::default()).unwrap();
+        executor.descend(Sgd::default().into()).unwrap();
     };
     step();
     let allocations = fewest_allocations(3, step);

@@ -36,7 +36,7 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     );
     emulator.touched(|| {
         executor.differentiate(batch, Step::default()).unwrap();
-        executor.descend(Sgd::default()).unwrap();
+        executor.descend(Sgd::default().into()).unwrap();
         logits(&executor, labels.len());
     })
 }

@@ -148,8 +148,8 @@ fn train(
         same.add_parameters(&what, plan, &found.gradients, &plain.gradients);
         close.add(format!("loss {number}"), &[found.loss], &[expected.loss]);
         close.add(format!("logits {number}"), &found.logits, &expected.logits);
-        executor.descend(sgd).unwrap();
-        exact.descend(sgd).unwrap();
+        executor.descend(sgd.into()).unwrap();
+        exact.descend(sgd.into()).unwrap();
         plain.descend(sgd);
         let what = format!("after step {number}");
         same.add_state(&what, plan, &state(executor), &plain.state);

@@ -3,9 +3,13 @@
 //! (the kernels and the code that launches them are unmodified), where memory starts as NaN, each
 //! buffer ends at a page without access, and blocks and warps run in a shuffled order.
 
+use densenet_runtime::cpu;
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
-use densenet_runtime::plan::{Plan, Precision, Recompute};
-use densenet_runtime::{Arena, Batch, Executor, Network, Outcome, Pixels, Sgd, Step};
+use densenet_runtime::plan::{Frozen, Plan, Precision, Recompute};
+use densenet_runtime::weights::State;
+use densenet_runtime::{
+    AdamW, Arena, Batch, Descent, Executor, Network, Outcome, Pixels, Sgd, Step,
+};
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
@@ -15,9 +19,33 @@ use densenet_tests::{each_network, random};
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
 /// that can be seen at every step.
 fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, tolerance: f64) {
+    let sgd = Sgd {
+        learning_rate: 0.02,
+        ..Sgd::default()
+    };
+    compare_with(plan, name, options, seed, tolerance, |_| sgd.into());
+}
+
+/// The same with a descent for each step.
+fn compare_with(
+    plan: &Plan,
+    name: &str,
+    options: cuda::CudaOptions,
+    seed: u64,
+    tolerance: f64,
+    descent: impl Fn(u64) -> Descent,
+) {
     let (emulator, device) = device();
     let capacity = options.batch;
-    let mut cpu = on_cpu(plan, capacity, options.recompute, Precision::F32);
+    let kept = cpu::CpuOptions {
+        recompute: options.recompute,
+        second_moments: options.second_moments,
+        average: options.average,
+        frozen: options.frozen,
+        threads: 1,
+        ..cpu::CpuOptions::for_batch(capacity)
+    };
+    let mut cpu = cpu::CpuExecutor::new(plan.clone(), kept).unwrap();
     let mut cuda = on_cuda(&device, plan, options);
     let start = random::state(plan, seed);
     load(&mut cpu, &start);
@@ -33,14 +61,11 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
             accumulate: number == 2,
             seed: 7 + number as u64,
         };
-        let sgd = Sgd {
-            learning_rate: 0.02,
-            ..Sgd::default()
-        };
+        let descent = descent(1 + number as u64);
         let expected = cpu.differentiate(batch, step).unwrap();
-        cpu.descend(sgd).unwrap();
+        cpu.descend(descent).unwrap();
         // The same in one, as it is recorded.
-        let found = cuda.step(batch, step, sgd);
+        let found = cuda.step(batch, step, descent);
         let found = found.and_then(|pending| cuda.finish(pending));
         let found = found.unwrap_or_else(|error| panic!("{error}"));
         let right = |outcome: &Outcome| (outcome.top1, outcome.top5);
@@ -64,6 +89,18 @@ fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, toler
         compare.add_parameters(&what, plan, &gradients[0], &gradients[1]);
     }
     compare.add_state("after training", plan, &state(&cuda), &state(&cpu));
+    if kept.second_moments {
+        let [found, expected] =
+            [&cuda as &dyn Executor, &cpu].map(|executor| read(executor, Arena::SecondMoments));
+        compare.add_parameters("second moment of", plan, &found, &expected);
+    }
+    if kept.average {
+        let [found, expected] = [&cuda as &dyn Executor, &cpu].map(|executor| State {
+            parameters: read(executor, Arena::Average),
+            running: read(executor, Arena::AverageRunning),
+        });
+        compare.add_state("average", plan, &found, &expected);
+    }
     // Twice, so that a recorded graph is replayed.
     for number in 0..2 {
         let (pixels, labels) = random::batch(plan, capacity, 90 + number);
@@ -94,6 +131,79 @@ fn trains_alike<N: Case>() {
 }
 
 each_network!(trains_alike);
+
+#[test]
+fn adamw_clips_and_averages_alike() {
+    let _alone = alone();
+    let options = cuda::CudaOptions {
+        second_moments: true,
+        average: true,
+        ..options(4)
+    };
+    for plan in [Bc::PLAN, Compressed::PLAN] {
+        compare_with(&plan, "AdamW", options.clone(), 1, TOLERANCE, |step| {
+            let adamw = AdamW {
+                learning_rate: 0.01,
+                // Where a gradient is nearly zero, its rounding would be most of a step.
+                epsilon: 1e-2,
+                step,
+                ..AdamW::default()
+            };
+            Descent {
+                clip: Some(0.5),
+                ema: Some(0.8),
+                ..adamw.into()
+            }
+        });
+    }
+}
+
+#[test]
+fn a_step_that_was_recorded_descends_as_it_is_asked_to() {
+    let _alone = alone();
+    let options = cuda::CudaOptions {
+        second_moments: true,
+        average: true,
+        ..options(4)
+    };
+    // The first and the third step are of a full batch, and so are recorded.
+    compare_with(
+        &Bc::PLAN,
+        "kinds",
+        options,
+        1,
+        TOLERANCE,
+        |step| match step {
+            1 => Descent {
+                clip: Some(0.5),
+                ..Sgd::default().into()
+            },
+            2 => Sgd::default().into(),
+            _ => Descent {
+                ema: Some(0.5),
+                ..Sgd::default().into()
+            },
+        },
+    );
+}
+
+#[test]
+fn frozen_stages_are_alike() {
+    let _alone = alone();
+    let plan = Bc::PLAN.with_dropout(0.25).unwrap();
+    for count in 1..plan.stages().len() {
+        let options = cuda::CudaOptions {
+            frozen: Frozen::first(count),
+            recompute: match count % 2 {
+                0 => Recompute::Nothing,
+                _ => Recompute::Bottlenecks,
+            },
+            ..options(3)
+        };
+        let name = format!("{count} stages frozen");
+        compare(&plan, &name, options, 1, TOLERANCE);
+    }
+}
 
 #[test]
 fn dropout_has_the_same_masks() {
@@ -140,11 +250,11 @@ fn bits(plan: &Plan, options: cuda::CudaOptions, seed: u64) -> Vec<u32> {
             ..Step::default()
         };
         if graphs {
-            let pending = executor.step(batch, step, Sgd::default()).unwrap();
+            let pending = executor.step(batch, step, Sgd::default().into()).unwrap();
             executor.finish(pending).unwrap();
         } else {
             executor.differentiate(batch, step).unwrap();
-            executor.descend(Sgd::default()).unwrap();
+            executor.descend(Sgd::default().into()).unwrap();
         }
     }
     let after = state(&executor);

@@ -29,7 +29,7 @@ fn step(executor: &mut dyn Executor, number: usize, images: usize) -> Vec<Call> 
         ..Sgd::default()
     };
     emulator.calls(|| {
-        let pending = executor.step(batch, changes, sgd).unwrap();
+        let pending = executor.step(batch, changes, sgd.into()).unwrap();
         executor.finish(pending).unwrap();
     })
 }

@@ -62,7 +62,7 @@ fn all_buffers_are_one_allocation_and_training_makes_none() {
             let (pixels, labels) = random::batch(&Bc::PLAN, images, 1);
             let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
             executor.differentiate(batch, Step::default()).unwrap();
-            executor.descend(Sgd::default()).unwrap();
+            executor.descend(Sgd::default().into()).unwrap();
             executor.evaluate(batch).unwrap();
         }
     });

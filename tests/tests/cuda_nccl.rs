@@ -51,7 +51,7 @@ fn a_rank_that_waits_for_one_that_has_gone_is_told() {
         let one_step = |executor: &mut dyn Executor| {
             let (pixels, labels) = random::batch(&Bc::PLAN, PART, 1);
             let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
-            let started = executor.step(batch, Step::default(), Sgd::default())?;
+            let started = executor.step(batch, Step::default(), Sgd::default().into())?;
             executor.finish(started)
         };
         scope.spawn(move || one_step(&mut joined(second)).unwrap());

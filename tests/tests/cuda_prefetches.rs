@@ -14,7 +14,8 @@ use densenet_runtime::train::{
     Batches, Config, Fit, Observer, Schedule, StepReport, TrainError, Trainer,
 };
 use densenet_runtime::{
-    Arena, Batch, Executor, ExecutorError, LossWeights, Network, Outcome, Pixels, Sgd, Step,
+    Arena, Batch, Descent, Executor, ExecutorError, LossWeights, Network, Outcome, Pixels, Sgd,
+    Step,
 };
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
@@ -74,7 +75,7 @@ fn train(seed: u64, pending: usize) -> (Vec<Outcome>, Vec<u32>) {
     let mut outcomes = Vec::new();
     for number in 0..7 {
         started.push_back(with_batch(number, |batch| executor.start(batch, step(number))).unwrap());
-        executor.descend(sgd(number)).unwrap();
+        executor.descend(sgd(number).into()).unwrap();
         if started.len() > pending {
             outcomes.push(executor.finish(started.pop_front().unwrap()).unwrap());
         }
@@ -113,7 +114,7 @@ fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_not
     // Pinned memory has grown to the largest batch then, and graphs are recorded.
     for number in [0, 4] {
         let started = with_batch(number, |batch| executor.start(batch, step(number))).unwrap();
-        executor.descend(sgd(number)).unwrap();
+        executor.descend(sgd(number).into()).unwrap();
         executor.finish(started).unwrap();
     }
     state(&executor);
@@ -123,7 +124,7 @@ fn batches_come_in_beside_the_kernels_from_pinned_memory_and_start_waits_for_not
         for number in [4, 5] {
             let begun = with_batch(number, |batch| executor.start(batch, step(number)));
             started.push(begun.unwrap());
-            executor.descend(sgd(number)).unwrap();
+            executor.descend(sgd(number).into()).unwrap();
         }
     });
     assert_eq!(
@@ -177,16 +178,16 @@ fn a_loss_that_is_not_finite_stops_descent_until_it_is_said() {
     values[0] = f32::NAN;
     let broken = Batch::of_classes(Pixels::Nchw(&values), &labels);
     let first = executor.start(broken, step(0)).unwrap();
-    executor.descend(sgd(0)).unwrap();
+    executor.descend(sgd(0).into()).unwrap();
     // Begun before anybody knows.
     let second = with_batch(1, |batch| executor.start(batch, step(1))).unwrap();
-    executor.descend(sgd(1)).unwrap();
+    executor.descend(sgd(1).into()).unwrap();
     assert!(executor.finish(first).unwrap().loss.is_nan());
     let _ = executor.finish(second).unwrap();
     // Weights and statistics.
     assert_eq!(state(&executor), before);
     let third = with_batch(1, |batch| executor.start(batch, step(1))).unwrap();
-    executor.descend(sgd(1)).unwrap();
+    executor.descend(sgd(1).into()).unwrap();
     assert!(executor.finish(third).unwrap().loss.is_finite());
     assert_ne!(state(&executor).parameters, before.parameters);
 }
@@ -213,8 +214,8 @@ impl Executor for Waiting {
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
         self.0.differentiate(batch, step)
     }
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
-        self.0.descend(sgd)
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        self.0.descend(descent)
     }
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         self.0.update_statistics(batch)

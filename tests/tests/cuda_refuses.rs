@@ -44,7 +44,7 @@ fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {
     let errors = [
         executor.differentiate(one, step).err(),
         executor.start(one, step).err(),
-        executor.step(one, step, sgd).err(),
+        executor.step(one, step, sgd.into()).err(),
     ];
     for error in errors {
         let error = error.unwrap();

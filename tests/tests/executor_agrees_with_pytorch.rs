@@ -62,7 +62,7 @@ fn check_with<N: Case>(recompute: Recompute, threads: usize, level: Level) {
             let expected = golden.running_after_first_pass();
             compare.add_running("step 1:", &N::PLAN, &found, &expected);
         }
-        executor.descend(sgd).unwrap();
+        executor.descend(sgd.into()).unwrap();
     }
     compare.add("losses", &losses, &golden.tensor("losses"));
     let found = state(&executor);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
-use densenet_runtime::plan::Recompute;
+use densenet_runtime::plan::{Frozen, Recompute, Training};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step, cpu, densenet};
 use densenet_tests::executor::load;
 use densenet_tests::memory::{self, Counting};
@@ -26,12 +26,15 @@ static ALLOCATOR: Counting = Counting;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Trains a step; returns the bytes that the executor then holds.
-fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
+fn used<N: Network>(batch: usize, training: Training) -> usize {
     let state = random::state(&N::PLAN, 1);
     let (pixels, labels) = random::batch(&N::PLAN, batch, 1);
     let before = memory::bytes();
     let options = cpu::CpuOptions {
-        recompute,
+        recompute: training.recompute,
+        second_moments: training.second_moments,
+        average: training.average,
+        frozen: training.frozen,
         threads: 1,
         ..cpu::CpuOptions::for_batch(batch)
     };
@@ -39,7 +42,7 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
     load(&mut executor, &state);
     let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     executor.differentiate(batch, Step::default()).unwrap();
-    executor.descend(Sgd::default()).unwrap();
+    executor.descend(Sgd::default().into()).unwrap();
     memory::bytes() - before
 }
 
@@ -47,21 +50,69 @@ fn used<N: Network>(batch: usize, recompute: Recompute) -> usize {
 /// the 2%.
 fn check_bytes<N: Network>(batch: usize) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-        let used = used::<N>(batch, recompute);
-        let planned = N::PLAN.training_footprint(recompute).bytes(batch);
-        let ratio = used as f64 / planned as f64;
-        assert!(
-            (0.98..1.02).contains(&ratio),
-            "{} with batch {batch}, {recompute:?} recomputed: planned {planned}, used {used} ({ratio:.4})",
-            N::NAME
-        );
+    for training in [Recompute::Nothing, Recompute::Bottlenecks].map(Training::from) {
+        check_training::<N>(batch, training);
     }
+}
+
+fn check_training<N: Network>(batch: usize, training: Training) {
+    let used = used::<N>(batch, training);
+    let planned = N::PLAN.training_footprint(training).bytes(batch);
+    let ratio = used as f64 / planned as f64;
+    assert!(
+        (0.98..1.02).contains(&ratio),
+        "{} with batch {batch}, {training:?}: planned {planned}, used {used} ({ratio:.4})",
+        N::NAME
+    );
 }
 
 #[test]
 fn densenet_121_uses_what_is_planned() {
     check_bytes::<DenseNet121>(10);
+}
+
+#[test]
+fn second_moments_and_averages_are_planned() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let training = Training {
+        second_moments: true,
+        average: true,
+        ..Training::default()
+    };
+    // A fifth of what a step of four images needs.
+    let plan = DenseNet121::PLAN;
+    let more =
+        plan.training_footprint(training).fixed - plan.training_footprint(Recompute::Nothing).fixed;
+    assert!(more > plan.training_footprint(training).bytes(4) / 6);
+    check_training::<DenseNet121>(4, training);
+}
+
+#[test]
+fn a_network_whose_head_alone_trains_uses_what_is_planned_and_less_than_half() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let plan = DenseNet121::PLAN;
+    let training = Training {
+        frozen: Frozen::first(plan.stages().len() - 1),
+        ..Training::default()
+    };
+    check_training::<DenseNet121>(20, training);
+    let [head, all] =
+        [training, Training::default()].map(|training| plan.training_footprint(training).per_image);
+    assert!(
+        2 * head < all,
+        "{head} bytes an image, {all} where all trains"
+    );
+}
+
+#[test]
+fn a_network_whose_last_block_trains_uses_what_is_planned() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let training = Training {
+        // The stem, three blocks and three transitions.
+        frozen: Frozen::first(7),
+        ..Training::default()
+    };
+    check_training::<DenseNet121>(20, training);
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn two_steps(executor: &mut dyn Executor, rank: usize) -> (Vec<f64>, Numbers) {
     for step in 0..4 {
         losses.push(differentiate(executor, step, rank, step % 2 == 1));
         if step % 2 == 1 {
-            executor.descend(Sgd::default()).unwrap();
+            executor.descend(Sgd::default().into()).unwrap();
         }
     }
     let after = state(executor);
@@ -148,7 +148,7 @@ fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
             one.differentiate(batch, how).unwrap();
         }
         if step % 2 == 1 {
-            one.descend(Sgd::default()).unwrap();
+            one.descend(Sgd::default().into()).unwrap();
         }
     }
     close(&ranks[0].1.0, &read(&one, Arena::Gradients), "gradient");

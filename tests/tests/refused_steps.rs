@@ -58,7 +58,7 @@ fn step(executor: &mut dyn Executor, pieces: &[(Vec<f32>, Vec<u32>)]) -> Vec<f64
         let pending = if index + 1 < pieces.len() {
             executor.start(batch, step)
         } else {
-            executor.step(batch, step, Sgd::default())
+            executor.step(batch, step, Sgd::default().into())
         };
         started.push(pending.unwrap());
         // Who knows at once that a piece is broken starts no further one.

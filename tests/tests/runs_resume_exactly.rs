@@ -10,11 +10,12 @@ use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{
-    Config, Evaluation, Fit, Metrics, Observer, Schedule, StepReport, TrainError, Trainer,
+    Algorithm, Config, Evaluation, Fit, Freeze, Metrics, Observer, PartRate, Schedule, StepReport,
+    TrainError, Trainer,
 };
 use densenet_runtime::weights::State;
-use densenet_runtime::{Arena, Batch, Pixels};
-use densenet_tests::random;
+use densenet_runtime::{Arena, Batch, Network, Pixels};
+use densenet_tests::{executor, random};
 use drawn_pictures::Pictures;
 
 densenet! {
@@ -121,21 +122,21 @@ fn fit(
     trainer.fit(&train, &validation, fit, observer).unwrap();
 }
 
-/// Parameters, running statistics and momentum.
-fn end(trainer: &mut Trainer<Small>) -> (State, Vec<u32>) {
+/// What is evaluated and what is trained: parameters, running statistics and moments.
+fn end(trainer: &mut Trainer<Small>) -> (State, State, Vec<u32>) {
     let state = State::of(trainer.model().unwrap());
-    let mut momentum = vec![0.0; state.parameters.len()];
-    trainer
-        .executor()
-        .read(Arena::Momentum, &mut momentum)
-        .unwrap();
-    (state, momentum.into_iter().map(f32::to_bits).collect())
+    let trained = executor::state(trainer.executor());
+    let mut moments = executor::read(trainer.executor(), Arena::Momentum);
+    if trainer.config().optimizer != Algorithm::Sgd {
+        moments.extend(executor::read(trainer.executor(), Arena::SecondMoments));
+    }
+    let moments = moments.into_iter().map(f32::to_bits).collect();
+    (state, trained, moments)
 }
 
 /// Trains with checkpoints in the middle and at the end of epochs, and goes on from each.
-fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, precision: Precision) {
+fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Config) {
     let temporary = tempfile::tempdir().unwrap();
-    let config = config(precision);
     let plan = Fit {
         checkpoint: Some(temporary.path().join("checkpoint.safetensors")),
         checkpoint_every: Some(3),
@@ -182,12 +183,12 @@ fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, precision: 
 
 #[test]
 fn a_run_on_images_in_memory_goes_on_from_any_checkpoint() {
-    every_checkpoint_leads_to_the_same_end(&in_memory(), Precision::F32);
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config(Precision::F32));
 }
 
 #[test]
 fn a_run_in_bfloat16_goes_on_from_any_checkpoint() {
-    every_checkpoint_leads_to_the_same_end(&in_memory(), Precision::Bf16);
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config(Precision::Bf16));
 }
 
 #[test]
@@ -195,7 +196,142 @@ fn a_run_on_pictures_goes_on_from_any_checkpoint() {
     let temporary = tempfile::tempdir().unwrap();
     // 60 pictures make as many steps as 59 images.
     let pictures = folder(&temporary.path().join("pictures"));
-    every_checkpoint_leads_to_the_same_end(&pictures, Precision::F32);
+    every_checkpoint_leads_to_the_same_end(&pictures, config(Precision::F32));
+}
+
+#[test]
+fn a_run_by_adamw_goes_on_from_any_checkpoint() {
+    let config = Config {
+        optimizer: Algorithm::adamw(),
+        schedule: Schedule::one_cycle(0.01, 0.5),
+        ..config(Precision::F32)
+    };
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config);
+}
+
+#[test]
+fn a_run_with_clipped_gradients_goes_on_from_any_checkpoint() {
+    let config = Config {
+        clip: Some(0.5),
+        ..config(Precision::F32)
+    };
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config);
+}
+
+#[test]
+fn a_run_with_an_average_goes_on_from_any_checkpoint() {
+    for precise_bn in [0, 2] {
+        let config = Config {
+            ema: Some(0.8),
+            optimizer: Algorithm::adamw(),
+            schedule: Schedule::cosine(0.01, 0.5),
+            precise_bn,
+            ..config(Precision::F32)
+        };
+        every_checkpoint_leads_to_the_same_end(&in_memory(), config);
+    }
+}
+
+#[test]
+fn a_run_with_frozen_stages_goes_on_from_any_checkpoint() {
+    let config = Config {
+        freeze: Freeze::until("denseblock2"),
+        part_rates: vec![PartRate {
+            part: "denseblock2".into(),
+            rate: 0.1,
+        }],
+        no_decay: true,
+        ..config(Precision::F32)
+    };
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config);
+}
+
+#[test]
+fn precise_bn_leaves_the_statistics_of_frozen_stages() {
+    let images = in_memory();
+    let config = Config {
+        freeze: Freeze::until("denseblock2"),
+        ..config(Precision::F32)
+    };
+    assert!(config.precise_bn > 0);
+    let mut trainer = trainer(&config, 1);
+    let before = executor::state(trainer.executor());
+    fit(
+        &mut trainer,
+        &images,
+        1,
+        &Fit::default(),
+        &mut Record::default(),
+    );
+    let frozen = config.training(&Small::PLAN).unwrap().frozen;
+    let [own, statistics] = Small::PLAN.trainable(frozen);
+    let after = State::of(trainer.model().unwrap());
+    assert_eq!(
+        after.parameters[..own.start],
+        before.parameters[..own.start]
+    );
+    assert_eq!(
+        after.running[..statistics.start],
+        before.running[..statistics.start]
+    );
+    assert_ne!(
+        after.running[statistics.start..],
+        before.running[statistics.start..]
+    );
+}
+
+#[test]
+fn an_average_is_evaluated_and_saved_and_changes_no_step() {
+    let temporary = tempfile::tempdir().unwrap();
+    let images = in_memory();
+    let best = temporary.path().join("best.safetensors");
+    let run = |ema| {
+        let config = Config {
+            ema,
+            precise_bn: 0,
+            ..config(Precision::F32)
+        };
+        let mut trainer = trainer(&config, 1);
+        let mut record = Record::default();
+        let files = Fit {
+            best: Some(best.clone()),
+            ..Fit::default()
+        };
+        fit(&mut trainer, &images, 1, &files, &mut record);
+        let trained = executor::state(trainer.executor());
+        (record, trained, end(&mut trainer).0, trainer)
+    };
+    let (plain, trained, model, _) = run(None);
+    assert_eq!(trained, model);
+    let (averaged, same, model, mut trainer) = run(Some(0.8));
+    assert_eq!(averaged.steps, plain.steps);
+    assert_eq!(same, trained);
+    assert_ne!(model.parameters, trained.parameters);
+    assert_ne!(model.running, trained.running);
+    assert_ne!(averaged.evaluations, plain.evaluations);
+    // The model that the trainer gives out is the one that it evaluates.
+    let validation = Loader::evaluation(images.clone(), 8).unwrap();
+    let evaluation = trainer.evaluate(&validation).unwrap();
+    let model = trainer.into_model().unwrap();
+    let plain = Config {
+        precise_bn: 0,
+        ..config(Precision::F32)
+    };
+    let mut alone = Trainer::new(model, plain.clone()).unwrap();
+    let again = alone.evaluate(&validation).unwrap();
+    assert_eq!(again.loss.to_bits(), evaluation.loss.to_bits());
+    // The file of the best has the weights that were the best.
+    let (step, loss, ..) = *averaged
+        .evaluations
+        .iter()
+        .min_by_key(|(_, _, top1, _)| std::cmp::Reverse(*top1))
+        .unwrap();
+    let mut saved = Cpu::seed_from_u64(3).build_module::<Small, f32>();
+    let weights = State::read(&Small::PLAN, &best).unwrap();
+    weights.store_into(&mut saved).unwrap();
+    let mut saved = Trainer::new(saved, plain).unwrap();
+    let found = saved.evaluate(&validation).unwrap();
+    assert_eq!(found.loss.to_bits(), loss, "the best is of step {step}");
 }
 
 #[test]

@@ -124,8 +124,8 @@ fn both_executors_train_alike_towards_each_kind() {
             ..Sgd::default()
         };
         let expected = cpu.differentiate(batch, step).unwrap();
-        cpu.descend(sgd).unwrap();
-        let pending = cuda.step(batch, step, sgd).unwrap();
+        cpu.descend(sgd.into()).unwrap();
+        let pending = cuda.step(batch, step, sgd.into()).unwrap();
         let found = cuda.finish(pending).unwrap();
         let what = format!("{number}, {kind:?}");
         assert_eq!(counts(&found), counts(&expected), "{what}");

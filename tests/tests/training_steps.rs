@@ -169,7 +169,7 @@ fn the_same_seed_and_threads_give_the_same_bits_and_another_seed_others() {
                     ..Step::default()
                 };
                 let loss = run.step(step).loss.to_bits();
-                run.executor.descend(Sgd::default()).unwrap();
+                run.executor.descend(Sgd::default().into()).unwrap();
                 loss
             })
             .collect();

@@ -4,7 +4,7 @@ use super::kernel::normal::Affine;
 use super::memory::{Memory, OutOfMemory, zeros};
 use super::stage::block::{BlockState, Bottlenecks};
 use super::stage::stem::StemState;
-use densenet_plan::{Block, Plan, Recompute};
+use densenet_plan::{Block, Plan, Training};
 
 /// The activations of a plan, for batches up to the size that they are allocated for.
 pub struct Activations {
@@ -12,6 +12,7 @@ pub struct Activations {
     pub images: Memory<f32>,
     pub convolved: Memory<f32>,
     pub choice: Memory<u8>,
+    /// Feature maps; [`Plan::maps_buffer`] says where a block's are.
     pub maps: Vec<Memory<f32>>,
     pub gradient: Memory<f32>,
     pub handover: Memory<f32>,
@@ -30,19 +31,19 @@ pub struct Activations {
 
 /// Outputs of the 1x1 convolutions.
 pub struct BottleneckMaps {
-    /// Those of all layers, block by block; empty for blocks that recompute theirs.
+    /// Those of all layers, block by block; empty for blocks that recompute theirs or are frozen.
     kept: Vec<Memory<f32>>,
-    /// Those of one layer: the layers of all recomputing blocks take turns.
+    /// Those of one layer: the layers of all other blocks take turns.
     one: Memory<f32>,
-    /// How many blocks recompute theirs, counted from the first block.
+    /// How many blocks recompute theirs or are frozen, counted from the first block.
     recomputed: usize,
 }
 
 impl BottleneckMaps {
-    fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, OutOfMemory> {
-        let recomputed = plan.recomputed_blocks(recompute);
+    fn new(plan: &Plan, batch: usize, training: Training) -> Result<Self, OutOfMemory> {
+        let recomputed = plan.blocks_that_take_turns(training);
         let what = "bottleneck maps";
-        let one = plan.recomputed_bottleneck(recompute);
+        let one = plan.recomputed_bottleneck(training);
         let kept = plan.blocks().iter().enumerate().map(|(index, block)| {
             let layers = if index < recomputed { 0 } else { block.layers };
             zeros(what, batch * block.bottleneck_maps() * layers)
@@ -65,22 +66,23 @@ impl BottleneckMaps {
 }
 
 impl Activations {
-    pub fn new(plan: &Plan, batch: usize, recompute: Recompute) -> Result<Self, OutOfMemory> {
-        let buffers = plan.buffers(recompute);
-        let mut maps = Vec::new();
+    pub fn new(plan: &Plan, batch: usize, training: Training) -> Result<Self, OutOfMemory> {
+        let frozen = training.frozen;
+        let buffers = plan.buffers(training);
         let len = |block: &Block| batch * block.pixels() * block.stride();
-        for block in plan.blocks().iter() {
-            maps.push(zeros("feature maps", len(block))?);
-        }
-        let gradient = plan.blocks().iter().map(len).max().unwrap_or(0);
+        let maps = plan.maps_buffers(frozen, len);
+        let maps = maps.into_iter().map(|len| zeros("feature maps", len));
+        let blocks = plan.blocks().iter().enumerate();
+        let blocks = blocks.filter(|(index, _)| !frozen.reader(*index));
+        let gradient = blocks.map(|(_, block)| len(block)).max().unwrap_or(0);
         Ok(Self {
             images: zeros("images", batch * buffers.input)?,
             convolved: zeros("the stem's maps", batch * buffers.stem)?,
             choice: zeros("the max pool's choices", batch * buffers.pool_choice)?,
-            maps,
+            maps: maps.collect::<Result<_, _>>()?,
             gradient: zeros("gradients of feature maps", gradient)?,
             handover: zeros("gradients between blocks", batch * buffers.handover)?,
-            bottlenecks: BottleneckMaps::new(plan, batch, recompute)?,
+            bottlenecks: BottleneckMaps::new(plan, batch, training)?,
             bottleneck_gradient: zeros(
                 "gradients of bottleneck maps",
                 batch * buffers.bottleneck_gradient,

@@ -1,6 +1,6 @@
 //! The memory of a training step: its buffers and their sizes.
 
-use crate::{Block, Plan, Precision, StemKind};
+use crate::{Block, Frozen, Plan, Precision, StemKind};
 
 const F32: u128 = 4;
 
@@ -14,6 +14,29 @@ pub enum Recompute {
     /// cheap: as many blocks as add at most an eighth to the multiply-adds
     /// ([`Plan::recomputed_blocks`]).
     Bottlenecks,
+}
+
+/// What a training executor keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Training {
+    /// What the backward pass recomputes.
+    pub recompute: Recompute,
+    /// The second moments of the gradients, for AdamW.
+    pub second_moments: bool,
+    /// An average (EMA) of parameters and running statistics.
+    pub average: bool,
+    /// The first stages, which do not train. Their blocks' maps take turns in two buffers, and their
+    /// layers' bottleneck maps in one, as where they are recomputed.
+    pub frozen: Frozen,
+}
+
+impl From<Recompute> for Training {
+    fn from(recompute: Recompute) -> Self {
+        Self {
+            recompute,
+            ..Self::default()
+        }
+    }
 }
 
 /// The activation buffers of a training step, in elements for one image.
@@ -108,21 +131,51 @@ impl Plan {
         self.blocks().iter().take_while(affordable).count()
     }
 
-    /// Bottleneck maps of one layer for one image: the largest among the recomputed blocks, whose
-    /// layers take turns in one buffer.
-    pub fn recomputed_bottleneck(&self, recompute: Recompute) -> usize {
-        let blocks = &self.blocks()[..self.recomputed_blocks(recompute)];
+    /// The number of blocks, from the first on, whose layers take turns in one buffer for their
+    /// bottleneck maps: those that recompute them, and frozen ones.
+    pub fn blocks_that_take_turns(&self, training: impl Into<Training>) -> usize {
+        let training = training.into();
+        self.recomputed_blocks(training.recompute)
+            .max(training.frozen.blocks(self))
+    }
+
+    /// Bottleneck maps of one layer for one image: the largest among the blocks whose layers take
+    /// turns in one buffer.
+    pub fn recomputed_bottleneck(&self, training: impl Into<Training>) -> usize {
+        let blocks = &self.blocks()[..self.blocks_that_take_turns(training)];
         blocks.iter().map(Block::bottleneck_maps).max().unwrap_or(0)
+    }
+
+    /// The number of the buffer that has a block's maps: frozen blocks take turns in the first two, so
+    /// that a block and the next one never share one.
+    pub fn maps_buffer(&self, frozen: Frozen, index: usize) -> usize {
+        let blocks = frozen.blocks(self);
+        match index.checked_sub(blocks) {
+            None => index % 2,
+            Some(trainable) => blocks.min(2) + trainable,
+        }
+    }
+
+    /// The sizes of these buffers, each that of its largest block; `size` is that of a block.
+    pub fn maps_buffers(&self, frozen: Frozen, size: impl Fn(&Block) -> usize) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        for (index, block) in self.blocks().iter().enumerate() {
+            let buffer = self.maps_buffer(frozen, index);
+            sizes.resize(sizes.len().max(buffer + 1), 0);
+            sizes[buffer] = sizes[buffer].max(size(block));
+        }
+        sizes
     }
 
     /// The activation buffers of a training step, with the feature maps of consecutive pixels
     /// packed.
-    pub fn buffers(&self, recompute: Recompute) -> Buffers {
-        self.buffers_of(recompute, Block::output)
+    pub fn buffers(&self, training: impl Into<Training>) -> Buffers {
+        self.buffers_of(training.into(), Block::output)
     }
 
     /// The same with this many elements from one pixel's feature maps to the next pixel's.
-    fn buffers_of(&self, recompute: Recompute, stride: impl Fn(&Block) -> usize) -> Buffers {
+    fn buffers_of(&self, training: Training, stride: impl Fn(&Block) -> usize) -> Buffers {
+        let frozen = training.frozen;
         let stem = self.stem();
         let (convolved, choices) = match stem.kind {
             StemKind::ImageNet => {
@@ -135,57 +188,65 @@ impl Plan {
             }
             StemKind::Cifar => (0, 0),
         };
-        let sizes = self
-            .blocks()
-            .iter()
-            .map(|block| block.pixels() * stride(block));
-        let one_layer = self.blocks().iter().map(Block::bottleneck_maps);
-        let handover = self
-            .blocks()
-            .iter()
-            .map(|block| block.pixels() * block.input);
+        let size = |block: &Block| block.pixels() * stride(block);
+        let blocks = || self.blocks().iter().enumerate();
+        // The largest of the blocks that need something.
+        let most = |needs: &dyn Fn(usize, &Block) -> bool, of: &dyn Fn(&Block) -> usize| {
+            let needing = blocks().filter(|(index, block)| needs(*index, block));
+            needing.map(|(_, block)| of(block)).max().unwrap_or(0)
+        };
+        let turns = self.blocks_that_take_turns(training);
         Buffers {
             input: stem.channels * stem.height * stem.width,
             stem: convolved,
             pool_choice: choices,
-            blocks: sizes.clone().sum(),
-            gradient: sizes.max().unwrap_or(0),
-            handover: handover.max().unwrap_or(0),
-            bottleneck: self.recomputed_bottleneck(recompute)
-                + self.blocks()[self.recomputed_blocks(recompute)..]
+            blocks: self.maps_buffers(frozen, size).iter().sum(),
+            gradient: most(&|index, _| !frozen.reader(index), &size),
+            handover: most(&|index, _| !frozen.input(index), &|block| {
+                block.pixels() * block.input
+            }),
+            bottleneck: self.recomputed_bottleneck(training)
+                + self.blocks()[turns..]
                     .iter()
                     .map(|block| block.bottleneck_maps() * block.layers)
                     .sum::<usize>(),
-            bottleneck_gradient: one_layer.max().unwrap_or(0),
-            fresh: self
-                .blocks()
-                .iter()
-                .map(|b| b.pixels() * b.growth)
-                .max()
-                .unwrap_or(0),
+            bottleneck_gradient: most(&|index, _| !frozen.block(index), &Block::bottleneck_maps),
+            // A plain layer's maps are there as well.
+            fresh: most(
+                &|index, block| !frozen.block(index) || block.bottleneck.is_none(),
+                &|block| block.pixels() * block.growth,
+            ),
             head: 2 * (self.features() + self.classes()),
         }
     }
 
-    /// Bytes of a training step on the CPU: parameters, gradients, momentum, statistics,
+    /// Bytes of a training step on the CPU: parameters, gradients, moments, statistics, averages,
     /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). A thread's
     /// scratch, a few MiB at most, comes on top.
-    pub fn training_footprint(&self, recompute: Recompute) -> Footprint {
-        self.footprint(self.buffers_of(recompute, Block::stride), Precision::F32)
+    pub fn training_footprint(&self, training: impl Into<Training>) -> Footprint {
+        let training = training.into();
+        let buffers = self.buffers_of(training, Block::stride);
+        self.footprint(training, buffers, Precision::F32)
     }
 
     /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images
     /// as they were handed over, and some scratch, come on top; `cuda::CudaOptions::bytes` is
     /// exact.
-    pub fn cuda_footprint(&self, recompute: Recompute, precision: Precision) -> Footprint {
-        self.footprint(self.buffers(recompute), precision)
+    pub fn cuda_footprint(&self, training: impl Into<Training>, precision: Precision) -> Footprint {
+        let training = training.into();
+        self.footprint(training, self.buffers(training), precision)
     }
 
-    fn footprint(&self, buffers: Buffers, precision: Precision) -> Footprint {
-        let parameters = 3 * self.parameter_count() as u128;
+    fn footprint(&self, training: Training, buffers: Buffers, precision: Precision) -> Footprint {
+        let (second, average) = (
+            u128::from(training.second_moments),
+            u128::from(training.average),
+        );
+        let parameters = (3 + second + average) * self.parameter_count() as u128;
         // Running statistics, those before the step at hand, and a batch's mean, deviation and
         // their gradients.
-        let statistics = 2 * self.running_count() as u128 + 4 * self.norm_channels() as u128;
+        let statistics =
+            (2 + average) * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,
             per_image: buffers.per_image_wide(precision) as u64,

@@ -9,6 +9,7 @@
 mod dropout;
 mod error;
 mod footprint;
+mod frozen;
 pub mod norm;
 mod outcome;
 mod parameter;
@@ -22,7 +23,8 @@ mod tensors;
 
 pub use dropout::{Dropout, DropoutSites};
 pub use error::{PlanError, TooSmall};
-pub use footprint::{Buffers, Footprint, Recompute};
+pub use footprint::{Buffers, Footprint, Recompute, Training};
+pub use frozen::Frozen;
 pub use outcome::Outcome;
 pub use parameter::{Parameter, Role};
 pub use pixels::Pixels;

@@ -1,8 +1,10 @@
 //! The executor: a plan, its training state, and the passes over it.
 
+use std::ops::Range;
+
 use densenet_cpu::Level;
 use densenet_cpu::activations::Activations;
-use densenet_cpu::engine::{Engine, Parts, shares, split_rows};
+use densenet_cpu::engine::Engine;
 use densenet_cpu::kernel::normal::Norms;
 use densenet_cpu::layout::to_nhwc;
 use densenet_cpu::loss::Loss;
@@ -10,11 +12,13 @@ use densenet_cpu::memory::{Memory, zeros};
 use densenet_cpu::pass::{self, Layout};
 use densenet_cpu::stage::{Backward, Drops, Forward};
 
+use super::descent::{self, Moved};
 use crate::executor::{
-    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pixels, Sgd, Step, check_capacity,
-    check_length, check_loss_weights, check_smoothing, check_training,
+    Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, Optimizer, Outcome, Pixels,
+    Step, check_capacity, check_frozen, check_length, check_loss_weights, check_smoothing,
+    check_training,
 };
-use crate::plan::{Plan, Precision, Recompute, Tensors};
+use crate::plan::{Frozen, Plan, Precision, Recompute, Tensors, Training};
 
 /// How a [`CpuExecutor`] is made.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,12 @@ pub struct CpuOptions {
     /// In which numbers the products of dense layers are computed. Parameters, gradients,
     /// statistics and sums are f32 in either case.
     pub precision: Precision,
+    /// Keeps the gradients' second moments, for AdamW.
+    pub second_moments: bool,
+    /// Keeps an average (EMA) of parameters and running statistics.
+    pub average: bool,
+    /// The first stages, which do not train.
+    pub frozen: Frozen,
     /// The instruction set, or the best that the processor has if that is less.
     pub level: Level,
 }
@@ -40,7 +50,20 @@ impl CpuOptions {
             threads: 0,
             recompute: Recompute::Nothing,
             precision: Precision::F32,
+            second_moments: false,
+            average: false,
+            frozen: Frozen::default(),
             level: Level::detect(),
+        }
+    }
+
+    /// What an executor with these options keeps.
+    pub fn training(&self) -> Training {
+        Training {
+            recompute: self.recompute,
+            second_moments: self.second_moments,
+            average: self.average,
+            frozen: self.frozen,
         }
     }
 }
@@ -69,6 +92,16 @@ pub struct CpuExecutor {
     parameters: Memory<f32>,
     gradients: Memory<f32>,
     momentum: Memory<f32>,
+    second_moments: Memory<f32>,
+    /// Averages (EMA) of parameters and running statistics.
+    average: Memory<f32>,
+    average_running: Memory<f32>,
+    /// Of the parameters that train.
+    groups: Vec<Group>,
+    /// The parameters and running statistics that train.
+    trainable: [Range<usize>; 2],
+    /// What of these it keeps.
+    training: Training,
     running: Memory<f32>,
     /// The running statistics before the step at hand, which a loss that is not finite brings back.
     running_before: Memory<f32>,
@@ -87,18 +120,29 @@ impl CpuExecutor {
         let CpuOptions {
             batch,
             threads,
-            recompute,
             precision,
             level,
+            ..
         } = options;
+        let training = options.training();
         check_capacity(&plan, batch)?;
         let parameters = plan.parameter_count();
         let zeros = |what, len| zeros(what, len).map_err(ExecutorError::in_training);
-        let activations = Activations::new(&plan, batch, recompute);
+        let activations = Activations::new(&plan, batch, training);
+        let frozen = training.frozen;
+        check_frozen(&plan, frozen)?;
+        let trainable = plan.trainable(frozen);
+        let kept = |len, is_kept| if is_kept { len } else { 0 };
         Ok(Self {
             parameters: zeros("parameters", parameters)?,
             gradients: zeros("gradients", parameters)?,
             momentum: zeros("momentum", parameters)?,
+            second_moments: zeros("second moments", kept(parameters, training.second_moments))?,
+            average: zeros("averages", kept(parameters, training.average))?,
+            average_running: zeros("averages", kept(plan.running_count(), training.average))?,
+            groups: Group::after(&[Group::all(parameters)], trainable[0].start),
+            trainable,
+            training,
             running: zeros("running statistics", plan.running_count())?,
             running_before: zeros("running statistics", plan.running_count())?,
             activations: activations.map_err(ExecutorError::in_training)?,
@@ -121,13 +165,19 @@ impl CpuExecutor {
         self.engine.level
     }
 
-    fn arena(&self, arena: Arena) -> (&'static str, &Memory<f32>) {
-        match arena {
-            Arena::Parameters => ("parameters", &self.parameters),
-            Arena::Gradients => ("gradients", &self.gradients),
-            Arena::Momentum => ("momentum", &self.momentum),
-            Arena::Running => ("running statistics", &self.running),
-        }
+    /// A part of the training state, if the executor keeps it.
+    fn kept(&self, arena: Arena) -> Result<(&'static str, &Memory<f32>), ExecutorError> {
+        let values = match arena {
+            Arena::Parameters => &self.parameters,
+            Arena::Gradients => &self.gradients,
+            Arena::Momentum => &self.momentum,
+            Arena::Running => &self.running,
+            Arena::SecondMoments => &self.second_moments,
+            Arena::Average => &self.average,
+            Arena::AverageRunning => &self.average_running,
+        };
+        arena.check_kept(self.training)?;
+        Ok((arena.what(), values))
     }
 
     /// Checks a batch and copies its images in, as NHWC.
@@ -173,6 +223,7 @@ impl CpuExecutor {
         let layout = Layout {
             plan: &self.plan,
             tensors: &self.tensors,
+            frozen: self.training.frozen,
         };
         pass::forward(
             &mut self.engine,
@@ -197,6 +248,7 @@ impl CpuExecutor {
         let layout = Layout {
             plan: &self.plan,
             tensors: &self.tensors,
+            frozen: self.training.frozen,
         };
         pass::backward(
             &mut self.engine,
@@ -218,20 +270,23 @@ impl Executor for CpuExecutor {
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let (what, values) = self.arena(arena);
+        let (what, values) = self.kept(arena)?;
         check_length(what, values.len(), into.len())?;
         into.copy_from_slice(values);
         Ok(())
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
-        let (what, values) = self.arena(arena);
+        let (what, values) = self.kept(arena)?;
         check_length(what, values.len(), from.len())?;
         match arena {
             Arena::Parameters => &mut self.parameters,
             Arena::Gradients => &mut self.gradients,
             Arena::Momentum => &mut self.momentum,
             Arena::Running => &mut self.running,
+            Arena::SecondMoments => &mut self.second_moments,
+            Arena::Average => &mut self.average,
+            Arena::AverageRunning => &mut self.average_running,
         }
         .copy_from_slice(from);
         Ok(())
@@ -274,30 +329,46 @@ impl Executor for CpuExecutor {
         Ok(outcome)
     }
 
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
-        let shares = shares(self.parameters.len(), self.engine.team.threads());
-        let gradients = &self.gradients;
-        let mut parts: Parts<_> = shares
-            .iter()
-            .cloned()
-            .zip(split_rows(&mut self.parameters, 1, &shares))
-            .zip(split_rows(&mut self.momentum, 1, &shares))
-            .collect();
-        self.engine
-            .team
-            .each(&mut parts, |_, ((range, parameters), momentum)| {
-                let values = parameters.iter_mut().zip(momentum.iter_mut());
-                for ((parameter, momentum), gradient) in values.zip(&gradients[range.clone()]) {
-                    let slope = gradient + sgd.weight_decay * *parameter;
-                    *momentum = sgd.momentum * *momentum + slope;
-                    let step = if sgd.nesterov {
-                        slope + sgd.momentum * *momentum
-                    } else {
-                        *momentum
-                    };
-                    *parameter -= sgd.learning_rate * step;
-                }
-            });
+    fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
+        Group::check(groups, self.plan.parameter_count())?;
+        self.groups = Group::after(groups, self.trainable[0].start);
+        Ok(())
+    }
+
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        if let Optimizer::AdamW(_) = descent.optimizer {
+            self.kept(Arena::SecondMoments)?;
+        }
+        if descent.ema.is_some() {
+            self.kept(Arena::Average)?;
+        }
+        let engine = &mut self.engine;
+        let [own, statistics] = self.trainable.clone();
+        let gradients = &self.gradients[own.clone()];
+        let factor = match descent.clip {
+            Some(most) => descent::clip(engine, gradients, most),
+            None => 1.0,
+        };
+        let moved = Moved {
+            parameters: &mut self.parameters[own.clone()],
+            momentum: &mut self.momentum[own.clone()],
+            gradients,
+            groups: &self.groups,
+            factor,
+        };
+        match descent.optimizer {
+            Optimizer::Sgd(sgd) => descent::sgd(engine, moved, sgd),
+            Optimizer::AdamW(adamw) => {
+                let second_moments = &mut self.second_moments[own.clone()];
+                descent::adamw(engine, moved, second_moments, adamw);
+            }
+        }
+        if let Some(fresh) = descent.fresh() {
+            let average = &mut self.average[own.clone()];
+            descent::average(engine, average, &self.parameters[own], fresh);
+            let average = &mut self.average_running[statistics.clone()];
+            descent::average(engine, average, &self.running[statistics], fresh);
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! [`CpuExecutor`] owns a training state, [`Frozen`] the packed weights, and both check what they are
 //! given.
 
+mod descent;
 mod executor;
 mod frozen;
 

@@ -19,8 +19,11 @@ pub(super) struct Launcher<'a> {
     pub precision: Precision,
     /// Images.
     pub batch: usize,
-    /// Whether to use the batch's statistics, which update the running ones.
+    /// Whether the batch's statistics are measured. They normalise, and update the running ones.
     pub training: bool,
+    /// Whether the running statistics normalise all the same, and stay as they are: in a frozen
+    /// stage.
+    pub at_rest: bool,
     /// Whether to use dropout, if the plan has any.
     pub dropout: bool,
 }

@@ -1,7 +1,7 @@
 //! A pass over the stages of a plan, as launches. It computes the same as the CPU executor.
 
 use super::error::CudaError;
-use super::kernel::norm::BatchNorm;
+use super::kernel::norm::{BatchNorm, Fresh};
 use super::kernel::step::Surroundings;
 use super::kernel::weights;
 use super::kernels::Kernels;
@@ -10,105 +10,164 @@ use super::stage::block::Block;
 use super::stage::head::{Head, Loss};
 use super::stage::stem::Stem;
 use super::stage::transition::Transition;
-use crate::plan::Recompute;
+use crate::plan::Training;
 
 /// A pass over the network with the current batch.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub on: Launcher<'a>,
+    /// The same in frozen stages, whose maps are measured, and not.
+    frozen_on: [Launcher<'a>; 2],
     pub kernels: &'a Kernels,
-    pub recompute: Recompute,
+    pub training: Training,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// A pass, of which `training` says what it recomputes and which stages are frozen.
+    pub fn new(on: Launcher<'a>, kernels: &'a Kernels, training: Training) -> Self {
+        let frozen = |training| Launcher {
+            training,
+            at_rest: true,
+            dropout: false,
+            ..on
+        };
+        Self {
+            frozen_on: [frozen(on.training), frozen(false)],
+            on,
+            kernels,
+            training,
+        }
+    }
+
     /// From the images to the logits.
     pub fn forward(&self) -> Result<(), CudaError> {
         if self.on.training {
             self.surroundings().start()?;
         }
         weights::pack(&self.on, &self.kernels.weights)?;
-        let mut fresh = self.stem().forward()?;
+        let frozen = self.training.frozen;
+        // Only a reader that trains wants statistics of a block's maps.
+        let measured = |index: usize| !frozen.reader(index);
+        let fresh_of = |index: usize, fresh: Fresh| match measured(index) {
+            true => fresh,
+            false => Fresh::NONE,
+        };
+        let stem = self.launcher(frozen.stem(), measured(0));
+        let mut fresh = self.stem(stem).forward()?;
         for index in 0..self.on.plan.blocks().len() {
-            fresh = self.block(index).forward(fresh)?;
+            let block = self.launcher(frozen.block(index), measured(index));
+            fresh = self.block(block, index).forward(fresh_of(index, fresh))?;
+            fresh = fresh_of(index, fresh);
             if index < self.on.plan.transitions().len() {
-                fresh = self.transition(index).forward(fresh)?;
+                let transition = self.launcher(frozen.reader(index), measured(index + 1));
+                fresh = self.transition(transition, index).forward(fresh)?;
             }
         }
-        self.head().forward(fresh)
+        let last = self.on.plan.blocks().len() - 1;
+        let head = self.launcher(frozen.reader(last), false);
+        self.head(head).forward(fresh)
+    }
+
+    /// What a stage's launches share: if it is frozen, those of running statistics.
+    fn launcher(&self, is_frozen: bool, measured: bool) -> &Launcher<'a> {
+        match (is_frozen, measured) {
+            (false, _) => &self.on,
+            (true, true) => &self.frozen_on[0],
+            (true, false) => &self.frozen_on[1],
+        }
     }
 
     /// The loss of each image; when training, the gradient of the logits.
     pub fn loss(&self, loss: Loss) -> Result<(), CudaError> {
-        self.head().loss(loss)
+        self.head(&self.on).loss(loss)
     }
 
-    /// From the gradient of the logits to the gradients of the parameters.
+    /// From the gradient of the logits to the gradients of the parameters that train.
     pub fn backward(&self) -> Result<(), CudaError> {
         let on = &self.on;
         // If the loss of one rank is not finite, no rank descends.
         on.target.complete(on.broken(), 1)?;
-        let mut stages = on.offsets.stages(on.plan.parameter_count()).into_iter();
-        let mut complete = || match stages.next() {
-            Some((from, count)) if count > 0 => on.target.complete(on.gradient_of(from), count),
-            _ => Ok(()),
-        };
-        self.head().backward()?;
-        complete()?;
-        for index in (0..on.plan.blocks().len()).rev() {
-            self.block(index).backward(self.recompute)?;
-            complete()?;
-            if let Some(before) = index.checked_sub(1) {
-                self.transition(before).backward()?;
-                complete()?;
-            }
-        }
-        self.stem().backward()?;
-        complete()?;
+        self.backward_stages()?;
         // The forward pass has updated the running statistics.
         let running = on.at(on.slots.running);
         on.target.complete(running, on.plan.running_count())?;
         on.target.join()
     }
 
-    fn bn(&self) -> BatchNorm<'_> {
+    fn backward_stages(&self) -> Result<(), CudaError> {
+        let (on, frozen) = (&self.on, self.training.frozen);
+        let mut stages = on.offsets.stages(on.plan.parameter_count()).into_iter();
+        let mut complete = || match stages.next() {
+            Some((from, count)) if count > 0 => on.target.complete(on.gradient_of(from), count),
+            _ => Ok(()),
+        };
+        let last = on.plan.blocks().len() - 1;
+        let head = self.head(on);
+        if frozen.reader(last) {
+            head.classifier_backward()?;
+            return complete();
+        }
+        head.backward()?;
+        complete()?;
+        for index in (0..=last).rev() {
+            if frozen.block(index) {
+                return Ok(());
+            }
+            let is_input_frozen = frozen.input(index);
+            self.block(on, index)
+                .backward(self.training.recompute, !is_input_frozen)?;
+            complete()?;
+            if is_input_frozen {
+                return Ok(());
+            }
+            if let Some(before) = index.checked_sub(1) {
+                self.transition(on, before).backward()?;
+                complete()?;
+            }
+        }
+        self.stem(on).backward()?;
+        complete()
+    }
+
+    fn bn<'b>(&'b self, on: &'b Launcher<'a>) -> BatchNorm<'b> {
         BatchNorm {
-            on: &self.on,
+            on,
             kernels: &self.kernels.norm,
         }
     }
 
-    fn stem(&self) -> Stem<'_> {
+    fn stem<'b>(&'b self, on: &'b Launcher<'a>) -> Stem<'b> {
         Stem {
-            bn: self.bn(),
+            bn: self.bn(on),
             kernels: &self.kernels.stem,
             pool: self.kernels.pool.as_ref(),
         }
     }
 
-    fn block(&self, index: usize) -> Block<'_> {
+    fn block<'b>(&'b self, on: &'b Launcher<'a>, index: usize) -> Block<'b> {
         Block {
-            bn: self.bn(),
+            bn: self.bn(on),
             kernels: &self.kernels.blocks[index],
             index,
         }
     }
 
-    fn transition(&self, index: usize) -> Transition<'_> {
+    fn transition<'b>(&'b self, on: &'b Launcher<'a>, index: usize) -> Transition<'b> {
         Transition {
-            bn: self.bn(),
+            bn: self.bn(on),
             kernels: &self.kernels.transitions[index],
             index,
         }
     }
 
-    fn head(&self) -> Head<'_> {
+    fn head<'b>(&'b self, on: &'b Launcher<'a>) -> Head<'b> {
         Head {
-            bn: self.bn(),
+            bn: self.bn(on),
             kernels: &self.kernels.head,
         }
     }
 
-    /// The images' way in, and gradient descent.
+    /// The images' way in, and the step along the gradients.
     pub fn surroundings(&self) -> Surroundings<'_> {
         Surroundings {
             on: &self.on,

@@ -81,7 +81,8 @@ impl<'a> Counter<'a> {
         match own.map(|parameter| parameter.of.as_str()) {
             None => 0,
             Some("Scalars" | "unsigned char") => 1,
-            Some("float" | "unsigned" | "int") => 4,
+            // A group is read word by word.
+            Some("float" | "unsigned" | "int" | "Group") => 4,
             Some("double") => 8,
             Some(_) if self.bf16() => 2,
             Some(_) => 4,

@@ -2,7 +2,7 @@
 
 use super::ExecutorError;
 use super::targets::{check_rows, check_targets};
-use crate::plan::{Pixels, Plan, Recompute, Stem, Targets};
+use crate::plan::{Frozen, Pixels, Plan, Recompute, Stem, Targets};
 
 /// Images and their targets.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,18 @@ pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorEr
         });
     }
     Ok(())
+}
+
+/// Checks that a stage is left that trains.
+pub(crate) fn check_frozen(plan: &Plan, frozen: Frozen) -> Result<(), ExecutorError> {
+    let stages = plan.stages().len();
+    if frozen.stages() < stages {
+        return Ok(());
+    }
+    Err(ExecutorError::Frozen {
+        found: frozen.stages(),
+        stages,
+    })
 }
 
 /// Checks that a buffer that was handed in has the length that is asked for.

@@ -132,6 +132,34 @@ pub enum ExecutorError {
         /// The share that was asked for.
         smoothing: f32,
     },
+    /// All stages are frozen.
+    #[error(
+        "{found} of the network's {stages} stages are to be frozen, and nothing would be trained; leave at least the classifier"
+    )]
+    Frozen {
+        /// Stages to be frozen.
+        found: usize,
+        /// Stages of the network.
+        stages: usize,
+    },
+    /// The executor was made without what is asked for.
+    #[error("this executor keeps no {what}; make it with `{option}: true`")]
+    NotKept {
+        /// What is asked for.
+        what: &'static str,
+        /// The option that it is made with.
+        option: &'static str,
+    },
+    /// Groups of parameters do not follow one another, or have no shares.
+    #[error(
+        "the next group of parameters must start at {from}, and its shares must be 0 or more, found {found}"
+    )]
+    Groups {
+        /// The group.
+        found: String,
+        /// Where it must start.
+        from: usize,
+    },
     /// A buffer handed in has the wrong length.
     #[error("{what} has {expected} elements, found {found}")]
     Length {

@@ -1,25 +1,28 @@
 //! The contract of executors, which run plans.
 //!
-//! An executor owns a network's whole training state: parameters, gradients, momentum, running
-//! statistics, activations. It is made for one plan and one largest batch, allocates once, and
+//! An executor owns a network's whole training state: parameters, gradients, moments, averages,
+//! running statistics, activations. It is made for one plan and one largest batch, allocates once, and
 //! then computes. The CPU and CUDA executors implement this trait with the same arithmetic. Nothing
 //! here knows about devices: this module depends on the plan alone.
 
 mod batch;
 mod error;
+mod group;
 mod pending;
 mod settings;
 mod targets;
 
 pub use batch::Batch;
-pub(crate) use batch::{check_capacity, check_length, check_pixels, check_training};
+pub(crate) use batch::{check_capacity, check_frozen, check_length, check_pixels, check_training};
 pub use error::ExecutorError;
+pub use group::Group;
 pub use pending::Pending;
-pub use settings::{Sgd, Step};
+pub(crate) use settings::NORM_EPSILON;
+pub use settings::{AdamW, Descent, Optimizer, Sgd, Step};
 pub(crate) use targets::{check_loss_weights, check_smoothing};
 
-use crate::plan::Plan;
 pub use crate::plan::{LossWeights, Outcome, Pixels, Targets};
+use crate::plan::{Plan, Training};
 
 /// A part of the training state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,43 @@ pub enum Arena {
     Momentum,
     /// Running statistics, in the order of [`Plan::parameters`].
     Running,
+    /// The second moments of the gradients, if the executor keeps them: for AdamW, whose first
+    /// moments are the momentum.
+    SecondMoments,
+    /// The average (EMA) of the parameters, if the executor keeps one. It is zeros until it is
+    /// written.
+    Average,
+    /// The average of the running statistics, likewise.
+    AverageRunning,
+}
+
+impl Arena {
+    /// What it is called in messages.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Parameters => "parameters",
+            Self::Gradients => "gradients",
+            Self::Momentum => "momentum",
+            Self::Running => "running statistics",
+            Self::SecondMoments => "second moments",
+            Self::Average => "average of the parameters",
+            Self::AverageRunning => "average of the running statistics",
+        }
+    }
+
+    /// Checks that an executor keeps it.
+    pub(crate) fn check_kept(self, training: Training) -> Result<(), ExecutorError> {
+        let (is_kept, option) = match self {
+            Self::SecondMoments => (training.second_moments, "second_moments"),
+            Self::Average | Self::AverageRunning => (training.average, "average"),
+            _ => return Ok(()),
+        };
+        if is_kept {
+            return Ok(());
+        }
+        let what = self.what();
+        Err(ExecutorError::NotKept { what, option })
+    }
 }
 
 /// Runs a plan and owns its training state.
@@ -45,13 +85,13 @@ pub trait Executor: Send {
     /// Copies a part of the training state out.
     ///
     /// # Errors
-    /// When `into` has the wrong length.
+    /// When `into` has the wrong length, or the executor does not keep this part.
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError>;
 
     /// Copies a part of the training state in.
     ///
     /// # Errors
-    /// When `from` has the wrong length.
+    /// When `from` has the wrong length, or the executor does not keep this part.
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError>;
 
     /// Sets the weights of the loss, in training and in evaluation; at first all are 1. Several
@@ -97,21 +137,41 @@ pub trait Executor: Send {
         pending.into_outcome()
     }
 
-    /// One step of gradient descent with the current gradients.
+    /// Has some parameters move by other shares of the learning rate and of the weight decay. The
+    /// groups have each parameter once, in their order; before, all are one group.
     ///
     /// # Errors
-    /// When the device fails.
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError>;
+    /// When the groups do not fit the parameters, or the executor moves all alike.
+    fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
+        if groups == [Group::all(self.plan().parameter_count())] {
+            return Ok(());
+        }
+        Err(ExecutorError::Device(
+            "this executor moves all parameters alike".into(),
+        ))
+    }
+
+    /// One step along the current gradients.
+    ///
+    /// # Errors
+    /// When the device fails, or the executor was made without the second moments or the average
+    /// that the step needs.
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError>;
 
     /// A whole step: [`start`](Self::start), then [`descend`](Self::descend). A device does both at
     /// once. If the loss is known at once and is not finite, the descent is skipped.
     ///
     /// # Errors
     /// As both.
-    fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+    fn step(
+        &mut self,
+        batch: Batch<'_>,
+        step: Step,
+        descent: Descent,
+    ) -> Result<Pending, ExecutorError> {
         let pending = self.start(batch, step)?;
         if pending.outcome().is_none_or(|own| own.loss.is_finite()) {
-            self.descend(sgd)?;
+            self.descend(descent)?;
         }
         Ok(pending)
     }

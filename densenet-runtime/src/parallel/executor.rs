@@ -2,7 +2,7 @@
 
 use super::Collective;
 use crate::plan::Plan;
-use crate::{Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Sgd, Step};
+use crate::{Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, Outcome, Step};
 
 /// An executor that trains with others: after each batch its gradients and running statistics are
 /// the averages over all ranks, and so is the loss that it reports. Top 1 and top 5 count its own
@@ -81,8 +81,12 @@ impl Executor for Parallel {
         Ok(outcome)
     }
 
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
-        self.executor.descend(sgd)
+    fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
+        self.executor.set_groups(groups)
+    }
+
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        self.executor.descend(descent)
     }
 
     /// Of this rank's own part.

@@ -1,9 +1,11 @@
 //! A run in one file, so that it can be resumed as if it had never stopped.
 //!
-//! The file is safetensors. Weights and running statistics are under torchvision's names, so
-//! that it loads elsewhere. The momentum of each trainable parameter is under `momentum.` and its
-//! name. If the running statistics were recomputed for an evaluation (precise BN), those of training
-//! are under `training.` and their names. The rest of a run is JSON in a note of the file. A checksum
+//! The file is safetensors. Weights and running statistics, as they were evaluated, are under
+//! torchvision's names, so that it loads elsewhere. The momentum of each trainable parameter is under
+//! `momentum.` and its name, and AdamW's second moment under `second_moment.`. If the running
+//! statistics were recomputed for an evaluation (precise BN), those of training are under `training.`
+//! and their names. With an average of the weights (EMA), it is what was evaluated; the average is also
+//! under `ema.`, and all tensors in training are under `training.`. The rest of a run is JSON in a note of the file. A checksum
 //! covers all of it. The file appears at once or not at all: a full disk or a kill leaves the previous
 //! checkpoint whole, and numbers that are not finite are not written.
 
@@ -16,22 +18,29 @@ use super::{Best, CheckpointError, Config, Rescheduled};
 use crate::plan::Plan;
 use crate::weights::{
     self, CHECKPOINT, NamedTensor, Notes, State, TensorFile, Unexpected,
-    names::{MOMENTUM, TRAINING},
+    names::{EMA, MOMENTUM, SECOND_MOMENT, TRAINING},
 };
 use crate::{Normalization, classes};
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
 /// numbers, but not the note; it can still be read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The numbers of a network in training.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Numbers {
+    /// As it was, or is to be, evaluated.
     pub(super) state: State,
     /// The momentum of each trainable parameter, in the order of [`Plan::parameters`].
     pub(super) momentum: Vec<f32>,
-    /// The running statistics of training, if those of `state` were recomputed.
+    /// The second moments, with AdamW.
+    pub(super) second_moments: Option<Vec<f32>>,
+    /// The parameters in training, if those of `state` are averages.
+    pub(super) trained_parameters: Option<Vec<f32>>,
+    /// The running statistics of training, if those of `state` were recomputed or are averages.
     pub(super) trained: Option<Vec<f32>>,
+    /// The average, if there is one.
+    pub(super) ema: Option<State>,
 }
 
 /// Where a run stands.
@@ -179,15 +188,30 @@ pub(super) fn save(
     let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
     let mut tensors = Vec::new();
     for parameter in plan.parameters() {
-        let name = &parameter.torchvision;
-        let values = numbers.state.of_parameter(&parameter);
-        tensors.push((name.clone(), parameter.shape.clone(), values));
-        if parameter.role.is_trainable() {
-            let values = &numbers.momentum[parameter.range()];
-            tensors.push((format!("{MOMENTUM}{name}"), parameter.shape, values));
-        } else if let Some(trained) = &numbers.trained {
-            let values = &trained[parameter.range()];
-            tensors.push((format!("{TRAINING}{name}"), parameter.shape, values));
+        let is_trainable = parameter.role.is_trainable();
+        let of_run = if is_trainable {
+            [
+                (MOMENTUM, Some(&numbers.momentum)),
+                (SECOND_MOMENT, numbers.second_moments.as_ref()),
+                (TRAINING, numbers.trained_parameters.as_ref()),
+            ]
+        } else {
+            [
+                (TRAINING, numbers.trained.as_ref()),
+                (MOMENTUM, None),
+                (SECOND_MOMENT, None),
+            ]
+        };
+        let of_run = of_run.into_iter().filter_map(|(prefix, values)| {
+            let values = values?.get(parameter.range())?;
+            Some((prefix, values))
+        });
+        let ema = numbers.ema.as_ref();
+        let ema = ema.map(|state| (EMA, state.of_parameter(&parameter)));
+        let own = ("", numbers.state.of_parameter(&parameter));
+        for (prefix, values) in [own].into_iter().chain(of_run).chain(ema) {
+            let name = format!("{prefix}{}", parameter.torchvision);
+            tensors.push((name, parameter.shape.clone(), values));
         }
     }
     for (name, _, values) in &tensors {
@@ -229,8 +253,34 @@ pub(super) fn load(
     let numbers = Numbers {
         state: State::from_file(plan, &file, Unexpected::Ignore)?,
         momentum: weights::momentum(plan, &file)?,
-        trained: weights::trained(plan, &file)?,
+        second_moments: weights::of_checkpoint(plan, &file, SECOND_MOMENT, true)?,
+        trained_parameters: weights::of_checkpoint(plan, &file, TRAINING, true)?,
+        trained: weights::of_checkpoint(plan, &file, TRAINING, false)?,
+        ema: match (
+            weights::of_checkpoint(plan, &file, EMA, true)?,
+            weights::of_checkpoint(plan, &file, EMA, false)?,
+        ) {
+            (Some(parameters), Some(running)) => Some(State {
+                parameters,
+                running,
+            }),
+            _ => None,
+        },
     };
+    let config = &header.config;
+    let missing = [
+        (
+            config.adapts() && numbers.second_moments.is_none(),
+            "second moments",
+        ),
+        (
+            config.ema.is_some() && numbers.ema.is_none() && header.position.step > 0,
+            "average",
+        ),
+    ];
+    if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+        return Err(damaged(path, format!("its {what} is missing")));
+    }
     Ok((header, numbers))
 }
 

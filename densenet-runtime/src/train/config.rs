@@ -1,17 +1,17 @@
 //! The settings of a run.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Schedule, TrainError};
+use super::{Freeze, PartError, PartRate, Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::executor::check_loss_weights;
 use crate::parallel::{Parallel, Ranks};
-use crate::plan::{Plan, Precision, Recompute};
-use crate::{Device, Executor, ExecutorError, LossWeights, Sgd};
+use crate::plan::{Plan, Precision, Recompute, Training};
+use crate::{AdamW, Descent, Device, Executor, ExecutorError, LossWeights, Optimizer, Sgd};
 
 /// The names of a [`Precision`] in checkpoints: the plan knows no file formats.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +27,46 @@ enum PrecisionName {
 struct LossWeightFields {
     classes: Vec<f32>,
     positive: Vec<f32>,
+}
+
+/// The optimiser of a run. Its weight decay is [`Config::weight_decay`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// SGD with [`Config::momentum`].
+    #[default]
+    Sgd,
+    /// AdamW: see [`AdamW`](crate::AdamW).
+    AdamW {
+        /// How much of the first and of the second moment stays in each step.
+        betas: [f64; 2],
+        /// Added to the root of the second moment.
+        epsilon: f32,
+    },
+}
+
+impl Algorithm {
+    /// AdamW with PyTorch's betas and epsilon.
+    pub fn adamw() -> Self {
+        let AdamW { betas, epsilon, .. } = AdamW::default();
+        Self::AdamW { betas, epsilon }
+    }
+}
+
+impl Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sgd => f.write_str("SGD"),
+            Self::AdamW {
+                betas: [first, second],
+                epsilon,
+            } => write!(
+                f,
+                "AdamW with betas {first} and {second} and epsilon {epsilon}"
+            ),
+        }
+    }
 }
 
 /// The settings of a run. Start from the paper's and change what differs:
@@ -52,6 +92,15 @@ struct LossWeightFields {
 /// the mean and variance over all their images, and the next checkpoint has them (Wu and Johnson,
 /// 2021, Rethinking "Batch" in BatchNorm, section 3). The running statistics of training are kept
 /// apart, so evaluations do not change a run's steps, to the bit.
+///
+/// # EMA
+///
+/// With [`ema`](Self::ema), each step moves an average of the parameters and running statistics by
+/// 1 - decay of the way to the current ones; it starts as those before the first step. The average
+/// is what is evaluated, what [`Trainer::model`](super::Trainer::model) returns and what checkpoints
+/// have under the network's names, so the best checkpoint holds the weights that were the best. The
+/// weights in training are kept beside it. With precise BN, the statistics are those of the averaged
+/// weights. This is `AveragedModel` with `use_buffers=True` in PyTorch, and `ModelEmaV3` in timm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Passes over the training images.
@@ -64,12 +113,31 @@ pub struct Config {
     pub accumulation: usize,
     /// The learning rate.
     pub schedule: Schedule,
-    /// Momentum.
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: Algorithm,
+    /// Momentum of SGD.
     pub momentum: f32,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
     /// Weight decay, on every parameter.
     pub weight_decay: f32,
+    /// The largest norm of all gradients together; `None` for any ([`Descent::clip`]).
+    #[serde(default)]
+    pub clip: Option<f32>,
+    /// Parts of the network with a share of the learning rate of their own.
+    #[serde(default)]
+    pub part_rates: Vec<PartRate>,
+    /// Leaves BN's gamma and beta and the classifier's bias without weight decay.
+    #[serde(default)]
+    pub no_decay: bool,
+    /// The stages that do not train.
+    #[serde(default)]
+    pub freeze: Freeze,
+    /// The decay of the exponential moving average of parameters and running statistics, such as
+    /// 0.999; `None` for no average ([EMA](Self#ema)).
+    #[serde(default)]
+    pub ema: Option<f64>,
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
     /// What each class counts in the loss; empty for 1. Each piece of a step is divided by the
@@ -120,6 +188,12 @@ impl Config {
             momentum: 0.9,
             nesterov: true,
             weight_decay: 1e-4,
+            optimizer: Algorithm::Sgd,
+            clip: None,
+            part_rates: Vec::new(),
+            no_decay: false,
+            freeze: Freeze::Nothing,
+            ema: None,
             label_smoothing: 0.0,
             loss_weights: LossWeights::default(),
             precise_bn: 0,
@@ -155,6 +229,7 @@ impl Config {
         device: &Device,
         ranks: &Ranks,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
+        let training = self.training(&plan)?;
         let group = ranks.process_group()?;
         match device {
             Device::Cpu => {
@@ -162,6 +237,9 @@ impl Config {
                     threads: self.threads,
                     recompute: self.recompute,
                     precision: self.precision,
+                    second_moments: training.second_moments,
+                    average: training.average,
+                    frozen: training.frozen,
                     ..cpu::CpuOptions::for_batch(self.piece())
                 };
                 let executor = Box::new(cpu::CpuExecutor::new(plan, options)?);
@@ -175,6 +253,9 @@ impl Config {
                 let options = cuda::CudaOptions {
                     recompute: self.recompute,
                     precision: self.precision,
+                    second_moments: training.second_moments,
+                    average: training.average,
+                    frozen: training.frozen,
                     ..cuda::CudaOptions::for_batch(self.piece())
                 };
                 let mut executor = cuda::CudaExecutor::new(device, plan, options)?;
@@ -186,13 +267,45 @@ impl Config {
         }
     }
 
-    /// The optimiser's settings at a learning rate.
-    pub(super) fn sgd(&self, learning_rate: f32) -> Sgd {
-        Sgd {
-            learning_rate,
-            momentum: self.momentum,
-            weight_decay: self.weight_decay,
-            nesterov: self.nesterov,
+    /// Whether the optimiser needs second moments.
+    pub(super) fn adapts(&self) -> bool {
+        matches!(self.optimizer, Algorithm::AdamW { .. })
+    }
+
+    /// What an executor of a plan keeps with these settings, for [`Plan::training_footprint`].
+    ///
+    /// # Errors
+    /// If what is to be frozen cannot be.
+    pub fn training(&self, plan: &Plan) -> Result<Training, PartError> {
+        Ok(Training {
+            recompute: self.recompute,
+            second_moments: self.adapts(),
+            average: self.ema.is_some(),
+            frozen: self.freeze.of(plan)?,
+        })
+    }
+
+    /// How the run's step with this number, counted from 1, goes along the gradients.
+    pub(super) fn descent(&self, learning_rate: f32, step: u64) -> Descent {
+        let optimizer = match self.optimizer {
+            Algorithm::Sgd => Optimizer::Sgd(Sgd {
+                learning_rate,
+                momentum: self.momentum,
+                weight_decay: self.weight_decay,
+                nesterov: self.nesterov,
+            }),
+            Algorithm::AdamW { betas, epsilon } => Optimizer::AdamW(AdamW {
+                learning_rate,
+                betas,
+                epsilon,
+                weight_decay: self.weight_decay,
+                step,
+            }),
+        };
+        Descent {
+            optimizer,
+            clip: self.clip,
+            ema: self.ema,
         }
     }
 
@@ -203,6 +316,7 @@ impl Config {
     /// The first setting that does not.
     pub fn check(&self) -> Result<(), TrainError> {
         let share = |value: f32| (0.0..1.0).contains(&value);
+        let is_decay = |value: &f64| (0.0..1.0).contains(value);
         let problem = if self.epochs == 0 {
             Some("a run needs at least 1 epoch".to_string())
         } else if self.batch == 0 {
@@ -216,6 +330,36 @@ impl Config {
             Some(format!(
                 "momentum must be in [0, 1), found {}",
                 self.momentum
+            ))
+        } else if let Algorithm::AdamW { betas, .. } = self.optimizer
+            && !betas.iter().all(is_decay)
+        {
+            Some(format!("AdamW's betas must be in [0, 1), found {betas:?}"))
+        } else if let Algorithm::AdamW { epsilon, .. } = self.optimizer
+            && !(epsilon.is_finite() && epsilon > 0.0)
+        {
+            Some(format!(
+                "AdamW's epsilon must be more than 0 and finite, found {epsilon}"
+            ))
+        } else if let Some(clip) = self.clip
+            && !(clip.is_finite() && clip > 0.0)
+        {
+            Some(format!(
+                "the largest norm of the gradients must be more than 0 and finite, found {clip}"
+            ))
+        } else if let Some(part) = self
+            .part_rates
+            .iter()
+            .find(|part| !part.rate.is_finite() || part.rate < 0.0)
+        {
+            Some(format!(
+                "a part's share of the learning rate must be 0 or more and finite, found {part}"
+            ))
+        } else if let Some(ema) = self.ema
+            && !is_decay(&ema)
+        {
+            Some(format!(
+                "the average's decay must be in [0, 1), found {ema}"
             ))
         } else if !share(self.label_smoothing) {
             Some(format!(
@@ -250,6 +394,12 @@ impl Config {
             momentum,
             nesterov,
             weight_decay,
+            optimizer,
+            clip,
+            part_rates,
+            no_decay,
+            freeze,
+            ema,
             label_smoothing,
             loss_weights,
             precise_bn,
@@ -285,10 +435,31 @@ impl Config {
             &schedule.decay,
             &self.schedule.decay,
         );
+        compare("optimiser", optimizer, &self.optimizer);
         compare("momentum", momentum, &self.momentum);
         let form = |nesterov| if nesterov { "Nesterov's" } else { "plain" };
         compare("form of momentum", &form(*nesterov), &form(self.nesterov));
         compare("weight decay", weight_decay, &self.weight_decay);
+        let norm = |clip: Option<f32>| clip.map_or("any".into(), |most| most.to_string());
+        compare("largest norm of gradients", &norm(*clip), &norm(self.clip));
+        let shares = |parts: &[PartRate]| {
+            let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+            if parts.is_empty() {
+                "those of all".into()
+            } else {
+                parts.join(", ")
+            }
+        };
+        compare(
+            "shares of the learning rate",
+            &shares(part_rates),
+            &shares(&self.part_rates),
+        );
+        let decayed = |no_decay| if no_decay { "weights" } else { "everything" };
+        compare("what decays", &decayed(*no_decay), &decayed(self.no_decay));
+        compare("what is frozen", freeze, &self.freeze);
+        let decay = |ema: Option<f64>| ema.map_or("none".into(), |decay| decay.to_string());
+        compare("decay of the average", &decay(*ema), &decay(self.ema));
         compare("label smoothing", label_smoothing, &self.label_smoothing);
         let weights = |own: &[f32]| match own {
             [] => "1 for each".to_string(),
@@ -362,6 +533,40 @@ mod tests {
             ),
             (
                 Config {
+                    optimizer: Algorithm::AdamW {
+                        betas: [0.9, 1.0],
+                        epsilon: 1e-8,
+                    },
+                    ..base()
+                },
+                "betas",
+            ),
+            (
+                Config {
+                    optimizer: Algorithm::AdamW {
+                        betas: [0.9, 0.999],
+                        epsilon: 0.0,
+                    },
+                    ..base()
+                },
+                "epsilon",
+            ),
+            (
+                Config {
+                    clip: Some(0.0),
+                    ..base()
+                },
+                "norm",
+            ),
+            (
+                Config {
+                    ema: Some(1.0),
+                    ..base()
+                },
+                "average",
+            ),
+            (
+                Config {
                     weight_decay: -1.0,
                     ..base()
                 },
@@ -414,6 +619,25 @@ mod tests {
                 "decay of the learning rate was by 10 after 30 epochs and 60 epochs and is half a cosine down to 0",
                 "form of momentum was plain and is Nesterov's",
                 "precision was f32 and is bf16",
+            ]
+        );
+    }
+
+    #[test]
+    fn differences_of_the_optimiser_are_in_words() {
+        let before = Config::cifar();
+        let now = Config {
+            optimizer: Algorithm::adamw(),
+            clip: Some(1.0),
+            ema: Some(0.999),
+            ..Config::cifar()
+        };
+        assert_eq!(
+            now.differences(&before),
+            [
+                "optimiser was SGD and is AdamW with betas 0.9 and 0.999 and epsilon 0.00000001",
+                "largest norm of gradients was any and is 1",
+                "decay of the average was none and is 0.999",
             ]
         );
     }

@@ -1,7 +1,7 @@
 //! Steps and evaluations of a network on an executor. It does not depend on the network's type, so
 //! it is compiled once, with this crate's optimisation.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::population::Population;
 use super::schedule::PlateauState;
 use super::tally::Tally;
 use super::{
-    Batches, CheckpointError, Config, Progress, Rescheduled, StepReport, TrainError, views,
+    Batches, CheckpointError, Config, Progress, Rescheduled, StepReport, TrainError, parts, views,
 };
 use crate::executor::check_smoothing;
 use crate::weights::State;
@@ -31,6 +31,8 @@ pub(super) struct Engine {
     /// Recomputed running statistics, and the step after which they belong to the weights. The
     /// executor keeps those of training.
     precise: Option<(u64, Vec<f32>)>,
+    /// The running statistics that are not of frozen stages.
+    own_statistics: Range<usize>,
     /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
     /// Whether this process writes the run's files.
@@ -77,6 +79,10 @@ impl Engine {
         config: Config,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        let plan = executor.plan();
+        let [_, own_statistics] = plan.trainable(config.freeze.of(plan)?);
+        let groups = parts::groups(plan, &config.part_rates, config.no_decay)?;
+        executor.set_groups(&groups)?;
         if executor.capacity() < config.piece() {
             return Err(TrainError::Config(format!(
                 "the executor was made for {} images at a time, but the settings need {}",
@@ -94,6 +100,7 @@ impl Engine {
             config,
             position: Position::default(),
             precise: None,
+            own_statistics,
             rescheduled: Vec::new(),
             writes: true,
         })
@@ -177,6 +184,11 @@ impl Engine {
         for piece in &pieces {
             piece.check(plan, self.executor.capacity())?;
         }
+        if self.position.step == 0 && self.config.ema.is_some() {
+            let (parameters, running) = (self.parameters()?, self.running()?);
+            self.executor.write(Arena::Average, &parameters)?;
+            self.executor.write(Arena::AverageRunning, &running)?;
+        }
         for (index, &piece) in pieces.iter().enumerate() {
             let images = piece.images(self.executor.plan());
             let share = images as f64 / started.images.max(1) as f64;
@@ -184,8 +196,8 @@ impl Engine {
             let pending = if index + 1 < pieces.len() {
                 self.executor.start(piece, step)?
             } else {
-                let sgd = self.config.sgd(started.learning_rate);
-                self.executor.step(piece, step, sgd)?
+                let descent = self.config.descent(started.learning_rate, started.step);
+                self.executor.step(piece, step, descent)?
             };
             if let Some(outcome) = pending.outcome()
                 && !outcome.loss.is_finite()
@@ -271,10 +283,12 @@ impl Engine {
             return Ok(());
         }
         let trained = self.running()?;
+        let average = self.average()?;
+        let in_training = self.exchange_parameters(average.as_ref())?;
         let mut population = Population::new(self.executor.plan());
         let (mut seen, mut failed) = (0, None);
         let visited = train.visit(self.position.epoch, 0, &mut |batch, _| {
-            if let Err(error) = self.measure(batch, &mut population) {
+            if let Err(error) = self.measure(batch, &trained, &mut population) {
                 failed = Some(error);
                 return ControlFlow::Break(());
             }
@@ -285,18 +299,29 @@ impl Engine {
             }
         });
         self.executor.write(Arena::Running, &trained)?;
+        self.exchange_parameters(in_training.as_ref())?;
         visited.map_err(TrainError::Data)?;
         if let Some(error) = failed {
             return Err(error);
         }
         self.executor.total(population.sums())?;
-        self.precise = Some((self.position.step, population.statistics()));
+        let mut statistics = population.statistics();
+        let frozen = ..self.own_statistics.start;
+        statistics[frozen].copy_from_slice(&trained[frozen]);
+        self.precise = Some((self.position.step, statistics));
         Ok(())
     }
 
     /// Adds a batch's statistics to a population's. Overwrites the running ones.
-    fn measure(&mut self, batch: Batch<'_>, population: &mut Population) -> Result<(), TrainError> {
-        let zeros = vec![0.0; self.executor.plan().running_count()];
+    fn measure(
+        &mut self,
+        batch: Batch<'_>,
+        trained: &[f32],
+        population: &mut Population,
+    ) -> Result<(), TrainError> {
+        // Frozen stages need theirs.
+        let mut zeros = trained.to_vec();
+        zeros[self.own_statistics.clone()].fill(0.0);
         for piece in self.pieces(batch, self.config.accumulation) {
             self.executor.write(Arena::Running, &zeros)?;
             self.executor.update_statistics(piece)?;
@@ -306,20 +331,50 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs `work` with the recomputed statistics in the executor, if the current weights have any,
-    /// and then puts those of training back.
-    pub(super) fn with_precise_statistics<T>(
+    /// Runs `work` with the weights and running statistics that are evaluated in the executor, and
+    /// then puts those of training back.
+    pub(super) fn with_evaluated<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
     ) -> Result<T, TrainError> {
-        let Some(precise) = self.precise().map(<[f32]>::to_vec) else {
+        let average = self.average()?;
+        if average.is_none() && self.precise().is_none() {
             return work(self);
-        };
+        }
+        let evaluated = self.state()?;
         let trained = self.running()?;
-        self.executor.write(Arena::Running, &precise)?;
+        let in_training = self.exchange_parameters(average.as_ref())?;
+        self.executor.write(Arena::Running, &evaluated.running)?;
         let done = work(self);
         self.executor.write(Arena::Running, &trained)?;
+        self.exchange_parameters(in_training.as_ref())?;
         done
+    }
+
+    /// Puts the parameters of a state, if there is one, in the place of those in the executor, which
+    /// it returns.
+    fn exchange_parameters(&mut self, state: Option<&State>) -> Result<Option<State>, TrainError> {
+        let Some(state) = state else {
+            return Ok(None);
+        };
+        let before = State {
+            parameters: self.parameters()?,
+            running: Vec::new(),
+        };
+        self.executor.write(Arena::Parameters, &state.parameters)?;
+        Ok(Some(before))
+    }
+
+    /// The average of the weights and running statistics, if the run has one yet.
+    fn average(&self) -> Result<Option<State>, TrainError> {
+        if self.config.ema.is_none() || self.position.step == 0 {
+            return Ok(None);
+        }
+        let plan = self.executor.plan();
+        Ok(Some(State {
+            parameters: self.read(Arena::Average, plan.parameter_count())?,
+            running: self.read(Arena::AverageRunning, plan.running_count())?,
+        }))
     }
 
     /// The running statistics that were recomputed with the current weights, if they were.
@@ -415,10 +470,24 @@ impl Engine {
 
     pub(super) fn save(&self, path: &Path) -> Result<(), TrainError> {
         let plan = self.executor.plan();
+        let parameters = plan.parameter_count();
+        let ema = self.average()?;
         let numbers = Numbers {
             state: self.state()?,
-            momentum: self.read(Arena::Momentum, plan.parameter_count())?,
-            trained: self.precise().map(|_| self.running()).transpose()?,
+            momentum: self.read(Arena::Momentum, parameters)?,
+            second_moments: match self.config.adapts() {
+                true => Some(self.read(Arena::SecondMoments, parameters)?),
+                false => None,
+            },
+            trained_parameters: match ema {
+                Some(_) => Some(self.parameters()?),
+                None => None,
+            },
+            trained: match (self.precise(), &ema) {
+                (None, None) => None,
+                _ => Some(self.running()?),
+            },
+            ema,
         };
         let mut header = Header::new(
             self.network,
@@ -468,18 +537,29 @@ impl Engine {
             }
             .into());
         }
-        self.executor
-            .write(Arena::Parameters, &numbers.state.parameters)?;
+        let trained = numbers.trained_parameters.as_ref();
+        let parameters = trained.unwrap_or(&numbers.state.parameters);
+        self.executor.write(Arena::Parameters, parameters)?;
         let trained = numbers.trained.as_ref();
         self.executor
             .write(Arena::Running, trained.unwrap_or(&numbers.state.running))?;
         self.executor.write(Arena::Momentum, &numbers.momentum)?;
+        if let Some(second_moments) = &numbers.second_moments {
+            self.executor.write(Arena::SecondMoments, second_moments)?;
+        }
+        if let Some(ema) = &numbers.ema {
+            self.executor.write(Arena::Average, &ema.parameters)?;
+            self.executor.write(Arena::AverageRunning, &ema.running)?;
+        }
         self.position = header.position;
         if is_rescheduled {
             // Another schedule starts at its own learning rate.
             self.position.plateau = PlateauState::default();
         }
-        let precise = numbers.trained.map(|_| numbers.state.running);
+        // Statistics that were evaluated and are neither in training nor averages were recomputed.
+        let average = numbers.ema.as_ref().map(|ema| &ema.running);
+        let is_precise = numbers.trained.is_some() && average != Some(&numbers.state.running);
+        let precise = is_precise.then_some(numbers.state.running);
         self.precise = precise.map(|running| (header.position.step, running));
         // An older checkpoint has no names of classes; the network may have them.
         if !header.classes.is_empty() || self.executor.plan().class_names().is_empty() {
@@ -495,16 +575,24 @@ impl Engine {
         checkpoint::best(path, self.network, self.executor.plan())
     }
 
-    /// The current weights and running statistics.
+    /// The weights and running statistics that are evaluated: averages, if the run has any.
     pub(super) fn state(&self) -> Result<State, TrainError> {
-        let count = self.executor.plan().parameter_count();
-        Ok(State {
-            parameters: self.read(Arena::Parameters, count)?,
-            running: match self.precise() {
-                Some(precise) => precise.to_vec(),
-                None => self.running()?,
+        let mut state = match self.average()? {
+            Some(average) => average,
+            None => State {
+                parameters: self.parameters()?,
+                running: self.running()?,
             },
-        })
+        };
+        if let Some(precise) = self.precise() {
+            state.running = precise.to_vec();
+        }
+        Ok(state)
+    }
+
+    /// The parameters in the executor.
+    fn parameters(&self) -> Result<Vec<f32>, TrainError> {
+        self.read(Arena::Parameters, self.executor.plan().parameter_count())
     }
 
     /// The running statistics in the executor.

@@ -423,7 +423,7 @@ pub(super) fn evaluate(
     let start = Instant::now();
     let (step, epoch) = (engine.position.step, engine.epochs_done());
     let mut tally = Tally::default();
-    let interrupted = engine.with_precise_statistics(|engine| {
+    let interrupted = engine.with_evaluated(|engine| {
         let mut ended = Ok(());
         let mut interrupted = false;
         validation

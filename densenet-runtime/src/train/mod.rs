@@ -35,6 +35,7 @@ mod folder;
 mod interrupt;
 mod metrics;
 mod observer;
+mod parts;
 mod population;
 mod progress;
 mod report;
@@ -48,7 +49,7 @@ mod views;
 mod tests;
 
 pub use batches::Batches;
-pub use config::Config;
+pub use config::{Algorithm, Config};
 #[cfg(feature = "figures")]
 pub use curves::Curves;
 pub use error::{CheckpointError, TrainError};
@@ -57,6 +58,7 @@ pub use folder::RunFolder;
 pub use interrupt::Interrupt;
 pub use metrics::{Metric, Metrics, lines};
 pub use observer::Observer;
+pub use parts::{Freeze, PartError, PartRate};
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Milestone, Progress, Schedule};

@@ -58,6 +58,7 @@ impl<N: Network> Trainer<N> {
         ranks: &Ranks,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        config.training(&N::PLAN)?;
         let executor = config.executor_among(N::PLAN, device, ranks)?;
         let mut trainer = Self::with_executor(model, config, executor)?;
         trainer.engine.writes = ranks.is_first();
@@ -199,7 +200,7 @@ impl<N: Network> Trainer<N> {
         self.engine.executor_mut()
     }
 
-    /// The model with its current weights.
+    /// The model with its current weights; with [EMA](Config#ema), with their averages.
     ///
     /// # Errors
     /// When the device fails.

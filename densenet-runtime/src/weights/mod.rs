@@ -46,7 +46,7 @@ pub use notes::Notes;
 pub use shapes::plan_of;
 pub use state::State;
 #[cfg(feature = "train")]
-pub(crate) use state::{momentum, trained};
+pub(crate) use state::{momentum, of_checkpoint};
 pub(crate) use tensors::each_tensor_mut;
 pub use tensors::{AnyTensor, GradientSlot, Visited, each_tensor};
 #[cfg(feature = "pytorch")]

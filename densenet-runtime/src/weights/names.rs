@@ -18,7 +18,12 @@ const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
 const BESIDE: [&str; 1] = ["op_threshs"];
 /// The prefix of a checkpoint's momentum.
 pub(crate) const MOMENTUM: &str = "momentum.";
-/// The prefix of the running statistics of training in a checkpoint with recomputed ones.
+/// The prefix of a checkpoint's second moments.
+pub(crate) const SECOND_MOMENT: &str = "second_moment.";
+/// The prefix of a checkpoint's average of parameters and running statistics.
+pub(crate) const EMA: &str = "ema.";
+/// The prefix of parameters and running statistics in training, in a checkpoint that was evaluated
+/// with others.
 pub(crate) const TRAINING: &str = "training.";
 
 /// The names in a file.
@@ -45,7 +50,8 @@ impl Names {
         let mut plain = Vec::new();
         for name in all {
             let last = name.rsplit('.').next().unwrap_or_default();
-            let is_of_run = [MOMENTUM, TRAINING].iter().any(|run| name.starts_with(run));
+            let of_run = [MOMENTUM, SECOND_MOMENT, EMA, TRAINING];
+            let is_of_run = of_run.iter().any(|run| name.starts_with(run));
             if COUNTERS.contains(&last) || (file.is_checkpoint() && is_of_run) {
                 continue;
             }

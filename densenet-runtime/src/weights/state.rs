@@ -147,17 +147,29 @@ pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, Weigh
     of_run(plan, file, names::MOMENTUM, Role::is_trainable)
 }
 
-/// The running statistics of training, if a checkpoint has recomputed ones as well.
+/// What a checkpoint has under a prefix for the trainable tensors, or for the others, in the order of
+/// [`Plan::parameters`]; `None` if it has nothing.
 ///
 /// # Errors
 /// As [`momentum`].
 #[cfg(feature = "train")]
-pub(crate) fn trained(plan: &Plan, file: &TensorFile) -> Result<Option<Vec<f32>>, WeightsError> {
-    let names = file.names();
-    if !names.iter().any(|name| name.starts_with(names::TRAINING)) {
+pub(crate) fn of_checkpoint(
+    plan: &Plan,
+    file: &TensorFile,
+    prefix: &str,
+    trainable: bool,
+) -> Result<Option<Vec<f32>>, WeightsError> {
+    let chosen = |role: Role| role.is_trainable() == trainable;
+    let has = |name: &String| file.shape(&format!("{prefix}{name}")).is_some();
+    let parameters = plan.parameters();
+    let mut found = parameters
+        .iter()
+        .filter(|parameter| chosen(parameter.role))
+        .flat_map(|parameter| names::in_our_files(plan, &parameter.torchvision));
+    if !found.any(|name| has(&name)) {
         return Ok(None);
     }
-    of_run(plan, file, names::TRAINING, |role| !role.is_trainable()).map(Some)
+    of_run(plan, file, prefix, chosen).map(Some)
 }
 
 /// What a checkpoint has under a prefix for each of the network's tensors that are `chosen`: of one

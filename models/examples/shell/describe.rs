@@ -8,7 +8,9 @@ use densenet_runtime::prelude::*;
 pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dyn Dataset; 2]) {
     let plan = &N::PLAN;
     let piece = config.piece();
-    let bytes = plan.training_footprint(config.recompute).bytes(piece);
+    // The trainer refuses settings that do not fit the network.
+    let training = config.training(plan).unwrap_or_default();
+    let bytes = plan.training_footprint(training).bytes(piece);
     say!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
         N::NAME,

@@ -140,6 +140,18 @@ impl Gpu {
             sgd[1].to_bits(),
             sgd[2].to_bits(),
             u32::from(nesterov),
+            // AdamW's five, the largest norm and what is added to one, the average's share, whether
+            // a loss was not finite, the factor of clipped gradients, and one that aligns.
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
             0,
         ])
     }

@@ -57,7 +57,7 @@ pub const CONSTANTS: [(&str, usize); 8] = [
     ("TILE_CHANNELS", TILE_CHANNELS),
     ("DEPTH_BYTES", 64),
     ("PAD_BYTES", 16),
-    ("SCALAR_WORDS", 10),
+    ("SCALAR_WORDS", 20),
 ];
 /// Bytes of shared memory that every card has.
 pub const SHARED: usize = 99 << 10;

@@ -1,6 +1,8 @@
 //! What surrounds a step: the images' way in, gradients started and gathered, gradient descent.
 
-use cuda_kernel_tests::{Gpu, Numbers, Precision, Program, arguments, check, check_stored};
+use cuda_kernel_tests::{
+    Buffer, Gpu, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check, check_stored,
+};
 
 fn program(gpu: &Gpu, precision: Precision) -> Program {
     gpu.program(&["program/common.cuh", "kernel/step.cu"], precision, &[])
@@ -75,9 +77,9 @@ fn a_step_starts_with_zeros_and_keeps_the_statistics_unless_it_accumulates() {
         let [gradients, running, kept] = [(); 3].map(|()| numbers.take(300));
         let [gradient, now, before] =
             [&gradients, &running, &kept].map(|values| gpu.floats(values));
-        let mut scalars = vec![0; 10];
+        let mut scalars = vec![0; 20];
         scalars[4] = u32::from(accumulate);
-        scalars[9] = f32::from(u8::from(broken)).to_bits();
+        scalars[17] = f32::from(u8::from(broken)).to_bits();
         let scalars = gpu.words(&scalars);
         program(&gpu, Precision::F32).each(
             "start",
@@ -96,15 +98,59 @@ fn a_step_starts_with_zeros_and_keeps_the_statistics_unless_it_accumulates() {
     }
 }
 
+/// The words of `Scalars` by their places.
+fn scalars(gpu: &Gpu, floats: &[(usize, f32)], nesterov: bool) -> Buffer {
+    let mut words = vec![0; 20];
+    for &(place, value) in floats {
+        words[place] = value.to_bits();
+    }
+    words[8] = u32::from(nesterov);
+    gpu.words(&words)
+}
+
+const RATE: usize = 5;
+const MOMENTUM: usize = 6;
+const DECAY: usize = 7;
+/// Fresh shares of both moments, corrections of both, epsilon.
+const ADAMW: [usize; 5] = [9, 10, 11, 12, 13];
+const CLIP: usize = 14;
+const NORM_EPSILON: usize = 15;
+const FRESH: usize = 16;
+const BROKEN: usize = 17;
+const FACTOR: usize = 18;
+
+/// Three groups: where they begin, and their shares of learning rate and weight decay.
+const GROUPS: [(u32, f32, f32); 3] = [(0, 1.0, 1.0), (100, 0.5, 0.0), (777, 2.0, 3.0)];
+
+fn groups(gpu: &Gpu, count: usize) -> Buffer {
+    let words = GROUPS[..count].iter();
+    let words = words.flat_map(|&(first, rate, decay)| [first, rate.to_bits(), decay.to_bits()]);
+    gpu.words(&words.collect::<Vec<_>>())
+}
+
+/// The shares of a parameter.
+fn shares(groups: usize, i: usize) -> [f64; 2] {
+    let of = GROUPS[..groups].iter().rev();
+    let (_, rate, decay) = of.clone().find(|own| own.0 as usize <= i).unwrap();
+    [f64::from(*rate), f64::from(*decay)]
+}
+
 #[test]
 fn parameters_descend() {
-    for nesterov in [false, true] {
+    for (nesterov, clip, group_count) in [(false, 0.0, 1), (true, 2.0, 3), (true, 0.0, 2)] {
         for count in [1, 1000] {
             let gpu = Gpu::new(5);
             let mut numbers = Numbers::new(5);
             let [parameters, momentum, gradient] = [(); 3].map(|()| numbers.take(count));
-            let (rate, keep, decay) = (0.1, 0.9, 0.01);
+            let (rate, keep, decay, factor) = (0.1, 0.9, 0.01, 0.25);
             let [at, moved] = [&parameters, &momentum].map(|values| gpu.floats(values));
+            let values = [
+                (RATE, rate),
+                (MOMENTUM, keep),
+                (DECAY, decay),
+                (CLIP, clip),
+                (FACTOR, factor),
+            ];
             program(&gpu, Precision::F32).each(
                 "descend",
                 count,
@@ -112,7 +158,9 @@ fn parameters_descend() {
                     &at,
                     &moved,
                     &gpu.floats(&gradient),
-                    &gpu.scalars(0, [0.0, 1.0], false, [rate, keep, decay], nesterov),
+                    &scalars(&gpu, &values, nesterov),
+                    &groups(&gpu, group_count),
+                    group_count,
                     count
                 ],
             );
@@ -120,15 +168,133 @@ fn parameters_descend() {
             for i in 0..count {
                 let [p, m, g] = [parameters[i], momentum[i], gradient[i]].map(f64::from);
                 let [rate, keep, decay] = [rate, keep, decay].map(f64::from);
-                let slope = g + decay * p;
+                let [of_rate, of_decay] = shares(group_count, i);
+                let factor = if clip > 0.0 { f64::from(factor) } else { 1.0 };
+                let slope = factor * g + of_decay * decay * p;
                 let m = keep * m + slope;
                 moving.push(m);
-                expected.push(p - rate * if nesterov { slope + keep * m } else { m });
+                let step = if nesterov { slope + keep * m } else { m };
+                expected.push(p - of_rate * rate * step);
             }
             check("parameters", &at.read_floats(), &expected, 1e-6);
             check("momentum", &moved.read_floats(), &moving, 1e-6);
         }
     }
+}
+
+#[test]
+fn parameters_descend_by_adamw() {
+    for (clip, group_count) in [(0.0, 1), (2.0, 3)] {
+        let count = 1000;
+        let gpu = Gpu::new(6);
+        let mut numbers = Numbers::new(6);
+        let [parameters, first, mut second, gradient] = [(); 4].map(|()| numbers.take(count));
+        second.iter_mut().for_each(|value| *value = value.abs());
+        let (rate, decay, factor) = (0.1, 0.3, 0.25);
+        let adamw = [0.1, 0.02, 1.5, 2.5, 1e-3];
+        let [at, m, v] = [&parameters, &first, &second].map(|values| gpu.floats(values));
+        let mut values = vec![(RATE, rate), (DECAY, decay), (CLIP, clip), (FACTOR, factor)];
+        values.extend(ADAMW.into_iter().zip(adamw));
+        program(&gpu, Precision::F32).each(
+            "descend_adamw",
+            count,
+            arguments![
+                &at,
+                &m,
+                &v,
+                &gpu.floats(&gradient),
+                &scalars(&gpu, &values, false),
+                &groups(&gpu, group_count),
+                group_count,
+                count
+            ],
+        );
+        let mut expected = [Vec::new(), Vec::new(), Vec::new()];
+        for i in 0..count {
+            let [p, m, v, g] = [parameters[i], first[i], second[i], gradient[i]].map(f64::from);
+            let [fresh1, fresh2, correction1, correction2, epsilon] = adamw.map(f64::from);
+            let [of_rate, of_decay] = shares(group_count, i);
+            let rate = of_rate * f64::from(rate);
+            let g = if clip > 0.0 { f64::from(factor) * g } else { g };
+            let m = m + fresh1 * (g - m);
+            let v = v + fresh2 * (g * g - v);
+            let step = correction1 * m / (correction2 * v.sqrt() + epsilon);
+            expected[0].push(p * (1.0 - rate * of_decay * f64::from(decay)) - rate * step);
+            expected[1].push(m);
+            expected[2].push(v);
+        }
+        check("parameters", &at.read_floats(), &expected[0], 1e-6);
+        check("first moments", &m.read_floats(), &expected[1], 1e-6);
+        check("second moments", &v.read_floats(), &expected[2], 1e-6);
+    }
+}
+
+#[test]
+fn a_loss_that_was_not_finite_moves_nothing() {
+    let gpu = Gpu::new(7);
+    let mut numbers = Numbers::new(7);
+    let values = [(); 4].map(|()| numbers.take(300));
+    let at = [0, 1, 2, 3].map(|which: usize| gpu.floats(&values[which]));
+    let broken = scalars(&gpu, &[(RATE, 0.1), (FRESH, 0.5), (BROKEN, 1.0)], false);
+    let program = program(&gpu, Precision::F32);
+    let groups = groups(&gpu, 1);
+    program.each(
+        "descend",
+        300,
+        arguments![&at[0], &at[1], &at[3], &broken, &groups, 1, 300],
+    );
+    program.each(
+        "descend_adamw",
+        300,
+        arguments![&at[0], &at[1], &at[2], &at[3], &broken, &groups, 1, 300],
+    );
+    program.each("average", 300, arguments![&at[0], &at[3], &broken, 300]);
+    for (at, values) in at.iter().zip(&values) {
+        assert_eq!(&at.read_floats(), values);
+    }
+}
+
+#[test]
+fn gradients_are_clipped_by_the_norm_of_all() {
+    // Fewer than the blocks' threads, and more.
+    for (count, most) in [(77, 1e6), (77, 0.5), (100_000, 3.0)] {
+        let gpu = Gpu::new(8);
+        let gradient = Numbers::new(8).take(count);
+        let blocks = 256;
+        let [at, sums] = [gpu.floats(&gradient), gpu.nothing(8 * blocks)];
+        let scalars = scalars(&gpu, &[(CLIP, most), (NORM_EPSILON, 1e-6)], false);
+        let program = program(&gpu, Precision::F32);
+        let grid = [blocks, 1, 1];
+        let arguments = arguments![&at, &sums, count];
+        program.launch("squares", grid, REDUCTION_THREADS, arguments);
+        let arguments = arguments![&sums, &scalars, blocks];
+        program.launch("clip", [1, 1, 1], REDUCTION_THREADS, arguments);
+        let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
+        let expected = (f64::from(most) / (norm.sqrt() + 1e-6)).min(1.0);
+        let found = scalars.read_floats()[FACTOR];
+        check("factor", &[found], &[expected], 1e-6);
+        assert_eq!(most > 1e3, found == 1.0);
+    }
+}
+
+#[test]
+fn averages_move_towards_what_they_average() {
+    let gpu = Gpu::new(9);
+    let mut numbers = Numbers::new(9);
+    let [average, values] = [(); 2].map(|()| numbers.take(500));
+    let at = gpu.floats(&average);
+    let share = scalars(&gpu, &[(FRESH, 0.3)], false);
+    program(&gpu, Precision::F32).each(
+        "average",
+        499,
+        arguments![&at, &gpu.floats(&values), &share, 499],
+    );
+    let moved = |i: usize| {
+        let [a, v] = [average[i], values[i]].map(f64::from);
+        if i < 499 { a + 0.3 * (v - a) } else { a }
+    };
+    let expected: Vec<f64> = (0..500).map(moved).collect();
+    check("averages", &at.read_floats(), &expected, 1e-6);
 }
 
 #[test]

@@ -48,6 +48,20 @@ pub fn backward(
     gradients: HeadGradients<'_>,
     into: MapsGradient<'_>,
 ) {
+    let dfeatures = classifier_backward(engine, (head, tensors), pass, features, gradients);
+    let input = maps.input(pass.parameters, &tensors.norm);
+    pool_backward(engine, input, head.pixels(), dfeatures, &mut *into.g);
+    into.start(engine, pass, &tensors.norm);
+}
+
+/// Goes back through the classifier alone; returns the gradient of the features.
+pub fn classifier_backward<'a>(
+    engine: &mut Engine,
+    (_, tensors): (&Head, &HeadTensors),
+    pass: &mut Backward<'_>,
+    features: &[f32],
+    gradients: HeadGradients<'a>,
+) -> &'a [f32] {
     let HeadGradients {
         logits,
         features: dfeatures,
@@ -56,9 +70,7 @@ pub fn backward(
     let [dweight, dbias] = Span::of_each([tensors.weight, tensors.bias], pass.gradients);
     let own = (dweight, dbias);
     classify_backward(engine, features, weight, logits, own, dfeatures);
-    let input = maps.input(pass.parameters, &tensors.norm);
-    pool_backward(engine, input, head.pixels(), dfeatures, &mut *into.g);
-    into.start(engine, pass, &tensors.norm);
+    dfeatures
 }
 
 /// BN, ReLU and global average pool: `features` is batch x channels.

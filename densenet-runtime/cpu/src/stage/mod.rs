@@ -23,7 +23,25 @@ pub struct Forward<'a> {
 impl Forward<'_> {
     /// Whether the batch's statistics are used.
     pub fn training(&self) -> bool {
-        matches!(self.norms, Norms::Batch(_))
+        matches!(self.norms, Norms::Batch(_) | Norms::Measured(_))
+    }
+
+    /// For a frozen stage: with the running statistics, which stay as they are. If asked, a batch's
+    /// are measured for the next stage.
+    pub fn frozen(&self, measure: bool) -> Forward<'_> {
+        let running: &[f32] = match &self.norms {
+            Norms::Batch(running) => running,
+            Norms::Running(running) | Norms::Measured(running) => running,
+        };
+        Forward {
+            batch: self.batch,
+            parameters: self.parameters,
+            norms: if measure {
+                Norms::Measured(running)
+            } else {
+                Norms::Running(running)
+            },
+        }
     }
 }
 

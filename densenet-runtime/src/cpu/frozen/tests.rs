@@ -143,7 +143,7 @@ fn trained(plan: &Plan, level: Level) -> CpuExecutor {
             learning_rate: 0.02,
             ..Sgd::default()
         };
-        executor.descend(sgd).unwrap();
+        executor.descend(sgd.into()).unwrap();
     }
     executor
 }

@@ -1,10 +1,11 @@
 //! The executors' contract: a step's settings as words of the kernels' `Scalars`, and its outcome.
 
+use super::super::memory::most_groups;
 use super::super::program::{DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
 use crate::executor::{
-    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pending, Sgd, Step, check_length,
-    check_loss_weights, check_smoothing,
+    Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, NORM_EPSILON, Optimizer,
+    Outcome, Pending, Step, check_length, check_loss_weights, check_smoothing,
 };
 use crate::plan::Plan;
 
@@ -18,13 +19,30 @@ fn step_words(step: Step) -> [u32; STEP_WORDS] {
     ]
 }
 
-fn descent_words(sgd: Sgd) -> [u32; DESCENT_WORDS] {
-    [
-        sgd.learning_rate.to_bits(),
-        sgd.momentum.to_bits(),
-        sgd.weight_decay.to_bits(),
-        u32::from(sgd.nesterov),
-    ]
+/// In the order of the kernels' `Scalars`.
+fn descent_words(descent: Descent) -> [u32; DESCENT_WORDS] {
+    let clip = descent.clip.unwrap_or(0.0);
+    let fresh = descent.fresh().unwrap_or(0.0);
+    let (common, nesterov, adam) = match descent.optimizer {
+        Optimizer::Sgd(own) => {
+            let common = [own.learning_rate, own.momentum, own.weight_decay].map(f32::to_bits);
+            (common, u32::from(own.nesterov), [0.0; 5])
+        }
+        Optimizer::AdamW(own) => {
+            let ([fresh1, fresh2], [first, second]) = (own.fresh(), own.corrections());
+            let common = [own.learning_rate, 0.0, own.weight_decay].map(f32::to_bits);
+            (common, 0, [fresh1, fresh2, first, second, own.epsilon])
+        }
+    };
+    let rest = adam.into_iter().chain([clip, NORM_EPSILON, fresh]);
+    let all = common.into_iter().chain([nesterov]);
+    let all = all.chain(rest.map(f32::to_bits));
+    let mut words = [0; DESCENT_WORDS];
+    words
+        .iter_mut()
+        .zip(all)
+        .for_each(|(into, word)| *into = word);
+    words
 }
 
 impl Executor for CudaExecutor {
@@ -37,13 +55,13 @@ impl Executor for CudaExecutor {
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.arena(arena);
+        let (what, at, count) = self.kept(arena)?;
         check_length(what, count, into.len())?;
         Ok(self.device.download(at, into)?)
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.arena(arena);
+        let (what, at, count) = self.kept(arena)?;
         check_length(what, count, from.len())?;
         Ok(self.device.upload(from, at)?)
     }
@@ -65,11 +83,17 @@ impl Executor for CudaExecutor {
         number.map(Pending::later)
     }
 
-    fn step(&mut self, batch: Batch<'_>, step: Step, sgd: Sgd) -> Result<Pending, ExecutorError> {
+    fn step(
+        &mut self,
+        batch: Batch<'_>,
+        step: Step,
+        descent: Descent,
+    ) -> Result<Pending, ExecutorError> {
         check_smoothing(batch.targets, step)?;
         let mut words = [0; STEP_WORDS + DESCENT_WORDS];
         words[..STEP_WORDS].copy_from_slice(&step_words(step));
-        words[STEP_WORDS..].copy_from_slice(&descent_words(sgd));
+        words[STEP_WORDS..].copy_from_slice(&descent_words(descent));
+        self.prepare(descent)?;
         self.begin(batch, Work::Step, &words).map(Pending::later)
     }
 
@@ -96,13 +120,28 @@ impl Executor for CudaExecutor {
         Ok(outcome)
     }
 
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
-        let words = descent_words(sgd);
+    fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
+        Group::check(groups, self.plan.parameter_count())?;
+        let most = most_groups(&self.plan);
+        check_length(
+            "the most groups of parameters",
+            most,
+            groups.len().max(most),
+        )?;
+        Ok(self.write_groups(groups)?)
+    }
+
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        self.prepare(descent)?;
+        let words = descent_words(descent);
         let scalars = self.buffers.at(self.slots.scalars);
         self.feed
             .descent(&self.device, words, scalars.floats(STEP_WORDS))?;
         let member = self.member();
-        Ok(self.pass(&member, true).surroundings().descend()?)
+        Ok(self
+            .pass(&member, true)
+            .surroundings()
+            .descend(self.manner)?)
     }
 
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {

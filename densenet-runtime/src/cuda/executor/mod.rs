@@ -3,6 +3,7 @@
 use super::driver::{Address, CudaDevice, Graph};
 use super::error::CudaError;
 use super::feed::{Destination, Feed, Wanted};
+use super::kernel::step::Manner;
 use super::kernels::Kernels;
 use super::launch::Launcher;
 use super::memory::{Buffers, Offsets, Slots};
@@ -11,7 +12,8 @@ use super::program::SCALAR_WORDS;
 use super::reducer::{Member, Reducer};
 use super::stage::head::Loss;
 use crate::executor::{
-    Arena, Batch, ExecutorError, LossWeights, Outcome, Pixels, check_capacity, check_training,
+    Arena, Batch, Descent, ExecutorError, Group, LossWeights, Optimizer, Outcome, Pixels,
+    check_capacity, check_frozen, check_training,
 };
 use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
@@ -32,6 +34,8 @@ pub struct CudaExecutor {
     /// The graphs of the work on a full batch, recorded when it is first done: of each work, by the
     /// loss.
     recorded: Recorded,
+    /// How a recorded step descends.
+    manner: Manner,
     buffers: Buffers,
     feed: Feed,
     /// Averages with the other ranks, if there are any.
@@ -67,6 +71,8 @@ impl CudaExecutor {
     pub fn new(device: &CudaDevice, plan: Plan, options: CudaOptions) -> Result<Self, CudaError> {
         let batch = options.batch;
         check_capacity(&plan, batch)?;
+        check_frozen(&plan, options.frozen)?;
+        let [first_parameter, first_statistic] = plan.trainable(options.frozen);
         // Kernels count pixels, and parameters, in 31 bits.
         let parameters = plan.parameter_count();
         if parameters > i32::MAX as usize {
@@ -76,7 +82,7 @@ impl CudaExecutor {
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);
         let buffers = layout.allocate(device, options.placement)?;
-        let executor = Self {
+        let mut executor = Self {
             offsets: Offsets::new(&plan),
             feed: Feed::new(device, batch, plan.stem().channels)?,
             device: device.clone(),
@@ -84,6 +90,11 @@ impl CudaExecutor {
             slots,
             buffers,
             recorded: Recorded::default(),
+            manner: Manner {
+                first_parameter: first_parameter.start,
+                first_statistic: first_statistic.start,
+                ..Manner::default()
+            },
             reducer: None,
             latest: 0,
             loss_weights: LossWeights::default(),
@@ -95,8 +106,13 @@ impl CudaExecutor {
             Arena::Gradients,
             Arena::Momentum,
             Arena::Running,
+            Arena::SecondMoments,
+            Arena::Average,
+            Arena::AverageRunning,
         ] {
-            let (_, at, count) = executor.arena(part);
+            let Ok((_, at, count)) = executor.kept(part) else {
+                continue;
+            };
             device.clear(at, 4 * count)?;
         }
         let scalars = executor.buffers.at(executor.slots.scalars);
@@ -104,6 +120,7 @@ impl CudaExecutor {
         let table = executor.offsets.weight_table();
         device.upload(&table, executor.buffers.at(executor.slots.weight_table))?;
         executor.upload_loss_weights()?;
+        executor.write_groups(&[Group::all(parameters)])?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }
@@ -163,25 +180,72 @@ impl CudaExecutor {
 
     /// The name of an arena, its address, and its number of elements.
     fn arena(&self, arena: Arena) -> (&'static str, Address, usize) {
-        let (what, slot, count) = match arena {
-            Arena::Parameters => (
-                "parameters",
-                self.slots.parameters,
-                self.plan.parameter_count(),
-            ),
-            Arena::Gradients => (
-                "gradients",
-                self.slots.gradients,
-                self.plan.parameter_count(),
-            ),
-            Arena::Momentum => ("momentum", self.slots.momentum, self.plan.parameter_count()),
-            Arena::Running => (
-                "running statistics",
-                self.slots.running,
-                self.plan.running_count(),
-            ),
+        let slots = &self.slots;
+        let (parameters, running) = (self.plan.parameter_count(), self.plan.running_count());
+        let (slot, count) = match arena {
+            Arena::Parameters => (slots.parameters, parameters),
+            Arena::Gradients => (slots.gradients, parameters),
+            Arena::Momentum => (slots.momentum, parameters),
+            Arena::Running => (slots.running, running),
+            Arena::SecondMoments => (slots.second_moments, parameters),
+            Arena::Average => (slots.average, parameters),
+            Arena::AverageRunning => (slots.average_running, running),
         };
-        (what, self.buffers.at(slot), count)
+        (arena.what(), self.buffers.at(slot), count)
+    }
+
+    /// The same of an arena that the executor keeps.
+    fn kept(&self, arena: Arena) -> Result<(&'static str, Address, usize), ExecutorError> {
+        arena.check_kept(self.options.training())?;
+        Ok(self.arena(arena))
+    }
+
+    /// Checks that the executor keeps what a descent needs. Steps that are recorded descend in one
+    /// manner; another one is recorded anew.
+    fn prepare(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        let adamw = matches!(descent.optimizer, Optimizer::AdamW(_));
+        if adamw {
+            self.kept(Arena::SecondMoments)?;
+        }
+        if descent.ema.is_some() {
+            self.kept(Arena::Average)?;
+        }
+        let manner = Manner {
+            adamw,
+            clips: descent.clip.is_some(),
+            averages: descent.ema.is_some(),
+            ..self.manner
+        };
+        Ok(self.descend_by(manner)?)
+    }
+
+    fn descend_by(&mut self, manner: Manner) -> Result<(), CudaError> {
+        let recorded = &mut self.recorded[Work::Step as usize];
+        if manner != self.manner && recorded.iter().any(Option::is_some) {
+            self.device.wait("changing how steps descend")?;
+            *recorded = Default::default();
+        }
+        self.manner = manner;
+        Ok(())
+    }
+
+    /// Has these groups of parameters move by their shares.
+    fn write_groups(&mut self, groups: &[Group]) -> Result<(), CudaError> {
+        // Of the parameters that train.
+        let groups = Group::after(groups, self.manner.first_parameter);
+        let words: Vec<u32> = groups
+            .iter()
+            .flat_map(|group| {
+                let first = u32::try_from(group.range.start).unwrap_or(u32::MAX);
+                [first, group.rate.to_bits(), group.decay.to_bits()]
+            })
+            .collect();
+        self.device
+            .upload(&words, self.buffers.at(self.slots.groups))?;
+        self.descend_by(Manner {
+            groups: groups.len(),
+            ..self.manner
+        })
     }
 
     /// Starts work on a batch; returns the number to ask for its outcome with. The host does not
@@ -245,21 +309,19 @@ impl CudaExecutor {
     }
 
     fn pass<'a>(&'a self, member: &'a Member<'a>, training: bool) -> Pass<'a> {
-        Pass {
-            on: Launcher {
-                target: member,
-                buffers: &self.buffers,
-                slots: &self.slots,
-                offsets: &self.offsets,
-                plan: &self.plan,
-                precision: self.options.precision,
-                batch: self.latest,
-                training,
-                dropout: training,
-            },
-            kernels: &self.kernels,
-            recompute: self.options.recompute,
-        }
+        let on = Launcher {
+            target: member,
+            buffers: &self.buffers,
+            slots: &self.slots,
+            offsets: &self.offsets,
+            plan: &self.plan,
+            precision: self.options.precision,
+            batch: self.latest,
+            training,
+            at_rest: false,
+            dropout: training,
+        };
+        Pass::new(on, &self.kernels, self.options.training())
     }
 
     /// Works on the current images. The work on a full batch is recorded once and replayed.
@@ -281,7 +343,7 @@ impl CudaExecutor {
                 pass.backward()?;
             }
             if work == Work::Step {
-                pass.surroundings().descend()?;
+                pass.surroundings().descend(self.manner)?;
             }
             Ok(())
         };

@@ -3,7 +3,7 @@
 use super::super::kernels::scratch;
 use super::super::memory::{Layout, Placement, Slots, Stored};
 use super::super::program::Cache;
-use crate::plan::{Plan, Precision, Recompute};
+use crate::plan::{Frozen, Plan, Precision, Recompute, Training};
 
 /// The options of a [`CudaExecutor`](super::CudaExecutor).
 #[derive(Clone, Debug)]
@@ -16,6 +16,12 @@ pub struct CudaOptions {
     pub precision: Precision,
     /// What the backward pass recomputes.
     pub recompute: Recompute,
+    /// Keeps the gradients' second moments, for AdamW.
+    pub second_moments: bool,
+    /// Keeps an average (EMA) of parameters and running statistics.
+    pub average: bool,
+    /// The first stages, which do not train.
+    pub frozen: Frozen,
     /// Where compiled kernels are kept.
     pub cache: Cache,
     /// Records a pass over a full batch once, and replays it as a CUDA graph.
@@ -32,9 +38,22 @@ impl CudaOptions {
             batch,
             precision: Precision::F32,
             recompute: Recompute::Nothing,
+            second_moments: false,
+            average: false,
+            frozen: Frozen::default(),
             cache: Cache::User,
             graphs: true,
             placement: Placement::Together,
+        }
+    }
+
+    /// What an executor with these options keeps.
+    pub fn training(&self) -> Training {
+        Training {
+            recompute: self.recompute,
+            second_moments: self.second_moments,
+            average: self.average,
+            frozen: self.frozen,
         }
     }
 
@@ -53,7 +72,7 @@ impl CudaOptions {
         let mut layout = Layout::default();
         let stored = Stored {
             precision: self.precision,
-            recompute: self.recompute,
+            training: self.training(),
         };
         let scratch = scratch(plan, self.batch);
         let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);

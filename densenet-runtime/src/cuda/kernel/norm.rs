@@ -81,6 +81,14 @@ pub struct Fresh {
 }
 
 impl Fresh {
+    /// None: nobody has measured the maps.
+    pub const NONE: Self = Self {
+        first: 0,
+        count: 0,
+        tiles: 0,
+        rows: ROWS,
+    };
+
     /// All `count` channels of maps with `pixels` pixels.
     pub fn all(count: usize, pixels: usize) -> Self {
         Self {
@@ -177,7 +185,7 @@ impl BatchNorm<'_> {
                 rows: fresh.rows,
                 pixels,
                 channels: norm.channels,
-                training: on.training,
+                training: on.training && !on.at_rest,
             },
         )
     }

@@ -28,14 +28,85 @@ extern "C" __global__ void start(
     if (i < statistics && scalars->broken == 0.0f) before[i] = running[i];
 }
 
-// Stochastic gradient descent with momentum: reads 3 values, writes 2. If the loss of the gradient
-// is not finite, nothing changes.
+// Sums of squares of gradients, a sum a block. Every block adds up in the same order at every step.
+extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) squares(
+    const float *gradient, double *sums, int count) {
+    __shared__ double shares[REDUCTION_THREADS];
+    int t = threadIdx.x;
+    double own = 0;
+    for (size_t i = (size_t)blockIdx.x * REDUCTION_THREADS + t; i < (size_t)count; i += (size_t)gridDim.x * REDUCTION_THREADS)
+        own += (double)gradient[i] * (double)gradient[i];
+    shares[t] = own;
+    for (int half = REDUCTION_THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (t < half) shares[t] += shares[t + half];
+    }
+    if (t == 0) sums[blockIdx.x] = shares[0];
+}
+
+// From these sums to the factor that makes the norm of all gradients at most `clip`; one block.
+extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) clip(const double *sums, Scalars *scalars, int blocks) {
+    if (threadIdx.x != 0) return;
+    double sum = 0;
+    for (int i = 0; i < blocks; ++i) sum += sums[i];
+    float factor = scalars->clip / ((float)sqrt(sum) + scalars->norm_epsilon);
+    scalars->factor = factor >= 1.0f ? 1.0f : factor; // NaN stays
+}
+
+// Parameters that move alike: from `first` on, up to the next group's.
+struct Group {
+    int first;
+    float rate, decay; // shares of the learning rate and of the weight decay
+};
+
+// The group of a parameter.
+__device__ __forceinline__ const Group *group_of(const Group *groups, int count, int i) {
+    int low = 0, high = count;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (groups[middle].first <= i) low = middle;
+        else high = middle;
+    }
+    return groups + low;
+}
+
+// Stochastic gradient descent with momentum: reads 3 values, writes 2. Nothing changes where the
+// loss that the gradient is of was not finite.
 extern "C" __global__ void descend(
-    float *parameters, float *momentum, const float *gradient, const Scalars *scalars, int count) {
+    float *parameters, float *momentum, const float *gradient, const Scalars *scalars, const Group *groups,
+    int group_count, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count || scalars->broken != 0.0f) return;
-    float slope = gradient[i] + scalars->decay * parameters[i];
+    const Group *group = group_of(groups, group_count, i);
+    float factor = scalars->clip > 0.0f ? scalars->factor : 1.0f;
+    float slope = factor * gradient[i] + group->decay * scalars->decay * parameters[i];
     float m = scalars->momentum * momentum[i] + slope;
     momentum[i] = m;
-    parameters[i] -= scalars->rate * (scalars->nesterov ? slope + scalars->momentum * m : m);
+    parameters[i] -= group->rate * scalars->rate * (scalars->nesterov ? slope + scalars->momentum * m : m);
+}
+
+// AdamW: reads 4 values, writes 3.
+extern "C" __global__ void descend_adamw(
+    float *parameters, float *first, float *second, const float *gradient, const Scalars *scalars,
+    const Group *groups, int group_count, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count || scalars->broken != 0.0f) return;
+    const Group *group = group_of(groups, group_count, i);
+    float rate = group->rate * scalars->rate;
+    float kept = 1.0f - rate * (group->decay * scalars->decay);
+    float slope = (scalars->clip > 0.0f ? scalars->factor : 1.0f) * gradient[i];
+    float m = first[i], v = second[i];
+    m += scalars->fresh1 * (slope - m);
+    v += scalars->fresh2 * (slope * slope - v);
+    first[i] = m;
+    second[i] = v;
+    float deviation = scalars->correction2 * sqrtf(v) + scalars->epsilon;
+    parameters[i] = kept * parameters[i] - rate * (scalars->correction1 * m / deviation);
+}
+
+// Moves averages of parameters or statistics towards their current values.
+extern "C" __global__ void average(float *average, const float *values, const Scalars *scalars, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count || scalars->broken != 0.0f) return;
+    average[i] += scalars->fresh * (values[i] - average[i]);
 }

@@ -4,7 +4,7 @@
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::launch::Launcher;
-use super::super::program::Sources;
+use super::super::program::{NORM_BLOCKS, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
@@ -17,17 +17,43 @@ arguments! {
         gradient: Address, running: Address, before: Address, scalars: Address,
         count: usize, statistics: usize,
     }
+    pub struct Squares { gradient: Address, sums: Address, count: usize }
+    pub struct Clip { sums: Address, scalars: Address, blocks: usize }
     pub struct Descend {
-        parameters: Address, momentum: Address, gradient: Address, scalars: Address, count: usize,
+        parameters: Address, momentum: Address, gradient: Address, scalars: Address,
+        groups: Address, group_count: usize, count: usize,
     }
+    pub struct DescendAdamW {
+        parameters: Address, first: Address, second: Address, gradient: Address,
+        scalars: Address, groups: Address, group_count: usize, count: usize,
+    }
+    pub struct Average { average: Address, values: Address, scalars: Address, count: usize }
 }
 kernels! {
     pub struct StepKernels {
         images_from_nchw: FromNchw,
         images_from_bytes: FromBytes,
         start: Start,
+        squares: Squares,
+        clip: Clip,
         descend: Descend,
+        descend_adamw: DescendAdamW,
+        average: Average,
     }
+}
+
+/// What a descent launches, whatever its numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// AdamW; else SGD.
+    pub adamw: bool,
+    pub clips: bool,
+    pub averages: bool,
+    /// The number of groups of parameters.
+    pub groups: usize,
+    /// The first parameter and the first running statistic that train.
+    pub first_parameter: usize,
+    pub first_statistic: usize,
 }
 
 /// The program of these kernels.
@@ -96,21 +122,91 @@ impl Surroundings<'_> {
         )
     }
 
-    /// Gradient descent on all parameters.
-    pub fn descend(&self) -> Result<(), CudaError> {
+    /// A step along the gradients.
+    pub fn descend(&self, manner: Manner) -> Result<(), CudaError> {
         let (on, slots) = (self.on, self.on.slots);
-        let count = on.plan.parameter_count();
-        on.each(
-            &self.kernels.descend,
-            count,
-            Descend {
-                parameters: on.at(slots.parameters),
-                momentum: on.at(slots.momentum),
-                gradient: on.at(slots.gradients),
-                scalars: on.scalars(),
+        let (first, first_statistic) = (manner.first_parameter, manner.first_statistic);
+        let count = on.plan.parameter_count() - first;
+        let own = |slot| on.at(slot).floats(first);
+        let (parameters, momentum) = (own(slots.parameters), own(slots.momentum));
+        let (gradient, groups) = (own(slots.gradients), on.at(slots.groups));
+        let (scalars, group_count) = (on.scalars(), manner.groups);
+        if manner.clips {
+            let sums = on.at(slots.norm_sums);
+            on.reductions(
+                &self.kernels.squares,
+                NORM_BLOCKS,
+                Squares {
+                    gradient,
+                    sums,
+                    count,
+                },
+            )?;
+            on.reductions(
+                &self.kernels.clip,
+                1,
+                Clip {
+                    sums,
+                    scalars,
+                    blocks: NORM_BLOCKS,
+                },
+            )?;
+        }
+        if manner.adamw {
+            on.each(
+                &self.kernels.descend_adamw,
                 count,
-            },
-        )
+                DescendAdamW {
+                    parameters,
+                    first: momentum,
+                    second: own(slots.second_moments),
+                    gradient,
+                    scalars,
+                    groups,
+                    group_count,
+                    count,
+                },
+            )?;
+        } else {
+            on.each(
+                &self.kernels.descend,
+                count,
+                Descend {
+                    parameters,
+                    momentum,
+                    gradient,
+                    scalars,
+                    groups,
+                    group_count,
+                    count,
+                },
+            )?;
+        }
+        if !manner.averages {
+            return Ok(());
+        }
+        let statistics = on.plan.running_count() - first_statistic;
+        for (average, values, first, count) in [
+            (slots.average, slots.parameters, first, count),
+            (
+                slots.average_running,
+                slots.running,
+                first_statistic,
+                statistics,
+            ),
+        ] {
+            on.each(
+                &self.kernels.average,
+                count,
+                Average {
+                    average: on.at(average).floats(first),
+                    values: on.at(values).floats(first),
+                    scalars,
+                    count,
+                },
+            )?;
+        }
+        Ok(())
     }
 
     /// Channels and pixels of an image.
@@ -124,6 +220,8 @@ impl Surroundings<'_> {
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let count = of.count("count");
+    // Of one group, its shares; of several, where each but the first begins as well.
+    let groups = || 3 * of.count("group_count") - 1;
     Some(match of.kernel() {
         "images_from_nchw" => {
             let values = of.count("batch") * of.count("area") * of.count("channels");
@@ -150,11 +248,34 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 ("parameters", count),
                 ("momentum", count),
                 ("gradient", count),
-                // The scalars: learning rate, momentum, decay, whether it is Nesterov's, and
-                // whether to descend.
-                ("scalars", 20),
+                // The scalars: learning rate, momentum, decay, whether it is Nesterov's, the
+                // largest norm, and whether to descend.
+                ("scalars", 24),
+                ("groups", groups()),
             ],
             &[("parameters", count), ("momentum", count)],
+        ),
+        "squares" => of.moves(&[("gradient", count)], &[("sums", NORM_BLOCKS as u64)]),
+        "clip" => of.moves(
+            &[("sums", NORM_BLOCKS as u64), ("scalars", 8)],
+            &[("scalars", 4)],
+        ),
+        "descend_adamw" => of.moves(
+            &[
+                ("parameters", count),
+                ("first", count),
+                ("second", count),
+                ("gradient", count),
+                // The scalars: learning rate, decay, five of AdamW's, the largest norm, and whether
+                // to descend.
+                ("scalars", 36),
+                ("groups", groups()),
+            ],
+            &[("parameters", count), ("first", count), ("second", count)],
+        ),
+        "average" => of.moves(
+            &[("average", count), ("values", count), ("scalars", 8)],
+            &[("average", count)],
         ),
         _ => return None,
     })

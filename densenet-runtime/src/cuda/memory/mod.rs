@@ -7,4 +7,4 @@ mod slots;
 pub use layout::Placement;
 pub(super) use layout::{Buffers, Layout, Slot};
 pub(super) use offsets::{LayerAt, NormAt, Offsets, WEIGHT_WORDS, WeightAt};
-pub(super) use slots::{Scratch, Slots, Stored};
+pub(super) use slots::{Scratch, Slots, Stored, most_groups};

@@ -1,19 +1,26 @@
 //! The buffers of a plan.
 
-use super::super::program::SCALAR_WORDS;
 use super::super::program::slices::Slicing;
 use super::super::program::tile::tiles;
+use super::super::program::{GROUP_WORDS, NORM_BLOCKS, SCALAR_WORDS};
 use super::layout::{Layout, Slot};
 use super::offsets::{Offsets, WEIGHT_WORDS};
-use crate::plan::{Plan, Precision, Recompute};
+use crate::plan::{Plan, Precision, Training};
 
 /// How feature maps are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
     /// The type that they are stored in.
     pub precision: Precision,
-    /// Which are recomputed instead.
-    pub recompute: Recompute,
+    /// What is kept beside them.
+    pub training: Training,
+}
+
+/// The most groups of parameters: each tensor has one of its own.
+pub fn most_groups(plan: &Plan) -> usize {
+    let parameters = plan.parameters();
+    let trainable = parameters.iter().filter(|own| own.role.is_trainable());
+    trainable.count()
 }
 
 /// The number of f32 that kernels leave for the next ones. All stages share this memory, so it is
@@ -56,6 +63,14 @@ pub struct Slots {
     pub parameters: Slot,
     pub gradients: Slot,
     pub momentum: Slot,
+    /// Of no size where they are not kept.
+    pub second_moments: Slot,
+    pub average: Slot,
+    pub average_running: Slot,
+    /// Groups of parameters that move alike: where they begin, and their shares.
+    pub groups: Slot,
+    /// Sums of squares of gradients.
+    pub norm_sums: Slot,
     pub running: Slot,
     /// The running statistics before the current step.
     pub running_before: Slot,
@@ -114,9 +129,11 @@ impl Slots {
     ) -> Self {
         let Stored {
             precision,
-            recompute,
+            training,
         } = stored;
-        let sizes = plan.buffers(recompute);
+        let kept = |count, is_kept| if is_kept { count } else { 0 };
+        let frozen = training.frozen;
+        let sizes = plan.buffers(training);
         let offsets = Offsets::new(plan);
         let stem = plan.stem();
         let count = plan.parameter_count();
@@ -127,10 +144,15 @@ impl Slots {
             .filter_map(|block| block.bottleneck)
             .max()
             .unwrap_or(0);
-        let recomputed = plan.recomputed_blocks(recompute);
-        let turns = plan.recomputed_bottleneck(recompute);
-        // The layers of all blocks that recompute their maps take turns in one buffer.
+        let recomputed = plan.blocks_that_take_turns(training);
+        let turns = plan.recomputed_bottleneck(training);
+        // The layers of all blocks that recompute their maps or are frozen take turns in one buffer.
         let one = (turns > 0).then(|| layout.maps(batch * turns, precision));
+        let maps_of = plan.maps_buffers(frozen, |block| batch * block.pixels() * block.output());
+        let maps_of: Vec<Slot> = maps_of
+            .into_iter()
+            .map(|count| layout.maps(count, precision))
+            .collect();
         let blocks = plan.blocks().iter().enumerate().map(|(index, block)| {
             let pixels = batch * block.pixels();
             let maps = block.bottleneck.unwrap_or(0);
@@ -144,7 +166,7 @@ impl Slots {
                     .collect()
             };
             BlockSlots {
-                maps: layout.maps(pixels * block.output(), precision),
+                maps: maps_of[plan.maps_buffer(frozen, index)],
                 statistics: layout.floats(3 * block.output()),
                 totals: layout.floats(2 * block.output()),
                 narrow,
@@ -157,6 +179,11 @@ impl Slots {
             parameters: layout.floats(count),
             gradients: layout.floats(count),
             momentum: layout.floats(count),
+            second_moments: layout.floats(kept(count, training.second_moments)),
+            average: layout.floats(kept(count, training.average)),
+            average_running: layout.floats(kept(plan.running_count(), training.average)),
+            groups: layout.floats(GROUP_WORDS * most_groups(plan)),
+            norm_sums: layout.bytes(8 * NORM_BLOCKS),
             running: layout.floats(plan.running_count()),
             running_before: layout.floats(plan.running_count()),
             scalars: layout.floats(SCALAR_WORDS),

@@ -19,7 +19,11 @@ struct Scalars {
     unsigned accumulate;
     float rate, momentum, decay;
     unsigned nesterov;
+    float fresh1, fresh2, correction1, correction2, epsilon; // AdamW's
+    float clip, norm_epsilon;                                // the largest norm; 0 for any
+    float fresh;                                             // the average's share of the current values
     float broken; // not 0: a loss was not finite, which the host does not know yet; no descent
+    float factor; // which gradients are clipped with
 };
 static_assert(sizeof(Scalars) == 4 * SCALAR_WORDS, "the host has as many words");
 

@@ -21,10 +21,15 @@ pub use cache::Cache;
 pub(super) use library::Library;
 
 /// The words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent, and
-/// whether a loss was not finite.
+/// whether a loss was not finite, with the factor of clipped gradients and a word that aligns.
 pub(super) const STEP_WORDS: usize = 5;
-pub(super) const DESCENT_WORDS: usize = 4;
-pub(super) const SCALAR_WORDS: usize = STEP_WORDS + DESCENT_WORDS + 1;
+pub(super) const DESCENT_WORDS: usize = 12;
+pub(super) const SCALAR_WORDS: usize = STEP_WORDS + DESCENT_WORDS + 3;
+
+/// Words of the table of groups of parameters for each group.
+pub(super) const GROUP_WORDS: usize = 3;
+/// The number of blocks that sum up squares of gradients.
+pub(super) const NORM_BLOCKS: usize = 256;
 
 /// A file of kernels: its name and its text.
 pub(super) type File = (&'static str, &'static str);

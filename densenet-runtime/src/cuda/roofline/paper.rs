@@ -48,30 +48,32 @@ pub fn launches_towards(
     let mut layout = Layout::default();
     let stored = Stored {
         precision,
-        recompute,
+        training: recompute.into(),
     };
     let slots = Slots::new(plan, batch, stored, scratch(plan, batch), &mut layout);
     let paper = Paper::default();
-    let pass = Pass {
-        on: Launcher {
-            target: &paper,
-            buffers: &layout.on_paper(),
-            slots: &slots,
-            offsets: &Offsets::new(plan),
-            plan,
-            precision,
-            batch,
-            training: true,
-            dropout: true,
-        },
-        kernels: &kernels,
-        recompute,
+    let (buffers, offsets) = (layout.on_paper(), Offsets::new(plan));
+    let on = Launcher {
+        target: &paper,
+        buffers: &buffers,
+        slots: &slots,
+        offsets: &offsets,
+        plan,
+        precision,
+        batch,
+        training: true,
+        at_rest: false,
+        dropout: true,
     };
+    let pass = Pass::new(on, &kernels, recompute.into());
     pass.surroundings().images_from_bytes(Address::on_paper())?;
     pass.forward()?;
     pass.loss(head::Loss::towards(targets))?;
     pass.backward()?;
-    pass.surroundings().descend()?;
+    pass.surroundings().descend(step::Manner {
+        groups: 1,
+        ..step::Manner::default()
+    })?;
     Ok(paper.launches.into_inner())
 }
 

@@ -108,7 +108,8 @@ impl<'a> Block<'a> {
     }
 
     /// From the gradient of the maps, after their BN, to that of the block's input.
-    pub fn backward(&self, recompute: Recompute) -> Result<(), CudaError> {
+    /// This gradient is left out if nobody wants it.
+    pub fn backward(&self, recompute: Recompute, wanted: bool) -> Result<(), CudaError> {
         let (on, bn) = (self.bn.on, self.bn);
         let fresh = on.at(on.slots.fresh);
         let recomputed = self.index < on.plan.recomputed_blocks(recompute);
@@ -142,6 +143,9 @@ impl<'a> Block<'a> {
         }
         // The remaining columns are the gradient of the block's input, which goes to the stage
         // before.
+        if !wanted {
+            return Ok(());
+        }
         let input = Columns {
             first: 0,
             count: self.shape().input,

@@ -169,23 +169,13 @@ impl Head<'_> {
 
     /// From the gradient of the logits to that of the last block's maps.
     pub fn backward(&self) -> Result<(), CudaError> {
+        self.classifier_backward()?;
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let head = on.plan.head();
+        let (channels, batch) = (head.input, on.batch);
         let own = &slots.blocks[slots.blocks.len() - 1];
-        let (channels, classes, batch) = (head.input, head.classes, on.batch);
         let dlogits = on.at(slots.logit_gradient);
         let dfeatures = on.at(slots.feature_gradient);
-        on.tiled(
-            &self.kernels.classify_weight,
-            [channels.div_ceil(COLUMNS), classes.div_ceil(ROWS), 1],
-            ClassifyWeight {
-                dlogits,
-                features: on.at(slots.features),
-                dweight: on.gradient_of(on.offsets.classifier),
-                dbias: on.gradient_of(on.offsets.bias),
-                batch,
-            },
-        )?;
         on.tiled(
             &self.kernels.classify_features,
             [tiles(batch), channels.div_ceil(COLUMNS), 1],
@@ -221,6 +211,24 @@ impl Head<'_> {
             add: false,
         };
         self.bn.gather(norm, sums, Shares::NONE)
+    }
+
+    /// The gradients of the classifier.
+    pub fn classifier_backward(&self) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let head = on.plan.head();
+        let (channels, classes) = (head.input, head.classes);
+        on.tiled(
+            &self.kernels.classify_weight,
+            [channels.div_ceil(COLUMNS), classes.div_ceil(ROWS), 1],
+            ClassifyWeight {
+                dlogits: on.at(slots.logit_gradient),
+                features: on.at(slots.features),
+                dweight: on.gradient_of(on.offsets.classifier),
+                dbias: on.gradient_of(on.offsets.bias),
+                batch: on.batch,
+            },
+        )
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 use crate::{
-    Arena, Batch, Executor, ExecutorError, LossWeights, Outcome, Pixels, Sgd, Step, Targets,
+    Arena, Batch, Descent, Executor, ExecutorError, LossWeights, Optimizer, Outcome, Pixels, Step,
+    Targets,
 };
 
 pub const CLASSES: usize = 6;
@@ -63,6 +64,7 @@ impl Regression {
             Arena::Gradients => &self.gradients,
             Arena::Momentum => &self.momentum,
             Arena::Running => &self.running,
+            other => panic!("the double has no {other:?}"),
         }
     }
 
@@ -144,6 +146,7 @@ impl Executor for Regression {
             Arena::Gradients => self.gradients.copy_from_slice(from),
             Arena::Momentum => self.momentum.copy_from_slice(from),
             Arena::Running => self.running.copy_from_slice(from),
+            other => panic!("the double has no {other:?}"),
         }
         Ok(())
     }
@@ -174,7 +177,10 @@ impl Executor for Regression {
         Ok(outcome)
     }
 
-    fn descend(&mut self, sgd: Sgd) -> Result<(), ExecutorError> {
+    fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
+        let Optimizer::Sgd(sgd) = descent.optimizer else {
+            panic!("the double knows SGD alone");
+        };
         let numbers = self.parameters.iter_mut().zip(&mut self.momentum);
         for ((w, v), g) in numbers.zip(&self.gradients) {
             let g = g + sgd.weight_decay * *w;

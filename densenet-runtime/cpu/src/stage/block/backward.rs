@@ -30,7 +30,8 @@ pub struct BlockGradients<'a> {
     pub bottleneck: &'a mut [f32],
     /// Memory for the gradient of one layer's new maps: pixels x k.
     pub fresh: &'a mut [f32],
-    /// Where the gradient of the block's input is written: pixels x channels.
+    /// Where the gradient of the block's input is written: pixels x channels; empty if it is not
+    /// wanted.
     pub input: &'a mut [f32],
 }
 
@@ -147,6 +148,9 @@ pub fn backward(
             sums.plain[c] += gamma[c] * dbias;
             sums.normalised[c] += gamma[c] * dscale;
         });
+    }
+    if dinput.is_empty() {
+        return;
     }
     let rest = Source {
         g,

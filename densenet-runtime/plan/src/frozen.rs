@@ -1,0 +1,102 @@
+//! Stages that do not train.
+
+use std::ops::Range;
+
+use crate::Plan;
+
+/// The first stages of a network, which do not train: a stage before the first one that does needs
+/// no gradient and keeps nothing for a backward pass.
+///
+/// The stages are the stem, each block and the transition after it, the last BN, and the
+/// classifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    stages: usize,
+}
+
+impl Frozen {
+    /// The first `stages` stages of a network.
+    pub const fn first(stages: usize) -> Self {
+        Self { stages }
+    }
+
+    /// How many stages are frozen.
+    pub const fn stages(self) -> usize {
+        self.stages
+    }
+
+    /// Whether the stem is.
+    pub const fn stem(self) -> bool {
+        self.stages > 0
+    }
+
+    /// Whether a block is.
+    pub const fn block(self, index: usize) -> bool {
+        self.stages > 1 + 2 * index
+    }
+
+    /// Whether what normalises all maps of a block is: the transition after it, or the last BN.
+    pub const fn reader(self, index: usize) -> bool {
+        self.stages > 2 + 2 * index
+    }
+
+    /// Whether what a block reads is: the stem, or the transition before it.
+    pub const fn input(self, index: usize) -> bool {
+        self.stages > 2 * index
+    }
+
+    /// How many of a network's blocks are frozen.
+    pub fn blocks(self, plan: &Plan) -> usize {
+        (self.stages / 2).min(plan.blocks().len())
+    }
+}
+
+impl Plan {
+    /// The stages in their order, by their names in torchvision's checkpoints; the stem's BN belongs
+    /// to the stem.
+    pub fn stages(&self) -> Vec<String> {
+        let mut names = vec!["features.conv0".to_string()];
+        for number in 1..=self.blocks().len() {
+            names.push(format!("features.denseblock{number}"));
+            if number < self.blocks().len() {
+                names.push(format!("features.transition{number}"));
+            }
+        }
+        names.push("features.norm5".into());
+        names.push("classifier".into());
+        names
+    }
+
+    /// The elements that train, of the parameters and of the running statistics: those of the first
+    /// stage that is not frozen, and all after them.
+    pub fn trainable(&self, frozen: Frozen) -> [Range<usize>; 2] {
+        let tensors = self.tensors();
+        let mut start = [0, 0];
+        let head = &tensors.head;
+        let last = 2 * self.blocks().len();
+        for stage in 0..frozen.stages.min(last + 1) {
+            // The end of what is frozen.
+            if stage == last {
+                start = [head.weight.start, head.norm.running().end];
+            } else if stage == 0 {
+                let conv = tensors.stem.conv.weight.range().end;
+                start = match tensors.stem.norm {
+                    Some(norm) => [norm.trainable().end, norm.running().end],
+                    None => [conv, 0],
+                };
+            } else if stage % 2 == 1 {
+                for layer in &tensors.blocks[stage / 2] {
+                    let norm = layer.narrow.map_or(layer.norm1, |(_, norm)| norm);
+                    start = [layer.conv.weight.range().end, norm.running().end];
+                }
+            } else {
+                let own = &tensors.transitions[stage / 2 - 1];
+                start = [own.conv.weight.range().end, own.norm.running().end];
+            }
+        }
+        [
+            start[0]..self.parameter_count(),
+            start[1]..self.running_count(),
+        ]
+    }
+}
