@@ -17,7 +17,7 @@ use densenet_runtime::train::{
 };
 use densenet_runtime::weights::State;
 use densenet_runtime::{
-    Arena, Batch, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
+    Arena, Batch, Descent, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
 };
 use densenet_tests::cause;
 use densenet_tests::compare::difference;
@@ -92,6 +92,45 @@ fn together<T: Send>(world_size: usize, work: impl Fn(Threads, usize) -> T + Syn
 fn close(found: &[f32], expected: &[f32], what: &str) {
     let off = difference(found, expected);
     assert!(off <= 1e-5, "{what}: {off} of the largest");
+}
+
+#[test]
+fn gradients_are_clipped_by_the_norm_of_their_average() {
+    const MOST: f32 = 0.01;
+    let moved = together(2, |collective, rank| {
+        let mut ranks = Parallel::new(Box::new(started()), Box::new(collective));
+        differentiate(&mut ranks, 0, rank, false);
+        let before = read(&ranks, Arena::Parameters);
+        let sgd = Sgd {
+            learning_rate: 1.0,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+        };
+        let descent = Descent {
+            clip: Some(MOST),
+            ..sgd.into()
+        };
+        ranks.descend(descent).unwrap();
+        let after = read(&ranks, Arena::Parameters);
+        let moved = before
+            .iter()
+            .zip(&after)
+            .map(|(before, after)| before - after);
+        (moved.collect::<Vec<f32>>(), read(&ranks, Arena::Gradients))
+    });
+    let norm = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
+    let (own, average) = &moved[0];
+    assert!(norm(average) > 2.0 * MOST, "there is nothing to clip");
+    let clipped: Vec<f32> = average.iter().map(|g| g * MOST / norm(average)).collect();
+    // Parameters are of size 1, and the differences are rounded as they are.
+    let off = own
+        .iter()
+        .zip(&clipped)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    assert!(off < 1e-6, "{off}");
+    assert_eq!(moved[0], moved[1]);
 }
 
 #[test]
