@@ -16,6 +16,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 mod text;
+mod words;
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -19,7 +19,7 @@ use densenet_cpu::loss::Loss;
 
 /// A network in training.
 pub(super) struct Engine {
-    network: &'static str,
+    network: String,
     executor: Box<dyn Executor>,
     pub(super) config: Config,
     pub(super) position: Position,
@@ -74,7 +74,7 @@ impl Started {
 
 impl Engine {
     pub(super) fn new(
-        network: &'static str,
+        network: &str,
         mut executor: Box<dyn Executor>,
         config: Config,
     ) -> Result<Self, TrainError> {
@@ -93,7 +93,7 @@ impl Engine {
         executor.set_loss_weights(&config.loss_weights)?;
         let names = executor.plan().class_names().iter();
         Ok(Self {
-            network,
+            network: network.to_string(),
             classes: names.map(ToString::to_string).collect(),
             normalization: None,
             executor,
@@ -490,7 +490,7 @@ impl Engine {
             ema,
         };
         let mut header = Header::new(
-            self.network,
+            &self.network,
             plan,
             &self.config,
             self.position,
@@ -513,7 +513,7 @@ impl Engine {
     }
 
     fn take_up(&mut self, path: &Path, reschedule: Reschedule) -> Result<(), TrainError> {
-        let (header, numbers) = checkpoint::load(path, self.network, self.executor.plan())?;
+        let (header, numbers) = checkpoint::load(path, &self.network, self.executor.plan())?;
         let mut run = header.config.clone();
         let mut rescheduled = header.rescheduled;
         let is_rescheduled =
@@ -572,7 +572,7 @@ impl Engine {
 
     /// The evaluation of the best checkpoint in a file.
     pub(super) fn best_in(&self, path: &Path) -> Result<super::Best, CheckpointError> {
-        checkpoint::best(path, self.network, self.executor.plan())
+        checkpoint::best(path, &self.network, self.executor.plan())
     }
 
     /// The weights and running statistics that are evaluated: averages, if the run has any.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "figures")]
 use super::Curves;
-use super::{Fit, Metrics, Observer, Outline, ProgressBar, TrainError, Trainer};
-use crate::{Network, files, tell};
+use super::{Fit, Metrics, Observer, Outline, PlanTrainer, ProgressBar, TrainError};
+use crate::{files, tell};
 
 const BEST: &str = "best.safetensors";
 
@@ -80,16 +80,16 @@ impl RunFolder {
     }
 
     /// Progress bar, metrics and curves for a trainer that starts or has resumed a checkpoint;
-    /// empty for a trainer that leaves the files to [another process](Trainer::among). A run that
+    /// empty for a trainer that leaves the files to [another process](PlanTrainer::among). A run that
     /// starts moves the files of an earlier run into a folder of their own, `previous-1` or the
     /// first number that is free, and reports this on standard error. No file changes before the
     /// run begins.
     ///
     /// # Errors
     /// When the metrics of the run that is resumed cannot be read.
-    pub fn observers<N: Network>(
+    pub fn observers(
         &self,
-        trainer: &Trainer<N>,
+        trainer: &PlanTrainer,
         title: &str,
     ) -> Result<Vec<Box<dyn Observer>>, TrainError> {
         if !trainer.writes() {

@@ -62,4 +62,4 @@ pub use parts::{Freeze, PartError, PartRate};
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Milestone, Progress, Schedule};
-pub use trainer::Trainer;
+pub use trainer::{PlanTrainer, Trainer};

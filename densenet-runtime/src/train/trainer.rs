@@ -1,5 +1,6 @@
-//! Trains a network of any type.
+//! Trains a network that is known by its plan, or by its type.
 
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,78 +8,71 @@ use super::engine::Engine;
 use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Rescheduled, StepReport};
 use super::{Summary, TrainError, fit, slow};
 use crate::parallel::Ranks;
+use crate::plan::Plan;
 use crate::weights::State;
 use crate::{Arena, Batch, Device, Executor, Network};
 
-/// Trains a network that `densenet!` made.
+/// Trains a network that is known by its plan alone: a program that reads it when it runs has no
+/// type for it. [`Trainer`] is this with a typed network around it.
 ///
-/// The model's numbers live in an executor while it trains; [`model`](Self::model) brings them
-/// back. All work is done by code that does not depend on the network's type and is compiled
-/// with this crate. It is as fast in a development build as in a release build where that
-/// optimises its dependencies, for which a user's `Cargo.toml` needs two lines; without them
-/// [`fit`](Self::fit) prints a warning:
-///
-/// ```toml
-/// [profile.dev.package."*"]
-/// opt-level = 3
 /// ```
-pub struct Trainer<N: Network> {
+/// use densenet_runtime::plan::Plan;
+/// use densenet_runtime::train::{Config, PlanTrainer, TrainError};
+/// use densenet_runtime::weights::State;
+///
+/// fn trainer(plan: Plan, config: Config) -> Result<PlanTrainer, TrainError> {
+///     let start = State::initial(&plan, config.seed);
+///     PlanTrainer::new("DenseNet", plan, &start, config)
+/// }
+/// ```
+pub struct PlanTrainer {
     engine: Engine,
-    model: N,
 }
 
-impl<N: Network> Trainer<N> {
-    /// A trainer on the CPU that starts from the model's weights.
+impl PlanTrainer {
+    /// A trainer on the CPU that starts from a state. Messages and checkpoints have the network's
+    /// name.
     ///
     /// # Errors
-    /// When a setting makes no sense, or there is not enough memory.
-    pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
-        Self::on(model, config, &Device::Cpu)
+    /// When a setting makes no sense, the state is of another plan, or there is not enough memory.
+    pub fn new(name: &str, plan: Plan, state: &State, config: Config) -> Result<Self, TrainError> {
+        Self::among(name, plan, state, config, &Device::Cpu, &Ranks::alone())
     }
 
-    /// A trainer on a device.
+    /// A trainer on a device that works with other processes: see [`Trainer::among`].
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when the device fails.
-    pub fn on(model: N, config: Config, device: &Device) -> Result<Self, TrainError> {
-        Self::among(model, config, device, &Ranks::alone())
-    }
-
-    /// A trainer on a device that works with other processes, each with the same model, the same
-    /// settings and a part of the images. It waits for the others for up to five minutes. Rank 0
-    /// writes the files.
-    ///
-    /// # Errors
-    /// As [`on`](Self::on), when not all processes join in time, and when CUDA devices have no
-    /// NCCL.
+    /// As [`new`](Self::new), when the device fails, and when not all processes join in time.
     pub fn among(
-        model: N,
+        name: &str,
+        plan: Plan,
+        state: &State,
         config: Config,
         device: &Device,
         ranks: &Ranks,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        config.training(&N::PLAN)?;
-        let executor = config.executor_among(N::PLAN, device, ranks)?;
-        let mut trainer = Self::with_executor(model, config, executor)?;
+        config.training(&plan)?;
+        let executor = config.executor_among(plan, device, ranks)?;
+        let mut trainer = Self::with_executor(name, state, config, executor)?;
         trainer.engine.writes = ranks.is_first();
         Ok(trainer)
     }
 
-    /// A trainer on an executor that was made for the network's plan.
+    /// A trainer on an executor that was made for the plan.
     ///
     /// # Errors
     /// When a setting makes no sense, or the executor is too small for it or of another plan.
     pub fn with_executor(
-        model: N,
+        name: &str,
+        state: &State,
         config: Config,
         mut executor: Box<dyn Executor>,
     ) -> Result<Self, TrainError> {
-        let state = State::of(&model);
         executor.write(Arena::Parameters, &state.parameters)?;
         executor.write(Arena::Running, &state.running)?;
-        let engine = Engine::new(N::NAME, executor, config)?;
-        Ok(Self { engine, model })
+        let engine = Engine::new(name, executor, config)?;
+        Ok(Self { engine })
     }
 
     /// Resumes a run from its checkpoint: weights, running statistics, momentum and position. The
@@ -200,12 +194,86 @@ impl<N: Network> Trainer<N> {
         self.engine.executor_mut()
     }
 
+    /// The current weights and running statistics; with [EMA](Config#ema), their averages.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn state(&self) -> Result<State, TrainError> {
+        self.engine.state()
+    }
+}
+
+/// Trains a network that `densenet!` made.
+///
+/// The model's numbers live in an executor while it trains; [`model`](Self::model) brings them
+/// back. All work is done by code that does not depend on the network's type and is compiled
+/// with this crate, a [`PlanTrainer`], whose methods it has. It is as fast in a development build as
+/// in a release build where that optimises its dependencies, for which a user's `Cargo.toml` needs
+/// two lines; without them [`fit`](PlanTrainer::fit) prints a warning:
+///
+/// ```toml
+/// [profile.dev.package."*"]
+/// opt-level = 3
+/// ```
+pub struct Trainer<N: Network> {
+    trainer: PlanTrainer,
+    model: N,
+}
+
+impl<N: Network> Trainer<N> {
+    /// A trainer on the CPU that starts from the model's weights.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, or there is not enough memory.
+    pub fn new(model: N, config: Config) -> Result<Self, TrainError> {
+        Self::on(model, config, &Device::Cpu)
+    }
+
+    /// A trainer on a device.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when the device fails.
+    pub fn on(model: N, config: Config, device: &Device) -> Result<Self, TrainError> {
+        Self::among(model, config, device, &Ranks::alone())
+    }
+
+    /// A trainer on a device that works with other processes, each with the same model, the same
+    /// settings and a part of the images. It waits for the others for up to five minutes. Rank 0
+    /// writes the files.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on), when not all processes join in time, and when CUDA devices have no
+    /// NCCL.
+    pub fn among(
+        model: N,
+        config: Config,
+        device: &Device,
+        ranks: &Ranks,
+    ) -> Result<Self, TrainError> {
+        let state = State::of(&model);
+        let trainer = PlanTrainer::among(N::NAME, N::PLAN, &state, config, device, ranks)?;
+        Ok(Self { trainer, model })
+    }
+
+    /// A trainer on an executor that was made for the network's plan.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, or the executor is too small for it or of another plan.
+    pub fn with_executor(
+        model: N,
+        config: Config,
+        executor: Box<dyn Executor>,
+    ) -> Result<Self, TrainError> {
+        let trainer = PlanTrainer::with_executor(N::NAME, &State::of(&model), config, executor)?;
+        Ok(Self { trainer, model })
+    }
+
     /// The model with its current weights; with [EMA](Config#ema), with their averages.
     ///
     /// # Errors
     /// When the device fails.
     pub fn model(&mut self) -> Result<&mut N, TrainError> {
-        self.engine.state()?.store_into(&mut self.model)?;
+        self.trainer.state()?.store_into(&mut self.model)?;
         Ok(&mut self.model)
     }
 
@@ -216,5 +284,19 @@ impl<N: Network> Trainer<N> {
     pub fn into_model(mut self) -> Result<N, TrainError> {
         self.model()?;
         Ok(self.model)
+    }
+}
+
+impl<N: Network> Deref for Trainer<N> {
+    type Target = PlanTrainer;
+
+    fn deref(&self) -> &PlanTrainer {
+        &self.trainer
+    }
+}
+
+impl<N: Network> DerefMut for Trainer<N> {
+    fn deref_mut(&mut self) -> &mut PlanTrainer {
+        &mut self.trainer
     }
 }
