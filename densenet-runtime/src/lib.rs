@@ -59,7 +59,7 @@
 //!
 //! [`Trainer::on`](train::Trainer::on) trains on a CUDA device,
 //! [`Trainer::among`](train::Trainer::among) in several processes, and
-//! [`Trainer::resume`](train::Trainer::resume) goes on from a checkpoint as if the run had never
+//! [`Trainer::resume`](train::PlanTrainer::resume) goes on from a checkpoint as if the run had never
 //! stopped.
 //!
 //! # Saving

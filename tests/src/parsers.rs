@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
 use densenet_runtime::data::{Columns, LabelKind, Labels, Table, cifar, decode_within, idx, svhn};
-use densenet_runtime::train::{Config, Curves, Metric, Metrics, Observer, Outline, Trainer, lines};
+use densenet_runtime::train::{
+    Config, Curves, Metric, Metrics, Observer, Outline, PlanTrainer, Trainer, lines,
+};
 use densenet_runtime::weights::{
     LoadOptions, NamedTensor, Notes, State, TensorFile, Unexpected, plan_of,
 };
@@ -246,7 +248,7 @@ fn checkpoint(desk: &mut Desk, bytes: &[u8]) -> bool {
         let path = desk.file("checkpoint.safetensors", &bytes);
         let _ = TensorFile::read(&path).and_then(|file| file.classes());
         let _ = Config::of_checkpoint(&path);
-        for resume in [Trainer::resume, Trainer::resume_with_schedule] {
+        for resume in [PlanTrainer::resume, PlanTrainer::resume_with_schedule] {
             if resume(&mut desk.trainer, &path).is_ok() {
                 let again = desk.path("again.safetensors");
                 desk.trainer.save(&again).unwrap();

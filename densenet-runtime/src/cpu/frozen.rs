@@ -74,6 +74,13 @@ impl Frozen {
         self.folded.level()
     }
 
+    /// The [bytes](Self::bytes) that a network takes when it is frozen with these options. Nothing
+    /// is allocated; `None` if the batch is empty or too large to be counted.
+    pub fn bytes_of(plan: &Plan, options: FrozenOptions) -> Option<u64> {
+        check_capacity(plan, options.batch).ok()?;
+        Some(Folded::bytes_of(plan, options))
+    }
+
     /// Bytes that it holds: packed weights, activations and logits.
     pub fn bytes(&self) -> u64 {
         self.folded.bytes()

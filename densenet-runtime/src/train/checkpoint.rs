@@ -9,6 +9,7 @@
 //! covers all of it. The file appears at once or not at all: a full disk or a kill leaves the previous
 //! checkpoint whole, and numbers that are not finite are not written.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -171,19 +172,21 @@ impl Header {
     }
 }
 
-/// Writes a checkpoint, all or nothing.
+/// Writes a checkpoint with these notes besides, all or nothing.
 pub(super) fn save(
     path: &Path,
     plan: &Plan,
     header: &Header,
     numbers: &Numbers,
+    mut notes: BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let mut notes = Notes {
+    let own = Notes {
         classes: header.classes.clone(),
         normalization: header.normalization.clone(),
         ..Notes::default()
-    }
-    .lines();
+    };
+    // These replace others of the same keys.
+    notes.extend(own.lines());
     // This cannot fail: JSON has a form for numbers, names and lists of them.
     let header = serde_json::to_string(header).map_err(|error| damaged(path, error.to_string()))?;
     let mut tensors = Vec::new();

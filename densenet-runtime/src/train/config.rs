@@ -87,7 +87,7 @@ impl Display for Algorithm {
 /// Training moves the running statistics a tenth of the way towards those of each batch. They lag
 /// while the weights change fast, as in a short run with a high learning rate, and an evaluation
 /// with them says little about the weights. With [`precise_bn`](Self::precise_bn), each evaluation
-/// of [`Trainer::fit`](super::Trainer::fit) starts with forward passes over some training batches
+/// of [`Trainer::fit`](super::PlanTrainer::fit) starts with forward passes over some training batches
 /// with the current weights, each normalised with its own statistics. The network is evaluated with
 /// the mean and variance over all their images, and the next checkpoint has them (Wu and Johnson,
 /// 2021, Rethinking "Batch" in BatchNorm, section 3). The running statistics of training are kept

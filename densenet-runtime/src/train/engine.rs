@@ -1,6 +1,7 @@
 //! Steps and evaluations of a network on an executor. It does not depend on the network's type, so
 //! it is compiled once, with this crate's optimisation.
 
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Instant;
@@ -35,6 +36,8 @@ pub(super) struct Engine {
     own_statistics: Range<usize>,
     /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
+    /// What the run's files say beside their numbers, by key.
+    pub(super) notes: BTreeMap<String, String>,
     /// Whether this process writes the run's files.
     pub(super) writes: bool,
 }
@@ -102,6 +105,7 @@ impl Engine {
             precise: None,
             own_statistics,
             rescheduled: Vec::new(),
+            notes: BTreeMap::new(),
             writes: true,
         })
     }
@@ -498,7 +502,8 @@ impl Engine {
             &self.rescheduled,
         );
         header.normalization.clone_from(&self.normalization);
-        Ok(checkpoint::save(path, plan, &header, &numbers)?)
+        let notes = self.notes.clone();
+        Ok(checkpoint::save(path, plan, &header, &numbers, notes)?)
     }
 
     /// Resumes a run from its checkpoint. After an error nothing has changed, unless the device

@@ -1,7 +1,7 @@
 //! Training: the loop, schedules, checkpoints, metrics.
 //!
 //! A [`Trainer`] takes a network and a [`Config`] and runs steps on an
-//! [`Executor`](crate::Executor). [`Trainer::fit`] is the whole loop: it takes [`Batches`], and
+//! [`Executor`](crate::Executor). [`Trainer::fit`](PlanTrainer::fit) is the whole loop: it takes [`Batches`], and
 //! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`]) and draw it
 //! ([`Curves`]); a [`RunFolder`] is all three and the checkpoint in one place.
 //!

@@ -108,6 +108,13 @@ impl PlanTrainer {
         self.engine.restore_with_schedule(path.as_ref())
     }
 
+    /// Notes something in each file that the run writes from here on, under a key: see
+    /// [`TensorFile::note`](crate::weights::TensorFile::note). Keys that checkpoints have themselves
+    /// (`densenet`, `densenet.classes`) are theirs.
+    pub fn note(&mut self, key: &str, text: &str) {
+        self.engine.notes.insert(key.to_string(), text.to_string());
+    }
+
     /// Writes a checkpoint, all or nothing.
     ///
     /// # Errors

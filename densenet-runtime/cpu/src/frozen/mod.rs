@@ -131,10 +131,18 @@ impl Folded {
         self.program.blocks.iter().map(|block| block.group)
     }
 
+    /// The [bytes](Self::bytes) of a network that is frozen so. Nothing is allocated for it.
+    pub fn bytes_of(plan: &Plan, options: FrozenOptions) -> u64 {
+        let level = options.level.at_most();
+        let form = Form::of(options.precision, level);
+        let threads = threads(options.threads);
+        let program = Program::new(plan, options.batch, threads, level.lanes(), form);
+        program.bytes(options.batch * plan.classes())
+    }
+
     /// The bytes that it holds: packed weights, activations and logits.
     pub fn bytes(&self) -> u64 {
-        let numbers = self.program.weights + self.program.activations + self.logits.len();
-        (numbers * size_of::<f32>()) as u64
+        self.program.bytes(self.logits.len())
     }
 }
 

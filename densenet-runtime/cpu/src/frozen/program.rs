@@ -115,6 +115,14 @@ fn group(block: &Block, batch: usize, weights: usize) -> usize {
 }
 
 impl Program {
+    /// The bytes of its arenas, and of so many logits.
+    pub fn bytes(&self, logits: usize) -> u64 {
+        [self.weights, self.activations, logits]
+            .into_iter()
+            .map(|numbers| (numbers as u64).saturating_mul(size_of::<f32>() as u64))
+            .fold(0, u64::saturating_add)
+    }
+
     /// `form` is the form of the products in blocks and transitions. Stem and classifier compute in
     /// f32.
     pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize, form: Form) -> Self {

@@ -365,6 +365,24 @@ fn images_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn the_bytes_of_a_network_are_known_before_it_is_frozen() {
+    for (name, plan) in networks() {
+        let parameters = vec![0.0; plan.parameter_count()];
+        let running = vec![1.0; plan.running_count()];
+        for (batch, threads) in [(1, 1), (5, 2)] {
+            let options = FrozenOptions {
+                threads,
+                ..FrozenOptions::for_batch(batch)
+            };
+            let frozen = Frozen::new(&plan, &parameters, &running, options).unwrap();
+            let planned = Frozen::bytes_of(&plan, options);
+            assert_eq!(planned, Some(frozen.bytes()), "{name}");
+        }
+        assert_eq!(Frozen::bytes_of(&plan, FrozenOptions::for_batch(0)), None);
+    }
+}
+
+#[test]
 fn numbers_of_another_network_are_refused() {
     let (_, plan) = networks().remove(0);
     let parameters = vec![0.0; plan.parameter_count()];
