@@ -1,6 +1,6 @@
 """Makes tests/fuzz/seeds: small valid files for the fuzzers to start from.
 
-Run from the root of the repository with numpy, scipy and Pillow installed:
+Run from the root of the repository with numpy, scipy, Pillow, pydicom and tifffile installed:
     cargo build -p densenet-tests --example soaked && python scripts/fuzz_seeds.py
 Golden files that are seeds, too, are linked.
 Made with scipy 1.17.1 and Pillow 13.0.0.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from golden_formats import dicoms
 from scipy.io import savemat
 
 SEEDS = Path("tests/fuzz/seeds")
@@ -152,6 +153,37 @@ def pictures() -> None:
     file = io.BytesIO()
     picture.quantize(4).save(file, "png", bits=2, transparency=1)
     write("picture", "two_bits.png", file.getvalue())
+    few = picture.resize((6, 5)).quantize(4)
+    others = {
+        "few.gif": (few, {"interlace": 1}),
+        "few.bmp": (few, {}),
+        "few.tif": (few, {"compression": "tiff_lzw"}),
+        "rgb.tif": (picture.resize((6, 5)), {"compression": "tiff_adobe_deflate"}),
+        "rgb.bmp": (picture.resize((6, 5)), {}),
+        "rgb.ppm": (picture.resize((6, 5)), {}),
+        "bits.pbm": (picture.resize((9, 5)).convert("1"), {}),
+        "lossy.webp": (picture, {"quality": 40}),
+        "lossless.webp": (picture, {"lossless": True}),
+    }
+    for name, (image, how) in others.items():
+        file = io.BytesIO()
+        kinds = {"tif": "tiff", "pbm": "ppm"}
+        kind = name.split(".")[1]
+        image.save(file, kinds.get(kind, kind), **how)
+        write("picture", name, file.getvalue())
+    deep = (np.arange(12, dtype=np.uint16) * 5461).reshape(3, 4)
+    for name, kind in {"deep.png": "png", "deep.tif": "tiff"}.items():
+        file = io.BytesIO()
+        Image.fromarray(deep).save(file, kind)
+        write("picture", name, file.getvalue())
+    floats = io.BytesIO()
+    Image.fromarray(deep.astype(np.float32) / 65535).save(floats, "tiff")
+    write("picture", "floats.tif", floats.getvalue())
+    write("picture", "deep.pgm", b"P5 4 3 4095\n" + np.minimum(deep, 4095).astype(">u2").tobytes())
+    write("picture", "text.ppm", b"P3\n# a comment\n1 2 7\n0 1 2 3 4 7")
+    for name, file, _, _ in dicoms():
+        if name in ("dicom plain", "dicom rescaled"):
+            write("picture", name.split()[1] + ".dcm", file)
     link("picture", "golden", f"{GOLDEN}/formats")
 
 

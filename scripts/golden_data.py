@@ -65,13 +65,17 @@ def crops() -> None:
 
 
 def views() -> None:
-    """Evaluation and resizing at 32 pixels: short side 37 = 32 * 256 / 224."""
+    """Evaluation and resizing at 32 pixels: the short side becomes 36, 32 / 0.875 rounded down; and with
+    bicubic interpolation and timm's `crop_pct` of 0.95 at 33, where it becomes 34."""
     for name, size in [("wide", (90, 61)), ("tall", (40, 77)), ("small", (29, 23))]:
         image = picture(*size, seed=2)
         image.save(GOLDEN / f"{name}.png")
-        resized = v2.Resize(37)(image)
+        resized = v2.Resize(36)(image)
         v2.CenterCrop(32)(resized).save(GOLDEN / f"{name}.centre.png")
         v2.Resize((32, 32))(image).save(GOLDEN / f"{name}.whole.png")
+        image.convert("L").save(GOLDEN / f"{name}.grey.png")
+        bicubic = v2.Resize(34, v2.InterpolationMode.BICUBIC)(image)
+        v2.CenterCrop(33)(bicubic).save(GOLDEN / f"{name}.bicubic.png")
         ten = [np.asarray(view) for view in v2.TenCrop(32)(resized)]
         Image.fromarray(np.concatenate(ten)).save(GOLDEN / f"{name}.ten.png")
 

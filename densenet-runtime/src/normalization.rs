@@ -45,6 +45,33 @@ impl Normalization {
         Some(format!("{wrong} is not a mean"))
     }
 
+    /// For grey images: the means over ImageNet's channels, as in timm.
+    pub fn grey() -> Self {
+        Self {
+            mean: vec![0.449],
+            std: vec![0.226],
+        }
+    }
+
+    /// The usual one for a number of channels: [grey](Self::grey) for 1, [ImageNet's](Self::imagenet)
+    /// for 3; [none](Self::none) for others.
+    pub fn usual(channels: usize) -> Self {
+        match channels {
+            1 => Self::grey(),
+            3 => Self::imagenet(),
+            _ => Self::none(channels),
+        }
+    }
+
+    /// Images of floats in [0, 1] as an executor takes them: images x height x width x channels.
+    pub fn floats<'a>(&'a self, values: &'a [f32]) -> Pixels<'a> {
+        Pixels::NhwcFloats {
+            values,
+            mean: &self.mean,
+            std: &self.std,
+        }
+    }
+
     /// The bytes of images as an executor takes them: images x height x width x channels.
     pub fn pixels<'a>(&'a self, bytes: &'a [u8]) -> Pixels<'a> {
         Pixels::Nhwc {

@@ -98,8 +98,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 fn tensors(dev: &Cpu, loader: &Loader, batch: &LoadedBatch) -> (Images, Targets) {
     let normalization = loader.dataset().normalization();
     let (mean, std) = (normalization.mean[0], normalization.std[0]);
-    let pixels: Vec<f32> = batch
-        .bytes
+    let bytes = batch.pixels.bytes().unwrap_or_default();
+    let pixels: Vec<f32> = bytes
         .iter()
         .map(|&byte| (f32::from(byte) / 255.0 - mean) / std)
         .collect();

@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
-use densenet_runtime::data::{Columns, LabelKind, Labels, Table, cifar, decode_within, idx, svhn};
+use densenet_runtime::data::{
+    Columns, LabelKind, Labels, Picture, Table, cifar, decode_deep, decode_within, idx, svhn,
+};
 use densenet_runtime::train::{
     Config, Curves, Metric, Metrics, Observer, Outline, PlanTrainer, Trainer, lines,
 };
@@ -29,8 +31,11 @@ const SEAL: &[u8] = b"\"densenet.crc32\":\"";
 const MEMORY: usize = 64 << 20;
 /// And for each byte of what is: a thousand bytes of eight pixels, with 15 bytes each.
 const MEMORY_OF_A_BYTE: usize = 128 << 10;
-/// Enough pixels that memory for them would be noticed, and few enough to be decoded quickly.
+/// Enough pixels that memory for them would be noticed, and few enough to be decoded quickly. For
+/// formats whose data tell how many they can be.
 const PIXELS: u64 = 64 << 20;
+/// For the others: a few bytes may well be a large picture of one colour.
+const FEW_PIXELS: u64 = 4 << 20;
 /// More brackets than a spec has.
 const DEEPEST: usize = 64;
 /// A network that compiles is written out, unless it has more layers than this.
@@ -342,13 +347,23 @@ fn curves(desk: &mut Desk, bytes: &[u8]) -> bool {
     curves.draw().is_ok()
 }
 
-/// A JPEG or PNG picture.
+/// A picture of any format, in bytes and with all its bits.
 fn picture(_: &mut Desk, bytes: &[u8]) -> bool {
-    let Ok(picture) = decode_within(bytes, PIXELS) else {
+    let most = match bytes {
+        [0xff, 0xd8, ..] | [0x89, ..] | [b'P', ..] | [b'I' | b'M', ..] => PIXELS,
+        _ => FEW_PIXELS,
+    };
+    let Ok(picture) = decode_deep(bytes, most) else {
         return false;
     };
-    let size = 3 * picture.width as usize * picture.height as usize;
-    assert_eq!(picture.pixels.len(), size);
+    let (width, height) = picture.size();
+    let area = width as usize * height as usize;
+    if let Picture::Deep(deep) = picture {
+        assert_eq!(deep.samples.len(), deep.channels * area);
+        assert!(deep.samples.iter().all(|sample| sample.is_finite()));
+    }
+    let bytes = decode_within(bytes, most).unwrap();
+    assert_eq!(bytes.pixels.len(), 3 * area);
     true
 }
 

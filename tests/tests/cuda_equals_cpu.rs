@@ -306,6 +306,40 @@ fn bytes_of_images_are_normalised_alike() {
     compare.assert("bytes");
 }
 
+/// On both devices, and as the network's own layout.
+#[test]
+fn floats_of_images_are_normalised_alike() {
+    let _alone = alone();
+    let (_, device) = device();
+    let plan = Bc::PLAN;
+    let stem = plan.stem();
+    let (channels, area) = (stem.channels, stem.height * stem.width);
+    let count = 2 * channels * area;
+    let values: Vec<f32> = (0..count).map(|i| (i * 89 % 251) as f32 / 250.0).collect();
+    let (mean, std) = ([0.4, 0.5, 0.6], [0.2, 0.3, 0.25]);
+    let floats = Pixels::NhwcFloats {
+        values: &values,
+        mean: &mean,
+        std: &std,
+    };
+    let planes: Vec<f32> = (0..count)
+        .map(|i| {
+            let (image, c, p) = (i / (channels * area), i / area % channels, i % area);
+            (values[(image * area + p) * channels + c] - mean[c]) / std[c]
+        })
+        .collect();
+    let mut cpu = on_cpu(&plan, 2, Recompute::Nothing, Precision::F32);
+    let mut cuda = on_cuda(&device, &plan, options(2));
+    load(&mut cpu, &random::state(&plan, 4));
+    load(&mut cuda, &random::state(&plan, 4));
+    let expected = evaluate(&mut cpu, Batch::of_classes(Pixels::Nchw(&planes), &[3, 8]));
+    let batch = Batch::of_classes(floats, &[3, 8]);
+    let mut compare = Comparison::within(TOLERANCE);
+    compare.add("logits on CUDA", &evaluate(&mut cuda, batch), &expected);
+    compare.add("logits on the CPU", &evaluate(&mut cpu, batch), &expected);
+    compare.assert("floats");
+}
+
 #[test]
 fn too_little_memory_is_an_error_that_says_how_much() {
     let _alone = alone();

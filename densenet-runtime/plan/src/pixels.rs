@@ -1,5 +1,7 @@
 //! The pixels that a network is given.
 
+use std::ops::Range;
+
 /// The pixels of a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
@@ -15,4 +17,50 @@ pub enum Pixels<'a> {
         /// Standard deviation of each channel, of pixels in [0, 1].
         std: &'a [f32],
     },
+    /// Batch x height x width x channels, floats in [0, 1]; the network sees
+    /// `(value - mean) / std` of each channel. For pictures of more than 8 bits, and mixed ones.
+    NhwcFloats {
+        /// The values.
+        values: &'a [f32],
+        /// Mean of each channel, of pixels in [0, 1].
+        mean: &'a [f32],
+        /// Standard deviation of each channel, of pixels in [0, 1].
+        std: &'a [f32],
+    },
+}
+
+impl<'a> Pixels<'a> {
+    /// The number of values of all images together.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Nchw(values) | Self::NhwcFloats { values, .. } => values.len(),
+            Self::Nhwc { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// Some of the values; none if there are not as many.
+    pub fn slice(self, range: Range<usize>) -> Self {
+        match self {
+            Self::Nchw(values) => Self::Nchw(values.get(range).unwrap_or_default()),
+            Self::Nhwc { bytes, mean, std } => Self::Nhwc {
+                bytes: bytes.get(range).unwrap_or_default(),
+                mean,
+                std,
+            },
+            Self::NhwcFloats { values, mean, std } => Self::NhwcFloats {
+                values: values.get(range).unwrap_or_default(),
+                mean,
+                std,
+            },
+        }
+    }
+
+    /// Mean and standard deviation of each channel that the pixels are normalised with; none if they
+    /// are ready for the network.
+    pub fn norm(self) -> Option<(&'a [f32], &'a [f32])> {
+        match self {
+            Self::Nchw(_) => None,
+            Self::Nhwc { mean, std, .. } | Self::NhwcFloats { mean, std, .. } => Some((mean, std)),
+        }
+    }
 }

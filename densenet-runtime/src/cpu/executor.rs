@@ -198,6 +198,16 @@ impl CpuExecutor {
                     }
                 }
             }
+            Pixels::NhwcFloats { values, mean, std } => {
+                let pixels = into
+                    .chunks_exact_mut(channels)
+                    .zip(values.chunks_exact(channels));
+                for (into, values) in pixels {
+                    for (c, (into, value)) in into.iter_mut().zip(values).enumerate() {
+                        *into = (value - mean[c]) / std[c];
+                    }
+                }
+            }
         }
         self.latest = images;
         Ok(())

@@ -120,19 +120,18 @@ impl Feed {
         let turn = self.turn();
         self.collect(turn)?;
         let staging = &mut self.staging[turn];
-        let (mean, std): (&[f32], &[f32]) = match pixels {
-            Pixels::Nchw(_) => (&[], &[]),
-            Pixels::Nhwc { mean, std, .. } => (mean, std),
-        };
+        let (mean, std) = pixels.norm().unwrap_or_default();
         let bytes = match pixels {
-            Pixels::Nchw(values) => 4 * values.len(),
             Pixels::Nhwc { bytes, .. } => bytes.len(),
+            Pixels::Nchw(values) | Pixels::NhwcFloats { values, .. } => 4 * values.len(),
         };
         if staging.pixels.len() < bytes {
             staging.pixels = device.pinned(bytes)?;
         }
         match pixels {
-            Pixels::Nchw(values) => staging.pixels.values(values.len())?.copy_from_slice(values),
+            Pixels::Nchw(values) | Pixels::NhwcFloats { values, .. } => {
+                staging.pixels.values(values.len())?.copy_from_slice(values);
+            }
             Pixels::Nhwc { bytes, .. } => {
                 staging.pixels.values(bytes.len())?.copy_from_slice(bytes);
             }

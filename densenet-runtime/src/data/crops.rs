@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    DataError,
+    DataError, Interpolation,
     decode::Rgb,
     geometry::{self, Rect},
+    raster::{Sample, View},
     resize,
 };
 
-/// The part of a picture that is shown in evaluation. First the picture's short side is resized to
-/// 256/224 of the crop's side (256 for 224).
+/// The parts of a picture that are shown in evaluation.
 ///
 /// [`ImageFolder`](super::ImageFolder) shows its pictures this way; [`show`](Self::show) does the
 /// same for a single picture:
@@ -46,46 +46,107 @@ impl Crops {
         }
     }
 
+    /// As [`EvaluationCrop::show`], with the default share and interpolation.
+    ///
+    /// # Errors
+    /// As [`EvaluationCrop::show`].
+    pub fn show(self, picture: &Rgb, size: [usize; 2]) -> Result<Vec<u8>, DataError> {
+        EvaluationCrop::from(self).show(picture, size)
+    }
+}
+
+/// How a picture is shown in evaluation and prediction: its short side is resized, and
+/// [crops](Crops) are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvaluationCrop {
+    /// The parts that are shown.
+    pub crops: Crops,
+    /// The crop's share of the picture's resized short side, above 0 and at most 1: timm's
+    /// `crop_pct`. At 224, 0.875 resizes to 256.
+    pub share: f64,
+    /// How the picture is resized.
+    pub interpolation: Interpolation,
+}
+
+impl Default for EvaluationCrop {
+    /// torchvision's: the centre, 0.875, bilinear.
+    fn default() -> Self {
+        Self {
+            crops: Crops::Centre,
+            share: 0.875,
+            interpolation: Interpolation::Bilinear,
+        }
+    }
+}
+
+impl From<Crops> for EvaluationCrop {
+    fn from(crops: Crops) -> Self {
+        Self {
+            crops,
+            ..Self::default()
+        }
+    }
+}
+
+impl EvaluationCrop {
     /// The views of a picture, one after another, each height x width x 3 bytes: what a network
     /// that was validated on an [`ImageFolder`](super::ImageFolder) expects.
     ///
     /// # Errors
-    /// When a side of the image is 0 or more than 65,535.
+    /// When a side of the image is 0 or more than 65,535, or the share is out of range.
     pub fn show(self, picture: &Rgb, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError> {
+        self.check()?;
         let (w, h) = sides([height, width])?;
-        let mut bytes = vec![0; self.views() * 3 * height * width];
-        self.write(picture, w, h, &mut bytes).map_err(|reason| {
+        let mut bytes = vec![0; self.crops.views() * 3 * height * width];
+        let view = View {
+            width: picture.width,
+            height: picture.height,
+            channels: 3,
+            samples: &picture.pixels[..],
+        };
+        self.write(view, w, h, &mut bytes).map_err(|reason| {
             DataError::Options(format!("the picture cannot be shown: {reason}"))
         })?;
         Ok(bytes)
     }
 
+    /// Checks that the share is one.
+    pub(super) fn check(self) -> Result<(), DataError> {
+        if self.share > 0.0 && self.share <= 1.0 {
+            return Ok(());
+        }
+        Err(DataError::Options(format!(
+            "a crop's share of a picture's short side must be above 0 and at most 1, found {}",
+            self.share
+        )))
+    }
+
     /// Writes the views of a picture.
-    pub(super) fn write(
+    pub(super) fn write<T: Sample>(
         self,
-        picture: &Rgb,
+        picture: View<'_, T>,
         width: u32,
         height: u32,
-        into: &mut [u8],
+        into: &mut [T],
     ) -> Result<(), String> {
-        let resized = geometry::resized(picture.width, picture.height, width, height);
-        let show =
-            |crop: Rect, into: &mut [u8]| resize::resize_then_crop(picture, resized, crop, into);
-        let (w, h) = resized;
-        match self {
-            Self::Centre => show(geometry::centre(w, h, width, height), into),
-            Self::Ten => {
+        let (w, h) = geometry::resized(picture.width, picture.height, width, height, self.share);
+        let show = |crop: Rect, into: &mut [T]| {
+            resize::resize_then_crop(picture, (w, h), crop, self.interpolation, into)
+        };
+        match self.crops {
+            Crops::Centre => show(geometry::centre(w, h, width, height), into),
+            Crops::Ten => {
                 let crops = geometry::corners_and_centre(w, h, width, height);
                 let (plain, mirrored) = into.split_at_mut(into.len() / 2);
-                let bytes = plain.len() / crops.len();
-                for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(bytes)) {
+                let length = plain.len() / crops.len();
+                for (crop, view) in crops.iter().zip(plain.chunks_exact_mut(length)) {
                     show(*crop, view)?;
                 }
                 // The same five of the mirrored picture, so that its left is the picture's right.
-                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(bytes)) {
+                for (crop, view) in crops.iter().zip(mirrored.chunks_exact_mut(length)) {
                     let left = w - crop.width - crop.left;
                     show(Rect { left, ..*crop }, view)?;
-                    resize::mirror(view, width as usize, 3);
+                    resize::mirror(view, width as usize, picture.channels);
                 }
                 Ok(())
             }

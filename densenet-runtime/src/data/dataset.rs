@@ -1,6 +1,6 @@
 //! What a loader can serve.
 
-use super::{DataError, Normalization, Rng};
+use super::{DataError, Depth, Normalization, Rng};
 use crate::classes;
 
 /// What a network should say of an image.
@@ -52,7 +52,13 @@ pub trait Dataset: Send + Sync {
     /// Channels, height and width of the images as they are served.
     fn shape(&self) -> [usize; 3];
 
-    /// How the served bytes become the network's input.
+    /// What the images are made of: bytes, written by [`load`](Self::load), or floats, written by
+    /// [`load_floats`](Self::load_floats). It is the same for all images.
+    fn depth(&self) -> Depth {
+        Depth::Bytes
+    }
+
+    /// How the served bytes or floats become the network's input.
     fn normalization(&self) -> &Normalization;
 
     /// The number of views served for each image in evaluation: 10 for ten-crop testing. The scores
@@ -73,6 +79,28 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// May panic if `index` is not below [`len`](Self::len) or `into` has another length.
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError>;
+
+    /// Writes an image as [`load`](Self::load) does, in floats from 0 to 1. A dataset of bytes need
+    /// not have this of its own.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    fn load_floats(
+        &self,
+        index: usize,
+        rng: Option<&mut Rng>,
+        into: &mut [f32],
+    ) -> Result<(), DataError> {
+        let mut bytes = vec![0; into.len()];
+        self.load(index, rng, &mut bytes)?;
+        for (value, byte) in into.iter_mut().zip(bytes) {
+            *value = f32::from(byte) / 255.0;
+        }
+        Ok(())
+    }
 }
 
 /// Checks that a network with this input (channels, height, width) and number of classes can be

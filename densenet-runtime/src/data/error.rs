@@ -26,7 +26,7 @@ pub enum DataError {
     },
     /// A dataset's folder has no class folders.
     #[error(
-        "{path} has no class folders; pictures are expected in {path}/CLASS/*.jpg (or .jpeg, .png)",
+        "{path} has no class folders; pictures are expected in {path}/CLASS/*.jpg (or .png, .tif, ..)",
         path = .path.display()
     )]
     NoClasses {
@@ -35,7 +35,7 @@ pub enum DataError {
     },
     /// A class has no pictures.
     #[error(
-        "class folder {path} has no pictures (.jpg, .jpeg, .png); add some or remove the folder",
+        "class folder {path} has no pictures (.jpg, .png, .tif, ..); add some or remove the folder",
         path = .path.display()
     )]
     EmptyClass {
@@ -230,7 +230,7 @@ impl DataError {
 #[non_exhaustive]
 pub enum PictureError {
     /// It is damaged, cut short, or something else.
-    #[error("not a whole JPEG or PNG picture: {0}")]
+    #[error("not a whole picture: {0}")]
     Broken(String),
     /// It is of a kind that cannot be read, such as "an arithmetic-coded JPEG".
     #[error("{0}, which cannot be read; save it as a baseline JPEG or as PNG")]

@@ -10,12 +10,13 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    Crops, DataError, Dataset, Normalization, Pictures, Rng, Target, check_same_classes,
-    geometry::RandomResizedCrop, pictures::is_picture,
+    Augmentation, DataError, Dataset, Depth, EvaluationCrop, Normalization, Pictures, Rng, Target,
+    check_same_classes, geometry::RandomResizedCrop, pictures::is_picture,
 };
 
-/// Pictures at `DIR/CLASS/*.jpg`, `.jpeg` or `.png`, in any case and in subfolders, as in
-/// torchvision's `ImageFolder`: classes are sorted by name and labelled from 0, and pictures are
+/// Pictures at `DIR/CLASS/*`, in subfolders, too, as in torchvision's `ImageFolder`: files that end
+/// in `.jpg`, `.jpeg`, `.png`, `.ppm`, `.bmp`, `.pgm`, `.tif`, `.tiff`, `.webp`, `.gif`, `.pbm` or
+/// `.pnm`, in any case. Classes are sorted by name and labelled from 0, and pictures are
 /// sorted by path. Files and folders whose names begin with a dot are left out. So are files of
 /// other formats, which are [counted](ImageFolder::left_out). A dangling symbolic link counts as a
 /// picture that cannot be read.
@@ -39,8 +40,7 @@ struct File {
 }
 
 impl ImageFolder {
-    /// Lists the pictures of a folder, which are served as `height` x `width`. No picture is read
-    /// yet.
+    /// Lists the pictures of a folder, which are served in RGB as `height` x `width`.
     ///
     /// # Errors
     /// When the folder is missing or cannot be read, has no class folders, or a class has no
@@ -49,7 +49,8 @@ impl ImageFolder {
         Self::open_as(dir, Pictures::sized(size)?)
     }
 
-    /// Lists the pictures of a folder, which are read and shown as `pictures` says.
+    /// Lists the pictures of a folder, which are read and shown as `pictures` says. Unless it says so,
+    /// the first file decides whether images are bytes or floats ([`Pictures::as_needed_by`]).
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -75,13 +76,13 @@ impl ImageFolder {
                 .iter()
                 .map(|class| class.to_string_lossy().into_owned())
                 .collect(),
+            pictures: pictures.as_needed_by(files.iter().map(|file| root.join(&file.path))),
             files,
             left_out,
-            pictures,
         })
     }
 
-    /// Opens `DIR/train` and `DIR/val`.
+    /// Opens `DIR/train` and `DIR/val`. The images of both are bytes, or of both floats.
     ///
     /// # Errors
     /// As [`open`](Self::open), and when the two have different classes.
@@ -89,10 +90,32 @@ impl ImageFolder {
         dir: impl AsRef<Path>,
         size: [usize; 2],
     ) -> Result<(Self, Self), DataError> {
-        let train = Self::open(dir.as_ref().join("train"), size)?;
-        let val = Self::open(dir.as_ref().join("val"), size)?;
+        Self::train_and_val_as(dir, Pictures::sized(size)?)
+    }
+
+    /// Opens `DIR/train` and `DIR/val`, whose pictures are read and shown as `pictures` says.
+    ///
+    /// # Errors
+    /// As [`train_and_val`](Self::train_and_val).
+    pub fn train_and_val_as(
+        dir: impl AsRef<Path>,
+        pictures: Pictures,
+    ) -> Result<(Self, Self), DataError> {
+        let train = Self::open_as(dir.as_ref().join("train"), pictures)?;
+        let val = Self::open_as(dir.as_ref().join("val"), train.pictures.clone())?;
         check_same_classes(&train, &val)?;
         Ok((train, val))
+    }
+
+    /// As [`Pictures::augmented`].
+    ///
+    /// # Errors
+    /// As [`Pictures::augmented`].
+    pub fn augmented(self, augmentation: Augmentation) -> Result<Self, DataError> {
+        Ok(Self {
+            pictures: self.pictures.augmented(augmentation)?,
+            ..self
+        })
     }
 
     /// As [`Pictures::cropped`].
@@ -101,7 +124,7 @@ impl ImageFolder {
     }
 
     /// As [`Pictures::evaluated`].
-    pub fn evaluated(self, evaluation: Crops) -> Self {
+    pub fn evaluated(self, evaluation: impl Into<EvaluationCrop>) -> Self {
         self.with(|pictures| pictures.evaluated(evaluation))
     }
 
@@ -178,6 +201,20 @@ impl Dataset for ImageFolder {
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
         let path = self.root.join(&self.files[index].path);
         self.pictures.load(&path, rng, into)
+    }
+
+    fn depth(&self) -> Depth {
+        self.pictures.depth()
+    }
+
+    fn load_floats(
+        &self,
+        index: usize,
+        rng: Option<&mut Rng>,
+        into: &mut [f32],
+    ) -> Result<(), DataError> {
+        let path = self.root.join(&self.files[index].path);
+        self.pictures.load_floats(&path, rng, into)
     }
 }
 

@@ -86,11 +86,17 @@ impl RandomResizedCrop {
     }
 }
 
-/// Width and height to which a picture is resized for evaluation: its short side becomes 256/224 of
-/// the crop's, which is 256 for 224. For a crop that is not square, the side that has less room
-/// decides.
-pub fn resized(width: u32, height: u32, crop_width: u32, crop_height: u32) -> (u32, u32) {
-    let margin = |side: u32| (f64::from(side) * 256.0 / 224.0).round();
+/// Width and height to which a picture is resized for evaluation, so that its crop has a `share` of
+/// the short side: for 224 and 0.875 that becomes 256. It is rounded down, as in timm. For a crop that
+/// is not square, the side that has less room decides.
+pub fn resized(
+    width: u32,
+    height: u32,
+    crop_width: u32,
+    crop_height: u32,
+    share: f64,
+) -> (u32, u32) {
+    let margin = |side: u32| (f64::from(side) / share).floor();
     let (least_w, least_h) = (margin(crop_width), margin(crop_height));
     let (w, h) = (f64::from(width), f64::from(height));
     // The long side is truncated, not rounded, as in torchvision.
@@ -190,6 +196,7 @@ mod tests {
 
     #[test]
     fn evaluation_at_224_resizes_the_short_side_to_256() {
+        let resized = |w, h, crop_w, crop_h| resized(w, h, crop_w, crop_h, 0.875);
         assert_eq!(resized(500, 375, 224, 224), (341, 256));
         assert_eq!(resized(375, 500, 224, 224), (256, 341));
         assert_eq!(resized(256, 256, 224, 224), (256, 256));
@@ -197,6 +204,20 @@ mod tests {
         // Twice as wide, like the picture: both sides have the same scale.
         assert_eq!(resized(400, 200, 448, 224), (512, 256));
         assert_eq!(resized(400, 400, 448, 224), (512, 512));
+    }
+
+    /// What timm's `transforms_imagenet_eval` resizes to.
+    #[test]
+    fn the_crops_share_is_timms_crop_pct() {
+        for (side, share, expected) in [
+            (224, 0.9, 248),
+            (224, 0.95, 235),
+            (288, 0.95, 303),
+            (224, 1.0, 224),
+            (32, 0.875, 36),
+        ] {
+            assert_eq!(resized(500, 500, side, side, share), (expected, expected));
+        }
     }
 
     #[test]

@@ -1,53 +1,149 @@
 //! From a picture's file to the image that the network sees.
 
-use std::{panic::AssertUnwindSafe, path::Path};
+use std::{
+    fs,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    Crops, DataError, MAX_PIXELS, Normalization, PictureError, Rng, crops, decode,
-    geometry::RandomResizedCrop, resize,
+    Augmentation, DataError, Depth, EvaluationCrop, MAX_PIXELS, Normalization, PictureError, Rng,
+    SampleRange, crops, decode,
+    geometry::RandomResizedCrop,
+    raster::{Sample, View},
 };
+
+/// How many files are looked at, at most, to find out whether pictures need more than 8 bits.
+const LOOKED_AT: usize = 8;
 
 /// How pictures are read from files and shown as images of one shape: what datasets of files share,
 /// wherever their labels come from.
 ///
-/// Training shows a random part of a picture ([`RandomResizedCrop`]), mirrored half of the time.
-/// Evaluation shows the [centre or ten crops](Crops). Images are RGB, normalised with
+/// Training shows a random part of a picture, mirrored half of the time, or what an
+/// [`Augmentation`] says.
+/// Evaluation shows the [centre or ten crops](EvaluationCrop). Images are RGB or grey, normalised with
 /// ImageNet's mean and standard deviation unless [others](Self::normalized) are set.
+///
+/// Images are bytes, or floats if samples of more than 8 bits are to be kept ([`Depth`]). All images
+/// of a dataset are one or the other, as [set](Self::deep) or as the dataset's first file
+/// [needs](Self::as_needed_by).
 #[derive(Clone, Debug)]
 pub struct Pictures {
+    channels: usize,
     height: u32,
     width: u32,
-    crop: RandomResizedCrop,
-    evaluation: Crops,
+    /// `None` until a dataset's first file decides.
+    depth: Option<Depth>,
+    range: Option<SampleRange>,
+    augmentation: Augmentation,
+    evaluation: EvaluationCrop,
     normalization: Normalization,
     max_pixels: u64,
 }
 
 impl Pictures {
-    /// Pictures that are shown as `height` x `width`.
+    /// Pictures that are shown in RGB as `height` x `width`.
     ///
     /// # Errors
     /// When a side is 0 or more than 65,535.
     pub fn sized([height, width]: [usize; 2]) -> Result<Self, DataError> {
+        Self::shaped([3, height, width])
+    }
+
+    /// Pictures that are shown as a network's input: channels, height and width. One channel is
+    /// grey (Rec. 601, as in Pillow's `convert("L")`), three are RGB.
+    ///
+    /// # Errors
+    /// When a side is 0 or more than 65,535, or there is another number of channels.
+    pub fn shaped([channels, height, width]: [usize; 3]) -> Result<Self, DataError> {
         let (width, height) = crops::sides([height, width])?;
+        if !matches!(channels, 1 | 3) {
+            return Err(DataError::Options(format!(
+                "pictures have 1 channel (grey) or 3 (RGB), but images of {channels} were asked for"
+            )));
+        }
         Ok(Self {
+            channels,
             height,
             width,
-            crop: RandomResizedCrop::default(),
-            evaluation: Crops::default(),
-            normalization: Normalization::imagenet(),
+            depth: None,
+            range: None,
+            augmentation: Augmentation::default(),
+            evaluation: EvaluationCrop::default(),
+            normalization: Normalization::usual(channels),
             max_pixels: MAX_PIXELS,
         })
     }
 
-    /// Sets the random crop of training.
-    pub fn cropped(self, crop: RandomResizedCrop) -> Self {
-        Self { crop, ..self }
+    /// Sets what images are made of. Otherwise the first file of a dataset decides, and images are
+    /// bytes where there is none.
+    pub fn deep(self, depth: Depth) -> Self {
+        Self {
+            depth: Some(depth),
+            ..self
+        }
     }
 
-    /// Sets the crop of evaluation; the centre by default.
-    pub fn evaluated(self, evaluation: Crops) -> Self {
-        Self { evaluation, ..self }
+    /// Sets which samples become 0 and 1, whatever the files' types say: 0 to 4095 for 12 bits in
+    /// files of 16, say. Images are floats then.
+    ///
+    /// # Errors
+    /// When the range's ends are not finite numbers, the lower one first.
+    pub fn ranged(self, range: SampleRange) -> Result<Self, DataError> {
+        if !range.is_valid() {
+            return Err(DataError::Options(format!(
+                "samples cannot range from {} to {}; the lower end comes first",
+                range.low, range.high
+            )));
+        }
+        Ok(Self {
+            range: Some(range),
+            depth: Some(Depth::Floats),
+            ..self
+        })
+    }
+
+    /// Decides what images are made of, unless it is [set](Self::deep): floats if the first of these
+    /// files that can be read (of eight) has more than 8 bits a sample.
+    pub fn as_needed_by(self, files: impl IntoIterator<Item = PathBuf>) -> Self {
+        if self.depth.is_some() {
+            return self;
+        }
+        let mut files = files.into_iter().take(LOOKED_AT);
+        let depth = files.find_map(|path| Some(decode::depth(&fs::read(path).ok()?)));
+        self.deep(depth.unwrap_or_default())
+    }
+
+    /// Sets how pictures are varied in training.
+    ///
+    /// # Errors
+    /// When a setting is [out of its range](Augmentation::check).
+    pub fn augmented(self, augmentation: Augmentation) -> Result<Self, DataError> {
+        augmentation.check()?;
+        Ok(Self {
+            augmentation,
+            ..self
+        })
+    }
+
+    /// Sets the random crop of training alone.
+    pub fn cropped(self, crop: RandomResizedCrop) -> Self {
+        let augmentation = Augmentation {
+            crop,
+            ..self.augmentation
+        };
+        Self {
+            augmentation,
+            ..self
+        }
+    }
+
+    /// Sets what evaluation shows, or only its [`Crops`](super::Crops); the centre by default.
+    pub fn evaluated(self, evaluation: impl Into<EvaluationCrop>) -> Self {
+        Self {
+            evaluation: evaluation.into(),
+            ..self
+        }
     }
 
     /// Sets the normalisation.
@@ -70,20 +166,25 @@ impl Pictures {
 
     /// Channels, height and width of the images.
     pub fn shape(&self) -> [usize; 3] {
-        [3, self.height as usize, self.width as usize]
+        [self.channels, self.height as usize, self.width as usize]
     }
 
-    /// How the images' bytes become the network's input.
+    /// What the images are made of.
+    pub fn depth(&self) -> Depth {
+        self.depth.unwrap_or_default()
+    }
+
+    /// How the images become the network's input.
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
     }
 
     /// The number of views of a picture in evaluation.
     pub fn views(&self) -> usize {
-        self.evaluation.views()
+        self.evaluation.crops.views()
     }
 
-    /// Reads a picture and writes what the network sees of it, as
+    /// Reads a picture and writes what the network sees of it in bytes, as
     /// [`Dataset::load`](super::Dataset::load) does: varied by `rng` for training, all
     /// [views](Self::views) without one.
     ///
@@ -95,45 +196,72 @@ impl Pictures {
         rng: Option<&mut Rng>,
         into: &mut [u8],
     ) -> Result<(), DataError> {
-        let picture = decode::read_within(path, self.max_pixels)?;
-        // After a panic only this image's bytes and random numbers are half done, and nobody uses
+        self.load_as(path, rng, into)
+    }
+
+    /// Reads a picture as [`load`](Self::load) does, and writes floats in [0, 1], with all bits that
+    /// the file has.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_floats(
+        &self,
+        path: &Path,
+        rng: Option<&mut Rng>,
+        into: &mut [f32],
+    ) -> Result<(), DataError> {
+        self.load_as(path, rng, into)
+    }
+
+    fn load_as<T: Sample>(
+        &self,
+        path: &Path,
+        rng: Option<&mut Rng>,
+        into: &mut [T],
+    ) -> Result<(), DataError> {
+        self.evaluation.check()?;
+        let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+        let of_file = |reason| DataError::Picture {
+            path: path.to_owned(),
+            reason,
+        };
+        let picture = decode::picture(&bytes, self.max_pixels, T::DEPTH).map_err(of_file)?;
+        drop(bytes);
+        // After a panic only this image's samples and random numbers are half done, and nobody uses
         // them.
         let shown = AssertUnwindSafe(|| {
+            let samples = T::samples(&picture, self.channels, self.range)?;
+            let (width, height) = picture.size();
+            let view = View {
+                width,
+                height,
+                channels: self.channels,
+                samples: &samples[..],
+            };
             match rng {
-                Some(rng) => self.show_random_part(&picture, rng, into),
-                None => self
-                    .evaluation
-                    .write(&picture, self.width, self.height, into),
+                Some(rng) => {
+                    let (size, mean) = ((self.width, self.height), &self.normalization.mean);
+                    self.augmentation.apply(view, size, mean, rng, into)
+                }
+                None => self.evaluation.write(view, self.width, self.height, into),
             }
             .map_err(PictureError::Broken)
         });
-        decode::caught(shown).map_err(|reason| DataError::Picture {
-            path: path.to_owned(),
-            reason,
-        })
-    }
-
-    fn show_random_part(
-        &self,
-        picture: &decode::Rgb,
-        rng: &mut Rng,
-        into: &mut [u8],
-    ) -> Result<(), String> {
-        let crop = self.crop.draw(picture.width, picture.height, rng);
-        let mirrored = rng.coin();
-        resize::crop_then_resize(picture, crop, self.width, self.height, into)?;
-        if mirrored {
-            resize::mirror(into, self.width as usize, 3);
-        }
-        Ok(())
+        decode::caught(shown).map_err(of_file)
     }
 }
+
+/// torchvision's `IMG_EXTENSIONS`, and three more.
+const EXTENSIONS: [&str; 12] = [
+    "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "gif", "pbm", "pnm",
+];
 
 /// Whether a file's name is that of a picture that is read here, in any case.
 pub(super) fn is_picture(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
-        ["jpg", "jpeg", "png"]
+        EXTENSIONS
             .iter()
             .any(|known| extension.eq_ignore_ascii_case(known))
+            || (cfg!(feature = "dicom") && extension.eq_ignore_ascii_case("dcm"))
     })
 }

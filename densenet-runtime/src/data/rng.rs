@@ -55,6 +55,18 @@ impl Rng {
         self.0.next_u32() & 1 == 1
     }
 
+    /// True with a probability. Of one half this is a [`coin`](Self::coin); of none and of certainty
+    /// no number is drawn.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        if probability <= 0.0 || probability >= 1.0 {
+            probability >= 1.0
+        } else if probability == 0.5 {
+            self.coin()
+        } else {
+            self.unit() < probability
+        }
+    }
+
     /// Puts `items` in random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

@@ -56,22 +56,19 @@ pub(crate) fn check_pixels(
     let expected = [stem.height, stem.width, channels]
         .into_iter()
         .fold(images, usize::saturating_mul);
-    let found = match pixels {
-        Pixels::Nchw(values) => values.len(),
-        Pixels::Nhwc { bytes, mean, std } => {
-            for (what, values) in [("the mean", mean), ("the standard deviation", std)] {
-                if values.len() != channels {
-                    let found = values.len();
-                    return Err(ExecutorError::Channels {
-                        channels,
-                        found,
-                        what,
-                    });
-                }
+    if let Some((mean, std)) = pixels.norm() {
+        for (what, values) in [("the mean", mean), ("the standard deviation", std)] {
+            if values.len() != channels {
+                let found = values.len();
+                return Err(ExecutorError::Channels {
+                    channels,
+                    found,
+                    what,
+                });
             }
-            bytes.len()
         }
-    };
+    }
+    let found = pixels.count();
     if found != expected {
         return Err(ExecutorError::Pixels {
             labels: images,

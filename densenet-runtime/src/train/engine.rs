@@ -15,7 +15,7 @@ use super::{
 };
 use crate::executor::check_smoothing;
 use crate::weights::State;
-use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Pixels, Step};
+use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Step};
 use densenet_cpu::loss::Loss;
 
 /// A network in training.
@@ -444,10 +444,7 @@ impl Engine {
         let (stem, classes) = (plan.stem(), plan.classes());
         let image = stem.channels * stem.height * stem.width;
         let total = batch.targets.images(classes);
-        let values = match batch.pixels {
-            Pixels::Nchw(values) => values.len(),
-            Pixels::Nhwc { bytes, .. } => bytes.len(),
-        };
+        let values = batch.pixels.count();
         let pieces = pieces.min(total);
         // A batch that does not fit is passed on unchanged: the executor reports what is wrong.
         if pieces <= 1 || values != total * image {
@@ -458,14 +455,7 @@ impl Engine {
                 let images = piece * total / pieces..(piece + 1) * total / pieces;
                 let range = images.start * image..images.end * image;
                 Batch {
-                    pixels: match batch.pixels {
-                        Pixels::Nchw(values) => Pixels::Nchw(&values[range]),
-                        Pixels::Nhwc { bytes, mean, std } => Pixels::Nhwc {
-                            bytes: &bytes[range],
-                            mean,
-                            std,
-                        },
-                    },
+                    pixels: batch.pixels.slice(range),
                     targets: batch.targets.slice(images, classes),
                 }
             })

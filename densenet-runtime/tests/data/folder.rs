@@ -206,6 +206,8 @@ fn classes_are_sorted_and_pictures_found_as_torchvision_finds_them() {
         ("b/2.JPG", "formats/rgb.jpg"),
         ("b/1.png", "small.png"),
         ("b/deeper/3.jpeg", "formats/grey.jpg"),
+        ("b/deeper/4.TIFF", "small.png"),
+        ("b/deeper/5.webp", "small.png"),
         ("a/x.jpg", "formats/grey.jpg"),
         ("a/.hidden.jpg", "formats/grey.jpg"),
         (".cache/y.jpg", "formats/grey.jpg"),
@@ -227,6 +229,8 @@ fn classes_are_sorted_and_pictures_found_as_torchvision_finds_them() {
         ("b/1.png", 1),
         ("b/2.JPG", 1),
         ("b/deeper/3.jpeg", 1),
+        ("b/deeper/4.TIFF", 1),
+        ("b/deeper/5.webp", 1),
     ];
     assert_eq!(
         found,
@@ -238,11 +242,11 @@ fn classes_are_sorted_and_pictures_found_as_torchvision_finds_them() {
 fn files_of_other_formats_are_counted_by_extension() {
     let dir = folder(&[
         ("a/1.png", "small.png"),
-        ("a/2.webp", "small.png"),
-        ("a/deeper/3.WEBP", "small.png"),
-        ("a/.hidden.bmp", "small.png"),
+        ("a/2.heic", "small.png"),
+        ("a/deeper/3.HEIC", "small.png"),
+        ("a/.hidden.avif", "small.png"),
         ("b/1.png", "small.png"),
-        ("b/2.tiff", "small.png"),
+        ("b/2.avif", "small.png"),
         ("b/notes", "crops.csv"),
     ]);
     let folder = ImageFolder::open(&dir, [8, 8]).unwrap();
@@ -252,7 +256,7 @@ fn files_of_other_formats_are_counted_by_extension() {
         .iter()
         .map(|(e, n)| (e.as_str(), *n))
         .collect();
-    assert_eq!(left_out, [("", 1), ("tiff", 1), ("webp", 2)]);
+    assert_eq!(left_out, [("", 1), ("avif", 1), ("heic", 2)]);
 }
 
 #[cfg(unix)]

@@ -12,7 +12,8 @@ use std::{
 };
 
 use densenet_runtime::data::{
-    DataError, Dataset, LoadedBatch, Loader, Normalization, OnBroken, PictureError, Rng, Target,
+    DataError, Dataset, Depth, LoadedBatch, LoadedPixels, LoadedTargets, Loader, Mix,
+    Normalization, OnBroken, PictureError, Rng, Target,
 };
 
 /// Images of two bytes, the index and a random number; some cannot be loaded.
@@ -87,7 +88,11 @@ impl Dataset for Numbers {
 type Content = (usize, Vec<u8>, Vec<u32>);
 
 fn content(batch: &LoadedBatch) -> Content {
-    (batch.number, batch.bytes.clone(), batch.labels().to_vec())
+    (
+        batch.number,
+        batch.pixels.bytes().unwrap().to_vec(),
+        batch.labels().to_vec(),
+    )
 }
 
 fn contents(batches: impl Iterator<Item = Result<LoadedBatch, DataError>>) -> Vec<Content> {
@@ -177,10 +182,11 @@ fn views_are_for_evaluation_and_repeat_the_label() {
     let batch = loader.epoch(0).next().unwrap().unwrap();
     assert_eq!((batch.size(), batch.views), (2, 3));
     assert_eq!(batch.labels(), [0, 0, 0, 2, 2, 2]);
-    assert_eq!(batch.bytes, [0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0]);
+    let expected: &[u8] = &[0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0];
+    assert_eq!(batch.pixels.bytes().unwrap(), expected);
     let loader = training(with_views(), 2).on_broken(OnBroken::Skip);
     let batch = loader.epoch(0).next().unwrap().unwrap();
-    assert_eq!((batch.size(), batch.views, batch.bytes.len()), (2, 1, 4));
+    assert_eq!((batch.size(), batch.views, batch.pixels.len()), (2, 1, 4));
 }
 
 #[test]
@@ -396,4 +402,85 @@ fn impossible_shards_are_refused() {
         training(numbers(2), 3).sharded(0, 1).is_ok(),
         "alone is as before"
     );
+}
+
+/// Pixels and targets of the batches of an epoch, from one on.
+fn mixed(loader: &Loader, epoch: u64, first: usize) -> Vec<(LoadedPixels, LoadedTargets)> {
+    let batches = loader.epoch_from(epoch, first).map(|batch| batch.unwrap());
+    batches
+        .map(|batch| (batch.pixels.clone(), batch.targets.clone()))
+        .collect()
+}
+
+#[test]
+fn mixed_batches_are_the_same_for_any_number_of_workers_and_from_any_batch_on() {
+    for (mixup, cutmix) in [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)] {
+        let loader = || {
+            let loader = training(numbers(24), 4);
+            loader.mixed(Mix { mixup, cutmix }, 30).unwrap()
+        };
+        let whole = mixed(&loader().workers(1), 3, 0);
+        assert_eq!(whole.len(), 6);
+        assert!(mixed(&loader().workers(4), 3, 0) == whole);
+        assert!(mixed(&loader(), 3, 2) == whole[2..]);
+        assert!(mixed(&loader(), 4, 0) != whole);
+        for (pixels, targets) in &whole {
+            assert_eq!(pixels.floats().is_some(), mixup > 0.0);
+            let LoadedTargets::Probabilities(rows) = targets else {
+                panic!("no probabilities");
+            };
+            assert_eq!(rows.len(), 4 * 30);
+            for row in rows.chunks(30) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+                assert!(row.iter().filter(|&&share| share > 0.0).count() <= 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn mixing_blends_what_would_have_been_served() {
+    let plain = training(numbers(8), 4);
+    let batch = plain.epoch(0).next().unwrap().unwrap();
+    let mix = Mix {
+        mixup: 1.0,
+        cutmix: 0.0,
+    };
+    let mixed = training(numbers(8), 4).mixed(mix, 8).unwrap();
+    assert_eq!(mixed.depth(), Depth::Floats);
+    let blended = mixed.epoch(0).next().unwrap().unwrap();
+    assert_eq!(blended.size(), 4);
+    assert!(blended.labels().is_empty());
+    let LoadedTargets::Probabilities(rows) = &blended.targets else {
+        panic!("no probabilities");
+    };
+    let (bytes, floats) = (
+        batch.pixels.bytes().unwrap(),
+        blended.pixels.floats().unwrap(),
+    );
+    for at in 0..4 {
+        let other = (at + 3) % 4;
+        let share = rows[8 * at + batch.labels()[at] as usize];
+        for value in 0..2 {
+            let [own, other] = [at, other].map(|image| f32::from(bytes[2 * image + value]) / 255.0);
+            let expected = share * own + (1.0 - share) * other;
+            assert!((floats[2 * at + value] - expected).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn mixing_is_refused_where_it_makes_no_sense() {
+    let mix = |mixup| Mix { mixup, cutmix: 0.0 };
+    for (loader, mix, classes, words) in [
+        (evaluation(numbers(8), 4), mix(1.0), 8, "in training alone"),
+        (training(numbers(8), 4), mix(1.0), 7, "set `classes: 8`"),
+        (training(numbers(8), 4), mix(-1.0), 8, "alpha of mixup"),
+        (training(numbers(8), 4), mix(f64::NAN), 8, "alpha of mixup"),
+    ] {
+        let error = loader.mixed(mix, classes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let loader = evaluation(numbers(8), 4).mixed(Mix::default(), 8).unwrap();
+    assert_eq!(loader.depth(), Depth::Bytes);
 }

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 
 mod cifar;
 mod decode;
+#[cfg(feature = "dicom")]
+mod dicom;
 mod folder;
+mod formats;
 mod idx;
 mod loader;
+mod records;
 mod svhn;
 mod table;
 

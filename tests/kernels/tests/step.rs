@@ -70,6 +70,38 @@ fn bytes_are_normalised() {
 }
 
 #[test]
+fn floats_are_normalised() {
+    for precision in Precision::ALL {
+        for [batch, area, channels] in IMAGES {
+            let gpu = Gpu::new(4);
+            let count = batch * area * channels;
+            let mut numbers = Numbers::new(4);
+            let values = numbers.around(count, 0.5, 0.3);
+            let mut norm = numbers.around(channels, 0.5, 0.2);
+            norm.extend(numbers.around(channels, 0.3, 0.2));
+            let into = gpu.no_maps(precision, count);
+            program(&gpu, precision).each(
+                "images_from_floats",
+                count,
+                arguments![
+                    &gpu.floats(&values),
+                    &gpu.floats(&norm),
+                    &into,
+                    channels,
+                    batch * area
+                ],
+            );
+            let value = |(i, &value): (usize, &f32)| {
+                let c = i % channels;
+                (f64::from(value) - f64::from(norm[c])) / f64::from(norm[channels + c])
+            };
+            let expected: Vec<f64> = values.iter().enumerate().map(value).collect();
+            check_stored("pixels", precision, &into.read_maps(precision), &expected);
+        }
+    }
+}
+
+#[test]
 fn a_step_starts_with_zeros_and_keeps_the_statistics_unless_it_accumulates() {
     for (accumulate, broken) in [(false, false), (true, false), (false, true)] {
         let gpu = Gpu::new(3);

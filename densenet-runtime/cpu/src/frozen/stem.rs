@@ -81,6 +81,15 @@ impl Pad<'_> {
                         }
                     }
                 }
+                Pixels::NhwcFloats { values, mean, std } => {
+                    let from = (self.image * height + y) * width * channels;
+                    let from = values[from..][..width * channels].chunks_exact(channels);
+                    for (into, values) in into.chunks_exact_mut(channels).zip(from) {
+                        for (c, (into, value)) in into.iter_mut().zip(values).enumerate() {
+                            *into = (value - mean[c]) / std[c];
+                        }
+                    }
+                }
             }
         }
     }

@@ -297,6 +297,14 @@ fn bytes_are_normalised_as_the_executor_does() {
     let expected = evaluated(&mut executor, pixels, BATCH);
     let mut frozen = frozen(&executor, BATCH, 2, Level::detect());
     assert_agree(name, frozen.infer(pixels, BATCH).unwrap(), &expected);
+    // The same values in floats.
+    let values: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 255.0).collect();
+    let pixels = Pixels::NhwcFloats {
+        values: &values,
+        mean: &[0.4, 0.5, 0.6],
+        std: &[0.2, 0.3, 0.25],
+    };
+    assert_agree(name, frozen.infer(pixels, BATCH).unwrap(), &expected);
 }
 
 #[test]

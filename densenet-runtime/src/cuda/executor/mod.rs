@@ -282,6 +282,7 @@ impl CudaExecutor {
         match batch.pixels {
             Pixels::Nchw(_) => pass.surroundings().images_from_nchw(raw)?,
             Pixels::Nhwc { .. } => pass.surroundings().images_from_bytes(raw)?,
+            Pixels::NhwcFloats { .. } => pass.surroundings().images_from_floats(raw)?,
         }
         self.run(work, Loss::towards(batch.targets))?;
         let results = self.buffers.at(self.slots.results);

@@ -17,6 +17,14 @@ extern "C" __global__ void images_from_bytes(const unsigned char *from, const fl
     into[i] = ((float)from[i] / 255.0f - norm[c]) / norm[channels + c];
 }
 
+// From floats in [0, 1], pixels x channels; `norm` as above.
+extern "C" __global__ void images_from_floats(const float *from, const float *norm, store_t *into, int channels, int pixels) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)pixels * channels) return;
+    int c = i % channels;
+    into[i] = (from[i] - norm[c]) / norm[channels + c];
+}
+
 // The start of a step, unless it accumulates: sets gradients to zero, and keeps a copy of the
 // running statistics, which is restored if the loss is not finite. After such a step the copy stays
 // as it is, even if further steps have been started.

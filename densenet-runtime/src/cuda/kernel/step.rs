@@ -13,6 +13,9 @@ arguments! {
     pub struct FromBytes {
         from: Address, norm: Address, into: Address, channels: usize, pixels: usize,
     }
+    pub struct FromFloats {
+        from: Address, norm: Address, into: Address, channels: usize, pixels: usize,
+    }
     pub struct Start {
         gradient: Address, running: Address, before: Address, scalars: Address,
         count: usize, statistics: usize,
@@ -33,6 +36,7 @@ kernels! {
     pub struct StepKernels {
         images_from_nchw: FromNchw,
         images_from_bytes: FromBytes,
+        images_from_floats: FromFloats,
         start: Start,
         squares: Squares,
         clip: Clip,
@@ -94,6 +98,24 @@ impl Surroundings<'_> {
             &self.kernels.images_from_bytes,
             pixels * channels,
             FromBytes {
+                from,
+                norm: self.on.at(self.on.slots.pixel_norm),
+                into: self.on.at(self.on.slots.images),
+                channels,
+                pixels,
+            },
+        )
+    }
+
+    /// Images from floats in [0, 1], pixels x channels, at `from`, with the normalisation that was
+    /// uploaded.
+    pub fn images_from_floats(&self, from: Address) -> Result<(), CudaError> {
+        let (channels, area) = self.image();
+        let pixels = self.on.batch * area;
+        self.on.each(
+            &self.kernels.images_from_floats,
+            pixels * channels,
+            FromFloats {
                 from,
                 norm: self.on.at(self.on.slots.pixel_norm),
                 into: self.on.at(self.on.slots.images),
@@ -227,7 +249,7 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             let values = of.count("batch") * of.count("area") * of.count("channels");
             of.moves(&[("from", values)], &[("into", values)])
         }
-        "images_from_bytes" => {
+        "images_from_bytes" | "images_from_floats" => {
             let values = of.count("pixels") * of.count("channels");
             of.moves(
                 &[("from", values), ("norm", 2 * of.count("channels"))],

@@ -1,7 +1,15 @@
-//! From a picture file to RGB bytes.
+//! From a picture file to RGB bytes, or to all bits of its samples.
 
+mod bmp;
+mod deep;
+#[cfg(feature = "dicom")]
+mod dicom;
+mod gif;
 mod jpeg;
 mod png;
+mod pnm;
+mod tiff;
+mod webp;
 
 use std::{
     any::Any,
@@ -11,6 +19,7 @@ use std::{
 };
 
 use super::{DataError, PictureError};
+pub use deep::{Deep, Picture, SampleRange};
 
 /// The default limit on a picture's pixels: 179 million, as in Pillow.
 pub const MAX_PIXELS: u64 = 2 * 89_478_485;
@@ -26,10 +35,12 @@ pub struct Rgb {
     pub pixels: Vec<u8>,
 }
 
-/// Reads a JPEG or PNG picture of at most [`MAX_PIXELS`]. The contents decide which it is, not the
-/// name.
+/// Reads a picture of at most [`MAX_PIXELS`]: JPEG, PNG, WebP, TIFF, BMP, PNM, or the first frame
+/// of a GIF; with the feature `dicom` also DICOM: one frame of grey, not compressed, whose window (or
+/// else all its bits) is the range. The contents decide which it is, not the name.
 ///
 /// Grey, palette and 16-bit pictures become 8-bit RGB, transparency is dropped, CMYK is converted.
+/// [`decode_deep`] keeps the bits.
 /// An orientation in EXIF data is not applied; torchvision's default loader does not either.
 ///
 /// # Strictness
@@ -51,7 +62,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Rgb, DataError> {
 }
 
 /// [Reads](read) a picture of at most `max_pixels`, its width times its height. The limit is
-/// checked before memory is allocated; decoding takes up to 15 bytes a pixel.
+/// checked before memory is allocated; decoding takes up to 15 bytes a pixel, of a
+/// TIFF of 64 bits a sample up to 60.
 ///
 /// # Errors
 /// As [`read`].
@@ -63,7 +75,7 @@ pub fn read_within(path: &Path, max_pixels: u64) -> Result<Rgb, DataError> {
     })
 }
 
-/// Decodes the bytes of a JPEG or PNG file of at most [`MAX_PIXELS`], as [`read`] does.
+/// Decodes the bytes of a picture's file of at most [`MAX_PIXELS`], as [`read`] does.
 ///
 /// # Errors
 /// As [`read`].
@@ -76,13 +88,119 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, PictureError> {
 /// # Errors
 /// As [`read`].
 pub fn decode_within(bytes: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> {
-    let broken = |reason: &str| Err(PictureError::Broken(reason.to_owned()));
-    match bytes {
-        [] => broken("the file is empty"),
-        [0xff, 0xd8, ..] => caught(|| jpeg::decode(bytes, max_pixels)),
-        [0x89, b'P', b'N', b'G', ..] => caught(|| png::decode(bytes, max_pixels)),
-        _ => broken("it does not begin as either"),
+    picture(bytes, max_pixels, Depth::Bytes)?.into_bytes()
+}
+
+/// Decodes a picture of at most `max_pixels` as [`decode_within`] does, but keeps all bits of
+/// samples that have more than 8: of PNG, TIFF and PNM files of 16 bits, and of TIFF files of floats.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode_deep(bytes: &[u8], max_pixels: u64) -> Result<Picture, PictureError> {
+    picture(bytes, max_pixels, Depth::Floats)
+}
+
+/// What a file's samples need, as its header says; bytes for what cannot be read.
+pub(super) fn depth(bytes: &[u8]) -> Depth {
+    let is_deep = || {
+        Ok(match Format::of(bytes) {
+            Some(Format::Png) => png::is_deep(bytes),
+            Some(Format::Pnm) => pnm::is_deep(bytes),
+            Some(Format::Tiff) => tiff::is_deep(bytes),
+            #[cfg(feature = "dicom")]
+            Some(Format::Dicom) => true,
+            _ => false,
+        })
+    };
+    match caught(is_deep) {
+        Ok(true) => Depth::Floats,
+        _ => Depth::Bytes,
     }
+}
+
+/// What images are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// Bytes: of pictures of more than 8 bits a sample, the upper 8.
+    #[default]
+    Bytes,
+    /// Floats in [0, 1], with all bits that the files have.
+    Floats,
+}
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Tiff,
+    Bmp,
+    Gif,
+    Pnm,
+    #[cfg(feature = "dicom")]
+    Dicom,
+}
+
+impl Format {
+    /// By how a file begins.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        // Anything may come before what tells.
+        #[cfg(feature = "dicom")]
+        if dicom::is_dicom(bytes) {
+            return Some(Self::Dicom);
+        }
+        Some(match bytes {
+            [0xff, 0xd8, ..] => Self::Jpeg,
+            [0x89, b'P', b'N', b'G', ..] => Self::Png,
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => Self::WebP,
+            // 42 in classic files, 43 in big ones.
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            [b'B', b'M', ..] => Self::Bmp,
+            [b'G', b'I', b'F', b'8', ..] => Self::Gif,
+            [b'P', b'1'..=b'6', b' ' | b'\t'..=b'\r' | b'#', ..] => Self::Pnm,
+            _ => return None,
+        })
+    }
+}
+
+/// Decodes a picture of any format.
+pub(super) fn picture(
+    bytes: &[u8],
+    max_pixels: u64,
+    depth: Depth,
+) -> Result<Picture, PictureError> {
+    if bytes.is_empty() {
+        return Err(broken("the file is empty"));
+    }
+    let format = Format::of(bytes).ok_or_else(|| {
+        broken("it begins as none of JPEG, PNG, WebP, TIFF, BMP, GIF and PNM does")
+    })?;
+    caught(|| match format {
+        Format::Jpeg => jpeg::decode(bytes, max_pixels).map(Picture::Bytes),
+        Format::Png => png::decode(bytes, max_pixels, depth),
+        Format::WebP => webp::decode(bytes, max_pixels).map(Picture::Bytes),
+        Format::Tiff => tiff::decode(bytes, max_pixels),
+        Format::Bmp => bmp::decode(bytes, max_pixels).map(Picture::Bytes),
+        Format::Gif => gif::decode(bytes, max_pixels).map(Picture::Bytes),
+        Format::Pnm => pnm::decode(bytes, max_pixels),
+        #[cfg(feature = "dicom")]
+        Format::Dicom => dicom::decode(bytes, max_pixels),
+    })
 }
 
 /// Turns a panic into an error of the picture: decoders panic on some damaged files.
@@ -104,6 +222,25 @@ pub(super) fn message_of(panic: &(dyn Any + Send)) -> String {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
+}
+
+fn broken(reason: impl Into<String>) -> PictureError {
+    PictureError::Broken(reason.into())
+}
+
+fn too_few(width: u32, height: u32) -> PictureError {
+    broken(format!(
+        "it claims {width} x {height} pixels, for which its data are too few"
+    ))
+}
+
+/// A vector of equal elements.
+fn room<T: Clone>(length: usize, element: T) -> Result<Vec<T>, PictureError> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(length)
+        .map_err(|_| broken("there is not enough memory for it"))?;
+    room.resize(length, element);
+    Ok(room)
 }
 
 /// # Errors

@@ -9,7 +9,11 @@ use png::{
     BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Reader, Transformations,
 };
 
-use super::{PictureError, Rgb, checked, within};
+use super::{
+    Depth, PictureError, broken, checked,
+    deep::{Deep, Picture, SampleRange},
+    too_few, within,
+};
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
@@ -17,38 +21,42 @@ const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 const MOST_INFLATED: u64 = 1032;
 
 /// Decodes a file that begins as a PNG does.
-pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> {
+pub(super) fn decode(file: &[u8], max_pixels: u64, depth: Depth) -> Result<Picture, PictureError> {
     let Chunks {
         header,
         palette,
         data,
     } = Chunks::of(file)?;
-    let &[w3, w2, w1, w0, h3, h2, h1, h0, depth, kind, _, _, _] = header;
+    let &[w3, w2, w1, w0, h3, h2, h1, h0, bits, kind, _, _, _] = header;
     let width = u32::from_be_bytes([w3, w2, w1, w0]);
     let height = u32::from_be_bytes([h3, h2, h1, h0]);
     within(width, height, max_pixels)?;
     let samples = [1, 0, 3, 1, 2, 0, 4][usize::from(kind.min(6))];
-    let row = (u64::from(width) * u64::from(depth) * samples).div_ceil(8);
+    let row = (u64::from(width) * u64::from(bits) * samples).div_ceil(8);
     let length: usize = data.iter().map(|data| data.len()).sum();
     if u64::from(height) * row > MOST_INFLATED * length as u64 {
-        return Err(broken(format!(
-            "it claims {width} x {height} pixels, for which its data are too few"
-        )));
+        return Err(too_few(width, height));
     }
     let mut plain = Vec::with_capacity(length + (1 << 10));
     plain.extend(SIGNATURE);
     put(&mut plain, *b"IHDR", &[header]);
     if kind == 3 {
-        put(&mut plain, *b"PLTE", &[&whole(palette, depth)?]);
+        put(&mut plain, *b"PLTE", &[&whole(palette, bits)?]);
     }
     put(&mut plain, *b"IDAT", &data);
     put(&mut plain, *b"IEND", &[]);
-    let pixels = pixels(&plain, width, height).map_err(|error| broken(error.to_string()))?;
-    checked(width, height, pixels)
+    let failed = |error: DecodingError| broken(error.to_string());
+    if depth == Depth::Floats && bits == 16 {
+        let deep = deep(&plain, width, height).map_err(failed)?;
+        return Ok(Picture::Deep(deep.checked()?));
+    }
+    let pixels = pixels(&plain, width, height).map_err(failed)?;
+    Ok(Picture::Bytes(checked(width, height, pixels)?))
 }
 
-fn broken(reason: impl Into<String>) -> PictureError {
-    PictureError::Broken(reason.into())
+/// Whether a file that begins as a PNG does has 16 bits a sample.
+pub(super) fn is_deep(file: &[u8]) -> bool {
+    Chunks::of(file).is_ok_and(|chunks| chunks.header[8] == 16)
 }
 
 /// The chunks that pixels depend on.
@@ -119,16 +127,65 @@ fn put(file: &mut Vec<u8>, name: [u8; 4], contents: &[&[u8]]) {
     file.extend([0; 4]);
 }
 
-/// The pixels in RGB.
-fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError> {
+/// Reads what follows the header.
+fn reader(file: &[u8], how: Transformations) -> Result<Reader<Cursor<&[u8]>>, DecodingError> {
     let mut options = DecodeOptions::default();
     options.set_ignore_crc(true);
     options.set_ignore_adler32(false);
     let mut decoder = Decoder::new_with_options(Cursor::new(file), options);
     // Its limit counts bytes; ours counts pixels.
     decoder.set_limits(Limits { bytes: usize::MAX });
-    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
-    let mut reader = decoder.read_info()?;
+    decoder.set_transformations(how);
+    decoder.read_info()
+}
+
+/// The pixels of a picture of 16 bits a sample, without transparency.
+fn deep(file: &[u8], width: u32, height: u32) -> Result<Deep, DecodingError> {
+    let mut reader = reader(file, Transformations::IDENTITY)?;
+    let (color, _) = reader.output_color_type();
+    let (count, channels) = match color {
+        ColorType::Grayscale | ColorType::Indexed => (1, 1),
+        ColorType::GrayscaleAlpha => (2, 1),
+        ColorType::Rgb => (3, 3),
+        ColorType::Rgba => (4, 3),
+    };
+    let area = width as usize * height as usize;
+    let mut samples = Vec::new();
+    samples
+        .try_reserve_exact(channels * area)
+        .map_err(|_| DecodingError::LimitsExceeded)?;
+    let mut add = |bytes: &[u8]| {
+        for pixel in bytes.chunks_exact(2 * count) {
+            let (values, _) = pixel.as_chunks();
+            let values = values.iter().take(channels);
+            samples.extend(values.map(|&bytes| f32::from(u16::from_be_bytes(bytes))));
+        }
+    };
+    if reader.info().interlaced {
+        let mut bytes = vec![0; 2 * count * area];
+        reader.next_frame(&mut bytes)?;
+        add(&bytes);
+    } else {
+        while let Some(row) = reader.next_row()? {
+            add(row.data());
+        }
+    }
+    is_as_summed(&mut reader)?;
+    Ok(Deep {
+        width,
+        height,
+        channels,
+        samples,
+        range: SampleRange {
+            low: 0.0,
+            high: 65_535.0,
+        },
+    })
+}
+
+/// The pixels in RGB.
+fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError> {
+    let mut reader = reader(file, Transformations::EXPAND | Transformations::STRIP_16)?;
     let (width, height) = (width as usize, height as usize);
     let mut pixels = Vec::new();
     pixels

@@ -2,18 +2,125 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    data::{DataError, Dataset, Normalization, Target},
-    executor::{Batch, Pixels, Targets},
+    data::{DataError, Dataset, Depth, Normalization, Rng, Target},
+    executor::{Batch, Targets},
 };
+
+/// What the images of a batch are made of: image after image, each height x width x channels; the
+/// views of an image follow one another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoadedPixels {
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Floats in [0, 1].
+    Floats(Vec<f32>),
+}
+
+impl LoadedPixels {
+    /// The number of bytes or floats.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Floats(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes; `None` if the images are floats.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Floats(_) => None,
+        }
+    }
+
+    /// The floats; `None` if the images are bytes.
+    pub fn floats(&self) -> Option<&[f32]> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::Floats(values) => Some(values),
+        }
+    }
+
+    /// None, of a kind.
+    pub(super) fn none(depth: Depth) -> Self {
+        match depth {
+            Depth::Bytes => Self::Bytes(Vec::new()),
+            Depth::Floats => Self::Floats(Vec::new()),
+        }
+    }
+
+    /// Room for so many bytes or floats, of any value.
+    pub(super) fn resize(&mut self, length: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.resize(length, 0),
+            Self::Floats(values) => values.resize(length, 0.0),
+        }
+    }
+
+    /// Loads an image at a place.
+    pub(super) fn load(
+        &mut self,
+        dataset: &dyn Dataset,
+        index: usize,
+        rng: Option<&mut Rng>,
+        at: Range<usize>,
+    ) -> Result<(), DataError> {
+        match self {
+            Self::Bytes(bytes) => dataset.load(index, rng, &mut bytes[at]),
+            Self::Floats(values) => dataset.load_floats(index, rng, &mut values[at]),
+        }
+    }
+
+    /// Copies others of the same kind in.
+    pub(super) fn put(&mut self, at: usize, others: &Self) {
+        match (self, others) {
+            (Self::Bytes(into), Self::Bytes(from)) => {
+                into[at..][..from.len()].copy_from_slice(from);
+            }
+            (Self::Floats(into), Self::Floats(from)) => {
+                into[at..][..from.len()].copy_from_slice(from);
+            }
+            _ => unreachable!("a loader has images of one kind"),
+        }
+    }
+
+    /// Moves a part to the front, or nearer to it.
+    pub(super) fn copy_within(&mut self, from: Range<usize>, to: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.copy_within(from, to),
+            Self::Floats(values) => values.copy_within(from, to),
+        }
+    }
+
+    pub(super) fn truncate(&mut self, length: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.truncate(length),
+            Self::Floats(values) => values.truncate(length),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.capacity(),
+            Self::Floats(values) => values.capacity(),
+        }
+    }
+}
 
 /// Images and their targets. When it is dropped, its memory goes back to the loader.
 pub struct LoadedBatch {
-    /// Image after image, each height x width x channels; the views of an image follow one another.
-    pub bytes: Vec<u8>,
+    /// The images.
+    pub pixels: LoadedPixels,
     /// The target of each image, repeated for each of its views.
     pub targets: LoadedTargets,
     /// Views of each image: 1, or [`Dataset::views`](crate::data::Dataset::views) in evaluation.
@@ -30,6 +137,8 @@ pub struct LoadedBatch {
 pub enum LoadedTargets {
     /// The class of each image.
     Classes(Vec<u32>),
+    /// The probability of each class, images x classes: of images that are mixed ([`Mix`](super::Mix)).
+    Probabilities(Vec<f32>),
     /// Whether each class applies, images x classes: from 0 (no) to 1 (yes), or NaN if it is unknown.
     Independent(Vec<f32>),
 }
@@ -39,6 +148,7 @@ impl LoadedTargets {
     pub fn as_targets(&self) -> Targets<'_> {
         match self {
             Self::Classes(labels) => Targets::Classes(labels),
+            Self::Probabilities(values) => Targets::Probabilities(values),
             Self::Independent(values) => Targets::Independent(values),
         }
     }
@@ -76,36 +186,36 @@ impl LoadedBatch {
         self.images
     }
 
-    /// The label of each image, repeated for each of its views; none where classes are independent.
+    /// The label of each image, repeated for each of its views; none where classes are independent
+    /// or images are mixed.
     pub fn labels(&self) -> &[u32] {
         match &self.targets {
             LoadedTargets::Classes(labels) => labels,
-            LoadedTargets::Independent(_) => &[],
+            LoadedTargets::Probabilities(_) | LoadedTargets::Independent(_) => &[],
         }
     }
 
     /// The batch for an executor, which normalises it.
     pub fn as_batch<'a>(&'a self, normalization: &'a Normalization) -> Batch<'a> {
         Batch {
-            pixels: Pixels::Nhwc {
-                bytes: &self.bytes,
-                mean: &normalization.mean,
-                std: &normalization.std,
+            pixels: match &self.pixels {
+                LoadedPixels::Bytes(bytes) => normalization.pixels(bytes),
+                LoadedPixels::Floats(values) => normalization.floats(values),
             },
             targets: self.targets.as_targets(),
         }
     }
 
-    /// The batch of some images of a dataset, of which these are the bytes.
+    /// The batch of some images of a dataset, of which these are the pixels.
     pub(super) fn new(
-        bytes: Vec<u8>,
+        pixels: LoadedPixels,
         (dataset, images): (&dyn Dataset, &[usize]),
         views: usize,
         number: usize,
         home: Arc<Buffers>,
     ) -> Result<Self, DataError> {
         Ok(Self {
-            bytes,
+            pixels,
             targets: LoadedTargets::of(dataset, images, views)?,
             views,
             number,
@@ -127,35 +237,41 @@ impl fmt::Debug for LoadedBatch {
 
 impl Drop for LoadedBatch {
     fn drop(&mut self) {
-        self.home.put(std::mem::take(&mut self.bytes));
+        let nothing = LoadedPixels::none(Depth::Bytes);
+        self.home.put(std::mem::replace(&mut self.pixels, nothing));
     }
 }
 
 /// Memory of batches that were dropped, to be used again.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffers(Mutex<Vec<LoadedPixels>>);
 
 impl Buffers {
     /// No more than this are kept. Otherwise a program that collects batches would never get their
     /// memory back.
     const MOST: usize = 8;
 
-    /// A buffer of `length` bytes, of any value.
-    pub(super) fn take(&self, length: usize) -> Vec<u8> {
-        let buffer = self.lock().pop();
-        let mut buffer = buffer.unwrap_or_default();
-        buffer.resize(length, 0);
+    /// A buffer of `length` bytes or floats, of any value.
+    pub(super) fn take(&self, depth: Depth, length: usize) -> LoadedPixels {
+        let mut buffers = self.lock();
+        let is_of_kind =
+            |pixels: &LoadedPixels| pixels.bytes().is_some() == (depth == Depth::Bytes);
+        let at = buffers.iter().rposition(is_of_kind);
+        let buffer = at.map(|at| buffers.swap_remove(at));
+        drop(buffers);
+        let mut buffer = buffer.unwrap_or_else(|| LoadedPixels::none(depth));
+        buffer.resize(length);
         buffer
     }
 
-    pub(super) fn put(&self, buffer: Vec<u8>) {
+    pub(super) fn put(&self, buffer: LoadedPixels) {
         let mut buffers = self.lock();
         if buffers.len() < Self::MOST && buffer.capacity() > 0 {
             buffers.push(buffer);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<LoadedPixels>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

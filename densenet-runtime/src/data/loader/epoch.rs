@@ -14,12 +14,12 @@ use std::{
 use crossbeam_channel::Sender;
 
 use super::{
-    LoadedBatch, Loader,
+    LoadedBatch, LoadedTargets, Loader,
     batch::Buffers,
     order::Order,
-    worker::{Assembled, Assembly, Shared, Task, work},
+    worker::{Assembled, Assembly, Shared, Task, Whole, work},
 };
-use crate::data::DataError;
+use crate::data::{DataError, Depth};
 
 /// Images are handed to workers in pieces of about this many bytes: small images together, so that
 /// handing them out costs little; large ones alone, so that all workers share a batch.
@@ -38,6 +38,8 @@ pub struct Epoch {
     /// Batches that came before their turn.
     early: BTreeMap<usize, Assembled>,
     views: usize,
+    /// Classes of the probabilities that mixed images have.
+    classes: usize,
     piece: usize,
     prefetch: usize,
     /// The index of the batch to be served next.
@@ -55,14 +57,21 @@ impl Epoch {
         } else {
             loader.dataset.views()
         };
-        let image_bytes = views * loader.dataset.shape().iter().product::<usize>();
+        let image_length = views * loader.dataset.shape().iter().product::<usize>();
+        let depth = loader.depth();
+        let image_bytes = match depth {
+            Depth::Bytes => image_length,
+            Depth::Floats => 4 * image_length,
+        };
         let share = loader.batch.div_ceil(loader.workers);
         let shared = Arc::new(Shared {
             dataset: Arc::clone(&loader.dataset),
             order,
             on_broken: loader.on_broken,
             reports: Arc::clone(&loader.reports),
-            image_bytes,
+            depth,
+            image_length,
+            mix: loader.mix,
             stop: AtomicBool::new(false),
         });
         let (tasks, queue) = crossbeam_channel::unbounded();
@@ -92,6 +101,7 @@ impl Epoch {
             done,
             early: BTreeMap::new(),
             views,
+            classes: loader.classes,
             piece: (PIECE / image_bytes.max(1)).clamp(1, share),
             prefetch: loader.prefetch,
             next: first,
@@ -112,8 +122,9 @@ impl Epoch {
                 self.tasks = None;
                 return;
             }
-            let bytes = self.buffers.take(positions.len() * self.shared.image_bytes);
-            let assembly = Arc::new(Assembly::new(self.handed_out, positions.clone(), bytes));
+            let length = positions.len() * self.shared.image_length;
+            let pixels = self.buffers.take(self.shared.depth, length);
+            let assembly = Arc::new(Assembly::new(self.handed_out, positions.clone(), pixels));
             for first in positions.clone().step_by(self.piece) {
                 let task = Task {
                     assembly: Arc::clone(&assembly),
@@ -127,7 +138,7 @@ impl Epoch {
     }
 
     /// Waits for the batch whose turn it is.
-    fn wait(&mut self) -> Result<(Vec<u8>, Vec<usize>), DataError> {
+    fn wait(&mut self) -> Result<Whole, DataError> {
         loop {
             if let Some(assembled) = self.early.remove(&self.next) {
                 return assembled.outcome;
@@ -166,19 +177,30 @@ impl Iterator for Epoch {
             }
             match self.wait() {
                 Err(error) => self.failure = Some(error),
-                Ok((bytes, images)) => {
+                Ok(Whole {
+                    pixels,
+                    images,
+                    mixing,
+                }) => {
                     let number = self.next;
                     self.next += 1;
                     self.hand_out();
                     if images.is_empty() {
                         // All of its images were skipped.
-                        self.buffers.put(bytes);
+                        self.buffers.put(pixels);
                         continue;
                     }
                     let images = (&*self.shared.dataset, &images[..]);
                     let buffers = Arc::clone(&self.buffers);
-                    match LoadedBatch::new(bytes, images, self.views, number, buffers) {
-                        Ok(batch) => return Some(Ok(batch)),
+                    match LoadedBatch::new(pixels, images, self.views, number, buffers) {
+                        Ok(mut batch) => {
+                            if let Some(mixing) = mixing {
+                                let none = LoadedTargets::Classes(Vec::new());
+                                let targets = std::mem::replace(&mut batch.targets, none);
+                                batch.targets = mixing.targets(targets, self.classes);
+                            }
+                            return Some(Ok(batch));
+                        }
                         Err(error) => self.failure = Some(error),
                     }
                 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod epoch;
+mod mix;
 mod order;
 mod worker;
 
@@ -16,14 +17,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{DataError, Dataset};
+use super::{DataError, Dataset, Depth};
 use crate::parallel::Ranks;
 use crate::tell;
 use batch::Buffers;
 use order::Order;
 
-pub use batch::{LoadedBatch, LoadedTargets};
+pub use batch::{LoadedBatch, LoadedPixels, LoadedTargets};
 pub use epoch::Epoch;
+pub use mix::Mix;
 
 /// What to do about images that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,9 @@ pub struct Loader {
     training: bool,
     keep_last: bool,
     seed: u64,
+    mix: Mix,
+    /// Classes of the probabilities that mixed images have.
+    classes: usize,
     workers: usize,
     prefetch: usize,
     on_broken: OnBroken,
@@ -119,6 +124,8 @@ impl Loader {
             training,
             keep_last: !training,
             seed: 0,
+            mix: Mix::default(),
+            classes: 0,
             workers: crate::cpu::threads(0),
             prefetch: 3,
             on_broken: OnBroken::default(),
@@ -134,6 +141,36 @@ impl Loader {
     /// Sets the seed of order and augmentation; 0 by default.
     pub fn seeded(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// Mixes the images of each batch with each other, for a network of so many classes. The targets
+    /// are probabilities then. The numbers drawn for a batch depend on seed, epoch, rank and batch
+    /// alone. Images that mixup blends are floats.
+    ///
+    /// # Errors
+    /// When the loader is not one of training, the network has fewer classes than the dataset (or
+    /// others than its independent ones), or an alpha is out of range.
+    pub fn mixed(self, mix: Mix, classes: usize) -> Result<Self, DataError> {
+        mix.check()?;
+        if !self.training && !mix.is_none() {
+            return Err(DataError::Options(
+                "images are mixed in training alone; leave `mixed` out of evaluation".to_owned(),
+            ));
+        }
+        super::check_fit(&*self.dataset, self.dataset.shape(), classes)?;
+        Ok(Self {
+            mix,
+            classes,
+            ..self
+        })
+    }
+
+    /// What the images are made of as they are served.
+    pub fn depth(&self) -> Depth {
+        match self.mix.mixup > 0.0 {
+            true => Depth::Floats,
+            false => self.dataset.depth(),
+        }
     }
 
     /// Sets the number of threads that load images, at least one;

@@ -8,6 +8,10 @@ use crate::data::Rng;
 /// Takes the place of an image's index when the order itself is drawn.
 const ORDER: u64 = u64::MAX;
 
+/// Takes the place of the highest bit of an image's index, which none has, where numbers are drawn
+/// for a batch.
+const BATCHES: u64 = 1 << 63;
+
 /// The order of an epoch's images.
 pub(super) struct Order {
     /// The image at each position; `None` in the dataset's order.
@@ -52,6 +56,17 @@ impl Order {
             }
             None => position * world_size + rank,
         }
+    }
+
+    /// The random numbers of what is done to a batch as a whole; each rank has its own.
+    pub(super) fn batch_rng(&self, batch: usize) -> Option<Rng> {
+        let (seed, epoch) = self.augmentation?;
+        let Shard { rank, world_size } = self.shard;
+        Some(Rng::new(
+            seed,
+            epoch,
+            BATCHES | (batch * world_size + rank) as u64,
+        ))
     }
 
     /// The random numbers of an image's augmentation.

@@ -12,8 +12,8 @@ use std::{
 
 use crossbeam_channel::Receiver;
 
-use super::{OnBroken, Reports, order::Order};
-use crate::data::{DataError, Dataset, decode::message_of};
+use super::{LoadedPixels, Mix, OnBroken, Reports, mix::Mixing, order::Order};
+use crate::data::{DataError, Dataset, Depth, decode::message_of};
 
 /// How many replacements for a broken image are tried before all are taken to be broken.
 const REPLACEMENTS: usize = 32;
@@ -24,8 +24,10 @@ pub(super) struct Shared {
     pub(super) order: Order,
     pub(super) on_broken: OnBroken,
     pub(super) reports: Arc<Reports>,
-    /// Size of an image with all its views, in bytes.
-    pub(super) image_bytes: usize,
+    /// What images are made of, and how many bytes or floats one has with all its views.
+    pub(super) depth: Depth,
+    pub(super) image_length: usize,
+    pub(super) mix: Mix,
     /// Set when nobody is waiting for batches any more.
     pub(super) stop: AtomicBool,
 }
@@ -38,7 +40,7 @@ pub(super) struct Assembly {
 }
 
 struct State {
-    bytes: Vec<u8>,
+    pixels: LoadedPixels,
     /// Which image was copied in at each place so far.
     images: Vec<Option<usize>>,
     missing: usize,
@@ -55,19 +57,25 @@ pub(super) struct Task {
 /// A complete batch, without the images that were skipped.
 pub(super) struct Assembled {
     pub(super) number: usize,
-    /// The bytes, and the images that they are of.
-    pub(super) outcome: Result<(Vec<u8>, Vec<usize>), DataError>,
+    pub(super) outcome: Result<Whole, DataError>,
+}
+
+/// The pixels of a batch, the images that they are of, and how these were mixed.
+pub(super) struct Whole {
+    pub(super) pixels: LoadedPixels,
+    pub(super) images: Vec<usize>,
+    pub(super) mixing: Option<Mixing>,
 }
 
 impl Assembly {
-    /// An empty batch. `bytes` is as long as its images together.
-    pub(super) fn new(number: usize, positions: Range<usize>, bytes: Vec<u8>) -> Self {
+    /// An empty batch. `pixels` is as long as its images together.
+    pub(super) fn new(number: usize, positions: Range<usize>, pixels: LoadedPixels) -> Self {
         let size = positions.len();
         Self {
             number,
             positions,
             state: Mutex::new(State {
-                bytes,
+                pixels,
                 images: vec![None; size],
                 missing: size,
                 failure: None,
@@ -75,18 +83,17 @@ impl Assembly {
         }
     }
 
-    /// Copies images in; `loaded` holds the result of each, `bytes` their bytes. Returns the batch
-    /// if they were the last.
+    /// Copies images in; `loaded` holds the result of each. Returns the batch if they were the last.
     fn add(
         &self,
         positions: Range<usize>,
         loaded: &mut Vec<Result<Option<usize>, DataError>>,
-        bytes: &[u8],
-        image_bytes: usize,
+        pixels: &LoadedPixels,
+        shared: &Shared,
     ) -> Option<Assembled> {
         let first = positions.start - self.positions.start;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bytes[first * image_bytes..][..bytes.len()].copy_from_slice(bytes);
+        state.pixels.put(first * shared.image_length, pixels);
         state.missing -= positions.len();
         for (place, loaded) in (first..).zip(loaded.drain(..)) {
             match loaded {
@@ -99,53 +106,62 @@ impl Assembly {
         }
         (state.missing == 0).then(|| Assembled {
             number: self.number,
-            outcome: state.finish(image_bytes),
+            outcome: state.finish(shared, self.number),
         })
     }
 }
 
 impl State {
-    fn finish(&mut self, image_bytes: usize) -> Result<(Vec<u8>, Vec<usize>), DataError> {
+    fn finish(&mut self, shared: &Shared, number: usize) -> Result<Whole, DataError> {
         if let Some((_, error)) = self.failure.take() {
             return Err(error);
         }
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let length = shared.image_length;
+        let nothing = LoadedPixels::none(shared.depth);
+        let mut pixels = std::mem::replace(&mut self.pixels, nothing);
         let mut images = Vec::with_capacity(self.images.len());
         for (place, image) in self.images.iter().enumerate() {
             let Some(image) = image else { continue };
             if images.len() < place {
-                let from = place * image_bytes;
-                bytes.copy_within(from..from + image_bytes, images.len() * image_bytes);
+                let from = place * length;
+                pixels.copy_within(from..from + length, images.len() * length);
             }
             images.push(*image);
         }
-        bytes.truncate(images.len() * image_bytes);
-        Ok((bytes, images))
+        pixels.truncate(images.len() * length);
+        let mixing = (!shared.mix.is_none())
+            .then(|| shared.order.batch_rng(number))
+            .flatten()
+            .map(|mut rng| {
+                let shape = shared.dataset.shape();
+                let mixing = shared.mix.draw(&mut rng, [shape[1], shape[2]]);
+                mixing.apply(&mut pixels, shape);
+                mixing
+            });
+        Ok(Whole {
+            pixels,
+            images,
+            mixing,
+        })
     }
 }
 
 /// Loads images until there are no more tasks or nobody is waiting.
 pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<Assembled>) {
-    let mut bytes = Vec::new();
+    let mut pixels = LoadedPixels::none(shared.depth);
     let mut loaded = Vec::new();
     for task in tasks {
-        bytes.resize(task.positions.len() * shared.image_bytes, 0);
-        for (position, into) in task
-            .positions
-            .clone()
-            .zip(bytes.chunks_exact_mut(shared.image_bytes))
-        {
+        let length = shared.image_length;
+        pixels.resize(task.positions.len() * length);
+        for (place, position) in task.positions.clone().enumerate() {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
-            loaded.push(shared.load(position, into));
+            let at = place * length..(place + 1) * length;
+            loaded.push(shared.load(position, &mut pixels, at));
         }
-        let assembled = task.assembly.add(
-            task.positions.clone(),
-            &mut loaded,
-            &bytes,
-            shared.image_bytes,
-        );
+        let positions = task.positions.clone();
+        let assembled = task.assembly.add(positions, &mut loaded, &pixels, shared);
         if let Some(assembled) = assembled
             && done.send(assembled).is_err()
         {
@@ -157,25 +173,35 @@ pub(super) fn work(shared: &Shared, tasks: &Receiver<Task>, done: &mpsc::Sender<
 impl Shared {
     /// Loads the image of a position, or another in its place, and returns which; `None` if it is
     /// skipped. A panic becomes an error.
-    fn load(&self, position: usize, into: &mut [u8]) -> Result<Option<usize>, DataError> {
+    fn load(
+        &self,
+        position: usize,
+        pixels: &mut LoadedPixels,
+        at: Range<usize>,
+    ) -> Result<Option<usize>, DataError> {
         let image = self.order.image(position);
-        // After a panic only the bytes are half done, and those are not served.
-        catch_unwind(AssertUnwindSafe(|| self.load_or_replace(image, into))).unwrap_or_else(
-            |panic| {
-                Err(DataError::Panic {
-                    index: image,
-                    message: message_of(&*panic),
-                })
-            },
-        )
+        // After a panic only the pixels are half done, and those are not served.
+        let loaded = AssertUnwindSafe(|| self.load_or_replace(image, pixels, at));
+        catch_unwind(loaded).unwrap_or_else(|panic| {
+            Err(DataError::Panic {
+                index: image,
+                message: message_of(&*panic),
+            })
+        })
     }
 
-    fn load_or_replace(&self, image: usize, into: &mut [u8]) -> Result<Option<usize>, DataError> {
+    fn load_or_replace(
+        &self,
+        image: usize,
+        pixels: &mut LoadedPixels,
+        at: Range<usize>,
+    ) -> Result<Option<usize>, DataError> {
         let mut rng = self.order.rng(image);
         let mut candidate = image;
         let mut tried = 0;
         loop {
-            let error = match self.dataset.load(candidate, rng.as_mut(), into) {
+            let (dataset, at) = (&*self.dataset, at.clone());
+            let error = match pixels.load(dataset, candidate, rng.as_mut(), at) {
                 Ok(()) => return Ok(Some(candidate)),
                 Err(error) => error,
             };

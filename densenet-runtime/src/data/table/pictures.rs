@@ -1,7 +1,7 @@
 //! The pictures of a table as a dataset.
 
 use super::{Labels, Table};
-use crate::data::{DataError, Dataset, Normalization, Pictures, Rng, Target, nearest};
+use crate::data::{DataError, Dataset, Depth, Normalization, Pictures, Rng, Target, nearest};
 
 /// The pictures that a [`Table`] lists, with its labels.
 ///
@@ -46,9 +46,10 @@ impl TablePictures {
                 ),
             ));
         }
+        let files = table.rows.iter().map(|row| table.root.join(&*row.path));
         Ok(Self {
+            pictures: pictures.as_needed_by(files),
             table,
-            pictures,
             unknown: vec![f32::NAN; classes],
         })
     }
@@ -98,5 +99,19 @@ impl Dataset for TablePictures {
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
         let path = self.table.root.join(&*self.table.rows[index].path);
         self.pictures.load(&path, rng, into)
+    }
+
+    fn depth(&self) -> Depth {
+        self.pictures.depth()
+    }
+
+    fn load_floats(
+        &self,
+        index: usize,
+        rng: Option<&mut Rng>,
+        into: &mut [f32],
+    ) -> Result<(), DataError> {
+        let path = self.table.root.join(&*self.table.rows[index].path);
+        self.pictures.load_floats(&path, rng, into)
     }
 }

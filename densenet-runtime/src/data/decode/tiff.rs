@@ -1,0 +1,271 @@
+//! TIFF: its first picture, of up to 32 bits a sample, whole numbers or floats.
+
+use std::io::Cursor;
+
+use tiff::{
+    ColorType, TiffError,
+    decoder::{Decoder, DecodingResult, Limits},
+    tags::Tag,
+};
+
+use super::{
+    PictureError, Rgb,
+    bmp::unpack,
+    broken, checked,
+    deep::{Deep, Picture, SampleRange},
+    room, too_few, within,
+};
+
+/// A sample has at most this many bytes.
+const MOST_BYTES: usize = 8;
+
+/// LZW, which expands most, makes this many bytes of one: 4096 of a code of 12 bits.
+const MOST_EXPANDED: usize = 2731;
+
+/// Decodes a file that begins as a TIFF does.
+pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureError> {
+    let (plain, colours) = without_palette(file);
+    let mut decoder =
+        Decoder::new(Cursor::new(plain.as_deref().unwrap_or(file))).map_err(failed)?;
+    let (width, height) = decoder.dimensions().map_err(failed)?;
+    within(width, height, max_pixels)?;
+    let area = width as usize * height as usize;
+    // Five samples a pixel at most: CMYK and alpha.
+    let most = (5 * MOST_BYTES).saturating_mul(area);
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = most;
+    limits.intermediate_buffer_size = most.max(file.len());
+    let mut decoder = decoder.with_limits(limits);
+    let colour = decoder.colortype().map_err(failed)?;
+    let layout = decoder.image_buffer_layout().map_err(failed)?;
+    if layout.complete_len > most.min(MOST_EXPANDED.saturating_mul(file.len())) {
+        return Err(too_few(width, height));
+    }
+    let (listed, used) = match colour {
+        ColorType::Gray(_) => (1, 1),
+        ColorType::Multiband { num_samples, .. } => (usize::from(num_samples), 1),
+        ColorType::RGB(_) => (3, 3),
+        ColorType::RGBA(_) => (4, 3),
+        ColorType::CMYK(8) => (4, 4),
+        ColorType::CMYKA(8) => (5, 4),
+        other => {
+            return Err(PictureError::Unsupported(format!(
+                "a TIFF of the colour type {other:?}"
+            )));
+        }
+    };
+    let is_planar = layout.planes > 1;
+    let mut samples = DecodingResult::U8(Vec::new());
+    decoder.read_image_to_buffer(&mut samples).map_err(failed)?;
+
+    let gather = Gather {
+        area,
+        listed,
+        used,
+        is_planar,
+    };
+    let deep = |samples: Result<Vec<f32>, PictureError>, low: f32, high: f32| {
+        let deep = Deep {
+            width,
+            height,
+            channels: used,
+            samples: samples?,
+            range: SampleRange { low, high },
+        };
+        Ok(Picture::Deep(deep.checked()?))
+    };
+    // Signed samples and those of 32 bits as far as f32 has them.
+    match samples {
+        DecodingResult::U8(samples) => {
+            let bits = u16::from(colour.bit_depth());
+            let samples = match bits {
+                8 => gather.of(&samples, |byte| byte)?,
+                1 | 2 | 4 if listed == 1 => {
+                    let row = (width as usize * usize::from(bits)).div_ceil(8);
+                    let mut into = room(area, 0)?;
+                    let rows = into.chunks_exact_mut(width.max(1) as usize);
+                    for (into, row) in rows.zip(samples.chunks_exact(row.max(1))) {
+                        unpack(row, bits, into);
+                    }
+                    if colours.is_none() {
+                        let most = (1_u16 << bits) - 1;
+                        into.iter_mut()
+                            .for_each(|sample| *sample = (u16::from(*sample) * 255 / most) as u8);
+                    }
+                    into
+                }
+                _ => return Err(PictureError::Unsupported(format!("a TIFF of {bits} bits"))),
+            };
+            Ok(Picture::Bytes(rgb(width, height, used, &samples, colours)?))
+        }
+        _ if used == 4 || colours.is_some() => Err(PictureError::Unsupported(
+            "a TIFF in CMYK or with a palette of more than 8 bits".to_owned(),
+        )),
+        DecodingResult::U16(samples) => deep(gather.of(&samples, f32::from), 0.0, 65_535.0),
+        DecodingResult::I16(samples) => deep(gather.of(&samples, f32::from), -32_768.0, 32_767.0),
+        DecodingResult::U32(samples) => deep(
+            gather.of(&samples, |sample| sample as f32),
+            0.0,
+            u32::MAX as f32,
+        ),
+        DecodingResult::I32(samples) => deep(
+            gather.of(&samples, |sample| sample as f32),
+            i32::MIN as f32,
+            i32::MAX as f32,
+        ),
+        DecodingResult::F16(samples) => deep(gather.of(&samples, f32::from), 0.0, 1.0),
+        DecodingResult::F32(samples) => deep(gather.of(&samples, |sample| sample), 0.0, 1.0),
+        DecodingResult::F64(samples) => deep(gather.of(&samples, |sample| sample as f32), 0.0, 1.0),
+        _ => Err(PictureError::Unsupported(format!(
+            "a TIFF of {} bits a sample",
+            colour.bit_depth()
+        ))),
+    }
+}
+
+/// Whether a file that begins as a TIFF does has more than 8 bits a sample.
+pub(super) fn is_deep(file: &[u8]) -> bool {
+    let colour = Decoder::new(Cursor::new(file)).and_then(|mut decoder| decoder.colortype());
+    colour.is_ok_and(|colour| colour.bit_depth() > 8)
+}
+
+fn failed(error: TiffError) -> PictureError {
+    match error {
+        TiffError::UnsupportedError(what) => {
+            PictureError::Unsupported(format!("a kind of TIFF ({what})"))
+        }
+        other => broken(other.to_string()),
+    }
+}
+
+/// How the samples that pixels need lie among those of the file.
+struct Gather {
+    area: usize,
+    /// Samples of a pixel in the file, and how many of them are needed.
+    listed: usize,
+    used: usize,
+    /// Whether all first samples come before all second ones.
+    is_planar: bool,
+}
+
+impl Gather {
+    /// The samples that are needed, pixel by pixel.
+    fn of<T: Copy, U>(
+        &self,
+        samples: &[T],
+        as_it: impl Fn(T) -> U,
+    ) -> Result<Vec<U>, PictureError> {
+        let &Self {
+            area,
+            listed,
+            used,
+            is_planar,
+        } = self;
+        if samples.len() < area * if is_planar { used } else { listed } {
+            return Err(broken("samples are missing"));
+        }
+        let mut into = Vec::new();
+        into.try_reserve_exact(area * used)
+            .map_err(|_| broken("there is not enough memory for it"))?;
+        if is_planar {
+            into.extend((0..area * used).map(|at| as_it(samples[at % used * area + at / used])));
+        } else {
+            let pixels = samples.chunks_exact(listed.max(1)).take(area);
+            into.extend(
+                pixels
+                    .flat_map(|pixel| &pixel[..used])
+                    .map(|&sample| as_it(sample)),
+            );
+        }
+        Ok(into)
+    }
+}
+
+/// The pixels of samples of 8 bits: grey or indices, RGB, or CMYK.
+fn rgb(
+    width: u32,
+    height: u32,
+    used: usize,
+    samples: &[u8],
+    colours: Option<Vec<[u8; 3]>>,
+) -> Result<Rgb, PictureError> {
+    let pixels = match (used, colours) {
+        (1, Some(colours)) => samples
+            .iter()
+            .flat_map(|&at| colours.get(usize::from(at)).copied().unwrap_or_default())
+            .collect(),
+        (1, None) => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+        (3, _) => samples.to_vec(),
+        _ => {
+            let (pixels, _) = samples.as_chunks();
+            pixels.iter().flat_map(|&pixel| of_inks(pixel)).collect()
+        }
+    };
+    checked(width, height, pixels)
+}
+
+/// RGB from CMYK, as Pillow computes it.
+fn of_inks([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    let light = 255 - u32::from(k);
+    [c, m, y].map(|ink| {
+        let product = u32::from(ink) * light + 128;
+        (light - (((product >> 8) + product) >> 8).min(light)) as u8
+    })
+}
+
+/// A file with a palette as one of grey indices, which is what the decoder can read, and its
+/// colours. Neither for other files.
+fn without_palette(file: &[u8]) -> (Option<Vec<u8>>, Option<Vec<[u8; 3]>>) {
+    const PHOTOMETRIC: u16 = 262;
+    const PALETTE: u32 = 3;
+    let none = (None, None);
+    let little = file.starts_with(b"II\x2a\0");
+    if !little && !file.starts_with(b"MM\0\x2a") {
+        return none;
+    }
+    let short = |at: usize| -> Option<u16> {
+        let bytes = *file.get(at..)?.first_chunk()?;
+        Some(if little {
+            u16::from_le_bytes(bytes)
+        } else {
+            u16::from_be_bytes(bytes)
+        })
+    };
+    let long = |at: usize| -> Option<u32> {
+        let (first, second) = (u32::from(short(at)?), u32::from(short(at + 2)?));
+        Some(if little {
+            first | second << 16
+        } else {
+            first << 16 | second
+        })
+    };
+    let place = || -> Option<usize> {
+        let directory = long(4)? as usize;
+        let entries = usize::from(short(directory)?);
+        let mut entries = (0..entries).map(|entry| directory + 2 + 12 * entry);
+        let entry = entries.find(|&at| short(at) == Some(PHOTOMETRIC))?;
+        // A short, or a long.
+        let at = entry + 8;
+        let value = match short(entry + 2)? {
+            3 => u32::from(short(at)?),
+            _ => long(at)?,
+        };
+        (value == PALETTE).then_some(at)
+    };
+    let Some(at) = place() else { return none };
+    let mut plain = file.to_vec();
+    // One byte of the value is 3; grey is 1.
+    for byte in plain.iter_mut().skip(at).take(4) {
+        if *byte == 3 {
+            *byte = 1;
+            break;
+        }
+    }
+    let colours = Decoder::new(Cursor::new(&plain)).and_then(|mut decoder| {
+        let map = decoder.get_tag_u16_vec(Tag::ColorMap)?;
+        let count = map.len() / 3;
+        let colour = |at: usize| [0, 1, 2].map(|channel| (map[channel * count + at] >> 8) as u8);
+        Ok((0..count).map(colour).collect())
+    });
+    (Some(plain), Some(colours.unwrap_or_default()))
+}
