@@ -9,7 +9,8 @@ the names of each library, and `logits.json` has what it makes of `images`.
 
     python scripts/golden_weights.py check [FILE...]
 checks that torch.load(weights_only=True) takes `written.pth`, which our writer made, and that
-torchvision's DenseNet takes files of the whole network that were written or converted here.
+torchvision's DenseNet takes files that were converted here, such as target/tmp/converted/monai.pth of
+the tests, and has the outputs of the network that they came from.
 """
 
 import copyreg
@@ -202,6 +203,12 @@ def tar(name: str, tensors, parts=None) -> None:
 SHAPE = {"growth_rate": 4, "block_config": (2, 1), "bn_size": 2}
 
 
+def images(channels: int) -> torch.Tensor:
+    """Numbers that a test can make, too."""
+    index = torch.arange(channels * 32 * 32)
+    return ((index * 37 % 101) / 50 - 1).reshape(1, channels, 32, 32)
+
+
 def networks() -> None:
     import monai.networks.nets
     import timm.models.densenet
@@ -211,11 +218,6 @@ def networks() -> None:
     folder = ROOT / "networks"
     folder.mkdir(parents=True, exist_ok=True)
     logits = {}
-
-    def images(channels: int) -> torch.Tensor:
-        """Numbers that a test can make, too."""
-        index = torch.arange(channels * 32 * 32)
-        return ((index * 37 % 101) / 50 - 1).reshape(1, channels, 32, 32)
 
     def ready(network: nn.Module) -> nn.Module:
         for module in network.modules():
@@ -310,7 +312,11 @@ def check(files: list[str]) -> None:
             read["features.conv0.weight"].shape[1], own.features.conv0.out_channels, 7, 2, 3, bias=False
         )
         own.load_state_dict(read)
-        print(f"{file}: torchvision takes it")
+        with torch.no_grad():
+            found = own.eval()(images(own.features.conv0.in_channels))[0]
+        expected = json.loads((ROOT / "logits.json").read_text())
+        same = [name for name, values in expected.items() if torch.allclose(found, torch.tensor(values), atol=1e-4)]
+        print(f"{file}: torchvision takes it; it has the outputs of {same or 'no golden network'}")
 
 
 if __name__ == "__main__":

@@ -652,6 +652,34 @@ fn a_converted_file_is_the_same_network_with_the_same_notes() {
 }
 
 #[test]
+fn networks_of_all_libraries_are_written_under_torchvisions_names() {
+    // Kept, so that `scripts/golden_weights.py check` can hand them to torchvision.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("converted");
+    fs::create_dir_all(&folder).unwrap();
+    for name in [
+        "torchvision",
+        "torchvision_2017",
+        "timm",
+        "monai",
+        "chexnet",
+        "torchxrayvision",
+    ] {
+        let to = folder.join(format!("{name}.pth"));
+        convert(golden("networks").join(format!("{name}.pth")), &to).unwrap();
+        let plan = plan(if name == "torchxrayvision" { 1 } else { 3 }, 3);
+        let written = TensorFile::read(&to).unwrap();
+        let names: Vec<_> = plan
+            .parameters()
+            .into_iter()
+            .map(|own| own.torchvision)
+            .collect();
+        assert_eq!(written.names(), names, "{name}");
+        let (state, _) = load(&plan, &network(name));
+        assert!(State::read(&plan, &to).unwrap() == state, "{name}");
+    }
+}
+
+#[test]
 fn notes_that_make_no_sense_are_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("noted.safetensors");

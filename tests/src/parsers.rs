@@ -201,13 +201,11 @@ fn told(desk: &Desk, file: &TensorFile) {
     let Ok((state, _)) = State::load(&plan, file, &LoadOptions::default()) else {
         return;
     };
-    for name in ["told.safetensors", "told.pth"] {
-        let again = desk.path(name);
-        state.write(&plan, &again).unwrap();
-        let again = TensorFile::read(&again).unwrap();
-        assert!(plan_of(&again, None).unwrap() == plan);
-        assert!(State::from_file(&plan, &again, Unexpected::Refuse).unwrap() == state);
-    }
+    let again = desk.path("told.pth");
+    state.write(&plan, &again).unwrap();
+    let again = TensorFile::read(&again).unwrap();
+    assert!(plan_of(&again, None).unwrap() == plan);
+    assert!(State::from_file(&plan, &again, Unexpected::Refuse).unwrap() == state);
 }
 
 /// What `torch.save` writes.
