@@ -185,6 +185,7 @@ impl TensorFile {
     }
 
     /// Whether the file has a checksum of all its bytes.
+    #[cfg(feature = "train")]
     pub(crate) fn is_sealed(&self) -> bool {
         self.note(seal::NOTE).is_some()
     }
