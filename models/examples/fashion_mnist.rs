@@ -65,7 +65,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         let line = CommandLine::of_this_program().path("--data", Some(&arguments.fashion.data));
         options.say_how_to_go_on(line, &summary, &folder, &ranks);
     } else if let Some(best) = summary.best {
-        say!("test error: {:.2}%", 100.0 * best.top1_error);
+        say!("test error: {:.2}%", 100.0 * best.score);
     }
     say!("see {}", folder.path().display());
     Ok(summary.ending)

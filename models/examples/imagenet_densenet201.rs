@@ -154,7 +154,7 @@ impl Arguments {
             evaluation.images,
         );
         if let Some(best) = summary.best {
-            let error = 100.0 * best.top1_error;
+            let error = 100.0 * best.score;
             say!("best: top-1 error {error:.2}% after step {}", best.step);
         }
         // If no step was left, a new folder has no checkpoint.

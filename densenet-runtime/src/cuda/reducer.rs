@@ -118,6 +118,11 @@ impl Reducer {
         self.collective().sum(values)
     }
 
+    /// The host numbers of all ranks, one rank's after another's.
+    pub fn gather(&self, own: &[f64]) -> Result<Vec<f64>, ParallelError> {
+        self.collective().gather(own)
+    }
+
     /// The average of a host number over all ranks.
     pub fn mean(&self, value: f64) -> Result<f64, ParallelError> {
         let mut values = [value];

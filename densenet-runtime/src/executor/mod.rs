@@ -200,6 +200,15 @@ pub trait Executor: Send {
         Ok(())
     }
 
+    /// The numbers of all executors that train together, one's after another's. An executor that
+    /// trains alone has its own.
+    ///
+    /// # Errors
+    /// If another rank was lost.
+    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>, ExecutorError> {
+        Ok(own.to_vec())
+    }
+
     /// Copies out the logits of the latest batch: batch x classes.
     ///
     /// # Errors

@@ -105,4 +105,8 @@ impl Executor for Parallel {
     fn total(&mut self, sums: &mut [f64]) -> Result<(), ExecutorError> {
         Ok(self.collective.sum(sums)?)
     }
+
+    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>, ExecutorError> {
+        Ok(self.collective.gather(own)?)
+    }
 }

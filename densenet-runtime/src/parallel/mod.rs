@@ -54,6 +54,29 @@ pub trait Collective: Send {
     /// If another rank was lost, or brings another number of values.
     fn sum(&mut self, values: &mut [f64]) -> Result<(), ParallelError>;
 
+    /// The values of all ranks, one rank's after another's, in the ranks' order. Ranks may have
+    /// different numbers of values.
+    ///
+    /// # Errors
+    /// If another rank was lost.
+    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>, ParallelError> {
+        let mut counts = vec![0.0; self.world_size()];
+        if let Some(count) = counts.get_mut(self.rank()) {
+            *count = own.len() as f64;
+        }
+        self.sum(&mut counts)?;
+        let before: f64 = counts.iter().take(self.rank()).sum();
+        let all: f64 = counts.iter().sum();
+        // Each value is added to zeros, which changes none.
+        let mut values = vec![0.0; all as usize];
+        let place = before as usize..before as usize + own.len();
+        if let Some(place) = values.get_mut(place) {
+            place.copy_from_slice(own);
+        }
+        self.sum(&mut values)?;
+        Ok(values)
+    }
+
     /// Replaces values by their averages over all ranks, added in the ranks' order.
     ///
     /// # Errors

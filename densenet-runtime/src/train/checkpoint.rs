@@ -15,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::PlateauState;
+use super::score::BestBy;
 use super::{Best, CheckpointError, Config, Rescheduled};
 use crate::plan::Plan;
 use crate::weights::{
@@ -24,7 +25,8 @@ use crate::weights::{
 use crate::{Normalization, classes};
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
-/// numbers, but not the note; it can still be read.
+/// numbers, but not the note; in format 2 the best evaluation is so by its top-1 error. Both can still
+/// be read.
 const FORMAT: u32 = 3;
 
 /// The numbers of a network in training.
@@ -91,10 +93,11 @@ impl Position {
         }
         // It may be of a later step, if a run was killed after it and was resumed from an earlier
         // checkpoint.
-        let Best { step, top1_error } = best?;
-        let is_sound = step <= MOST && (0.0..=1.0).contains(&top1_error);
+        let Best { step, by, score } = best?;
+        let most = if by == BestBy::Loss { f64::MAX } else { 1.0 };
+        let is_sound = step <= MOST && (0.0..=most).contains(&score);
         (!is_sound).then(|| {
-            format!("the best evaluation cannot be after step {step} with an error of {top1_error}")
+            format!("the best evaluation cannot be after step {step} with a {by} of {score}")
         })
     }
 }
@@ -388,6 +391,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_best_evaluation_of_an_older_checkpoint_is_so_by_its_top1_error() {
+        let best: Best = serde_json::from_str(r#"{"step":50,"top1_error":0.25}"#).unwrap();
+        assert_eq!(
+            (best.step, best.by, best.score),
+            (50, BestBy::Top1Error, 0.25)
+        );
+        let again = serde_json::to_string(&best).unwrap();
+        assert_eq!(again, r#"{"step":50,"by":"top1_error","score":0.25}"#);
+        assert_eq!(serde_json::from_str::<Best>(&again).unwrap(), best);
+    }
+
+    #[test]
     fn a_position_that_no_run_has_is_refused_with_its_numbers() {
         let sound = Position {
             step: 57,
@@ -396,7 +411,8 @@ mod tests {
             epoch_steps: Some(25),
             best: Some(Best {
                 step: 50,
-                top1_error: 0.25,
+                by: BestBy::Top1Error,
+                score: 0.25,
             }),
             ..Position::default()
         };
@@ -413,7 +429,8 @@ mod tests {
             ..sound
         };
         assert_eq!(end_of_epoch.problem(), None);
-        let bad = |step, top1_error| Some(Best { step, top1_error });
+        let by = BestBy::Top1Error;
+        let bad = |step, score| Some(Best { step, by, score });
         for position in [
             Position { step: 55, ..sound },
             Position { epoch: 3, ..sound },

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
+use super::score::BestBy;
 use super::{Freeze, PartError, PartRate, Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
@@ -144,6 +145,10 @@ pub struct Config {
     /// weights of its own labels ([`Executor::set_loss_weights`]).
     #[serde(default, with = "LossWeightFields")]
     pub loss_weights: LossWeights,
+    /// The score by which an evaluation is the best of the run ([`Fit::best`](super::Fit::best)), and
+    /// which a schedule with plateaus watches.
+    #[serde(default)]
+    pub best_by: BestBy,
     /// The number of training batches from which the running statistics are recomputed before an
     /// evaluation ([precise BN](Self#precise-bn)); 0 to evaluate with those of training.
     #[serde(default)]
@@ -196,6 +201,7 @@ impl Config {
             ema: None,
             label_smoothing: 0.0,
             loss_weights: LossWeights::default(),
+            best_by: BestBy::Default,
             precise_bn: 0,
             seed: 0,
             precision: Precision::F32,
@@ -402,6 +408,7 @@ impl Config {
             ema,
             label_smoothing,
             loss_weights,
+            best_by,
             precise_bn,
             seed,
             precision,
@@ -475,6 +482,7 @@ impl Config {
             &weights(&loss_weights.positive),
             &weights(&self.loss_weights.positive),
         );
+        compare("score of the best evaluation", best_by, &self.best_by);
         let batches = |count: u32| format!("{count} batches");
         compare(
             "precise BN",

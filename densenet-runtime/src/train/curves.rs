@@ -80,10 +80,12 @@ struct RunFigures {
     losses: Vec<(f64, f64)>,
     /// Step, learning rate.
     learning_rates: Vec<(f64, f64)>,
-    /// Epochs done, top-1 error in percent.
+    /// Of each evaluation: epochs done, and in percent the errors and the scores that it has.
     top1: Vec<(f64, f64)>,
-    /// Epochs done, top-5 error in percent.
     top5: Vec<(f64, f64)>,
+    decisions: Vec<(f64, f64)>,
+    auroc: Vec<(f64, f64)>,
+    average_precision: Vec<(f64, f64)>,
 }
 
 impl RunFigures {
@@ -107,10 +109,20 @@ impl RunFigures {
                     epoch,
                     top1_error,
                     top5_error,
+                    decision_error,
+                    auroc,
+                    average_precision,
                     ..
                 } => {
-                    run.top1.push((epoch, 100.0 * top1_error));
-                    run.top5.push((epoch, 100.0 * top5_error));
+                    for (points, share) in [
+                        (&mut run.top1, top1_error),
+                        (&mut run.top5, top5_error),
+                        (&mut run.decisions, decision_error),
+                        (&mut run.auroc, auroc),
+                        (&mut run.average_precision, average_precision),
+                    ] {
+                        points.extend(share.map(|share| (epoch, 100.0 * share)));
+                    }
                 }
                 Metric::Rescheduled(_) => {}
             }
@@ -192,9 +204,31 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
     legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
+/// A line of the lower chart: its name, its points and its colour.
+type Line<'a> = (&'static str, &'a [(f64, f64)], RGBColor);
+
+/// What the lower chart shows, and the name of its axis: errors of classes, or scores of independent
+/// targets.
+fn lower(run: &RunFigures) -> (&'static str, Vec<Line<'_>>) {
+    if run.top1.is_empty() && !run.decisions.is_empty() {
+        let shown = vec![
+            ("AUROC", &run.auroc[..], LOSS),
+            ("average precision", &run.average_precision, TOP5),
+            ("wrong decisions", &run.decisions, TOP1),
+        ];
+        return ("validation (%)", shown);
+    }
+    let shown = vec![("top-1", &run.top1[..], TOP1), ("top-5", &run.top5, TOP5)];
+    ("validation error (%)", shown)
+}
+
 fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
-    let epochs = 0.0..run.top1.last().map_or(1.0, |&(epoch, _)| epoch.max(1.0));
-    let most = top_of(&run.top1, &run.top1).clamp(1.0, 100.0);
+    let (what, shown) = lower(run);
+    let all = || shown.iter().map(|(_, points, _)| *points);
+    let ends = all().filter_map(|points| points.last());
+    let epochs = 0.0..ends.map(|&(epoch, _)| epoch).fold(1.0, f64::max);
+    let tops = all().map(|points| top_of(points, points));
+    let most = tops.fold(0.0, f64::max).clamp(1.0, 100.0);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         // As wide as the chart above, which has a second axis.
@@ -205,7 +239,7 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     chart
         .configure_mesh()
         .x_desc("epoch")
-        .y_desc("validation error (%)")
+        .y_desc(what)
         .label_style((FONT, 24).into_font().color(&TEXT))
         .axis_desc_style((FONT, 26).into_font().color(&TEXT))
         .light_line_style(TRANSPARENT)
@@ -216,7 +250,7 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .x_label_formatter(&|epoch| short(*epoch))
         .y_label_formatter(&|error| short(*error))
         .draw()?;
-    for (name, points, colour) in [("top-1", &run.top1, TOP1), ("top-5", &run.top5, TOP5)] {
+    for &(name, points, colour) in &shown {
         let name = match points.last() {
             Some((_, error)) => format!("{name}: {error:.1}%"),
             None => name.to_string(),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::checkpoint::{self, Header, Numbers, Position};
 use super::population::Population;
 use super::schedule::PlateauState;
+use super::score::BestBy;
 use super::tally::Tally;
 use super::{
     Batches, CheckpointError, Config, Progress, Rescheduled, StepReport, TrainError, parts, views,
@@ -141,15 +142,16 @@ impl Engine {
         }
     }
 
-    /// Tells the schedule the result of the evaluation at the end of an epoch, as the error that
-    /// the best evaluation has the lowest of.
-    pub(super) fn note_evaluation(&mut self, error: f64) {
+    /// Tells the schedule the score of the evaluation at the end of an epoch by which the best one is
+    /// chosen.
+    pub(super) fn note_evaluation(&mut self, by: BestBy, score: f64) {
         let progress = self.progress();
-        let is_lower = |value, best, share| value < best * (1.0 - share);
+        let is_better =
+            |value, best: f64, share| by.is_better(value, best * (1.0 + by.improved(share)));
         let state = &mut self.position.plateau;
         self.config
             .schedule
-            .evaluated(progress, error, is_lower, state);
+            .evaluated(progress, score, is_better, state);
     }
 
     /// One step; `since` is when the previous step was done.
@@ -397,38 +399,41 @@ impl Engine {
         let classes = self.executor.plan().classes();
         let images = batch.targets.images(classes);
         let pieces = images.div_ceil(self.executor.capacity());
+        let keeps = into.keeps(batch.targets);
         let mut logits = Vec::new();
         for piece in self.pieces(batch, pieces) {
             let outcome = self.executor.evaluate(piece)?;
             let images = piece.targets.images(classes);
             if views == 1 {
                 into.add(outcome, images);
-            } else {
+            }
+            if views > 1 || keeps {
                 let start = logits.len();
                 logits.resize(start + images * classes, 0.0);
                 self.executor.logits(&mut logits[start..])?;
             }
         }
         if views > 1 {
+            let (means, targets) = views::merged(&logits, batch.targets, views, classes);
             let loss = Loss {
-                targets: batch.targets,
+                targets: targets.targets(),
                 weights: &self.config.loss_weights,
                 smoothing: 0.0,
             };
-            into.add(
-                views::outcome(&logits, loss, views, classes),
-                images / views,
-            );
+            into.add(loss.of(&means, classes, None), images / views);
+            if keeps {
+                let means: Vec<f32> = means.iter().map(|&mean| mean as f32).collect();
+                into.keep(&means, targets.targets())?;
+            }
+        } else if keeps {
+            into.keep(&logits, batch.targets)?;
         }
         Ok(())
     }
 
     /// Adds the evaluations of the other ranks.
-    pub(super) fn total(&mut self, evaluation: &mut Tally) -> Result<(), TrainError> {
-        let mut sums = evaluation.sums();
-        self.executor.total(&mut sums)?;
-        *evaluation = Tally::of_sums(sums);
-        Ok(())
+    pub(super) fn total(&mut self, tally: Tally) -> Result<Tally, TrainError> {
+        tally.total(&mut *self.executor)
     }
 
     /// Whether this is true on any rank.

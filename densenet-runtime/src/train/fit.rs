@@ -7,12 +7,13 @@ use std::time::Instant;
 use super::CheckpointError;
 use super::checkpoint;
 use super::engine::{Engine, Started};
+use super::score::Predictions;
 use super::tally::Tally;
 use super::{
     Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
 };
-use crate::{Batch, classes, tell};
+use crate::{Batch, Targets, classes, tell};
 
 /// What a run does besides training. Processes that train together ask for the same; rank 0
 /// writes the files.
@@ -25,8 +26,9 @@ pub struct Fit {
     pub checkpoint: Option<PathBuf>,
     /// Also writes it each time after this many steps.
     pub checkpoint_every: Option<u64>,
-    /// Writes a checkpoint here after each evaluation whose top-1 error is the lowest so far: on
-    /// SVHN the paper tests the model with the lowest validation error (section 4.2).
+    /// Writes a checkpoint here after each evaluation that is the best so far by
+    /// [`Config::best_by`](super::Config::best_by): on SVHN the paper tests the model with the
+    /// lowest validation error (section 4.2).
     pub best: Option<PathBuf>,
     /// Ends the run (early stopping) when the evaluations at the ends of so many epochs in a row were
     /// no better than the best one.
@@ -144,7 +146,11 @@ impl Run<'_> {
                 return self.interrupted();
             }
             self.engine.recompute_statistics(train)?;
-            let (evaluation, is_whole) = evaluate(self.engine, validation, &self.fit.interrupt)?;
+            let Evaluated {
+                evaluation,
+                is_whole,
+                ..
+            } = evaluate(self.engine, validation, &self.fit.interrupt, false)?;
             if !evaluation.loss.is_finite() {
                 return Err(TrainError::Diverged {
                     what: "validation",
@@ -159,7 +165,9 @@ impl Run<'_> {
             let mid_epoch = self.engine.position.epoch_step < self.outline.epoch_steps;
             if !mid_epoch {
                 // What follows from an evaluation must not depend on where a run was cut.
-                self.engine.note_evaluation(evaluation.top1_error());
+                if let Some(score) = evaluation.score() {
+                    self.engine.note_evaluation(evaluation.by, score);
+                }
                 let position = &mut self.engine.position;
                 position.epoch += 1;
                 position.epoch_step = 0;
@@ -225,7 +233,7 @@ impl Run<'_> {
             self.engine.position.best = found;
             return Ok(());
         };
-        let is_better = |found: Best| found.top1_error <= best.top1_error;
+        let is_better = |found: Best| !best.by.is_better(best.score, found.score);
         if best.step == self.outline.step && !found.is_some_and(is_better) {
             // The best checkpoint itself was resumed.
             return self.checkpoint(Some(path));
@@ -361,16 +369,26 @@ impl Run<'_> {
     /// Records an evaluation, and returns whether it is the best so far.
     fn evaluated(&mut self, evaluation: Evaluation) -> Result<bool, TrainError> {
         self.evaluation = Some(evaluation);
+        let by = evaluation.by;
+        let score = evaluation.score();
         let best = &mut self.engine.position.best;
-        let top1_error = evaluation.top1_error();
-        let is_best = best.is_none_or(|best| top1_error < best.top1_error);
-        if is_best {
+        let is_best = score.is_some_and(|score| {
+            best.is_none_or(|best| best.by != by || by.is_better(score, best.score))
+        });
+        if let Some(score) = score.filter(|_| is_best) {
             *best = Some(Best {
                 step: evaluation.step,
-                top1_error,
+                by,
+                score,
             });
         }
         self.observer.evaluation(&evaluation)?;
+        if score.is_none() {
+            self.observer.notice(&format!(
+                "this evaluation has no {by}, by which the best is chosen: no class is known both to \
+                 apply and not to apply; it cannot be the best"
+            ))?;
+        }
         Ok(is_best)
     }
 
@@ -412,17 +430,29 @@ fn check_network_classes(
     }
 }
 
+/// What came of an evaluation.
+pub(super) struct Evaluated {
+    pub(super) evaluation: Evaluation,
+    /// Whether all images were evaluated.
+    pub(super) is_whole: bool,
+    /// Those of all ranks, if they were asked for or needed.
+    pub(super) predictions: Option<Predictions>,
+}
+
 /// Evaluates on all images, or until it is interrupted, but on one batch at least: the checkpoint
-/// that follows needs a sign that the weights are sound. Returns whether all images were evaluated.
+/// that follows needs a sign that the weights are sound. Keeps the predictions if it is asked to, or
+/// the scores need them.
 pub(super) fn evaluate(
     engine: &mut Engine,
     validation: &dyn Batches,
     interrupt: &Interrupt,
-) -> Result<(Evaluation, bool), TrainError> {
+    keeps: bool,
+) -> Result<Evaluated, TrainError> {
     check_network_classes(engine, "validation", validation)?;
     let start = Instant::now();
     let (step, epoch) = (engine.position.step, engine.epochs_done());
-    let mut tally = Tally::default();
+    let keeps = keeps || engine.config.best_by.needs_predictions();
+    let mut tally = Tally::new(engine.executor().plan().classes(), keeps);
     let interrupted = engine.with_evaluated(|engine| {
         let mut ended = Ok(());
         let mut interrupted = false;
@@ -444,12 +474,15 @@ pub(super) fn evaluate(
         ended.map(|()| interrupted)
     })?;
     // Each rank evaluates at its own pace; all add up at the end, interrupted or not.
-    engine.total(&mut tally)?;
+    let tally = engine.total(tally)?;
     let is_whole = !engine.does_anyone(interrupted)?;
     if tally.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }
     let outcome = tally.outcome();
+    let predictions = tally.predictions();
+    let independent =
+        predictions.is_some_and(|all| matches!(all.targets(), Targets::Independent(_)));
     let evaluation = Evaluation {
         step,
         epoch,
@@ -457,9 +490,19 @@ pub(super) fn evaluate(
         loss: outcome.loss,
         top1: outcome.top1,
         top5: outcome.top5,
+        independent,
         right: outcome.right,
         known: outcome.known,
+        // Scores mean nothing after a divergence.
+        means: predictions
+            .filter(|_| outcome.loss.is_finite())
+            .map(|all| all.scores().means),
+        by: engine.config.best_by.of_targets(independent),
         seconds: start.elapsed().as_secs_f64(),
     };
-    Ok((evaluation, is_whole))
+    Ok(Evaluated {
+        evaluation,
+        is_whole,
+        predictions: tally.into_predictions(),
+    })
 }

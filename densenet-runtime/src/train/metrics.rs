@@ -21,10 +21,22 @@ pub enum Metric {
         step: u64,
         /// Epochs done before it, with the fraction of the current one.
         epoch: f64,
-        /// Share of images whose class does not have the highest logit.
-        top1_error: f64,
-        /// Share of images whose class is not among the five highest logits.
-        top5_error: f64,
+        /// Share of images whose class does not have the highest logit, unless targets are
+        /// independent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        top1_error: Option<f64>,
+        /// Share of images whose class is not among the five highest logits, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        top5_error: Option<f64>,
+        /// Share of the known independent targets that are decided wrongly at a probability of 0.5.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decision_error: Option<f64>,
+        /// The mean AUROC of the classes, if it was computed and some class has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        auroc: Option<f64>,
+        /// The mean average precision, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        average_precision: Option<f64>,
         /// Mean loss over the images, not smoothed.
         #[serde(deserialize_with = "loss")]
         val_loss: f64,
@@ -103,11 +115,16 @@ impl From<&StepReport> for Metric {
 
 impl From<&Evaluation> for Metric {
     fn from(evaluation: &Evaluation) -> Self {
+        let means = evaluation.means.unwrap_or_default();
+        let of_classes = !evaluation.independent;
         Self::Evaluation {
             step: evaluation.step,
             epoch: evaluation.epoch,
-            top1_error: evaluation.top1_error(),
-            top5_error: evaluation.top5_error(),
+            top1_error: of_classes.then(|| evaluation.top1_error()),
+            top5_error: of_classes.then(|| evaluation.top5_error()),
+            decision_error: evaluation.decision_error(),
+            auroc: means.auroc,
+            average_precision: means.average_precision,
             val_loss: evaluation.loss,
         }
     }

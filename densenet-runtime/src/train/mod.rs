@@ -5,6 +5,9 @@
 //! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`]) and draw it
 //! ([`Curves`]); a [`RunFolder`] is all three and the checkpoint in one place.
 //!
+//! An evaluation has its errors, or with independent targets its mean AUROC and average precision;
+//! [`Trainer::predict`] gives the [`Predictions`] of which all scores can be computed.
+//!
 //! ```no_run
 //! use std::sync::Arc;
 //! use densenet_runtime::{Network, data::{ImageFolder, Loader}};
@@ -40,6 +43,7 @@ mod population;
 mod progress;
 mod report;
 mod schedule;
+mod score;
 mod slow;
 mod tally;
 mod trainer;
@@ -62,4 +66,5 @@ pub use parts::{Freeze, PartError, PartRate};
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Milestone, Progress, Schedule};
+pub use score::{BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownScore};
 pub use trainer::{PlanTrainer, Trainer};

@@ -19,7 +19,9 @@ pub struct ProgressBar {
     sink: Sink,
     last_step: u64,
     loss: Smooth,
-    top1: Smooth,
+    /// The share that is right: of images, or of decisions.
+    right: Smooth,
+    is_of_decisions: bool,
     seconds: Smooth,
     images: Smooth,
     best: Option<f64>,
@@ -61,7 +63,8 @@ impl ProgressBar {
             sink,
             last_step: 0,
             loss: Smooth::default(),
-            top1: Smooth::default(),
+            right: Smooth::default(),
+            is_of_decisions: false,
             seconds: Smooth::default(),
             images: Smooth::default(),
             best: None,
@@ -80,9 +83,13 @@ impl ProgressBar {
     fn figures(&self, report: &StepReport) -> String {
         let left = self.last_step.saturating_sub(report.step) as f64 * self.seconds.mean();
         format!(
-            "loss {:.3} · top-1 acc {:.1}% · lr {} · {} images/s · {} left",
+            "loss {:.3} · {} {:.1}% · lr {} · {} images/s · {} left",
             self.loss.mean(),
-            100.0 * self.top1.mean(),
+            match self.is_of_decisions {
+                true => "right decisions",
+                false => "top-1 acc",
+            },
+            100.0 * self.right.mean(),
             shown(report.learning_rate),
             rounded(self.images.mean() / self.seconds.mean().max(1e-9)),
             duration(left),
@@ -132,7 +139,12 @@ impl Observer for ProgressBar {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let images = report.images as f64;
         self.loss.add(report.loss);
-        self.top1.add(report.top1 as f64 / images.max(1.0));
+        let (right, of) = match report.known {
+            0 => (report.top1, report.images),
+            known => (report.right, known),
+        };
+        self.is_of_decisions = report.known > 0;
+        self.right.add(right as f64 / of.max(1) as f64);
         self.seconds.add(report.seconds);
         self.images.add(images);
         let figures = self.figures(report);
@@ -161,16 +173,17 @@ impl Observer for ProgressBar {
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
-        let error = evaluation.top1_error();
-        let best = self.best.is_some_and(|best| error < best);
-        self.best = Some(self.best.map_or(error, |best| best.min(error)));
+        let score = evaluation.score();
+        let is_better = |best| score.is_some_and(|score| evaluation.by.is_better(score, best));
+        let best = self.best.is_some_and(is_better);
+        if best || self.best.is_none() {
+            self.best = score;
+        }
         let line = format!(
-            "epoch {} · step {} · validation: top-1 error {:.1}%, top-5 error {:.1}%, loss {:.3} \
-             ({} images in {}){}",
+            "epoch {} · step {} · validation: {}, loss {:.3} ({} images in {}){}",
             (evaluation.epoch * 100.0).round() / 100.0,
             evaluation.step,
-            100.0 * error,
-            100.0 * evaluation.top5_error(),
+            scores(evaluation),
             evaluation.loss,
             evaluation.images,
             duration(evaluation.seconds),
@@ -196,6 +209,31 @@ impl Observer for ProgressBar {
         }
         Ok(())
     }
+}
+
+/// The scores of an evaluation that are shown.
+fn scores(evaluation: &Evaluation) -> String {
+    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    let means = evaluation.means.unwrap_or_default();
+    let mut shown = Vec::new();
+    if !evaluation.independent {
+        shown.push(format!("top-1 error {}", percent(evaluation.top1_error())));
+        shown.push(format!("top-5 error {}", percent(evaluation.top5_error())));
+    }
+    if let Some(auroc) = means.auroc {
+        shown.push(format!("AUROC {auroc:.3}"));
+    }
+    if let Some(precision) = means.average_precision {
+        shown.push(format!("average precision {precision:.3}"));
+    }
+    if let Some(error) = evaluation.decision_error() {
+        let known = evaluation.known;
+        shown.push(format!("wrong decisions {} of {known}", percent(error)));
+    }
+    if shown.is_empty() {
+        shown.push("no target is known".into());
+    }
+    shown.join(", ")
 }
 
 /// An exponential moving average, with the bias of its start at 0 corrected.
@@ -255,6 +293,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+    use crate::train::BestBy;
 
     #[derive(Clone, Default)]
     struct Page(Rc<RefCell<Vec<u8>>>);
@@ -314,6 +353,9 @@ mod tests {
                 top5: 190,
                 right: 0,
                 known: 0,
+                independent: false,
+                means: None,
+                by: BestBy::Top1Error,
                 seconds: 3.0,
             })
             .unwrap();

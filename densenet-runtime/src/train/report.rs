@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
+use super::score::{BestBy, MeanScores};
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,15 +52,44 @@ pub struct Evaluation {
     pub top1: usize,
     /// Images whose class is among the five highest logits.
     pub top5: usize,
-    /// Where targets are independent, how many decisions at a probability of 0.5 are right.
+    /// Whether the targets are independent, so that the images have no class of their own.
+    pub independent: bool,
+    /// Where they are, how many decisions at a probability of 0.5 are right.
     pub right: usize,
-    /// The number of these decisions, those on known targets; 0 where targets are of another kind.
+    /// The number of these decisions, those on known targets.
     pub known: usize,
+    /// The means over the classes of what is computed from all predictions together, where targets
+    /// are independent or [`Config::best_by`](super::Config::best_by) needs it.
+    pub means: Option<MeanScores>,
+    /// The score by which the best evaluation of the run is chosen.
+    pub by: BestBy,
     /// Seconds that it took.
     pub seconds: f64,
 }
 
 impl Evaluation {
+    /// The score by which the best evaluation of the run is chosen; `None` if it has none, such as a
+    /// mean AUROC where no class is known both to apply and not to apply.
+    pub fn score(&self) -> Option<f64> {
+        let means = self.means.unwrap_or_default();
+        match self.by {
+            BestBy::Default | BestBy::Top1Error => Some(self.top1_error()),
+            BestBy::Top5Error => Some(self.top5_error()),
+            BestBy::Loss => (!self.independent || self.known > 0).then_some(self.loss),
+            BestBy::Accuracy => means.accuracy,
+            BestBy::Auroc => means.auroc,
+            BestBy::AveragePrecision => means.average_precision,
+            BestBy::CalibrationError => means.calibration_error,
+        }
+    }
+
+    /// The share of the known independent targets that are decided wrongly at a probability of 0.5;
+    /// `None` where targets are of another kind.
+    pub fn decision_error(&self) -> Option<f64> {
+        let known = self.known as f64;
+        (self.known > 0).then(|| 1.0 - self.right as f64 / known)
+    }
+
     /// The share of images whose class does not have the highest logit.
     pub fn top1_error(&self) -> f64 {
         self.error(self.top1)
@@ -90,13 +120,21 @@ pub struct Rescheduled {
     pub schedule_before: Schedule,
 }
 
-/// The evaluation with the lowest top-1 error so far.
+/// The best evaluation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Steps done before it.
     pub step: u64,
-    /// Its top-1 error, as a share.
-    pub top1_error: f64,
+    /// The score by which it is the best; older checkpoints have the top-1 error alone.
+    #[serde(default = "top1_error")]
+    pub by: BestBy,
+    /// Its score; an error is a share.
+    #[serde(alias = "top1_error")]
+    pub score: f64,
+}
+
+const fn top1_error() -> BestBy {
+    BestBy::Top1Error
 }
 
 /// The outline of a run, reported when it starts or is resumed.

@@ -1,15 +1,36 @@
 //! What an evaluation adds up, batch by batch.
 
-use crate::Outcome;
+use super::TrainError;
+use super::score::Predictions;
+use crate::{Executor, Outcome, Targets};
 
-/// The outcomes of batches.
-#[derive(Clone, Copy, Debug, Default)]
+/// The outcomes of batches, and their predictions if all are judged together.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) images: usize,
     outcome: Outcome,
+    classes: usize,
+    /// Whether predictions are kept of targets of any kind; those of independent targets always
+    /// are.
+    keeps_all: bool,
+    predictions: Option<Predictions>,
 }
 
 impl Tally {
+    /// Of a network of so many classes.
+    pub(super) fn new(classes: usize, keeps_all: bool) -> Self {
+        Self {
+            classes,
+            keeps_all,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the predictions of such targets are asked for.
+    pub(super) fn keeps(&self, targets: Targets<'_>) -> bool {
+        self.keeps_all || matches!(targets, Targets::Independent(_))
+    }
+
     /// Adds the outcome of so many images.
     pub(super) fn add(&mut self, own: Outcome, images: usize) {
         let all = &mut self.outcome;
@@ -23,8 +44,18 @@ impl Tally {
         all.right += own.right;
     }
 
-    /// Its numbers, to be added up over all ranks, and put back. Counts are exact in f64 up to 2^53.
-    pub(super) fn sums(&self) -> [f64; 7] {
+    /// Adds the logits of images, which are [kept](Self::keeps).
+    pub(super) fn keep(&mut self, logits: &[f32], targets: Targets<'_>) -> Result<(), TrainError> {
+        let classes = self.classes;
+        let all = self
+            .predictions
+            .get_or_insert_with(|| Predictions::new(classes));
+        all.add(logits, targets)
+            .map_err(|problem| TrainError::Data(problem.into()))
+    }
+
+    /// Adds the evaluations of the other ranks. All ranks come here, with images or without.
+    pub(super) fn total(self, executor: &mut dyn Executor) -> Result<Self, TrainError> {
         let Outcome {
             loss,
             weight,
@@ -33,13 +64,51 @@ impl Tally {
             known,
             right,
         } = self.outcome;
+        let kept = self.predictions.as_ref().map(Predictions::targets);
+        let [classes, probabilities, independent] = [
+            matches!(kept, Some(Targets::Classes(_))),
+            matches!(kept, Some(Targets::Probabilities(_))),
+            matches!(kept, Some(Targets::Independent(_))),
+        ]
+        .map(|is_kept| f64::from(u8::from(is_kept)));
+        // Counts are exact in f64 up to 2^53.
         let counts = [self.images, top1, top5, known, right];
         let [images, top1, top5, known, right] = counts.map(|count| count as f64);
-        [loss, weight, images, top1, top5, known, right]
-    }
-
-    /// The sums of all ranks.
-    pub(super) fn of_sums([loss, weight, images, top1, top5, known, right]: [f64; 7]) -> Self {
+        let mut sums = [
+            loss,
+            weight,
+            images,
+            top1,
+            top5,
+            known,
+            right,
+            classes,
+            probabilities,
+            independent,
+        ];
+        executor.total(&mut sums)?;
+        let [loss, weight, images, top1, top5, known, right, kinds @ ..] = sums;
+        let like = match kinds.map(|ranks| ranks > 0.0) {
+            [false, false, false] => None,
+            [true, false, false] => Some(Targets::Classes(&[])),
+            [false, true, false] => Some(Targets::Probabilities(&[])),
+            [false, false, true] => Some(Targets::Independent(&[])),
+            _ => {
+                return Err(mixed());
+            }
+        };
+        let predictions = match like {
+            None => None,
+            Some(like) => {
+                let own = self.predictions.as_ref().map(Predictions::to_numbers);
+                let all = executor.gather(&own.unwrap_or_default())?;
+                let all = Predictions::of_numbers(self.classes, &all, like);
+                if all.images() as f64 != images {
+                    return Err(mixed());
+                }
+                Some(all)
+            }
+        };
         let outcome = Outcome {
             loss,
             weight,
@@ -48,10 +117,12 @@ impl Tally {
             known: known as usize,
             right: right as usize,
         };
-        Self {
+        Ok(Self {
             images: images as usize,
             outcome,
-        }
+            predictions,
+            ..self
+        })
     }
 
     /// The outcome of all images; a loss of 0 if nothing is known of them.
@@ -62,6 +133,21 @@ impl Tally {
             ..self.outcome
         }
     }
+
+    pub(super) fn into_predictions(self) -> Option<Predictions> {
+        self.predictions
+    }
+
+    /// The predictions that were kept.
+    pub(super) fn predictions(&self) -> Option<&Predictions> {
+        self.predictions.as_ref()
+    }
+}
+
+fn mixed() -> TrainError {
+    TrainError::Data(
+        "the images of an evaluation have targets of different kinds; use one kind".into(),
+    )
 }
 
 #[cfg(test)]
@@ -81,8 +167,6 @@ mod tests {
         tally.add(of(4.0, 3.0), 2);
         // A batch of which nothing is known.
         tally.add(of(0.0, 0.0), 1);
-        let other_rank = Tally::of_sums(tally.sums());
-        assert_eq!(other_rank.outcome(), tally.outcome());
         let all = tally.outcome();
         assert_eq!((all.loss, all.top1, tally.images), (3.5, 3, 7));
         assert_eq!(Tally::default().outcome().loss, 0.0);

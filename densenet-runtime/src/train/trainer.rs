@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::engine::Engine;
-use super::{Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Rescheduled, StepReport};
+use super::{
+    Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Predictions, Rescheduled,
+    StepReport,
+};
 use super::{Summary, TrainError, fit, slow};
 use crate::parallel::Ranks;
 use crate::plan::Plan;
@@ -161,8 +164,25 @@ impl PlanTrainer {
     pub fn evaluate(&mut self, images: &dyn Batches) -> Result<Evaluation, TrainError> {
         fit::warn_of_normalization(&self.engine, images);
         // Nobody interrupts it.
-        let (evaluation, _) = fit::evaluate(&mut self.engine, images, &Interrupt::new())?;
-        Ok(evaluation)
+        let evaluated = fit::evaluate(&mut self.engine, images, &Interrupt::new(), false)?;
+        Ok(evaluated.evaluation)
+    }
+
+    /// The same with the logits and targets of all images, of which every score can be computed. They
+    /// take memory for images x classes numbers. With several processes each has those of all.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate); also if batches have targets of different kinds.
+    pub fn predict(
+        &mut self,
+        images: &dyn Batches,
+    ) -> Result<(Evaluation, Predictions), TrainError> {
+        fit::warn_of_normalization(&self.engine, images);
+        let evaluated = fit::evaluate(&mut self.engine, images, &Interrupt::new(), true)?;
+        Ok((
+            evaluated.evaluation,
+            evaluated.predictions.unwrap_or_default(),
+        ))
     }
 
     /// Whether this process writes the run's files; of several, rank 0 does.

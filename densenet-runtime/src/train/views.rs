@@ -1,12 +1,16 @@
 //! Evaluates several views of an image as one: the paper's ten crops (section 4.4, table 3).
 
-use densenet_cpu::loss::Loss;
+use super::score::Kept;
+use crate::Targets;
 
-use crate::{Outcome, Targets};
-
-/// The result for images that each have `views` rows of logits, one after another. The logits of an
-/// image are averaged, as in fb.resnet.torch; the targets have an entry for each row.
-pub(super) fn outcome(logits: &[f32], loss: Loss<'_>, views: usize, classes: usize) -> Outcome {
+/// The mean logits and the targets of images that each have `views` rows of both, one after
+/// another. The logits are averaged as in fb.resnet.torch.
+pub(super) fn merged(
+    logits: &[f32],
+    targets: Targets<'_>,
+    views: usize,
+    classes: usize,
+) -> (Vec<f64>, Kept) {
     let mut means = vec![0.0; logits.len() / views];
     let rows = logits.chunks_exact(classes * views);
     for (mean, rows) in means.chunks_exact_mut(classes).zip(rows) {
@@ -20,33 +24,33 @@ pub(super) fn outcome(logits: &[f32], loss: Loss<'_>, views: usize, classes: usi
         let rows = values.chunks_exact(classes).step_by(views);
         rows.flatten().copied().collect()
     };
-    let judge = |targets| Loss { targets, ..loss }.of(&means, classes, None);
-    match loss.targets {
-        Targets::Classes(labels) => {
-            let labels: Vec<u32> = labels.iter().step_by(views).copied().collect();
-            judge(Targets::Classes(&labels))
-        }
-        Targets::Probabilities(values) => judge(Targets::Probabilities(&rows_of(values))),
-        Targets::Independent(values) => judge(Targets::Independent(&rows_of(values))),
-    }
+    let targets = match targets {
+        Targets::Classes(labels) => Kept::Classes(labels.iter().step_by(views).copied().collect()),
+        Targets::Probabilities(values) => Kept::Probabilities(rows_of(values)),
+        Targets::Independent(values) => Kept::Independent(rows_of(values)),
+    };
+    (means, targets)
 }
 
 #[cfg(test)]
 mod tests {
+    use densenet_cpu::loss::Loss;
+
     use super::*;
-    use crate::LossWeights;
+    use crate::{LossWeights, Outcome};
 
     fn of_classes(logits: &[f32], labels: &[u32], views: usize, classes: usize) -> Outcome {
         of(logits, Targets::Classes(labels), views, classes)
     }
 
     fn of(logits: &[f32], targets: Targets<'_>, views: usize, classes: usize) -> Outcome {
+        let (logits, targets) = merged(logits, targets, views, classes);
         let loss = Loss {
-            targets,
+            targets: targets.targets(),
             weights: &LossWeights::default(),
             smoothing: 0.0,
         };
-        outcome(logits, loss, views, classes)
+        loss.of(&logits, classes, None)
     }
 
     #[test]

@@ -161,6 +161,13 @@ impl Executor for CudaExecutor {
         }
     }
 
+    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>, ExecutorError> {
+        match &self.reducer {
+            Some(reducer) => Ok(reducer.gather(own)?),
+            None => Ok(own.to_vec()),
+        }
+    }
+
     fn logits(&self, into: &mut [f32]) -> Result<(), ExecutorError> {
         check_length(
             "the latest logits",

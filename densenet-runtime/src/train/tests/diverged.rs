@@ -163,8 +163,11 @@ fn a_loss_of_null_is_read_as_nan() {
     let nan = Metric::Evaluation {
         step: 2,
         epoch: 2.0,
-        top1_error: 1.0,
-        top5_error: 1.0,
+        top1_error: Some(1.0),
+        top5_error: Some(1.0),
+        decision_error: None,
+        auroc: None,
+        average_precision: None,
         val_loss: f64::NAN,
     };
     std::fs::write(&path, serde_json::to_string(&nan).unwrap() + "\n").unwrap();

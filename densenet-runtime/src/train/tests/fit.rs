@@ -26,7 +26,7 @@ fn a_run_learns_and_ends_with_its_epochs() {
     let evaluation = summary.evaluation.unwrap();
     assert_eq!((evaluation.images, evaluation.epoch), (20, 30.0));
     assert!(evaluation.top1_error() < 0.3, "{evaluation:?}");
-    assert!(summary.best.unwrap().top1_error <= evaluation.top1_error());
+    assert!(summary.best.unwrap().score <= evaluation.top1_error());
 }
 
 #[test]
@@ -131,7 +131,8 @@ fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
     best.restore(&path).unwrap();
     assert_eq!(best.position.step, summary.best.unwrap().step);
     let images = Images::new(20, 8);
-    let (evaluation, _) = fit::evaluate(&mut best, &images, &Interrupt::new()).unwrap();
+    let evaluated = fit::evaluate(&mut best, &images, &Interrupt::new(), false);
+    let evaluation = evaluated.unwrap().evaluation;
     assert_eq!(evaluation.top1_error(), least);
 }
 

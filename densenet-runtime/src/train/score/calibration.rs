@@ -1,0 +1,42 @@
+//! Whether predictions are right as often as they say.
+
+/// Bins of confidence, each as wide and without its lower end (Guo et al., 2017, On Calibration of
+/// Modern Neural Networks).
+const BINS: usize = 15;
+
+/// The expected calibration error: the mean difference between confidence and the share that is
+/// right, over bins of confidence.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Calibration {
+    bins: [Bin; BINS],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bin {
+    count: u64,
+    right: u64,
+    confidence: f64,
+}
+
+impl Calibration {
+    /// Adds a prediction with its confidence, in [0, 1].
+    pub(super) fn add(&mut self, confidence: f64, right: bool) {
+        let edge = |bin: usize| (bin + 1) as f64 / BINS as f64;
+        let bin = (0..BINS - 1).find(|&bin| confidence <= edge(bin));
+        if let Some(bin) = self.bins.get_mut(bin.unwrap_or(BINS - 1)) {
+            bin.count += 1;
+            bin.right += u64::from(right);
+            bin.confidence += confidence;
+        }
+    }
+
+    /// The error; `None` without predictions.
+    pub(super) fn error(&self) -> Option<f64> {
+        let all: u64 = self.bins.iter().map(|bin| bin.count).sum();
+        let each = self
+            .bins
+            .iter()
+            .map(|bin| (bin.right as f64 - bin.confidence).abs());
+        (all > 0).then(|| each.sum::<f64>() / all as f64)
+    }
+}

@@ -1,0 +1,16 @@
+//! How good predictions are: errors, AUROC, average precision, calibration, and thresholds for
+//! decisions.
+//!
+//! [`Predictions`] are the logits and the targets of a whole evaluation. They are judged as
+//! scikit-learn does it, ties included. [`BestBy`] says which score makes an evaluation the best of
+//! a run.
+
+mod best_by;
+mod calibration;
+mod predictions;
+mod ranking;
+
+pub use best_by::{BestBy, UnknownScore};
+pub(super) use predictions::Kept;
+pub use predictions::{ClassScore, MeanScores, Predictions, Scores};
+pub use ranking::ThresholdRule;
