@@ -194,6 +194,7 @@ def tables() -> None:
     write("table", "name", "filename,label,age\n1.png,cat,3\n2.png,dog,\n")
     write("table", "names", "Image Index,Finding Labels\n1.png,Mass|Edema\n2.png,Edema\n3.png,\n")
     write("table", "tabs", "Path\tbreed\na b.png\tpug\n")
+    write("table", "split", "path,set\n0,train\n1,val\n2,train\n")
     write("table", "list", "cats/1.jpg cat\ndogs/2.jpg\tbig dog\n")
 
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use densenet_runtime::Network;
 use densenet_runtime::data::{
-    Columns, LabelKind, Labels, Picture, Table, cifar, decode_deep, decode_within, idx, svhn,
+    Columns, InMemory, LabelKind, Labels, Picture, Split, Table, cifar, decode_deep, decode_within,
+    idx, svhn,
 };
 use densenet_runtime::train::{
     Config, Curves, Metric, Metrics, Observer, Outline, PlanTrainer, Trainer, lines,
@@ -365,14 +366,15 @@ fn picture(_: &mut Desk, bytes: &[u8]) -> bool {
     true
 }
 
-/// A table of pictures, in each form, and a second one that is read as the first.
+/// A table of pictures, in each form, and a second one that is read as the first; and a split.
 fn table(desk: &mut Desk, bytes: &[u8]) -> bool {
     let kinds = [
         None,
         Some(LabelKind::Exclusive),
         Some(LabelKind::Independent),
     ];
-    let mut is_read = false;
+    let three = InMemory::new([1, 1, 1], vec![0; 3], vec![0; 3], vec!["all".into()]).unwrap();
+    let mut is_read = Split::read(&three, desk.file("split.csv", bytes)).is_ok();
     for name in ["table.csv", "table.tsv", "table.txt"] {
         let file = desk.file(name, bytes);
         let _ = Table::read_paths(&file, &Columns::default());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use densenet_runtime::data::{DataError, InMemory, Loader, ShiftAndFlip};
 use densenet_runtime::densenet;
-use densenet_runtime::train::{Config, Fit, Interrupt, RunFolder, Schedule, Summary, Trainer};
+use densenet_runtime::train::{
+    Config, Fit, Interrupt, RunFolder, Schedule, Summary, TensorBoard, Trainer,
+};
 use dfdx::prelude::*;
 
 use crate::random;
@@ -46,6 +48,24 @@ pub fn config(seed: u64, epochs: u32) -> Config {
 /// # Errors
 /// If a file cannot be read or written, or is not of this run.
 pub fn fit(folder: &RunFolder, seed: u64, epochs: u32) -> Result<Summary, Failure> {
+    run(folder, seed, epochs, None, false)
+}
+
+/// Goes on with a run up to a step, or starts it, and writes TensorBoard's event files as well.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_watched(folder: &RunFolder, epochs: u32, steps: u64) -> Result<Summary, Failure> {
+    run(folder, 1, epochs, Some(steps), true)
+}
+
+fn run(
+    folder: &RunFolder,
+    seed: u64,
+    epochs: u32,
+    steps: Option<u64>,
+    watched: bool,
+) -> Result<Summary, Failure> {
     let checkpoint = folder.checkpoint();
     let is_resumed = checkpoint.exists();
     let settings = config(seed, epochs);
@@ -67,6 +87,7 @@ pub fn fit(folder: &RunFolder, seed: u64, epochs: u32) -> Result<Summary, Failur
         trainer.resume(&checkpoint)?;
     }
     let fit = Fit {
+        steps,
         checkpoint: Some(checkpoint),
         checkpoint_every: Some(2),
         best: Some(folder.best()),
@@ -74,6 +95,9 @@ pub fn fit(folder: &RunFolder, seed: u64, epochs: u32) -> Result<Summary, Failur
         ..Fit::default()
     };
     let mut observers = folder.observers(&trainer, "A small run")?;
+    if watched {
+        observers.push(Box::new(TensorBoard::new(folder.tensorboard())));
+    }
     Ok(trainer.fit(&train, &validation, &fit, &mut observers)?)
 }
 

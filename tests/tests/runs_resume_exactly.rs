@@ -112,12 +112,13 @@ fn copy_of(folder: &Path, step: u64) -> PathBuf {
 fn fit(
     trainer: &mut Trainer<Small>,
     images: &Arc<dyn Dataset>,
-    workers: usize,
+    (workers, balanced): (usize, bool),
     fit: &Fit,
     observer: &mut dyn Observer,
 ) {
     let train = Loader::training(images.clone(), 8).unwrap();
     let train = train.seeded(trainer.config().seed).workers(workers);
+    let train = if balanced { train.balanced() } else { train };
     let validation = Loader::evaluation(images.clone(), 8).unwrap();
     trainer.fit(&train, &validation, fit, observer).unwrap();
 }
@@ -136,6 +137,11 @@ fn end(trainer: &mut Trainer<Small>) -> (State, State, Vec<u32>) {
 
 /// Trains with checkpoints in the middle and at the end of epochs, and goes on from each.
 fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Config) {
+    all_checkpoints_lead_to_the_same_end(images, false, config);
+}
+
+/// The same, where classes may be balanced.
+fn all_checkpoints_lead_to_the_same_end(images: &Arc<dyn Dataset>, balanced: bool, config: Config) {
     let temporary = tempfile::tempdir().unwrap();
     let plan = Fit {
         checkpoint: Some(temporary.path().join("checkpoint.safetensors")),
@@ -147,7 +153,13 @@ fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Con
         ..Record::default()
     };
     let mut trainer_of_whole = trainer(&config, 1);
-    fit(&mut trainer_of_whole, images, 3, &plan, &mut whole);
+    fit(
+        &mut trainer_of_whole,
+        images,
+        (3, balanced),
+        &plan,
+        &mut whole,
+    );
     let end_of_whole = end(&mut trainer_of_whole);
     assert_eq!(whole.steps.len() as u64, u64::from(EPOCHS) * EPOCH_STEPS);
     assert_eq!(whole.evaluations.len() as u32, EPOCHS);
@@ -167,7 +179,13 @@ fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Con
         resumed.resume(&path).unwrap();
         assert_eq!(resumed.steps(), step);
         let mut rest = Record::default();
-        fit(&mut resumed, images, 2, &Fit::default(), &mut rest);
+        fit(
+            &mut resumed,
+            images,
+            (2, balanced),
+            &Fit::default(),
+            &mut rest,
+        );
         let done = step as usize;
         assert_eq!(rest.steps, whole.steps[done..], "resumed at step {step}");
         let done = (step / EPOCH_STEPS) as usize;
@@ -184,6 +202,11 @@ fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Con
 #[test]
 fn a_run_on_images_in_memory_goes_on_from_any_checkpoint() {
     every_checkpoint_leads_to_the_same_end(&in_memory(), config(Precision::F32));
+}
+
+#[test]
+fn a_run_with_balanced_classes_goes_on_from_any_checkpoint() {
+    all_checkpoints_lead_to_the_same_end(&in_memory(), true, config(Precision::F32));
 }
 
 #[test]
@@ -259,7 +282,7 @@ fn precise_bn_leaves_the_statistics_of_frozen_stages() {
     fit(
         &mut trainer,
         &images,
-        1,
+        (1, false),
         &Fit::default(),
         &mut Record::default(),
     );
@@ -297,7 +320,7 @@ fn an_average_is_evaluated_and_saved_and_changes_no_step() {
             best: Some(best.clone()),
             ..Fit::default()
         };
-        fit(&mut trainer, &images, 1, &files, &mut record);
+        fit(&mut trainer, &images, (1, false), &files, &mut record);
         let trained = executor::state(trainer.executor());
         (record, trained, end(&mut trainer).0, trainer)
     };
@@ -344,7 +367,13 @@ fn the_same_seeds_and_threads_give_the_same_run_and_other_seeds_another() {
         };
         let mut trainer = trainer(&config, 1);
         let mut record = Record::default();
-        fit(&mut trainer, &images, workers, &Fit::default(), &mut record);
+        fit(
+            &mut trainer,
+            &images,
+            (workers, false),
+            &Fit::default(),
+            &mut record,
+        );
         (record.steps, record.evaluations, end(&mut trainer))
     };
     let once = run(1, 1);
@@ -384,7 +413,13 @@ fn the_metrics_of_a_resumed_run_are_those_of_a_whole_one() {
         Box::new(Metrics::create(&metrics, 0).unwrap()),
         Box::new(record),
     ];
-    fit(&mut trainer(&config, 1), &images, 1, &plan, &mut observers);
+    fit(
+        &mut trainer(&config, 1),
+        &images,
+        (1, false),
+        &plan,
+        &mut observers,
+    );
     let expected = lines();
     assert_eq!(expected.len() as u64, u64::from(EPOCHS) * (EPOCH_STEPS + 1));
 
@@ -392,7 +427,13 @@ fn the_metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let mut resumed = trainer(&config, 2);
     resumed.resume(copy_of(temporary.path(), 8)).unwrap();
     let mut again = Metrics::create(&metrics, resumed.steps()).unwrap();
-    fit(&mut resumed, &images, 1, &Fit::default(), &mut again);
+    fit(
+        &mut resumed,
+        &images,
+        (1, false),
+        &Fit::default(),
+        &mut again,
+    );
     assert_eq!(lines(), expected);
 }
 

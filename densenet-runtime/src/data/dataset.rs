@@ -3,6 +3,10 @@
 use super::{DataError, Depth, Normalization, Rng};
 use crate::classes;
 
+/// From this on, an independent class counts as one that applies, where images are divided or drawn
+/// by class.
+pub(super) const APPLIES: f32 = 0.5;
+
 /// What a network should say of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target<'a> {

@@ -87,6 +87,18 @@ pub enum DataError {
         /// The line and path of the first that are missing.
         first: Vec<(usize, String)>,
     },
+    /// Groups, or pictures, are in training and in validation.
+    #[error(
+        "{count} {what} are in training and in validation, such as {first}; results of a validation on what was trained on mean nothing. Move each to one set, or have the split drawn"
+    )]
+    InBoth {
+        /// "groups" or "pictures".
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The names of the first.
+        first: String,
+    },
     /// A file is shorter or longer than its header says.
     #[error("{path} has {found} bytes of data, but {expected} are expected{why}; download it again",
         path = .path.display()

@@ -6,6 +6,7 @@
 //! batches. The same seed gives the same batches, however many threads load them.
 
 mod augment;
+mod balance;
 pub mod cifar;
 mod crops;
 mod dataset;
@@ -22,12 +23,16 @@ mod pictures;
 mod raster;
 mod resize;
 mod rng;
+mod sheet;
 mod shift;
+mod split;
+mod subset;
 pub mod svhn;
 mod table;
 
 pub use crate::Normalization;
 pub use augment::{Augmentation, Jitter, Policy, Sampling};
+pub use balance::{class_weights, positive_weights};
 pub use crops::{Crops, EvaluationCrop};
 pub use dataset::{Dataset, Target, check_fit, check_same_classes};
 pub use decode::{
@@ -45,4 +50,6 @@ pub use pictures::Pictures;
 pub use resize::Interpolation;
 pub use rng::Rng;
 pub use shift::ShiftAndFlip;
+pub use split::{Split, check_apart};
+pub use subset::Subset;
 pub use table::{Columns, LabelKind, Labels, Table, TablePictures};

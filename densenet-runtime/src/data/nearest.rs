@@ -2,6 +2,8 @@
 
 /// How many names a message lists; it counts the others.
 const LISTED: usize = 20;
+/// How many examples a message gives.
+pub(super) const FEW: usize = 5;
 
 /// For the end of a message about a name that is not among `names`: the nearest, and all of them.
 pub(super) fn suggestion(name: &str, names: &[impl AsRef<str>]) -> String {

@@ -10,8 +10,8 @@ use crate::{files, tell};
 
 const BEST: &str = "best.safetensors";
 
-/// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and
-/// `best.safetensors` where it is [asked for](Fit::best).
+/// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and,
+/// where they are asked for, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
@@ -71,6 +71,11 @@ impl RunFolder {
         self.0.join("curves.png")
     }
 
+    /// The folder of TensorBoard's event files, for [`TensorBoard`](super::TensorBoard).
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
     /// Settings of a run that writes its checkpoints here.
     pub fn fit(&self) -> Fit {
         Fit {
@@ -124,6 +129,7 @@ impl RunFolder {
             self.best(),
             self.metrics(),
             self.curves(),
+            self.tensorboard(),
         ];
         let files: Vec<_> = files.into_iter().filter(|file| file.exists()).collect();
         if files.is_empty() {

@@ -3,6 +3,8 @@
 //! A [`Trainer`] takes a network and a [`Config`] and runs steps on an
 //! [`Executor`](crate::Executor). [`Trainer::fit`](PlanTrainer::fit) is the whole loop: it takes [`Batches`], and
 //! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`]) and draw it
+//! [`Executor`](crate::Executor). [`Trainer::fit`] is the whole loop: it takes [`Batches`], and
+//! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`], [`TensorBoard`]) and draw it
 //! ([`Curves`]); a [`RunFolder`] is all three and the checkpoint in one place.
 //!
 //! An evaluation has its errors, or with independent targets its mean AUROC and average precision;
@@ -46,6 +48,7 @@ mod schedule;
 mod score;
 mod slow;
 mod tally;
+mod tensorboard;
 mod trainer;
 mod views;
 
@@ -67,4 +70,5 @@ pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Milestone, Progress, Schedule};
 pub use score::{BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownScore};
+pub use tensorboard::TensorBoard;
 pub use trainer::{PlanTrainer, Trainer};

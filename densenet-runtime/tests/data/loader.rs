@@ -22,6 +22,8 @@ struct Numbers {
     views: usize,
     broken: Vec<usize>,
     panics: Option<usize>,
+    /// Whether images are of three classes, and not each of its own.
+    rare: bool,
     delay: Duration,
     loaded: AtomicUsize,
     classes: Vec<String>,
@@ -34,6 +36,7 @@ fn numbers(len: usize) -> Numbers {
         views: 1,
         broken: Vec::new(),
         panics: None,
+        rare: false,
         delay: Duration::ZERO,
         loaded: AtomicUsize::new(0),
         classes: (0..len).map(|class| class.to_string()).collect(),
@@ -63,7 +66,10 @@ impl Dataset for Numbers {
     }
 
     fn target(&self, index: usize) -> Target<'_> {
-        Target::Class(index as u32)
+        match self.rare {
+            true => Target::Class(class_of(index as u8) as u32),
+            false => Target::Class(index as u32),
+        }
     }
 
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
@@ -383,6 +389,86 @@ fn a_shards_epoch_resumes_where_it_stopped() {
     let part = || training(numbers(40), 3).seeded(1).sharded(1, 3).unwrap();
     let all = contents(part().epoch(2));
     assert_eq!(contents(part().epoch_from(2, 1)), all[1..]);
+}
+
+/// 100 images of classes of 90, 9 and 1.
+fn rare() -> Numbers {
+    Numbers {
+        rare: true,
+        ..numbers(100)
+    }
+}
+
+fn class_of(image: u8) -> usize {
+    usize::from(image >= 90) + usize::from(image == 99)
+}
+
+#[test]
+fn balanced_sampling_makes_classes_and_their_images_equally_likely() {
+    let loader = training(rare(), 10).seeded(3).balanced();
+    let (mut classes, mut images) = ([0; 3], [0; 100]);
+    for epoch in 0..300 {
+        for (_, bytes, labels) in contents(loader.epoch(epoch)) {
+            for (pixels, label) in bytes.chunks_exact(2).zip(labels) {
+                assert_eq!(label as usize, class_of(pixels[0]));
+                classes[label as usize] += 1;
+                images[pixels[0] as usize] += 1;
+            }
+        }
+    }
+    // 30,000 images, of which a class has a third: five standard deviations are 408.
+    assert!(
+        classes.iter().all(|&n: &i32| n.abs_diff(10_000) < 410),
+        "{classes:?}"
+    );
+    let of_first: &[i32] = &images[..90];
+    assert!(of_first.iter().all(|&n| n.abs_diff(111) < 60), "{images:?}");
+    let of_second = &images[90..99];
+    assert!(
+        of_second.iter().all(|&n| n.abs_diff(1111) < 170),
+        "{images:?}"
+    );
+}
+
+#[test]
+fn an_image_that_is_drawn_twice_is_varied_twice() {
+    let loader = training(rare(), 100).balanced();
+    let (_, bytes, _) = &contents(loader.epoch(0))[0];
+    let last = bytes.chunks_exact(2).filter(|pixels| pixels[0] == 99);
+    let random: BTreeSet<u8> = last.clone().map(|pixels| pixels[1]).collect();
+    assert!(random.len() > last.count() / 2);
+}
+
+#[test]
+fn a_balanced_epoch_is_the_same_for_any_workers_and_resumes_where_it_stopped() {
+    let loader = |workers| training(rare(), 8).seeded(5).balanced().workers(workers);
+    let all = contents(loader(1).epoch(2));
+    assert_eq!(all.len(), 12);
+    assert_eq!(contents(loader(4).epoch(2)), all);
+    assert_eq!(contents(loader(3).epoch_from(2, 7)), all[7..]);
+    assert_ne!(contents(loader(1).epoch(3)), all);
+}
+
+#[test]
+fn ranks_divide_a_balanced_epoch() {
+    let whole = contents(training(rare(), 12).seeded(7).balanced().epoch(3));
+    let parts: Vec<_> = (0..4)
+        .map(|rank| {
+            let loader = training(rare(), 3).seeded(7).balanced();
+            contents(loader.sharded(rank, 4).unwrap().epoch(3))
+        })
+        .collect();
+    assert_eq!(whole.len(), 8);
+    for (number, batch) in whole.iter().enumerate() {
+        let together = parts.iter().flat_map(|part| part[number].1.clone());
+        assert_eq!(together.collect::<Vec<_>>(), batch.1, "batch {number}");
+    }
+}
+
+#[test]
+fn evaluation_is_never_balanced() {
+    let plain = contents(evaluation(rare(), 7).epoch(0));
+    assert_eq!(contents(evaluation(rare(), 7).balanced().epoch(0)), plain);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod balance;
 mod cifar;
 mod decode;
 #[cfg(feature = "dicom")]
@@ -12,6 +13,7 @@ mod formats;
 mod idx;
 mod loader;
 mod records;
+mod split;
 mod svhn;
 mod table;
 

@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{DataError, Dataset, Depth};
+use super::{DataError, Dataset, Depth, balance};
 use crate::parallel::Ranks;
 use crate::tell;
 use batch::Buffers;
@@ -81,6 +81,8 @@ pub struct Loader {
     reports: Arc<Reports>,
     buffers: Arc<Buffers>,
     shard: Shard,
+    /// The images of each class, where classes are balanced.
+    strata: Option<Arc<[Vec<u32>]>>,
 }
 
 /// The part of each epoch that this process serves.
@@ -135,6 +137,7 @@ impl Loader {
                 rank: 0,
                 world_size: 1,
             },
+            strata: None,
         })
     }
 
@@ -237,6 +240,21 @@ impl Loader {
                 shard: Shard { rank, world_size },
                 ..self
             }),
+        }
+    }
+
+    /// In training, draws each image of an epoch anew, so that all classes are equally likely,
+    /// however rare: first a class, then one of its images. Images of rare classes are there several
+    /// times, varied each time, and others are not there at all. An epoch has as many images as
+    /// before.
+    ///
+    /// Of independent classes, an image belongs to the rarest that applies; images to which none
+    /// applies are a class of their own.
+    pub fn balanced(self) -> Self {
+        let strata = balance::strata(&*self.dataset);
+        Self {
+            strata: Some(strata.into()),
+            ..self
         }
     }
 

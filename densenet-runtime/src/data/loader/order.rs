@@ -14,10 +14,12 @@ const BATCHES: u64 = 1 << 63;
 
 /// The order of an epoch's images.
 pub(super) struct Order {
-    /// The image at each position; `None` in the dataset's order.
+    /// The image at each place of the epoch of all ranks; `None` in the dataset's order.
     images: Option<Vec<u32>>,
     /// Seeds the images' augmentation; `None` without it.
     augmentation: Option<(u64, u64)>,
+    /// Whether an image may be there several times.
+    repeats: bool,
     served: usize,
     batch: usize,
     shard: Shard,
@@ -25,13 +27,19 @@ pub(super) struct Order {
 
 impl Order {
     pub(super) fn new(loader: &Loader, epoch: u64) -> Self {
-        let images = loader.training.then(|| {
-            let mut images: Vec<u32> = (0..).take(loader.dataset.len()).collect();
-            Rng::new(loader.seed, epoch, ORDER).shuffle(&mut images);
-            images
+        let mut rng = Rng::new(loader.seed, epoch, ORDER);
+        let count = loader.dataset.len();
+        let images = loader.training.then(|| match &loader.strata {
+            Some(strata) => drawn(strata, count, &mut rng),
+            None => {
+                let mut images: Vec<u32> = (0..).take(count).collect();
+                rng.shuffle(&mut images);
+                images
+            }
         });
         Self {
             images,
+            repeats: loader.strata.is_some(),
             augmentation: loader.training.then_some((loader.seed, epoch)),
             served: loader.own().min(loader.batches() * loader.batch),
             batch: loader.batch,
@@ -49,13 +57,17 @@ impl Order {
     pub(super) fn image(&self, position: usize) -> usize {
         let Shard { rank, world_size } = self.shard;
         match &self.images {
-            // The batch of all ranks, of which this rank's is a part.
-            Some(images) => {
-                let (batch, inside) = (position / self.batch, position % self.batch);
-                images[(batch * world_size + rank) * self.batch + inside] as usize
-            }
+            Some(images) => images[self.place(position)] as usize,
             None => position * world_size + rank,
         }
+    }
+
+    /// The place of a position in the epoch of all ranks: in their batch, of which this rank's is a
+    /// part.
+    const fn place(&self, position: usize) -> usize {
+        let Shard { rank, world_size } = self.shard;
+        let (batch, inside) = (position / self.batch, position % self.batch);
+        (batch * world_size + rank) * self.batch + inside
     }
 
     /// The random numbers of what is done to a batch as a whole; each rank has its own.
@@ -69,9 +81,23 @@ impl Order {
         ))
     }
 
-    /// The random numbers of an image's augmentation.
-    pub(super) fn rng(&self, image: usize) -> Option<Rng> {
+    /// The random numbers of the augmentation of the image at a position. An image that is there
+    /// several times is varied each time.
+    pub(super) fn rng(&self, position: usize) -> Option<Rng> {
         let (seed, epoch) = self.augmentation?;
-        Some(Rng::new(seed, epoch, image as u64))
+        let index = match self.repeats {
+            true => self.place(position),
+            false => self.image(position),
+        };
+        Some(Rng::new(seed, epoch, index as u64))
     }
+}
+
+/// Draws images, each from a stratum that is drawn first.
+fn drawn(strata: &[Vec<u32>], count: usize, rng: &mut Rng) -> Vec<u32> {
+    let mut draw = || {
+        let stratum = &strata[rng.below(strata.len())];
+        stratum[rng.below(stratum.len())]
+    };
+    (0..count).map(|_| draw()).collect()
 }

@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::Receiver;
 
 use super::{LoadedPixels, Mix, OnBroken, Reports, mix::Mixing, order::Order};
-use crate::data::{DataError, Dataset, Depth, decode::message_of};
+use crate::data::{DataError, Dataset, Depth, Rng, decode::message_of};
 
 /// How many replacements for a broken image are tried before all are taken to be broken.
 const REPLACEMENTS: usize = 32;
@@ -181,7 +181,8 @@ impl Shared {
     ) -> Result<Option<usize>, DataError> {
         let image = self.order.image(position);
         // After a panic only the pixels are half done, and those are not served.
-        let loaded = AssertUnwindSafe(|| self.load_or_replace(image, pixels, at));
+        let rng = self.order.rng(position);
+        let loaded = AssertUnwindSafe(|| self.load_or_replace(image, rng, pixels, at));
         catch_unwind(loaded).unwrap_or_else(|panic| {
             Err(DataError::Panic {
                 index: image,
@@ -193,10 +194,10 @@ impl Shared {
     fn load_or_replace(
         &self,
         image: usize,
+        mut rng: Option<Rng>,
         pixels: &mut LoadedPixels,
         at: Range<usize>,
     ) -> Result<Option<usize>, DataError> {
-        let mut rng = self.order.rng(image);
         let mut candidate = image;
         let mut tried = 0;
         loop {

@@ -2,9 +2,9 @@
 
 mod cells;
 mod columns;
+mod cut;
 mod list;
 mod pictures;
-mod sheet;
 
 use std::{
     collections::HashMap,
@@ -12,15 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::DataError;
+use super::{
+    DataError, nearest,
+    sheet::{self, Sheet},
+};
 use cells::Names;
-use sheet::Sheet;
 
 pub use columns::{Columns, LabelKind};
 pub use pictures::TablePictures;
-
-/// How many missing pictures, groups or names a message lists; it counts the others.
-pub(super) const LISTED: usize = 5;
 
 /// Pictures by their paths, with labels and groups, as a file lists them.
 ///
@@ -162,7 +161,7 @@ impl Table {
         if missing.is_empty() {
             return Ok(());
         }
-        let first = missing.iter().take(LISTED);
+        let first = missing.iter().take(nearest::FEW);
         Err(DataError::MissingPictures {
             table: self.file.clone(),
             root: self.root.clone(),

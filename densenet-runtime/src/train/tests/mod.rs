@@ -8,6 +8,7 @@ mod folder;
 mod plateau;
 mod resumed;
 mod step;
+mod tensorboard;
 
 use std::error::Error;
 use std::ops::ControlFlow;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
 
-use crate::data::DataError;
+use super::DataError;
 
 /// The cells of a CSV file.
 pub(super) struct Sheet<'a> {
