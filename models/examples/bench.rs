@@ -188,13 +188,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     milliseconds.sort_by(f64::total_cmp);
     let median = milliseconds[milliseconds.len() / 2];
-    // A multiply-add is two operations; the gradients of data and weights are as many each.
-    let passes = if arguments.mode == Mode::Train {
-        3.0
-    } else {
-        1.0
-    };
-    let operations = 2.0 * passes * plan.multiply_adds() as f64;
+    // A multiply-add is two operations.
+    let operations = 2.0
+        * match arguments.mode {
+            Mode::Train => plan.step_multiply_adds(training.frozen) as f64,
+            Mode::Infer => plan.multiply_adds() as f64,
+        };
     let planned = match &work {
         Work::Train(_) => plan.training_footprint(training).bytes(arguments.batch),
         Work::Infer(frozen) => frozen.bytes(),

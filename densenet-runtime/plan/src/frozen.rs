@@ -67,6 +67,26 @@ impl Plan {
         names
     }
 
+    /// Multiply-adds of a training step with one image: those of the forward pass, and in stages that
+    /// train as many again for the gradients of what a stage reads, and for those of its weights.
+    pub fn step_multiply_adds(&self, frozen: Frozen) -> u64 {
+        let classifier = self.features() as u128 * self.classes() as u128;
+        let (height, width) = self.stem().convolved_size();
+        let mut stages = vec![self.stem().multiply_adds() * height as u128 * width as u128];
+        for (index, block) in self.blocks().iter().enumerate() {
+            let pixel: u128 = block.iter().map(|layer| layer.multiply_adds()).sum();
+            stages.push(pixel * block.pixels() as u128);
+            if let Some(own) = self.transitions().get(index) {
+                stages.push(own.input as u128 * own.output as u128 * own.pixels() as u128);
+            }
+        }
+        // The last BN has none.
+        stages.extend([0, classifier]);
+        let trained: u128 = stages.iter().skip(frozen.stages).sum();
+        // As many as the plan's own fit, so these saturate at most.
+        u64::try_from(stages.iter().sum::<u128>() + 2 * trained).unwrap_or(u64::MAX)
+    }
+
     /// The elements that train, of the parameters and of the running statistics: those of the first
     /// stage that is not frozen, and all after them.
     pub fn trainable(&self, frozen: Frozen) -> [Range<usize>; 2] {

@@ -1,7 +1,7 @@
 //! The plan's numbers agree with the paper's and with a naive count.
 
 use densenet_plan::{
-    Block, BlockSpec, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind, Transition,
+    Block, BlockSpec, Frozen, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind, Transition,
 };
 use proptest::prelude::*;
 
@@ -345,4 +345,17 @@ fn the_first_stage_of_one_pixel_is_named() {
     assert_eq!(stage(&[2, 2, 2], 4).as_deref(), Some("block 3"));
     assert_eq!(stage(&[6, 12, 48, 32], 32).as_deref(), Some("block 4"));
     assert_eq!(stage(&[6, 12, 48, 32], 224), None);
+}
+
+#[test]
+fn a_step_has_three_times_the_multiply_adds_of_a_pass_and_fewer_where_stages_are_frozen() {
+    let plan = spec(&[6, 12, 24, 16], 32, true, true).plan().unwrap();
+    let stages = plan.stages().len();
+    let all = plan.step_multiply_adds(Frozen::default());
+    assert_eq!(all, 3 * plan.multiply_adds());
+    let classifier = (plan.features() * plan.classes()) as u64;
+    let head = plan.step_multiply_adds(Frozen::first(stages - 1));
+    assert_eq!(head, plan.multiply_adds() + 2 * classifier);
+    let of = (0..stages).map(|count| plan.step_multiply_adds(Frozen::first(count)));
+    assert!(of.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
 }

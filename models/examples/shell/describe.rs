@@ -2,7 +2,9 @@
 
 use densenet_runtime::cpu::{self, Level};
 use densenet_runtime::data::{Dataset, ImageFolder};
+use densenet_runtime::plan::Frozen;
 use densenet_runtime::prelude::*;
+use densenet_runtime::train::Freeze;
 
 /// Prints the network, the data and the settings.
 pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dyn Dataset; 2]) {
@@ -22,6 +24,15 @@ pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dy
         "memory    {:.2} GiB for a training step of {piece} images",
         bytes as f64 / f64::from(1 << 30),
     );
+    if config.freeze != Freeze::Nothing {
+        let [own, all] = [training.frozen, Frozen::default()]
+            .map(|frozen| plan.step_multiply_adds(frozen) as f64);
+        say!(
+            "frozen    {}: a step has {:.0}% of the multiply-adds of one that trains all",
+            config.freeze,
+            100.0 * own / all,
+        );
+    }
     say!("device    {}", in_words(device, config));
     let classes = train.classes().len();
     say!(
