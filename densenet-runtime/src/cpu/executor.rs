@@ -333,7 +333,9 @@ impl Executor for CpuExecutor {
             return Ok(outcome);
         }
         if !step.accumulate {
-            self.gradients.fill(0.0);
+            // The others are zeros.
+            let [own, _] = self.trainable.clone();
+            self.gradients[own].fill(0.0);
         }
         self.backward(step.seed);
         Ok(outcome)
