@@ -23,7 +23,8 @@
 //!
 //!     let mut trainer = Trainer::new(model, config)?;
 //!     let folder = RunFolder::create("out")?;
-//!     trainer.fit(&train, &val, &folder.fit(), &mut folder.observers(&trainer, "A run")?)?;
+//!     let mut observers = folder.observers(&trainer, "A run")?;
+//!     trainer.fit(&train, &val, &folder.fit(), &mut observers)?;
 //!     Ok(trainer.into_model()?)
 //! }
 //! ```
