@@ -8,14 +8,13 @@
 //! Training is forward, backward and the SGD step, on random images that are already in memory;
 //! allocation and a first step that warms up are not counted.
 
-mod shell;
-
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::preset;
+use densenet_models::shell::{check_batch, recompute};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
 use densenet_runtime::train::{Config, Freeze};
@@ -25,7 +24,6 @@ use densenet_runtime::{
 };
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use shell::{check_batch, recompute};
 
 #[derive(Parser)]
 struct Arguments {

@@ -5,20 +5,18 @@
 //! cargo run --example cifar_svhn -- cifar10 --data cifar-10-batches-bin --augment
 //! ```
 
-mod shell;
-
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use densenet_models::shell::{CommandLine, Start, Training, describe, exit_code};
 use densenet_models::{
     DenseNetBC100K12, DenseNetBC100K12C100, DenseNetBC100K12C100Dropout, DenseNetBC100K12Dropout,
 };
 use densenet_runtime::data::{Dataset as _, InMemory, ShiftAndFlip, cifar, svhn};
 use densenet_runtime::prelude::*;
-use shell::{CommandLine, Training, describe, exit_code};
 
 /// Trains DenseNet-BC with L = 100 and k = 12 on images of 32x32.
 #[derive(Parser)]
@@ -33,6 +31,8 @@ struct Arguments {
     /// network has dropout 0.2, as for C10, C100 and SVHN.
     #[arg(long)]
     augment: bool,
+    #[command(flatten)]
+    start: Start,
     #[command(flatten)]
     training: Training,
 }
@@ -70,7 +70,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     Training::check_batch(&config, train.len())?;
     let folder = options.folder("out/cifar_svhn")?;
     let held_out = validation.as_ref().unwrap_or(&test);
-    describe::<N>(&config, &device, [&train, held_out]);
+    describe((N::NAME, &N::PLAN), &config, &device, [&train, held_out]);
 
     let train = Loader::training(Arc::new(train), config.batch)?.among(&ranks)?;
     let train = train.seeded(config.seed);
@@ -78,7 +78,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let test = evaluation(test)?;
     let validation = validation.map(evaluation).transpose()?;
 
-    let model: N = options.model(&config)?;
+    let model: N = arguments.start.model(&config)?;
     let mut trainer = Trainer::among(model, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
     let best = folder.best();

@@ -9,18 +9,16 @@
 //! cargo run --example dfdx_loop
 //! ```
 
-mod shell;
-
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use densenet_models::shell::Fashion;
 use densenet_runtime::data::{LoadedBatch, Loader};
 use densenet_runtime::dfdx::optim::{Momentum, Optimizer, Sgd, SgdConfig, WeightDecay};
 use densenet_runtime::dfdx::prelude::*;
 use densenet_runtime::{console, densenet, say};
-use shell::Fashion;
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.

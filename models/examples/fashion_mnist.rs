@@ -5,16 +5,14 @@
 //! cargo run --example fashion_mnist
 //! ```
 
-mod shell;
-
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use densenet_models::shell::{CommandLine, Fashion, Start, Training, describe, exit_code};
 use densenet_runtime::data::Dataset;
 use densenet_runtime::prelude::*;
-use shell::{CommandLine, Fashion, Training, describe, exit_code};
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -26,6 +24,8 @@ densenet! {
 struct Arguments {
     #[command(flatten)]
     fashion: Fashion,
+    #[command(flatten)]
+    start: Start,
     #[command(flatten)]
     training: Training,
 }
@@ -48,13 +48,18 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let (train, test) = arguments.fashion.read()?;
     Training::check_batch(&config, train.len())?;
     let folder = options.folder("out/fashion_mnist")?;
-    describe::<Clothes>(&config, &device, [&train, &test]);
+    describe(
+        (Clothes::NAME, &Clothes::PLAN),
+        &config,
+        &device,
+        [&train, &test],
+    );
 
     let train = Loader::training(Arc::new(train), config.batch)?.among(&ranks)?;
     let test = Loader::evaluation(Arc::new(test), config.batch)?.among(&ranks)?;
     let train = train.seeded(config.seed);
 
-    let model: Clothes = options.model(&config)?;
+    let model: Clothes = arguments.start.model(&config)?;
     let mut trainer = Trainer::among(model, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
     let fit = options.fit(&folder)?;

@@ -8,8 +8,6 @@
 //!
 //! See `models/examples/README.md`.
 
-mod shell;
-
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,11 +15,13 @@ use std::sync::Arc;
 
 use clap::Parser;
 use densenet_models::DenseNet201;
+use densenet_models::shell::{
+    CommandLine, Start, Training, describe, describe_left_out, exit_code,
+};
 use densenet_runtime::data::{Crops, Dataset, RandomResizedCrop, check_fit};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::{Evaluation, Summary};
 use drawn_pictures::Pictures;
-use shell::{CommandLine, Training, describe, describe_left_out, exit_code};
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -37,6 +37,8 @@ struct Arguments {
     /// Table 3).
     #[arg(long, value_name = "1|10", default_value_t)]
     crops: Crops,
+    #[command(flatten)]
+    start: Start,
     #[command(flatten)]
     training: Training,
 }
@@ -54,8 +56,14 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let (train, val) = arguments.pictures()?;
     Training::check_batch(&config, train.len())?;
     let folder = options.folder(OUT)?;
-    describe::<DenseNet201>(&config, &device, [&train, &val]);
-    describe_left_out([&train, &val]);
+    describe(
+        (DenseNet201::NAME, &DenseNet201::PLAN),
+        &config,
+        &device,
+        [&train, &val],
+    );
+    describe_left_out("training", &train);
+    describe_left_out("validation", &val);
 
     let title = format!("DenseNet-201, {} pictures", train.len());
     let train = Loader::training(Arc::new(train), config.batch)?.among(&ranks)?;
@@ -63,7 +71,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let train = train.seeded(config.seed).on_broken(OnBroken::Skip);
     let val = val.on_broken(OnBroken::Skip);
 
-    let model: DenseNet201 = options.model(&config)?;
+    let model: DenseNet201 = arguments.start.model(&config)?;
     let mut trainer = Trainer::among(model, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
     let fit = Fit {

@@ -5,17 +5,15 @@
 //! cargo run --example roofline -- --model densenet201 --batch 256 --card h100 --precision bf16
 //! ```
 
-mod shell;
-
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
+use densenet_models::shell::{check_batch, recompute};
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::cuda::{self, Card, Launch, cards};
 use densenet_runtime::{console, say};
-use shell::{check_batch, recompute};
 
 /// Bytes and operations of a training step, kernel by kernel, and the time they take at best.
 #[derive(Parser)]

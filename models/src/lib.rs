@@ -14,6 +14,7 @@ mod cifar;
 mod dropout;
 mod imagenet;
 mod registry;
+pub mod shell;
 
 pub use cifar::*;
 pub use dropout::*;

@@ -218,6 +218,17 @@ impl Dataset for ImageFolder {
     }
 }
 
+/// The pictures in a folder and in its subfolders, in the order of their paths: those that
+/// [`ImageFolder`] would find.
+///
+/// # Errors
+/// When the folder is missing or cannot be read.
+pub fn pictures_in(dir: impl AsRef<Path>) -> Result<Vec<PathBuf>, DataError> {
+    let dir = dir.as_ref();
+    let found = class_pictures(dir, Path::new(""), &mut BTreeMap::new())?;
+    Ok(found.iter().map(|path| dir.join(path)).collect())
+}
+
 /// The class folders, by name.
 fn classes(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     if !root.is_dir() {

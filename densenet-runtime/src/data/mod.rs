@@ -40,7 +40,7 @@ pub use decode::{
     read_within,
 };
 pub use error::{DataError, PictureError};
-pub use folder::ImageFolder;
+pub use folder::{ImageFolder, pictures_in};
 pub use geometry::RandomResizedCrop;
 pub use in_memory::InMemory;
 pub use loader::{

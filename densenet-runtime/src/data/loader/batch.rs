@@ -127,7 +127,7 @@ pub struct LoadedBatch {
     pub views: usize,
     /// The batch's index in its epoch.
     pub number: usize,
-    images: usize,
+    images: Vec<usize>,
     home: Arc<Buffers>,
 }
 
@@ -183,7 +183,13 @@ impl LoadedTargets {
 impl LoadedBatch {
     /// Number of images, not counting views.
     pub fn size(&self) -> usize {
-        self.images
+        self.images.len()
+    }
+
+    /// The index of each image in the dataset, not counting views. Images that cannot be read are
+    /// [left out](crate::data::OnBroken::Skip) of an evaluation.
+    pub fn indices(&self) -> &[usize] {
+        &self.images
     }
 
     /// The label of each image, repeated for each of its views; none where classes are independent
@@ -219,7 +225,7 @@ impl LoadedBatch {
             targets: LoadedTargets::of(dataset, images, views)?,
             views,
             number,
-            images: images.len(),
+            images: images.to_vec(),
             home,
         })
     }

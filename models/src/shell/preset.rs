@@ -3,6 +3,9 @@
 use densenet_runtime::plan::{Plan, Recompute};
 
 /// Refuses a batch that has more pixels than kernels can count.
+///
+/// # Errors
+/// When it has, or is empty.
 pub fn check_batch(plan: &Plan, model: &str, batch: usize) -> Result<(), String> {
     let most = plan.countable_batch();
     if (1..=most).contains(&batch) {

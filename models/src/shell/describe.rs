@@ -2,20 +2,24 @@
 
 use densenet_runtime::cpu::{self, Level};
 use densenet_runtime::data::{Dataset, ImageFolder};
-use densenet_runtime::plan::Frozen;
+use densenet_runtime::plan::{Frozen, Plan};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::Freeze;
 
-/// Prints the network, the data and the settings.
-pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dyn Dataset; 2]) {
-    let plan = &N::PLAN;
+/// Prints the network, of this name and plan, the data and the settings.
+pub fn describe(
+    (name, plan): (&str, &Plan),
+    config: &Config,
+    device: &Device,
+    [train, val]: [&dyn Dataset; 2],
+) {
     let piece = config.piece();
     // The trainer refuses settings that do not fit the network.
     let training = config.training(plan).unwrap_or_default();
     let bytes = plan.training_footprint(training).bytes(piece);
     say!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
-        N::NAME,
+        name,
         thousands(plan.parameter_count()),
         plan.depth(),
         plan.multiply_adds() as f64 / 1e9,
@@ -58,21 +62,20 @@ pub fn describe<N: Network>(config: &Config, device: &Device, [train, val]: [&dy
     );
 }
 
-/// The number of files in folders that were left out: `3 .webp, 1 without extension (...)`.
-pub fn describe_left_out([train, val]: [&ImageFolder; 2]) {
-    for (set, folder) in [("training", train), ("validation", val)] {
-        let kinds = folder.left_out().iter().map(|(extension, count)| {
-            let count = thousands(*count);
-            match extension.as_str() {
-                "" => format!("{count} without extension"),
-                extension => format!("{count} .{extension}"),
-            }
-        });
-        let kinds: Vec<_> = kinds.collect();
-        if !kinds.is_empty() {
-            let kinds = kinds.join(", ");
-            say!("          left out of {set}: {kinds} (.jpg, .jpeg and .png are read)");
+/// The number of files in the folder of a set that were left out: `3 .webp, 1 without extension
+/// (...)`.
+pub fn describe_left_out(set: &str, folder: &ImageFolder) {
+    let kinds = folder.left_out().iter().map(|(extension, count)| {
+        let count = thousands(*count);
+        match extension.as_str() {
+            "" => format!("{count} without extension"),
+            extension => format!("{count} .{extension}"),
         }
+    });
+    let kinds: Vec<_> = kinds.collect();
+    if !kinds.is_empty() {
+        let kinds = kinds.join(", ");
+        say!("          left out of {set}: {kinds} (.jpg, .jpeg and .png are read)");
     }
 }
 
@@ -90,7 +93,7 @@ fn in_words(device: &Device, config: &Config) -> String {
 }
 
 /// `20,013,928`.
-fn thousands(number: usize) -> String {
+pub fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -8,13 +8,12 @@ use clap::Args;
 use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::prelude::*;
-use densenet_runtime::train::Summary;
+use densenet_runtime::train::{PlanTrainer, Summary};
 use densenet_runtime::{Network, console};
 
 use super::CommandLine;
 
-// The options of all programs that train. (Not a doc comment, which would describe the whole
-// program.)
+/// The options of all programs that train.
 #[derive(Args)]
 pub struct Training {
     /// Passes over the training images.
@@ -55,19 +54,41 @@ pub struct Training {
     /// there on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Weights of the same network to start from: safetensors under torchvision's names, or a
-    /// checkpoint.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
-    weights: Option<PathBuf>,
     /// The folder for checkpoint, metrics and curves [default: the checkpoint's folder, or a folder
     /// of the example's name in `out`].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
+/// The weights that an example starts from.
+#[derive(Args)]
+pub struct Start {
+    /// Weights of the same network to start from: safetensors under torchvision's names, or a
+    /// checkpoint.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
+}
+
+impl Start {
+    /// The initial network: seeded, or with the weights of a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not fit.
+    pub fn model<N: Network>(&self, config: &Config) -> Result<N, Box<dyn Error>> {
+        let mut model = N::build(&Cpu::seed_from_u64(config.seed));
+        if let Some(file) = &self.weights {
+            model.load_weights(file)?;
+        }
+        Ok(model)
+    }
+}
+
 impl Training {
     /// The settings: those of the checkpoint, or else `new` with its learning rate scaled to the
     /// images in a step; then the arguments change them.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read, or the settings make no sense.
     pub fn config(&self, new: Config, ranks: &Ranks) -> Result<Config, Box<dyn Error>> {
         let mut config = match &self.resume {
             Some(file) => Config::of_checkpoint(file)?,
@@ -94,11 +115,17 @@ impl Training {
     }
 
     /// The device that computes.
+    ///
+    /// # Errors
+    /// When the device is missing or fails.
     pub fn device(&self, ranks: &Ranks) -> Result<Device, Box<dyn Error>> {
         Ok(self.device.open_for(ranks)?)
     }
 
     /// Refuses a step with more images than there are.
+    ///
+    /// # Errors
+    /// When there are fewer images than a step has.
     pub fn check_batch(config: &Config, images: usize) -> Result<(), String> {
         let batch = config.batch;
         if batch <= images {
@@ -109,17 +136,11 @@ impl Training {
         ))
     }
 
-    /// The initial network: seeded, or with the weights of a file.
-    pub fn model<N: Network>(&self, config: &Config) -> Result<N, Box<dyn Error>> {
-        let mut model = N::build(&Cpu::seed_from_u64(config.seed));
-        if let Some(file) = &self.weights {
-            model.load_weights(file)?;
-        }
-        Ok(model)
-    }
-
     /// Resumes the checkpoint, if there is one.
-    pub fn resume<N: Network>(&self, trainer: &mut Trainer<N>) -> Result<(), Box<dyn Error>> {
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read, or is of another run.
+    pub fn resume(&self, trainer: &mut PlanTrainer) -> Result<(), Box<dyn Error>> {
         let Some(file) = &self.resume else {
             return Ok(());
         };
@@ -132,12 +153,20 @@ impl Training {
         Ok(())
     }
 
+    /// The seed that is asked for.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
     /// The checkpoint to resume.
     pub fn checkpoint(&self) -> Option<&Path> {
         self.resume.as_deref()
     }
 
     /// The run's folder.
+    ///
+    /// # Errors
+    /// When it cannot be made.
     pub fn folder(&self, default: &str) -> Result<RunFolder, Box<dyn Error>> {
         let out = match (&self.out, &self.resume) {
             (Some(out), _) => out.as_path(),
@@ -148,6 +177,9 @@ impl Training {
     }
 
     /// Settings of a run that writes its checkpoints to the folder, also when Ctrl-C ends it.
+    ///
+    /// # Errors
+    /// When Ctrl-C cannot be listened for.
     pub fn fit(&self, folder: &RunFolder) -> Result<Fit, Box<dyn Error>> {
         Ok(Fit {
             steps: self.steps,

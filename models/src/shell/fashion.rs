@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use densenet_runtime::data::{InMemory, idx};
 
-// The data set of the small examples. (Not a doc comment, which would describe the whole program.)
+/// The data set of the small examples.
 #[derive(Args)]
 pub struct Fashion {
     /// The four IDX files, plain or compressed; the default is where Debian's package
@@ -21,6 +21,9 @@ pub struct Fashion {
 
 impl Fashion {
     /// Images to train on, and to test on.
+    ///
+    /// # Errors
+    /// When the files are missing or damaged.
     pub fn read(&self) -> Result<(InMemory, InMemory), Box<dyn Error>> {
         if !self.data.is_dir() {
             let data = self.data.display();

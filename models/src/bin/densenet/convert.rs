@@ -1,0 +1,26 @@
+//! `densenet convert`: weights of other programs, and for them.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use densenet_runtime::{say, weights};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Weights of a DenseNet in any format and under anybody's names: safetensors, a checkpoint, or
+    /// what `torch.save` wrote. Nothing in the file is executed.
+    #[arg(value_name = "IN")]
+    from: PathBuf,
+    /// The file to write, under torchvision's names: .safetensors, or .pth, .pt or .bin for
+    /// `torch.load`.
+    #[arg(value_name = "OUT")]
+    to: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let report = weights::convert(&arguments.from, &arguments.to)?;
+    say!("{report}");
+    say!("written to {}", arguments.to.display());
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What a network says of pictures: batches through its frozen form, while others are decoded.
+
+use std::error::Error;
+
+use clap::Args;
+use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
+use densenet_runtime::data::{LabelKind, Loader, OnBroken};
+
+use crate::pictures::Set;
+use crate::saved::Saved;
+
+/// The options of commands that run a trained network.
+#[derive(Args)]
+pub struct Options {
+    /// The number of pictures that go through the network together.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
+    /// The number of CPU threads [default: OMP_NUM_THREADS, or else all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// The type of numbers that products are computed in: f32 or bf16.
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    precision: Precision,
+}
+
+/// What a network says of a picture.
+pub struct Said<'a> {
+    /// The picture's index in its set.
+    pub index: usize,
+    /// Its logits, averaged over its views: one for each class.
+    pub logits: &'a [f32],
+}
+
+/// What is done with each answer.
+pub type Each<'a> = dyn FnMut(Said<'_>) -> Result<(), Box<dyn Error>> + 'a;
+
+impl Options {
+    /// Calls `each` with what a network says of each picture that can be read, in their order, until
+    /// it returns an error. Others are reported on standard error; returns how many they are.
+    pub fn each(
+        &self,
+        saved: &Saved,
+        set: &Set,
+        each: &mut Each<'_>,
+    ) -> Result<usize, Box<dyn Error>> {
+        let plan = &saved.plan;
+        let (views, classes) = (set.views(), plan.classes());
+        let pictures = usize::from(self.batch_size)
+            .min(plan.countable_batch() / views)
+            .min(set.len())
+            .max(1);
+        let state = saved.state()?;
+        let options = FrozenOptions {
+            threads: cpu::threads(self.threads.map_or(0, usize::from)),
+            precision: self.precision,
+            ..FrozenOptions::for_batch(pictures * views)
+        };
+        let mut network = Frozen::new(plan, &state.parameters, &state.running, options)?;
+        drop(state);
+        let loader = Loader::evaluation(set.clone(), pictures)?.on_broken(OnBroken::Skip);
+        let mut mean = vec![0.0; classes];
+        for batch in loader.epoch(0) {
+            let batch = batch?;
+            // None of its pictures could be read.
+            if batch.indices().is_empty() {
+                continue;
+            }
+            let pixels = batch.as_batch(set.normalization()).pixels;
+            let logits = network.infer(pixels, batch.indices().len() * views)?;
+            let of_pictures = logits.chunks_exact(views * classes);
+            for (&index, logits) in batch.indices().iter().zip(of_pictures) {
+                for (class, mean) in mean.iter_mut().enumerate() {
+                    let of_class = logits.iter().skip(class).step_by(classes);
+                    *mean = of_class.sum::<f32>() / views as f32;
+                }
+                each(Said {
+                    index,
+                    logits: &mean,
+                })?;
+            }
+        }
+        Ok(loader.skipped().len())
+    }
+}
+
+/// The probability of each class.
+pub fn probabilities(logits: &[f32], kind: LabelKind) -> Vec<f64> {
+    let logits = logits.iter().map(|&logit| f64::from(logit));
+    match kind {
+        LabelKind::Independent => logits.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        LabelKind::Exclusive => {
+            let highest = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = logits.map(|logit| (logit - highest).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            powers.into_iter().map(|power| power / sum).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_those_of_the_kind_of_classes() {
+        let close = |found: Vec<f64>, expected: &[f64]| {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+            }
+        };
+        // torch.softmax and torch.sigmoid of these, in f64.
+        let logits = [1.0, -2.0, 1000.0];
+        close(
+            probabilities(&logits, LabelKind::Exclusive),
+            &[0.0, 0.0, 1.0],
+        );
+        close(
+            probabilities(&logits[..2], LabelKind::Exclusive),
+            &[0.952_574_126_822_433_2, 0.047_425_873_177_566_78],
+        );
+        close(
+            probabilities(&[1.0, -2.0, -1000.0], LabelKind::Independent),
+            &[0.731_058_578_630_004_9, 0.119_202_922_022_117_56, 0.0],
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! DenseNets on the command line: any network, trained on one's own pictures.
+//!
+//! ```text
+//! cargo run --release -p densenet-models --bin densenet -- train --data DIR --pretrained FILE --features-only
+//! ```
+//!
+//! See `docs/command.md`.
+
+mod convert;
+mod evaluate;
+mod infer;
+mod info;
+mod network;
+mod new;
+mod pictures;
+mod predict;
+mod recipe;
+mod saved;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use densenet_models::shell::exit_code;
+use densenet_runtime::train::Ending;
+
+/// DenseNets: trained on your own pictures, evaluated, and asked about pictures.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows a network: its stages, parameters, multiply-adds, and the memory that it needs.
+    Info(info::Arguments),
+    /// Trains a network on pictures.
+    ///
+    /// Without other settings this is a recipe that is good for a few thousand pictures: 20 epochs of
+    /// SGD with Nesterov momentum, 32 pictures a step; the learning rate rises to 0.01 in the first
+    /// epoch (to 0.1 without --pretrained) and falls to 0 as a cosine; label smoothing 0.1; random
+    /// parts of the pictures, mirrored half of the time. The last checkpoint and the best one are
+    /// kept.
+    Train(Box<train::Arguments>),
+    /// Judges a trained network on pictures with labels.
+    Evaluate(evaluate::Arguments),
+    /// Says what a trained network sees in pictures.
+    Predict(predict::Arguments),
+    /// Writes weights of other programs under torchvision's names, as safetensors or `.pth`.
+    Convert(convert::Arguments),
+    /// Writes a crate of your own that trains a network on pictures.
+    New(new::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    exit_code(match &arguments.command {
+        Command::Info(info) => info::run(info).map(|()| Ending::Finished),
+        Command::Train(train) => train::run(train),
+        Command::Evaluate(evaluate) => evaluate::run(evaluate).map(|()| Ending::Finished),
+        Command::Predict(predict) => predict::run(predict).map(|()| Ending::Finished),
+        Command::Convert(convert) => convert::run(convert).map(|()| Ending::Finished),
+        Command::New(new) => new::run(new).map(|()| Ending::Finished),
+    })
+}

@@ -1,0 +1,179 @@
+//! Which network a command is about.
+
+use std::error::Error;
+use std::str::FromStr;
+
+use clap::Args;
+use densenet_models::preset;
+use densenet_runtime::plan::Plan;
+use densenet_spec::Spec;
+
+/// The network that is trained where no other is asked for.
+const DEFAULT: &str = "densenet121";
+
+/// The options that choose a network.
+#[derive(Args, Default)]
+pub struct Choice {
+    /// One of the paper's networks, such as densenet121 or cifar_bc_100_12 [default: that of the
+    /// weights, or densenet121].
+    #[arg(long, value_name = "PRESET", conflicts_with = "spec")]
+    pub model: Option<String>,
+    /// A network in the words of `densenet!`, such as 'blocks: [6, 12, 24], k: 12, theta: 0.5,
+    /// bottleneck'.
+    #[arg(long, value_name = "WORDS")]
+    pub spec: Option<String>,
+    /// The size of its images in place of its own: 224, 192x256, or 1x224x224 for grey ones.
+    #[arg(long, value_name = "SIZE")]
+    pub input: Option<Input>,
+}
+
+impl Choice {
+    /// The network that is asked for, with the images that are asked for.
+    pub fn network(&self) -> Result<Spec, Box<dyn Error>> {
+        let spec = match (&self.model, &self.spec) {
+            (_, Some(words)) => Spec::parse(words)?,
+            (Some(name), None) => of_preset(name)?,
+            (None, None) => of_preset(DEFAULT)?,
+        };
+        self.sized(spec)
+    }
+
+    /// Height and width of the images that are asked for.
+    pub fn size(&self) -> Option<[usize; 2]> {
+        self.input.map(|input| [input.height, input.width])
+    }
+
+    /// Whether a network is asked for.
+    pub fn is_given(&self) -> bool {
+        self.model.is_some() || self.spec.is_some()
+    }
+
+    /// A network with the images that are asked for.
+    pub fn sized(&self, spec: Spec) -> Result<Spec, Box<dyn Error>> {
+        match self.input {
+            Some(input) => with(&spec, &[Change::Input(input)]),
+            None => Ok(spec),
+        }
+    }
+}
+
+/// The size of images as it is given: the channels may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    channels: Option<usize>,
+    height: usize,
+    width: usize,
+}
+
+impl FromStr for Input {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+        let (channels, height, width) = match numbers.as_deref() {
+            Ok(&[side]) => (None, side, side),
+            Ok(&[height, width]) => (None, height, width),
+            Ok(&[channels, height, width]) => (Some(channels), height, width),
+            _ => {
+                return Err(
+                    "write it as 224 (a square), 192x256 (height, width) or 1x224x224 (channels, height, width)"
+                        .to_string(),
+                );
+            }
+        };
+        Ok(Self {
+            channels,
+            height,
+            width,
+        })
+    }
+}
+
+/// What differs from a network's spec.
+pub enum Change<'a> {
+    /// The size of the images.
+    Input(Input),
+    /// The classes, by name.
+    Classes(&'a [String]),
+}
+
+/// The network of the same layers, changed.
+pub fn with(spec: &Spec, changes: &[Change<'_>]) -> Result<Spec, Box<dyn Error>> {
+    let Some(mut keys) = spec.keys() else {
+        return Err(format!(
+            "{} has layers that no spec describes, so its input and classes are those of its weights",
+            spec.name
+        )
+        .into());
+    };
+    for change in changes {
+        let (key, value) = match change {
+            Change::Input(input) => {
+                let channels = input.channels.unwrap_or(spec.plan.stem().channels);
+                let value = format!("[{channels}, {}, {}]", input.height, input.width);
+                ("input", value)
+            }
+            Change::Classes(names) => ("classes", names.len().to_string()),
+        };
+        let start = format!("{key}:");
+        keys.retain(|written| !written.starts_with(&start));
+        keys.push(format!("{start} {value}"));
+    }
+    // A name of its own is not among the keys.
+    let name = spec.name.clone();
+    Ok(Spec {
+        name,
+        ..Spec::parse(&keys.join(", "))?
+    })
+}
+
+/// The network of a preset.
+pub fn of_preset(name: &str) -> Result<Spec, Box<dyn Error>> {
+    let preset = preset(name)?;
+    Ok(Spec {
+        name: preset.network.to_string(),
+        plan: preset.plan(),
+        classes: Vec::new(),
+    })
+}
+
+/// A network as a line of words, for a file's note; `None` if there is no spec of it.
+pub fn words(plan: &Plan) -> Option<String> {
+    let spec = Spec {
+        name: String::new(),
+        plan: plan.clone(),
+        classes: Vec::new(),
+    };
+    Some(spec.keys()?.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use densenet_models::PRESETS;
+
+    use super::*;
+
+    #[test]
+    fn each_preset_has_words_that_give_its_plan() {
+        for preset in PRESETS {
+            let words = words(&preset.plan()).expect(preset.name);
+            assert_eq!(Spec::parse(&words).unwrap().plan, preset.plan(), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_side_or_two_or_three_numbers() {
+        let size = |text: &str| text.parse::<Input>();
+        let input = |channels, height, width| Input {
+            channels,
+            height,
+            width,
+        };
+        assert_eq!(size("224"), Ok(input(None, 224, 224)));
+        assert_eq!(size("192x256"), Ok(input(None, 192, 256)));
+        assert_eq!(size("1x64x32"), Ok(input(Some(1), 64, 32)));
+        for text in ["", "x", "224x", "1x2x3x4", "-1", "1.5"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}

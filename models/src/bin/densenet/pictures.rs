@@ -1,0 +1,401 @@
+//! The pictures that a command is given.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use densenet_models::shell::{CommandLine, describe_left_out};
+use densenet_runtime::data::{
+    Columns, DataError, Dataset, Depth, ImageFolder, LabelKind, Normalization, Pictures, Rng,
+    Split, Table, TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
+};
+use densenet_runtime::plan::Plan;
+use densenet_runtime::prelude::*;
+
+use crate::saved::Saved;
+
+/// The share of the pictures that validates where nothing says which do.
+const SHARE: f64 = 0.2;
+/// The file in a run's folder that says which pictures validate.
+const SPLIT: &str = "split.csv";
+
+/// Pictures with labels.
+pub type Set = Arc<dyn Dataset>;
+
+/// The options that say where labelled pictures are.
+#[derive(Args)]
+pub struct Source {
+    /// Pictures in folders of their classes: DIR/CLASS/*, or DIR/train/CLASS/* and DIR/val/CLASS/*.
+    #[arg(long, value_name = "DIR", required_unless_present = "csv")]
+    data: Option<PathBuf>,
+    /// A table of pictures: a column of paths (`path`), and a column for each class (1 for yes, 0 for
+    /// no; empty, nan or -1 if it is unknown), or one of their names (`label`), several as in
+    /// cat|dog.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    csv: Option<PathBuf>,
+    /// The folder at which the table's paths begin [default: the table's].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// The table's columns of labels [default: see --csv].
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    labels: Vec<String>,
+    /// The table's column of paths.
+    #[arg(long, value_name = "COLUMN")]
+    path_column: Option<String>,
+    /// The name that stands for none of the classes, such as 'No Finding'.
+    #[arg(long, value_name = "NAME")]
+    no_class: Option<String>,
+}
+
+/// The options that say which pictures validate.
+#[derive(Args)]
+pub struct Validation {
+    /// Which pictures validate: a share of them, drawn so that each class has it [default: 0.2 where
+    /// there is no DIR/val], or another table.
+    #[arg(long, value_name = "SHARE|FILE")]
+    val: Option<String>,
+    /// The table's column of groups, such as patients: a group is never divided.
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
+    /// The division of an earlier run: its split.csv.
+    #[arg(long, value_name = "FILE", conflicts_with = "val")]
+    split: Option<PathBuf>,
+}
+
+/// What validates.
+enum Part {
+    Share(f64),
+    Table(PathBuf),
+}
+
+/// The pictures of a run.
+pub struct Sets {
+    /// Those to train on.
+    pub train: Set,
+    /// Those to validate on.
+    pub val: Set,
+    /// The pictures that were divided, and how.
+    division: Option<(Set, Split)>,
+}
+
+impl Sets {
+    /// Writes beside a run how the pictures were divided, if they were.
+    pub fn note_split(&self, folder: &RunFolder) -> Result<(), Box<dyn Error>> {
+        if let Some((all, split)) = &self.division {
+            split.write(&**all, folder.path().join(SPLIT))?;
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    /// The pictures of a run. `resumed` is its checkpoint, if there is one: the division of the
+    /// pictures is the one beside it.
+    pub fn sets(
+        &self,
+        validation: &Validation,
+        plan: &Plan,
+        seed: u64,
+        resumed: Option<&Path>,
+    ) -> Result<Sets, Box<dyn Error>> {
+        self.check(validation.group.is_some())?;
+        let part = validation.part()?;
+        let beside = resumed.map(|checkpoint| checkpoint.with_file_name(SPLIT));
+        let before = match &validation.split {
+            Some(file) => Some(file.clone()),
+            None => beside.filter(|file| part.is_none() && file.exists()),
+        };
+        let (all, groups): (Set, _) = match (&self.data, &self.csv) {
+            (Some(dir), _) => {
+                let (train, val) = (dir.join("train"), dir.join("val"));
+                if train.is_dir() && val.is_dir() {
+                    if validation.val.is_some() || validation.split.is_some() {
+                        return Err(format!(
+                            "{} has pictures for validation in {}; leave --val and --split out, or divide others with --data {}",
+                            dir.display(),
+                            val.display(),
+                            train.display()
+                        )
+                        .into());
+                    }
+                    let [train, val] = [self.folder(&train, plan)?, self.folder(&val, plan)?];
+                    check_same_classes(&*train, &*val)?;
+                    return Ok(Sets {
+                        train,
+                        val,
+                        division: None,
+                    });
+                }
+                (self.folder(dir, plan)?, None)
+            }
+            (None, Some(file)) => {
+                let train = self.table(file, validation.group.clone(), &[], plan)?;
+                if let Some(Part::Table(val)) = &part {
+                    let classes = train.classes();
+                    let val = self.table(val, validation.group.clone(), classes, plan)?;
+                    check_apart(train.table(), val.table())?;
+                    check_same_classes(&train, &val)?;
+                    return Ok(Sets {
+                        train: Arc::new(train),
+                        val: Arc::new(val),
+                        division: None,
+                    });
+                }
+                let groups = train.table().groups().map(<[_]>::to_vec);
+                (Arc::new(train), groups)
+            }
+            (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
+        };
+        let split = match (before, part) {
+            (Some(file), _) => {
+                let split = Split::read(&*all, file)?;
+                if let Some(groups) = &groups {
+                    split.check_groups(groups)?;
+                }
+                split
+            }
+            (None, Some(Part::Table(file))) => {
+                return Err(format!(
+                    "--val {}: a table validates the pictures of another table (--csv); with --data it is a share, such as 0.2",
+                    file.display()
+                )
+                .into());
+            }
+            (None, Some(Part::Share(share))) => Split::draw(&*all, groups.as_deref(), share, seed)?,
+            (None, None) => Split::draw(&*all, groups.as_deref(), SHARE, seed)?,
+        };
+        let (train, val) = split.divide(all.clone())?;
+        Ok(Sets {
+            train: Arc::new(train),
+            val: Arc::new(val),
+            division: Some((all, split)),
+        })
+    }
+
+    /// Pictures to evaluate a trained network on: those of DIR/val, if there are any, or all.
+    pub fn labelled(&self, saved: &Saved) -> Result<Set, Box<dyn Error>> {
+        self.check(false)?;
+        let set: Set = match (&self.data, &self.csv) {
+            (Some(dir), _) => {
+                let val = dir.join("val");
+                let dir = if val.is_dir() { &val } else { dir };
+                self.folder(dir, &saved.plan)?
+            }
+            (None, Some(file)) => {
+                Arc::new(self.table(file, None, &saved.notes.classes, &saved.plan)?)
+            }
+            (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
+        };
+        if !saved.notes.classes.is_empty() && set.classes() != saved.notes.classes {
+            return Err(format!(
+                "the pictures have the classes {:?}, but the weights are for {:?}",
+                set.classes(),
+                saved.notes.classes
+            )
+            .into());
+        }
+        let stem = saved.plan.stem();
+        let input = [stem.channels, stem.height, stem.width];
+        check_fit(&*set, input, saved.plan.classes())?;
+        Ok(set)
+    }
+
+    /// Refuses options of tables for folders.
+    fn check(&self, group: bool) -> Result<(), String> {
+        let of_tables = [
+            ("--root", self.root.is_some()),
+            ("--labels", !self.labels.is_empty()),
+            ("--path-column", self.path_column.is_some()),
+            ("--no-class", self.no_class.is_some()),
+            ("--group", group),
+        ];
+        match of_tables.iter().find(|(_, given)| *given) {
+            Some((option, _)) if self.data.is_some() => Err(format!(
+                "{option} is for a table; give one with --csv FILE instead of --data"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn folder(&self, dir: &Path, plan: &Plan) -> Result<Set, Box<dyn Error>> {
+        let folder = ImageFolder::open_as(dir, shown(plan)?)?;
+        describe_left_out(&dir.display().to_string(), &folder);
+        Ok(Arc::new(folder))
+    }
+
+    fn table(
+        &self,
+        file: &Path,
+        group: Option<String>,
+        classes: &[String],
+        plan: &Plan,
+    ) -> Result<TablePictures, Box<dyn Error>> {
+        let columns = Columns {
+            path: self.path_column.clone(),
+            labels: self.labels.clone(),
+            group,
+            classes: classes.to_vec(),
+            no_class: self.no_class.clone(),
+            ..Columns::default()
+        };
+        let mut table = Table::read(file, &columns)?;
+        if let Some(root) = &self.root {
+            table = table.rooted(root);
+        }
+        table.check_pictures()?;
+        Ok(TablePictures::new(table, shown(plan)?)?)
+    }
+
+    /// Adds these options to a command line.
+    pub fn line(&self, line: CommandLine) -> CommandLine {
+        let labels = (!self.labels.is_empty()).then(|| self.labels.join(","));
+        line.path("--data", self.data.as_deref())
+            .path("--csv", self.csv.as_deref())
+            .path("--root", self.root.as_deref())
+            .option("--labels", labels)
+            .option("--path-column", self.path_column.as_ref())
+            .option("--no-class", self.no_class.as_ref())
+    }
+}
+
+impl Validation {
+    fn part(&self) -> Result<Option<Part>, Box<dyn Error>> {
+        let Some(text) = &self.val else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(share) => Ok(Some(Part::Share(share))),
+            Err(_) if Path::new(text).is_file() => Ok(Some(Part::Table(text.into()))),
+            Err(_) => Err(format!(
+                "--val {text}: it is a share of the pictures, such as 0.2, or the file of a table; there is no such file"
+            )
+            .into()),
+        }
+    }
+
+    /// Adds these options to a command line.
+    pub fn line(&self, line: CommandLine) -> CommandLine {
+        line.option("--val", self.val.as_ref())
+            .option("--group", self.group.as_ref())
+            .path("--split", self.split.as_deref())
+    }
+}
+
+/// How a network of this plan is shown pictures.
+fn shown(plan: &Plan) -> Result<Pictures, DataError> {
+    let stem = plan.stem();
+    Pictures::shaped([stem.channels, stem.height, stem.width])
+}
+
+/// Whether the pictures have one class each.
+pub fn kind_of(set: &dyn Dataset) -> LabelKind {
+    match set.is_empty() || set.target(0).class().is_some() {
+        true => LabelKind::Exclusive,
+        false => LabelKind::Independent,
+    }
+}
+
+/// Loaders of both sets. Pictures that cannot be read are reported and skipped.
+pub fn loaders(
+    sets: &Sets,
+    config: &Config,
+    ranks: &Ranks,
+) -> Result<(Loader, Loader), Box<dyn Error>> {
+    let train = Loader::training(sets.train.clone(), config.batch)?.among(ranks)?;
+    let val = Loader::evaluation(sets.val.clone(), config.piece())?.among(ranks)?;
+    Ok((
+        train.seeded(config.seed).on_broken(OnBroken::Skip),
+        val.on_broken(OnBroken::Skip),
+    ))
+}
+
+/// Pictures without labels, by their paths.
+pub struct Unlabelled {
+    paths: Vec<PathBuf>,
+    pictures: Pictures,
+    classes: Vec<String>,
+}
+
+impl Unlabelled {
+    /// The pictures at these paths, those in folders among them, and those of a list.
+    pub fn find(
+        given: &[PathBuf],
+        list: Option<&Path>,
+        saved: &Saved,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut paths = Vec::new();
+        for path in given {
+            if path.is_dir() {
+                let found = pictures_in(path)?;
+                if found.is_empty() {
+                    return Err(format!("there are no pictures in {}", path.display()).into());
+                }
+                paths.extend(found);
+            } else {
+                paths.push(path.clone());
+            }
+        }
+        if let Some(file) = list {
+            let table = Table::read_paths(file, &Columns::default())?;
+            paths.extend((0..table.len()).filter_map(|index| table.picture(index)));
+        }
+        let pictures = shown(&saved.plan)?.as_needed_by(paths.iter().cloned());
+        Ok(Self {
+            paths,
+            pictures,
+            classes: saved.class_names(),
+        })
+    }
+}
+
+impl Dataset for Unlabelled {
+    fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.pictures.shape()
+    }
+
+    fn normalization(&self) -> &Normalization {
+        self.pictures.normalization()
+    }
+
+    fn views(&self) -> usize {
+        self.pictures.views()
+    }
+
+    /// None is known; nobody asks for it.
+    fn target(&self, _: usize) -> Target<'_> {
+        Target::Class(0)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.paths
+            .get(index)
+            .map(|path| path.display().to_string())
+            .unwrap_or_default()
+    }
+
+    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
+        self.pictures.load(&self.paths[index], rng, into)
+    }
+
+    fn depth(&self) -> Depth {
+        self.pictures.depth()
+    }
+
+    fn load_floats(
+        &self,
+        index: usize,
+        rng: Option<&mut Rng>,
+        into: &mut [f32],
+    ) -> Result<(), DataError> {
+        self.pictures.load_floats(&self.paths[index], rng, into)
+    }
+}

@@ -1,0 +1,186 @@
+//! `densenet predict`: what a trained network says of pictures.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use densenet_runtime::data::LabelKind;
+use densenet_runtime::{console, say};
+use serde_json::{Map, Value, json};
+
+use crate::infer::{self, probabilities};
+use crate::network::Choice;
+use crate::pictures::{Set, Unlabelled};
+use crate::saved::Saved;
+
+/// The number of classes that a table shows of a picture.
+const BEST: usize = 5;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// A checkpoint, or a file of weights.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// The names of the classes, one on each line [default: those in the weights].
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// How the answers are written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// A class applies from this probability on, where a picture may have several [default: the
+    /// threshold of each class in the weights, or 0.5].
+    #[arg(long, value_name = "P", value_parser = probability)]
+    threshold: Option<f64>,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    options: infer::Options,
+    /// Pictures, and folders of them.
+    #[arg(value_name = "PICTURE", required_unless_present = "list")]
+    pictures: Vec<PathBuf>,
+    /// A file that lists pictures: a path on each line, or a CSV with a column of paths.
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// The likeliest classes of each picture.
+    #[default]
+    Table,
+    /// A line for each picture: its path, a probability for each class, the classes that apply.
+    Csv,
+    /// The same as an object of JSON on each line.
+    Jsonl,
+}
+
+/// A probability as it is given.
+pub fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("a probability is a number from 0 to 1".to_string()),
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let mut saved = Saved::read(&arguments.weights, &arguments.choice)?;
+    if let Some(file) = &arguments.classes {
+        saved.name_classes(lines(file)?)?;
+    }
+    let set = Unlabelled::find(&arguments.pictures, arguments.list.as_deref(), &saved)?;
+    let set: Set = Arc::new(set);
+    let answers = Answers {
+        classes: saved.class_names(),
+        thresholds: match arguments.threshold {
+            Some(threshold) => vec![threshold; saved.plan.classes()],
+            None => saved.thresholds(),
+        },
+        kind: saved.kind,
+        format: arguments.format,
+    };
+    answers.begin()?;
+    let unread = arguments.options.each(&saved, &set, &mut |said| {
+        let path = set.name(said.index);
+        answers.say(&path, &probabilities(said.logits, saved.kind))?;
+        // Nobody reads any more, so there is nothing left to do.
+        Ok(console::check()?)
+    })?;
+    match (unread, set.len()) {
+        (0, _) => Ok(()),
+        (1, 1) => Err("the picture could not be read".into()),
+        (unread, all) => Err(format!("{unread} of {all} pictures could not be read").into()),
+    }
+}
+
+fn lines(file: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+}
+
+/// Writes answers.
+struct Answers {
+    classes: Vec<String>,
+    thresholds: Vec<f64>,
+    kind: LabelKind,
+    format: Format,
+}
+
+impl Answers {
+    fn begin(&self) -> Result<(), Box<dyn Error>> {
+        if let Format::Csv = self.format {
+            let names = self.classes.iter().map(String::as_str);
+            let header = std::iter::once("path").chain(names).chain(["decision"]);
+            record(header)?;
+        }
+        Ok(())
+    }
+
+    /// The classes that apply: the likeliest, or all from their thresholds on.
+    fn decisions(&self, probabilities: &[f64]) -> Vec<&str> {
+        let named = || self.classes.iter().zip(probabilities);
+        match self.kind {
+            LabelKind::Exclusive => named()
+                .max_by(|(_, one), (_, other)| one.total_cmp(other))
+                .map(|(name, _)| name.as_str())
+                .into_iter()
+                .collect(),
+            LabelKind::Independent => named()
+                .zip(&self.thresholds)
+                .filter(|((_, probability), threshold)| probability >= threshold)
+                .map(|((name, _), _)| name.as_str())
+                .collect(),
+        }
+    }
+
+    fn say(&self, path: &str, probabilities: &[f64]) -> Result<(), Box<dyn Error>> {
+        let decisions = self.decisions(probabilities);
+        match self.format {
+            Format::Table => {
+                say!("{path}");
+                let mut named: Vec<_> = self.classes.iter().zip(probabilities).collect();
+                named.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+                for (name, probability) in named.into_iter().take(BEST) {
+                    let percent = 100.0 * probability;
+                    let applies =
+                        self.kind == LabelKind::Independent && decisions.contains(&&**name);
+                    let mark = if applies { "  yes" } else { "" };
+                    say!("  {percent:6.2}%  {name}{mark}");
+                }
+            }
+            Format::Csv => {
+                let numbers: Vec<_> = probabilities.iter().map(f64::to_string).collect();
+                let numbers = numbers.iter().map(String::as_str);
+                let decisions = decisions.join("|");
+                let cells = std::iter::once(path).chain(numbers).chain([&*decisions]);
+                record(cells)?;
+            }
+            Format::Jsonl => {
+                let named = self.classes.iter().cloned();
+                let named: Map<_, _> = named
+                    .zip(probabilities.iter().map(|&number| Value::from(number)))
+                    .collect();
+                let line = json!({
+                    "path": path,
+                    "probabilities": named,
+                    "decisions": decisions,
+                });
+                say!("{line}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a line of CSV to standard output.
+fn record<'a>(cells: impl Iterator<Item = &'a str>) -> Result<(), Box<dyn Error>> {
+    let mut line = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::Any(b'\n'))
+        .from_writer(Vec::new());
+    line.write_record(cells)?;
+    let line = line.into_inner()?;
+    console::say_bytes(line.strip_suffix(b"\n").unwrap_or(&line));
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! How a network is trained.
+
+use clap::{Args, ValueEnum};
+use densenet_runtime::data::{DataError, Dataset, LabelKind, class_weights, positive_weights};
+use densenet_runtime::prelude::*;
+use densenet_runtime::train::{Algorithm, BestBy, Decay, Freeze, PartRate};
+
+use crate::pictures::kind_of;
+
+/// The options that change the recipe of a run.
+#[derive(Args)]
+pub struct Recipe {
+    /// How the learning rate goes on after its warm-up [default: cosine].
+    #[arg(long, value_enum)]
+    schedule: Option<Shape>,
+    /// Epochs over which the learning rate rises [default: 1].
+    #[arg(long, value_name = "EPOCHS", value_parser = at_least_zero)]
+    warmup: Option<f64>,
+    /// The optimiser [default: sgd, with Nesterov momentum 0.9]; a rate for AdamW is about 0.0003.
+    #[arg(long, value_enum)]
+    optimizer: Option<Optimizer>,
+    /// Weight decay [default: 1e-4].
+    #[arg(long, value_name = "F")]
+    weight_decay: Option<f32>,
+    /// Leaves BN's gamma and beta and the classifier's bias without weight decay.
+    #[arg(long)]
+    no_decay: bool,
+    /// The largest norm of all gradients together; larger ones are scaled down to it.
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f32>,
+    /// Averages weights and statistics over the steps, with this decay, such as 0.999; the average is
+    /// what is evaluated and saved.
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Parts that do not train: features (all but the classifier), conv0, denseblock1, ...; they are
+    /// the first ones.
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    freeze: Vec<String>,
+    /// The first stage that trains, such as denseblock4; those before it do not.
+    #[arg(long, value_name = "STAGE", conflicts_with = "freeze")]
+    freeze_until: Option<String>,
+    /// A part's share of the learning rate, such as denseblock1=0.1.
+    #[arg(long, value_name = "PART=SHARE", value_delimiter = ',', value_parser = part_rate)]
+    part_rate: Vec<PartRate>,
+    /// The share of the target that is spread over all classes [default: 0.1, or 0 where a picture
+    /// may have several classes].
+    #[arg(long, value_name = "F")]
+    label_smoothing: Option<f32>,
+    /// The score by which an evaluation is the best: top1_error, loss, accuracy, auroc,
+    /// average_precision, ... [default: top1_error, or auroc where a picture may have several
+    /// classes].
+    #[arg(long, value_name = "SCORE")]
+    best_by: Option<BestBy>,
+    /// Gives rare classes more weight in the loss, so that all together weigh the same.
+    #[arg(long)]
+    balance: bool,
+    /// Ends the run when so many evaluations in a row were no better than the best one.
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u32>,
+}
+
+/// An optimiser.
+#[derive(Clone, Copy, ValueEnum)]
+enum Optimizer {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// AdamW, with PyTorch's betas and epsilon.
+    Adamw,
+}
+
+/// How a learning rate goes on.
+#[derive(Clone, Copy, ValueEnum)]
+enum Shape {
+    /// It stays as it is.
+    Constant,
+    /// It falls to a tenth when half of the run is done, and again when three quarters are.
+    Steps,
+    /// It falls to 0 as half a cosine.
+    Cosine,
+    /// It rises from a 25th as half a cosine, and falls as another, to a ten-thousandth of that.
+    OneCycle,
+    /// It falls to a tenth when evaluations stop improving.
+    Plateau,
+}
+
+impl Shape {
+    /// As PyTorch's schedulers have it by default; a plateau is three evaluations.
+    fn decay(self) -> Decay {
+        match self {
+            Self::Constant => Schedule::constant(1.0),
+            Self::Steps => Schedule::halves(1.0),
+            Self::Cosine => Schedule::cosine(1.0, 0.0),
+            Self::OneCycle => Schedule::one_cycle(1.0, 0.0),
+            Self::Plateau => Schedule::plateau(1.0, 3),
+        }
+        .decay
+    }
+}
+
+impl Recipe {
+    /// The settings of a new run, before its own options change them.
+    pub fn settings(is_pretrained: bool, kind: LabelKind) -> Config {
+        Config {
+            epochs: 20,
+            batch: 32,
+            schedule: Schedule::cosine(if is_pretrained { 0.01 } else { 0.1 }, 1.0),
+            label_smoothing: match kind {
+                LabelKind::Exclusive => 0.1,
+                LabelKind::Independent => 0.0,
+            },
+            ..Config::imagenet()
+        }
+    }
+
+    /// Changes settings as they are asked for, for these pictures.
+    pub fn change(&self, mut config: Config, set: &dyn Dataset) -> Result<Config, DataError> {
+        if let Some(shape) = self.schedule {
+            config.schedule.decay = shape.decay();
+        }
+        config.schedule.warmup = self.warmup.unwrap_or(config.schedule.warmup);
+        config.weight_decay = self.weight_decay.unwrap_or(config.weight_decay);
+        config.label_smoothing = self.label_smoothing.unwrap_or(config.label_smoothing);
+        if let Some(optimizer) = self.optimizer {
+            config.optimizer = match optimizer {
+                Optimizer::Sgd => Algorithm::Sgd,
+                Optimizer::Adamw => Algorithm::adamw(),
+            };
+        }
+        config.best_by = self.best_by.unwrap_or(config.best_by);
+        config.no_decay |= self.no_decay;
+        config.clip = self.clip.or(config.clip);
+        config.ema = self.ema.or(config.ema);
+        if let Some(stage) = &self.freeze_until {
+            config.freeze = Freeze::until(stage);
+        } else if !self.freeze.is_empty() {
+            config.freeze = Freeze::parts(self.freeze.clone());
+        }
+        if !self.part_rate.is_empty() {
+            config.part_rates.clone_from(&self.part_rate);
+        }
+        if self.balance {
+            match kind_of(set) {
+                LabelKind::Exclusive => config.loss_weights.classes = class_weights(set)?,
+                LabelKind::Independent => config.loss_weights.positive = positive_weights(set)?,
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn part_rate(text: &str) -> Result<PartRate, String> {
+    let read = text.split_once('=').and_then(|(part, rate)| {
+        Some(PartRate {
+            part: part.to_string(),
+            rate: rate.parse().ok()?,
+        })
+    });
+    read.ok_or_else(|| "write it as denseblock1=0.1".to_string())
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..f64::INFINITY).contains(&number) => Ok(number),
+        _ => Err("it is a number of 0 or more".to_string()),
+    }
+}

@@ -1,0 +1,170 @@
+//! `densenet train`: trains any network on pictures.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use densenet_models::shell::{CommandLine, Training, describe};
+use densenet_runtime::data::check_fit;
+use densenet_runtime::prelude::*;
+use densenet_runtime::say;
+use densenet_runtime::train::{Evaluation, PlanTrainer, Summary};
+use densenet_runtime::weights::{LoadOptions, State};
+use densenet_spec::Spec;
+
+use crate::network::{self, Change, Choice};
+use crate::pictures::{self, Source, Validation, kind_of};
+use crate::recipe::Recipe;
+use crate::saved::{self, Saved};
+
+/// Where a run's files go if nothing else is asked for.
+const OUT: &str = "out/densenet";
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    validation: Validation,
+    #[command(flatten)]
+    choice: Choice,
+    /// Weights to start from: safetensors, or a checkpoint, of the same layers.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pretrained: Option<PathBuf>,
+    /// Takes all of them but the classifier, which starts anew: for other classes.
+    #[arg(long, requires = "pretrained")]
+    features_only: bool,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    training: Training,
+}
+
+pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
+    let options = &arguments.training;
+    let ranks = Ranks::from_env()?;
+    // The device comes first: if it is missing, this is reported before any work is done.
+    let device = options.device(&ranks)?;
+    let checkpoint = options.checkpoint();
+    let mut spec = match checkpoint {
+        Some(file) => Saved::read(file, &Choice::default())?.spec(),
+        None => arguments.choice.network()?,
+    };
+    let seed = options.seed().unwrap_or_default();
+    let sets = (arguments.source).sets(&arguments.validation, &spec.plan, seed, checkpoint)?;
+    let kind = kind_of(&*sets.train);
+    let settings = Recipe::settings(arguments.pretrained.is_some(), kind);
+    let config = (arguments.recipe).change(options.config(settings, &ranks)?, &*sets.train)?;
+    config.check()?;
+    if checkpoint.is_none() {
+        spec = for_classes(spec, sets.train.classes())?;
+    }
+    let stem = spec.plan.stem();
+    let input = [stem.channels, stem.height, stem.width];
+    check_fit(&*sets.train, input, spec.plan.classes())?;
+    Training::check_batch(&config, sets.train.len())?;
+    let state = arguments.start(&spec, config.seed)?;
+    let folder = options.folder(OUT)?;
+    let network = (spec.name.as_str(), &spec.plan);
+    describe(network, &config, &device, [&*sets.train, &*sets.val]);
+
+    let title = format!("{}, {} pictures", spec.name, sets.train.len());
+    let (train, val) = pictures::loaders(&sets, &config, &ranks)?;
+    let plan = spec.plan.clone();
+    let mut trainer = PlanTrainer::among(&spec.name, plan, &state, config, &device, &ranks)?;
+    options.resume(&mut trainer)?;
+    saved::note(&mut trainer, &spec, kind);
+    let fit = Fit {
+        best: Some(folder.best()),
+        checkpoint_every: Some(500),
+        patience: arguments.recipe.patience,
+        ..options.fit(&folder)?
+    };
+    if let (Some(file), Some(_)) = (options.checkpoint(), trainer.best()) {
+        folder.bring_best(file)?;
+    }
+    if ranks.is_first() {
+        sets.note_split(&folder)?;
+    }
+    let mut observers = folder.observers(&trainer, &title)?;
+    let summary = trainer.fit(&train, &val, &fit, &mut observers)?;
+    match summary.evaluation {
+        _ if summary.ending == Ending::Interrupted => {
+            options.say_how_to_go_on(arguments.line(), &summary, &folder, &ranks);
+        }
+        Some(evaluation) => conclude(&summary, &evaluation, &folder),
+        None => {
+            say!("all steps of this run were done before; evaluating");
+            conclude(&summary, &trainer.evaluate(&val)?, &folder);
+        }
+    }
+    Ok(summary.ending)
+}
+
+/// The network with the classes of the data.
+fn for_classes(spec: Spec, classes: &[String]) -> Result<Spec, Box<dyn Error>> {
+    if !spec.classes.is_empty() && spec.classes != classes {
+        return Err(format!(
+            "the spec names the classes {:?}, but those of the pictures are {classes:?}; leave `classes` out to take them",
+            spec.classes
+        )
+        .into());
+    }
+    if spec.plan.classes() == classes.len() {
+        return Ok(spec);
+    }
+    network::with(&spec, &[Change::Classes(classes)])
+}
+
+impl Arguments {
+    /// The weights that a run starts from.
+    fn start(&self, spec: &Spec, seed: u64) -> Result<State, Box<dyn Error>> {
+        let Some(file) = &self.pretrained else {
+            return Ok(State::initial(&spec.plan, seed));
+        };
+        let options = LoadOptions {
+            features_only: self.features_only,
+            seed,
+            ..LoadOptions::default()
+        };
+        saved::pretrained(file, spec, &options)
+    }
+
+    /// The command with its own options, those that a checkpoint does not have.
+    fn line(&self) -> CommandLine {
+        let line = CommandLine::of_this_program().word("train");
+        self.validation.line(self.source.line(line))
+    }
+}
+
+fn conclude(summary: &Summary, evaluation: &Evaluation, folder: &RunFolder) {
+    let (what, error) = match evaluation.decision_error() {
+        Some(error) => ("decisions wrong", error),
+        None => ("top-1 error", evaluation.top1_error()),
+    };
+    say!(
+        "\nvalidation after step {}: {what} {:.2}%, loss {:.4} ({} pictures)",
+        evaluation.step,
+        100.0 * error,
+        evaluation.loss,
+        evaluation.images,
+    );
+    if let Some(best) = summary.best {
+        say!(
+            "best: {} {:.4} after step {}",
+            best.by,
+            best.score,
+            best.step
+        );
+    }
+    // If no step was left, a new folder has no checkpoint.
+    let files = [
+        folder.best(),
+        folder.checkpoint(),
+        folder.metrics(),
+        folder.curves(),
+    ];
+    for file in files.iter().filter(|file| file.exists()) {
+        say!("  {}", file.display());
+    }
+}

@@ -1,0 +1,14 @@
+//! What the command line `densenet` and the examples share: options of programs that train, and their
+//! messages.
+
+mod command;
+mod describe;
+mod fashion;
+mod preset;
+mod training;
+
+pub use command::CommandLine;
+pub use describe::{describe, describe_left_out, thousands};
+pub use fashion::Fashion;
+pub use preset::{check_batch, recompute};
+pub use training::{Start, Training, exit_code};
