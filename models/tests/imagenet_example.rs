@@ -5,19 +5,16 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Mutex, PoisonError};
 
 use densenet_models::DenseNet201;
 use densenet_runtime::Network;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
-use drawn_pictures::Pictures;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Runs the example in a folder, alone: its threads would wait for those of another.
 fn example(folder: &Path, arguments: &[&str]) -> Output {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = cuda_emulator::alone();
     Command::new(support::example("imagenet_densenet201"))
         .current_dir(folder)
         .args(arguments)
@@ -33,16 +30,9 @@ fn succeed(folder: &Path, arguments: &[&str]) -> [String; 2] {
 /// A picture of each class to train on, and one to validate on, in `data`; and a file that is not a
 /// picture.
 fn data(folder: &Path) {
-    let pictures = Pictures {
-        size: 64,
-        train: 1,
-        val: 1,
-        ..Pictures::default()
-    };
     let data = folder.join("data");
-    drawn_pictures::make(&data, &pictures).unwrap();
-    let class = std::fs::read_dir(data.join("val")).unwrap().next();
-    let broken = class.unwrap().unwrap().path().join("broken.jpg");
+    support::pictures(&data, 1);
+    let broken = support::a_class(&data, "val").join("broken.jpg");
     std::fs::write(&broken, b"no picture").unwrap();
     std::fs::write(broken.with_file_name("other.webp"), b"RIFF").unwrap();
 }

@@ -13,7 +13,6 @@ use densenet_models::DenseNet121;
 use densenet_runtime::Network;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::weights::State;
-use drawn_pictures::Pictures;
 use support::command;
 use tempfile::TempDir;
 
@@ -195,16 +194,9 @@ fn training_finishes_even_if_nobody_reads_its_output() {
 
 /// Two pictures of each of ten classes, one of them unreadable.
 fn broken_pictures(data: &Path) {
-    let pictures = Pictures {
-        size: 64,
-        train: 1,
-        val: 1,
-        ..Pictures::default()
-    };
-    drawn_pictures::make(data, &pictures).unwrap();
+    support::pictures(data, 1);
     for set in ["train", "val"] {
-        let class = fs::read_dir(data.join(set)).unwrap().next();
-        let broken = class.unwrap().unwrap().path().join("broken.jpg");
+        let broken = support::a_class(data, set).join("broken.jpg");
         fs::write(broken, b"no picture").unwrap();
     }
 }
@@ -232,15 +224,8 @@ fn a_skipped_picture_that_cannot_be_reported_does_not_end_a_run() {
 fn predictions_stop_when_nobody_reads_and_unreadable_pictures_are_counted() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
-    let pictures = Pictures {
-        size: 64,
-        train: 1,
-        val: 1,
-        ..Pictures::default()
-    };
-    drawn_pictures::make(&data, &pictures).unwrap();
-    let class = fs::read_dir(data.join("val")).unwrap().next();
-    let picture = class.unwrap().unwrap().path().join("0000.jpg");
+    support::pictures(&data, 1);
+    let picture = support::a_class(&data, "val").join("0000.jpg");
     let picture = picture.to_str().unwrap();
     fs::write(folder.path().join("broken.jpg"), b"no picture").unwrap();
     let model = Cpu::seed_from_u64(3).build_module::<DenseNet121, f32>();

@@ -13,7 +13,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use densenet_runtime::train::Config;
-use drawn_pictures::Pictures;
 use tempfile::TempDir;
 
 /// A name that a shell takes for many things but a name.
@@ -135,13 +134,7 @@ fn a_run_on_clothes_resumes_by_the_command_that_it_prints() {
 #[test]
 fn a_run_on_pictures_resumes_by_the_command_that_it_prints() {
     let folder = TempDir::new().unwrap();
-    let pictures = Pictures {
-        size: 64,
-        train: 2,
-        val: 1,
-        ..Pictures::default()
-    };
-    drawn_pictures::make(folder.path().join(awkward()), &pictures).unwrap();
+    support::pictures(&folder.path().join(awkward()), 2);
     let (data, out) = (option("--data", awkward()), option("--out", "-out"));
     let common = words("--batch-size 2 --steps 5 --threads 1");
     let arguments = [&common[..], &[&data, &out]].concat();

@@ -1,29 +1,9 @@
 //! The emulated CUDA device, and executors on it.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use cuda_emulator::Emulator;
+pub use cuda_emulator::{alone, folder};
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Plan;
-
-/// The tests of a program share the device, and some set its memory or break it: one runs at a
-/// time.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Cargo's folder for the files of tests, beside the test's program. Cargo tells its name to
-/// integration tests alone.
-///
-/// # Panics
-/// If the program has no name.
-pub fn folder() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let target = program.ancestors().nth(3);
-    target.expect("target/PROFILE/deps/TEST").join("tmp")
-}
 
 /// The emulator of this process, and its device.
 ///

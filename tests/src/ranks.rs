@@ -101,8 +101,8 @@ pub fn steps_of_which_one_is_broken(executor: &mut dyn Executor, rank: usize) ->
     seen(executor, losses)
 }
 
-/// What each of two ranks sees.
-pub fn together<T: Send>(ranks: Vec<T>, work: impl Fn(T, usize) -> Seen + Sync) -> Vec<Seen> {
+/// The work of each rank, each in a thread of its own.
+pub fn together<T: Send, R: Send>(ranks: Vec<T>, work: impl Fn(T, usize) -> R + Sync) -> Vec<R> {
     let work = &work;
     thread::scope(|scope| {
         let threads: Vec<_> = ranks

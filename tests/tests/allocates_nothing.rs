@@ -1,8 +1,7 @@
 //! A training step and a frozen inference allocate nothing after the first, on any of their
 //! threads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use cuda_emulator::alone;
 use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
 use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
@@ -13,12 +12,6 @@ use densenet_tests::random;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// All threads are counted, so that one test runs at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
     let options = cpu::CpuOptions {

@@ -1,7 +1,6 @@
 //! A training step needs the memory that the plan says.
 
-use std::sync::{Mutex, PoisonError};
-
+use cuda_emulator::alone;
 use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
 use densenet_runtime::plan::{Frozen, Recompute, Training};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step, cpu, densenet};
@@ -21,9 +20,6 @@ densenet! {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// All threads are counted, so that one test runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Trains a step; returns the bytes that the executor then holds.
 fn used<N: Network>(batch: usize, training: Training) -> usize {
@@ -49,7 +45,8 @@ fn used<N: Network>(batch: usize, training: Training) -> usize {
 /// The batches are so large that a thread's scratch memory, which the plan does not count, is within
 /// the 2%.
 fn check_bytes<N: Network>(batch: usize) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // All threads are counted.
+    let _alone = alone();
     for training in [Recompute::Nothing, Recompute::Bottlenecks].map(Training::from) {
         check_training::<N>(batch, training);
     }
@@ -73,7 +70,7 @@ fn densenet_121_uses_what_is_planned() {
 
 #[test]
 fn second_moments_and_averages_are_planned() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let training = Training {
         second_moments: true,
         average: true,
@@ -89,7 +86,7 @@ fn second_moments_and_averages_are_planned() {
 
 #[test]
 fn a_network_whose_head_alone_trains_uses_what_is_planned_and_less_than_half() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let plan = DenseNet121::PLAN;
     let training = Training {
         frozen: Frozen::first(plan.stages().len() - 1),
@@ -106,7 +103,7 @@ fn a_network_whose_head_alone_trains_uses_what_is_planned_and_less_than_half() {
 
 #[test]
 fn a_network_whose_last_block_trains_uses_what_is_planned() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let training = Training {
         // The stem, three blocks and three transitions.
         frozen: Frozen::first(7),

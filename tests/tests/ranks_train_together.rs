@@ -24,7 +24,7 @@ use densenet_tests::compare::difference;
 use densenet_tests::executor::{load, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
-use densenet_tests::ranks::{free_port, local_ranks};
+use densenet_tests::ranks::{free_port, local_ranks, together};
 
 densenet! {
     /// A million feature maps.
@@ -74,21 +74,6 @@ fn two_steps(executor: &mut dyn Executor, rank: usize) -> (Vec<f64>, Numbers) {
     (losses, (gradients, after.parameters, after.running))
 }
 
-/// Each rank's work in a thread.
-fn together<T: Send>(world_size: usize, work: impl Fn(Threads, usize) -> T + Sync) -> Vec<T> {
-    let work = &work;
-    thread::scope(|scope| {
-        let ranks = Threads::group(world_size).into_iter().enumerate();
-        let threads: Vec<_> = ranks
-            .map(|(rank, collective)| scope.spawn(move || work(collective, rank)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    })
-}
-
 fn close(found: &[f32], expected: &[f32], what: &str) {
     let off = difference(found, expected);
     assert!(off <= 1e-5, "{what}: {off} of the largest");
@@ -97,7 +82,7 @@ fn close(found: &[f32], expected: &[f32], what: &str) {
 #[test]
 fn gradients_are_clipped_by_the_norm_of_their_average() {
     const MOST: f32 = 0.01;
-    let moved = together(2, |collective, rank| {
+    let moved = together(Threads::group(2), |collective, rank| {
         let mut ranks = Parallel::new(Box::new(started()), Box::new(collective));
         differentiate(&mut ranks, 0, rank, false);
         let before = read(&ranks, Arena::Parameters);
@@ -151,7 +136,7 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
     };
     let (gradients, running) = (average(|own| &own.1), average(|own| &own.2));
     assert_ne!(alone[0].1, alone[1].1, "the parts differ");
-    let ranks = together(2, |collective, rank| {
+    let ranks = together(Threads::group(2), |collective, rank| {
         let mut executor = Parallel::new(Box::new(started()), Box::new(collective));
         let loss = differentiate(&mut executor, 0, rank, false);
         let after = state(&executor).running;
@@ -167,7 +152,7 @@ fn gradients_and_statistics_are_the_averages_of_the_ranks_own() {
 
 #[test]
 fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
-    let ranks = together(2, |collective, rank| {
+    let ranks = together(Threads::group(2), |collective, rank| {
         let mut executor = Parallel::new(Box::new(started()), Box::new(collective));
         two_steps(&mut executor, rank)
     });
@@ -255,7 +240,9 @@ fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, V
 
 #[test]
 fn a_trainer_on_each_rank_reports_and_evaluates_the_same() {
-    let ranks = together(3, |collective, rank| run(Box::new(collective), rank));
+    let ranks = together(Threads::group(3), |collective, rank| {
+        run(Box::new(collective), rank)
+    });
     assert!(ranks[0] == ranks[1] && ranks[1] == ranks[2]);
     assert_eq!(ranks[0].2, 3 * 2 * PART, "all ranks' images are evaluated");
     assert_eq!(ranks[0].0.len(), 4);
@@ -263,7 +250,7 @@ fn a_trainer_on_each_rank_reports_and_evaluates_the_same() {
 
 #[test]
 fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() {
-    let ranks = together(2, |collective, rank| {
+    let ranks = together(Threads::group(2), |collective, rank| {
         // The second leaves before it has trained.
         (rank == 0).then(|| {
             let images = Images(rank);
@@ -334,7 +321,7 @@ fn recomputed_statistics_are_those_of_all_ranks_images() {
         let loss = fitted.unwrap().evaluation.unwrap().loss;
         (State::of(trainer.model().unwrap()).running, loss)
     };
-    let ranks = together(2, |collective, rank| {
+    let ranks = together(Threads::group(2), |collective, rank| {
         let executor = Parallel::new(Box::new(started()), Box::new(collective));
         recomputed(Box::new(executor), &Images(rank))
     });
@@ -388,7 +375,7 @@ impl Batches for EndsIn<'_> {
 #[test]
 fn if_one_rank_is_asked_to_end_all_end_after_the_same_step() {
     for (after, expected) in [(Some(1), 1), (Some(3), 3), (None, 2)] {
-        let ended = together(2, |collective, rank| {
+        let ended = together(Threads::group(2), |collective, rank| {
             let interrupt = Interrupt::new();
             let fit = Fit {
                 interrupt: interrupt.clone(),
@@ -455,7 +442,9 @@ fn processes_meet_and_compute_what_threads_do() {
         })
         .collect();
     assert_eq!(came[0], came[1]);
-    let threads = together(2, |collective, rank| run(Box::new(collective), rank));
+    let threads = together(Threads::group(2), |collective, rank| {
+        run(Box::new(collective), rank)
+    });
     let (losses, loss, images, parameters) = &threads[0];
     let bits: Vec<_> = parameters.iter().map(|value| value.to_bits()).collect();
     assert_eq!(came[0], format!("CAME {losses:?} {loss} {images} {bits:?}"));
@@ -513,7 +502,7 @@ fn a_rank_that_has_gone_is_named() {
 
 #[test]
 fn a_thread_that_has_gone_is_named() {
-    let ranks = together(3, |mut collective, rank| {
+    let ranks = together(Threads::group(3), |mut collective, rank| {
         collective.sum(&mut [1.0]).unwrap();
         // The second leaves; the others would wait for it.
         (rank != 1).then(|| collective.sum(&mut [1.0]).unwrap_err().to_string())
@@ -524,7 +513,7 @@ fn a_thread_that_has_gone_is_named() {
 
 #[test]
 fn ranks_with_other_networks_are_told_apart() {
-    let came = together(2, |mut collective, rank| {
+    let came = together(Threads::group(2), |mut collective, rank| {
         collective.average(&mut vec![1.0; 3 + rank])
     });
     for came in came {

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use drawn_pictures::Pictures;
+
 /// An example; `cargo test` builds them beside the tests.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -68,6 +70,23 @@ pub fn records(count: usize, bytes: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec
         }));
     }
     all
+}
+
+/// Small drawn pictures, so many of each of ten classes to train on, and one for validation.
+pub fn pictures(data: &Path, train: usize) {
+    let pictures = Pictures {
+        size: 64,
+        train,
+        val: 1,
+        ..Pictures::default()
+    };
+    drawn_pictures::make(data, &pictures).unwrap();
+}
+
+/// A class folder of such pictures, in `train` or `val`.
+pub fn a_class(data: &Path, set: &str) -> PathBuf {
+    let class = fs::read_dir(data.join(set)).unwrap().next();
+    class.unwrap().unwrap().path()
 }
 
 /// So many images of CIFAR-10 in each of its six files, in a folder that is made.

@@ -24,7 +24,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{env, fs, io};
 
 use libloading::Library;
@@ -37,6 +37,24 @@ const SOURCES: [(&str, &str); 5] = [
     ("fibers.hpp", include_str!("../cpp/fibers.hpp")),
     ("shim.hpp", include_str!("../cpp/shim.hpp")),
 ];
+
+/// Runs one test of a program at a time while the guard lives: tests share the device, and some set
+/// its memory or break it.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cargo's folder for the files of tests, `target/tmp`, from the path of the test's program. (Cargo
+/// sets its name for integration tests only.)
+///
+/// # Panics
+/// If the program has no path.
+pub fn folder() -> PathBuf {
+    let program = env::current_exe().unwrap();
+    let target = program.ancestors().nth(3);
+    target.expect("target/PROFILE/deps/TEST").join("tmp")
+}
 
 /// Why there is no emulator.
 #[derive(Debug, thiserror::Error)]

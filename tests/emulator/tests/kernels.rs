@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use cuda_emulator::Emulator;
+use cuda_emulator::{Emulator, alone};
 use cudarc::driver::{CudaContext, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::compile_ptx;
-
-/// Tests share the device, and some set its seed or its memory.
-static DEVICE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn emulator() -> &'static Emulator {
     Emulator::load(env!("CARGO_TARGET_TMPDIR"))
@@ -46,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(64) reverse(const float *x, float *
 
 #[test]
 fn a_block_exchanges_values_through_shared_memory_under_every_order() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let kernel = module(&context, REVERSE).load_function("reverse").unwrap();
     let x: Vec<f32> = (0..128).map(|i| i as f32).collect();
@@ -68,7 +65,7 @@ fn a_block_exchanges_values_through_shared_memory_under_every_order() {
 
 #[test]
 fn a_warp_sums_by_shuffles() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let source = r#"
 extern "C" __global__ void sums(float *x) {
@@ -98,7 +95,7 @@ extern "C" __global__ void sums(float *x) {
 
 #[test]
 fn memory_starts_as_nan() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (_, stream) = device();
     // SAFETY: every bit pattern is a number.
     let memory = unsafe { stream.alloc::<f32>(9) }.unwrap();
@@ -109,7 +106,7 @@ fn memory_starts_as_nan() {
 
 #[test]
 fn what_is_read_around_memory_within_its_page_is_nan() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     // Up to a multiple of 16 bytes beyond the memory, and in front of it.
     let source = r#"
@@ -161,7 +158,7 @@ extern "C" __global__ void of_lanes(unsigned *order) { append(order, threadIdx.x
 
 #[test]
 fn blocks_warps_and_lanes_run_in_an_order_that_a_seed_draws() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let shapes = [
         ("of_blocks", (8, 1)),
         ("of_warps", (1, 8 * 32)),
@@ -186,7 +183,7 @@ fn blocks_warps_and_lanes_run_in_an_order_that_a_seed_draws() {
 
 #[test]
 fn shared_memory_of_every_block_starts_as_nan() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let source = r#"
 extern "C" __global__ void early(float *y) {
@@ -216,7 +213,7 @@ extern "C" __global__ void early(float *y) {
 fn what_the_driver_is_asked_for_is_told() {
     use cuda_emulator::Kind;
     use cudarc::driver::{DevicePtr, result, sys};
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let source = r#"extern "C" __global__ void more(float *x) { x[0] += 1.0f; }"#;
     let kernel = module(&context, source).load_function("more").unwrap();
@@ -262,7 +259,7 @@ fn what_the_driver_is_asked_for_is_told() {
 
 #[test]
 fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let source = r#"extern "C" __global__ void twice(float *x) { x[threadIdx.x] *= 2.0f; }"#;
     let kernel = module(&context, source).load_function("twice").unwrap();
@@ -297,7 +294,7 @@ fn a_captured_graph_replays_its_launches_and_nothing_runs_before() {
 
 #[test]
 fn a_stream_that_does_not_wait_for_an_event_reads_too_early() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, first) = device();
     let second = context.new_stream().unwrap();
     let source = r#"
@@ -337,7 +334,7 @@ extern "C" __global__ void twice(const float *x, float *y) { y[0] = 2.0f * x[0];
 
 #[test]
 fn the_device_has_the_memory_it_is_given() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (_, stream) = device();
     emulator().set_memory(emulator().memory_used() + 1000);
     // SAFETY: every bit pattern is a number.
@@ -350,7 +347,7 @@ fn the_device_has_the_memory_it_is_given() {
 
 #[test]
 fn an_injected_failure_stays_until_the_device_recovers() {
-    let _alone = DEVICE.lock();
+    let _alone = alone();
     let (context, stream) = device();
     let source = r#"extern "C" __global__ void one(float *x) { x[0] = 1.0f; }"#;
     let kernel = module(&context, source).load_function("one").unwrap();

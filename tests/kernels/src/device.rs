@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::{env, fs, process};
 
 use cuda_emulator::Emulator;
@@ -13,9 +13,6 @@ use cudarc::driver::{
 use cudarc::nvrtc::{Ptx, result, sys};
 
 use crate::{CONSTANTS, Precision, SHARED, THREADS};
-
-/// Tests share the device: it runs one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// The emulated device, for one test alone.
 pub struct Gpu {
@@ -29,17 +26,15 @@ fn root() -> PathBuf {
     env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
 }
 
-/// Where compiled kernels are kept: cargo's folder for tests' files, beside the test's program.
+/// Where compiled kernels are kept.
 fn scratch() -> PathBuf {
-    let program = env::current_exe().unwrap();
-    let target = program.ancestors().nth(3).unwrap();
-    target.join("tmp/kernels")
+    cuda_emulator::folder().join("kernels")
 }
 
 impl Gpu {
     /// Opens the device; blocks, warps and lanes run in an order drawn from `seed`.
     pub fn new(seed: u64) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = cuda_emulator::alone();
         let emulator = Emulator::load(scratch());
         emulator.seed(seed);
         let context = CudaContext::new(0).unwrap();
