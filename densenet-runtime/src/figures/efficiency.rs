@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::DrawError;
-use super::style::{FONT, TEXT, key, legend, register, write_png};
+use super::style::{Area, Drawn, FONT, axes, key, legend, titled, write_png};
 use crate::plan::Plan;
 
 const SIZE: (u32, u32) = (1800, 900);
@@ -86,12 +85,7 @@ impl Efficiency {
     }
 
     fn picture(&self, title: &str, error: &str, pixels: &mut [u8]) -> Drawn {
-        register()?;
-        let root = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
-        let root = root
-            .margin(20, 20, 20, 20)
-            .titled(title, (FONT, 34).into_font().color(&TEXT))?;
+        let root = titled(pixels, SIZE, title)?;
         let (left, right) = root.split_horizontally((SIZE.0 - 40) / 2);
         let millions = |one: &Measured| one.parameters as f64 / 1e6;
         let billions = |one: &Measured| one.multiply_adds as f64 / 1e9;
@@ -107,7 +101,7 @@ impl Efficiency {
         cost: &str,
         error: &str,
         of: impl Fn(&Measured) -> f64,
-        area: &DrawingArea<BitMapBackend<'_>, Shift>,
+        area: &Area<'_>,
     ) -> Drawn {
         let all = || self.families.iter().flat_map(|(_, networks)| networks);
         let most = all().map(&of).fold(0.0, f64::max);
@@ -123,15 +117,7 @@ impl Efficiency {
             .x_label_area_size(70)
             .y_label_area_size(100)
             .build_cartesian_2d(across, (lowest - room).max(0.0)..highest + room)?;
-        chart
-            .configure_mesh()
-            .x_desc(cost)
-            .y_desc(error)
-            .label_style((FONT, 24).into_font().color(&TEXT))
-            .axis_desc_style((FONT, 26).into_font().color(&TEXT))
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(BLACK.mix(0.12))
-            .axis_style(BLACK.mix(0.5))
+        axes(&mut chart.configure_mesh(), cost, error)
             .x_labels(7)
             .y_labels(8)
             .draw()?;
@@ -161,5 +147,3 @@ impl Efficiency {
         legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
 }
-
-type Drawn = Result<(), Box<dyn std::error::Error>>;

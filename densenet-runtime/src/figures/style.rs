@@ -1,9 +1,12 @@
-//! The style of all figures: font, text colour, legends; and how figures are written.
+//! The style of all figures: font, text colour, axes, legends; and how figures are written.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use plotters::coord::CoordTranslate;
+use plotters::chart::MeshStyle;
+use plotters::coord::ranged1d::Ranged;
+use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
@@ -18,6 +21,38 @@ pub(crate) fn register() -> Result<(), &'static str> {
         .map_err(|_| "the font cannot be read")
 }
 
+/// A part of a picture.
+pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+pub(crate) type Drawn = Result<(), Box<dyn Error>>;
+
+/// A white picture under a title, with margins.
+pub(crate) fn titled<'a>(
+    pixels: &'a mut [u8],
+    size: (u32, u32),
+    title: &str,
+) -> Result<Area<'a>, Box<dyn Error>> {
+    register()?;
+    let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    let style = (FONT, 34).into_font().color(&TEXT);
+    Ok(root.margin(20, 20, 20, 20).titled(title, style)?)
+}
+
+/// Styles a chart's grid and axes, and names the axes.
+pub(crate) fn axes<'a, 'b, 'm, X: Ranged, Y: Ranged, B: DrawingBackend>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, B>,
+    x: &str,
+    y: &str,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, B> {
+    mesh.x_desc(x)
+        .y_desc(y)
+        .label_style((FONT, 24).into_font().color(&TEXT))
+        .axis_desc_style((FONT, 26).into_font().color(&TEXT))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .axis_style(BLACK.mix(0.5))
+}
+
 /// A legend's sample of a line.
 pub(crate) fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i32)> {
     PathElement::new([(x, y), (x + 40, y)], style)
@@ -27,7 +62,7 @@ pub(crate) fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i3
 pub(crate) fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
     chart: &mut ChartContext<'a, B, C>,
     position: SeriesLabelPosition,
-) -> Result<(), Box<dyn std::error::Error>>
+) -> Drawn
 where
     B::ErrorType: 'static,
 {

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::figures::style::{FONT, TEXT, key, legend, register, write_png};
+use crate::figures::style::{Area, Drawn, FONT, axes, key, legend, titled, write_png};
 
 use super::{Evaluation, Metric, Observer, Summary, TrainError, lines};
 
@@ -131,16 +130,8 @@ impl RunFigures {
     }
 }
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
 fn draw(run: &RunFigures, title: &str, pixels: &mut [u8]) -> Drawn {
-    register()?;
-    let root = BitMapBackend::with_buffer(pixels, (WIDTH, HEIGHT)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let root = root
-        .margin(20, 20, 20, 20)
-        .titled(title, (FONT, 34).into_font().color(&TEXT))?;
+    let root = titled(pixels, (WIDTH, HEIGHT), title)?;
     let (top, bottom) = root.split_vertically((HEIGHT - 90) * 55 / 100);
     draw_loss(run, &top)?;
     draw_errors(run, &bottom)?;
@@ -162,15 +153,7 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
             steps,
             0.0..1.3 * top_of(&run.learning_rates, &run.learning_rates),
         );
-    chart
-        .configure_mesh()
-        .x_desc("step")
-        .y_desc("training loss")
-        .label_style((FONT, 24).into_font().color(&TEXT))
-        .axis_desc_style((FONT, 26).into_font().color(&TEXT))
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.12))
-        .axis_style(BLACK.mix(0.5))
+    axes(&mut chart.configure_mesh(), "step", "training loss")
         .x_labels(9)
         .y_labels(7)
         .x_label_formatter(&|step| format!("{step:.0}"))
@@ -185,7 +168,7 @@ fn draw_loss(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .y_labels(6)
         .y_label_formatter(&|rate| short(*rate))
         .draw()?;
-    // The learning rate lies below the losses in the picture.
+    // The learning rate is drawn first, so that the losses cover it.
     let rate = RATE.mix(0.7).stroke_width(2);
     chart
         .draw_secondary_series(LineSeries::new(thinned(&run.learning_rates), rate))?
@@ -236,15 +219,7 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
         .x_label_area_size(70)
         .y_label_area_size(110)
         .build_cartesian_2d(epochs, 0.0..most)?;
-    chart
-        .configure_mesh()
-        .x_desc("epoch")
-        .y_desc(what)
-        .label_style((FONT, 24).into_font().color(&TEXT))
-        .axis_desc_style((FONT, 26).into_font().color(&TEXT))
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.12))
-        .axis_style(BLACK.mix(0.5))
+    axes(&mut chart.configure_mesh(), "epoch", what)
         .x_labels(9)
         .y_labels(6)
         .x_label_formatter(&|epoch| short(*epoch))

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
 
-use super::super::style::{FONT, TEXT, register, write_png};
+use super::super::style::{Area, Drawn, FONT, TEXT, register, write_png};
 use super::{BlockReuse, DrawError};
 
 /// Blocks in a row.
@@ -16,9 +15,6 @@ const PANEL: (u32, u32) = (920, 800);
 const TITLE: u32 = 70;
 /// Width of the strip on the right of a panel that holds the colour bar.
 const BAR: u32 = 170;
-
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// Draws the blocks as a PNG.
 pub(super) fn draw(blocks: &[BlockReuse], title: &str, path: &Path) -> Result<(), DrawError> {
