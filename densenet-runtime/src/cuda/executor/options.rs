@@ -68,7 +68,8 @@ impl CudaOptions {
         countable.layout(plan).1.total()
     }
 
-    pub(super) fn layout(&self, plan: &Plan) -> (Slots, Layout) {
+    /// The buffers of an executor of a plan, and their positions.
+    pub(in crate::cuda) fn layout(&self, plan: &Plan) -> (Slots, Layout) {
         let mut layout = Layout::default();
         let stored = Stored {
             precision: self.precision,

@@ -56,17 +56,22 @@ impl Layout {
     /// Addresses without memory: to be counted, not used.
     #[cfg(feature = "roofline")]
     pub fn on_paper(&self) -> Buffers {
-        let mut next = Address::on_paper();
+        Buffers {
+            addresses: self.addresses(Address::on_paper()),
+            _memory: Vec::new(),
+            bytes: self.total(),
+        }
+    }
+
+    /// The buffers' addresses in one allocation that starts at `start`.
+    fn addresses(&self, start: Address) -> Vec<Address> {
+        let mut next = start;
         let addresses = self.sizes.iter().map(|size| {
             let address = next;
             next = next.bytes(size.next_multiple_of(ALIGNMENT));
             address
         });
-        Buffers {
-            addresses: addresses.collect(),
-            _memory: Vec::new(),
-            bytes: self.total(),
-        }
+        addresses.collect()
     }
 
     /// Allocates.
@@ -75,26 +80,17 @@ impl Layout {
         device: &CudaDevice,
         placement: Placement,
     ) -> Result<Buffers, CudaError> {
-        let mut addresses = Vec::with_capacity(self.sizes.len());
-        let mut memory = Vec::new();
-        match placement {
+        let (addresses, memory) = match placement {
             Placement::Together => {
                 let all = device.allocate(self.total())?;
-                let mut next = all.address();
-                for size in &self.sizes {
-                    addresses.push(next);
-                    next = next.bytes(size.next_multiple_of(ALIGNMENT));
-                }
-                memory.push(all);
+                (self.addresses(all.address()), vec![all])
             }
             Placement::Apart => {
-                for &size in &self.sizes {
-                    let one = device.allocate(size)?;
-                    addresses.push(one.address());
-                    memory.push(one);
-                }
+                let memory = self.sizes.iter().map(|&size| device.allocate(size));
+                let memory = memory.collect::<Result<Vec<_>, _>>()?;
+                (memory.iter().map(Memory::address).collect(), memory)
             }
-        }
+        };
         Ok(Buffers {
             addresses,
             _memory: memory,

@@ -6,10 +6,11 @@ use super::Launch;
 use crate::cuda::conv::{pointwise, spatial};
 use crate::cuda::driver::{self, Address};
 use crate::cuda::error::CudaError;
+use crate::cuda::executor::CudaOptions;
 use crate::cuda::kernel::{norm, step, weights};
-use crate::cuda::kernels::{Kernels, scratch};
+use crate::cuda::kernels::Kernels;
 use crate::cuda::launch::Launcher;
-use crate::cuda::memory::{Layout, Offsets, Slots, Stored};
+use crate::cuda::memory::Offsets;
 use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::Target;
@@ -45,12 +46,12 @@ pub fn launches_towards(
 ) -> Result<Vec<Launch>, CudaError> {
     check_capacity(plan, batch)?;
     let kernels = Kernels::on_paper(plan, precision)?;
-    let mut layout = Layout::default();
-    let stored = Stored {
+    let options = CudaOptions {
         precision,
-        training: recompute.into(),
+        recompute,
+        ..CudaOptions::for_batch(batch)
     };
-    let slots = Slots::new(plan, batch, stored, scratch(plan, batch), &mut layout);
+    let (slots, layout) = options.layout(plan);
     let paper = Paper::default();
     let (buffers, offsets) = (layout.on_paper(), Offsets::new(plan));
     let on = Launcher {
@@ -109,7 +110,7 @@ impl Target for Paper {
         let Some(traffic) = traffic(&counter, family) else {
             return Err(CudaError::Driver {
                 doing: format!("counting what kernel {name} moves"),
-                message: "nothing is known of it".into(),
+                message: "its traffic is not known".into(),
             });
         };
         self.launches.borrow_mut().push(Launch {
