@@ -1,6 +1,6 @@
 //! The memory of a training step: its buffers and their sizes.
 
-use crate::{Block, Frozen, Plan, Precision, StemKind};
+use crate::{Block, Frozen, Plan, StemKind};
 
 const F32: u128 = 4;
 
@@ -95,7 +95,8 @@ impl Footprint {
 }
 
 impl Buffers {
-    pub(crate) fn per_image_wide(&self, precision: Precision) -> u128 {
+    /// Bytes of all buffers in f32.
+    fn bytes(&self) -> u128 {
         let elements = [
             self.input,
             self.stem,
@@ -105,9 +106,10 @@ impl Buffers {
             self.bottleneck,
             self.bottleneck_gradient,
             self.fresh,
+            self.head,
         ];
-        let stored: u128 = elements.iter().map(|&n| n as u128).sum();
-        stored * precision.bytes() as u128 + self.head as u128 * F32 + self.pool_choice as u128
+        let elements: u128 = elements.iter().map(|&n| n as u128).sum();
+        elements * F32 + self.pool_choice as u128
     }
 }
 
@@ -222,26 +224,12 @@ impl Plan {
 
     /// Bytes of a training step on the CPU: parameters, gradients, moments, statistics, averages,
     /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). A thread's
-    /// scratch, a few MiB at most, comes on top.
+    /// scratch, a few MiB at most, comes on top. `cuda::CudaOptions::bytes` has those on CUDA.
     pub fn training_footprint(&self, training: impl Into<Training>) -> Footprint {
         let training = training.into();
         let buffers = self.buffers_of(training, Block::stride);
-        self.footprint(training, buffers, Precision::F32)
-    }
-
-    /// Bytes of a training step on CUDA, with maps and their gradients in a precision. The images
-    /// as they were handed over, and some scratch, come on top; `cuda::CudaOptions::bytes` is
-    /// exact.
-    pub fn cuda_footprint(&self, training: impl Into<Training>, precision: Precision) -> Footprint {
-        let training = training.into();
-        self.footprint(training, self.buffers(training), precision)
-    }
-
-    fn footprint(&self, training: Training, buffers: Buffers, precision: Precision) -> Footprint {
-        let (second, average) = (
-            u128::from(training.second_moments),
-            u128::from(training.average),
-        );
+        let second = u128::from(training.second_moments);
+        let average = u128::from(training.average);
         let parameters = (3 + second + average) * self.parameter_count() as u128;
         // Running statistics, those before the step at hand, and a batch's mean, deviation and
         // their gradients.
@@ -249,7 +237,7 @@ impl Plan {
             (2 + average) * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {
             fixed: ((parameters + statistics) * F32) as u64,
-            per_image: buffers.per_image_wide(precision) as u64,
+            per_image: buffers.bytes() as u64,
         }
     }
 }

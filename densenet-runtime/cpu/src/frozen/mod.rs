@@ -126,11 +126,6 @@ impl Folded {
         self.level
     }
 
-    /// The number of images that go through each block at a time; for tests.
-    pub fn groups(&self) -> impl Iterator<Item = usize> {
-        self.program.blocks.iter().map(|block| block.group)
-    }
-
     /// The [bytes](Self::bytes) of a network that is frozen so. Nothing is allocated for it.
     pub fn bytes_of(plan: &Plan, options: FrozenOptions) -> u64 {
         let level = options.level.at_most();

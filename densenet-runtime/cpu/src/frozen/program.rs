@@ -213,3 +213,28 @@ impl Program {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use densenet_plan::{BlockSpec, Ratio, Spec, StemKind};
+
+    use super::*;
+
+    #[test]
+    fn images_go_in_groups_through_a_block_whose_maps_of_all_do_not_fit() {
+        let [wide, narrow] = [32, 8].map(|growth| BlockSpec { layers: 1, growth });
+        let spec = Spec {
+            blocks: vec![wide, narrow],
+            theta: Ratio::new(1, 2),
+            bottleneck: Some(1),
+            stem: StemKind::Cifar,
+            init: 130,
+            input: [1, 70, 64],
+            classes: 7,
+            dropout: 0.0,
+        };
+        let program = Program::new(&spec.plan().unwrap(), 7, 2, 8, Form::Plain);
+        let groups: Vec<_> = program.blocks.iter().map(|block| block.group).collect();
+        assert_eq!(groups, [2, 7]);
+    }
+}

@@ -265,14 +265,13 @@ fn fewer_images_than_it_was_made_for_give_the_same_logits() {
 
 #[test]
 fn groups_of_images_give_the_same_logits_as_images_alone() {
-    // The first block's maps of 7 images do not fit a group, those of the second do.
+    // The groups of this plan's two blocks have several images, and not equally many: see
+    // `frozen::program` of `densenet-cpu`.
     let half = Ratio::new(1, 2);
     let stem = (StemKind::Cifar, 130);
     let plan = plan(&[(1, 32), (1, 8)], half, Some(1), stem, [1, 70, 64]);
     let executor = trained(&plan, Level::detect());
     let mut many = frozen(&executor, 7, 2, Level::detect());
-    let groups: Vec<_> = many.folded.groups().collect();
-    assert!(groups[0] < groups[1] && groups[0] > 1, "{groups:?}");
     let mut one = frozen(&executor, 1, 2, Level::detect());
     let pixels = images(&plan, 7, 9);
     let found = many.infer(Pixels::Nchw(&pixels), 7).unwrap();
