@@ -143,3 +143,27 @@ fn so_does_one_of_plain_layers_after_the_imagenet_stem() {
     assert_same::<Plain>(&trainer, &dfdx);
     assert!(trainer.losses[STEPS - 1] < trainer.losses[0]);
 }
+
+#[test]
+fn a_network_with_a_view_for_a_parameter_does_not_train_and_stays_as_it_was() {
+    let dev = Cpu::default();
+    let mut model = dev.build_module::<Small, f32>();
+    model.block1.layer1.norm1.scale = dev.ones::<Rank0>().broadcast();
+    let before = State::of(&model);
+    let (pixels, _) = batch::<Small>();
+    let images: Tensor<Rank4<BATCH, 1, 16, 12>, f32, Cpu> = dev.tensor(pixels);
+    let block = model.stem.forward(images.clone());
+    let error = model
+        .block1
+        .try_forward_mut(block.leaky_trace())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a tensor of shape [12] in the network is a broadcast or permuted view; assign one with \
+         memory of its own"
+    );
+    assert_eq!(State::of(&model), before);
+    // It computes nevertheless.
+    let logits = model.forward(images);
+    assert!(logits.as_vec().iter().all(|logit| logit.is_finite()));
+}

@@ -19,6 +19,15 @@ pub enum ForwardError {
     /// The batch is empty.
     #[error("the batch has no images")]
     Empty,
+    /// A parameter or running statistic is a view. It could not be updated, and its gradient would
+    /// not have its shape.
+    #[error(
+        "a tensor of shape {shape:?} in the network is a broadcast or permuted view; assign one with memory of its own"
+    )]
+    View {
+        /// The tensor's dimensions.
+        shape: Vec<usize>,
+    },
     /// The network cannot be trained on this batch.
     #[error(transparent)]
     Batch(#[from] ExecutorError),

@@ -86,7 +86,7 @@ where
 /// statistics in `module`. `dropout` is the probability that a value is zeroed.
 ///
 /// # Errors
-/// As [`infer`], and when BN would normalise over a single value.
+/// As [`infer`]; and if BN would normalise over a single value, or a tensor of the stage is a view.
 pub fn train<M, I, O, T>(
     module: &mut M,
     stage: Stage,
@@ -103,7 +103,7 @@ where
     let mut state = State::of(module);
     let part = stage.into();
     check_part(&state, part, input.shape(), &output)?;
-    let slots = Slots::of(module);
+    let slots = Slots::of(module)?;
     let seed = if dropout > 0.0 {
         input.device().random_u64()
     } else {
@@ -159,8 +159,8 @@ where
 {
     let mut state = State::of(norm);
     state.append(classifier);
-    let mut slots = Slots::of(norm);
-    slots.append(classifier);
+    let mut slots = Slots::of(norm)?;
+    slots.append(classifier)?;
     let part = Part::Head(head);
     let output = (input.shape().0, Const::<CLASSES>);
     check_part(&state, part, input.shape(), &output)?;

@@ -3,7 +3,8 @@
 
 use dfdx::prelude::*;
 
-use crate::weights::{GradientSlot, each_tensor, each_tensor_mut};
+use super::ForwardError;
+use crate::weights::{GradientSlot, each_tensor, each_tensor_mut, is_view};
 
 type Error = <Cpu as HasErr>::Err;
 
@@ -30,20 +31,34 @@ pub(crate) struct Slots(Vec<(usize, GradientSlot)>);
 
 impl Slots {
     /// The slots of a module.
-    pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Self {
+    ///
+    /// # Errors
+    /// If one of its tensors is a view.
+    pub fn of<M: TensorCollection<f32, Cpu>>(module: &M) -> Result<Self, ForwardError> {
         let mut slots = Self(Vec::new());
-        slots.append(module);
-        slots
+        slots.append(module)?;
+        Ok(slots)
     }
 
     /// Adds the slots of another module.
-    pub fn append<M: TensorCollection<f32, Cpu>>(&mut self, module: &M) {
+    ///
+    /// # Errors
+    /// If one of its tensors is a view.
+    pub fn append<M: TensorCollection<f32, Cpu>>(
+        &mut self,
+        module: &M,
+    ) -> Result<(), ForwardError> {
+        let mut view = None;
         each_tensor(module, |visited| {
+            let tensor = visited.tensor;
+            if is_view(tensor) {
+                view.get_or_insert_with(|| tensor.dimensions());
+            }
             if visited.is_trainable {
-                let tensor = visited.tensor;
                 self.0.push((tensor.elements(), tensor.slot()));
             }
         });
+        view.map_or(Ok(()), |shape| Err(ForwardError::View { shape }))
     }
 
     /// Adds `values` to the gradients: those of all parameters, one after another.
@@ -51,10 +66,50 @@ impl Slots {
         let mut rest = values;
         for (elements, slot) in &self.0 {
             let (own, others) = rest.split_at(*elements);
-            let into = slot(gradients)?.iter_mut();
-            into.zip(own).for_each(|(into, value)| *into += value);
+            let into = slot(gradients)?;
+            if into.len() != own.len() {
+                return Err(Error::WrongNumElements);
+            }
+            let pairs = into.iter_mut().zip(own);
+            pairs.for_each(|(into, value)| *into += value);
             rest = others;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Classifier;
+    use super::*;
+
+    type Square = Classifier<3, 3, f32, Cpu>;
+
+    fn views(module: &Square) -> Option<Vec<usize>> {
+        match Slots::of(module) {
+            Err(ForwardError::View { shape }) => Some(shape),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_is_a_view_has_no_slot() {
+        let dev = Cpu::default();
+        let own = Square {
+            weight: dev.zeros(),
+            bias: dev.zeros(),
+        };
+        assert_eq!(views(&own), None);
+        let broadcast = Square {
+            bias: dev.zeros::<Rank0>().broadcast(),
+            ..own.clone()
+        };
+        assert_eq!(views(&broadcast), Some(vec![3]));
+        let permuted = Square {
+            weight: own.weight.permute::<_, Axes2<1, 0>>(),
+            bias: own.bias,
+        };
+        assert_eq!(views(&permuted), Some(vec![3, 3]));
     }
 }

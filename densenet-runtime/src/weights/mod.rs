@@ -47,7 +47,7 @@ pub use shapes::plan_of;
 pub use state::State;
 #[cfg(feature = "train")]
 pub(crate) use state::{momentum, of_checkpoint};
-pub(crate) use tensors::each_tensor_mut;
 pub use tensors::{AnyTensor, GradientSlot, Visited, each_tensor};
+pub(crate) use tensors::{each_tensor_mut, is_view};
 #[cfg(feature = "pytorch")]
 pub use torch::{Found, TorchError};

@@ -1,6 +1,7 @@
 //! The one walk over a model's tensors, in the order in which dfdx visits them.
 
 use std::convert::Infallible;
+use std::ptr;
 
 use dfdx::nn::tensor_collection::{
     RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut, ViewTensorName,
@@ -19,13 +20,32 @@ pub trait AnyTensor {
     /// Its values, the last dimension fastest.
     fn values(&self) -> Vec<f32>;
 
-    /// Finds or makes the memory of its gradient. The slot outlives the tensor.
+    /// For each dimension, the elements from one index to the next in memory; 0 if it has one index.
+    /// The tensor is not empty.
+    fn strides(&self) -> Vec<usize>;
+
+    /// Finds or makes the memory of its gradient, which is as long as the memory of the tensor and
+    /// has its order. The slot outlives the tensor.
     fn slot(&self) -> GradientSlot;
 }
 
 /// Finds or makes the memory of one tensor's gradient.
 pub type GradientSlot =
     Box<dyn Fn(&mut Gradients<f32, Cpu>) -> Result<&mut [f32], <Cpu as HasErr>::Err>>;
+
+/// Whether a tensor is a broadcast or permuted view: its elements share memory, or are out of order.
+pub(crate) fn is_view(tensor: &dyn AnyTensor) -> bool {
+    if tensor.elements() == 0 {
+        return false;
+    }
+    let mut expected = 1;
+    let dimensions = tensor.dimensions().into_iter().zip(tensor.strides());
+    dimensions.rev().any(|(size, stride)| {
+        let differs = size > 1 && stride != expected;
+        expected *= size;
+        differs
+    })
+}
 
 impl<S: Shape> AnyTensor for Tensor<S, f32, Cpu> {
     fn dimensions(&self) -> Vec<usize> {
@@ -38,6 +58,21 @@ impl<S: Shape> AnyTensor for Tensor<S, f32, Cpu> {
 
     fn values(&self) -> Vec<f32> {
         self.as_vec()
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        // dfdx keeps strides to itself; the addresses of elements show them.
+        let address = |index: S::Concrete| ptr::from_ref(&self[index]).addr();
+        let sizes = self.dimensions();
+        let of_axis = |axis| {
+            let mut index = S::Concrete::default();
+            let first = address(index);
+            index[axis] = 1;
+            (address(index) - first) / size_of::<f32>()
+        };
+        let axes = sizes.iter().enumerate();
+        axes.map(|(axis, &size)| if size > 1 { of_axis(axis) } else { 0 })
+            .collect()
     }
 
     fn slot(&self) -> GradientSlot {
@@ -90,24 +125,18 @@ impl TensorVisitor<f32, Cpu> for Read<'_> {
 
 /// A tensor that can be written.
 pub(crate) trait AnyTensorMut: AnyTensor {
-    /// Copies values into a tensor that has memory of its own, in order. Returns false if it is a
-    /// broadcast or permuted view.
+    /// Copies values into a tensor that has memory of its own, in order. If the tensor is a view, or
+    /// has another number of elements, it is unchanged, and this returns false.
     fn store(&mut self, values: &[f32]) -> bool;
 }
 
 impl<S: Shape> AnyTensorMut for Tensor<S, f32, Cpu> {
     fn store(&mut self, values: &[f32]) -> bool {
-        // dfdx keeps strides to itself, and `copy_from` writes memory in order, whatever they are.
-        // A gradient is as long as the memory: shorter than the tensor where it is broadcast.
-        let mut gradients = Gradients::leaky();
-        match gradients.get_or_alloc_mut(self) {
-            Ok(memory) if memory.len() == values.len() => self.copy_from(values),
-            _ => return false,
+        let fits = values.len() == self.elements() && !is_view(self);
+        if fits {
+            self.copy_from(values);
         }
-        // Where it is permuted the values now read in another order.
-        let stored = self.as_vec();
-        let bits = |value: &f32| value.to_bits();
-        stored.iter().map(bits).eq(values.iter().map(bits))
+        fits
     }
 }
 
