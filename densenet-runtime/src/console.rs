@@ -108,8 +108,24 @@ pub fn check() -> Result<(), StdoutError> {
         .map_or(Ok(()), |error| Err(StdoutError(error)))
 }
 
-/// The exit code of a program. An error is printed to standard error and makes it a failure; so
-/// does a failure to write standard output. A pipe whose reader has closed it is not an error.
+/// An error's message, and those of its causes that it does not repeat already, one on each line.
+///
+/// The messages of this crate's errors contain those of their causes, which
+/// [`source`](Error::source) returns for programs to match; other crates' may not.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text += &format!("\ncaused by: {cause}");
+        }
+    }
+    text
+}
+
+/// The exit code of a program. An error is printed to standard error, [with its
+/// causes](with_causes), and makes it a failure; so does a failure to write standard output. A pipe
+/// whose reader has closed it is not an error.
 pub fn exit_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     let error = match (result, check()) {
         (Ok(code), Err(error)) if error.is_closed_pipe() => return code,
@@ -120,8 +136,31 @@ pub fn exit_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     match error.downcast_ref::<StdoutError>() {
         Some(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         _ => {
-            tell!("error: {error}");
+            tell!("error: {}", with_causes(&*error));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::executor::ExecutorError;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the outer layer failed")]
+    struct Outer(#[source] ExecutorError);
+
+    #[test]
+    fn each_cause_is_printed_once() {
+        let cause = ExecutorError::Device(io::Error::other("out of paper").into());
+        // The message of `cause` is that of its own cause.
+        assert_eq!(with_causes(&cause), "out of paper");
+        assert_eq!(
+            with_causes(&Outer(cause)),
+            "the outer layer failed\ncaused by: out of paper"
+        );
     }
 }
