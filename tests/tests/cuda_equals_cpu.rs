@@ -101,6 +101,7 @@ fn compare_with(
         });
         compare.add_state("average", plan, &found, &expected);
     }
+    let before = [&cuda as &dyn Executor, &cpu].map(|own| read(own, Arena::Gradients));
     // Twice, so that a recorded graph is replayed.
     for number in 0..2 {
         let (pixels, labels) = random::batch(plan, capacity, 90 + number);
@@ -110,6 +111,8 @@ fn compare_with(
         moved.unwrap_or_else(|error| panic!("{error}"));
     }
     compare.add_state("after moving statistics", plan, &state(&cuda), &state(&cpu));
+    let after = [&cuda as &dyn Executor, &cpu].map(|own| read(own, Arena::Gradients));
+    assert!(before == after, "moving statistics leaves the gradients");
     let (pixels, labels) = random::batch(plan, capacity - 1, 99);
     let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
     compare.add(

@@ -165,9 +165,9 @@ impl CpuExecutor {
         self.engine.level
     }
 
-    /// A part of the training state, if the executor keeps it.
-    fn kept(&self, arena: Arena) -> Result<(&'static str, &Memory<f32>), ExecutorError> {
-        let values = match arena {
+    /// A part of the training state; empty if the executor does not keep it.
+    fn arena(&self, arena: Arena) -> &Memory<f32> {
+        match arena {
             Arena::Parameters => &self.parameters,
             Arena::Gradients => &self.gradients,
             Arena::Momentum => &self.momentum,
@@ -175,9 +175,20 @@ impl CpuExecutor {
             Arena::SecondMoments => &self.second_moments,
             Arena::Average => &self.average,
             Arena::AverageRunning => &self.average_running,
-        };
-        arena.check_kept(self.training)?;
-        Ok((arena.what(), values))
+        }
+    }
+
+    /// As [`arena`](Self::arena).
+    fn arena_mut(&mut self, arena: Arena) -> &mut Memory<f32> {
+        match arena {
+            Arena::Parameters => &mut self.parameters,
+            Arena::Gradients => &mut self.gradients,
+            Arena::Momentum => &mut self.momentum,
+            Arena::Running => &mut self.running,
+            Arena::SecondMoments => &mut self.second_moments,
+            Arena::Average => &mut self.average,
+            Arena::AverageRunning => &mut self.average_running,
+        }
     }
 
     /// Checks a batch and copies its images in, as NHWC.
@@ -280,25 +291,18 @@ impl Executor for CpuExecutor {
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let (what, values) = self.kept(arena)?;
-        check_length(what, values.len(), into.len())?;
+        arena.check_kept(self.training)?;
+        let values = self.arena(arena);
+        check_length(arena.what(), values.len(), into.len())?;
         into.copy_from_slice(values);
         Ok(())
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
-        let (what, values) = self.kept(arena)?;
-        check_length(what, values.len(), from.len())?;
-        match arena {
-            Arena::Parameters => &mut self.parameters,
-            Arena::Gradients => &mut self.gradients,
-            Arena::Momentum => &mut self.momentum,
-            Arena::Running => &mut self.running,
-            Arena::SecondMoments => &mut self.second_moments,
-            Arena::Average => &mut self.average,
-            Arena::AverageRunning => &mut self.average_running,
-        }
-        .copy_from_slice(from);
+        arena.check_kept(self.training)?;
+        let values = self.arena_mut(arena);
+        check_length(arena.what(), values.len(), from.len())?;
+        values.copy_from_slice(from);
         Ok(())
     }
 
@@ -349,10 +353,10 @@ impl Executor for CpuExecutor {
 
     fn descend(&mut self, descent: Descent) -> Result<(), ExecutorError> {
         if let Optimizer::AdamW(_) = descent.optimizer {
-            self.kept(Arena::SecondMoments)?;
+            Arena::SecondMoments.check_kept(self.training)?;
         }
         if descent.ema.is_some() {
-            self.kept(Arena::Average)?;
+            Arena::Average.check_kept(self.training)?;
         }
         let engine = &mut self.engine;
         let [own, statistics] = self.trainable.clone();

@@ -4,7 +4,7 @@ use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
 use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
 use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
-use super::program::{DESCENT_WORDS, STEP_WORDS};
+use super::program::BROKEN;
 use super::target::Target;
 use crate::plan::{Plan, Precision};
 
@@ -77,7 +77,7 @@ impl Launcher<'_> {
 
     /// The flag that a loss was not finite.
     pub fn broken(&self) -> Address {
-        self.scalars().floats(STEP_WORDS + DESCENT_WORDS)
+        self.scalars().floats(BROKEN)
     }
 
     /// Whether values are dropped.

@@ -177,8 +177,8 @@ pub trait Executor: Send {
     }
 
     /// Forward pass on a batch's statistics, without dropout, which moves the running statistics as
-    /// [`differentiate`](Self::differentiate) does. Parameters and momentum stay as they are. Ranks
-    /// that train together move each its own.
+    /// [`differentiate`](Self::differentiate) does. Parameters, gradients and momentum stay as they
+    /// are. Ranks that train together move each its own.
     ///
     /// # Errors
     /// As [`differentiate`](Self::differentiate).

@@ -1,7 +1,7 @@
 //! The executors' contract: a step's settings as words of the kernels' `Scalars`, and its outcome.
 
 use super::super::memory::most_groups;
-use super::super::program::{DESCENT_WORDS, STEP_WORDS};
+use super::super::program::{BROKEN, DESCENT_WORDS, STEP_WORDS};
 use super::{CudaExecutor, Work};
 use crate::executor::{
     Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, NORM_EPSILON, Optimizer,
@@ -114,8 +114,8 @@ impl Executor for CudaExecutor {
             let kept = self.buffers.at(self.slots.running_before);
             self.device.download(kept, &mut before)?;
             self.device.upload(&before, running)?;
-            let broken = self.pass(&self.member(), true).on.broken();
-            self.device.clear(broken, 4)?;
+            let scalars = self.buffers.at(self.slots.scalars);
+            self.device.clear(scalars.floats(BROKEN), 4)?;
         }
         Ok(outcome)
     }
@@ -145,7 +145,12 @@ impl Executor for CudaExecutor {
     }
 
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        let number = self.begin(batch, Work::Measure, &step_words(Step::default()))?;
+        // The gradients stay, as if they were accumulated.
+        let step = Step {
+            accumulate: true,
+            ..Step::default()
+        };
+        let number = self.begin(batch, Work::Measure, &step_words(step))?;
         self.end(number).map(drop)
     }
 

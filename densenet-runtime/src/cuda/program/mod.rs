@@ -24,7 +24,8 @@ pub(super) use library::Library;
 /// whether a loss was not finite, with the factor of clipped gradients and a word that aligns.
 pub(super) const STEP_WORDS: usize = 5;
 pub(super) const DESCENT_WORDS: usize = 12;
-pub(super) const SCALAR_WORDS: usize = STEP_WORDS + DESCENT_WORDS + 3;
+pub(super) const BROKEN: usize = STEP_WORDS + DESCENT_WORDS;
+pub(super) const SCALAR_WORDS: usize = BROKEN + 3;
 
 /// Words of the table of groups of parameters for each group.
 pub(super) const GROUP_WORDS: usize = 3;
