@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::iter;
 
+pub mod batches;
 pub mod compare;
 pub mod dfdx_way;
 pub mod emulated;

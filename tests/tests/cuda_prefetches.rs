@@ -3,7 +3,6 @@
 //! runs its streams late, in an order drawn from a seed, so that what does not wait for an event
 //! that it should wait for goes wrong.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use cuda_emulator::{Call, Kind};
@@ -17,6 +16,7 @@ use densenet_runtime::{
     Arena, Batch, Descent, Executor, ExecutorError, LossWeights, Network, Outcome, Pixels, Sgd,
     Step,
 };
+use densenet_tests::batches::{Made, Take};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
 use densenet_tests::networks::OneBlock;
@@ -228,26 +228,11 @@ impl Executor for Waiting {
     }
 }
 
-struct FourBatches;
-
-impl Batches for FourBatches {
-    fn batches(&self) -> u64 {
-        4
-    }
-    fn visit(
-        &self,
-        epoch: u32,
-        first: u64,
-        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        for number in first as usize..4 {
-            let number = number + 4 * epoch as usize;
-            if with_batch(number, |batch| each(batch, 1)).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
+fn four_batches() -> impl Batches {
+    let make = |epoch, number, take: &mut Take<'_>| {
+        with_batch(number as usize + 4 * epoch as usize, |batch| take(batch))
+    };
+    Made { count: 4, make }
 }
 
 /// What an observer hears.
@@ -301,9 +286,8 @@ fn fit(executor: Box<dyn Executor>) -> Run {
         checkpoint_every: Some(3),
         ..Fit::default()
     };
-    trainer
-        .fit(&FourBatches, &FourBatches, &fit, &mut heard)
-        .unwrap();
+    let batches = four_batches();
+    trainer.fit(&batches, &batches, &fit, &mut heard).unwrap();
     let mut parameters = vec![0.0; PLAN.parameter_count()];
     let numbers = trainer.executor();
     numbers.read(Arena::Parameters, &mut parameters).unwrap();

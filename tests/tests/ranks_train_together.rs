@@ -19,6 +19,7 @@ use densenet_runtime::weights::State;
 use densenet_runtime::{
     Arena, Batch, Descent, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
 };
+use densenet_tests::batches::{Made, Take};
 use densenet_tests::cause;
 use densenet_tests::compare::difference;
 use densenet_tests::executor::{load, on_cpu, read, state};
@@ -180,27 +181,15 @@ fn ranks_follow_the_arithmetic_of_one_that_adds_up_their_parts() {
 }
 
 /// A rank's part of eight images; in evaluation, of five.
-struct Images(usize);
+fn images(rank: usize) -> impl Batches {
+    let make = move |epoch, number, take: &mut Take<'_>| pass_part(epoch, number, rank, take);
+    Made { count: 2, make }
+}
 
-impl Batches for Images {
-    fn batches(&self) -> u64 {
-        2
-    }
-    fn visit(
-        &self,
-        epoch: u32,
-        first: u64,
-        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        for step in first..2 {
-            let (pixels, labels) = part(100 * u64::from(epoch) + step, self.0);
-            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
-            if each(batch, 1).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
+/// Passes on a rank's part of a step.
+fn pass_part(epoch: u32, step: u64, rank: usize, take: &mut Take<'_>) -> ControlFlow<()> {
+    let (pixels, labels) = part(100 * u64::from(epoch) + step, rank);
+    take(Batch::of_classes(Pixels::Nchw(&pixels), &labels))
 }
 
 #[derive(Default)]
@@ -229,7 +218,7 @@ fn trainer(collective: Box<dyn Collective>) -> Trainer<OneBlock> {
 fn run(collective: Box<dyn Collective>, rank: usize) -> (Vec<f64>, f64, usize, Vec<f32>) {
     let mut trainer = trainer(collective);
     let mut losses = Losses::default();
-    let images = Images(rank);
+    let images = images(rank);
     let summary = trainer
         .fit(&images, &images, &Fit::default(), &mut losses)
         .unwrap();
@@ -253,7 +242,7 @@ fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() 
     let ranks = together(Threads::group(2), |collective, rank| {
         // The second leaves before it has trained.
         (rank == 0).then(|| {
-            let images = Images(rank);
+            let images = images(rank);
             let mut trainer = trainer(Box::new(collective));
             trainer.fit(&images, &images, &Fit::default(), &mut ())
         })
@@ -276,31 +265,11 @@ fn a_rank_that_is_lost_and_a_lack_of_memory_are_found_behind_a_trainers_error() 
 }
 
 /// The parts of two ranks, one after another.
-struct BothParts;
-
-impl Batches for BothParts {
-    fn batches(&self) -> u64 {
-        4
-    }
-    fn visit(
-        &self,
-        epoch: u32,
-        first: u64,
-        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        for batch in first..4 {
-            let one = Images(batch as usize % 2);
-            let mut ended = ControlFlow::Continue(());
-            one.visit(epoch, batch / 2, &mut |batch, views| {
-                ended = each(batch, views);
-                ControlFlow::Break(())
-            })?;
-            if ended.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
+fn both_parts() -> impl Batches {
+    let make = |epoch, number, take: &mut Take<'_>| {
+        pass_part(epoch, number / 2, number as usize % 2, take)
+    };
+    Made { count: 4, make }
 }
 
 #[test]
@@ -323,10 +292,10 @@ fn recomputed_statistics_are_those_of_all_ranks_images() {
     };
     let ranks = together(Threads::group(2), |collective, rank| {
         let executor = Parallel::new(Box::new(started()), Box::new(collective));
-        recomputed(Box::new(executor), &Images(rank))
+        recomputed(Box::new(executor), &images(rank))
     });
     assert!(ranks[0] == ranks[1]);
-    let alone = recomputed(Box::new(started()), &BothParts);
+    let alone = recomputed(Box::new(started()), &both_parts());
     close(&ranks[0].0, &alone.0, "statistic");
     assert!(
         (ranks[0].1 - alone.1).abs() < 1e-5,
@@ -353,23 +322,14 @@ impl Observer for Ends {
 }
 
 /// A rank's part of five images; the run is asked to end in the middle.
-struct EndsIn<'a>(&'a Ends);
-
-impl Batches for EndsIn<'_> {
-    fn batches(&self) -> u64 {
-        2
-    }
-    fn visit(
-        &self,
-        epoch: u32,
-        first: u64,
-        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if self.0.rank == 1 && self.0.after.is_none() {
-            self.0.interrupt.request();
+fn ends_in(ends: &Ends) -> impl Batches {
+    let make = move |epoch, number, take: &mut Take<'_>| {
+        if ends.rank == 1 && ends.after.is_none() {
+            ends.interrupt.request();
         }
-        Images(self.0.rank).visit(epoch, first, each)
-    }
+        pass_part(epoch, number, ends.rank, take)
+    };
+    Made { count: 2, make }
 }
 
 #[test]
@@ -388,7 +348,7 @@ fn if_one_rank_is_asked_to_end_all_end_after_the_same_step() {
             };
             let validation = Ends { interrupt, ..ends };
             let mut trainer = trainer(Box::new(collective));
-            let summary = trainer.fit(&Images(rank), &EndsIn(&validation), &fit, &mut ends);
+            let summary = trainer.fit(&images(rank), &ends_in(&validation), &fit, &mut ends);
             let summary = summary.unwrap();
             (summary.ending, summary.step)
         });

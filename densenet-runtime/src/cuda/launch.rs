@@ -3,8 +3,8 @@
 use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
 use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
-use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
 use super::program::BROKEN;
+use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
 use super::target::Target;
 use crate::plan::{Plan, Precision};
 
