@@ -13,6 +13,7 @@ pub type Take<'a> = dyn FnMut(Batch<'_>) -> ControlFlow<()> + 'a;
 pub struct Made<F> {
     /// How many there are.
     pub count: u64,
+    /// Makes the batch of an epoch and a number, and passes it on.
     pub make: F,
 }
 

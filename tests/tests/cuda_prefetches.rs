@@ -230,7 +230,7 @@ impl Executor for Waiting {
 
 fn four_batches() -> impl Batches {
     let make = |epoch, number, take: &mut Take<'_>| {
-        with_batch(number as usize + 4 * epoch as usize, |batch| take(batch))
+        with_batch(number as usize + 4 * epoch as usize, &mut *take)
     };
     Made { count: 4, make }
 }
