@@ -1,14 +1,14 @@
 //! Training: the loop, schedules, checkpoints, metrics.
 //!
 //! A [`Trainer`] takes a network and a [`Config`] and runs steps on an
-//! [`Executor`](crate::Executor). [`Trainer::fit`](PlanTrainer::fit) is the whole loop: it takes [`Batches`], and
-//! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`]) and draw it
-//! [`Executor`](crate::Executor). [`Trainer::fit`] is the whole loop: it takes [`Batches`], and
-//! [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`], [`TensorBoard`]) and draw it
-//! ([`Curves`]); a [`RunFolder`] is all three and the checkpoint in one place.
+//! [`Executor`](crate::Executor). [`Trainer::fit`](PlanTrainer::fit) is the whole loop: it takes
+//! [`Batches`], and [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`],
+//! [`TensorBoard`]) and draw it ([`Curves`]); a [`RunFolder`] is all of these and the checkpoint in
+//! one place.
 //!
 //! An evaluation has its errors, or with independent targets its mean AUROC and average precision;
-//! [`Trainer::predict`] gives the [`Predictions`] of which all scores can be computed.
+//! [`Trainer::predict`](PlanTrainer::predict) gives the [`Predictions`], from which all scores can be
+//! computed.
 //!
 //! ```no_run
 //! use std::sync::Arc;
