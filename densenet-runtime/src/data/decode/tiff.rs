@@ -24,6 +24,9 @@ const MOST_EXPANDED: usize = 2731;
 
 /// Decodes a file that begins as a TIFF does.
 pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureError> {
+    if !Directory::of(file).is_plausible() {
+        return Err(broken("its tags claim more values than it has"));
+    }
     let (plain, colours) = without_palette(file);
     let mut decoder =
         Decoder::new(Cursor::new(plain.as_deref().unwrap_or(file))).map_err(failed)?;
@@ -125,6 +128,9 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
 
 /// Whether a file that begins as a TIFF does has more than 8 bits a sample.
 pub(super) fn is_deep(file: &[u8]) -> bool {
+    if !Directory::of(file).is_plausible() {
+        return false;
+    }
     let colour = Decoder::new(Cursor::new(file)).and_then(|mut decoder| decoder.colortype());
     colour.is_ok_and(|colour| colour.bit_depth() > 8)
 }
@@ -213,46 +219,94 @@ fn of_inks([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     })
 }
 
+/// The tags of a file's first picture, as they are listed.
+struct Directory<'a> {
+    file: &'a [u8],
+    is_little: bool,
+    is_big: bool,
+}
+
+/// A tag: which one, its type, how many values it has, and where these, or their offset, are.
+struct Entry {
+    tag: u64,
+    kind: u64,
+    count: u64,
+    at: usize,
+}
+
+impl<'a> Directory<'a> {
+    fn of(file: &'a [u8]) -> Self {
+        let is_little = file.starts_with(b"II");
+        let version = if is_little { file.get(2) } else { file.get(3) };
+        Self {
+            file,
+            is_little,
+            is_big: version == Some(&43),
+        }
+    }
+
+    fn number(&self, at: usize, bytes: usize) -> Option<u64> {
+        let bytes = self.file.get(at..at.checked_add(bytes)?)?;
+        let number = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
+        Some(if self.is_little {
+            bytes.iter().rev().fold(0, number)
+        } else {
+            bytes.iter().fold(0, number)
+        })
+    }
+
+    /// The entries that are in the file.
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        // Sizes of an offset or count, of the number of entries, and of an entry.
+        let (word, listed, size) = if self.is_big { (8, 8, 20) } else { (4, 2, 12) };
+        let place = self.number(if self.is_big { 8 } else { 4 }, word);
+        let place = usize::try_from(place.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let count = self.number(place, listed).unwrap_or(0);
+        let first = place.saturating_add(listed);
+        (0..count).map_while(move |entry| {
+            let at = usize::try_from(entry).ok()?.checked_mul(size)?;
+            let at = at.checked_add(first)?;
+            Some(Entry {
+                tag: self.number(at, 2)?,
+                kind: self.number(at + 2, 2)?,
+                count: self.number(at + 4, word)?,
+                at: at + 4 + word,
+            })
+        })
+    }
+
+    /// Whether the file is long enough for all values that its tags claim to have. The decoder takes
+    /// memory for them first.
+    fn is_plausible(&self) -> bool {
+        self.entries().all(|entry| {
+            let bytes = match entry.kind {
+                3 | 8 => 2,
+                4 | 9 | 11 | 13 => 4,
+                5 | 10 | 12 | 16..=18 => 8,
+                _ => 1,
+            };
+            entry.count.saturating_mul(bytes) <= self.file.len() as u64
+        })
+    }
+}
+
 /// A file with a palette as one of grey indices, which is what the decoder can read, and its
 /// colours. Neither for other files.
 fn without_palette(file: &[u8]) -> (Option<Vec<u8>>, Option<Vec<[u8; 3]>>) {
-    const PHOTOMETRIC: u16 = 262;
-    const PALETTE: u32 = 3;
-    let none = (None, None);
-    let little = file.starts_with(b"II\x2a\0");
-    if !little && !file.starts_with(b"MM\0\x2a") {
-        return none;
-    }
-    let short = |at: usize| -> Option<u16> {
-        let bytes = *file.get(at..)?.first_chunk()?;
-        Some(if little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
+    const PHOTOMETRIC: u64 = 262;
+    const PALETTE: u64 = 3;
+    let directory = Directory::of(file);
+    let place = directory
+        .entries()
+        .find(|entry| entry.tag == PHOTOMETRIC)
+        .and_then(|entry| {
+            // A short, or a long.
+            let bytes = if entry.kind == 3 { 2 } else { 4 };
+            (directory.number(entry.at, bytes)? == PALETTE).then_some(entry.at)
+        });
+    let Some(at) = place else {
+        return (None, None);
     };
-    let long = |at: usize| -> Option<u32> {
-        let (first, second) = (u32::from(short(at)?), u32::from(short(at + 2)?));
-        Some(if little {
-            first | second << 16
-        } else {
-            first << 16 | second
-        })
-    };
-    let place = || -> Option<usize> {
-        let directory = long(4)? as usize;
-        let entries = usize::from(short(directory)?);
-        let mut entries = (0..entries).map(|entry| directory + 2 + 12 * entry);
-        let entry = entries.find(|&at| short(at) == Some(PHOTOMETRIC))?;
-        // A short, or a long.
-        let at = entry + 8;
-        let value = match short(entry + 2)? {
-            3 => u32::from(short(at)?),
-            _ => long(at)?,
-        };
-        (value == PALETTE).then_some(at)
-    };
-    let Some(at) = place() else { return none };
     let mut plain = file.to_vec();
     // One byte of the value is 3; grey is 1.
     for byte in plain.iter_mut().skip(at).take(4) {
