@@ -34,7 +34,7 @@ fn data(folder: &Path) {
     support::pictures(&data, 1);
     let broken = support::a_class(&data, "val").join("broken.jpg");
     std::fs::write(&broken, b"no picture").unwrap();
-    std::fs::write(broken.with_file_name("other.webp"), b"RIFF").unwrap();
+    std::fs::write(broken.with_file_name("other.svg"), b"<svg/>").unwrap();
 }
 
 /// The lines of a file of metrics, each with its keys in order.
@@ -73,7 +73,7 @@ fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
     );
     // Files whose names are not those of pictures are counted.
     assert!(
-        said.contains("left out of validation: 1 .webp (.jpg, .jpeg and .png are read)"),
+        said.contains("left out of validation: 1 .svg (pictures end in .jpg, .jpeg, .png, "),
         "{said}"
     );
     assert!(!said.contains("left out of training"), "{said}");

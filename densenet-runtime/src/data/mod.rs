@@ -46,7 +46,7 @@ pub use in_memory::InMemory;
 pub use loader::{
     Epoch, LoadedBatch, LoadedPixels, LoadedTargets, Loader, Mix, OnBroken, SkippedImage,
 };
-pub use pictures::Pictures;
+pub use pictures::{EXTENSIONS, Pictures};
 pub use resize::Interpolation;
 pub use rng::Rng;
 pub use shift::ShiftAndFlip;

@@ -251,9 +251,23 @@ impl Pictures {
     }
 }
 
-/// torchvision's `IMG_EXTENSIONS`, and three more.
-const EXTENSIONS: [&str; 12] = [
-    "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "gif", "pbm", "pnm",
+/// The extensions of the files that are read as pictures, in any case: torchvision's
+/// `IMG_EXTENSIONS`, three more, and with the feature `dicom` DICOM's.
+pub const EXTENSIONS: &[&str] = &[
+    "jpg",
+    "jpeg",
+    "png",
+    "ppm",
+    "bmp",
+    "pgm",
+    "tif",
+    "tiff",
+    "webp",
+    "gif",
+    "pbm",
+    "pnm",
+    #[cfg(feature = "dicom")]
+    "dcm",
 ];
 
 /// Whether a file's name is that of a picture that is read here, in any case.
@@ -262,6 +276,5 @@ pub(super) fn is_picture(path: &Path) -> bool {
         EXTENSIONS
             .iter()
             .any(|known| extension.eq_ignore_ascii_case(known))
-            || (cfg!(feature = "dicom") && extension.eq_ignore_ascii_case("dcm"))
     })
 }

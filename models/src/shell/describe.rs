@@ -1,7 +1,7 @@
 //! Describes a run: network, data and settings.
 
 use densenet_runtime::cpu::{self, Level};
-use densenet_runtime::data::{Dataset, ImageFolder};
+use densenet_runtime::data::{Dataset, EXTENSIONS, ImageFolder};
 use densenet_runtime::plan::{Frozen, Plan};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::Freeze;
@@ -62,7 +62,7 @@ pub fn describe(
     );
 }
 
-/// The number of files in the folder of a set that were left out: `3 .webp, 1 without extension
+/// The number of files in the folder of a set that were left out: `3 .svg, 1 without extension
 /// (...)`.
 pub fn describe_left_out(set: &str, folder: &ImageFolder) {
     let kinds = folder.left_out().iter().map(|(extension, count)| {
@@ -75,7 +75,8 @@ pub fn describe_left_out(set: &str, folder: &ImageFolder) {
     let kinds: Vec<_> = kinds.collect();
     if !kinds.is_empty() {
         let kinds = kinds.join(", ");
-        say!("          left out of {set}: {kinds} (.jpg, .jpeg and .png are read)");
+        let read = EXTENSIONS.join(", .");
+        say!("          left out of {set}: {kinds} (pictures end in .{read})");
     }
 }
 
