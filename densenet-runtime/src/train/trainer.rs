@@ -186,7 +186,7 @@ impl PlanTrainer {
     }
 
     /// Whether this process writes the run's files; of several, rank 0 does.
-    pub(super) fn writes(&self) -> bool {
+    pub fn writes(&self) -> bool {
         self.engine.writes
     }
 

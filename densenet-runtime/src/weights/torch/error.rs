@@ -19,7 +19,7 @@ pub enum TorchError {
     TooLarge(Cow<'static, str>),
     /// A tensor cannot be read.
     #[error("its tensor `{name}` cannot be read: {why}")]
-    Tensor {
+    BadTensor {
         /// Its name.
         name: String,
         /// The reason, and what to do.

@@ -120,7 +120,7 @@ pub(super) fn tensors(
     for (name, id) in chosen.tensors {
         match view(graph, id, storages, of_tar) {
             Ok(own) => views.push((name, own)),
-            Err(Flaw::Tensor(why)) => return Err(TorchError::Tensor { name, why }),
+            Err(Flaw::Tensor(why)) => return Err(TorchError::BadTensor { name, why }),
             Err(Flaw::Container(error)) => return Err(error),
         }
     }
