@@ -1,51 +1,15 @@
 //! Weights of classes, against scikit-learn's definition and by hand.
 
-use densenet_runtime::data::{
-    DataError, Dataset, InMemory, Loader, Normalization, Rng, Target, class_weights,
-    positive_weights,
-};
 use std::sync::Arc;
 
-/// Images of one pixel, their index, with independent labels.
-struct Several {
-    rows: Vec<[f32; 3]>,
-    classes: Vec<String>,
-    normalization: Normalization,
-}
+use densenet_runtime::data::{InMemory, Loader, class_weights, positive_weights};
 
-fn several(rows: &[[f32; 3]]) -> Several {
-    Several {
-        rows: rows.to_vec(),
-        classes: ["cat", "dog", "owl"].map(str::to_owned).to_vec(),
-        normalization: Normalization::none(1),
-    }
-}
+use crate::several::{Several, several};
 
-impl Dataset for Several {
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn shape(&self) -> [usize; 3] {
-        [1, 1, 1]
-    }
-
-    fn normalization(&self) -> &Normalization {
-        &self.normalization
-    }
-
-    fn target(&self, index: usize) -> Target<'_> {
-        Target::Independent(&self.rows[index])
-    }
-
-    fn load(&self, index: usize, _: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
-        into.fill(index as u8);
-        Ok(())
-    }
+/// Images with independent labels of three animals.
+fn animals(rows: &[[f32; 3]]) -> Several {
+    let rows = rows.iter().map(|row| row.to_vec()).collect();
+    several(rows, ["cat", "dog", "owl"])
 }
 
 fn exclusive(labels: &[u32]) -> InMemory {
@@ -71,7 +35,7 @@ fn a_class_without_images_has_no_weight() {
 
 #[test]
 fn positive_weights_are_known_noes_to_a_known_yes() {
-    let set = several(&[
+    let set = animals(&[
         [1.0, 0.0, 0.25],
         [0.0, UNKNOWN, 0.25],
         [0.0, 1.0, UNKNOWN],
@@ -82,10 +46,10 @@ fn positive_weights_are_known_noes_to_a_known_yes() {
 
 #[test]
 fn a_class_whose_known_labels_all_say_the_same_has_no_positive_weight() {
-    let set = several(&[[1.0, 0.0, 1.0], [0.0, UNKNOWN, 1.0]]);
+    let set = animals(&[[1.0, 0.0, 1.0], [0.0, UNKNOWN, 1.0]]);
     let message = positive_weights(&set).unwrap_err().to_string();
     assert!(message.contains("says yes for `dog`"), "{message}");
-    let set = several(&[[1.0, 0.0, 1.0], [0.0, 1.0, UNKNOWN]]);
+    let set = animals(&[[1.0, 0.0, 1.0], [0.0, 1.0, UNKNOWN]]);
     let message = positive_weights(&set).unwrap_err().to_string();
     assert!(message.contains("says no for `owl`"), "{message}");
 }
@@ -100,7 +64,7 @@ fn an_image_of_several_classes_is_drawn_for_the_rarest() {
             _ => [1.0, 1.0, 0.0],
         })
         .collect();
-    let loader = Loader::training(Arc::new(several(&rows)), 100).unwrap();
+    let loader = Loader::training(Arc::new(animals(&rows)), 100).unwrap();
     let loader = loader.balanced();
     let mut drawn = [0; 3];
     for epoch in 0..100 {

@@ -13,6 +13,7 @@ mod formats;
 mod idx;
 mod loader;
 mod records;
+mod several;
 mod split;
 mod svhn;
 mod table;

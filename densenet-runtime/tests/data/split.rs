@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, fs, sync::Arc};
 
 use densenet_runtime::data::{
-    Columns, DataError, Dataset, InMemory, Loader, Normalization, Rng, Split, Subset, Table,
-    Target, check_apart,
+    Columns, Dataset, InMemory, Loader, Rng, Split, Subset, Table, check_apart,
 };
 use tempfile::TempDir;
+
+use crate::several::several;
 
 /// Images of one pixel with these labels.
 fn labelled(labels: &[u32]) -> InMemory {
@@ -14,48 +15,6 @@ fn labelled(labels: &[u32]) -> InMemory {
     let classes = (0..classes).map(|class| class.to_string()).collect();
     let images = (0..labels.len()).map(|image| image as u8).collect();
     InMemory::new([1, 1, 1], images, labels.to_vec(), classes).unwrap()
-}
-
-/// Images without pixels, with independent labels.
-struct Several {
-    rows: Vec<Vec<f32>>,
-    classes: Vec<String>,
-    normalization: Normalization,
-}
-
-fn several(rows: Vec<Vec<f32>>) -> Several {
-    Several {
-        classes: (0..rows[0].len()).map(|class| class.to_string()).collect(),
-        rows,
-        normalization: Normalization::none(1),
-    }
-}
-
-impl Dataset for Several {
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn shape(&self) -> [usize; 3] {
-        [1, 1, 1]
-    }
-
-    fn normalization(&self) -> &Normalization {
-        &self.normalization
-    }
-
-    fn target(&self, index: usize) -> Target<'_> {
-        Target::Independent(&self.rows[index])
-    }
-
-    fn load(&self, index: usize, _: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
-        into.fill(index as u8);
-        Ok(())
-    }
 }
 
 /// Labels of which class `c` has `counts[c]`, in random order.
@@ -157,7 +116,7 @@ fn independent_classes_have_their_share_each() {
         })
         .collect();
     for seed in 0..3 {
-        let set = several(rows.clone());
+        let set = several(rows.clone(), 0..rows[0].len());
         let split = Split::draw(&set, None, 0.2, seed).unwrap();
         check_parts(&split, 2000);
         assert!(
