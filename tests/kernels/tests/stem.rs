@@ -1,9 +1,12 @@
 //! The stem: the convolution of images, BN, ReLU and max pool, and the way back through all.
 
 use cuda_kernel_tests::{
-    COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, arguments, check, check_stored, family,
-    vector,
+    COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, SHARED, arguments, check, check_stored,
+    family, vector,
 };
+
+/// Pixels of a tile of the convolution from staged rows of the images.
+const STRIP: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -29,7 +32,7 @@ const fn case(pool: bool, channels: usize, size: [usize; 3], maps: usize, stride
     }
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 15] = [
     case(false, 1, [1, 1, 1], 1, 1),
     case(false, 3, [2, 5, 9], 24, 60),
     case(false, 2, [1, 7, 3], 66, 70),
@@ -41,6 +44,11 @@ const CASES: [Case; 11] = [
     case(true, 3, [2, 11, 6], 72, 96),
     case(true, 4, [1, 9, 10], 16, 32),
     case(false, 3, [2, 7, 6], 72, 96),
+    // Tiles of many images, of a part of a row, and of the first and the last of three.
+    case(true, 1, [70, 2, 3], 8, 8),
+    case(true, 1, [1, 3, 1033], 32, 64),
+    case(true, 3, [2, 40, 34], 64, 96),
+    case(false, 3, [3, 17, 20], 24, 48),
 ];
 
 /// The byte of a pooled pixel that no gradient goes through.
@@ -78,7 +86,8 @@ impl Case {
         self.convolved().map(|side| side.div_ceil(2))
     }
 
-    fn program(&self, gpu: &Gpu, precision: Precision) -> Program {
+    /// Its kernels; those that stage rows of the images, or those that gather patches.
+    fn program(&self, gpu: &Gpu, precision: Precision, strips: bool) -> Program {
         let constants = [
             ("KERNEL", self.kernel),
             ("STEP", self.step),
@@ -89,13 +98,17 @@ impl Case {
             ("ELEMENTS", self.elements()),
             ("POOL", usize::from(self.pooled())),
             ("VECTOR", vector(precision, &[self.maps, self.stride])),
+            ("STRIP", if strips { STRIP } else { 0 }),
+            ("STEM_FORWARD_SHARED", SHARED),
         ];
-        let files: &[&str] = if self.pooled() {
-            &["stage/stem.cu", "stage/pool.cu"]
-        } else {
-            &["stage/stem.cu"]
-        };
-        gpu.program(&family(files), precision, &constants)
+        let mut files = vec!["stage/stem.cu", "stage/patches.cu"];
+        if strips {
+            files.push("stage/strips.cu");
+        }
+        if self.pooled() {
+            files.push("stage/pool.cu");
+        }
+        gpu.program(&family(&files), precision, &constants)
     }
 
     /// The image's value under an output pixel, a channel and a place of the kernel; 0 outside.
@@ -194,11 +207,11 @@ impl Case {
     }
 }
 
-/// Moments of the tiles of some maps in rows of `stride`.
-fn moments(stored: &[f32], pixels: usize, maps: usize, stride: usize) -> Vec<f64> {
+/// Moments of the tiles, of so many pixels, of some maps in rows of `stride`.
+fn moments(stored: &[f32], tile: usize, pixels: usize, maps: usize, stride: usize) -> Vec<f64> {
     let mut moments = Vec::new();
-    for tile in 0..pixels.div_ceil(ROWS) {
-        let rows = tile * ROWS..pixels.min((tile + 1) * ROWS);
+    for first in (0..pixels).step_by(tile) {
+        let rows = first..pixels.min(first + tile);
         for m in 0..maps {
             let value = |p: usize| f64::from(stored[p * stride + m]);
             let mean = rows.clone().map(value).sum::<f64>() / rows.len() as f64;
@@ -217,57 +230,77 @@ fn each(test: impl Fn(&Case, Precision)) {
     }
 }
 
-#[test]
-fn convolution_and_its_statistics() {
-    each(|case, precision| {
-        let gpu = Gpu::new(1);
-        let images = case.images(precision);
-        let weight = Numbers::new(2).take(case.maps * case.patch());
-        let (pixels, maps) = (case.pixels(), case.maps);
-        let tiles = pixels.div_ceil(ROWS);
-        let out = gpu.no_maps(precision, pixels * case.stride);
-        let partial = gpu.no_floats(tiles * maps * 2);
-        case.program(&gpu, precision).tiled(
-            "stem_forward",
-            [tiles, maps.div_ceil(COLUMNS), 1],
-            arguments![
-                &gpu.maps(precision, &images),
-                &gpu.floats(&weight),
-                &out,
-                &partial,
-                case.stride,
-                pixels,
-                1
-            ],
-        );
-        let mut expected = vec![f64::NAN; pixels * case.stride];
-        let places = case.kernel * case.kernel;
-        for p in 0..pixels {
-            for m in 0..maps {
-                let mut sum = 0.0;
-                for c in 0..case.channels {
-                    for place in 0..places {
-                        let w = precision.round(weight[(m * case.channels + c) * places + place]);
-                        sum += f64::from(w) * case.image(&images, p, c, place);
-                    }
+/// What the convolution returns, with NaN where nothing is written.
+fn convolution(case: &Case, precision: Precision, images: &[f32], weight: &[f32]) -> Vec<f64> {
+    let mut expected = vec![f64::NAN; case.pixels() * case.stride];
+    let places = case.kernel * case.kernel;
+    for p in 0..case.pixels() {
+        for m in 0..case.maps {
+            let mut sum = 0.0;
+            for c in 0..case.channels {
+                for place in 0..places {
+                    let w = precision.round(weight[(m * case.channels + c) * places + place]);
+                    sum += f64::from(w) * case.image(images, p, c, place);
                 }
-                expected[p * case.stride + m] = sum;
             }
+            expected[p * case.stride + m] = sum;
         }
-        let stored = out.read_maps(precision);
-        check_stored(
-            &format!("{case:?} {precision:?}"),
-            precision,
-            &stored,
-            &expected,
-        );
-        check(
-            "moments",
-            &partial.read_floats(),
-            &moments(&stored, pixels, maps, case.stride),
-            1e-5,
-        );
-    });
+    }
+    expected
+}
+
+/// Runs the convolution with tiles of so many pixels, by one block for each tile or fewer.
+fn convolve(case: &Case, precision: Precision, strips: bool, blocks: usize) {
+    let gpu = Gpu::new(1);
+    let images = case.images(precision);
+    let weight = Numbers::new(2).take(case.maps * case.patch());
+    let (pixels, maps) = (case.pixels(), case.maps);
+    let (tile, across) = match strips {
+        true => (STRIP, if maps > 32 { 64 } else { 32 }),
+        false => (ROWS, COLUMNS),
+    };
+    let tiles = pixels.div_ceil(tile);
+    let out = gpu.no_maps(precision, pixels * case.stride);
+    let partial = gpu.no_floats(tiles * maps * 2);
+    case.program(&gpu, precision, strips).tiled_in_shared(
+        "stem_forward",
+        [tiles.min(blocks), maps.div_ceil(across), 1],
+        arguments![
+            &gpu.maps(precision, &images),
+            &gpu.floats(&weight),
+            &out,
+            &partial,
+            case.stride,
+            pixels,
+            1
+        ],
+    );
+    let stored = out.read_maps(precision);
+    check_stored(
+        &format!("{case:?} {precision:?}, strips: {strips}"),
+        precision,
+        &stored,
+        &convolution(case, precision, &images, &weight),
+    );
+    check(
+        "moments",
+        &partial.read_floats(),
+        &moments(&stored, tile, pixels, maps, case.stride),
+        1e-5,
+    );
+}
+
+#[test]
+fn convolution_of_patches_and_its_statistics() {
+    each(|case, precision| convolve(case, precision, false, usize::MAX));
+}
+
+#[test]
+fn convolution_of_strips_and_its_statistics() {
+    // The rows under so many images of a pixel do not fit.
+    for case in CASES.iter().filter(|case| case.pixels() > 1) {
+        convolve(case, Precision::Bf16, true, 2);
+    }
 }
 
 #[test]
@@ -283,7 +316,7 @@ fn pool_and_its_statistics() {
         let out = gpu.no_maps(precision, pooled * case.stride);
         let choice = gpu.nothing(pooled * case.maps);
         let partial = gpu.no_floats(tiles * case.maps * 2);
-        case.program(&gpu, precision).tiled(
+        case.program(&gpu, precision, false).tiled(
             "stem_pool",
             [tiles, case.maps.div_ceil(COLUMNS), 1],
             arguments![
@@ -314,7 +347,7 @@ fn pool_and_its_statistics() {
         check(
             "moments",
             &partial.read_floats(),
-            &moments(&stored, pooled, case.maps, case.stride),
+            &moments(&stored, ROWS, pooled, case.maps, case.stride),
             1e-5,
         );
     });
@@ -332,7 +365,7 @@ fn sums_on_the_way_back_through_the_pool() {
         let dout = precision.round_all(&Numbers::new(7).take(choices.len()));
         let tiles = case.pixels().div_ceil(ROWS);
         let partial = gpu.no_floats(tiles * case.maps * 2);
-        case.program(&gpu, precision).tiled(
+        case.program(&gpu, precision, false).tiled(
             "stem_sums",
             [tiles, case.maps.div_ceil(COLUMNS), 1],
             arguments![
@@ -379,7 +412,7 @@ fn gradient_of_the_weight() {
             let (pixels, count) = (case.pixels(), case.maps * case.patch());
             let slices = pixels.div_ceil(length);
             let share = gpu.no_floats(slices * count);
-            case.program(&gpu, precision).tiled(
+            case.program(&gpu, precision, false).tiled(
                 "stem_weight",
                 [
                     case.patch().div_ceil(case.elements()),

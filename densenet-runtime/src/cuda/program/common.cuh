@@ -151,18 +151,18 @@ __device__ __forceinline__ void put_floats(float *at, const Values &values) {
     *reinterpret_cast<Floats *>(ALIGNED(at, alignof(Floats))) = own;
 }
 
-// Copies a vector into shared memory, or zeros if `from` is null. The copy runs until the thread
-// waits for all of its copies. `any` is any valid address.
-__device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
+// Copies SIZE bytes into shared memory, a vector unless a kernel says otherwise, or zeros if `from`
+// is null. The copy runs until the thread waits for all of its copies. `any` is any valid address.
+template <int SIZE = PACK> __device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
 #ifdef CUDA_EMULATOR
-    emulated::copy_async(into, from, PACK);
+    emulated::copy_async(into, from, SIZE);
 #else
-    if (PACK < 4) {
+    if (SIZE < 4) {
         *into = from ? (float)*from : 0.0f;
         return;
     }
-    unsigned at = (unsigned)__cvta_generic_to_shared(into), bytes = from ? PACK : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from ? from : any), "n"(PACK < 4 ? 4 : PACK), "r"(bytes) : "memory");
+    unsigned at = (unsigned)__cvta_generic_to_shared(into), bytes = from ? SIZE : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from ? from : any), "n"(SIZE < 4 ? 4 : SIZE), "r"(bytes) : "memory");
 #endif
 }
 __device__ __forceinline__ void copies_done() {

@@ -5,7 +5,7 @@ const MOST_SHARES: usize = 4 << 20;
 /// The fewest pixels of a slice.
 const SLICE: usize = 256;
 /// Multiprocessors of an H100: slices are sized so that their blocks run on these at once.
-const MULTIPROCESSORS: usize = 132;
+pub const MULTIPROCESSORS: usize = 132;
 
 /// How a kernel sums a weight's gradient: over slices of the pixels, each of which leaves a share.
 /// It depends only on shapes, so that sums are the same on every card.

@@ -67,7 +67,6 @@ pub fn depth(precision: Precision) -> usize {
 }
 
 /// Bytes of shared memory that a block can use on every card.
-#[cfg(test)]
 pub const SHARED: usize = 99 << 10;
 
 #[cfg(test)]

@@ -5,11 +5,16 @@ use super::super::error::CudaError;
 use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums, UndoNumbers};
 use super::super::memory::Scratch;
 use super::super::program::Sources;
-use super::super::program::slices::Slicing;
-use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
+use super::super::program::slices::{MULTIPROCESSORS, Slicing};
+use super::super::program::tile::{COLUMNS, ROWS, SHARED, THREADS, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
-use crate::plan::{Plan, StemKind};
+use crate::plan::{Plan, Precision, StemKind};
+
+/// Pixels of a tile of the convolution if rows of the images are staged: 32 for each warp.
+const STRIP: usize = THREADS;
+/// Blocks for each tile of maps, if there are as many tiles. Each prepares the weight once.
+const STRIP_BLOCKS: usize = 2 * MULTIPROCESSORS;
 
 arguments! {
     pub struct Forward {
@@ -40,6 +45,7 @@ kernels! {
 /// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let (stem, first) = (of.plan.stem(), &of.plan.blocks()[0]);
+    let strip = strip(of.plan, of.precision);
     let constants = [
         ("KERNEL", stem.kernel()),
         ("STEP", stem.stride()),
@@ -50,16 +56,55 @@ pub fn source(of: Sources<'_>) -> Source {
         ("ELEMENTS", elements(patch(of.plan))),
         ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
         ("VECTOR", vector(of.precision, &[stem.maps, first.output()])),
+        ("STRIP", strip.map_or(0, |_| STRIP)),
+        ("STEM_FORWARD_SHARED", strip.unwrap_or(0)),
     ];
-    let files = [
+    let mut files = vec![
         ("stem.cu", include_str!("stem.cu")),
-        ("pool.cu", include_str!("pool.cu")),
+        ("patches.cu", include_str!("patches.cu")),
     ];
-    let count = match stem.kind {
-        StemKind::ImageNet => 2,
-        StemKind::Cifar => 1,
+    if strip.is_some() {
+        files.push(("strips.cu", include_str!("strips.cu")));
+    }
+    if stem.kind == StemKind::ImageNet {
+        files.push(("pool.cu", include_str!("pool.cu")));
+    }
+    of.tiled("stem", &files, &constants)
+}
+
+/// Bytes of shared memory of a convolution from staged rows of the images, if there is one: in
+/// bf16, unless the images are so wide that their rows do not fit.
+fn strip(plan: &Plan, precision: Precision) -> Option<usize> {
+    let bytes = strip_bytes(plan);
+    (precision == Precision::Bf16 && bytes <= SHARED).then_some(bytes)
+}
+
+/// Maps of a tile of a convolution from staged rows.
+fn strip_maps(maps: usize) -> usize {
+    if maps > 32 { 64 } else { 32 }
+}
+
+/// Bytes of two tiles' rows, of the weight and of the sums of a tile.
+fn strip_bytes(plan: &Plan) -> usize {
+    let stem = plan.stem();
+    let (kernel, step, channels) = (stem.kernel(), stem.stride(), stem.channels);
+    let (height, width) = stem.convolved_size();
+    let below = (STRIP - 1).div_ceil(width);
+    let lines = below * step + kernel + below.div_ceil(height) * (kernel - step);
+    // A patch's rows are padded to whole groups of eight elements, and start at even ones.
+    let border = kernel / 2 * channels;
+    let early = if step * channels % 2 == 0 {
+        border % 2
+    } else {
+        0
     };
-    of.tiled("stem", &files[..count], &constants)
+    let groups = (early + kernel * channels).div_ceil(8);
+    let left = border.next_multiple_of(8);
+    let read = left - border - early + (width - 1) * step * channels + 8 * groups;
+    let line = read.max(left + stem.width * channels).next_multiple_of(8);
+    let maps = strip_maps(stem.maps);
+    let depth = 16 * (kernel * groups).div_ceil(2);
+    2 * (2 * lines * line + depth * maps) + 4 * (THREADS / 32 + 1) * maps
 }
 
 /// The number of elements of a patch.
@@ -112,9 +157,19 @@ impl Stem<'_> {
             StemKind::Cifar => (first.maps, block.output()),
         };
         let columns = stem.maps.div_ceil(COLUMNS);
+        let (rows, grid) = match strip(on.plan, on.precision) {
+            Some(_) => {
+                let blocks = pixels.div_ceil(STRIP).min(STRIP_BLOCKS);
+                (
+                    STRIP,
+                    [blocks, stem.maps.div_ceil(strip_maps(stem.maps)), 1],
+                )
+            }
+            None => (ROWS, [tiles(pixels), columns, 1]),
+        };
         on.tiled(
             &self.kernels.stem_forward,
-            [tiles(pixels), columns, 1],
+            grid,
             Forward {
                 images: on.at(slots.images),
                 weight: on.parameter(on.offsets.stem),
@@ -125,7 +180,12 @@ impl Stem<'_> {
                 training: on.training,
             },
         )?;
-        let convolved = Fresh::all(stem.maps, pixels);
+        let convolved = Fresh {
+            first: 0,
+            count: stem.maps,
+            tiles: pixels.div_ceil(rows),
+            rows,
+        };
         let Some(pool) = self.pool else {
             return Ok(convolved);
         };
@@ -256,11 +316,16 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let pixels = images * area;
     let image_values = images * height * width * of.constant("CHANNELS");
     let (convolved, pooled) = (pixels * maps, images * pooled_area * maps);
+    let tiles = match of.constant("STRIP") {
+        0 => of.grid()[0],
+        strip => pixels.div_ceil(strip),
+    };
+    let moments = u64::from(of.training()) * 2 * maps * tiles;
     Some(match of.kernel() {
         "stem_forward" => of
             .moves(
                 &[("images", image_values), ("weight", maps * patch)],
-                &[("out", convolved), ("partial", of.moments(maps))],
+                &[("out", convolved), ("partial", moments)],
             )
             .product(pixels, maps, patch),
         "stem_pool" => of.moves(
