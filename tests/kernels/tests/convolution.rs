@@ -369,7 +369,7 @@ impl Data {
         (expected, sums)
     }
 
-    /// The shares of the weight's gradient of each `length` pixels.
+    /// The shares of the weight's gradient of each `length` pixels: maps x taps x channels.
     fn shares(&self, case: &Case, precision: Precision, length: usize) -> Vec<f64> {
         let (channels, taps) = (case.channels, case.taps());
         let count = case.maps * channels * taps;
@@ -382,7 +382,7 @@ impl Data {
                 for n in 0..case.maps {
                     let d = f64::from(self.dout[p * case.maps + n]);
                     for c in 0..channels {
-                        shares[p / length * count + (n * channels + c) * taps + tap] +=
+                        shares[p / length * count + (n * taps + tap) * channels + c] +=
                             d * self.operand(case, precision, under, c);
                     }
                 }

@@ -119,13 +119,14 @@ fn sums_of_tiles_are_added_once() {
             let [gamma, inverse] = [(); 2].map(|()| numbers.around(channels, 1.5, 1.0));
             let before: Vec<Vec<f32>> = (0..4).map(|_| numbers.take(channels)).collect();
             let into: Vec<Buffer> = before.iter().map(|values| gpu.floats(values)).collect();
-            // A weight of some values goes along.
-            let (slices, count) = (tiles.min(64), 300);
+            // A weight of some values goes along: 4 maps, 9 taps, 7 channels, in its order or not.
+            let (slices, count) = (tiles.min(64), 252);
+            let (taps, across) = if add == 1 { (9, 7) } else { (1, 1) };
             let (share, weight) = (numbers.take(slices * count), numbers.take(count));
             let gradient = gpu.floats(&weight);
             program(&gpu, Precision::F32, &[1]).0.launch(
                 "gather",
-                [channels + 3, 1, 1],
+                [channels + 2, 1, 1],
                 REDUCTION_THREADS,
                 arguments![
                     &gpu.floats(&partial),
@@ -141,11 +142,16 @@ fn sums_of_tiles_are_added_once() {
                     &gpu.floats(&share),
                     &gradient,
                     slices,
-                    count
+                    count,
+                    taps,
+                    across
                 ],
             );
             let sum = |i: usize| -> f64 {
-                let shares = (0..slices).map(|slice| f64::from(share[slice * count + i]));
+                // Where value i of the weight, maps x channels x taps, is in a share.
+                let (map, channel, tap) = (i / taps / across, i / taps % across, i % taps);
+                let at = (map * taps + tap) * across + channel;
+                let shares = (0..slices).map(|slice| f64::from(share[slice * count + at]));
                 f64::from(weight[i]) + shares.sum::<f64>()
             };
             let expected: Vec<_> = (0..count).map(sum).collect();

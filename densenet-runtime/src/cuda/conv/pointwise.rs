@@ -173,6 +173,7 @@ impl Pointwise<'_> {
                     weight: self.weight.parameter,
                     slices,
                     count: slicing.weight,
+                    ..Shares::NONE
                 }
             };
             self.bn.gather(norm, sums, shares)?;

@@ -207,8 +207,9 @@ struct Share {
 };
 static_assert(sizeof(Share) <= SPATIAL_WEIGHT_SHARED, "the host knows how much shared memory there has to be");
 
-// The gradient of the weight: each slice of pixels writes its own share, slices x weight, in the
-// weight's order. Grid: tiles of channels, tiles of maps x rows of taps, slices of `length` pixels.
+// The gradient of the weight: each slice of pixels writes its own share, slices x maps x taps x
+// channels, so that adjacent lanes write adjacent values; `gather` puts them in the weight's order.
+// Grid: tiles of channels, tiles of maps x rows of taps, slices of `length` pixels.
 extern "C" __global__ void __launch_bounds__(THREADS) spatial_weight(
     const grad_t *dout, const store_t *input, const float *scale, const float *shift, float *share, int pixels, int channels,
     int length) {
@@ -237,12 +238,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) spatial_weight(
         }
         __syncthreads();
     }
-    size_t weight = (size_t)MAPS * channels * TAPS;
+    share += (size_t)blockIdx.z * MAPS * channels * TAPS;
+    // On the tensor cores a thread has adjacent columns, two by two.
+    constexpr int PAIR = BF16 && VECTOR % 2 == 0 ? 2 : 1;
 #pragma unroll
     for (int tap = 0; tap < TAPS_AT_ONCE; ++tap)
 #pragma unroll
-        for (int i = 0; i < sums[0].COUNT; ++i) {
+        for (int i = 0; i < sums[0].COUNT; i += PAIR) {
             int n = map0 + sums[0].row(i), c = channel0 + sums[0].column(i);
-            if (n < MAPS && c < channels) share[blockIdx.z * weight + ((size_t)n * channels + c) * TAPS + tap0 + tap] = sums[tap].value[i];
+            if (n >= MAPS || c >= channels) continue;
+            float *at = share + ((size_t)n * TAPS + tap0 + tap) * channels + c;
+            if constexpr (PAIR == 2) *reinterpret_cast<float2 *>(ALIGNED(at, 8)) = {sums[tap].value[i], sums[tap].value[i + 1]};
+            else *at = sums[tap].value[i];
         }
 }

@@ -198,6 +198,8 @@ impl Spatial<'_> {
             weight: self.weight.parameter,
             slices,
             count: slicing.weight,
+            taps: 9,
+            channels,
         })
     }
 }

@@ -94,11 +94,13 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) prepare(
 // Completes a backward pass through a BN. Adds the tiles' sums to the gradients of gamma and beta,
 // and to the sums that undoing BN needs: of g, and of g times the normalised value, where g
 // includes gamma; if `add` is 0, this is the first consumer, and sets them. Adds the slices' shares
-// of a weight's gradient to it, first to last. Grid: a block for each channel, then a thread for
-// each of the weight's `count` values.
+// of a weight's gradient to it, first to last. A share is maps x `taps` x `across` channels; the
+// gradient has the weight's order, maps x channels x taps. Grid: a block for each channel, then a
+// thread for each of the weight's `count` values.
 extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
     const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
-    float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count) {
+    float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count,
+    int taps, int across) {
     __shared__ Totals totals;
     int t = threadIdx.x, c = blockIdx.x;
     if (c >= channels) {
@@ -107,7 +109,8 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
         float sum = 0.0f;
 #pragma unroll 8
         for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
-        gradient[i] += sum;
+        int map = i / (taps * across), tap = i / across % taps, channel = i % across;
+        gradient[(map * across + channel) * taps + tap] += sum;
         return;
     }
     double slope = 0, bias = 0;

@@ -22,7 +22,7 @@ arguments! {
         partial: Address, gamma: Address, inverse: Address, dgamma: Address, dbeta: Address,
         plain: Address, normalised: Address,
         tiles: usize, channels: usize, add: bool,
-        share: Address, gradient: Address, slices: usize, count: usize,
+        share: Address, gradient: Address, slices: usize, count: usize, taps: usize, across: usize,
     }
     pub struct Finish {
         g: Address, x: Address, mean: Address, inverse: Address,
@@ -116,6 +116,10 @@ pub struct Shares {
     pub weight: usize,
     pub slices: usize,
     pub count: usize,
+    /// If a share is maps x taps x channels, which is written faster than the weight's order: the
+    /// weight's taps and channels. Of a share in the weight's order, 1 and 1.
+    pub taps: usize,
+    pub channels: usize,
 }
 
 impl Shares {
@@ -124,6 +128,8 @@ impl Shares {
         weight: 0,
         slices: 0,
         count: 0,
+        taps: 1,
+        channels: 1,
     };
 }
 
@@ -212,6 +218,8 @@ impl BatchNorm<'_> {
                 gradient: on.gradient_of(shares.weight),
                 slices: shares.slices,
                 count: shares.count,
+                taps: shares.taps,
+                across: shares.channels,
             },
         )
     }

@@ -244,6 +244,7 @@ impl Stem<'_> {
             weight: on.offsets.stem,
             slices,
             count: slicing.weight,
+            ..Shares::NONE
         })
     }
 

@@ -203,6 +203,7 @@ impl Transition<'_> {
             weight: weight.parameter,
             slices,
             count: slicing.weight,
+            ..Shares::NONE
         };
         self.bn.gather(norm, sums, shares)
     }
