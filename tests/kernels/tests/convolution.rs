@@ -40,8 +40,8 @@ const fn case(rows: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]
 }
 
 /// Odd sizes, one pixel, one image, images wider than a tile, channels and maps of less and more
-/// than a tile, more maps than a block sums, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
-const CASES: [Case; 17] = [
+/// than a tile, more maps than a block sums, slices of many tiles, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
+const CASES: [Case; 18] = [
     case(POINTWISE, [1, 1, 1], [1, 1], [1, 0, 1]),
     case(POINTWISE, [1, 5, 7], [24, 30], [48, 0, 48]),
     case(POINTWISE, [3, 5, 7], [70, 71], [65, 0, 65]),
@@ -57,16 +57,16 @@ const CASES: [Case; 17] = [
     case(128, [1, 9, 8], [65, 65], [3, 0, 3]),
     case(64, [70, 1, 1], [7, 7], [33, 0, 33]),
     case(128, [1, 13, 12], [128, 128], [32, 64, 128]),
+    case(64, [6, 9, 8], [40, 40], [32, 0, 32]),
     case(64, [1, 3, 70], [24, 24], [16, 8, 32]),
     case(128, [2, 2, 132], [8, 16], [8, 16, 24]),
 ];
 /// No 3x3 convolution.
 const POINTWISE: usize = 0;
 
-/// Of a 3x3 convolution: maps of a tile, and blocks for its taps where its weight's gradient is
-/// summed.
+/// Of a 3x3 convolution: maps of a tile, and channels of a tile of the weight's gradient.
 const TILE_MAPS: usize = 32;
-const TAP_ROWS: usize = 3;
+const WEIGHT_CHANNELS: usize = 32;
 
 impl Case {
     fn pixels(&self) -> usize {
@@ -88,6 +88,14 @@ impl Case {
             Precision::Bf16 => 256,
         };
         self.maps.next_multiple_of(64).min(most)
+    }
+
+    /// Pixels of a tile of the gradient of a 3x3 convolution's weight.
+    fn weight_rows(&self, precision: Precision) -> usize {
+        match precision {
+            Precision::F32 => 64,
+            Precision::Bf16 => self.rows,
+        }
     }
 
     fn program(&self, gpu: &Gpu, precision: Precision, dropout: bool) -> Program {
@@ -112,7 +120,8 @@ impl Case {
                     ("OUT_STRIDE", self.out_stride),
                     ("ROWS", self.rows),
                     ("TILE_MAPS", TILE_MAPS),
-                    ("TAP_ROWS", TAP_ROWS),
+                    ("WEIGHT_ROWS", self.weight_rows(precision)),
+                    ("WEIGHT_CHANNELS", WEIGHT_CHANNELS),
                     (
                         "VECTOR",
                         vector(precision, &[counts, [places[0], places[1], 0]].concat()),
@@ -480,8 +489,8 @@ fn weight(case: &Case, precision: Precision, data: &Data, length: usize) {
     program.tiled_in_shared(
         "spatial_weight",
         [
-            channels.div_ceil(TILE_CHANNELS),
-            case.maps.div_ceil(TILE_MAPS) * TAP_ROWS,
+            channels.div_ceil(WEIGHT_CHANNELS),
+            case.maps.div_ceil(TILE_MAPS),
             slices,
         ],
         arguments![

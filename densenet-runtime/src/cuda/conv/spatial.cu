@@ -12,15 +12,21 @@
 // values are read and normalised, not 9 times. A tap of a pixel is another line of the staged
 // pixels.
 
-// The lines above a pixel's line, and the distance to the line below. If the image is wide, not all
-// pixels between are staged, but a line of the tile, the one above it and the one below.
-constexpr int AREA = HEIGHT * WIDTH, TAPS = 9, LIFT = WIDTH < ROWS + 2 ? WIDTH : ROWS + 2, STAGED = ROWS + 2 * LIFT + 2;
+constexpr int AREA = HEIGHT * WIDTH, TAPS = 9;
 
-// The pixel that is staged in `line`, if the tile starts with pixel `first`.
-__device__ __forceinline__ int staged_pixel(int line, int first) {
-    if (LIFT == WIDTH) return first + line - WIDTH - 1;
-    return first + (line / LIFT - 1) * WIDTH + line % LIFT - 1;
-}
+// The lines that are staged for a tile of TILE pixels. LIFT are above a pixel's line, as far as the
+// line below. If the image is wide, not all pixels between are staged, but a line of the tile, the
+// one above it and the one below.
+template <int TILE> struct Around {
+    static constexpr bool WHOLE = WIDTH <= TILE + 2;
+    static constexpr int LIFT = WHOLE ? WIDTH : TILE + 2, LINES = TILE + 2 * LIFT + 2;
+    // The pixel that is staged in `line`, if the tile starts with pixel `first`.
+    __device__ __forceinline__ static int pixel(int line, int first) {
+        if (WHOLE) return first + line - WIDTH - 1;
+        return first + (line / LIFT - 1) * WIDTH + line % LIFT - 1;
+    }
+};
+constexpr int LIFT = Around<ROWS>::LIFT, STAGED = Around<ROWS>::LINES;
 
 // Which taps of a pixel are inside the image, a bit for each. A pixel that does not exist has none.
 __device__ __forceinline__ unsigned inside(int p, int end) {
@@ -30,72 +36,76 @@ __device__ __forceinline__ unsigned inside(int p, int end) {
     return (y > 0 ? columns : 0) | columns << 3 | (y < HEIGHT - 1 ? columns << 6 : 0);
 }
 
-// The pixels of a tile and those around it, or LINES of their lines from `base` on: lines of WIDE
-// values, and one of zeros.
-template <int WIDE, int LINES> struct Halo {
-    alignas(16) store_t value[LINES + 1][WIDE + PAD];
+// Which vector of a line of GROUPS vectors a thread works on, and in which of the lines that all
+// threads have at once. Eight threads, who store 128 bytes, have both halves of the banks: with
+// four vectors in a line, they have lines that are four apart.
+template <int GROUPS> __device__ __forceinline__ int own_element() { return threadIdx.x % GROUPS * VECTOR; }
+template <int GROUPS> __device__ __forceinline__ int own_line() {
+    int i = threadIdx.x / GROUPS;
+    return GROUPS == 4 ? (i & ~7) | (i & 1) << 2 | (i >> 1 & 3) : i;
+}
+
+// relu(scale * input + shift) of a vector of channels. Beyond the last channels these are used
+// again: their weight is 0, or their sums are not written.
+struct Normalised {
+    Values scale, shift;
+    __device__ __forceinline__ Normalised(const float *scale, const float *shift, int c) : scale(floats_at(scale + c)), shift(floats_at(shift + c)) {}
+    __device__ __forceinline__ Pack of(const Pack &x) const {
+        Values values;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) values[i] = fmaf(x[i], scale[i], shift[i]);
+        return Pack::of<true>(values);
+    }
+};
+
+// The pixels of a tile and those around it: lines of DEPTH values, and one of zeros.
+struct Halo {
+    alignas(16) store_t value[STAGED + 1][DEPTH + PAD];
     unsigned short taps[ROWS];
 
     __device__ __forceinline__ void start(int first, int end) {
-        static_assert(WIDE <= THREADS && ROWS <= THREADS, "each has one thread");
-        if (threadIdx.x < WIDE / VECTOR) put_pack(&value[LINES][threadIdx.x * VECTOR], Pack::zeros());
+        static_assert(DEPTH <= THREADS && ROWS <= THREADS, "each has one thread");
+        if (threadIdx.x < DEPTH / VECTOR) put_pack(&value[STAGED][threadIdx.x * VECTOR], Pack::zeros());
         if (threadIdx.x < ROWS) taps[threadIdx.x] = inside(first + threadIdx.x, end);
     }
     // The line of tile row `row` under a tap.
-    __device__ __forceinline__ const store_t *under(int row, int tap, int base) const {
-        return value[taps[row] >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 - base : LINES];
+    __device__ __forceinline__ const store_t *under(int row, int tap) const {
+        return value[taps[row] >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 : STAGED];
     }
-    // Fills all lines. The values of a line are used after all loads of a batch have started. A
-    // line may have no pixel; then no tap inside an image reads it, and it gets the values of any
-    // pixel.
-    template <class Fetch, class Make> __device__ __forceinline__ void fill(int base, int first, int pixels, Fetch fetch, Make make) {
-        constexpr int GROUPS = WIDE / VECTOR, PASSES = (LINES * GROUPS + THREADS - 1) / THREADS, BATCHES = (PASSES + 4) / 5;
-        constexpr int BATCH = (PASSES + BATCHES - 1) / BATCHES;
-        int element = threadIdx.x % GROUPS * VECTOR;
-        for (int line0 = threadIdx.x / GROUPS; line0 < LINES; line0 += BATCH * (THREADS / GROUPS)) {
+    // Fills all lines with DEPTH normalised channels from `first_channel` on. The values of a line
+    // are used after all loads of a batch have started. A line may have no pixel; then no tap
+    // inside an image reads it, and it gets the values of any pixel.
+    __device__ __forceinline__ void fill(int first, const store_t *input, const float *scale, const float *shift, int first_channel,
+                                         int channels, int pixels) {
+        constexpr int GROUPS = DEPTH / VECTOR, AT_ONCE = THREADS / GROUPS, PASSES = (STAGED + AT_ONCE - 1) / AT_ONCE;
+        constexpr int BATCHES = (PASSES + 4) / 5, BATCH = (PASSES + BATCHES - 1) / BATCHES;
+        int element = own_element<GROUPS>(), c = min(first_channel + element, channels - VECTOR);
+        Normalised normalised(scale, shift, c);
+        for (int line0 = own_line<GROUPS>(); line0 < STAGED; line0 += BATCH * AT_ONCE) {
             Pack fetched[BATCH];
 #pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                int line = min(line0 + i * (THREADS / GROUPS), LINES - 1);
-                fetched[i] = fetch(min(max(staged_pixel(base + line, first), 0), pixels - 1));
+                int p = Around<ROWS>::pixel(min(line0 + i * AT_ONCE, STAGED - 1), first);
+                fetched[i] = pack_at(input + (size_t)min(max(p, 0), pixels - 1) * IN_STRIDE + c);
             }
 #pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                int line = line0 + i * (THREADS / GROUPS);
-                if (line < LINES) put_pack(&value[line][element], make(fetched[i]));
+                int line = line0 + i * AT_ONCE;
+                if (line < STAGED) put_pack(&value[line][element], normalised.of(fetched[i]));
             }
         }
     }
 };
-
-// relu(scale * input + shift) of `WIDE` channels from `first_channel` on.
-template <int WIDE, int LINES>
-__device__ __forceinline__ void stage_normalised(Halo<WIDE, LINES> &halo, int base, int first, const store_t *input, const float *scale,
-                                                 const float *shift, int first_channel, int channels, int pixels) {
-    // A thread's channels are the same in all lines. Beyond the last channels these are loaded
-    // again: their weight is 0, or their sums are not written.
-    int c = min(first_channel + (int)threadIdx.x % (WIDE / VECTOR) * VECTOR, channels - VECTOR);
-    Values s = floats_at(scale + c), t = floats_at(shift + c);
-    input += c;
-    halo.fill(
-        base, first, pixels, [&](int p) { return pack_at(input + (size_t)p * IN_STRIDE); },
-        [&](const Pack &x) {
-            Values values;
-#pragma unroll
-            for (int i = 0; i < VECTOR; ++i) values[i] = fmaf(x[i], s[i], t[i]);
-            return Pack::of<true>(values);
-        });
-}
 
 // Copies LINES lines of WIDE elements, of the packed weight or of a gradient, to shared memory.
 // `line(i)` is the start of line i, null if it does not exist; `count` of its elements exist.
 template <int LINES, int WIDE, class Line>
 __device__ __forceinline__ void bring(store_t (*into)[WIDE + PAD], int count, const store_t *any, Line line) {
     constexpr int GROUPS = WIDE / VECTOR, AT_ONCE = THREADS / GROUPS;
-    int element = threadIdx.x % GROUPS * VECTOR;
+    int element = own_element<GROUPS>();
 #pragma unroll 3
     for (int from = 0; from < LINES; from += AT_ONCE) {
-        int i = from + threadIdx.x / GROUPS;
+        int i = from + own_line<GROUPS>();
         if (LINES % AT_ONCE && i >= LINES) continue;
         const store_t *at = line(i);
         copy_async(&into[i][element], at && element < count ? at + element : nullptr, any);
@@ -104,7 +114,7 @@ __device__ __forceinline__ void bring(store_t (*into)[WIDE + PAD], int count, co
 
 union Forward {
     struct {
-        Halo<DEPTH, STAGED> halo;
+        Halo halo;
         store_t weight[TAPS * TILE_MAPS][DEPTH + PAD];
     };
     Stage<ROWS, TILE_MAPS> stage;
@@ -125,13 +135,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
             int n = map0 + i % TILE_MAPS;
             return n < MAPS ? weight + ((size_t)(i / TILE_MAPS) * MAPS + n) * channels + from : nullptr;
         });
-        stage_normalised(shared.halo, 0, row0, input, scale, shift, from, channels, pixels);
+        shared.halo.fill(row0, input, scale, shift, from, channels, pixels);
         copies_done();
         __syncthreads();
 #pragma unroll 1
         for (int tap = 0; tap < TAPS; ++tap)
             sums.template add<true, true>(
-                DEPTH, [&](int row) { return shared.halo.under(row, tap, 0); },
+                DEPTH, [&](int row) { return shared.halo.under(row, tap); },
                 [&](int n) { return shared.weight[tap * TILE_MAPS + n]; });
         __syncthreads();
     }
@@ -144,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
 
 union Pull {
     struct {
-        Halo<DEPTH, STAGED> halo;
+        Halo halo;
         store_t weight[TAPS * DEPTH][TILE_CHANNELS + PAD];
     };
     Stage<ROWS, TILE_CHANNELS> stage;
@@ -169,7 +179,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
             return n < MAPS ? weight + ((size_t)(i / DEPTH) * MAPS + n) * channels + channel0 : nullptr;
         });
         bring<STAGED, DEPTH>(shared.halo.value, MAPS - from, dout, [&](int line) {
-            int p = staged_pixel(line, row0);
+            int p = Around<ROWS>::pixel(line, row0);
             return p >= 0 && p < pixels ? dout + (size_t)p * MAPS + from : nullptr;
         });
         copies_done();
@@ -177,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
 #pragma unroll 1
         for (int tap = 0; tap < TAPS; ++tap)
             sums.template add<true, false>(
-                DEPTH, [&](int row) { return shared.halo.under(row, TAPS - 1 - tap, 0); },
+                DEPTH, [&](int row) { return shared.halo.under(row, TAPS - 1 - tap); },
                 [&](int n) { return shared.weight[tap * DEPTH + n]; });
         __syncthreads();
     }
@@ -198,57 +208,187 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
          });
 }
 
-// The taps of a block of the weight's gradient: those of one row.
-constexpr int TAPS_AT_ONCE = TAPS / TAP_ROWS;
+// The gradient of the weight takes pixels in tiles of WEIGHT_ROWS. A chunk is as many lines. While a
+// slice's tiles follow each other, the chunks that both read stay where they are, and one more is
+// staged while the product of a tile is computed. In a wide image each tile stages its own.
+typedef Around<WEIGHT_ROWS> Lines;
+constexpr int CHUNKS = (Lines::LINES + WEIGHT_ROWS - 1) / WEIGHT_ROWS, RING = (CHUNKS + Lines::WHOLE) * WEIGHT_ROWS;
 
-struct Share {
-    Halo<TILE_CHANNELS, ROWS + 2> halo;
-    alignas(16) store_t dout[ROWS][TILE_MAPS + PAD];
+// A thread's share of a tile of the weight's gradient: TILE_MAPS x WEIGHT_CHANNELS, for all taps.
+#if BF16
+// Each warp has 8 channels and all maps, so that a tap's operand is read once. The warps of a part
+// have all channels; PARTS of them divide the pixels.
+struct TapSums {
+    static constexpr int ACROSS = WEIGHT_CHANNELS / 8, PARTS = THREADS / 32 / ACROSS, DOWN = TILE_MAPS / 16, AT_ONCE = 32;
+    static_assert(PARTS == 2 && DOWN == 2, "a part completes 16 maps");
+    // Of the other part, half of its sums.
+    struct Exchange { float value[TAPS * 4][THREADS]; };
+    float value[TAPS][DOWN][4];
+    __device__ __forceinline__ TapSums() : value() {}
+    __device__ static int part() { return threadIdx.x / 32 / ACROSS; }
+    __device__ static int left() { return threadIdx.x / 32 % ACROSS * 8; }
+
+    // Adds the products of the first `rows` pixels of a tile; of those that follow, dout is 0.
+    // `under(row)` is asked for the line under each tap of a row.
+    template <class Under> __device__ __forceinline__ void add(int rows, const store_t (*dout)[TILE_MAPS + PAD], Under under) {
+        int lane = threadIdx.x % 32;
+#pragma unroll 1
+        for (int k = part() * AT_ONCE; k < rows; k += PARTS * AT_ONCE) {
+            unsigned maps[2][DOWN][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+#pragma unroll
+                for (int i = 0; i < DOWN; ++i)
+                    ldmatrix_x4<true>(maps[half][i], &dout[k + 16 * half + lane / 16 * 8 + lane % 8][16 * i + lane / 8 % 2 * 8]);
+            auto own = under(k + lane);
+#pragma unroll
+            for (int tap = 0; tap < TAPS; ++tap) {
+                unsigned two[4];
+                ldmatrix_x4<true>(two, own.line(tap) + left());
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+#pragma unroll
+                    for (int i = 0; i < DOWN; ++i) mma_m16n8k16_bf16(value[tap][i], maps[half][i], two + 2 * half);
+            }
+        }
+    }
+    // Calls `put(tap, map, channel, sum, next)` for pairs of adjacent channels. The operands are not
+    // read any more.
+    template <class Put> __device__ __forceinline__ void put(Exchange &exchange, Put put) const {
+        bool second = part() == 1;
+        float own[TAPS][4];
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < TAPS * 4; ++i) {
+            float lower = value[i / 4][0][i % 4], upper = value[i / 4][1][i % 4];
+            own[i / 4][i % 4] = second ? upper : lower;
+            exchange.value[i][threadIdx.x] = second ? lower : upper;
+        }
+        __syncthreads();
+        int lane = threadIdx.x % 32, other = threadIdx.x ^ (THREADS / 2);
+#pragma unroll
+        for (int tap = 0; tap < TAPS; ++tap)
+#pragma unroll
+            for (int i = 0; i < 4; i += 2) {
+                float sum[2];
+#pragma unroll
+                for (int j = 0; j < 2; ++j) sum[j] = own[tap][i + j] + exchange.value[tap * 4 + i + j][other];
+                put(tap, part() * 16 + lane / 4 + i / 2 * 8, left() + lane % 4 * 2, sum[0], sum[1]);
+            }
+    }
+};
+#else
+struct TapSums {
+    struct Exchange {};
+    Sums<TILE_MAPS, WEIGHT_CHANNELS> of[TAPS];
+
+    template <class Under> __device__ __forceinline__ void add(int rows, const store_t (*dout)[TILE_MAPS + PAD], Under under) {
+#pragma unroll 1
+        for (int k = 0; k < rows; k += of[0].AT_ONCE) {
+            auto maps = of[0].template rows<false>([&](int row) { return dout[row]; }, k);
+#pragma unroll
+            for (int tap = 0; tap < TAPS; ++tap) of[tap].template multiply<false>(maps, [&](int row) { return under(row).line(tap); }, k);
+        }
+    }
+    template <class Put> __device__ __forceinline__ void put(Exchange &, Put put) const {
+#pragma unroll
+        for (int tap = 0; tap < TAPS; ++tap)
+#pragma unroll
+            for (int i = 0; i < of[0].COUNT; ++i) put(tap, of[0].row(i), of[0].column(i), of[tap].value[i]);
+    }
+};
+#endif
+
+union Share {
+    struct {
+        alignas(16) store_t lines[RING + 1][WEIGHT_CHANNELS + PAD]; // the last is of zeros
+        // One tile of dout is in use while the next is loaded.
+        alignas(16) store_t dout[2][WEIGHT_ROWS][TILE_MAPS + PAD];
+    };
+    TapSums::Exchange exchange;
 };
 static_assert(sizeof(Share) <= SPATIAL_WEIGHT_SHARED, "the host knows how much shared memory there has to be");
 
 // The gradient of the weight: each slice of pixels writes its own share, slices x maps x taps x
 // channels, so that adjacent lanes write adjacent values; `gather` puts them in the weight's order.
-// Grid: tiles of channels, tiles of maps x rows of taps, slices of `length` pixels.
-extern "C" __global__ void __launch_bounds__(THREADS) spatial_weight(
+// Grid: tiles of channels, tiles of maps, slices of `length` pixels. A block has all taps, so that
+// its pixels are read and normalised once.
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 : 1) spatial_weight(
     const grad_t *dout, const store_t *input, const float *scale, const float *shift, float *share, int pixels, int channels,
     int length) {
     DYNAMIC_SHARED(memory);
     Share &shared = *reinterpret_cast<Share *>(memory);
-    int channel0 = blockIdx.x * TILE_CHANNELS, map0 = blockIdx.y / TAP_ROWS * TILE_MAPS, tap0 = blockIdx.y % TAP_ROWS * TAPS_AT_ONCE;
+    int channel0 = blockIdx.x * WEIGHT_CHANNELS, map0 = blockIdx.y * TILE_MAPS;
     int first = blockIdx.z * length, last = min(first + length, pixels);
-    // The first of the lines that these taps read.
-    int base = tap0 / 3 * LIFT;
-    Sums<TILE_MAPS, TILE_CHANNELS> sums[TAPS_AT_ONCE];
-    for (int row0 = first; row0 < last; row0 += ROWS) {
-        // Gradients of the next slice do not belong to this one. Its pixels do, as taps.
-        bring<ROWS, TILE_MAPS>(shared.dout, MAPS - map0, dout, [&](int row) {
+    // Gradients of the next slice do not belong to this one. Its pixels do, as taps.
+    auto bring_dout = [&](int row0, int turn) {
+        bring<WEIGHT_ROWS, TILE_MAPS>(shared.dout[turn], MAPS - map0, dout, [&](int row) {
             return row0 + row < last ? dout + (size_t)(row0 + row) * MAPS + map0 : nullptr;
         });
-        shared.halo.start(row0, pixels);
-        stage_normalised(shared.halo, base, row0, input, scale, shift, channel0, channels, pixels);
+    };
+    constexpr int GROUPS = WEIGHT_CHANNELS / VECTOR, AT_ONCE = THREADS / GROUPS, PASSES = WEIGHT_ROWS / AT_ONCE;
+    static_assert(WEIGHT_ROWS % AT_ONCE == 0, "threads have as many vectors of a chunk");
+    int element = own_element<GROUPS>(), channel = min(channel0 + element, channels - VECTOR);
+    Pack fetched[PASSES];
+    // A chunk of the lines of the tile at `row0`, or of those after them.
+    auto fetch = [&](int row0, int chunk) {
+#pragma unroll
+        for (int i = 0; i < PASSES; ++i) {
+            int p = Lines::pixel(chunk * WEIGHT_ROWS + i * AT_ONCE + own_line<GROUPS>(), row0);
+            fetched[i] = pack_at(input + (size_t)min(max(p, 0), pixels - 1) * IN_STRIDE + channel);
+        }
+    };
+    auto put = [&](int place) {
+        Normalised normalised(scale, shift, channel);
+#pragma unroll
+        for (int i = 0; i < PASSES; ++i)
+            put_pack(&shared.lines[place + i * AT_ONCE + own_line<GROUPS>()][element], normalised.of(fetched[i]));
+    };
+    if (threadIdx.x < GROUPS) put_pack(&shared.lines[RING][threadIdx.x * VECTOR], Pack::zeros());
+    auto stage = [&](int row0) {
+#pragma unroll 1
+        for (int chunk = 0; chunk < CHUNKS; ++chunk) fetch(row0, chunk), put(chunk * WEIGHT_ROWS);
+    };
+    bring_dout(first, 0);
+    if (Lines::WHOLE) stage(first);
+    TapSums sums;
+    // `place` is the line of the ring where the tile's lines start.
+    for (int row0 = first, place = 0, turn = 0; row0 < last; row0 += WEIGHT_ROWS, turn ^= 1) {
+        if (!Lines::WHOLE) stage(row0);
         copies_done();
+        // All have put theirs, and nobody still reads what is written next.
         __syncthreads();
-#pragma unroll 2
-        for (int k = 0; k < ROWS; k += sums[0].AT_ONCE) {
-            auto rows = sums[0].template rows<false>([&](int row) { return shared.dout[row]; }, k);
-#pragma unroll
-            for (int tap = 0; tap < TAPS_AT_ONCE; ++tap)
-                sums[tap].template multiply<false>(rows, [&](int row) { return shared.halo.under(row, tap0 + tap, base); }, k);
+        bool more = row0 + WEIGHT_ROWS < last;
+        if (more) bring_dout(row0 + WEIGHT_ROWS, turn ^ 1);
+        if (Lines::WHOLE && more) fetch(row0, CHUNKS);
+        sums.add(min(WEIGHT_ROWS, last - row0), shared.dout[turn], [&](int row) {
+            struct {
+                const store_t (*lines)[WEIGHT_CHANNELS + PAD];
+                unsigned taps;
+                int place;
+                __device__ __forceinline__ const store_t *line(int tap) const {
+                    unsigned at = place + tap / 3 * Lines::LIFT + tap % 3;
+                    return lines[taps >> tap & 1 ? min(at, at - RING) : RING];
+                }
+            } own = {shared.lines, inside(row0 + row, last), place + row};
+            return own;
+        });
+        if (!Lines::WHOLE) __syncthreads();
+        if (Lines::WHOLE && more) {
+            // The chunk that the tile before this one was the last to read.
+            put((place + CHUNKS * WEIGHT_ROWS) % RING);
+            place = (place + WEIGHT_ROWS) % RING;
         }
-        __syncthreads();
     }
-    share += (size_t)blockIdx.z * MAPS * channels * TAPS;
-    // On the tensor cores a thread has adjacent columns, two by two.
-    constexpr int PAIR = BF16 && VECTOR % 2 == 0 ? 2 : 1;
+    share += (size_t)blockIdx.z * MAPS * TAPS * channels;
+    sums.put(shared.exchange, [&](int tap, int n, int c, auto... values) {
+        n += map0, c += channel0;
+        float *at = share + ((size_t)n * TAPS + tap) * channels + c, own[] = {values...};
+        if (n >= MAPS || c >= channels) return;
+        if constexpr (sizeof...(values) == 2 && VECTOR % 2 == 0) *reinterpret_cast<float2 *>(ALIGNED(at, 8)) = {own[0], own[1]};
+        else
 #pragma unroll
-    for (int tap = 0; tap < TAPS_AT_ONCE; ++tap)
-#pragma unroll
-        for (int i = 0; i < sums[0].COUNT; i += PAIR) {
-            int n = map0 + sums[0].row(i), c = channel0 + sums[0].column(i);
-            if (n >= MAPS || c >= channels) continue;
-            float *at = share + ((size_t)n * TAPS + tap0 + tap) * channels + c;
-            if constexpr (PAIR == 2) *reinterpret_cast<float2 *>(ALIGNED(at, 8)) = {sums[tap].value[i], sums[tap].value[i + 1]};
-            else *at = sums[tap].value[i];
-        }
+            for (int i = 0; i < (int)sizeof...(values); ++i)
+                if (c + i < channels) at[i] = own[i];
+    });
 }

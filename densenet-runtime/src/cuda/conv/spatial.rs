@@ -14,10 +14,10 @@ use crate::plan::{Block, Precision};
 
 /// Maps of a tile, also of a tile of the weight's gradient.
 const TILE_MAPS: usize = 32;
-/// Channels of a tile in the backward pass.
+/// Channels of a tile of the input's gradient.
 const TILE_CHANNELS: usize = 64;
-/// Blocks for each slice of pixels and tile of the weight's gradient: one for each row of taps.
-const TAP_ROWS: usize = 3;
+/// Channels of a tile of the weight's gradient. It has all taps, so that a thread has 72 sums.
+const WEIGHT_CHANNELS: usize = 32;
 
 arguments! {
     pub struct Forward {
@@ -53,7 +53,8 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
         ("ROWS", rows(block)),
         ("TILE_MAPS", TILE_MAPS),
         ("TILE_CHANNELS", TILE_CHANNELS),
-        ("TAP_ROWS", TAP_ROWS),
+        ("WEIGHT_ROWS", weight_rows(block, of.precision)),
+        ("WEIGHT_CHANNELS", WEIGHT_CHANNELS),
         ("VECTOR", vector(of.precision, &counts)),
         ("SPATIAL_FORWARD_SHARED", forward),
         ("SPATIAL_PULL_SHARED", pull),
@@ -69,6 +70,19 @@ fn rows(block: &Block) -> usize {
     if block.pixels() > 200 { 128 } else { ROWS }
 }
 
+/// Pixels of a tile of the weight's gradient. Of f32, fewer fit.
+fn weight_rows(block: &Block, precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => ROWS,
+        Precision::Bf16 => rows(block),
+    }
+}
+
+/// Lines that are staged for a tile of `rows` pixels: its own and those around it.
+fn staged(block: &Block, rows: usize) -> usize {
+    rows + 2 * block.width.min(rows + 2) + 2
+}
+
 /// Bytes of the `staged` pixels of a tile and around it, with `elements` each, and of the bits that
 /// say which taps of its `rows` pixels are inside the image.
 fn halo(rows: usize, staged: usize, elements: usize, precision: Precision) -> usize {
@@ -78,25 +92,34 @@ fn halo(rows: usize, staged: usize, elements: usize, precision: Precision) -> us
 /// Bytes of shared memory of the kernels: forward, pull, weight.
 fn shared(block: &Block, precision: Precision) -> [usize; 3] {
     let (rows, depth) = (rows(block), depth(precision));
-    let staged = rows + 2 * block.width.min(rows + 2) + 2;
-    let operand = halo(rows, staged, depth, precision);
+    let operand = halo(rows, staged(block, rows), depth, precision);
     let forward = operand + 9 * TILE_MAPS * line(depth, precision);
     let pull = operand + 9 * depth * line(TILE_CHANNELS, precision);
-    let weight = halo(rows, rows + 2, TILE_CHANNELS, precision) + rows * line(TILE_MAPS, precision);
+    let of_weight = weight_rows(block, precision);
+    // Whole tiles of lines; one more is loaded ahead if an image's line is not longer than a tile.
+    let ahead = if block.width <= of_weight + 2 {
+        of_weight
+    } else {
+        0
+    };
+    let ring = staged(block, of_weight).next_multiple_of(of_weight) + ahead;
+    let weight =
+        (ring + 1) * line(WEIGHT_CHANNELS, precision) + 2 * of_weight * line(TILE_MAPS, precision);
+    let exchanged = 9 * TILE_MAPS * WEIGHT_CHANNELS * 4;
     [
         forward.max(stage(rows, TILE_MAPS)),
         pull.max(stage(rows, TILE_CHANNELS)),
-        weight,
+        weight.max(exchanged),
     ]
 }
 
-/// How the gradient of the weight is summed. Each row of taps has its own blocks.
+/// How the gradient of the weight is summed.
 pub fn slicing(block: &Block, channels: usize) -> Slicing {
     let maps = block.growth;
     Slicing {
         weight: 9 * maps * channels,
-        blocks: channels.div_ceil(TILE_CHANNELS) * maps.div_ceil(TILE_MAPS) * TAP_ROWS,
-        room: 3,
+        blocks: channels.div_ceil(WEIGHT_CHANNELS) * maps.div_ceil(TILE_MAPS),
+        room: 2,
         tile: rows(block),
     }
 }
@@ -159,10 +182,9 @@ impl Spatial<'_> {
         let (on, norm, pixels) = (self.bn.on, self.input.norm, self.pixels);
         let (channels, maps) = (norm.channels, self.weight.maps);
         let (scale, shift) = (on.scale(norm), on.shift(norm));
-        let across = channels.div_ceil(TILE_CHANNELS);
         on.tiled(
             &self.kernels.spatial_pull,
-            [self.tiles(), across, 1],
+            [self.tiles(), channels.div_ceil(TILE_CHANNELS), 1],
             Pull {
                 dout,
                 weight: on.packed(self.weight),
@@ -182,7 +204,11 @@ impl Spatial<'_> {
         let (slices, length) = slicing.slices(pixels);
         on.tiled(
             &self.kernels.spatial_weight,
-            [across, maps.div_ceil(TILE_MAPS) * TAP_ROWS, slices],
+            [
+                channels.div_ceil(WEIGHT_CHANNELS),
+                maps.div_ceil(TILE_MAPS),
+                slices,
+            ],
             Weight {
                 dout,
                 input: self.input.x,
