@@ -1,0 +1,67 @@
+//! `densenet info`.
+
+use std::path::Path;
+
+use crate::{refusal, said};
+
+#[test]
+fn info_shows_a_preset_as_the_paper_does() {
+    let here = Path::new(".");
+    let shown = said(here, &["info", "densenet121"]);
+    assert!(shown.starts_with(
+        "DenseNet121\nblocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck\n\n121 layers, 7,978,856 parameters, 2.834 GMACs for an image of 3x224x224\n"
+    ), "{shown}");
+    assert!(shown.contains(
+        "| block 3       |     14x14 |  1024 | 24 x [1x1 conv to 128, 3x3 conv to 32]       |"
+    ));
+    // Plan::training_footprint says the same (models/tests/snapshots).
+    let memory = shown.lines().find(|line| line.starts_with("batch 64"));
+    let words: Vec<_> = memory.unwrap().split_whitespace().take(6).collect();
+    assert_eq!(words, ["batch", "64", "2.1", "GiB", "1.3", "GiB"]);
+    let all = said(here, &["info"]);
+    assert!(all.contains("cifar_bc_190_40 "), "{all}");
+}
+
+#[test]
+fn info_reads_the_words_of_the_macro_and_shows_mistakes_with_a_caret() {
+    let here = Path::new(".");
+    let words = "blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18";
+    let shown = said(here, &["info", words, "--input", "1x224x224"]);
+    // torchxrayvision's DenseNet-121.
+    assert!(
+        shown.contains("121 layers, 6,966,034 parameters"),
+        "{shown}"
+    );
+    let said = refusal(
+        here,
+        &["info", "blocks: [2, 2], k: 12, theta: 1.5, grow: 3"],
+    );
+    assert_eq!(
+        said,
+        "error: compression `theta` must be in (0, 1], found 1.5
+  |
+1 | blocks: [2, 2], k: 12, theta: 1.5, grow: 3
+  |                               ^^^
+  = help: theta = 0.5 keeps half of the feature maps at each transition (the paper's DenseNet-BC)
+error: unknown key `grow`; did you mean `k` (growth rate)?
+  |
+1 | blocks: [2, 2], k: 12, theta: 1.5, grow: 3
+  |                                    ^^^^
+  = help: the keys are `blocks`, `k`, `theta`, `bottleneck`, `stem`, `init`, `input`, `classes`, `dropout`, `memory`
+"
+    );
+}
+
+#[test]
+fn info_refuses_names_and_sizes_that_no_network_has() {
+    let here = Path::new(".");
+    let said = refusal(here, &["info", "densenet122"]);
+    assert!(said.starts_with("error: unknown preset \"densenet122\"; choose one of densenet121, "));
+    let said = refusal(here, &["info", "densenet121", "--input", "16"]);
+    assert!(
+        said.contains("a 16x16 input is too small: 16 -> 8 (stem conv)"),
+        "{said}"
+    );
+    let said = refusal(here, &["info", "densenet121", "--input", "16x"]);
+    assert!(said.contains("write it as 224"), "{said}");
+}

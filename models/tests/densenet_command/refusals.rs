@@ -1,0 +1,175 @@
+//! Bad input.
+
+use std::fs;
+
+use densenet_runtime::weights::State;
+
+use crate::{SPEC, refusal, with_pictures};
+
+#[test]
+fn bad_input_is_refused_by_what_is_wrong_with_it() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let plan = densenet_spec::Spec::parse(SPEC).unwrap().plan;
+    State::initial(&plan, 3)
+        .write(&plan, folder.join("weights.safetensors"))
+        .unwrap();
+    fs::write(folder.join("damaged.safetensors"), b"no weights").unwrap();
+    fs::write(
+        folder.join("labels.csv"),
+        "path,label\nnone.jpg,cat\nmore.jpg,dog\n",
+    )
+    .unwrap();
+    fs::create_dir(folder.join("empty")).unwrap();
+    let spec = ["--spec", SPEC];
+    for (arguments, expected) in [
+        (&["train"][..], "--data <DIR>"),
+        (&["train", "--data", "none"], "none is missing"),
+        (
+            &["train", "--data", "data", "--model", "resnet50"],
+            "unknown preset \"resnet50\"",
+        ),
+        (
+            &["train", "--data", "data", "--spec", "blocks: [2]"],
+            "needs `k` (growth rate)",
+        ),
+        (
+            &[
+                "train",
+                "--data",
+                "data",
+                "--model",
+                "densenet121",
+                "--spec",
+                SPEC,
+            ],
+            "cannot be used with",
+        ),
+        (
+            &["train", "--data", "data", "--features-only"],
+            "--pretrained <FILE>",
+        ),
+        (
+            &["train", "--data", "data", "--val", "half"],
+            "--val half: it is a share",
+        ),
+        (
+            &["train", "--data", "data/train", "--val", "1.5"],
+            "it must be above 0 and below 1",
+        ),
+        (
+            &["train", "--data", "data", "--group", "patient"],
+            "--group is for a table",
+        ),
+        (&["train", "--csv", "labels.csv"], "none.jpg"),
+        (
+            &["train", "--csv", "labels.csv", "--labels", "lable"],
+            "lable",
+        ),
+        (
+            &[
+                "train",
+                "--data",
+                "data",
+                "--input",
+                "7",
+                "--model",
+                "densenet121",
+            ],
+            "7x7 input is too small",
+        ),
+        (
+            &["train", "--data", "data", "--batch-size", "64"],
+            "more than the 40 to train on",
+        ),
+        (
+            &["train", "--data", "data", "--resume", "none.safetensors"],
+            "cannot read none.safetensors",
+        ),
+        (
+            &["evaluate", "--weights", "none", "--data", "data"],
+            "cannot read none",
+        ),
+        (
+            &[
+                "evaluate",
+                "--weights",
+                "damaged.safetensors",
+                "--data",
+                "data",
+            ],
+            "damaged.safetensors",
+        ),
+        (
+            &[
+                "evaluate",
+                "--weights",
+                "weights.safetensors",
+                "--data",
+                "data",
+                "--json",
+                "none/file",
+            ],
+            "cannot write none/file",
+        ),
+        (
+            &[
+                "evaluate",
+                "--weights",
+                "weights.safetensors",
+                "--data",
+                "data",
+                "--predictions",
+                "none/file",
+            ],
+            "cannot write none/file",
+        ),
+        (
+            &["predict", "--weights", "weights.safetensors"],
+            "<PICTURE>",
+        ),
+        (
+            &["predict", "--weights", "weights.safetensors", "none.jpg"],
+            "the picture could not be read",
+        ),
+        (
+            &["predict", "--weights", "weights.safetensors", "empty"],
+            "there are no pictures in empty",
+        ),
+        (
+            &[
+                "predict",
+                "--weights",
+                "weights.safetensors",
+                "--threshold",
+                "2",
+                "x.jpg",
+            ],
+            "from 0 to 1",
+        ),
+        (
+            &["convert", "damaged.safetensors", "out.safetensors"],
+            "damaged.safetensors",
+        ),
+        (&["new", "data", "--data", "data"], "cannot create data"),
+        (
+            &["new", "fresh", "--data", "data", "--runtime", "data"],
+            "give it with --runtime",
+        ),
+    ] {
+        let small = match arguments[0] {
+            "train"
+                if !arguments.contains(&"--spec")
+                    && !arguments.contains(&"--model")
+                    && !arguments.contains(&"--resume") =>
+            {
+                &spec[..]
+            }
+            _ => &[],
+        };
+        let said = refusal(folder, &[arguments, small].concat());
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    // Nothing was begun.
+    assert!(!folder.join("out").exists() && !folder.join("fresh").exists());
+}
