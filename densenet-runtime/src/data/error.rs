@@ -73,7 +73,7 @@ pub enum DataError {
     /// Pictures that a table lists are missing.
     #[error(
         "{missing} of the {pictures} pictures in {table} are missing in {root}, such as {}; name the folder at which their paths begin, or leave the missing out",
-        shown(.first), table = .table.display(), root = .root.display()
+        shown(.first), table = .table.display(), root = folder(.root)
     )]
     MissingPictures {
         /// The table.
@@ -190,6 +190,14 @@ pub enum DataError {
     /// The loader's threads ended before their work was done.
     #[error("the threads that load images ended early; this is a bug in the loader")]
     WorkersGone,
+}
+
+/// A folder for a message: that of a file which is given by its name alone is the current one.
+fn folder(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => "the current folder".to_owned(),
+        false => path.display().to_string(),
+    }
 }
 
 /// Paths with their lines, for a message.

@@ -10,7 +10,7 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    Augmentation, DataError, Dataset, Depth, EvaluationCrop, Normalization, Pictures, Rng, Target,
+    Augmentation, DataError, EvaluationCrop, Normalization, PictureFiles, Pictures, Target,
     check_same_classes, geometry::RandomResizedCrop, pictures::is_picture,
 };
 
@@ -169,52 +169,29 @@ impl fmt::Debug for ImageFolder {
     }
 }
 
-impl Dataset for ImageFolder {
-    fn len(&self) -> usize {
+impl PictureFiles for ImageFolder {
+    fn pictures(&self) -> &Pictures {
+        &self.pictures
+    }
+
+    fn count(&self) -> usize {
         self.files.len()
     }
 
-    fn classes(&self) -> &[String] {
-        &self.classes
+    fn file(&self, index: usize) -> PathBuf {
+        self.root.join(&self.files[index].path)
     }
 
-    fn shape(&self) -> [usize; 3] {
-        self.pictures.shape()
-    }
-
-    fn normalization(&self) -> &Normalization {
-        self.pictures.normalization()
-    }
-
-    fn views(&self) -> usize {
-        self.pictures.views()
-    }
-
-    fn target(&self, index: usize) -> Target<'_> {
-        Target::Class(self.files[index].label)
-    }
-
-    fn name(&self, index: usize) -> String {
+    fn name_of(&self, index: usize) -> String {
         self.files[index].path.to_string_lossy().into_owned()
     }
 
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
-        let path = self.root.join(&self.files[index].path);
-        self.pictures.load(&path, rng, into)
+    fn class_names(&self) -> &[String] {
+        &self.classes
     }
 
-    fn depth(&self) -> Depth {
-        self.pictures.depth()
-    }
-
-    fn load_floats(
-        &self,
-        index: usize,
-        rng: Option<&mut Rng>,
-        into: &mut [f32],
-    ) -> Result<(), DataError> {
-        let path = self.root.join(&self.files[index].path);
-        self.pictures.load_floats(&path, rng, into)
+    fn target_of(&self, index: usize) -> Target<'_> {
+        Target::Class(self.files[index].label)
     }
 }
 

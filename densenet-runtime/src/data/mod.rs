@@ -1,7 +1,8 @@
 //! Images: where they come from, how they are varied, and how they reach the network in time.
 //!
 //! A [`Dataset`] serves one labelled image at a time, as bytes or floats of a fixed shape: pictures in
-//! folders ([`ImageFolder`]) or listed by a table ([`TablePictures`]), or images held in memory ([`InMemory`]), read from [IDX](idx),
+//! folders ([`ImageFolder`]) or listed by a table ([`TablePictures`]), others by their [paths](PictureFiles),
+//! or images held in memory ([`InMemory`]), read from [IDX](idx),
 //! [CIFAR](cifar) or [SVHN](svhn) files. A [`Loader`] prefetches in the background and serves
 //! batches. The same seed gives the same batches, however many threads load them.
 
@@ -19,6 +20,7 @@ mod in_memory;
 mod loader;
 mod mat;
 mod nearest;
+mod picture_files;
 mod pictures;
 mod raster;
 mod resize;
@@ -46,6 +48,7 @@ pub use in_memory::InMemory;
 pub use loader::{
     Epoch, LoadedBatch, LoadedPixels, LoadedTargets, Loader, Mix, OnBroken, SkippedImage,
 };
+pub use picture_files::PictureFiles;
 pub use pictures::{EXTENSIONS, Pictures};
 pub use resize::Interpolation;
 pub use rng::Rng;

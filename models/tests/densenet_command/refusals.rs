@@ -61,7 +61,10 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             &["train", "--data", "data", "--group", "patient"],
             "--group is for a table",
         ),
-        (&["train", "--csv", "labels.csv"], "none.jpg"),
+        (
+            &["train", "--csv", "labels.csv"],
+            "2 of the 2 pictures in labels.csv are missing in the current folder, such as `none.jpg` (line 2)",
+        ),
         (
             &["train", "--csv", "labels.csv", "--labels", "lable"],
             "lable",

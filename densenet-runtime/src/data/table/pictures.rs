@@ -1,7 +1,9 @@
 //! The pictures of a table as a dataset.
 
+use std::path::PathBuf;
+
 use super::{Labels, Table};
-use crate::data::{DataError, Dataset, Depth, Normalization, Pictures, Rng, Target, nearest};
+use crate::data::{DataError, PictureFiles, Pictures, Target, nearest};
 
 /// The pictures that a [`Table`] lists, with its labels.
 ///
@@ -60,28 +62,28 @@ impl TablePictures {
     }
 }
 
-impl Dataset for TablePictures {
-    fn len(&self) -> usize {
+impl PictureFiles for TablePictures {
+    fn pictures(&self) -> &Pictures {
+        &self.pictures
+    }
+
+    fn count(&self) -> usize {
         self.table.len()
     }
 
-    fn classes(&self) -> &[String] {
+    fn file(&self, index: usize) -> PathBuf {
+        self.table.root.join(&*self.table.rows[index].path)
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        self.table.rows[index].path.to_string()
+    }
+
+    fn class_names(&self) -> &[String] {
         self.table.classes()
     }
 
-    fn shape(&self) -> [usize; 3] {
-        self.pictures.shape()
-    }
-
-    fn normalization(&self) -> &Normalization {
-        self.pictures.normalization()
-    }
-
-    fn views(&self) -> usize {
-        self.pictures.views()
-    }
-
-    fn target(&self, index: usize) -> Target<'_> {
+    fn target_of(&self, index: usize) -> Target<'_> {
         let classes = self.unknown.len();
         match &self.table.labels {
             Labels::None => Target::Independent(&self.unknown),
@@ -90,28 +92,5 @@ impl Dataset for TablePictures {
                 Target::Independent(&values[index * classes..][..classes])
             }
         }
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.table.rows[index].path.to_string()
-    }
-
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
-        let path = self.table.root.join(&*self.table.rows[index].path);
-        self.pictures.load(&path, rng, into)
-    }
-
-    fn depth(&self) -> Depth {
-        self.pictures.depth()
-    }
-
-    fn load_floats(
-        &self,
-        index: usize,
-        rng: Option<&mut Rng>,
-        into: &mut [f32],
-    ) -> Result<(), DataError> {
-        let path = self.table.root.join(&*self.table.rows[index].path);
-        self.pictures.load_floats(&path, rng, into)
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 use densenet_models::shell::{CommandLine, describe_left_out};
 use densenet_runtime::data::{
-    Columns, DataError, Dataset, Depth, ImageFolder, LabelKind, Normalization, Pictures, Rng,
-    Split, Table, TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
+    Columns, DataError, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table,
+    TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::plan::Plan;
 use densenet_runtime::prelude::*;
@@ -315,6 +315,8 @@ pub struct Unlabelled {
     paths: Vec<PathBuf>,
     pictures: Pictures,
     classes: Vec<String>,
+    /// Of each class it is unknown whether it applies.
+    unknown: Vec<f32>,
 }
 
 impl Unlabelled {
@@ -344,58 +346,30 @@ impl Unlabelled {
         Ok(Self {
             paths,
             pictures,
+            unknown: vec![f32::NAN; saved.plan.classes()],
             classes: saved.class_names(),
         })
     }
 }
 
-impl Dataset for Unlabelled {
-    fn len(&self) -> usize {
+impl PictureFiles for Unlabelled {
+    fn pictures(&self) -> &Pictures {
+        &self.pictures
+    }
+
+    fn count(&self) -> usize {
         self.paths.len()
     }
 
-    fn classes(&self) -> &[String] {
+    fn file(&self, index: usize) -> PathBuf {
+        self.paths[index].clone()
+    }
+
+    fn class_names(&self) -> &[String] {
         &self.classes
     }
 
-    fn shape(&self) -> [usize; 3] {
-        self.pictures.shape()
-    }
-
-    fn normalization(&self) -> &Normalization {
-        self.pictures.normalization()
-    }
-
-    fn views(&self) -> usize {
-        self.pictures.views()
-    }
-
-    /// None is known; nobody asks for it.
-    fn target(&self, _: usize) -> Target<'_> {
-        Target::Class(0)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.paths
-            .get(index)
-            .map(|path| path.display().to_string())
-            .unwrap_or_default()
-    }
-
-    fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError> {
-        self.pictures.load(&self.paths[index], rng, into)
-    }
-
-    fn depth(&self) -> Depth {
-        self.pictures.depth()
-    }
-
-    fn load_floats(
-        &self,
-        index: usize,
-        rng: Option<&mut Rng>,
-        into: &mut [f32],
-    ) -> Result<(), DataError> {
-        self.pictures.load_floats(&self.paths[index], rng, into)
+    fn target_of(&self, _: usize) -> Target<'_> {
+        Target::Independent(&self.unknown)
     }
 }
