@@ -125,11 +125,16 @@ impl Arguments {
     /// Images to train on, images to choose the model by (if it is not the last one), and images to
     /// test it on.
     fn images(&self) -> Result<(InMemory, Option<InMemory>, InMemory), Box<dyn Error>> {
-        let (mut train, test) = match self.dataset {
+        let (train, test) = match self.dataset {
             Dataset::Cifar10 => cifar::cifar10(&self.data)?,
             Dataset::Cifar100 => cifar::cifar100(&self.data)?,
             Dataset::Svhn => svhn::train_and_test(&self.data)?,
         };
+        let normalization = self
+            .start
+            .normalization(&self.training, train.normalization())?;
+        let mut train = train.normalized(normalization.clone());
+        let test = test.normalized(normalization);
         let mut validation = None;
         if self.dataset == Dataset::Svhn {
             if train.len() <= HELD_OUT {

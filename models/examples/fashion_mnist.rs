@@ -46,6 +46,9 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let config = options.config(settings, &ranks)?;
     let device = options.device(&ranks)?;
     let (train, test) = arguments.fashion.read()?;
+    let normalization = (arguments.start).normalization(options, train.normalization())?;
+    let train = train.normalized(normalization.clone());
+    let test = test.normalized(normalization);
     Training::check_batch(&config, train.len())?;
     let folder = options.folder("out/fashion_mnist")?;
     describe(

@@ -137,7 +137,13 @@ impl Arguments {
             });
         }
         check_fit(&train, [3, stem.height, stem.width], plan.classes())?;
-        Ok((train, val.evaluated(self.crops)))
+        let normalization = self
+            .start
+            .normalization(&self.training, train.normalization())?;
+        Ok((
+            train.normalized(normalization.clone()),
+            val.evaluated(self.crops).normalized(normalization),
+        ))
     }
 
     /// The command with its own options.

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use densenet_models::shell::normalization_for;
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions, Precision};
 use densenet_runtime::data::{self, Crops, DataError, Normalization};
 use densenet_runtime::plan::{Plan, StemKind};
-use densenet_runtime::weights::{Notes, State, TensorFile, Unexpected};
+use densenet_runtime::weights::{State, TensorFile, Unexpected};
 use densenet_runtime::{console, say, tell};
 
 /// The number of classes that are printed.
@@ -57,8 +58,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(names) => lines(names)?,
         None => file.classes()?,
     };
-    let normalization = Notes::of(&file)?.normalization;
-    let normalization = normalization.unwrap_or_else(Normalization::imagenet);
+    let normalization = normalization_for(&file, &Normalization::imagenet())?;
     drop(file);
     let options = FrozenOptions {
         precision: arguments.precision,

@@ -4,11 +4,13 @@
 mod command;
 mod describe;
 mod fashion;
+mod normalization;
 mod preset;
 mod training;
 
 pub use command::CommandLine;
 pub use describe::{describe, describe_left_out, thousands};
 pub use fashion::Fashion;
+pub use normalization::normalization_for;
 pub use preset::{check_batch, recompute};
 pub use training::{Start, Training, exit_code};

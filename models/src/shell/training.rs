@@ -9,9 +9,10 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::Recompute;
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::{PlanTrainer, Summary};
-use densenet_runtime::{Network, console};
+use densenet_runtime::weights::TensorFile;
+use densenet_runtime::{Network, Normalization, console};
 
-use super::CommandLine;
+use super::{CommandLine, normalization_for};
 
 /// The options of all programs that train.
 #[derive(Args)]
@@ -80,6 +81,22 @@ impl Start {
             model.load_weights(file)?;
         }
         Ok(model)
+    }
+
+    /// How images are to be normalised: as those that the weights, or the checkpoint that is
+    /// resumed, were trained with, or as `usual`. A difference is reported on standard error.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn normalization(
+        &self,
+        training: &Training,
+        usual: &Normalization,
+    ) -> Result<Normalization, Box<dyn Error>> {
+        match self.weights.as_deref().or(training.checkpoint()) {
+            Some(file) => Ok(normalization_for(&TensorFile::read(file)?, usual)?),
+            None => Ok(usual.clone()),
+        }
     }
 }
 

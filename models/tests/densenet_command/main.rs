@@ -72,3 +72,12 @@ fn train(folder: &Path, more: &[&str]) -> String {
 fn plan_in(file: &Path) -> Plan {
     plan_of(&TensorFile::read(file).unwrap(), Some([32, 32])).unwrap()
 }
+
+/// The first so many numbers after the path on each line of a table of probabilities.
+fn numbers(table: &str, count: usize) -> Vec<Vec<f64>> {
+    let row = |line: &str| {
+        let cells = line.split(',').skip(1).take(count);
+        cells.map(|cell| cell.parse().unwrap()).collect()
+    };
+    table.lines().skip(1).map(row).collect()
+}

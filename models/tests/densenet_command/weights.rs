@@ -1,9 +1,18 @@
 //! Files of weights: what a run starts from, what belongs to them, and their conversion.
 
-use densenet_runtime::weights::{State, TensorFile};
+use std::fs;
+use std::path::Path;
+
+use densenet_runtime::cpu::{Frozen, FrozenOptions};
+use densenet_runtime::data::{Dataset, ImageFolder, Normalization};
+use densenet_runtime::weights::{Notes, State, TensorFile};
 use tempfile::TempDir;
 
-use crate::{SPEC, plan_in, refusal, said, train, with_pictures};
+use crate::{SPEC, numbers, plan_in, refusal, run, said, support, train, with_pictures};
+
+fn notes_of(file: &Path) -> Notes {
+    Notes::of(&TensorFile::read(file).unwrap()).unwrap()
+}
 
 #[test]
 fn other_classes_need_the_features_only_and_the_message_says_so() {
@@ -70,4 +79,117 @@ fn weights_are_converted_there_and_back() {
         shown.contains("blocks: [1, 1], k: 4, theta: 0.5, bottleneck"),
         "{shown}"
     );
+}
+
+#[test]
+fn pictures_are_normalised_as_the_weights_were_trained_and_a_difference_is_said() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let normalization = Normalization {
+        mean: vec![0.25, 0.5, 0.75],
+        std: vec![0.5, 1.5, 0.75],
+    };
+    let words = format!("{SPEC}, classes: 10");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let state = State::initial(&plan, 3);
+    let notes = Notes {
+        normalization: Some(normalization.clone()),
+        ..Notes::default()
+    };
+    let own = folder.join("own.safetensors");
+    state.write_with(&plan, &own, &notes).unwrap();
+
+    let images = ImageFolder::open(folder.join("data/val"), [32, 32]).unwrap();
+    let options = FrozenOptions::for_batch(1);
+    let mut network = Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
+    let mut expected = Vec::new();
+    for index in 0..images.len() {
+        let mut bytes = vec![0; 3 * 32 * 32];
+        images.load(index, None, &mut bytes).unwrap();
+        let logits = network.infer(normalization.pixels(&bytes), 1).unwrap();
+        let powers: Vec<f64> = logits.iter().map(|&own| f64::from(own).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        expected.push(powers.into_iter().map(|own| own / sum).collect::<Vec<_>>());
+    }
+    let asked = ["--weights", "own.safetensors", "--input", "32"];
+    let judged = ["--data", "data", "--predictions", "judged.csv"];
+    let [_, evaluated] = support::said(run(folder, &[&["evaluate"], &asked[..], &judged].concat()));
+    let table = ["--format", "csv", "data/val"];
+    let [answers, predicted] =
+        support::said(run(folder, &[&["predict"], &asked[..], &table].concat()));
+    for errors in [evaluated, predicted] {
+        assert_eq!(
+            errors,
+            "images are normalised as the weights were trained: own.safetensors has mean 0.25, 0.5, 0.75 \
+             and std 0.5, 1.5, 0.75, but the data has mean 0.485, 0.456, 0.406 and std 0.229, 0.224, \
+             0.225\n"
+        );
+    }
+    let judged = fs::read_to_string(folder.join("judged.csv")).unwrap();
+    for found in [answers, judged] {
+        let found = numbers(&found, 10);
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+
+    // A run that starts from them goes on with it, and so does one that is resumed.
+    train(
+        folder,
+        &[
+            "--pretrained",
+            "own.safetensors",
+            "--steps",
+            "1",
+            "--out",
+            "run",
+        ],
+    );
+    let checkpoint = folder.join("run/checkpoint.safetensors");
+    assert_eq!(
+        notes_of(&checkpoint).normalization.as_ref(),
+        Some(&normalization)
+    );
+    let resume = ["--resume", "run/checkpoint.safetensors", "--steps", "2"];
+    said(
+        folder,
+        &[&["train", "--data", "data"], &resume[..]].concat(),
+    );
+    assert_eq!(notes_of(&checkpoint).normalization, Some(normalization));
+}
+
+#[test]
+fn weights_for_colour_are_used_for_grey_pictures_as_those_are_usually_normalised() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let words = format!("{SPEC}, classes: 10");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let notes = Notes {
+        normalization: Some(Normalization::imagenet()),
+        ..Notes::default()
+    };
+    State::initial(&plan, 3)
+        .write_with(&plan, folder.join("rgb.safetensors"), &notes)
+        .unwrap();
+    let grey = ["--spec", SPEC, "--input", "1x32x32", "--steps", "1"];
+    let arguments = [
+        "train",
+        "--data",
+        "data",
+        "--batch-size",
+        "8",
+        "--out",
+        "run",
+    ];
+    let pretrained = ["--pretrained", "rgb.safetensors"];
+    let [_, errors] = support::said(run(folder, &[&arguments[..], &grey, &pretrained].concat()));
+    assert!(
+        errors.contains(
+            "rgb.safetensors normalises images of 3 channels; those of 1 get mean 0.449 and std 0.226"
+        ),
+        "{errors}"
+    );
+    let notes = notes_of(&folder.join("run/checkpoint.safetensors"));
+    assert_eq!(notes.normalization, Some(Normalization::grey()));
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use densenet_models::shell::{CommandLine, describe_left_out};
+use densenet_models::shell::{CommandLine, describe_left_out, normalization_for};
 use densenet_runtime::data::{
-    Columns, DataError, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table,
-    TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
+    Columns, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table, TablePictures,
+    Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::plan::Plan;
 use densenet_runtime::prelude::*;
+use densenet_runtime::weights::TensorFile;
 
 use crate::saved::Saved;
 
@@ -90,12 +91,12 @@ impl Sets {
 }
 
 impl Source {
-    /// The pictures of a run. `resumed` is its checkpoint, if there is one: the division of the
-    /// pictures is the one beside it.
+    /// The pictures of a run, as they are to be `shown`. `resumed` is its checkpoint, if there is
+    /// one: the division of the pictures is the one beside it.
     pub fn sets(
         &self,
         validation: &Validation,
-        plan: &Plan,
+        shown: &Pictures,
         seed: u64,
         resumed: Option<&Path>,
     ) -> Result<Sets, Box<dyn Error>> {
@@ -119,7 +120,7 @@ impl Source {
                         )
                         .into());
                     }
-                    let [train, val] = [self.folder(&train, plan)?, self.folder(&val, plan)?];
+                    let [train, val] = [self.folder(&train, shown)?, self.folder(&val, shown)?];
                     check_same_classes(&*train, &*val)?;
                     return Ok(Sets {
                         train,
@@ -127,13 +128,13 @@ impl Source {
                         division: None,
                     });
                 }
-                (self.folder(dir, plan)?, None)
+                (self.folder(dir, shown)?, None)
             }
             (None, Some(file)) => {
-                let train = self.table(file, validation.group.clone(), &[], plan)?;
+                let train = self.table(file, validation.group.clone(), &[], shown)?;
                 if let Some(Part::Table(val)) = &part {
                     let classes = train.classes();
-                    let val = self.table(val, validation.group.clone(), classes, plan)?;
+                    let val = self.table(val, validation.group.clone(), classes, shown)?;
                     check_apart(train.table(), val.table())?;
                     check_same_classes(&train, &val)?;
                     return Ok(Sets {
@@ -176,15 +177,14 @@ impl Source {
     /// Pictures to evaluate a trained network on: those of DIR/val, if there are any, or all.
     pub fn labelled(&self, saved: &Saved) -> Result<Set, Box<dyn Error>> {
         self.check(false)?;
+        let shown = &shown(&saved.plan, Some(&saved.file))?;
         let set: Set = match (&self.data, &self.csv) {
             (Some(dir), _) => {
                 let val = dir.join("val");
                 let dir = if val.is_dir() { &val } else { dir };
-                self.folder(dir, &saved.plan)?
+                self.folder(dir, shown)?
             }
-            (None, Some(file)) => {
-                Arc::new(self.table(file, None, &saved.notes.classes, &saved.plan)?)
-            }
+            (None, Some(file)) => Arc::new(self.table(file, None, &saved.notes.classes, shown)?),
             (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
         };
         if !saved.notes.classes.is_empty() && set.classes() != saved.notes.classes {
@@ -218,8 +218,8 @@ impl Source {
         }
     }
 
-    fn folder(&self, dir: &Path, plan: &Plan) -> Result<Set, Box<dyn Error>> {
-        let folder = ImageFolder::open_as(dir, shown(plan)?)?;
+    fn folder(&self, dir: &Path, shown: &Pictures) -> Result<Set, Box<dyn Error>> {
+        let folder = ImageFolder::open_as(dir, shown.clone())?;
         describe_left_out(&dir.display().to_string(), &folder);
         Ok(Arc::new(folder))
     }
@@ -229,7 +229,7 @@ impl Source {
         file: &Path,
         group: Option<String>,
         classes: &[String],
-        plan: &Plan,
+        shown: &Pictures,
     ) -> Result<TablePictures, Box<dyn Error>> {
         let columns = Columns {
             path: self.path_column.clone(),
@@ -244,7 +244,7 @@ impl Source {
             table = table.rooted(root);
         }
         table.check_pictures()?;
-        Ok(TablePictures::new(table, shown(plan)?)?)
+        Ok(TablePictures::new(table, shown.clone())?)
     }
 
     /// Adds these options to a command line.
@@ -282,10 +282,16 @@ impl Validation {
     }
 }
 
-/// How a network of this plan is shown pictures.
-fn shown(plan: &Plan) -> Result<Pictures, DataError> {
+/// How a network of this plan is shown pictures: normalised as its weights were trained, if they are
+/// those of a file that says how. A difference from what is usual is reported.
+pub fn shown(plan: &Plan, weights: Option<&TensorFile>) -> Result<Pictures, Box<dyn Error>> {
     let stem = plan.stem();
-    Pictures::shaped([stem.channels, stem.height, stem.width])
+    let pictures = Pictures::shaped([stem.channels, stem.height, stem.width])?;
+    let Some(weights) = weights else {
+        return Ok(pictures);
+    };
+    let normalization = normalization_for(weights, pictures.normalization())?;
+    Ok(pictures.normalized(normalization))
 }
 
 /// Whether the pictures have one class each.
@@ -342,7 +348,7 @@ impl Unlabelled {
             let table = Table::read_paths(file, &Columns::default())?;
             paths.extend((0..table.len()).filter_map(|index| table.picture(index)));
         }
-        let pictures = shown(&saved.plan)?.as_needed_by(paths.iter().cloned());
+        let pictures = shown(&saved.plan, Some(&saved.file))?.as_needed_by(paths.iter().cloned());
         Ok(Self {
             paths,
             pictures,

@@ -1,7 +1,7 @@
 //! A file of weights, and the network that it is of.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use densenet_runtime::data::LabelKind;
 use densenet_runtime::plan::Plan;
@@ -32,8 +32,8 @@ pub struct Saved {
     pub notes: Notes,
     /// How its classes relate.
     pub kind: LabelKind,
-    path: PathBuf,
-    file: TensorFile,
+    /// Where it was read from, and what it holds.
+    pub file: TensorFile,
 }
 
 impl Saved {
@@ -73,7 +73,6 @@ impl Saved {
                 true => LabelKind::Independent,
                 false => LabelKind::Exclusive,
             },
-            path: path.to_path_buf(),
             file,
         })
     }
@@ -100,7 +99,7 @@ impl Saved {
         if found != expected {
             return Err(format!(
                 "{found} names are given for the {expected} classes of {}",
-                self.path.display()
+                self.file.path().display()
             )
             .into());
         }
@@ -142,12 +141,11 @@ pub fn note(trainer: &mut PlanTrainer, spec: &Spec, kind: LabelKind) {
 
 /// The state that a run starts from: that of a file, or all of it but the classifier's.
 pub fn pretrained(
-    path: &Path,
+    file: &TensorFile,
     spec: &Spec,
     options: &LoadOptions,
 ) -> Result<State, Box<dyn Error>> {
-    let file = TensorFile::read(path)?;
-    let (state, report) = State::load(&spec.plan, &file, options)?;
+    let (state, report) = State::load(&spec.plan, file, options)?;
     say!("weights   {report}");
     Ok(state)
 }

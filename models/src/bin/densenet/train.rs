@@ -9,11 +9,11 @@ use densenet_runtime::data::check_fit;
 use densenet_runtime::prelude::*;
 use densenet_runtime::say;
 use densenet_runtime::train::{Evaluation, PlanTrainer, Summary};
-use densenet_runtime::weights::{LoadOptions, State};
+use densenet_runtime::weights::{LoadOptions, State, TensorFile};
 use densenet_spec::Spec;
 
 use crate::network::{self, Change, Choice};
-use crate::pictures::{self, Source, Validation, kind_of};
+use crate::pictures::{self, Source, Validation, kind_of, shown};
 use crate::recipe::Recipe;
 use crate::saved::{self, Saved};
 
@@ -46,12 +46,19 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     // The device comes first: if it is missing, this is reported before any work is done.
     let device = options.device(&ranks)?;
     let checkpoint = options.checkpoint();
-    let mut spec = match checkpoint {
-        Some(file) => Saved::read(file, &Choice::default())?.spec(),
-        None => arguments.choice.network()?,
+    let (mut spec, weights) = match checkpoint {
+        Some(file) => {
+            let saved = Saved::read(file, &Choice::default())?;
+            (saved.spec(), Some(saved.file))
+        }
+        None => {
+            let pretrained = arguments.pretrained.as_ref().map(TensorFile::read);
+            (arguments.choice.network()?, pretrained.transpose()?)
+        }
     };
+    let shown = shown(&spec.plan, weights.as_ref())?;
     let seed = options.seed().unwrap_or_default();
-    let sets = (arguments.source).sets(&arguments.validation, &spec.plan, seed, checkpoint)?;
+    let sets = (arguments.source).sets(&arguments.validation, &shown, seed, checkpoint)?;
     let kind = kind_of(&*sets.train);
     let settings = Recipe::settings(arguments.pretrained.is_some(), kind);
     let config = (arguments.recipe).change(options.config(settings, &ranks)?, &*sets.train)?;
@@ -63,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let input = [stem.channels, stem.height, stem.width];
     check_fit(&*sets.train, input, spec.plan.classes())?;
     Training::check_batch(&config, sets.train.len())?;
-    let state = arguments.start(&spec, config.seed)?;
+    let state = arguments.start(weights, &spec, config.seed)?;
     let folder = options.folder(OUT)?;
     let network = (spec.name.as_str(), &spec.plan);
     describe(network, &config, &device, [&*sets.train, &*sets.val]);
@@ -117,9 +124,14 @@ fn for_classes(spec: Spec, classes: &[String]) -> Result<Spec, Box<dyn Error>> {
 }
 
 impl Arguments {
-    /// The weights that a run starts from.
-    fn start(&self, spec: &Spec, seed: u64) -> Result<State, Box<dyn Error>> {
-        let Some(file) = &self.pretrained else {
+    /// The weights that a run starts from: those of a file, if one is given.
+    fn start(
+        &self,
+        weights: Option<TensorFile>,
+        spec: &Spec,
+        seed: u64,
+    ) -> Result<State, Box<dyn Error>> {
+        let Some(file) = weights.filter(|_| self.pretrained.is_some()) else {
             return Ok(State::initial(&spec.plan, seed));
         };
         let options = LoadOptions {
@@ -127,7 +139,7 @@ impl Arguments {
             seed,
             ..LoadOptions::default()
         };
-        saved::pretrained(file, spec, &options)
+        saved::pretrained(&file, spec, &options)
     }
 
     /// The command with its own options, those that a checkpoint does not have.
