@@ -2,6 +2,7 @@
 
 mod info;
 mod new;
+mod options;
 mod predict;
 mod refusals;
 mod runs;
@@ -9,12 +10,14 @@ mod runs;
 mod support;
 mod weights;
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::{TensorFile, plan_of};
 use drawn_pictures::Pictures;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A network that trains in no time.
@@ -53,6 +56,58 @@ fn with_pictures() -> TempDir {
     };
     drawn_pictures::make(folder.path().join("data"), &pictures).unwrap();
     folder
+}
+
+/// The options of the table in [`with_table`].
+const TABLE: [&str; 6] = [
+    "--csv",
+    "labels.csv",
+    "--root",
+    "data/train",
+    "--labels",
+    "odd,late",
+];
+
+/// Pictures, and a table of those to train on. It has two independent classes; the second is unknown
+/// of each third picture. Patients have two pictures each.
+fn with_table() -> TempDir {
+    let folder = with_pictures();
+    let mut lines = vec!["path,patient,odd,late".to_string()];
+    let mut count = 0;
+    for entry in fs::read_dir(folder.path().join("data/train")).unwrap() {
+        let class = entry.unwrap().file_name().into_string().unwrap();
+        for number in 0..4 {
+            let late = match count % 3 {
+                0 => String::new(),
+                _ => u8::from(number > 1).to_string(),
+            };
+            let (patient, odd) = (count / 2, number % 2);
+            lines.push(format!("{class}/{number:04}.jpg,p{patient},{odd},{late}"));
+            count += 1;
+        }
+    }
+    fs::write(folder.path().join("labels.csv"), lines.join("\n")).unwrap();
+    folder
+}
+
+/// What `evaluate` has written to `scores.json`.
+fn scores(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("scores.json")).unwrap()).unwrap()
+}
+
+/// The evaluations of a run, by its metrics.
+fn evaluations(run: &Path) -> Vec<Value> {
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .filter(|line: &Value| !line["val_loss"].is_null())
+        .collect()
+}
+
+fn last_evaluation(run: &Path) -> Value {
+    evaluations(run).pop().unwrap()
 }
 
 /// Trains the small network for some steps; returns what was said.

@@ -128,6 +128,42 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "cannot write none/file",
         ),
         (
+            &[
+                "evaluate",
+                "--weights",
+                "weights.safetensors",
+                "--data",
+                "data/train",
+                "--split",
+                "labels.csv",
+            ],
+            "its columns are `path`, `label`, but a split has `path` and `set`",
+        ),
+        (
+            &[
+                "evaluate",
+                "--weights",
+                "weights.safetensors",
+                "--data",
+                "data",
+                "--part",
+                "train",
+            ],
+            "--split <FILE>",
+        ),
+        (
+            &["train", "--data", "data", "--best-by", "f1"],
+            "`f1` is not a score; use one of",
+        ),
+        (
+            &["train", "--data", "data", "--part-rate", "denseblock9=0.1"],
+            "denseblock9",
+        ),
+        (
+            &["train", "--data", "data", "--freeze", "classifier"],
+            "classifier",
+        ),
+        (
             &["predict", "--weights", "weights.safetensors"],
             "<PICTURE>",
         ),

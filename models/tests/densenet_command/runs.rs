@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{SPEC, refusal, said, train, with_pictures};
+use crate::{
+    SPEC, TABLE, last_evaluation, numbers, refusal, said, scores, train, with_pictures, with_table,
+};
 
 #[test]
 fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
@@ -36,11 +38,9 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
     let files = ["--json", "scores.json", "--predictions", "scores.csv"];
     let shown = said(folder, &[&arguments[..], &files].concat());
     assert!(shown.starts_with("pictures     20\nloss  "), "{shown}");
-    let scores: Value =
-        serde_json::from_slice(&fs::read(folder.join("scores.json")).unwrap()).unwrap();
+    let scores = scores(folder);
     // What the run itself found, but for the folded form's rounding.
-    let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
-    let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let last = last_evaluation(&folder.join("run"));
     let [own, run] = [&scores["loss"], &last["val_loss"]].map(|loss| loss.as_f64().unwrap());
     assert!((own - run).abs() < 1e-4 * run, "{own} {run}");
     assert_eq!(scores["top1_error"], last["top1_error"]);
@@ -67,17 +67,8 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
     // The same probabilities, of a folder and of one picture.
     let arguments = ["predict", "--weights", checkpoint, "--format", "csv"];
     let asked = said(folder, &[&arguments[..], &["data/val"]].concat());
-    let [asked, table] = [&asked, &table].map(|text| {
-        let numbers = |line: &str| -> Vec<String> {
-            line.split(',')
-                .skip(1)
-                .take(10)
-                .map(str::to_owned)
-                .collect()
-        };
-        text.lines().map(numbers).collect::<Vec<_>>()
-    });
-    assert_eq!(asked, table);
+    assert_eq!(asked.lines().count(), 21);
+    assert_eq!(numbers(&asked, 10), numbers(&table, 10));
     let class = fs::read_dir(folder.join("data/val"))
         .unwrap()
         .next()
@@ -103,36 +94,8 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
 
 #[test]
 fn a_table_with_groups_and_unknown_labels_is_split_trained_and_evaluated() {
-    let folder = with_pictures();
+    let folder = with_table();
     let folder = folder.path();
-    // Two independent classes; the second is unknown of each third picture. Patients have two
-    // pictures each.
-    let mut lines = vec!["path,patient,odd,late".to_string()];
-    let mut count = 0;
-    for entry in fs::read_dir(folder.join("data/train")).unwrap() {
-        let class = entry.unwrap().file_name().into_string().unwrap();
-        for number in 0..4 {
-            let late = match count % 3 {
-                0 => String::new(),
-                _ => u8::from(number > 1).to_string(),
-            };
-            let odd = number % 2;
-            lines.push(format!(
-                "{class}/{number:04}.jpg,p{},{odd},{late}",
-                count / 2
-            ));
-            count += 1;
-        }
-    }
-    fs::write(folder.join("labels.csv"), lines.join("\n")).unwrap();
-    let source = [
-        "--csv",
-        "labels.csv",
-        "--root",
-        "data/train",
-        "--labels",
-        "odd,late",
-    ];
     let arguments = [
         "train",
         "--spec",
@@ -145,15 +108,14 @@ fn a_table_with_groups_and_unknown_labels_is_split_trained_and_evaluated() {
         "run",
     ];
     let split = ["--val", "0.25", "--group", "patient"];
-    said(folder, &[&arguments[..], &source, &split].concat());
+    said(folder, &[&arguments[..], &TABLE, &split].concat());
     assert!(folder.join("run/split.csv").is_file());
 
     let checkpoint = "run/checkpoint.safetensors";
     let arguments = ["evaluate", "--weights", checkpoint, "--json", "scores.json"];
-    let shown = said(folder, &[&arguments[..], &source].concat());
+    let shown = said(folder, &[&arguments[..], &TABLE].concat());
     assert!(!shown.contains("top-1"), "{shown}");
-    let scores: Value =
-        serde_json::from_slice(&fs::read(folder.join("scores.json")).unwrap()).unwrap();
+    let scores = scores(folder);
     assert_eq!(scores["top1_error"], Value::Null);
     assert_eq!(scores["known"]["odd"], 40);
     assert_eq!(scores["known"]["late"], 26);
@@ -189,5 +151,55 @@ fn names_of_classes_in_a_spec_are_those_of_the_pictures() {
     assert!(
         said.contains("the spec names the classes [\"cat\", \"dog\"]"),
         "{said}"
+    );
+}
+
+#[test]
+fn the_pictures_that_validated_a_run_are_judged_by_its_split() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let shared = ["--data", "data/train"];
+    let arguments = ["train", "--spec", SPEC, "--batch-size", "8", "--steps", "5"];
+    let split = ["--val", "0.25", "--out", "run"];
+    said(folder, &[&arguments[..], &shared, &split].concat());
+    let weights = [
+        "--weights",
+        "run/checkpoint.safetensors",
+        "--json",
+        "scores.json",
+    ];
+    let judged = |more: &[&str]| {
+        said(
+            folder,
+            &[&["evaluate"], &weights[..], &shared, more].concat(),
+        );
+        scores(folder)
+    };
+    let own = judged(&["--split", "run/split.csv"]);
+    assert_eq!(own["pictures"], 10);
+    let last = last_evaluation(&folder.join("run"));
+    let [own, run] = [&own["loss"], &last["val_loss"]].map(|loss| loss.as_f64().unwrap());
+    assert!((own - run).abs() < 1e-4 * run, "{own} {run}");
+    assert_eq!(
+        judged(&["--split", "run/split.csv", "--part", "train"])["pictures"],
+        30
+    );
+    assert_eq!(judged(&[])["pictures"], 40);
+
+    let refused = refusal(
+        folder,
+        &[
+            "evaluate",
+            "--weights",
+            weights[1],
+            "--data",
+            "data",
+            "--split",
+            "run/split.csv",
+        ],
+    );
+    assert!(
+        refused.contains("data has pictures for validation in data/val"),
+        "{refused}"
     );
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::infer::{self, probabilities};
 use crate::network::Choice;
-use crate::pictures::{Source, kind_of};
+use crate::pictures::{Judged, Source, kind_of};
 use crate::saved::Saved;
 
 #[derive(Args)]
@@ -21,6 +21,8 @@ pub struct Arguments {
     weights: PathBuf,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    judged: Judged,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -36,7 +38,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut saved = Saved::read(&arguments.weights, &arguments.choice)?;
-    let set = arguments.source.labelled(&saved)?;
+    let set = (arguments.source).labelled(&arguments.judged, &saved)?;
     // What the labels are decides how the network is judged.
     saved.kind = kind_of(&*set);
     let mut names = saved.class_names();

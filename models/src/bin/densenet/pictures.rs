@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use densenet_models::shell::{CommandLine, describe_left_out, normalization_for};
 use densenet_runtime::data::{
     Columns, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table, TablePictures,
@@ -64,8 +64,30 @@ pub struct Validation {
     split: Option<PathBuf>,
 }
 
-/// What validates.
+/// The options that say which pictures of a run are judged.
+#[derive(Args)]
+pub struct Judged {
+    /// The division of a run, its split.csv, of the pictures that it was given: those that
+    /// validated are judged.
+    #[arg(long, value_name = "FILE")]
+    split: Option<PathBuf>,
+    /// The part of them that is judged.
+    #[arg(long, value_enum, default_value_t, requires = "split")]
+    part: Part,
+}
+
+/// A part of a division.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Part {
+    /// Those that validated.
+    #[default]
+    Val,
+    /// Those that were trained on.
+    Train,
+}
+
+/// What validates.
+enum Validating {
     Share(f64),
     Table(PathBuf),
 }
@@ -109,16 +131,9 @@ impl Source {
         };
         let (all, groups): (Set, _) = match (&self.data, &self.csv) {
             (Some(dir), _) => {
-                let (train, val) = (dir.join("train"), dir.join("val"));
-                if train.is_dir() && val.is_dir() {
+                if let Some([train, val]) = divided(dir) {
                     if validation.val.is_some() || validation.split.is_some() {
-                        return Err(format!(
-                            "{} has pictures for validation in {}; leave --val and --split out, or divide others with --data {}",
-                            dir.display(),
-                            val.display(),
-                            train.display()
-                        )
-                        .into());
+                        return Err(already_divided(dir).into());
                     }
                     let [train, val] = [self.folder(&train, shown)?, self.folder(&val, shown)?];
                     check_same_classes(&*train, &*val)?;
@@ -132,7 +147,7 @@ impl Source {
             }
             (None, Some(file)) => {
                 let train = self.table(file, validation.group.clone(), &[], shown)?;
-                if let Some(Part::Table(val)) = &part {
+                if let Some(Validating::Table(val)) = &part {
                     let classes = train.classes();
                     let val = self.table(val, validation.group.clone(), classes, shown)?;
                     check_apart(train.table(), val.table())?;
@@ -156,14 +171,16 @@ impl Source {
                 }
                 split
             }
-            (None, Some(Part::Table(file))) => {
+            (None, Some(Validating::Table(file))) => {
                 return Err(format!(
                     "--val {}: a table validates the pictures of another table (--csv); with --data it is a share, such as 0.2",
                     file.display()
                 )
                 .into());
             }
-            (None, Some(Part::Share(share))) => Split::draw(&*all, groups.as_deref(), share, seed)?,
+            (None, Some(Validating::Share(share))) => {
+                Split::draw(&*all, groups.as_deref(), share, seed)?
+            }
             (None, None) => Split::draw(&*all, groups.as_deref(), SHARE, seed)?,
         };
         let (train, val) = split.divide(all.clone())?;
@@ -174,18 +191,34 @@ impl Source {
         })
     }
 
-    /// Pictures to evaluate a trained network on: those of DIR/val, if there are any, or all.
-    pub fn labelled(&self, saved: &Saved) -> Result<Set, Box<dyn Error>> {
+    /// Pictures to evaluate a trained network on: those of a part of a division, or of DIR/val, if
+    /// there are any, or all.
+    pub fn labelled(&self, judged: &Judged, saved: &Saved) -> Result<Set, Box<dyn Error>> {
         self.check(false)?;
         let shown = &shown(&saved.plan, Some(&saved.file))?;
-        let set: Set = match (&self.data, &self.csv) {
+        let all: Set = match (&self.data, &self.csv) {
+            (Some(dir), _) if judged.split.is_some() && divided(dir).is_some() => {
+                return Err(already_divided(dir).into());
+            }
             (Some(dir), _) => {
                 let val = dir.join("val");
-                let dir = if val.is_dir() { &val } else { dir };
-                self.folder(dir, shown)?
+                match judged.split {
+                    None if val.is_dir() => self.folder(&val, shown)?,
+                    _ => self.folder(dir, shown)?,
+                }
             }
             (None, Some(file)) => Arc::new(self.table(file, None, &saved.notes.classes, shown)?),
             (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
+        };
+        let set: Set = match &judged.split {
+            None => all,
+            Some(file) => {
+                let (train, val) = Split::read(&*all, file)?.divide(all)?;
+                Arc::new(match judged.part {
+                    Part::Val => val,
+                    Part::Train => train,
+                })
+            }
         };
         if !saved.notes.classes.is_empty() && set.classes() != saved.notes.classes {
             return Err(format!(
@@ -260,13 +293,13 @@ impl Source {
 }
 
 impl Validation {
-    fn part(&self) -> Result<Option<Part>, Box<dyn Error>> {
+    fn part(&self) -> Result<Option<Validating>, Box<dyn Error>> {
         let Some(text) = &self.val else {
             return Ok(None);
         };
         match text.parse() {
-            Ok(share) => Ok(Some(Part::Share(share))),
-            Err(_) if Path::new(text).is_file() => Ok(Some(Part::Table(text.into()))),
+            Ok(share) => Ok(Some(Validating::Share(share))),
+            Err(_) if Path::new(text).is_file() => Ok(Some(Validating::Table(text.into()))),
             Err(_) => Err(format!(
                 "--val {text}: it is a share of the pictures, such as 0.2, or the file of a table; there is no such file"
             )
@@ -280,6 +313,24 @@ impl Validation {
             .option("--group", self.group.as_ref())
             .path("--split", self.split.as_deref())
     }
+}
+
+/// The folders of a set that is divided already.
+fn divided(dir: &Path) -> Option<[PathBuf; 2]> {
+    let folders = ["train", "val"].map(|name| dir.join(name));
+    folders
+        .iter()
+        .all(|folder| folder.is_dir())
+        .then_some(folders)
+}
+
+/// Why it is not divided in another way.
+fn already_divided(dir: &Path) -> String {
+    let [train, val] = ["train", "val"].map(|name| dir.join(name).display().to_string());
+    format!(
+        "{} has pictures for validation in {val}; leave --val and --split out, or divide others with --data {train}",
+        dir.display(),
+    )
 }
 
 /// How a network of this plan is shown pictures: normalised as its weights were trained, if they are

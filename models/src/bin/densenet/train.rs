@@ -71,7 +71,6 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     check_fit(&*sets.train, input, spec.plan.classes())?;
     Training::check_batch(&config, sets.train.len())?;
     let state = arguments.start(weights, &spec, config.seed)?;
-    let folder = options.folder(OUT)?;
     let network = (spec.name.as_str(), &spec.plan);
     describe(network, &config, &device, [&*sets.train, &*sets.val]);
 
@@ -80,6 +79,8 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let plan = spec.plan.clone();
     let mut trainer = PlanTrainer::among(&spec.name, plan, &state, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
+    // Nothing is made before all is known to fit.
+    let folder = options.folder(OUT)?;
     saved::note(&mut trainer, &spec, kind);
     let fit = Fit {
         best: Some(folder.best()),
