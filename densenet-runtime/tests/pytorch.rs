@@ -612,7 +612,7 @@ fn notes() -> Notes {
             mean: vec![0.485, 0.456, 0.406],
             std: vec![0.229, 0.224, 0.225],
         }),
-        thresholds: vec![0.5, 0.1, 0.875],
+        thresholds: vec![Some(0.5), None, Some(0.875)],
     }
 }
 
@@ -704,7 +704,7 @@ fn notes_that_make_no_sense_are_refused_by_name() {
             "[0.5, 1.5]",
             "1.5 is not a probability",
         ),
-        ("densenet.thresholds", "[null]", "invalid type"),
+        ("densenet.thresholds", r#"[0.5, "b"]"#, "invalid type"),
         ("densenet.thresholds", "[0.5]", "1 numbers for 2 classes"),
         ("densenet.classes", "{}", "invalid type"),
     ] {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::rc::Rc;
 use std::thread;
 
@@ -11,8 +12,9 @@ use densenet_runtime::parallel::{Parallel, Threads};
 use densenet_runtime::plan::{Precision, Recompute};
 use densenet_runtime::train::{
     Batches, BestBy, Config, Evaluation, Fit, Metric, Observer, Predictions, RunFolder, Schedule,
-    TrainError, Trainer, lines,
+    ThresholdRule, TrainError, Trainer, lines,
 };
+use densenet_runtime::weights::{Notes, TensorFile};
 use densenet_runtime::{Batch, LossWeights, Network, Pixels, Targets};
 use densenet_tests::executor::{load, on_cpu};
 use densenet_tests::{random, small_run::Tiny};
@@ -244,6 +246,40 @@ fn an_evaluation_without_an_auroc_is_no_best_one_and_says_so() {
         "{:?}",
         notices.0
     );
+}
+
+#[test]
+fn the_thresholds_of_the_last_evaluation_are_in_the_runs_files_and_survive_a_resume() {
+    let (train, val) = (Bright::new(80, 8, 0.3, 1), Bright::new(50, 8, 0.3, 2));
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let rule = ThresholdRule::Sensitivity(0.9);
+    let config = Config {
+        epochs: 2,
+        threshold: Some(rule),
+        ..config()
+    };
+    let mut first = trainer(config.clone());
+    first.fit(&train, &val, &folder.fit(), &mut ()).unwrap();
+    let noted = |file: &Path| {
+        Notes::of(&TensorFile::read(file).unwrap())
+            .unwrap()
+            .thresholds
+    };
+    let own = noted(&folder.checkpoint());
+    let expected = first.predict(&val).unwrap().1.thresholds(rule);
+    assert!(own.iter().all(Option::is_some), "{own:?}");
+    assert_eq!(own, expected);
+
+    // One that has not evaluated yet has those that were chosen before.
+    let mut resumed = trainer(Config {
+        threshold: None,
+        ..config
+    });
+    resumed.resume(folder.checkpoint()).unwrap();
+    let again = folder.path().join("again.safetensors");
+    resumed.save(&again).unwrap();
+    assert_eq!(noted(&again), own);
 }
 
 #[test]

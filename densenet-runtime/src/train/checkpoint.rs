@@ -121,6 +121,9 @@ pub(super) struct Header {
     /// How the data was normalised, a note of its own, too.
     #[serde(skip)]
     pub(super) normalization: Option<Normalization>,
+    /// The thresholds of the classes, a note of their own; empty if there are none.
+    #[serde(skip)]
+    pub(super) thresholds: Vec<Option<f32>>,
     /// The changes of the run's schedule; empty in older files.
     #[serde(default)]
     pub(super) rescheduled: Vec<Rescheduled>,
@@ -170,6 +173,7 @@ impl Header {
             position,
             classes: classes.to_vec(),
             normalization: None,
+            thresholds: Vec::new(),
             rescheduled: rescheduled.to_vec(),
         }
     }
@@ -186,7 +190,7 @@ pub(super) fn save(
     let own = Notes {
         classes: header.classes.clone(),
         normalization: header.normalization.clone(),
-        ..Notes::default()
+        thresholds: header.thresholds.clone(),
     };
     // These replace others of the same keys.
     notes.extend(own.lines());
@@ -364,7 +368,7 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
     Notes {
         classes: header.classes,
         normalization: header.normalization,
-        ..
+        thresholds: header.thresholds,
     } = Notes::of(file)?;
     // The checksum of a newer file covers the position; an older file is checked here alone.
     if let Some(problem) = header.position.problem() {

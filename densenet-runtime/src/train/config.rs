@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use super::score::BestBy;
+use super::score::{BestBy, ThresholdRule};
 use super::{Freeze, PartError, PartRate, Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
@@ -151,6 +151,12 @@ pub struct Config {
     /// which a schedule with plateaus watches.
     #[serde(default)]
     pub best_by: BestBy,
+    /// How each evaluation of the run chooses a threshold for the probability of each class; `None`
+    /// for none. Checkpoints have those of the last evaluation
+    /// ([`Notes::thresholds`](crate::weights::Notes#structfield.thresholds)). A resumed run may have
+    /// another rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<ThresholdRule>,
     /// The number of training batches from which the running statistics are recomputed before an
     /// evaluation ([precise BN](Self#precise-bn)); 0 to evaluate with those of training.
     #[serde(default)]
@@ -204,6 +210,7 @@ impl Config {
             label_smoothing: 0.0,
             loss_weights: LossWeights::default(),
             best_by: BestBy::Default,
+            threshold: None,
             precise_bn: 0,
             seed: 0,
             precision: Precision::F32,
@@ -378,6 +385,12 @@ impl Config {
             Some(format!(
                 "weight decay must be 0 or more and finite, found {}",
                 self.weight_decay
+            ))
+        } else if let Some(rule) = self.threshold
+            && !rule.is_valid()
+        {
+            Some(format!(
+                "the sensitivity of thresholds must be above 0 and at most 1, found {rule}"
             ))
         } else {
             self.schedule.problem()

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::checkpoint::Position;
 use super::population::Population;
-use super::score::BestBy;
+use super::score::{BestBy, Predictions};
 use super::tally::Tally;
 use super::{Batches, Config, Progress, Rescheduled, StepReport, TrainError, parts, views};
 use crate::executor::check_smoothing;
@@ -28,6 +28,8 @@ pub(super) struct Engine {
     pub(super) classes: Vec<String>,
     /// How the training data is normalised, once it is known.
     pub(super) normalization: Option<Normalization>,
+    /// The thresholds of the classes by the last evaluation, if the settings ask for them.
+    pub(super) thresholds: Vec<Option<f32>>,
     /// Recomputed running statistics, and the step after which they belong to the weights. The
     /// executor keeps those of training.
     precise: Option<(u64, Vec<f32>)>,
@@ -91,6 +93,7 @@ impl Engine {
             network: network.to_string(),
             classes: names.map(ToString::to_string).collect(),
             normalization: None,
+            thresholds: Vec::new(),
             executor,
             config,
             position: Position::default(),
@@ -143,6 +146,17 @@ impl Engine {
         self.config
             .schedule
             .evaluated(progress, score, is_better, state);
+    }
+
+    /// Chooses thresholds by the predictions of an evaluation, if the settings ask for them.
+    pub(super) fn choose_thresholds(&mut self, predictions: Option<&Predictions>) {
+        if let (Some(rule), Some(predictions)) = (self.config.threshold, predictions) {
+            self.thresholds = predictions.thresholds(rule);
+            // A network may have more classes than its data.
+            if !self.classes.is_empty() {
+                self.thresholds.truncate(self.classes.len());
+            }
+        }
     }
 
     /// One step; `since` is when the previous step was done.

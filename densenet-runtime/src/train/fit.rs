@@ -149,7 +149,7 @@ impl Run<'_> {
             let Evaluated {
                 evaluation,
                 is_whole,
-                ..
+                predictions,
             } = evaluate(self.engine, validation, &self.fit.interrupt, false)?;
             if !evaluation.loss.is_finite() {
                 return Err(TrainError::Diverged {
@@ -161,6 +161,7 @@ impl Run<'_> {
             if !is_whole {
                 return self.interrupted();
             }
+            self.engine.choose_thresholds(predictions.as_ref());
             let is_best = self.evaluated(evaluation)?;
             let mid_epoch = self.engine.position.epoch_step < self.outline.epoch_steps;
             if !mid_epoch {
@@ -451,7 +452,8 @@ pub(super) fn evaluate(
     check_network_classes(engine, "validation", validation)?;
     let start = Instant::now();
     let (step, epoch) = (engine.position.step, engine.epochs_done());
-    let keeps = keeps || engine.config.best_by.needs_predictions();
+    let config = &engine.config;
+    let keeps = keeps || config.best_by.needs_predictions() || config.threshold.is_some();
     let mut tally = Tally::new(engine.executor().plan().classes(), keeps);
     let interrupted = engine.with_evaluated(|engine| {
         let mut ended = Ok(());

@@ -70,6 +70,8 @@ pub use parts::{Freeze, PartError, PartRate};
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{Decay, Milestone, Progress, Schedule};
-pub use score::{BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownScore};
+pub use score::{
+    BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownRule, UnknownScore,
+};
 pub use tensorboard::TensorBoard;
 pub use trainer::{PlanTrainer, Trainer};

@@ -11,7 +11,7 @@ use crate::Normalization;
 const CLASSES: &str = "densenet.classes";
 /// The note with the normalisation: an object of `mean` and `std`, a number for each channel.
 const NORMALIZATION: &str = "densenet.normalization";
-/// The note with the thresholds, a list of a number for each class.
+/// The note with the thresholds, a list of a number for each class, or null.
 const THRESHOLDS: &str = "densenet.thresholds";
 
 /// What a file of weights says beside its tensors.
@@ -21,9 +21,9 @@ pub struct Notes {
     pub classes: Vec<String>,
     /// How pictures were normalised in training.
     pub normalization: Option<Normalization>,
-    /// For each class the probability from which on it is present, of independent classes; empty if
-    /// there are none.
-    pub thresholds: Vec<f32>,
+    /// For each class the probability from which on it is present, of independent classes; `None`
+    /// where there is none, as of a class that no picture had. Empty if there are none at all.
+    pub thresholds: Vec<Option<f32>>,
 }
 
 impl Notes {
@@ -38,8 +38,9 @@ impl Notes {
         {
             return Err(refused(file, NORMALIZATION, reason));
         }
-        let thresholds: Vec<f32> = read(file, THRESHOLDS)?.unwrap_or_default();
-        if let Some(wrong) = thresholds.iter().find(|own| !(0.0..=1.0).contains(*own)) {
+        let thresholds: Vec<Option<f32>> = read(file, THRESHOLDS)?.unwrap_or_default();
+        let mut chosen = thresholds.iter().flatten();
+        if let Some(wrong) = chosen.find(|own| !(0.0..=1.0).contains(*own)) {
             return Err(refused(
                 file,
                 THRESHOLDS,

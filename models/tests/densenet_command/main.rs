@@ -8,6 +8,7 @@ mod refusals;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;
+mod thresholds;
 mod weights;
 
 use std::fs;

@@ -156,6 +156,14 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "`f1` is not a score; use one of",
         ),
         (
+            &["train", "--data", "data", "--threshold", "0.5"],
+            "`0.5` is no rule for thresholds; write youden, or sensitivity=0.9",
+        ),
+        (
+            &["train", "--data", "data", "--threshold", "youden"],
+            "--threshold is for pictures that may have several classes",
+        ),
+        (
             &["train", "--data", "data", "--part-rate", "denseblock9=0.1"],
             "denseblock9",
         ),

@@ -7,7 +7,7 @@ use super::Config;
 
 impl Config {
     /// The differences between the settings of a checkpoint and these that change the run's
-    /// numbers, one line each. Threads and recompute may change, and so may the length of a run if
+    /// numbers, one line each. Threads, recompute and thresholds may change, and so may the length of a run if
     /// its learning rate does not depend on it.
     pub(in crate::train) fn differences(&self, checkpoint: &Self) -> Vec<String> {
         let Self {
@@ -27,6 +27,7 @@ impl Config {
             label_smoothing,
             loss_weights,
             best_by,
+            threshold: _,
             precise_bn,
             seed,
             precision,

@@ -46,6 +46,7 @@ impl Engine {
             &self.rescheduled,
         );
         header.normalization.clone_from(&self.normalization);
+        header.thresholds.clone_from(&self.thresholds);
         let notes = self.notes.clone();
         Ok(checkpoint::save(path, plan, &header, &numbers, notes)?)
     }
@@ -118,6 +119,7 @@ impl Engine {
             self.classes = header.classes;
         }
         self.normalization = header.normalization;
+        self.thresholds = header.thresholds;
         self.rescheduled = rescheduled;
         Ok(())
     }

@@ -13,4 +13,4 @@ mod ranking;
 pub use best_by::{BestBy, UnknownScore};
 pub(super) use predictions::Kept;
 pub use predictions::{ClassScore, MeanScores, Predictions, Scores};
-pub use ranking::ThresholdRule;
+pub use ranking::{ThresholdRule, UnknownRule};

@@ -1,13 +1,61 @@
 //! What the order of scores says: AUROC, average precision, thresholds.
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
 /// How the threshold of a class is chosen. A decision is yes from the threshold on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ThresholdRule {
     /// The highest sum of sensitivity and specificity (Youden's J); the highest such threshold.
     Youden,
     /// The highest threshold at which at least this share of the images that the class applies to
     /// is found, in (0, 1].
     Sensitivity(f64),
+}
+
+/// A rule that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no rule for thresholds; write youden, or sensitivity=0.9 for any share above 0 and at most 1"
+)]
+pub struct UnknownRule(String);
+
+impl ThresholdRule {
+    /// Whether its share can be asked for.
+    pub(in crate::train) fn is_valid(self) -> bool {
+        match self {
+            Self::Youden => true,
+            Self::Sensitivity(share) => share > 0.0 && share <= 1.0,
+        }
+    }
+}
+
+impl FromStr for ThresholdRule {
+    type Err = UnknownRule;
+
+    /// `youden`, or `sensitivity=0.9`.
+    fn from_str(text: &str) -> Result<Self, UnknownRule> {
+        let rule = match text.split_once('=') {
+            None if text == "youden" => Some(Self::Youden),
+            Some(("sensitivity", share)) => share.parse().ok().map(Self::Sensitivity),
+            _ => None,
+        };
+        rule.filter(|rule| rule.is_valid())
+            .ok_or_else(|| UnknownRule(text.to_string()))
+    }
+}
+
+impl fmt::Display for ThresholdRule {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Youden => f.write_str("youden"),
+            Self::Sensitivity(share) => write!(f, "sensitivity={share}"),
+        }
+    }
 }
 
 /// The images of a class at each distinct score, from the highest to the lowest. There are some
@@ -102,5 +150,38 @@ impl Ranking {
         // No share is above 1, so the lowest score is enough for any that can be asked for.
         let lowest = self.points.last().map_or(0.0, |point| point.score);
         best.map_or(lowest, |(_, score)| score)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_read_as_it_is_written() {
+        for rule in [
+            ThresholdRule::Youden,
+            ThresholdRule::Sensitivity(0.9),
+            ThresholdRule::Sensitivity(1.0),
+        ] {
+            assert_eq!(rule.to_string().parse(), Ok(rule));
+            let json = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<ThresholdRule>(&json).unwrap(), rule);
+        }
+        for text in [
+            "",
+            "f1",
+            "youden=1",
+            "sensitivity",
+            "sensitivity=0",
+            "sensitivity=1.5",
+            "sensitivity=nan",
+        ] {
+            let error = text.parse::<ThresholdRule>().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("`{text}` is no rule")),
+                "{error}"
+            );
+        }
     }
 }

@@ -31,7 +31,7 @@ pub struct Arguments {
     /// A class applies from this probability on, where a picture may have several [default: the
     /// threshold of each class in the weights, or 0.5].
     #[arg(long, value_name = "P", value_parser = probability)]
-    threshold: Option<f64>,
+    threshold: Option<f32>,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -57,7 +57,7 @@ enum Format {
 }
 
 /// A probability as it is given.
-pub fn probability(text: &str) -> Result<f64, String> {
+fn probability(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
         _ => Err("a probability is a number from 0 to 1".to_string()),
@@ -103,7 +103,7 @@ fn lines(file: &Path) -> Result<Vec<String>, Box<dyn Error>> {
 /// Writes answers.
 struct Answers {
     classes: Vec<String>,
-    thresholds: Vec<f64>,
+    thresholds: Vec<f32>,
     kind: LabelKind,
     format: Format,
 }
@@ -129,7 +129,8 @@ impl Answers {
                 .collect(),
             LabelKind::Independent => named()
                 .zip(&self.thresholds)
-                .filter(|((_, probability), threshold)| probability >= threshold)
+                // Thresholds are rounded to f32, so one that is a picture's probability may be above it.
+                .filter(|((_, probability), threshold)| **probability as f32 >= **threshold)
                 .map(|((name, _), _)| name.as_str())
                 .collect(),
         }

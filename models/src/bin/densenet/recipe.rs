@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use densenet_runtime::data::{DataError, Dataset, LabelKind, class_weights, positive_weights};
 use densenet_runtime::prelude::*;
-use densenet_runtime::train::{Algorithm, BestBy, Decay, Freeze, PartRate};
+use densenet_runtime::train::{Algorithm, BestBy, Decay, Freeze, PartRate, ThresholdRule};
 
 use crate::pictures::kind_of;
 
@@ -51,6 +51,11 @@ pub struct Recipe {
     /// classes].
     #[arg(long, value_name = "SCORE")]
     best_by: Option<BestBy>,
+    /// Chooses a threshold for each class at each evaluation, by which `predict` decides where a
+    /// picture may have several: youden (the highest sum of sensitivity and specificity), or
+    /// sensitivity=0.9 (the highest at which this share of the pictures of the class is found).
+    #[arg(long, value_name = "RULE")]
+    threshold: Option<ThresholdRule>,
     /// Gives rare classes more weight in the loss, so that all together weigh the same.
     #[arg(long)]
     balance: bool,
@@ -127,6 +132,12 @@ impl Recipe {
             };
         }
         config.best_by = self.best_by.unwrap_or(config.best_by);
+        config.threshold = self.threshold.or(config.threshold);
+        if config.threshold.is_some() && kind_of(set) == LabelKind::Exclusive {
+            return Err(DataError::Options(
+                "--threshold is for pictures that may have several classes; these have one each, and the likeliest is the decision".into(),
+            ));
+        }
         config.no_decay |= self.no_decay;
         config.clip = self.clip.or(config.clip);
         config.ema = self.ema.or(config.ema);

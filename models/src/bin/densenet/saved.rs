@@ -64,7 +64,8 @@ impl Saved {
             )
             .into());
         }
-        let is_independent = file.note(LABELS) == Some(INDEPENDENT);
+        // Where a picture has one class, there are no thresholds.
+        let is_independent = file.note(LABELS) == Some(INDEPENDENT) || !notes.thresholds.is_empty();
         Ok(Self {
             name: spec.name,
             plan: spec.plan,
@@ -115,9 +116,9 @@ impl Saved {
         own.iter().cloned().chain(numbers).collect()
     }
 
-    /// The probability from which on each class applies.
-    pub fn thresholds(&self) -> Vec<f64> {
-        let own = self.notes.thresholds.iter().map(|&own| f64::from(own));
+    /// The probability from which on each class applies: 0.5 where the file has none.
+    pub fn thresholds(&self) -> Vec<f32> {
+        let own = self.notes.thresholds.iter().map(|own| own.unwrap_or(0.5));
         own.chain(std::iter::repeat(0.5))
             .take(self.plan.classes())
             .collect()

@@ -1,0 +1,187 @@
+//! Thresholds: chosen at a run's evaluations, kept in its files, and decided by.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use densenet_runtime::train::{Config, ThresholdRule};
+use densenet_runtime::weights::{Notes, TensorFile};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{SPEC, numbers, said, with_table};
+
+/// The table's options, with a third class that no picture has.
+const SOURCE: [&str; 6] = [
+    "--csv",
+    "more.csv",
+    "--root",
+    "data/train",
+    "--labels",
+    "odd,late,never",
+];
+const CHECKPOINT: &str = "run/checkpoint.safetensors";
+
+fn thresholds(folder: &Path) -> Vec<Option<f32>> {
+    let file = TensorFile::read(folder.join(CHECKPOINT)).unwrap();
+    Notes::of(&file).unwrap().thresholds
+}
+
+/// Trains for some steps with a rule.
+fn trained(rule: &str) -> TempDir {
+    let folder = with_table();
+    let table = fs::read_to_string(folder.path().join("labels.csv")).unwrap();
+    let mut lines = table.lines();
+    let header = format!("{},never", lines.next().unwrap());
+    let rows = lines.map(|line| format!("{line},0"));
+    let table: Vec<_> = std::iter::once(header).chain(rows).collect();
+    fs::write(folder.path().join("more.csv"), table.join("\n")).unwrap();
+    let run = ["train", "--spec", SPEC, "--batch-size", "8", "--steps", "2"];
+    let chosen = ["--val", "0.5", "--threshold", rule, "--out", "run"];
+    said(folder.path(), &[&run[..], &SOURCE, &chosen].concat());
+    folder
+}
+
+/// The probabilities of a class and whether it applies, of the pictures that validated of which this
+/// is known.
+fn known(folder: &Path, class: usize) -> Vec<(f64, bool)> {
+    let judged = [
+        "evaluate",
+        "--weights",
+        CHECKPOINT,
+        "--split",
+        "run/split.csv",
+    ];
+    let files = ["--predictions", "judged.csv"];
+    said(folder, &[&judged[..], &SOURCE, &files].concat());
+    let table = fs::read_to_string(folder.join("more.csv")).unwrap();
+    let labels: HashMap<_, _> = table
+        .lines()
+        .map(|line| {
+            let cells: Vec<_> = line.split(',').collect();
+            (cells[0].to_string(), cells[2 + class].to_string())
+        })
+        .collect();
+    let judged = fs::read_to_string(folder.join("judged.csv")).unwrap();
+    let paths = judged.lines().skip(1);
+    let paths = paths.map(|line| line.split(',').next().unwrap());
+    let rows = paths.zip(numbers(&judged, 3));
+    rows.filter_map(|(path, row)| match &*labels[path] {
+        "" => None,
+        label => Some((row[class], label == "1")),
+    })
+    .collect()
+}
+
+/// How many of the pictures that a class applies to, and how many others, a threshold finds.
+fn found(known: &[(f64, bool)], threshold: f64) -> [usize; 2] {
+    [true, false].map(|kind| {
+        let own = known.iter().filter(|(_, applies)| *applies == kind);
+        own.filter(|(probability, _)| *probability >= threshold)
+            .count()
+    })
+}
+
+/// The probabilities from the highest on.
+fn candidates(known: &[(f64, bool)]) -> Vec<f64> {
+    let mut all: Vec<_> = known.iter().map(|(probability, _)| *probability).collect();
+    all.sort_by(|a, b| b.total_cmp(a));
+    all
+}
+
+#[test]
+fn thresholds_are_youdens_of_the_pictures_that_validated() {
+    let folder = trained("youden");
+    let folder = folder.path();
+    let own = thresholds(folder);
+    assert_eq!(own.len(), 3);
+    assert_eq!(own[2], None);
+    for class in [0, 1] {
+        let known = known(folder, class);
+        let yes = known.iter().filter(|(_, applies)| *applies).count();
+        let no = known.len() - yes;
+        let mut best = (i64::MIN, 0.0);
+        for threshold in candidates(&known) {
+            let [right, wrong] = found(&known, threshold).map(|count| count as i64);
+            let j = right * no as i64 - wrong * yes as i64;
+            if j > best.0 {
+                best = (j, threshold);
+            }
+        }
+        // But for the folded form's rounding.
+        let own = f64::from(own[class].unwrap());
+        assert!((own - best.1).abs() < 1e-5, "{own} {best:?}");
+    }
+}
+
+#[test]
+fn thresholds_find_the_share_that_is_asked_for_and_predictions_are_decided_by_them() {
+    let folder = trained("sensitivity=0.75");
+    let folder = folder.path();
+    let own = thresholds(folder);
+    for class in [0, 1] {
+        let known = known(folder, class);
+        let yes = known.iter().filter(|(_, applies)| *applies).count();
+        let enough = candidates(&known)
+            .into_iter()
+            .find(|&threshold| found(&known, threshold)[0] as f64 >= 0.75 * yes as f64);
+        let own = f64::from(own[class].unwrap());
+        assert!((own - enough.unwrap()).abs() < 1e-5, "{own} {enough:?}");
+    }
+
+    let asked = [
+        "predict",
+        "--weights",
+        CHECKPOINT,
+        "--format",
+        "jsonl",
+        "data/train",
+    ];
+    let mut decided = [[0; 2]; 3];
+    for line in said(folder, &asked).lines() {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        for (class, name) in ["odd", "late", "never"].into_iter().enumerate() {
+            let probability = answer["probabilities"][name].as_f64().unwrap();
+            let threshold = f64::from(own[class].unwrap_or(0.5));
+            let decisions = answer["decisions"].as_array().unwrap();
+            let applies = decisions.iter().any(|decision| decision == name);
+            decided[class][usize::from(applies)] += 1;
+            if (probability - threshold).abs() > 1e-5 {
+                assert_eq!(applies, probability > threshold, "{name}: {line}");
+            }
+        }
+    }
+    // By 0.5 they would all be decided alike.
+    assert!(
+        decided[..2].iter().flatten().all(|&count| count > 0),
+        "{decided:?}"
+    );
+
+    // The rule is the run's, so a resumed run has thresholds, too.
+    let resume = ["train", "--resume", CHECKPOINT, "--steps", "3"];
+    said(folder, &[&resume[..], &SOURCE].concat());
+    let config = Config::of_checkpoint(folder.join(CHECKPOINT)).unwrap();
+    assert_eq!(config.threshold, Some(ThresholdRule::Sensitivity(0.75)));
+    let resumed = thresholds(folder);
+    assert!(
+        resumed[0].is_some() && resumed[1].is_some() && resumed != own,
+        "{resumed:?}"
+    );
+    assert_eq!(resumed[2], None);
+    // What is converted is still decided by them.
+    said(folder, &["convert", CHECKPOINT, "own.pth"]);
+    let asked = [
+        "predict",
+        "--weights",
+        "own.pth",
+        "--input",
+        "32",
+        "--format",
+        "jsonl",
+    ];
+    let answer = said(folder, &[&asked[..], &["data/val"]].concat());
+    assert!(
+        !answer.contains("\"never\":0.9") && answer.lines().count() == 20,
+        "{answer}"
+    );
+}
