@@ -77,6 +77,11 @@ impl Case {
         ]
     }
 
+    /// Maps of a tile where rows of the images are staged.
+    fn strip_maps(&self) -> usize {
+        if self.maps > 32 { 64 } else { 32 }
+    }
+
     fn pixels(&self) -> usize {
         self.size[0] * self.convolved().iter().product::<usize>()
     }
@@ -100,11 +105,14 @@ impl Case {
             ("VECTOR", vector(precision, &[self.maps, self.stride])),
             ("STRIP", if strips { STRIP } else { 0 }),
             ("STEM_FORWARD_SHARED", SHARED),
+            ("STEM_WEIGHT_SHARED", SHARED),
         ];
-        let mut files = vec!["stage/stem.cu", "stage/patches.cu"];
-        if strips {
-            files.push("stage/strips.cu");
-        }
+        let convolution = if strips {
+            "stage/strips.cu"
+        } else {
+            "stage/patches.cu"
+        };
+        let mut files = vec!["stage/stem.cu", convolution];
         if self.pooled() {
             files.push("stage/pool.cu");
         }
@@ -256,7 +264,7 @@ fn convolve(case: &Case, precision: Precision, strips: bool, blocks: usize) {
     let weight = Numbers::new(2).take(case.maps * case.patch());
     let (pixels, maps) = (case.pixels(), case.maps);
     let (tile, across) = match strips {
-        true => (STRIP, if maps > 32 { 64 } else { 32 }),
+        true => (STRIP, case.strip_maps()),
         false => (ROWS, COLUMNS),
     };
     let tiles = pixels.div_ceil(tile);
@@ -295,12 +303,15 @@ fn convolution_of_patches_and_its_statistics() {
     each(|case, precision| convolve(case, precision, false, usize::MAX));
 }
 
+/// Tests kernels that stage rows of the images.
+fn each_of_strips(test: impl Fn(&Case)) {
+    // The rows under so many images of a pixel do not fit.
+    CASES.iter().filter(|case| case.pixels() > 1).for_each(test);
+}
+
 #[test]
 fn convolution_of_strips_and_its_statistics() {
-    // The rows under so many images of a pixel do not fit.
-    for case in CASES.iter().filter(|case| case.pixels() > 1) {
-        convolve(case, Precision::Bf16, true, 2);
-    }
+    each_of_strips(|case| convolve(case, Precision::Bf16, true, 2));
 }
 
 #[test]
@@ -395,81 +406,91 @@ fn sums_on_the_way_back_through_the_pool() {
     });
 }
 
-#[test]
-fn gradient_of_the_weight() {
-    each(|case, precision| {
-        for length in [case.pixels().next_multiple_of(16), 32] {
-            let gpu = Gpu::new(4);
-            let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
-            let images = case.images(precision);
-            let mut numbers = Numbers::new(8);
-            let undo = numbers.take(4 * case.maps);
-            let (choices, rows) = match case.pooled() {
-                true => (case.pool(&norm, &maps).1, case.pooled_pixels()),
-                false => (vec![0; 4], case.pixels()),
-            };
-            let dout = precision.round_all(&numbers.take(rows * case.maps));
-            let (pixels, count) = (case.pixels(), case.maps * case.patch());
-            let slices = pixels.div_ceil(length);
-            let share = gpu.no_floats(slices * count);
-            case.program(&gpu, precision, false).tiled(
-                "stem_weight",
-                [
-                    case.patch().div_ceil(case.elements()),
-                    case.maps.div_ceil(ROWS),
-                    slices,
-                ],
-                arguments![
-                    &gpu.maps(precision, &dout),
-                    &gpu.bytes(&choices),
-                    &gpu.maps(precision, &maps),
-                    &gpu.floats(&undo),
-                    &gpu.maps(precision, &images),
-                    &share,
-                    pixels,
-                    length
-                ],
-            );
-            // Behind the pool BN is undone as the gradient is loaded.
-            let gradient: Vec<f64> = match case.pooled() {
-                false => dout.iter().map(|&d| d.into()).collect(),
-                true => {
-                    let undone =
-                        case.scatter(&dout, &choices)
-                            .into_iter()
-                            .enumerate()
-                            .map(|(i, g)| {
-                                let m = i % case.maps;
-                                let [scale, slope, shift, mean] =
-                                    [0, 1, 2, 3].map(|n| undo[n * case.maps + m]);
-                                let rest = (maps[i] - mean).mul_add(slope, shift);
-                                precision.round((g as f32).mul_add(scale, rest)).into()
-                            });
-                    undone.collect()
-                }
-            };
-            let mut expected = vec![0.0; slices * count];
-            let places = case.kernel * case.kernel;
-            for p in 0..pixels {
-                for m in 0..case.maps {
-                    for c in 0..case.channels {
-                        for place in 0..places {
-                            expected
-                                [p / length * count + (m * case.channels + c) * places + place] +=
-                                gradient[p * case.maps + m] * case.image(&images, p, c, place);
-                        }
+/// Sums the weight's gradient over slices of a tile's multiples.
+fn weight(case: &Case, precision: Precision, strips: bool) {
+    for length in [case.pixels().next_multiple_of(ROWS), ROWS] {
+        let gpu = Gpu::new(4);
+        let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
+        let images = case.images(precision);
+        let mut numbers = Numbers::new(8);
+        let undo = numbers.take(4 * case.maps);
+        let (choices, rows) = match case.pooled() {
+            true => (case.pool(&norm, &maps).1, case.pooled_pixels()),
+            false => (vec![0; 4], case.pixels()),
+        };
+        let dout = precision.round_all(&numbers.take(rows * case.maps));
+        let (pixels, count) = (case.pixels(), case.maps * case.patch());
+        let slices = pixels.div_ceil(length);
+        let share = gpu.no_floats(slices * count);
+        let [elements, tiles] = match strips {
+            true => [1, case.maps.div_ceil(case.strip_maps())],
+            false => [
+                case.patch().div_ceil(case.elements()),
+                case.maps.div_ceil(ROWS),
+            ],
+        };
+        case.program(&gpu, precision, strips).tiled_in_shared(
+            "stem_weight",
+            [elements, tiles, slices],
+            arguments![
+                &gpu.maps(precision, &dout),
+                &gpu.bytes(&choices),
+                &gpu.maps(precision, &maps),
+                &gpu.floats(&undo),
+                &gpu.maps(precision, &images),
+                &share,
+                pixels,
+                length
+            ],
+        );
+        // Behind the pool BN is undone as the gradient is loaded.
+        let gradient: Vec<f64> = match case.pooled() {
+            false => dout.iter().map(|&d| d.into()).collect(),
+            true => {
+                let undone = case
+                    .scatter(&dout, &choices)
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, g)| {
+                        let m = i % case.maps;
+                        let [scale, slope, shift, mean] =
+                            [0, 1, 2, 3].map(|n| undo[n * case.maps + m]);
+                        let rest = (maps[i] - mean).mul_add(slope, shift);
+                        precision.round((g as f32).mul_add(scale, rest)).into()
+                    });
+                undone.collect()
+            }
+        };
+        let mut expected = vec![0.0; slices * count];
+        let places = case.kernel * case.kernel;
+        for p in 0..pixels {
+            for m in 0..case.maps {
+                for c in 0..case.channels {
+                    for place in 0..places {
+                        expected[p / length * count + (m * case.channels + c) * places + place] +=
+                            gradient[p * case.maps + m] * case.image(&images, p, c, place);
                     }
                 }
             }
-            let what = format!("{case:?} {precision:?} slices of {length}");
-            // A gathered gradient is summed in f32 before it is rounded, so its last bit may
-            // differ.
-            let tolerance = if precision == Precision::Bf16 && case.pooled() {
-                2e-3
-            } else {
-                1e-5
-            };
-            check(&what, &share.read_floats(), &expected, tolerance);
         }
-    });
+        let what = format!("{case:?} {precision:?}, strips: {strips}, slices of {length}");
+        // A gathered gradient is summed in f32 before it is rounded, so its last bit may
+        // differ.
+        let tolerance = if precision == Precision::Bf16 && case.pooled() {
+            2e-3
+        } else {
+            1e-5
+        };
+        check(&what, &share.read_floats(), &expected, tolerance);
+    }
+}
+
+#[test]
+fn gradient_of_the_weight_from_patches() {
+    each(|case, precision| weight(case, precision, false));
+}
+
+#[test]
+fn gradient_of_the_weight_from_strips() {
+    each_of_strips(|case| weight(case, Precision::Bf16, true));
 }

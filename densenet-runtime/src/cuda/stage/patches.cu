@@ -61,7 +61,6 @@ struct Weight {
     }
 };
 
-#if !STRIP
 // `out` is pixels x `stride`. Grid: tiles of pixels, tiles of maps. At least two blocks run on a
 // multiprocessor; by itself, ptxas spills registers to fit more.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
@@ -79,7 +78,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     write(shared.stage, rows, count, out + (size_t)row0 * stride + map0, stride, Dropout(nullptr, -1), 0, 0);
     if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
-#endif
 
 // The gradient of the weight, a share for each slice of `length` pixels, in the weight's order.
 // Grid: tiles of a patch's elements, tiles of maps, slices. A tile has ELEMENTS, all if they are

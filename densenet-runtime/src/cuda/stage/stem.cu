@@ -34,6 +34,20 @@ __device__ __forceinline__ Choices choices_at(const unsigned char *at) { return 
 // The position of element k of a patch (pixel by pixel) in a weight.
 __device__ __forceinline__ int place_in_weight(int k) { return k % CHANNELS * KERNEL * KERNEL + k / CHANNELS; }
 
+// What undoes BN for a vector of maps: scale * masked + slope * x + shift. `undo` is 4 x MAPS, and
+// has a shift for x without its mean.
+struct Undo {
+    Values scale, slope, shift;
+    __device__ __forceinline__ static Undo of(const float *undo, int m) {
+        if (!POOL) return {};
+        Undo own = {floats_at(undo + m), floats_at(undo + MAPS + m), floats_at(undo + 2 * MAPS + m)};
+        Values mean = floats_at(undo + 3 * MAPS + m);
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) own.shift[v] = fmaf(-mean[v], own.slope[v], own.shift[v]);
+        return own;
+    }
+};
+
 // The gradient of the convolution's maps: lines are pixels, elements maps. For CIFAR it is `dout`;
 // for ImageNet it is gathered through the pool, and BN is undone with `undo` (4 x MAPS).
 struct Gradient {
@@ -74,18 +88,21 @@ struct Gradient {
         }
         return sum;
     }
-    __device__ __forceinline__ Fetched fetch(Place p, int element) const {
-        int m = first_map + element;
-        if (p >= pixels || m >= MAPS) return Pack::zeros();
+    // `undo_of` is asked for what undoes BN when it is needed.
+    template <class Of> __device__ __forceinline__ Pack at(int p, int m, Of undo_of) const {
 #if POOL
         Pack x = pack_at(convolved + (size_t)p * MAPS + m);
-        Values values = masked(p, m), scale = floats_at(undo + m), slope = floats_at(undo + MAPS + m);
-        Values shift = floats_at(undo + 2 * MAPS + m), mean = floats_at(undo + 3 * MAPS + m);
+        Values values = masked(p, m);
+        Undo undo = undo_of();
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v) values[v] = fmaf(values[v], scale[v], fmaf(x[v] - mean[v], slope[v], shift[v]));
+        for (int v = 0; v < VECTOR; ++v) values[v] = fmaf(values[v], undo.scale[v], fmaf(x[v], undo.slope[v], undo.shift[v]));
         return Pack::of<false>(values);
 #else
         return pack_at(dout + (size_t)p * MAPS + m);
 #endif
+    }
+    __device__ __forceinline__ Fetched fetch(Place p, int element) const {
+        int m = first_map + element;
+        return p < pixels && m < MAPS ? at(p, m, [&] { return Undo::of(undo, m); }) : Pack::zeros();
     }
 };

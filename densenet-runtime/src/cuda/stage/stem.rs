@@ -6,7 +6,7 @@ use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums, UndoNumbers};
 use super::super::memory::Scratch;
 use super::super::program::Sources;
 use super::super::program::slices::{MULTIPROCESSORS, Slicing};
-use super::super::program::tile::{COLUMNS, ROWS, SHARED, THREADS, tiles, vector};
+use super::super::program::tile::{COLUMNS, ROWS, SHARED, THREADS, line, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use crate::plan::{Plan, Precision, StemKind};
@@ -57,26 +57,31 @@ pub fn source(of: Sources<'_>) -> Source {
         ("POOL", usize::from(stem.kind == StemKind::ImageNet)),
         ("VECTOR", vector(of.precision, &[stem.maps, first.output()])),
         ("STRIP", strip.map_or(0, |_| STRIP)),
-        ("STEM_FORWARD_SHARED", strip.unwrap_or(0)),
+        (
+            "STEM_FORWARD_SHARED",
+            strip.map_or(0, |[forward, _]| forward),
+        ),
+        ("STEM_WEIGHT_SHARED", strip.map_or(0, |[_, weight]| weight)),
     ];
-    let mut files = vec![
-        ("stem.cu", include_str!("stem.cu")),
-        ("patches.cu", include_str!("patches.cu")),
-    ];
-    if strip.is_some() {
-        files.push(("strips.cu", include_str!("strips.cu")));
-    }
+    let convolution = match strip {
+        Some(_) => ("strips.cu", include_str!("strips.cu")),
+        None => ("patches.cu", include_str!("patches.cu")),
+    };
+    let mut files = vec![("stem.cu", include_str!("stem.cu")), convolution];
     if stem.kind == StemKind::ImageNet {
         files.push(("pool.cu", include_str!("pool.cu")));
     }
     of.tiled("stem", &files, &constants)
 }
 
-/// Bytes of shared memory of a convolution from staged rows of the images, if there is one: in
-/// bf16, unless the images are so wide that their rows do not fit.
-fn strip(plan: &Plan, precision: Precision) -> Option<usize> {
+/// Bytes of shared memory of the kernels that stage rows of the images, forward and for the
+/// weight's gradient, if they convolve: in bf16, unless the images are so wide that their rows do
+/// not fit, or have so many channels that a thread's sums do not.
+fn strip(plan: &Plan, precision: Precision) -> Option<[usize; 2]> {
+    let stem = plan.stem();
     let bytes = strip_bytes(plan);
-    (precision == Precision::Bf16 && bytes <= SHARED).then_some(bytes)
+    let fits = stem.kernel() * stem.channels <= 28 && bytes.iter().all(|&bytes| bytes <= SHARED);
+    (precision == Precision::Bf16 && fits).then_some(bytes)
 }
 
 /// Maps of a tile of a convolution from staged rows.
@@ -84,27 +89,31 @@ fn strip_maps(maps: usize) -> usize {
     if maps > 32 { 64 } else { 32 }
 }
 
-/// Bytes of two tiles' rows, of the weight and of the sums of a tile.
-fn strip_bytes(plan: &Plan) -> usize {
+/// Bytes of two tiles' rows with the weight and the sums of a tile, and with two tiles of the
+/// gradient and where patches start.
+fn strip_bytes(plan: &Plan) -> [usize; 2] {
     let stem = plan.stem();
     let (kernel, step, channels) = (stem.kernel(), stem.stride(), stem.channels);
     let (height, width) = stem.convolved_size();
-    let below = (STRIP - 1).div_ceil(width);
-    let lines = below * step + kernel + below.div_ceil(height) * (kernel - step);
     // A patch's rows are padded to whole groups of eight elements, and start at even ones.
     let border = kernel / 2 * channels;
-    let early = if step * channels % 2 == 0 {
-        border % 2
-    } else {
-        0
-    };
+    let even = (step * channels).is_multiple_of(2);
+    let early = if even { border % 2 } else { 0 };
     let groups = (early + kernel * channels).div_ceil(8);
     let left = border.next_multiple_of(8);
     let read = left - border - early + (width - 1) * step * channels + 8 * groups;
-    let line = read.max(left + stem.width * channels).next_multiple_of(8);
+    let row = read.max(left + stem.width * channels).next_multiple_of(8);
+    let rows = |pixels: usize| {
+        let below = (pixels - 1).div_ceil(width);
+        let lines = below * step + kernel + below.div_ceil(height) * (kernel - step);
+        2 * lines * row * 2
+    };
     let maps = strip_maps(stem.maps);
-    let depth = 16 * (kernel * groups).div_ceil(2);
-    2 * (2 * lines * line + depth * maps) + 4 * (THREADS / 32 + 1) * maps
+    let weight = 2 * 16 * (kernel * groups).div_ceil(2) * maps;
+    [
+        rows(STRIP) + weight + 4 * (THREADS / 32 + 1) * maps,
+        rows(ROWS) + 2 * ROWS * (line(maps, Precision::Bf16) + 4),
+    ]
 }
 
 /// The number of elements of a patch.
@@ -119,11 +128,23 @@ fn elements(patch: usize) -> usize {
     patch.div_ceil(tiles).next_multiple_of(32)
 }
 
+/// Tiles of the weight's gradient, of a patch's elements and of maps.
+fn weight_tiles(plan: &Plan, precision: Precision) -> [usize; 2] {
+    let maps = plan.stem().maps;
+    match strip(plan, precision) {
+        Some(_) => [1, maps.div_ceil(strip_maps(maps))],
+        None => {
+            let patch = patch(plan);
+            [patch.div_ceil(elements(patch)), maps.div_ceil(ROWS)]
+        }
+    }
+}
+
 /// How the gradient of the weight is summed.
-fn slicing(patch: usize, maps: usize) -> Slicing {
+fn slicing(plan: &Plan, precision: Precision) -> Slicing {
     Slicing {
-        weight: maps * patch,
-        blocks: patch.div_ceil(elements(patch)) * maps.div_ceil(ROWS),
+        weight: plan.stem().weight_len(),
+        blocks: weight_tiles(plan, precision).iter().product(),
         room: 2,
         tile: ROWS,
     }
@@ -134,7 +155,9 @@ pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
     let (height, width) = plan.stem().convolved_size();
     let (pixels, maps) = (batch * height * width, plan.stem().maps);
     scratch.sums(pixels, maps);
-    scratch.shares(pixels, slicing(patch(plan), maps));
+    for precision in [Precision::F32, Precision::Bf16] {
+        scratch.shares(pixels, slicing(plan, precision));
+    }
 }
 
 /// The stem of a network.
@@ -214,21 +237,16 @@ impl Stem<'_> {
     /// From the gradient of the first block's input to those of the parameters.
     pub fn backward(&self) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
-        let stem = on.plan.stem();
         let pixels = self.pixels();
         if let Some(pool) = self.pool {
             self.pool_backward(pool)?;
         }
-        let patch = patch(on.plan);
-        let slicing = slicing(patch, stem.maps);
+        let [elements, maps] = weight_tiles(on.plan, on.precision);
+        let slicing = slicing(on.plan, on.precision);
         let (slices, length) = slicing.slices(pixels);
         on.tiled(
             &self.kernels.stem_weight,
-            [
-                patch.div_ceil(elements(patch)),
-                stem.maps.div_ceil(ROWS),
-                slices,
-            ],
+            [elements, maps, slices],
             Weight {
                 dout: on.at(slots.handover),
                 choice: on.at(slots.choice),

@@ -1,22 +1,27 @@
-// The stem's convolution in bf16, from rows of the images that are staged in shared memory. It
-// follows stem.cu.
+// The stem's convolution in bf16, and the gradient of its weight, from rows of the images that are
+// staged in shared memory. It follows stem.cu.
 //
-// A tile is STRIP adjacent pixels of the maps, which lie in a few rows. The image rows under them
-// are copied to shared memory as they are, between zeros, and a row of a pixel's patch is KERNEL
-// CHANNELS adjacent elements there: the tensor cores' operand is read from them directly, in
-// pairs. The depth of the product is the patch row by row, each padded to whole groups of eight.
-// A group may reach beyond the patch's row; the weight is 0 there. A block prepares the weight
-// once and goes through the tiles, copying the next one's rows while it computes.
+// A tile is some adjacent pixels of the maps, which lie in a few rows. The image rows under them are
+// copied to shared memory as they are, between zeros, and a row of a pixel's patch is KERNEL
+// CHANNELS adjacent elements there: the tensor cores' operand is read from them directly. Along the
+// patch, it is taken row by row, each padded to whole groups of eight. A group may reach beyond the
+// patch's row; the weight is 0 there, and what becomes of its gradient is not written.
 //
-// Shared memory, for each 16 pixels x 16 depths: 4 reads of an operand that all maps share, and 2
-// of the weight for 16 maps, which 32 pixels share.
+// Forward, a tile has STRIP pixels. A block prepares the weight once and goes through the tiles,
+// copying the next one's rows while it computes. Shared memory, for each 16 pixels x 16 depths: 4
+// reads of an operand that all maps share, and 2 of the weight for 16 maps, which 32 pixels share.
+// The weight's gradient takes ROWS pixels at a time: their gradient is gathered once, and a warp has
+// a row of the patch.
 
 // What does not lie in an image is 0, so the images can be taken as one tall image in which each
-// has TALL rows. LINES are the most rows under a tile.
+// has TALL rows.
 constexpr int BORDER = KERNEL / 2 * CHANNELS, TAPS = KERNEL * CHANNELS, ROW = WIDTH * CHANNELS;
 constexpr int TALL = (CONVOLVED_HEIGHT - 1) * STEP + KERNEL;
-constexpr int MOST_ROWS = (STRIP - 1 + CONVOLVED_WIDTH - 1) / CONVOLVED_WIDTH;
-constexpr int LINES = MOST_ROWS * STEP + KERNEL + (MOST_ROWS + CONVOLVED_HEIGHT - 1) / CONVOLVED_HEIGHT * (KERNEL - STEP);
+// The most rows of the tall image under so many pixels.
+__device__ constexpr int lines_under(int pixels) {
+    int below = (pixels - 1 + CONVOLVED_WIDTH - 1) / CONVOLVED_WIDTH;
+    return below * STEP + KERNEL + (below + CONVOLVED_HEIGHT - 1) / CONVOLVED_HEIGHT * (KERNEL - STEP);
+}
 
 // Patches' rows are read in pairs of elements. If all of them start at even or all at odd places,
 // they are read from even ones on.
@@ -35,8 +40,10 @@ constexpr int ACROSS = MAPS > 32 ? 64 : 32, WARPS = THREADS / 32, HIGH = STRIP /
 static_assert(HIGH == 32, "two products of sixteen pixels share what is read of the weight");
 
 struct alignas(16) Fragments { unsigned of[4]; };
+// The rows under a tile and under the next one.
+template <int PIXELS> struct Lines { alignas(16) store_t of[2][lines_under(PIXELS)][LINE]; };
 struct Strip {
-    alignas(16) store_t line[2][LINES][LINE];
+    Lines<STRIP> lines;
     // For each product of sixteen depths, the operands of two products of eight maps.
     Fragments weight[DEPTHS][ACROSS / 16][32];
     alignas(16) float sum[WARPS][ACROSS];
@@ -53,14 +60,24 @@ __device__ __forceinline__ int map_of(int product, int column) {
 // The row of the tall image in which the patch of a pixel starts.
 __device__ __forceinline__ int tall_row(int p) { return p / AREA * TALL + p % AREA / CONVOLVED_WIDTH * STEP; }
 
+// What is not copied stays 0. Needs a barrier before rows are copied.
+template <int PIXELS> __device__ __forceinline__ void clear(Lines<PIXELS> &lines) {
+    constexpr int ALL = lines_under(PIXELS);
+    for (int i = threadIdx.x; i < 2 * ALL * LINE / 8; i += THREADS)
+        *reinterpret_cast<Fragments *>(&lines.of[i / (ALL * LINE / 8)][i / (LINE / 8) % ALL][i % (LINE / 8) * 8]) = {};
+}
+
 // Starts to copy the rows under pixels `first` to `last`.
-__device__ __forceinline__ void copy_rows(store_t (&into)[LINES][LINE], const store_t *images, int first, int last) {
+template <int PIXELS>
+__device__ __forceinline__ void copy_rows(Lines<PIXELS> &lines, int turn, const store_t *images, int first, int last) {
     int top = tall_row(first), count = tall_row(last) + KERNEL - top;
     constexpr int COPIES = ROW / COPIED;
+    // ptxas spills registers to unroll it.
+#pragma unroll 1
     for (int i = threadIdx.x; i < count * COPIES; i += THREADS) {
         int line = i / COPIES, element = i % COPIES * COPIED, image = (top + line) / TALL, y = (top + line) % TALL - KERNEL / 2;
         const store_t *from = images + ((size_t)image * HEIGHT + y) * ROW + element;
-        copy_async<COPIED * sizeof(store_t)>(&into[line][LEFT + element], y >= 0 && y < HEIGHT ? from : nullptr, images);
+        copy_async<COPIED * sizeof(store_t)>(&lines.of[turn][line][LEFT + element], y >= 0 && y < HEIGHT ? from : nullptr, images);
     }
 }
 
@@ -97,9 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
     int map0 = blockIdx.y * ACROSS, tiles = (pixels + STRIP - 1) / STRIP;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 
-    // What is not copied stays 0.
-    for (int i = threadIdx.x; i < 2 * LINES * LINE / 8; i += THREADS)
-        *reinterpret_cast<Fragments *>(&shared.line[i / (LINES * LINE / 8)][i / (LINE / 8) % LINES][i % (LINE / 8) * 8]) = {};
+    clear(shared.lines);
     for (int i = threadIdx.x; i < DEPTHS * (ACROSS / 16) * 128; i += THREADS) {
         int word = i % 4, of = i / 4 % 32, two = i / 128 % (ACROSS / 16), depth = i / (128 * (ACROSS / 16));
         int m = map0 + map_of(2 * two + word / 2, of / 4), group = 2 * depth + word % 2;
@@ -107,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
         shared.weight[depth][two][of].of[word] = pack_bf16<false>(weight_at(weight, m, ky, e), weight_at(weight, m, ky, e + 1));
     }
     __syncthreads();
-    auto copy = [&](int turn, int tile) { copy_rows(shared.line[turn], images, tile * STRIP, min((tile + 1) * STRIP, pixels) - 1); };
+    auto copy = [&](int turn, int tile) { copy_rows(shared.lines, turn, images, tile * STRIP, min((tile + 1) * STRIP, pixels) - 1); };
     copy(0, blockIdx.x);
     for (int tile = blockIdx.x, turn = 0; tile < tiles; tile += gridDim.x, turn ^= 1) {
         copies_done();
@@ -122,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             int row = own + 8 * i, p = row0 + (row < rows ? row : 0);
-            at[i / 2][i % 2] = &shared.line[turn][tall_row(p) - top][START + p % CONVOLVED_WIDTH * STEP * CHANNELS + 2 * t];
+            at[i / 2][i % 2] = &shared.lines.of[turn][tall_row(p) - top][START + p % CONVOLVED_WIDTH * STEP * CHANNELS + 2 * t];
         }
         float sums[2][ACROSS / 8][4] = {};
 #pragma unroll
@@ -200,4 +215,100 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
             into[1] = total(m);
         }
     }
+}
+
+// The gradient of the weight. Of WARPS, each has a row of the patch and all maps, or some if there
+// are warps enough.
+constexpr int SHARERS = WARPS / KERNEL, HELD = ACROSS / 16 / SHARERS;
+// Two groups of a patch's row are read in pairs of elements, of which one belongs to each.
+constexpr int PAIRS = PAIRED ? GROUPS / 2 : 0;
+struct Slice {
+    Lines<ROWS> lines;
+    alignas(16) store_t gradient[2][ROWS][ACROSS + PAD];
+    // Where the patches of the pixels start in `lines`.
+    alignas(8) int start[2][ROWS];
+};
+static_assert(sizeof(Slice) <= STEM_WEIGHT_SHARED, "the host gives as much");
+
+// The element of a patch's padded row in a column of a group.
+__device__ __forceinline__ int element_of(int group, int column) {
+    return group < 2 * PAIRS ? group / 2 * 16 + 2 * column + group % 2 : group * 8 + column;
+}
+
+// A share for each slice of `length` pixels, in the weight's order. Grid: 1, tiles of maps, slices.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_weight(
+    const grad_t *dout, const unsigned char *choice, const store_t *convolved, const float *undo, const store_t *images,
+    float *share, int pixels, int length) {
+    DYNAMIC_SHARED(memory);
+    Slice &shared = *reinterpret_cast<Slice *>(memory);
+    int map0 = blockIdx.y * ACROSS, first = blockIdx.z * length, last = min(first + length, pixels);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int ky = warp % KERNEL, held0 = warp / KERNEL * HELD * 16;
+
+    // A thread makes the gradient of the same maps for all pixels.
+    int column = threadIdx.x % (ACROSS / VECTOR) * VECTOR, m = map0 + column;
+    Gradient gradient = {dout, choice, convolved, undo, last, map0};
+    Undo own = m < MAPS ? Undo::of(undo, m) : Undo{};
+    auto prepare = [&](int turn, int from) {
+        int end = min(from + ROWS, last) - 1, top = tall_row(from);
+        copy_rows(shared.lines, turn, images, from, end);
+        if (threadIdx.x < ROWS) {
+            int p = min(from + (int)threadIdx.x, end);
+            shared.start[turn][threadIdx.x] = (tall_row(p) - top) * LINE + START + p % CONVOLVED_WIDTH * STEP * CHANNELS;
+        }
+#pragma unroll 1
+        for (int row = threadIdx.x / (ACROSS / VECTOR); row < ROWS; row += THREADS / (ACROSS / VECTOR)) {
+            Pack pack = from + row <= end && m < MAPS ? gradient.at(from + row, m, [&] { return own; }) : Pack::zeros();
+            put_pack(&shared.gradient[turn][row][column], pack);
+        }
+    };
+    clear(shared.lines);
+    __syncthreads();
+    prepare(0, first);
+    float sums[HELD][GROUPS][4] = {};
+    for (int from = first, turn = 0; from < last; from += ROWS, turn ^= 1) {
+        copies_done();
+        // All is there, and nobody still reads the other half.
+        __syncthreads();
+        if (from + ROWS < last) prepare(turn ^ 1, from + ROWS);
+        if (warp >= KERNEL * SHARERS) continue;
+        const store_t *line = &shared.lines.of[turn][ky][0];
+#pragma unroll 1
+        for (int k = 0; k < ROWS; k += 16) {
+            unsigned a[HELD][4], b[GROUPS][2];
+#pragma unroll
+            for (int i = 0; i < HELD; ++i)
+                ldmatrix_x4<true>(a[i], &shared.gradient[turn][k + lane / 16 * 8 + lane % 8][held0 + 16 * i + lane / 8 % 2 * 8]);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int *start = &shared.start[turn][k + 8 * half + 2 * t];
+                const store_t *x = line + start[0], *y = line + start[1];
+#pragma unroll
+                for (int n = 0; n < GROUPS; ++n) {
+                    int e = element_of(n, g);
+                    if (n >= 2 * PAIRS) {
+                        b[n][half] = x[e].bits | (unsigned)y[e].bits << 16;
+                    } else if (n % 2 == 0) {
+                        unsigned of_x = pair_at(x + e), of_y = pair_at(y + e);
+                        b[n][half] = of_x & 0xffff | of_y << 16, b[n + 1][half] = of_x >> 16 | of_y & 0xffff0000;
+                    }
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < HELD; ++i)
+#pragma unroll
+                for (int n = 0; n < GROUPS; ++n) mma_m16n8k16_bf16(sums[i][n], a[i], b[n]);
+        }
+    }
+    if (warp >= KERNEL * SHARERS) return;
+#pragma unroll
+    for (int i = 0; i < HELD; ++i)
+#pragma unroll
+        for (int n = 0; n < GROUPS; ++n)
+#pragma unroll
+            for (int d = 0; d < 4; ++d) {
+                int of = map0 + held0 + 16 * i + g + d / 2 * 8, e = element_of(n, 2 * t + d % 2) - EARLY;
+                if (of < MAPS && e >= 0 && e < TAPS)
+                    share[((size_t)blockIdx.z * MAPS + of) * PATCH + place_in_weight(ky * TAPS + e)] = sums[i][n][d];
+            }
 }
