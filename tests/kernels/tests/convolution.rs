@@ -41,7 +41,7 @@ const fn case(rows: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]
 
 /// Odd sizes, one pixel, one image, images wider than a tile, channels and maps of less and more
 /// than a tile, more maps than a block sums, slices of many tiles, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     case(POINTWISE, [1, 1, 1], [1, 1], [1, 0, 1]),
     case(POINTWISE, [1, 5, 7], [24, 30], [48, 0, 48]),
     case(POINTWISE, [3, 5, 7], [70, 71], [65, 0, 65]),
@@ -59,6 +59,8 @@ const CASES: [Case; 18] = [
     case(128, [1, 13, 12], [128, 128], [32, 64, 128]),
     case(64, [6, 9, 8], [40, 40], [32, 0, 32]),
     case(64, [1, 3, 70], [24, 24], [16, 8, 32]),
+    case(256, [1, 17, 19], [36, 36], [40, 8, 48]),
+    case(256, [1, 3, 150], [33, 40], [7, 1, 9]),
     case(128, [2, 2, 132], [8, 16], [8, 16, 24]),
 ];
 /// No 3x3 convolution.
@@ -90,11 +92,20 @@ impl Case {
         self.maps.next_multiple_of(64).min(most)
     }
 
+    /// Channels that a 3x3 convolution stages at once.
+    fn forward_depth(&self, precision: Precision) -> usize {
+        let depth = match precision {
+            Precision::F32 => 16,
+            Precision::Bf16 => 32,
+        };
+        depth * if self.rows == 64 { 2 } else { 1 }
+    }
+
     /// Pixels of a tile of the gradient of a 3x3 convolution's weight.
     fn weight_rows(&self, precision: Precision) -> usize {
         match precision {
             Precision::F32 => 64,
-            Precision::Bf16 => self.rows,
+            Precision::Bf16 => self.rows.min(128),
         }
     }
 
@@ -120,6 +131,7 @@ impl Case {
                     ("OUT_STRIDE", self.out_stride),
                     ("ROWS", self.rows),
                     ("TILE_MAPS", TILE_MAPS),
+                    ("FORWARD_DEPTH", self.forward_depth(precision)),
                     ("WEIGHT_ROWS", self.weight_rows(precision)),
                     ("WEIGHT_CHANNELS", WEIGHT_CHANNELS),
                     (

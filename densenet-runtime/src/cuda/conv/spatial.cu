@@ -58,27 +58,34 @@ struct Normalised {
     }
 };
 
-// The pixels of a tile and those around it: lines of DEPTH values, and one of zeros.
-struct Halo {
-    alignas(16) store_t value[STAGED + 1][DEPTH + PAD];
-    unsigned short taps[ROWS];
+// The same value, of which the compiler knows nothing: what is computed from it is not kept in
+// registers from one round of a loop to the next.
+__device__ __forceinline__ unsigned unknown(unsigned value) {
+#ifndef CUDA_EMULATOR
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
+}
 
-    __device__ __forceinline__ void start(int first, int end) {
-        static_assert(DEPTH <= THREADS && ROWS <= THREADS, "each has one thread");
-        if (threadIdx.x < DEPTH / VECTOR) put_pack(&value[STAGED][threadIdx.x * VECTOR], Pack::zeros());
-        if (threadIdx.x < ROWS) taps[threadIdx.x] = inside(first + threadIdx.x, end);
+// The pixels of a tile and those around it: lines of WIDE values, and one of zeros.
+template <int WIDE> struct Halo {
+    alignas(16) store_t value[STAGED + 1][WIDE + PAD];
+
+    __device__ __forceinline__ void put_zeros() {
+        static_assert(WIDE <= THREADS, "each has one thread");
+        if (threadIdx.x < WIDE / VECTOR) put_pack(&value[STAGED][threadIdx.x * VECTOR], Pack::zeros());
     }
-    // The line of tile row `row` under a tap.
-    __device__ __forceinline__ const store_t *under(int row, int tap) const {
-        return value[taps[row] >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 : STAGED];
+    // The line of tile row `row` under a tap, if `taps` are those of the row that are inside.
+    __device__ __forceinline__ const store_t *under(int row, unsigned taps, int tap) const {
+        return value[taps >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 : STAGED];
     }
-    // Fills all lines with DEPTH normalised channels from `first_channel` on. The values of a line
+    // Fills all lines with WIDE normalised channels from `first_channel` on. The values of a line
     // are used after all loads of a batch have started. A line may have no pixel; then no tap
     // inside an image reads it, and it gets the values of any pixel.
     __device__ __forceinline__ void fill(int first, const store_t *input, const float *scale, const float *shift, int first_channel,
                                          int channels, int pixels) {
-        constexpr int GROUPS = DEPTH / VECTOR, AT_ONCE = THREADS / GROUPS, PASSES = (STAGED + AT_ONCE - 1) / AT_ONCE;
-        constexpr int BATCHES = (PASSES + 4) / 5, BATCH = (PASSES + BATCHES - 1) / BATCHES;
+        constexpr int GROUPS = WIDE / VECTOR, AT_ONCE = THREADS / GROUPS, PASSES = (STAGED + AT_ONCE - 1) / AT_ONCE;
+        constexpr int BATCHES = (PASSES + 2) / 3, BATCH = (PASSES + BATCHES - 1) / BATCHES;
         int element = own_element<GROUPS>(), c = min(first_channel + element, channels - VECTOR);
         Normalised normalised(scale, shift, c);
         for (int line0 = own_line<GROUPS>(); line0 < STAGED; line0 += BATCH * AT_ONCE) {
@@ -112,41 +119,139 @@ __device__ __forceinline__ void bring(store_t (*into)[WIDE + PAD], int count, co
     }
 }
 
+// A thread's share of a tile of ROWS pixels by N maps or channels, summed over taps.
+#if BF16
+// Each warp has 32 columns and 32 rows or more: an mma costs 2 wavefronts of shared memory or less.
+// If a tile is smaller than eight of these, PARTS of the warps divide its depth.
+template <int N> struct TileSums {
+    static constexpr int WARPS = THREADS / 32, ACROSS = N / 32, HIGH = ROWS * ACROSS / WARPS > 32 ? ROWS * ACROSS / WARPS : 32;
+    static constexpr int DOWN = ROWS / HIGH, PARTS = WARPS / DOWN / ACROSS;
+    static_assert(N % 32 == 0 && ROWS % HIGH == 0, "warps have whole products");
+    float value[HIGH / 16][4][4];
+    // Which taps of the rows that this lane loads are inside the image.
+    unsigned taps[HIGH / 16];
+
+    __device__ static int part() { return threadIdx.x / 32 / (DOWN * ACROSS); }
+    __device__ static int top() { return threadIdx.x / 32 / ACROSS % DOWN * HIGH; }
+    __device__ static int left() { return threadIdx.x / 32 % ACROSS * 32; }
+    __device__ __forceinline__ TileSums(int row0, int pixels) : value() {
+#pragma unroll
+        for (int i = 0; i < HIGH / 16; ++i) taps[i] = inside(row0 + top() + 16 * i + threadIdx.x % 16, pixels);
+    }
+    // Adds the products of the lines under all taps with the weight. `weight(tap)` has lines that
+    // are maps, if they are ALONG the depth, or else depths.
+    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<WIDE> &halo, Weight weight) {
+        static_assert(WIDE % (16 * PARTS) == 0, "parts have as much");
+        int lane = threadIdx.x % 32;
+        unsigned own[HIGH / 16];
+#pragma unroll
+        for (int i = 0; i < HIGH / 16; ++i) own[i] = unknown(taps[i]);
+#pragma unroll
+        for (int tap = 0; tap < TAPS; ++tap) {
+            const store_t *lines[HIGH / 16];
+#pragma unroll
+            for (int i = 0; i < HIGH / 16; ++i)
+                lines[i] = halo.under(top() + 16 * i + lane % 16, own[i], tap) + part() * 16 + lane / 16 * 8;
+#pragma unroll
+            for (int k = 0; k < WIDE; k += 16 * PARTS) {
+                unsigned rows[HIGH / 16][4], columns[2][4];
+#pragma unroll
+                for (int i = 0; i < HIGH / 16; ++i) ldmatrix_x4<false>(rows[i], lines[i] + k);
+#pragma unroll
+                for (int j = 0; j < 2; ++j)
+                    ldmatrix_x4<!ALONG>(columns[j], ALONG ? &weight(tap)[left() + 16 * j + lane / 16 * 8 + lane % 8][part() * 16 + k + lane / 8 % 2 * 8]
+                                                          : &weight(tap)[part() * 16 + k + lane % 16][left() + 16 * j + lane / 16 * 8]);
+#pragma unroll
+                for (int i = 0; i < HIGH / 16; ++i)
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) mma_m16n8k16_bf16(value[i][j], rows[i], columns[j / 2] + j % 2 * 2);
+            }
+        }
+    }
+    // Puts the sums of all parts, in their order, into the tile. Ends with a barrier.
+    __device__ __forceinline__ void stage(Stage<ROWS, N> &stage) const {
+        int lane = threadIdx.x % 32;
+#pragma unroll 1
+        for (int turn = 0; turn < PARTS; ++turn) {
+            if (part() == turn) {
+#pragma unroll
+                for (int i = 0; i < HIGH / 16; ++i)
+#pragma unroll
+                    for (int j = 0; j < 4; ++j)
+#pragma unroll
+                        for (int half = 0; half < 2; ++half) {
+                            float *into = &stage.value[top() + 16 * i + lane / 4 + 8 * half][left() + 8 * j + lane % 4 * 2];
+                            float2 &at = *reinterpret_cast<float2 *>(ALIGNED(into, 8)), sum = {value[i][j][2 * half], value[i][j][2 * half + 1]};
+                            if (turn > 0) sum.x += at.x, sum.y += at.y;
+                            at = sum;
+                        }
+            }
+            __syncthreads();
+        }
+    }
+};
+#else
+template <int N> struct TileSums {
+    typedef Sums<ROWS, N> Own;
+    Own sums;
+    unsigned taps[ROWS / 16];
+
+    __device__ __forceinline__ TileSums(int row0, int pixels) {
+#pragma unroll
+        for (int i = 0; i < ROWS / 16; ++i) taps[i] = inside(row0 + threadIdx.x / 16 + 16 * i, pixels);
+    }
+    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<WIDE> &halo, Weight weight) {
+#pragma unroll 1
+        for (int tap = 0; tap < TAPS; ++tap) {
+            const store_t *lines[ROWS / 16];
+#pragma unroll
+            for (int i = 0; i < ROWS / 16; ++i) lines[i] = halo.under(threadIdx.x / 16 + 16 * i, taps[i], tap);
+#pragma unroll UNROLL
+            for (int k = 0; k < WIDE; k += Own::AT_ONCE) {
+                typename Own::Rows rows;
+#pragma unroll
+                for (int i = 0; i < ROWS / 16; ++i) Own::template four<true>(rows.of[i], [&](int) { return lines[i]; }, 0, k);
+                sums.template multiply<ALONG>(rows, [&](int line) { return weight(tap)[line]; }, k);
+            }
+        }
+    }
+    __device__ __forceinline__ void stage(Stage<ROWS, N> &stage) const {
+        sums.stage(stage);
+        __syncthreads();
+    }
+};
+#endif
+
 union Forward {
     struct {
-        Halo halo;
-        store_t weight[TAPS * TILE_MAPS][DEPTH + PAD];
+        Halo<FORWARD_DEPTH> halo;
+        store_t weight[TAPS][TILE_MAPS][FORWARD_DEPTH + PAD];
     };
     Stage<ROWS, TILE_MAPS> stage;
 };
 static_assert(sizeof(Forward) <= SPATIAL_FORWARD_SHARED, "the host knows how much shared memory there has to be");
 
 // Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) spatial_forward(
     const store_t *input, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int column, int site, int pixels, int channels, int training) {
     DYNAMIC_SHARED(memory);
     Forward &shared = *reinterpret_cast<Forward *>(memory);
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * TILE_MAPS, rows = min(ROWS, pixels - row0), count = min(TILE_MAPS, MAPS - map0);
-    Sums<ROWS, TILE_MAPS> sums;
-    shared.halo.start(row0, pixels);
-    for (int from = 0; from < channels; from += DEPTH) {
-        bring<TAPS * TILE_MAPS, DEPTH>(shared.weight, channels - from, weight, [&](int i) {
+    TileSums<TILE_MAPS> sums(row0, pixels);
+    shared.halo.put_zeros();
+    for (int from = 0; from < channels; from += FORWARD_DEPTH) {
+        bring<TAPS * TILE_MAPS, FORWARD_DEPTH>(shared.weight[0], channels - from, weight, [&](int i) {
             int n = map0 + i % TILE_MAPS;
             return n < MAPS ? weight + ((size_t)(i / TILE_MAPS) * MAPS + n) * channels + from : nullptr;
         });
         shared.halo.fill(row0, input, scale, shift, from, channels, pixels);
         copies_done();
         __syncthreads();
-#pragma unroll 1
-        for (int tap = 0; tap < TAPS; ++tap)
-            sums.template add<true, true>(
-                DEPTH, [&](int row) { return shared.halo.under(row, tap); },
-                [&](int n) { return shared.weight[tap * TILE_MAPS + n]; });
+        sums.template add<true>(shared.halo, [&](int tap) { return shared.weight[tap]; });
         __syncthreads();
     }
     sums.stage(shared.stage);
-    __syncthreads();
     size_t number = (size_t)row0 * MAPS + map0;
     write(shared.stage, rows, count, out + (size_t)row0 * OUT_STRIDE + column + map0, OUT_STRIDE, Dropout(scalars, site), number, MAPS);
     if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
@@ -154,8 +259,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_forward(
 
 union Pull {
     struct {
-        Halo halo;
-        store_t weight[TAPS * DEPTH][TILE_CHANNELS + PAD];
+        Halo<DEPTH> halo;
+        store_t weight[TAPS][DEPTH][TILE_CHANNELS + PAD];
     };
     Stage<ROWS, TILE_CHANNELS> stage;
 };
@@ -171,10 +276,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
     DYNAMIC_SHARED(memory);
     Pull &shared = *reinterpret_cast<Pull *>(memory);
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * TILE_CHANNELS, count = min(TILE_CHANNELS, channels - channel0);
-    Sums<ROWS, TILE_CHANNELS> sums;
-    shared.halo.start(row0, pixels);
+    TileSums<TILE_CHANNELS> sums(row0, pixels);
+    shared.halo.put_zeros();
     for (int from = 0; from < MAPS; from += DEPTH) {
-        bring<TAPS * DEPTH, TILE_CHANNELS>(shared.weight, count, weight, [&](int i) {
+        bring<TAPS * DEPTH, TILE_CHANNELS>(shared.weight[0], count, weight, [&](int i) {
             int n = from + i % DEPTH;
             return n < MAPS ? weight + ((size_t)(i / DEPTH) * MAPS + n) * channels + channel0 : nullptr;
         });
@@ -184,15 +289,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
         });
         copies_done();
         __syncthreads();
-#pragma unroll 1
-        for (int tap = 0; tap < TAPS; ++tap)
-            sums.template add<true, false>(
-                DEPTH, [&](int row) { return shared.halo.under(row, TAPS - 1 - tap); },
-                [&](int n) { return shared.weight[tap * DEPTH + n]; });
+        sums.template add<false>(shared.halo, [&](int tap) { return shared.weight[TAPS - 1 - tap]; });
         __syncthreads();
     }
     sums.stage(shared.stage);
-    __syncthreads();
     pull(shared.stage, Norm{scale, shift, mean}, input, IN_STRIDE, channel0, count, channels, partial,
          [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
          [&](int row, int column) { return floats_at(&shared.stage.value[row][column]); },

@@ -50,7 +50,11 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
         ("IN_STRIDE", read),
         ("OUT_STRIDE", block.output()),
         ("MAPS", block.growth),
-        ("ROWS", rows(block)),
+        ("ROWS", rows(block, of.precision)),
+        (
+            "FORWARD_DEPTH",
+            forward_depth(rows(block, of.precision), of.precision),
+        ),
         ("TILE_MAPS", TILE_MAPS),
         ("TILE_CHANNELS", TILE_CHANNELS),
         ("WEIGHT_ROWS", weight_rows(block, of.precision)),
@@ -64,18 +68,36 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
     of.tiled("spatial", &[file], &constants)
 }
 
-/// Pixels of a tile. Large tiles stage fewer surrounding pixels for each of their own; small images
-/// would have too few such tiles.
-fn rows(block: &Block) -> usize {
+/// Pixels of a tile of the weight's gradient in bfloat16, or whole fractions of it. Large tiles
+/// stage fewer surrounding pixels for each of their own; small images would have too few such
+/// tiles.
+fn tile(block: &Block) -> usize {
     if block.pixels() > 200 { 128 } else { ROWS }
+}
+
+/// Pixels of a tile of maps, and of a tile of the input's gradient. The largest have so many that
+/// each warp has 32 rows by 32 columns: in f32 threads would have too many sums, and in very wide
+/// images too many pixels would be staged.
+fn rows(block: &Block, precision: Precision) -> usize {
+    let large = block.pixels() > 500 && block.width <= 224;
+    match precision {
+        Precision::Bf16 if large => 2 * tile(block),
+        _ => tile(block),
+    }
 }
 
 /// Pixels of a tile of the weight's gradient. Of f32, fewer fit.
 fn weight_rows(block: &Block, precision: Precision) -> usize {
     match precision {
         Precision::F32 => ROWS,
-        Precision::Bf16 => rows(block),
+        Precision::Bf16 => tile(block),
     }
+}
+
+/// Channels that a tile of maps stages at once. In a small tile, eight warps divide them, by whole
+/// products.
+fn forward_depth(rows: usize, precision: Precision) -> usize {
+    depth(precision) * if rows == ROWS { 2 } else { 1 }
 }
 
 /// Lines that are staged for a tile of `rows` pixels: its own and those around it.
@@ -83,18 +105,18 @@ fn staged(block: &Block, rows: usize) -> usize {
     rows + 2 * block.width.min(rows + 2) + 2
 }
 
-/// Bytes of the `staged` pixels of a tile and around it, with `elements` each, and of the bits that
-/// say which taps of its `rows` pixels are inside the image.
-fn halo(rows: usize, staged: usize, elements: usize, precision: Precision) -> usize {
-    ((staged + 1) * line(elements, precision) + 2 * rows).next_multiple_of(16)
+/// Bytes of the pixels that are staged for a tile of `rows`, with `elements` each, and of a line of
+/// zeros.
+fn halo(block: &Block, rows: usize, elements: usize, precision: Precision) -> usize {
+    (staged(block, rows) + 1) * line(elements, precision)
 }
 
 /// Bytes of shared memory of the kernels: forward, pull, weight.
 fn shared(block: &Block, precision: Precision) -> [usize; 3] {
-    let (rows, depth) = (rows(block), depth(precision));
-    let operand = halo(rows, staged(block, rows), depth, precision);
-    let forward = operand + 9 * TILE_MAPS * line(depth, precision);
-    let pull = operand + 9 * depth * line(TILE_CHANNELS, precision);
+    let rows = rows(block, precision);
+    let (along, across) = (forward_depth(rows, precision), depth(precision));
+    let forward = halo(block, rows, along, precision) + 9 * TILE_MAPS * line(along, precision);
+    let pull = halo(block, rows, across, precision) + 9 * across * line(TILE_CHANNELS, precision);
     let of_weight = weight_rows(block, precision);
     // Whole tiles of lines; one more is loaded ahead if an image's line is not longer than a tile.
     let ahead = if block.width <= of_weight + 2 {
@@ -120,7 +142,7 @@ pub fn slicing(block: &Block, channels: usize) -> Slicing {
         weight: 9 * maps * channels,
         blocks: channels.div_ceil(WEIGHT_CHANNELS) * maps.div_ceil(TILE_MAPS),
         room: 2,
-        tile: rows(block),
+        tile: tile(block),
     }
 }
 
@@ -135,9 +157,14 @@ pub struct Spatial<'a> {
 }
 
 impl Spatial<'_> {
+    /// Pixels of a tile.
+    fn rows(&self) -> usize {
+        rows(self.block, self.bn.on.precision)
+    }
+
     /// The number of tiles of all pixels.
     pub fn tiles(&self) -> usize {
-        self.pixels.div_ceil(rows(self.block))
+        self.pixels.div_ceil(self.rows())
     }
 
     /// Computes the maps, and writes them to the columns of `out` from `column` on.
@@ -165,7 +192,7 @@ impl Spatial<'_> {
             first: column,
             count: maps,
             tiles: self.tiles(),
-            rows: rows(self.block),
+            rows: self.rows(),
         })
     }
 
