@@ -42,7 +42,8 @@ pub fn distance(found: &[f32], expected: &[f32]) -> f64 {
 #[derive(Debug)]
 pub struct Comparison {
     tolerance: f64,
-    differences: Vec<(f64, String)>,
+    /// What was found, what is allowed, and the tensor.
+    differences: Vec<(f64, f64, String)>,
 }
 
 impl Comparison {
@@ -56,13 +57,33 @@ impl Comparison {
 
     /// Compares one tensor.
     pub fn add(&mut self, name: impl Into<String>, found: &[f32], expected: &[f32]) {
-        self.differences
-            .push((difference(found, expected), name.into()));
+        let found = difference(found, expected);
+        self.differences.push((found, self.tolerance, name.into()));
     }
 
     /// Compares each tensor of an arena of trainable parameters, or of their gradients.
     pub fn add_parameters(&mut self, what: &str, plan: &Plan, found: &[f32], expected: &[f32]) {
         self.add_arena(what, plan, true, found, expected);
+    }
+
+    /// Compares gradients with those of two computations that may be as far apart as found and
+    /// expected are: a tensor may differ by the tolerance, or by twice what `other` does.
+    pub fn add_gradients_beside(
+        &mut self,
+        what: &str,
+        plan: &Plan,
+        [found, expected, other]: [&[f32]; 3],
+    ) {
+        for parameter in plan.parameters() {
+            if parameter.role.is_trainable() {
+                let of = |arena: &'_ [f32]| arena[parameter.range()].to_vec();
+                let (found, expected, other) = (of(found), of(expected), of(other));
+                let allowed = self.tolerance.max(2.0 * difference(&other, &expected));
+                let found = difference(&found, &expected);
+                let name = format!("{what} {}", parameter.field);
+                self.differences.push((found, allowed, name));
+            }
+        }
     }
 
     /// Compares each tensor of an arena of running statistics.
@@ -96,7 +117,7 @@ impl Comparison {
 
     /// The largest difference so far.
     pub fn worst(&self) -> f64 {
-        let differences = self.differences.iter().map(|(difference, _)| *difference);
+        let differences = self.differences.iter().map(|(difference, ..)| *difference);
         differences.fold(0.0, f64::max)
     }
 
@@ -107,13 +128,13 @@ impl Comparison {
     pub fn assert(mut self, network: &str) {
         assert!(!self.differences.is_empty(), "{network}: nothing compared");
         self.differences.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let beyond = |&&(difference, _): &&(f64, String)| difference > self.tolerance;
+        let beyond = |&&(difference, allowed, _): &&(f64, f64, String)| difference > allowed;
         let failed = self.differences.iter().filter(beyond).count();
         let worst: String = self
             .differences
             .iter()
             .take(10)
-            .map(|(difference, name)| format!("\n  {difference:.1e}  {name}"))
+            .map(|(difference, _, name)| format!("\n  {difference:.1e}  {name}"))
             .collect();
         assert!(
             failed == 0,

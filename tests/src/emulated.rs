@@ -15,6 +15,13 @@ pub fn device() -> (&'static Emulator, CudaDevice) {
     (emulator, device)
 }
 
+/// The emulator and its device, for a test of what is set on an emulated device alone: its memory,
+/// its failures, what its kernels touch. On a card there is none, and the test has nothing to do.
+pub fn device_that_is_emulated() -> Option<(&'static Emulator, CudaDevice)> {
+    let (emulator, device) = device();
+    (!emulator.is_card()).then_some((emulator, device))
+}
+
 /// Buffers apart, so that an access beyond one is seen; kernels kept for the next run.
 pub fn options(batch: usize) -> cuda::CudaOptions {
     cuda::CudaOptions {
