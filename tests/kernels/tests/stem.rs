@@ -374,7 +374,8 @@ fn sums_on_the_way_back_through_the_pool() {
         let (norm, maps) = (Norm::random(case.maps, 6), case.maps(precision));
         let (_, choices) = case.pool(&norm, &maps);
         let dout = precision.round_all(&Numbers::new(7).take(choices.len()));
-        let tiles = case.pixels().div_ceil(ROWS);
+        let pooled = case.pooled_pixels();
+        let tiles = pooled.div_ceil(ROWS);
         let partial = gpu.no_floats(tiles * case.maps * 2);
         case.program(&gpu, precision, false).tiled(
             "stem_sums",
@@ -383,19 +384,20 @@ fn sums_on_the_way_back_through_the_pool() {
                 &gpu.maps(precision, &dout),
                 &gpu.bytes(&choices),
                 &gpu.maps(precision, &maps),
-                &gpu.floats(&norm.scale),
-                &gpu.floats(&norm.shift),
                 &gpu.floats(&norm.mean),
                 &partial,
-                case.pixels()
+                pooled
             ],
         );
         let mut sums = vec![0.0; tiles * case.maps * 2];
-        for (i, g) in case.scatter(&dout, &choices).into_iter().enumerate() {
-            let (p, m) = (i / case.maps, i % case.maps);
-            let of_tile = &mut sums[(p / ROWS * case.maps + m) * 2..][..2];
-            of_tile[0] += g * f64::from(maps[i] - norm.mean[m]);
-            of_tile[1] += g;
+        for (i, g) in dout.iter().map(|&g| f64::from(g)).enumerate() {
+            let (q, m) = (i / case.maps, i % case.maps);
+            let chosen = case.window(q).into_iter().find(|own| own.0 == choices[i]);
+            if let Some((_, p)) = chosen {
+                let of_tile = &mut sums[(q / ROWS * case.maps + m) * 2..][..2];
+                of_tile[0] += g * f64::from(maps[p * case.maps + m] - norm.mean[m]);
+                of_tile[1] += g;
+            }
         }
         check(
             &format!("{case:?} {precision:?}"),

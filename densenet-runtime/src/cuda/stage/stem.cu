@@ -28,6 +28,44 @@ struct alignas(VECTOR) Choices {
     __device__ __forceinline__ unsigned operator[](int i) const { return of[i / 4] >> i % 4 * 8 & 255; }
     __device__ __forceinline__ void put(int i, unsigned place) { of[i / 4] |= place << i % 4 * 8; }
 #endif
+    // Values of `from` where this place was chosen, and of `others` elsewhere.
+    __device__ __forceinline__ Pack select(unsigned place, const Pack &from, const Pack &others) const {
+        Pack pack;
+#if !BF16
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) pack.v[i] = (*this)[i] == place ? from.v[i] : others.v[i];
+#elif VECTOR == 1
+        pack.bits = (*this)[0] == place ? from.bits : others.bits;
+#else
+#pragma unroll
+        for (int i = 0; i < VECTOR / 2; ++i) {
+            unsigned other = unlike(place, i);
+            pack.words[i] = from.words[i] & ~other | others.words[i] & other;
+        }
+#endif
+        return pack;
+    }
+#if BF16 && VECTOR > 1
+    // All bits of the halves of a word of bf16 whose choice is another one. Four bytes are compared
+    // at once: choices are small or NONE, so an addition to seven bits sets the eighth where there
+    // is a difference, and is carried no further.
+    __device__ __forceinline__ unsigned unlike(unsigned place, int word) const {
+#if VECTOR % 4
+        return ((*this)[2 * word] == place ? 0 : 0xffffu) | ((*this)[2 * word + 1] == place ? 0 : 0xffff0000u);
+#else
+        unsigned differing = ((of[word / 2] ^ place * 0x01010101u) & 0x7f7f7f7fu) + 0x7f7f7f7fu;
+#ifdef CUDA_EMULATOR
+        unsigned two = differing >> word % 2 * 16;
+        return (two & 0x80 ? 0xffffu : 0) | (two & 0x8000 ? 0xffff0000u : 0);
+#else
+        unsigned halves;
+        // The signs of two bytes, twice each.
+        asm("prmt.b32 %0, %1, 0, %2;" : "=r"(halves) : "r"(differing), "r"(word % 2 ? 0xbbaa : 0x9988));
+        return halves;
+#endif
+#endif
+    }
+#endif
 };
 __device__ __forceinline__ Choices choices_at(const unsigned char *at) { return *reinterpret_cast<const Choices *>(ALIGNED(at, VECTOR)); }
 
@@ -73,18 +111,14 @@ struct Gradient {
         bool below = y % 2 && i + 1 < POOLED_HEIGHT, right = x % 2 && j + 1 < POOLED_WIDTH;
 #pragma unroll 1
         for (int row = 0; row <= below; ++row) {
-            size_t q = (((size_t)image * POOLED_HEIGHT + i + row) * POOLED_WIDTH + j) * MAPS + m;
+            size_t q = (((size_t)image * POOLED_HEIGHT + i + row) * POOLED_WIDTH + j) * MAPS + m, next = q + MAPS;
             int place = (y % 2 + 1 - 2 * row) * 3 + x % 2 + 1;
-            // A pixel that does not exist is replaced by the first, with a choice that never
-            // occurs.
-            size_t next = q + (right ? MAPS : 0);
-            Choices own[2] = {choices_at(choice + q), choices_at(choice + next)};
-            Pack d[2] = {pack_at(dout + q), pack_at(dout + next)};
+            // What does not exist has no gradient.
+            Choices own = choices_at(choice + q), others = right ? choices_at(choice + next) : Choices{};
+            Pack d = pack_at(dout + q), e = right ? pack_at(dout + next) : Pack::zeros();
+            d = own.select(place, d, Pack::zeros()), e = others.select(place - 2, e, Pack::zeros());
 #pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-                sum[v] += (int)own[0][v] == place ? d[0][v] : 0.0f;
-                sum[v] += (int)own[1][v] == (right ? place - 2 : 9) ? d[1][v] : 0.0f;
-            }
+            for (int v = 0; v < VECTOR; ++v) sum[v] += d[v] + e[v];
         }
         return sum;
     }

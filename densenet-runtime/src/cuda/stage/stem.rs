@@ -30,8 +30,8 @@ arguments! {
         partial: Address, stride: usize, pooled: usize, training: bool,
     }
     pub struct PoolSums {
-        dout: Address, choice: Address, convolved: Address, scale: Address, shift: Address,
-        mean: Address, partial: Address, pixels: usize,
+        dout: Address, choice: Address, convolved: Address, mean: Address, partial: Address,
+        pooled: usize,
     }
 }
 kernels! {
@@ -271,27 +271,25 @@ impl Stem<'_> {
     fn pool_backward(&self, pool: &PoolKernels) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let (norm, maps) = (on.offsets.stem_norm, on.plan.stem().maps);
-        let pixels = self.pixels();
+        let pooled = on.batch * on.plan.blocks()[0].pixels();
         let statistics = self.bn.statistics(slots.stem_statistics, maps);
         let totals = self.bn.totals(slots.stem_totals, maps);
         on.tiled(
             &pool.stem_sums,
-            [tiles(pixels), maps.div_ceil(COLUMNS), 1],
+            [tiles(pooled), maps.div_ceil(COLUMNS), 1],
             PoolSums {
                 dout: on.at(slots.handover),
                 choice: on.at(slots.choice),
                 convolved: on.at(slots.convolved),
-                scale: on.scale(norm),
-                shift: on.shift(norm),
                 mean: statistics.mean,
                 partial: on.partial(),
-                pixels,
+                pooled,
             },
         )?;
         let sums = Sums {
             inverse: statistics.inverse,
             totals,
-            tiles: tiles(pixels),
+            tiles: tiles(pooled),
             add: false,
         };
         self.bn.gather(norm, sums, Shares::NONE)?;
@@ -306,7 +304,7 @@ impl Stem<'_> {
                 normalised: totals.normalised,
                 into: on.at(slots.stem_undo),
                 maps,
-                pixels,
+                pixels: self.pixels(),
             },
         )
     }
@@ -327,11 +325,7 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let convolved_size = (height.div_ceil(step), width.div_ceil(step));
     let area = convolved_size.0 * convolved_size.1;
     let pooled_area = convolved_size.0.div_ceil(2) * convolved_size.1.div_ceil(2);
-    let images = if of.kernel() == "stem_pool" {
-        of.count("pooled") / pooled_area
-    } else {
-        of.count("pixels") / area
-    };
+    let images = of.count("pooled") / pooled_area + of.count("pixels") / area;
     let pixels = images * area;
     let image_values = images * height * width * of.constant("CHANNELS");
     let (convolved, pooled) = (pixels * maps, images * pooled_area * maps);
@@ -360,8 +354,6 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 ("dout", pooled),
                 ("choice", pooled),
                 ("convolved", convolved),
-                ("scale", maps),
-                ("shift", maps),
                 ("mean", maps),
             ],
             &[("partial", of.partial(maps))],
