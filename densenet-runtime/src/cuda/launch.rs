@@ -4,7 +4,7 @@ use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
 use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
 use super::program::BROKEN;
-use super::program::tile::{REDUCTION_THREADS, THREADS, vector_of};
+use super::program::tile::{REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of};
 use super::target::Target;
 use crate::plan::{Plan, Precision};
 
@@ -116,15 +116,19 @@ impl Launcher<'_> {
         self.tiled(kernel, [count.div_ceil(THREADS), 1, 1], arguments)
     }
 
-    /// A thread for each vector of maps, of so many values.
-    pub fn vectors<A: Arguments>(
+    /// Threads that sweep over pixels x channels of maps, each with a vector of channels: enough
+    /// for a pixel. They all load their vectors equally often, [`SWEPT`] at once.
+    pub fn sweep<A: Arguments>(
         &self,
         kernel: &Kernel<A>,
-        count: usize,
+        [pixels, channels]: [usize; 2],
         arguments: A,
     ) -> Result<(), CudaError> {
-        let vector = vector_of(self.plan, self.precision);
-        self.each(kernel, count / vector, arguments)
+        let across = channels / vector_of(self.plan, self.precision);
+        let loads = (pixels * across).div_ceil(SWEPT * THREADS);
+        let blocks = loads.div_ceil(loads.div_ceil(SWEEPING));
+        let blocks = blocks.max(across.div_ceil(THREADS));
+        self.tiled(kernel, [blocks, 1, 1], arguments)
     }
 
     /// A block of REDUCTION_THREADS for each of `count` things.

@@ -9,16 +9,15 @@ use cuda_kernel_tests::{
 const EPSILON: f64 = 1e-5;
 
 /// The kernels for counts of channels.
-fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> (Program, usize) {
+fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> Program {
     let vector = vector(precision, counts);
     let mut constants = Dropout::CONSTANTS.to_vec();
-    constants.push(("VECTOR", vector));
-    let program = gpu.program(
+    constants.extend([("VECTOR", vector), ("SWEPT", 4)]);
+    gpu.program(
         &["program/common.cuh", "kernel/norm.cu"],
         precision,
         &constants,
-    );
-    (program, vector)
+    )
 }
 
 /// Tiles, rows of a tile, pixels, channels: fewer tiles than threads, more, a last tile of one row.
@@ -60,7 +59,7 @@ fn moments_of_tiles_are_those_of_all_values() {
         let running = gpu.floats(&moving);
         let gamma = gpu.floats(&before);
         let [scale, shift] = [(); 2].map(|()| gpu.no_floats(all));
-        program(&gpu, Precision::F32, &[1]).0.launch(
+        program(&gpu, Precision::F32, &[1]).launch(
             "prepare",
             [channels + 1, 1, 1],
             REDUCTION_THREADS,
@@ -124,7 +123,7 @@ fn sums_of_tiles_are_added_once() {
             let (taps, across) = if add == 1 { (9, 7) } else { (1, 1) };
             let (share, weight) = (numbers.take(slices * count), numbers.take(count));
             let gradient = gpu.floats(&weight);
-            program(&gpu, Precision::F32, &[1]).0.launch(
+            program(&gpu, Precision::F32, &[1]).launch(
                 "gather",
                 [channels + 2, 1, 1],
                 REDUCTION_THREADS,
@@ -200,7 +199,7 @@ fn a_consumers_norm_is_a_multiply_add() {
             before.extend(numbers.around(channels, 1.5, 1.0));
             let running = gpu.floats(&before);
             let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
-            program(&gpu, Precision::F32, &[1]).0.launch(
+            program(&gpu, Precision::F32, &[1]).launch(
                 "prepare",
                 [channels.div_ceil(REDUCTION_THREADS), 1, 1],
                 REDUCTION_THREADS,
@@ -300,13 +299,21 @@ impl Sums {
     }
 }
 
-/// Pixels, channels.
-const UNDONE: [[usize; 2]; 5] = [[1, 1], [35, 12], [105, 70], [300, 3], [41, 64]];
+/// Pixels, channels, blocks: each thread has one vector, several, or several loads; some threads are
+/// left over.
+const UNDONE: [[usize; 3]; 6] = [
+    [1, 1, 1],
+    [35, 12, 3],
+    [105, 70, 2],
+    [1500, 3, 1],
+    [41, 64, 1],
+    [70, 300, 2],
+];
 
 #[test]
 fn columns_of_a_block_are_finished() {
     for precision in Precision::ALL {
-        for [pixels, stride] in UNDONE {
+        for [pixels, stride, blocks] in UNDONE {
             for (first, count, site) in [(0, stride, -1), (stride / 2, stride - stride / 2, 3)] {
                 let gpu = Gpu::new(4);
                 let sums = Sums::new(stride);
@@ -314,10 +321,10 @@ fn columns_of_a_block_are_finished() {
                 let [g, x] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * stride)));
                 let into = gpu.no_maps(precision, pixels * count);
                 let dropout = Dropout { seed: 5, site };
-                let (program, vector) = program(&gpu, precision, &[stride, first, count]);
-                program.each(
+                let program = program(&gpu, precision, &[stride, first, count]);
+                program.tiled(
                     "finish",
-                    pixels * count / vector,
+                    [blocks, 1, 1],
                     arguments![
                         &gpu.maps(precision, &g),
                         &gpu.maps(precision, &x),
@@ -351,7 +358,7 @@ fn columns_of_a_block_are_finished() {
 #[test]
 fn bottleneck_maps_are_undone_in_place() {
     for precision in Precision::ALL {
-        for [pixels, maps] in UNDONE {
+        for [pixels, maps, blocks] in UNDONE {
             for site in [-1, 3] {
                 let gpu = Gpu::new(5);
                 let sums = Sums::new(maps);
@@ -359,10 +366,10 @@ fn bottleneck_maps_are_undone_in_place() {
                 let [g, y] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * maps)));
                 let dy = gpu.maps(precision, &g);
                 let dropout = Dropout { seed: 6, site };
-                let (program, vector) = program(&gpu, precision, &[maps]);
-                program.each(
+                let program = program(&gpu, precision, &[maps]);
+                program.tiled(
                     "undo",
-                    pixels * maps / vector,
+                    [blocks, 1, 1],
                     arguments![
                         &dy,
                         &gpu.maps(precision, &y),
@@ -397,7 +404,7 @@ fn what_undoing_multiplies_and_adds() {
         let gpu = Gpu::new(6);
         let sums = Sums::new(maps);
         let into = gpu.no_floats(4 * maps);
-        program(&gpu, Precision::F32, &[1]).0.each(
+        program(&gpu, Precision::F32, &[1]).each(
             "undo_numbers",
             maps,
             arguments![

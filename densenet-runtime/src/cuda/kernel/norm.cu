@@ -133,6 +133,7 @@ extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
 // The coefficients that undo BN, for each channel: of g, of the deviation, and the constant.
 struct Undo {
     float scale, slope, shift;
+    __device__ Undo(float scale, float slope, float shift) : scale(scale), slope(slope), shift(shift) {}
     __device__ Undo(float inverse, float gamma, float plain, float normalised, int pixels) {
         float share = 1.0f / (float)pixels;
         scale = inverse * gamma;
@@ -144,48 +145,95 @@ struct Undo {
 
 // Undo for a vector of channels.
 struct Undone {
-    Values mean, inverse, plain, normalised;
-    __device__ __forceinline__ Undone(const float *mean, const float *inverse, const float *plain, const float *normalised, int c)
-        : mean(floats_at(mean + c)), inverse(floats_at(inverse + c)), plain(floats_at(plain + c)),
-          normalised(floats_at(normalised + c)) {}
-    __device__ __forceinline__ Pack of(const Pack &g, const Pack &x, const Values &gamma, int pixels, const Dropout &dropout,
-                                       size_t number) const {
+    Values mean, scale, slope, shift;
+    __device__ __forceinline__ Undone(const float *mean, const float *inverse, const Values &gamma, const float *plain,
+                                      const float *normalised, int pixels)
+        : mean(floats_at(mean)) {
+        Values of_inverse = floats_at(inverse), of_plain = floats_at(plain), of_normalised = floats_at(normalised);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) {
+            Undo own(of_inverse[i], gamma[i], of_plain[i], of_normalised[i], pixels);
+            scale[i] = own.scale, slope[i] = own.slope, shift[i] = own.shift;
+        }
+    }
+    __device__ __forceinline__ Pack of(const Pack &g, const Pack &x, const Dropout &dropout, size_t number) const {
         Values values;
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
-            values[i] = Undo(inverse[i], gamma[i], plain[i], normalised[i], pixels).of(g[i], x[i] - mean[i]) *
-                        dropout.factor(number + i);
+            values[i] = Undo{scale[i], slope[i], shift[i]}.of(g[i], x[i] - mean[i]) * dropout.factor(number + i);
         return Pack::of<false>(values);
+    }
+};
+
+// How a thread passes pixels x `count` channels: one vector of channels, in every `step`-th pixel.
+// The threads' vectors are adjacent. So a thread loads what it has to know of its channels once.
+struct Sweep {
+    int pixel, step, column;
+    __device__ __forceinline__ Sweep(int count) {
+        int across = count / VECTOR, i = blockIdx.x * THREADS + threadIdx.x;
+        step = gridDim.x * THREADS / across;
+        pixel = i / across;
+        column = i % across * VECTOR;
+    }
+    // The threads that are left over have no pixels.
+    __device__ __forceinline__ bool idle(int pixels) const { return pixel >= min(step, pixels); }
+};
+
+// The next vectors of a sweep over `g` and `x`, pixels x `stride`: SWEPT of them are loaded at once.
+struct Swept {
+    Pack g[SWEPT], x[SWEPT];
+    __device__ __forceinline__ void load(const Sweep &own, const grad_t *from_g, const store_t *from_x, int stride, int pixels) {
+#pragma unroll
+        for (int i = 0; i < SWEPT; ++i) {
+            size_t p = own.pixel + i * own.step;
+            if (p >= pixels) break;
+            g[i] = pack_at(from_g + p * stride);
+            x[i] = pack_at(from_x + p * stride);
+        }
+    }
+    // Writes them undone, pixels x `count`, and takes the sweep on. Returns whether it goes on.
+    __device__ __forceinline__ bool put(Sweep &own, const Undone &undone, grad_t *into, int count, int pixels, const Dropout &dropout) {
+#pragma unroll
+        for (int i = 0; i < SWEPT; ++i) {
+            size_t p = own.pixel + i * own.step, at = p * count + own.column;
+            if (p < pixels) put_pack(into + at, undone.of(g[i], x[i], dropout, at));
+        }
+        own.pixel += SWEPT * own.step;
+        return own.pixel < pixels;
     }
 };
 
 // Undoes the BN of `count` columns of a block's buffer (from `first`, pixels x stride), after all
 // their consumers. Their gradient goes to `into` (pixels x count), with the mask of the dropout
-// that the maps had. One vector for each thread.
-extern "C" __global__ void finish(
+// that the maps had. Grid: enough threads for a pixel, as for `undo`.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) finish(
     const grad_t *g, const store_t *x, const float *mean, const float *inverse, const float *plain,
     const float *normalised, grad_t *into, const Scalars *scalars, int stride, int first, int count, int pixels, int site) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = count / VECTOR, p = i / across;
-    if (p >= pixels) return;
-    int column = i % across * VECTOR, c = first + column;
-    size_t at = p * stride + c, number = p * count + column;
+    Sweep own(count);
+    if (own.idle(pixels)) return;
+    int c = first + own.column;
+    Swept swept;
+    swept.load(own, g + c, x + c, stride, pixels);
     Values ones;
 #pragma unroll
-    for (int j = 0; j < VECTOR; ++j) ones[j] = 1.0f;
-    put_pack(into + number, Undone(mean, inverse, plain, normalised, c)
-                                .of(pack_at(g + at), pack_at(x + at), ones, pixels, Dropout(scalars, site), number));
+    for (int i = 0; i < VECTOR; ++i) ones[i] = 1.0f;
+    Undone undone(mean + c, inverse + c, ones, plain + c, normalised + c, pixels);
+    Dropout dropout(scalars, site);
+    while (swept.put(own, undone, into, count, pixels, dropout)) swept.load(own, g + c, x + c, stride, pixels);
 }
 
 // Undoes BN in place for bottleneck maps, whose g does not include gamma yet: pixels x maps.
-extern "C" __global__ void undo(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) undo(
     grad_t *dy, const store_t *y, const float *mean, const float *inverse, const float *gamma, const float *plain,
     const float *normalised, const Scalars *scalars, int maps, int pixels, int site) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, across = maps / VECTOR;
-    if (i >= pixels * across) return;
-    int c = i % across * VECTOR;
-    size_t at = i * VECTOR;
-    put_pack(dy + at, Undone(mean, inverse, plain, normalised, c)
-                          .of(pack_at(dy + at), pack_at(y + at), parameters_at(gamma + c), pixels, Dropout(scalars, site), at));
+    Sweep own(maps);
+    if (own.idle(pixels)) return;
+    int c = own.column;
+    Swept swept;
+    swept.load(own, dy + c, y + c, maps, pixels);
+    Undone undone(mean + c, inverse + c, parameters_at(gamma + c), plain + c, normalised + c, pixels);
+    Dropout dropout(scalars, site);
+    while (swept.put(own, undone, dy, maps, pixels, dropout)) swept.load(own, dy + c, y + c, maps, pixels);
 }
 
 // The coefficients of Undo, for a kernel that undoes BN as it loads: scale, slope, shift, mean,

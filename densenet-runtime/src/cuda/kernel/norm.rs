@@ -6,7 +6,7 @@ use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{NormAt, Slot};
 use super::super::program::Sources;
-use super::super::program::tile::{REDUCTION_THREADS, ROWS, tiles, vector_of};
+use super::super::program::tile::{REDUCTION_THREADS, ROWS, SWEPT, tiles, vector_of};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
@@ -51,7 +51,10 @@ kernels! {
 
 /// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
-    let constants = [("VECTOR", vector_of(of.plan, of.precision))];
+    let constants = [
+        ("VECTOR", vector_of(of.plan, of.precision)),
+        ("SWEPT", SWEPT),
+    ];
     of.plain("norm", ("norm.cu", include_str!("norm.cu")), &constants)
 }
 

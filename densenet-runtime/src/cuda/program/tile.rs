@@ -10,6 +10,11 @@ pub const COLUMNS: usize = 64;
 pub const THREADS: usize = 256;
 /// Threads that add up the sums of a channel's tiles, or those of an image's classes.
 pub const REDUCTION_THREADS: usize = 128;
+/// Vectors that a thread loads at once where it sweeps over pixels.
+pub const SWEPT: usize = 4;
+/// The most blocks of a sweep. Their threads compute what they have to know of their channels, so
+/// there are no more than level out the multiprocessors of a large card.
+pub const SWEEPING: usize = 12 * 132;
 /// Bytes of an operand's line that are copied to shared memory at once.
 pub const DEPTH_BYTES: usize = 64;
 /// Padding between the lines of an operand in shared memory, in bytes.

@@ -174,9 +174,9 @@ impl<'a> Block<'a> {
             add: false,
         };
         bn.gather(norm, sums, shares)?;
-        on.vectors(
+        on.sweep(
             &bn.kernels.undo,
-            pixels * maps,
+            [pixels, maps],
             Undo {
                 dy,
                 y: narrow.maps.x,
@@ -201,9 +201,9 @@ impl<'a> Block<'a> {
     fn finish(&self, columns: Columns, into: Address, site: i32) -> Result<(), CudaError> {
         let (on, pixels) = (self.bn.on, self.pixels());
         let (statistics, totals) = (self.statistics(), self.totals());
-        on.vectors(
+        on.sweep(
             &self.bn.kernels.finish,
-            pixels * columns.count,
+            [pixels, columns.count],
             Finish {
                 g: on.at(on.slots.gradient),
                 x: self.maps(),
