@@ -9,6 +9,7 @@ mod runs;
 #[path = "../support/mod.rs"]
 mod support;
 mod thresholds;
+mod views;
 mod weights;
 
 use std::fs;

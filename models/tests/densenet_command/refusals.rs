@@ -164,6 +164,26 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "--threshold is for pictures that may have several classes",
         ),
         (
+            &["train", "--data", "data", "--crop-pct", "1.5"],
+            "it is a share above 0 and at most 1",
+        ),
+        (
+            &["train", "--data", "data", "--range", "4095", "0"],
+            "samples cannot range from 4095 to 0",
+        ),
+        (
+            &["train", "--data", "data", "--rotate", "200"],
+            "the rotation of the augmentation must be from 0 to 180, found 200",
+        ),
+        (
+            &["train", "--data", "data", "--auto-augment", "rand=3"],
+            "it is none, trivial, rand, or rand=3,12",
+        ),
+        (
+            &["train", "--data", "data", "--mixup", "101"],
+            "it is a number from 0 (none) to 100",
+        ),
+        (
             &["train", "--data", "data", "--part-rate", "denseblock9=0.1"],
             "denseblock9",
         ),

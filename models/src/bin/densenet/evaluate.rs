@@ -13,6 +13,7 @@ use crate::infer::{self, probabilities};
 use crate::network::Choice;
 use crate::pictures::{Judged, Source, kind_of};
 use crate::saved::Saved;
+use crate::view::View;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -23,6 +24,8 @@ pub struct Arguments {
     source: Source,
     #[command(flatten)]
     judged: Judged,
+    #[command(flatten)]
+    view: View,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -38,7 +41,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut saved = Saved::read(&arguments.weights, &arguments.choice)?;
-    let set = (arguments.source).labelled(&arguments.judged, &saved)?;
+    let set = (arguments.source).labelled(&arguments.judged, &arguments.view, &saved)?;
     // What the labels are decides how the network is judged.
     saved.kind = kind_of(&*set);
     let mut names = saved.class_names();

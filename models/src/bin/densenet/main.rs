@@ -15,8 +15,10 @@ mod new;
 mod pictures;
 mod predict;
 mod recipe;
+mod remembered;
 mod saved;
 mod train;
+mod view;
 
 use std::process::ExitCode;
 

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use densenet_models::shell::{CommandLine, describe_left_out, normalization_for};
+use densenet_models::shell::{CommandLine, describe_left_out};
 use densenet_runtime::data::{
-    Columns, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table, TablePictures,
-    Target, check_apart, check_fit, check_same_classes, pictures_in,
+    Columns, Dataset, ImageFolder, LabelKind, Mix, PictureFiles, Pictures, Split, Table,
+    TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
-use densenet_runtime::plan::Plan;
 use densenet_runtime::prelude::*;
-use densenet_runtime::weights::TensorFile;
 
 use crate::saved::Saved;
+use crate::view::View;
 
 /// The share of the pictures that validates where nothing says which do.
 const SHARE: f64 = 0.2;
@@ -193,9 +192,14 @@ impl Source {
 
     /// Pictures to evaluate a trained network on: those of a part of a division, or of DIR/val, if
     /// there are any, or all.
-    pub fn labelled(&self, judged: &Judged, saved: &Saved) -> Result<Set, Box<dyn Error>> {
+    pub fn labelled(
+        &self,
+        judged: &Judged,
+        view: &View,
+        saved: &Saved,
+    ) -> Result<Set, Box<dyn Error>> {
         self.check(false)?;
-        let shown = &shown(&saved.plan, Some(&saved.file))?;
+        let shown = &view.pictures_for(&saved.plan, &saved.file)?;
         let all: Set = match (&self.data, &self.csv) {
             (Some(dir), _) if judged.split.is_some() && divided(dir).is_some() => {
                 return Err(already_divided(dir).into());
@@ -333,18 +337,6 @@ fn already_divided(dir: &Path) -> String {
     )
 }
 
-/// How a network of this plan is shown pictures: normalised as its weights were trained, if they are
-/// those of a file that says how. A difference from what is usual is reported.
-pub fn shown(plan: &Plan, weights: Option<&TensorFile>) -> Result<Pictures, Box<dyn Error>> {
-    let stem = plan.stem();
-    let pictures = Pictures::shaped([stem.channels, stem.height, stem.width])?;
-    let Some(weights) = weights else {
-        return Ok(pictures);
-    };
-    let normalization = normalization_for(weights, pictures.normalization())?;
-    Ok(pictures.normalized(normalization))
-}
-
 /// Whether the pictures have one class each.
 pub fn kind_of(set: &dyn Dataset) -> LabelKind {
     match set.is_empty() || set.target(0).class().is_some() {
@@ -353,13 +345,15 @@ pub fn kind_of(set: &dyn Dataset) -> LabelKind {
     }
 }
 
-/// Loaders of both sets. Pictures that cannot be read are reported and skipped.
+/// Loaders of both sets, for a network of so many classes. Pictures that cannot be read are reported and skipped.
 pub fn loaders(
     sets: &Sets,
+    (mix, classes): (Mix, usize),
     config: &Config,
     ranks: &Ranks,
 ) -> Result<(Loader, Loader), Box<dyn Error>> {
     let train = Loader::training(sets.train.clone(), config.batch)?.among(ranks)?;
+    let train = train.mixed(mix, classes)?;
     let val = Loader::evaluation(sets.val.clone(), config.piece())?.among(ranks)?;
     Ok((
         train.seeded(config.seed).on_broken(OnBroken::Skip),
@@ -381,6 +375,7 @@ impl Unlabelled {
     pub fn find(
         given: &[PathBuf],
         list: Option<&Path>,
+        view: &View,
         saved: &Saved,
     ) -> Result<Self, Box<dyn Error>> {
         let mut paths = Vec::new();
@@ -399,7 +394,9 @@ impl Unlabelled {
             let table = Table::read_paths(file, &Columns::default())?;
             paths.extend((0..table.len()).filter_map(|index| table.picture(index)));
         }
-        let pictures = shown(&saved.plan, Some(&saved.file))?.as_needed_by(paths.iter().cloned());
+        let pictures = view
+            .pictures_for(&saved.plan, &saved.file)?
+            .as_needed_by(paths.iter().cloned());
         Ok(Self {
             paths,
             pictures,

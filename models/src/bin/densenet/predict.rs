@@ -13,6 +13,7 @@ use crate::infer::{self, probabilities};
 use crate::network::Choice;
 use crate::pictures::{Set, Unlabelled};
 use crate::saved::Saved;
+use crate::view::View;
 
 /// The number of classes that a table shows of a picture.
 const BEST: usize = 5;
@@ -32,6 +33,8 @@ pub struct Arguments {
     /// threshold of each class in the weights, or 0.5].
     #[arg(long, value_name = "P", value_parser = probability)]
     threshold: Option<f32>,
+    #[command(flatten)]
+    view: View,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -69,7 +72,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(file) = &arguments.classes {
         saved.name_classes(lines(file)?)?;
     }
-    let set = Unlabelled::find(&arguments.pictures, arguments.list.as_deref(), &saved)?;
+    let list = arguments.list.as_deref();
+    let set = Unlabelled::find(&arguments.pictures, list, &arguments.view, &saved)?;
     let set: Set = Arc::new(set);
     let answers = Answers {
         classes: saved.class_names(),

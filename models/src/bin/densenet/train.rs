@@ -8,14 +8,16 @@ use densenet_models::shell::{CommandLine, Training, describe};
 use densenet_runtime::data::check_fit;
 use densenet_runtime::prelude::*;
 use densenet_runtime::say;
-use densenet_runtime::train::{Evaluation, PlanTrainer, Summary};
+use densenet_runtime::train::{Evaluation, PlanTrainer, Summary, TensorBoard};
 use densenet_runtime::weights::{LoadOptions, State, TensorFile};
 use densenet_spec::Spec;
 
 use crate::network::{self, Change, Choice};
-use crate::pictures::{self, Source, Validation, kind_of, shown};
+use crate::pictures::{self, Source, Validation, kind_of};
 use crate::recipe::Recipe;
+use crate::remembered::Options;
 use crate::saved::{self, Saved};
+use crate::view::{Variation, View};
 
 /// Where a run's files go if nothing else is asked for.
 const OUT: &str = "out/densenet";
@@ -35,7 +37,14 @@ pub struct Arguments {
     #[arg(long, requires = "pretrained")]
     features_only: bool,
     #[command(flatten)]
+    view: View,
+    #[command(flatten)]
+    variation: Variation,
+    #[command(flatten)]
     recipe: Recipe,
+    /// Writes TensorBoard's event files, too [default: in the folder tensorboard of the run's].
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<Option<PathBuf>>,
     #[command(flatten)]
     training: Training,
 }
@@ -56,7 +65,11 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
             (arguments.choice.network()?, pretrained.transpose()?)
         }
     };
-    let shown = shown(&spec.plan, weights.as_ref())?;
+    let resumed = weights.as_ref().filter(|_| checkpoint.is_some());
+    let view = as_before(&arguments.view, resumed)?;
+    let variation = as_before(&arguments.variation, resumed)?;
+    let shown = view.pictures(&spec.plan, weights.as_ref())?;
+    let shown = shown.augmented(variation.augmentation(&view))?;
     let seed = options.seed().unwrap_or_default();
     let sets = (arguments.source).sets(&arguments.validation, &shown, seed, checkpoint)?;
     let kind = kind_of(&*sets.train);
@@ -75,13 +88,16 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     describe(network, &config, &device, [&*sets.train, &*sets.val]);
 
     let title = format!("{}, {} pictures", spec.name, sets.train.len());
-    let (train, val) = pictures::loaders(&sets, &config, &ranks)?;
+    let mix = (variation.mix(), spec.plan.classes());
+    let (train, val) = pictures::loaders(&sets, mix, &config, &ranks)?;
     let plan = spec.plan.clone();
     let mut trainer = PlanTrainer::among(&spec.name, plan, &state, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
     // Nothing is made before all is known to fit.
     let folder = options.folder(OUT)?;
     saved::note(&mut trainer, &spec, kind);
+    trainer.note(View::NOTE, &view.words());
+    trainer.note(Variation::NOTE, &variation.words());
     let fit = Fit {
         best: Some(folder.best()),
         checkpoint_every: Some(500),
@@ -95,6 +111,12 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         sets.note_split(&folder)?;
     }
     let mut observers = folder.observers(&trainer, &title)?;
+    if let Some(dir) = &arguments.tensorboard
+        && trainer.writes()
+    {
+        let dir = dir.clone().unwrap_or_else(|| folder.tensorboard());
+        observers.push(Box::new(TensorBoard::new(dir)));
+    }
     let summary = trainer.fit(&train, &val, &fit, &mut observers)?;
     match summary.evaluation {
         _ if summary.ending == Ending::Interrupted => {
@@ -107,6 +129,27 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         }
     }
     Ok(summary.ending)
+}
+
+/// The options of a run: those that its checkpoint remembers, if it is resumed. Others cannot be given
+/// then.
+fn as_before<T: Options + Clone>(
+    given: &T,
+    checkpoint: Option<&TensorFile>,
+) -> Result<T, Box<dyn Error>> {
+    let Some(file) = checkpoint else {
+        return Ok(given.clone());
+    };
+    let (options, differences) = given.after(file)?;
+    if differences.is_empty() {
+        return Ok(options);
+    }
+    Err(format!(
+        "the run of {} was made otherwise: {}; leave these options out, and it goes on as it was, or start a new run",
+        file.path().display(),
+        differences.join(", ")
+    )
+    .into())
 }
 
 /// The network with the classes of the data.
@@ -146,7 +189,14 @@ impl Arguments {
     /// The command with its own options, those that a checkpoint does not have.
     fn line(&self) -> CommandLine {
         let line = CommandLine::of_this_program().word("train");
-        self.validation.line(self.source.line(line))
+        let line = self.validation.line(self.source.line(line));
+        let line = match &self.tensorboard {
+            Some(dir) => line
+                .flag("--tensorboard", dir.is_none())
+                .path("--tensorboard", dir.as_deref()),
+            None => line,
+        };
+        line.option("--patience", self.recipe.patience)
     }
 }
 

@@ -1,0 +1,317 @@
+//! How pictures are shown and varied: as is asked for, and by later commands as by the run.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use densenet_runtime::data::{
+    Augmentation, Dataset, EvaluationCrop, ImageFolder, Interpolation, Jitter, Loader, Mix,
+    Pictures, Policy, RandomResizedCrop,
+};
+use densenet_runtime::train::{Config, PlanTrainer};
+use densenet_runtime::weights::State;
+use serde_json::Value;
+
+use crate::{
+    SPEC, last_evaluation, numbers, refusal, run, said, scores, support, train, with_pictures,
+};
+
+const CHECKPOINT: &str = "run/checkpoint.safetensors";
+
+/// The loss of a run's evaluation, and that of `evaluate`, whose network is folded.
+fn agree(folder: &Path) -> bool {
+    let run = last_evaluation(&folder.join("run"));
+    let [own, run] = [&scores(folder)["loss"], &run["val_loss"]].map(|loss| loss.as_f64().unwrap());
+    (own - run).abs() < 1e-5 * run
+}
+
+#[test]
+fn a_picture_is_shown_as_validation_showed_it_unless_something_else_is_asked_for() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let view = ["--crop-pct", "0.5", "--interpolation", "bicubic"];
+    train(
+        folder,
+        &[&view[..], &["--steps", "3", "--out", "run"]].concat(),
+    );
+    let weights = ["--weights", CHECKPOINT];
+    let judged = [
+        "--data",
+        "data",
+        "--json",
+        "scores.json",
+        "--predictions",
+        "judged.csv",
+    ];
+    let evaluate = |more: &[&str]| {
+        let arguments = [&["evaluate"], &weights[..], &judged, more].concat();
+        let [_, errors] = support::said(run(folder, &arguments));
+        (errors, agree(folder))
+    };
+    assert_eq!(evaluate(&[]), (String::new(), true));
+    let asked = ["predict", "--format", "csv", "data/val"];
+    let answers = said(folder, &[&asked[..], &weights].concat());
+    let table = fs::read_to_string(folder.join("judged.csv")).unwrap();
+    assert_eq!(numbers(&answers, 10), numbers(&table, 10));
+
+    for (more, words) in [
+        (["--crop-pct", "1"], "--crop-pct was 0.5 and is 1.0"),
+        (
+            ["--interpolation", "bilinear"],
+            "--interpolation was bicubic and is bilinear",
+        ),
+    ] {
+        let (errors, agrees) = evaluate(&more);
+        let expected = format!("pictures are not shown as in the run of {CHECKPOINT}: {words}\n");
+        assert_eq!((errors, agrees), (expected, false));
+        let asked = said(folder, &[&asked[..], &weights, &more].concat());
+        assert_ne!(numbers(&answers, 10), numbers(&asked, 10));
+    }
+
+    let resume = [
+        "train", "--data", "data", "--resume", CHECKPOINT, "--steps", "4",
+    ];
+    let refused = refusal(
+        folder,
+        &[&resume[..], &["--crop-pct", "1", "--flip", "0.5"]].concat(),
+    );
+    assert!(
+        refused.contains("--crop-pct was 0.5 and is 1.0; leave"),
+        "{refused}"
+    );
+    let refused = refusal(folder, &[&resume[..], &["--flip", "0.5"]].concat());
+    assert!(
+        refused.contains("--flip was not given and is 0.5; leave"),
+        "{refused}"
+    );
+    said(folder, &[&resume[..], &view].concat());
+    assert_eq!(evaluate(&[]), (String::new(), true));
+}
+
+/// A grey picture of 16 bits, whose samples are those of a picture of 8 bits, so many times.
+fn deepen(from: &Path, to: &Path, times: u16) {
+    let picture = densenet_runtime::data::read(from).unwrap();
+    let mut bytes = format!("P5 {} {} 65535\n", picture.width, picture.height).into_bytes();
+    for pixel in picture.pixels.chunks_exact(3) {
+        bytes.extend((u16::from(pixel[1]) * times).to_be_bytes());
+    }
+    fs::write(to, bytes).unwrap();
+}
+
+#[test]
+fn samples_of_a_range_are_shown_in_it_by_all_commands() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    // Twice the same, of samples up to 2550, and of samples up to 255 * 257.
+    for (name, times) in [("dark", 10), ("full", 257)] {
+        for set in ["train", "val"] {
+            for class in fs::read_dir(folder.join("data").join(set)).unwrap() {
+                let class = class.unwrap();
+                let to = folder.join(name).join(set).join(class.file_name());
+                fs::create_dir_all(&to).unwrap();
+                for number in 0..2 {
+                    let from = class.path().join(format!("{number:04}.jpg"));
+                    deepen(&from, &to.join(format!("{number}.pgm")), times);
+                }
+            }
+        }
+    }
+    let grey = [
+        "train",
+        "--spec",
+        SPEC,
+        "--input",
+        "1x32x32",
+        "--batch-size",
+        "8",
+    ];
+    let range = [
+        "--data", "dark", "--range", "0", "2550", "--steps", "2", "--out", "run",
+    ];
+    said(folder, &[&grey[..], &range].concat());
+    let weights = ["--weights", CHECKPOINT];
+    let json = ["--json", "scores.json"];
+    let evaluate = ["evaluate", "--data", "dark"];
+    said(folder, &[&evaluate[..], &weights, &json].concat());
+    assert!(agree(folder));
+
+    let predict = |more: &[&str]| {
+        let asked = ["predict", "--format", "csv"];
+        numbers(&said(folder, &[&asked[..], &weights, more].concat()), 10)
+    };
+    let dark = predict(&["dark/val"]);
+    let full = predict(&["full/val", "--range", "0", "65535"]);
+    assert_eq!(dark.len(), 20);
+    for (dark, full) in dark.iter().flatten().zip(full.iter().flatten()) {
+        assert!((dark - full).abs() < 1e-5, "{dark} {full}");
+    }
+    assert_ne!(dark, predict(&["full/val"]));
+}
+
+/// The loss of the first step of a run that varies pictures so.
+fn expected(folder: &Path, augmentation: Augmentation, mix: Mix) -> f64 {
+    let config = Config::of_checkpoint(folder.join(CHECKPOINT)).unwrap();
+    let pictures = Pictures::sized([32, 32]).unwrap();
+    let evaluation = EvaluationCrop {
+        interpolation: augmentation.interpolation,
+        ..EvaluationCrop::default()
+    };
+    let pictures = pictures
+        .augmented(augmentation)
+        .unwrap()
+        .evaluated(evaluation);
+    let set = Arc::new(ImageFolder::open_as(folder.join("data/train"), pictures).unwrap());
+    let words = format!("{SPEC}, classes: 10");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let loader = Loader::training(set.clone(), config.batch).unwrap();
+    let loader = loader.seeded(config.seed).mixed(mix, 10).unwrap();
+    let batch = loader.epoch(0).next().unwrap().unwrap();
+    let start = State::initial(&plan, config.seed);
+    let mut trainer = PlanTrainer::new("DenseNet", plan, &start, config).unwrap();
+    trainer
+        .step(batch.as_batch(set.normalization()))
+        .unwrap()
+        .loss
+}
+
+#[test]
+fn pictures_are_varied_and_mixed_as_is_asked_for() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let usual = Augmentation::default;
+    let (crop, jitter) = (RandomResizedCrop::default(), Jitter::default());
+    let unmixed = Mix::default;
+    let mixed = |mixup, cutmix| Mix { mixup, cutmix };
+    let cases: Vec<(&str, Augmentation, Mix)> = vec![
+        ("", usual(), unmixed()),
+        (
+            "--crop-area 0.5 0.75 --crop-aspect 1 1.25",
+            Augmentation {
+                crop: RandomResizedCrop {
+                    area: (0.5, 0.75),
+                    aspect: (1.0, 1.25),
+                },
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--mirror 1 --flip 0.5 --interpolation bicubic",
+            Augmentation {
+                crop,
+                mirror: 1.0,
+                flip: 0.5,
+                interpolation: Interpolation::Bicubic,
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--rotate 30 --translate 0.25 --zoom 0.5 1.5 --shear 10 --fill 0.5",
+            Augmentation {
+                rotation: 30.0,
+                translation: [0.25; 2],
+                scale: [0.5, 1.5],
+                shear: 10.0,
+                fill: 0.5,
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--brightness 0.5 --contrast 0.25",
+            Augmentation {
+                jitter: Jitter {
+                    brightness: 0.5,
+                    contrast: 0.25,
+                    ..jitter
+                },
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--saturation 0.75 --hue 0.25",
+            Augmentation {
+                jitter: Jitter {
+                    saturation: 0.75,
+                    hue: 0.25,
+                    ..jitter
+                },
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--auto-augment trivial",
+            Augmentation {
+                policy: Policy::TrivialWide,
+                ..usual()
+            },
+            unmixed(),
+        ),
+        (
+            "--auto-augment rand=3,12 --erase 0.75",
+            Augmentation {
+                policy: Policy::Rand {
+                    operations: 3,
+                    magnitude: 12,
+                },
+                erase: 0.75,
+                ..usual()
+            },
+            unmixed(),
+        ),
+        ("--mixup 0.5", usual(), mixed(0.5, 0.0)),
+        ("--cutmix 1", usual(), mixed(0.0, 1.0)),
+        ("--mixup 1 --cutmix 0.5", usual(), mixed(1.0, 0.5)),
+    ];
+    let mut losses = Vec::new();
+    for (options, augmentation, mix) in cases {
+        let options: Vec<_> = options.split_whitespace().collect();
+        train(
+            folder,
+            &[&options[..], &["--steps", "1", "--out", "run"]].concat(),
+        );
+        let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
+        let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+        let (found, expected) = (
+            first["loss"].as_f64().unwrap(),
+            expected(folder, augmentation, mix),
+        );
+        assert!(
+            (found - expected).abs() < 1e-5,
+            "{options:?}: {found}, not {expected}"
+        );
+        losses.push(found);
+    }
+    let usual = losses.remove(0);
+    assert!(
+        losses.iter().all(|loss| (loss - usual).abs() > 1e-4),
+        "{usual} {losses:?}"
+    );
+}
+
+#[test]
+fn tensorboards_files_are_in_the_runs_folder_or_where_they_are_asked_for() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    for (options, at) in [
+        (&["--tensorboard"][..], "run/tensorboard"),
+        (&["--tensorboard", "boards/one"][..], "boards/one"),
+    ] {
+        train(
+            folder,
+            &[options, &["--steps", "1", "--out", "run"]].concat(),
+        );
+        let files: Vec<_> = fs::read_dir(folder.join(at)).unwrap().collect();
+        assert_eq!(files.len(), 1);
+        let bytes = fs::read(files[0].as_ref().unwrap().path()).unwrap();
+        let tag = b"val/top1_error";
+        assert!(bytes.windows(tag.len()).any(|part| part == tag));
+    }
+    assert!(
+        !folder.join("run/tensorboard").exists(),
+        "the first run's files were kept elsewhere"
+    );
+}
