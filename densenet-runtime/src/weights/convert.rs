@@ -6,7 +6,8 @@ use super::{LoadOptions, Notes, Report, State, TensorFile, WeightsError, plan_of
 
 /// Reads a file of weights in any format and under anybody's names, and writes it under torchvision's:
 /// safetensors, or a file for `torch.load` if it is to be called `.pth`, `.pt` or `.bin`. The network is
-/// told by its shapes ([`plan_of`]). Classes, normalisation and thresholds stay.
+/// told by its shapes ([`plan_of`]). Classes, normalisation and thresholds stay, and so do other notes
+/// whose keys begin with `densenet.`.
 ///
 /// ```no_run
 /// # use densenet_runtime::{say, weights::{WeightsError, convert}};
@@ -34,6 +35,6 @@ pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report, W
     let file = TensorFile::read(from)?;
     let plan = plan_of(&file, None)?;
     let (state, report) = State::load(&plan, &file, &LoadOptions::default())?;
-    state.write_with(&plan, to, &Notes::of(&file)?)?;
+    state.write_noted(&plan, to, &Notes::of(&file)?, file.own_notes())?;
     Ok(report)
 }

@@ -184,6 +184,22 @@ impl TensorFile {
         }
     }
 
+    /// What the file's writer noted beside classes, normalisation and thresholds: the notes whose
+    /// keys begin with `densenet.`, but for the checksum.
+    pub(super) fn own_notes(&self) -> BTreeMap<String, String> {
+        let is_own = |key: &str| key.starts_with("densenet.") && key != seal::NOTE;
+        let kept =
+            |(key, note): (&String, &String)| is_own(key).then(|| (key.clone(), note.clone()));
+        match &self.contents {
+            Contents::Safetensors(file) => {
+                let notes = file.metadata.metadata().iter().flatten();
+                notes.filter_map(kept).collect()
+            }
+            #[cfg(feature = "pytorch")]
+            Contents::Torch(file) => file.notes().iter().filter_map(kept).collect(),
+        }
+    }
+
     /// Whether the file has a checksum of all its bytes.
     #[cfg(feature = "train")]
     pub(crate) fn is_sealed(&self) -> bool {

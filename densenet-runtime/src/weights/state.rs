@@ -1,5 +1,6 @@
 //! A network's whole state, in memory and in a file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use densenet_plan::{Parameter, Plan, Role};
@@ -37,6 +38,17 @@ impl State {
         path: impl AsRef<Path>,
         notes: &Notes,
     ) -> Result<(), WeightsError> {
+        self.write_noted(plan, path, notes, BTreeMap::new())
+    }
+
+    /// The same with notes of others besides, by their keys.
+    pub(super) fn write_noted(
+        &self,
+        plan: &Plan,
+        path: impl AsRef<Path>,
+        notes: &Notes,
+        mut lines: BTreeMap<String, String>,
+    ) -> Result<(), WeightsError> {
         self.check_lengths(plan.parameter_count(), plan.running_count())?;
         let parameters = plan.parameters();
         let tensors = parameters.iter().map(|parameter| {
@@ -48,11 +60,11 @@ impl State {
             let names = plan.class_names().iter();
             notes.classes = names.map(ToString::to_string).collect();
         }
-        let notes = notes.lines();
+        lines.extend(notes.lines());
         if is_named_as_torch(path.as_ref()) {
-            return TensorFile::write_torch(path, tensors, notes);
+            return TensorFile::write_torch(path, tensors, lines);
         }
-        TensorFile::write(path, tensors, notes)
+        TensorFile::write(path, tensors, lines)
     }
 
     /// The elements of one tensor of the network.

@@ -170,15 +170,7 @@ fn thresholds_find_the_share_that_is_asked_for_and_predictions_are_decided_by_th
     assert_eq!(resumed[2], None);
     // What is converted is still decided by them.
     said(folder, &["convert", CHECKPOINT, "own.pth"]);
-    let asked = [
-        "predict",
-        "--weights",
-        "own.pth",
-        "--input",
-        "32",
-        "--format",
-        "jsonl",
-    ];
+    let asked = ["predict", "--weights", "own.pth", "--format", "jsonl"];
     let answer = said(folder, &[&asked[..], &["data/val"]].concat());
     assert!(
         !answer.contains("\"never\":0.9") && answer.lines().count() == 20,

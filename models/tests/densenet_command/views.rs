@@ -68,6 +68,11 @@ fn a_picture_is_shown_as_validation_showed_it_unless_something_else_is_asked_for
         assert_ne!(numbers(&answers, 10), numbers(&asked, 10));
     }
 
+    // What is converted is the same network, shown the same.
+    said(folder, &["convert", CHECKPOINT, "own.pth"]);
+    let converted = said(folder, &[&asked[..], &["--weights", "own.pth"]].concat());
+    assert_eq!(converted, answers);
+
     let resume = [
         "train", "--data", "data", "--resume", CHECKPOINT, "--steps", "4",
     ];
