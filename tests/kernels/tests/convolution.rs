@@ -131,6 +131,7 @@ impl Case {
                     ("OUT_STRIDE", self.out_stride),
                     ("ROWS", self.rows),
                     ("TILE_MAPS", TILE_MAPS),
+                    ("ZEROS", 8),
                     ("FORWARD_DEPTH", self.forward_depth(precision)),
                     ("WEIGHT_ROWS", self.weight_rows(precision)),
                     ("WEIGHT_CHANNELS", WEIGHT_CHANNELS),

@@ -67,17 +67,27 @@ __device__ __forceinline__ unsigned unknown(unsigned value) {
     return value;
 }
 
-// The pixels of a tile and those around it: lines of WIDE values, and one of zeros.
-template <int WIDE> struct Halo {
-    alignas(16) store_t value[STAGED + 1][WIDE + PAD];
-
-    __device__ __forceinline__ void put_zeros() {
-        static_assert(WIDE <= THREADS, "each has one thread");
-        if (threadIdx.x < WIDE / VECTOR) put_pack(&value[STAGED][threadIdx.x * VECTOR], Pack::zeros());
+// Lines of zeros are read for taps outside the image. They are eight, from a multiple of eight on,
+// so that each line has one in its own banks: eight adjacent lines are read at once, without
+// conflicts, whichever of them are outside.
+template <int WIDE> __device__ __forceinline__ void put_zeros(store_t (*lines)[WIDE + PAD]) {
+    constexpr int GROUPS = WIDE / VECTOR;
+#pragma unroll
+    for (int i = 0; i < ZEROS; i += THREADS / GROUPS) {
+        int line = i + threadIdx.x / GROUPS;
+        if (line < ZEROS) put_pack(&lines[line][own_element<GROUPS>()], Pack::zeros());
     }
+}
+
+// The pixels of a tile and those around it: lines of WIDE values, and lines of zeros.
+template <int WIDE> struct Halo {
+    static constexpr int END = (STAGED + ZEROS - 1) / ZEROS * ZEROS;
+    alignas(16) store_t value[END + ZEROS][WIDE + PAD];
+
     // The line of tile row `row` under a tap, if `taps` are those of the row that are inside.
     __device__ __forceinline__ const store_t *under(int row, unsigned taps, int tap) const {
-        return value[taps >> tap & 1 ? row + tap / 3 * LIFT + tap % 3 : STAGED];
+        int line = row + tap / 3 * LIFT + tap % 3;
+        return value[taps >> tap & 1 ? line : END + line % ZEROS];
     }
     // Fills all lines with WIDE normalised channels from `first_channel` on. The values of a line
     // are used after all loads of a batch have started. A line may have no pixel; then no tap
@@ -134,9 +144,12 @@ template <int N> struct TileSums {
     __device__ static int part() { return threadIdx.x / 32 / (DOWN * ACROSS); }
     __device__ static int top() { return threadIdx.x / 32 / ACROSS % DOWN * HIGH; }
     __device__ static int left() { return threadIdx.x / 32 % ACROSS * 32; }
+    // The row of the tile that is row i of a product. Four that follow each other are two apart, so
+    // that 16 lanes, who have two columns of four rows each, store them in different banks.
+    __device__ static int row(int i) { return (i & ~7) | (i & 3) << 1 | (i >> 2 & 1); }
     __device__ __forceinline__ TileSums(int row0, int pixels) : value() {
 #pragma unroll
-        for (int i = 0; i < HIGH / 16; ++i) taps[i] = inside(row0 + top() + 16 * i + threadIdx.x % 16, pixels);
+        for (int i = 0; i < HIGH / 16; ++i) taps[i] = inside(row0 + top() + 16 * i + row(threadIdx.x % 16), pixels);
     }
     // Adds the products of the lines under all taps with the weight. `weight(tap)` has lines that
     // are maps, if they are ALONG the depth, or else depths.
@@ -151,7 +164,7 @@ template <int N> struct TileSums {
             const store_t *lines[HIGH / 16];
 #pragma unroll
             for (int i = 0; i < HIGH / 16; ++i)
-                lines[i] = halo.under(top() + 16 * i + lane % 16, own[i], tap) + part() * 16 + lane / 16 * 8;
+                lines[i] = halo.under(top() + 16 * i + row(lane % 16), own[i], tap) + part() * 16 + lane / 16 * 8;
 #pragma unroll
             for (int k = 0; k < WIDE; k += 16 * PARTS) {
                 unsigned rows[HIGH / 16][4], columns[2][4];
@@ -180,7 +193,7 @@ template <int N> struct TileSums {
                     for (int j = 0; j < 4; ++j)
 #pragma unroll
                         for (int half = 0; half < 2; ++half) {
-                            float *into = &stage.value[top() + 16 * i + lane / 4 + 8 * half][left() + 8 * j + lane % 4 * 2];
+                            float *into = &stage.value[top() + 16 * i + row(lane / 4) + 8 * half][left() + 8 * j + lane % 4 * 2];
                             float2 &at = *reinterpret_cast<float2 *>(ALIGNED(into, 8)), sum = {value[i][j][2 * half], value[i][j][2 * half + 1]};
                             if (turn > 0) sum.x += at.x, sum.y += at.y;
                             at = sum;
@@ -239,7 +252,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) spatial_forw
     Forward &shared = *reinterpret_cast<Forward *>(memory);
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * TILE_MAPS, rows = min(ROWS, pixels - row0), count = min(TILE_MAPS, MAPS - map0);
     TileSums<TILE_MAPS> sums(row0, pixels);
-    shared.halo.put_zeros();
+    put_zeros<FORWARD_DEPTH>(shared.halo.value + shared.halo.END);
     for (int from = 0; from < channels; from += FORWARD_DEPTH) {
         bring<TAPS * TILE_MAPS, FORWARD_DEPTH>(shared.weight[0], channels - from, weight, [&](int i) {
             int n = map0 + i % TILE_MAPS;
@@ -257,6 +270,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) spatial_forw
     if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
 }
 
+// A vector of a tile of results. Eight lanes, who have 64 floats in a row, have both halves of the
+// banks at once: half of them load the second four of their floats first.
+__device__ __forceinline__ Values staged_at(const float *at) {
+#if VECTOR == 8
+    int first = threadIdx.x & 4;
+    float4 one = *reinterpret_cast<const float4 *>(ALIGNED(at + first, 16)), two = *reinterpret_cast<const float4 *>(ALIGNED(at + (first ^ 4), 16));
+    float4 low = first ? two : one, high = first ? one : two;
+    return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+#else
+    return floats_at(at);
+#endif
+}
+
 union Pull {
     struct {
         Halo<DEPTH> halo;
@@ -270,14 +296,14 @@ static_assert(sizeof(Pull) <= SPATIAL_PULL_SHARED, "the host knows how much shar
 // times the gradient is added to `into` (pixels x IN_STRIDE). Otherwise the gradient is stored as
 // it is, and the caller includes gamma when it undoes BN. A pixel collects the gradients of the
 // pixels whose taps it was. Grid: tiles of pixels, tiles of channels.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 && ROWS < 256 && MAPS <= DEPTH ? 3 : 2) spatial_pull(
     const grad_t *dout, const store_t *weight, const store_t *input, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *into, float *partial, int add, int pixels, int channels) {
     DYNAMIC_SHARED(memory);
     Pull &shared = *reinterpret_cast<Pull *>(memory);
     int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * TILE_CHANNELS, count = min(TILE_CHANNELS, channels - channel0);
     TileSums<TILE_CHANNELS> sums(row0, pixels);
-    shared.halo.put_zeros();
+    put_zeros<DEPTH>(shared.halo.value + shared.halo.END);
     for (int from = 0; from < MAPS; from += DEPTH) {
         bring<TAPS * DEPTH, TILE_CHANNELS>(shared.weight[0], count, weight, [&](int i) {
             int n = from + i % DEPTH;
@@ -295,7 +321,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) spatial_pull(
     sums.stage(shared.stage);
     pull(shared.stage, Norm{scale, shift, mean}, input, IN_STRIDE, channel0, count, channels, partial,
          [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; },
-         [&](int row, int column) { return floats_at(&shared.stage.value[row][column]); },
+         [&](int row, int column) { return staged_at(&shared.stage.value[row][column]); },
          [&](long long p, int c, Values masked) {
              grad_t *at = into + p * IN_STRIDE + c;
              if (add) {
@@ -401,7 +427,7 @@ struct TapSums {
 
 union Share {
     struct {
-        alignas(16) store_t lines[RING + 1][WEIGHT_CHANNELS + PAD]; // the last is of zeros
+        alignas(16) store_t lines[RING + ZEROS][WEIGHT_CHANNELS + PAD]; // the last are of zeros
         // One tile of dout is in use while the next is loaded.
         alignas(16) store_t dout[2][WEIGHT_ROWS][TILE_MAPS + PAD];
     };
@@ -444,7 +470,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 :
         for (int i = 0; i < PASSES; ++i)
             put_pack(&shared.lines[place + i * AT_ONCE + own_line<GROUPS>()][element], normalised.of(fetched[i]));
     };
-    if (threadIdx.x < GROUPS) put_pack(&shared.lines[RING][threadIdx.x * VECTOR], Pack::zeros());
+    put_zeros<WEIGHT_CHANNELS>(shared.lines + RING);
     auto stage = [&](int row0) {
 #pragma unroll 1
         for (int chunk = 0; chunk < CHUNKS; ++chunk) fetch(row0, chunk), put(chunk * WEIGHT_ROWS);
@@ -468,7 +494,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 :
                 int place;
                 __device__ __forceinline__ const store_t *line(int tap) const {
                     unsigned at = place + tap / 3 * Lines::LIFT + tap % 3;
-                    return lines[taps >> tap & 1 ? min(at, at - RING) : RING];
+                    return lines[taps >> tap & 1 ? min(at, at - RING) : RING + at % ZEROS];
                 }
             } own = {shared.lines, inside(row0 + row, last), place + row};
             return own;

@@ -18,6 +18,8 @@ const TILE_MAPS: usize = 32;
 const TILE_CHANNELS: usize = 64;
 /// Channels of a tile of the weight's gradient. It has all taps, so that a thread has 72 sums.
 const WEIGHT_CHANNELS: usize = 32;
+/// Lines of zeros that are read for what is outside an image, each in banks of its own.
+const ZEROS: usize = 8;
 
 arguments! {
     pub struct Forward {
@@ -59,6 +61,7 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
         ("TILE_CHANNELS", TILE_CHANNELS),
         ("WEIGHT_ROWS", weight_rows(block, of.precision)),
         ("WEIGHT_CHANNELS", WEIGHT_CHANNELS),
+        ("ZEROS", ZEROS),
         ("VECTOR", vector(of.precision, &counts)),
         ("SPATIAL_FORWARD_SHARED", forward),
         ("SPATIAL_PULL_SHARED", pull),
@@ -105,10 +108,9 @@ fn staged(block: &Block, rows: usize) -> usize {
     rows + 2 * block.width.min(rows + 2) + 2
 }
 
-/// Bytes of the pixels that are staged for a tile of `rows`, with `elements` each, and of a line of
-/// zeros.
+/// Bytes of the pixels that are staged for a tile of `rows`, with `elements` each, and of zeros.
 fn halo(block: &Block, rows: usize, elements: usize, precision: Precision) -> usize {
-    (staged(block, rows) + 1) * line(elements, precision)
+    (staged(block, rows).next_multiple_of(ZEROS) + ZEROS) * line(elements, precision)
 }
 
 /// Bytes of shared memory of the kernels: forward, pull, weight.
@@ -125,8 +127,8 @@ fn shared(block: &Block, precision: Precision) -> [usize; 3] {
         0
     };
     let ring = staged(block, of_weight).next_multiple_of(of_weight) + ahead;
-    let weight =
-        (ring + 1) * line(WEIGHT_CHANNELS, precision) + 2 * of_weight * line(TILE_MAPS, precision);
+    let weight = (ring + ZEROS) * line(WEIGHT_CHANNELS, precision)
+        + 2 * of_weight * line(TILE_MAPS, precision);
     let exchanged = 9 * TILE_MAPS * WEIGHT_CHANNELS * 4;
     [
         forward.max(stage(rows, TILE_MAPS)),
