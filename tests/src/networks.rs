@@ -1,7 +1,7 @@
 //! The networks of the golden files, one of each kind, and their training in dfdx's way.
 
 use densenet_runtime::nn::cross_entropy;
-use densenet_runtime::plan::Plan;
+use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 use densenet_runtime::{Network, densenet};
 use dfdx::prelude::*;
 
@@ -128,4 +128,23 @@ networks! {
     OneBlock = "one_block" {
         blocks: [2], k: 3, bottleneck, stem: cifar, init: 5, input: [1, 7, 5], classes: 2
     }
+}
+
+/// A plan whose transition has so many maps that what it pools is kept.
+pub fn many_maps() -> Plan {
+    let block = BlockSpec {
+        layers: 1,
+        growth: 4,
+    };
+    let spec = Spec {
+        blocks: vec![block; 2],
+        theta: Ratio::new(1, 1),
+        bottleneck: Some(2),
+        stem: StemKind::Cifar,
+        init: 260,
+        input: [1, 5, 6],
+        classes: 3,
+        dropout: 0.0,
+    };
+    spec.plan().expect("a plan")
 }

@@ -8,7 +8,7 @@ use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, logits};
-use densenet_tests::networks::{Bc, Compressed, ImageNetBc};
+use densenet_tests::networks::{Bc, Compressed, ImageNetBc, many_maps};
 use densenet_tests::random;
 
 /// A training step on bytes of images, with kernels that tell of each access.
@@ -73,6 +73,11 @@ fn of_a_bottleneck_network_with_dropout_and_recomputed_maps() {
 #[test]
 fn of_a_plain_network_with_the_cifar_stem() {
     agree(&Compressed::PLAN, 3, Precision::F32, Recompute::Nothing);
+}
+
+#[test]
+fn of_a_network_that_pools_before_a_transitions_product() {
+    agree(&many_maps(), 3, Precision::Bf16, Recompute::Nothing);
 }
 
 #[test]

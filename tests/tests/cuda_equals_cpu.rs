@@ -13,7 +13,7 @@ use densenet_runtime::{
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::emulated::{alone, device, device_that_is_emulated, on_cuda, options};
 use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
-use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc};
+use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc, many_maps};
 use densenet_tests::{each_network, random};
 
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
@@ -134,6 +134,12 @@ fn trains_alike<N: Case>() {
 }
 
 each_network!(trains_alike);
+
+#[test]
+fn maps_that_a_transition_pools_before_its_product_are_alike() {
+    let _alone = alone();
+    compare(&many_maps(), "many maps", options(4), 1, TOLERANCE);
+}
 
 #[test]
 fn adamw_clips_and_averages_alike() {

@@ -2,7 +2,7 @@
 //! between the two and without.
 
 use cuda_kernel_tests::{
-    Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, TILE_CHANNELS, arguments, check,
+    Buffer, Dropout, Gpu, Norm, Numbers, Precision, Program, ROWS, TILE_CHANNELS, arguments, check,
     check_stored, family, vector,
 };
 
@@ -57,8 +57,10 @@ impl Case {
         if self.output > 64 { 128 } else { 64 }
     }
 
-    fn program(&self, gpu: &Gpu, precision: Precision) -> Program {
+    /// Its kernels, whose products make their operand, or read what was made before.
+    fn program(&self, gpu: &Gpu, precision: Precision, made: bool) -> Program {
         let mut constants = vec![
+            ("POOLED", usize::from(made)),
             ("HEIGHT", self.size[1]),
             ("WIDTH", self.size[2]),
             ("IN", self.input),
@@ -72,6 +74,24 @@ impl Case {
         ];
         constants.extend(Dropout::CONSTANTS);
         gpu.program(&family(&["stage/transition.cu"]), precision, &constants)
+    }
+
+    /// What was made of the input before the products.
+    fn pool(&self, gpu: &Gpu, program: &Program, precision: Precision, data: &Data) -> Buffer {
+        let into = gpu.no_maps(precision, self.pooled() * self.input);
+        let width = vector(precision, &[self.input, self.output, self.out_stride]);
+        program.each(
+            "transition_pool",
+            self.pooled() * self.input / width,
+            arguments![
+                &gpu.maps(precision, &data.input),
+                &gpu.floats(&data.norm.scale),
+                &gpu.floats(&data.norm.shift),
+                &into,
+                self.pooled()
+            ],
+        );
+        into
     }
 
     /// The four pixels under a pooled one.
@@ -110,6 +130,16 @@ fn each(test: impl Fn(&Case, Precision, &Data, Dropout)) {
     }
 }
 
+/// The same, without dropout also where the operand of the products is made before them.
+fn each_way(test: impl Fn(&Case, Precision, &Data, Dropout, bool)) {
+    each(|case, precision, data, dropout| {
+        test(case, precision, data, dropout, false);
+        if dropout.site < 0 {
+            test(case, precision, data, dropout, true);
+        }
+    });
+}
+
 /// Rows of a product for each pooled pixel, and the name of the kernel.
 fn form(kernel: &str, dropout: Dropout) -> (usize, String) {
     match dropout.site {
@@ -145,18 +175,24 @@ fn operands(
 
 #[test]
 fn forward_and_its_statistics() {
-    each(|case, precision, data, dropout| {
+    each_way(|case, precision, data, dropout, made| {
         let gpu = Gpu::new(1);
         let (group, kernel) = form("transition_forward", dropout);
         let (pooled, output) = (case.pooled(), case.output);
         let tiles = (pooled * group).div_ceil(ROWS);
         let out = gpu.no_maps(precision, pooled * case.out_stride);
         let partial = gpu.no_floats(tiles * output * 2);
-        case.program(&gpu, precision).tiled(
+        let program = case.program(&gpu, precision, made);
+        let operand = if made {
+            case.pool(&gpu, &program, precision, data)
+        } else {
+            gpu.maps(precision, &data.input)
+        };
+        program.tiled(
             &kernel,
             [tiles * output.div_ceil(case.columns()), 1, 1],
             arguments![
-                &gpu.maps(precision, &data.input),
+                &operand,
                 &gpu.floats(&data.norm.scale),
                 &gpu.floats(&data.norm.shift),
                 &gpu.packed(precision, &data.weight, case.input, 1),
@@ -191,7 +227,7 @@ fn forward_and_its_statistics() {
             }
         }
         let stored = out.read_maps(precision);
-        let what = format!("{case:?} {precision:?} {dropout:?}");
+        let what = format!("{case:?} {precision:?} {dropout:?}, made before: {made}");
         check_stored(&what, precision, &stored, &expected);
         let rows = ROWS / group;
         let mut moments = vec![0.0; tiles * output * 2];
@@ -239,7 +275,7 @@ fn gradient_of_the_input() {
         let tiles = (pooled * group).div_ceil(ROWS);
         let into = gpu.no_maps(precision, case.pixels() * input);
         let partial = gpu.no_floats(tiles * input * 2);
-        case.program(&gpu, precision).tiled(
+        case.program(&gpu, precision, false).tiled(
             &kernel,
             [tiles * input.div_ceil(case.columns()), 1, 1],
             arguments![
@@ -292,14 +328,20 @@ fn gradient_of_the_input() {
 
 #[test]
 fn gradient_of_the_weight() {
-    each(|case, precision, data, dropout| {
+    each_way(|case, precision, data, dropout, made| {
         let (group, kernel) = form("transition_weight", dropout);
         let (rows, count) = (case.pooled() * group, case.input * case.output);
         for length in [rows.next_multiple_of(16), 32] {
             let gpu = Gpu::new(3);
             let slices = rows.div_ceil(length);
             let share = gpu.no_floats(slices * count);
-            case.program(&gpu, precision).tiled(
+            let program = case.program(&gpu, precision, made);
+            let operand = if made {
+                case.pool(&gpu, &program, precision, data)
+            } else {
+                gpu.maps(precision, &data.input)
+            };
+            program.tiled(
                 &kernel,
                 [
                     case.output.div_ceil(case.columns()),
@@ -308,7 +350,7 @@ fn gradient_of_the_weight() {
                 ],
                 arguments![
                     &gpu.maps(precision, &data.dout),
-                    &gpu.maps(precision, &data.input),
+                    &operand,
                     &gpu.floats(&data.norm.scale),
                     &gpu.floats(&data.norm.shift),
                     &share,
@@ -336,7 +378,9 @@ fn gradient_of_the_weight() {
                     }
                 }
             }
-            let what = format!("{case:?} {precision:?} {dropout:?} slices of {length}");
+            let what = format!(
+                "{case:?} {precision:?} {dropout:?}, made before: {made}, slices of {length}"
+            );
             check(&what, &share.read_floats(), &expected, 1e-5);
         }
     });

@@ -24,11 +24,12 @@ pub fn most_groups(plan: &Plan) -> usize {
 }
 
 /// The number of f32 that kernels leave for the next ones. All stages share this memory, so it is
-/// the most that any stage needs.
-#[derive(Clone, Copy, Debug, Default)]
+/// the most that any stage needs. What transitions pool is kept for the backward pass.
+#[derive(Clone, Debug, Default)]
 pub struct Scratch {
     partial: usize,
     shares: usize,
+    pooled: Vec<usize>,
 }
 
 impl Scratch {
@@ -40,6 +41,11 @@ impl Scratch {
     /// For the shares of a weight's gradient.
     pub fn shares(&mut self, pixels: usize, slicing: Slicing) {
         self.shares = self.shares.max(slicing.most(pixels) * slicing.weight);
+    }
+
+    /// For the pooled values of the next transition.
+    pub fn pooled(&mut self, values: usize) {
+        self.pooled.push(values);
     }
 }
 
@@ -100,6 +106,8 @@ pub struct Slots {
     pub stem_totals: Slot,
     pub stem_undo: Slot,
     pub blocks: Vec<BlockSlots>,
+    /// What the products of each transition read, if it is made before them.
+    pub pooled: Vec<Slot>,
     /// Gradient of a block's maps, after their BN.
     pub gradient: Slot,
     pub handover: Slot,
@@ -202,6 +210,9 @@ impl Slots {
             stem_statistics: layout.floats(3 * stem.maps),
             stem_totals: layout.floats(2 * stem.maps),
             stem_undo: layout.floats(4 * stem.maps),
+            pooled: (scratch.pooled.iter())
+                .map(|&values| layout.maps(values, precision))
+                .collect(),
             gradient: layout.maps(batch * sizes.gradient, precision),
             handover: layout.maps(batch * sizes.handover, precision),
             narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, precision),

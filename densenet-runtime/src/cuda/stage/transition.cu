@@ -10,8 +10,10 @@
 //
 // The forward pass, and the gradient of the weight, read the input once for each tile of COLUMNS
 // maps. The blocks that do this run at the same time, so that all but the first find it mostly in
-// cache. The backward pass reads the input and writes its gradient once. Q N values are written, or
-// read.
+// cache. But each makes the operand anew, which is more work than its product. So with many tiles
+// (POOLED) the operand is made once, by transition_pool, and kept for the backward pass; then it is
+// what both read as their `input`. The backward pass reads the input and writes its gradient once.
+// Q N values are written, or read.
 
 constexpr int TALL = HEIGHT / 2, WIDE = WIDTH / 2;
 // Tiles across a row, of maps and of channels. A block's number counts these first, then tiles of
@@ -68,6 +70,47 @@ template <int GROUP, bool ALONG> struct Pooled {
     }
 };
 
+// The operand that was made before: pooled pixels x channels.
+template <bool ALONG> struct Made {
+    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = true;
+    static constexpr int SPAN = VECTOR;
+    typedef int Place;
+    typedef Nothing Fetched;
+    const store_t *input;
+    int rows, first_row, first_channel;
+    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
+    __device__ __forceinline__ const store_t *any() const { return input; }
+    __device__ __forceinline__ const store_t *at(Place row, int element) const {
+        int c = first_channel + element;
+        return row < rows && c < IN ? input + (size_t)row * IN + c : nullptr;
+    }
+};
+
+// The operand of a product, from `rows` rows of the input.
+template <int GROUP, bool ALONG> struct From {
+    typedef Pooled<GROUP, ALONG> Operand;
+    static __device__ Operand of(const store_t *input, const float *scale, const float *shift, float share, int rows, int row, int channel) {
+        return {input, scale, shift, share, rows, row, channel};
+    }
+};
+#if POOLED
+template <bool ALONG> struct From<1, ALONG> {
+    typedef Made<ALONG> Operand;
+    static __device__ Operand of(const store_t *input, const float *, const float *, float, int rows, int row, int channel) {
+        return {input, rows, row, channel};
+    }
+};
+#endif
+
+// A thread for each vector of pooled pixels x channels.
+extern "C" __global__ void __launch_bounds__(THREADS) transition_pool(
+    const store_t *input, const float *scale, const float *shift, store_t *into, int pooled) {
+    int i = blockIdx.x * THREADS + threadIdx.x, q = i / (IN / VECTOR), c = i % (IN / VECTOR) * VECTOR;
+    if (q >= pooled) return;
+    Pooled<1, true> operand = {input, scale, shift, 0.25f, pooled, 0, 0};
+    put_pack(into + (size_t)q * IN + c, operand.made(operand.fetch(operand.place(q), c), c));
+}
+
 // The output's gradient after dropout: lines are rows, elements maps.
 template <int GROUP, bool ALONG> struct Spread {
     static constexpr bool ALONG_DEPTH = ALONG, PLAIN = GROUP == 1;
@@ -123,13 +166,13 @@ template <int GROUP>
 __device__ __forceinline__ void forward(const store_t *input, const float *scale, const float *shift, const store_t *weight,
                                         store_t *out, float *partial, const Scalars *scalars, int site, int pooled,
                                         int training) {
-    __shared__ Shared<Pooled<GROUP, true>, Weight<true>> shared;
+    __shared__ Shared<typename From<GROUP, true>::Operand, Weight<true>> shared;
     typedef Stage<ROWS, COLUMNS> Tile;
     Tile &stage = shared.stage;
     int tile = blockIdx.x / MAP_TILES, row0 = tile * ROWS;
     int map0 = blockIdx.x % MAP_TILES * COLUMNS, count = min(COLUMNS, OUT - map0);
     Sums<ROWS, COLUMNS> sums;
-    Pooled<GROUP, true> a = {input, scale, shift, GROUP == 4 ? 1.0f : 0.25f, pooled * GROUP, row0, 0};
+    auto a = From<GROUP, true>::of(input, scale, shift, GROUP == 4 ? 1.0f : 0.25f, pooled * GROUP, row0, 0);
     product(shared.pieces, sums, 0, IN, a, Weight<true>{weight, map0, 0});
     sums.stage(stage);
     __syncthreads();
@@ -239,12 +282,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) transition_pull_dropped(
 template <int GROUP>
 __device__ __forceinline__ void weight_share(const grad_t *dout, const store_t *input, const float *scale, const float *shift,
                                              float *share, const Scalars *scalars, int site, int pooled, int length) {
-    __shared__ Pieces<COLUMNS, TILE_CHANNELS, Spread<GROUP, false>, Pooled<GROUP, false>> pieces;
+    __shared__ Pieces<COLUMNS, TILE_CHANNELS, Spread<GROUP, false>, typename From<GROUP, false>::Operand> pieces;
     int map0 = blockIdx.x * COLUMNS, channel0 = blockIdx.y * TILE_CHANNELS;
     int first = blockIdx.z * length, last = min(first + length, pooled * GROUP);
     Sums<COLUMNS, TILE_CHANNELS> sums;
     Spread<GROUP, false> a = {dout, Dropout(scalars, site), last, 0, map0};
-    product(pieces, sums, first, last, a, Pooled<GROUP, false>{input, scale, shift, 0.25f, last, 0, channel0});
+    product(pieces, sums, first, last, a, From<GROUP, false>::of(input, scale, shift, 0.25f, last, 0, channel0));
 #pragma unroll
     for (int i = 0; i < sums.COUNT; ++i) {
         int n = map0 + sums.row(i), c = channel0 + sums.column(i);

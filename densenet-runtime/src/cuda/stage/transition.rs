@@ -9,12 +9,18 @@ use super::super::program::slices::Slicing;
 use super::super::program::tile::{ROWS, pointwise_columns, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Precision};
 
 /// Channels of a tile of the weight's gradient.
 const TILE_CHANNELS: usize = 64;
 
+/// Tiles of maps from which on the operand of their products is made once before them.
+const POOLED_TILES: usize = 3;
+
 arguments! {
+    pub struct Pool {
+        input: Address, scale: Address, shift: Address, into: Address, pooled: usize,
+    }
     pub struct Forward {
         input: Address, scale: Address, shift: Address, weight: Address, out: Address,
         partial: Address, scalars: Address, site: i32, pooled: usize, training: bool,
@@ -31,6 +37,7 @@ arguments! {
 }
 kernels! {
     pub struct TransitionKernels {
+        transition_pool: Pool,
         transition_forward: Forward,
         transition_forward_dropped: Forward,
         transition_pull: Pull,
@@ -44,7 +51,6 @@ kernels! {
 pub fn source(of: Sources<'_>, index: usize) -> Source {
     let shape = &of.plan.transitions()[index];
     let stride = of.plan.blocks()[index + 1].output();
-    let counts = [shape.input, shape.output, stride];
     let constants = [
         ("HEIGHT", shape.height),
         ("WIDTH", shape.width),
@@ -53,10 +59,23 @@ pub fn source(of: Sources<'_>, index: usize) -> Source {
         ("OUT_STRIDE", stride),
         ("COLUMNS", pointwise_columns(shape.output)),
         ("TILE_CHANNELS", TILE_CHANNELS),
-        ("VECTOR", vector(of.precision, &counts)),
+        ("POOLED", usize::from(pooled_first(shape))),
+        ("VECTOR", own_vector(of.plan, index, of.precision)),
     ];
     let file = ("transition.cu", include_str!("transition.cu"));
     of.tiled("transition", &[file], &constants)
+}
+
+/// Values that the kernels of the transition with this number load at once.
+fn own_vector(plan: &Plan, index: usize, precision: Precision) -> usize {
+    let shape = &plan.transitions()[index];
+    let stride = plan.blocks()[index + 1].output();
+    vector(precision, &[shape.input, shape.output, stride])
+}
+
+/// Whether the operand of the products is made once before them, unless there is dropout.
+fn pooled_first(shape: &plan::Transition) -> bool {
+    shape.output.div_ceil(pointwise_columns(shape.output)) >= POOLED_TILES
 }
 
 /// How the gradient of the weight is summed.
@@ -76,6 +95,12 @@ pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
         let pixels = batch * shape.pixels();
         scratch.sums(pixels, shape.input.max(shape.output));
         scratch.shares(pixels, slicing(shape));
+        let pooled = batch * (shape.height / 2) * (shape.width / 2);
+        scratch.pooled(if pooled_first(shape) {
+            pooled * shape.input
+        } else {
+            0
+        });
     }
 }
 
@@ -102,13 +127,27 @@ impl Transition<'_> {
         };
         let across = tiles(self.rows());
         let columns = pointwise_columns(shape.output);
+        let (scale, shift) = (on.scale(norm), on.shift(norm));
+        if self.pooled_first() {
+            on.each(
+                &self.kernels.transition_pool,
+                self.pooled() * shape.input / own_vector(on.plan, self.index, on.precision),
+                Pool {
+                    input: on.at(own.maps),
+                    scale,
+                    shift,
+                    into: self.operand(),
+                    pooled: self.pooled(),
+                },
+            )?;
+        }
         on.tiled(
             kernel,
             [across * shape.output.div_ceil(columns), 1, 1],
             Forward {
-                input: on.at(own.maps),
-                scale: on.scale(norm),
-                shift: on.shift(norm),
+                input: self.operand(),
+                scale,
+                shift,
                 weight: on.packed(weight),
                 out: on.at(on.slots.blocks[self.index + 1].maps),
                 partial: on.partial(),
@@ -183,7 +222,7 @@ impl Transition<'_> {
             ],
             Weight {
                 dout,
-                input,
+                input: self.operand(),
                 scale,
                 shift,
                 share: on.shares(),
@@ -210,6 +249,21 @@ impl Transition<'_> {
 
     fn shape(&self) -> &plan::Transition {
         &self.bn.on.plan.transitions()[self.index]
+    }
+
+    /// Whether the operand of the products is made before them.
+    fn pooled_first(&self) -> bool {
+        pooled_first(self.shape()) && !self.bn.on.drops()
+    }
+
+    /// What the products read: the block's maps, or what was made of them.
+    fn operand(&self) -> Address {
+        let slots = self.bn.on.slots;
+        self.bn.on.at(if self.pooled_first() {
+            slots.pooled[self.index]
+        } else {
+            slots.blocks[self.index].maps
+        })
     }
 
     fn pooled(&self) -> usize {
@@ -240,14 +294,27 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let dropped = of.kernel().ends_with("_dropped");
     let seed = of.seed();
     let (input, output, weight) = (4 * pooled * channels, pooled * maps, channels * maps);
+    // What the products read.
+    let made = of.constant("POOLED") == 1 && !dropped;
+    let (operand, affine) = if made {
+        (pooled * channels, 0)
+    } else {
+        (input, channels)
+    };
     // The grid counts tiles of rows times tiles across a row.
     let across = |channels: u64| channels.div_ceil(of.constant("COLUMNS"));
     let moved = match of.kernel().trim_end_matches("_dropped") {
+        "transition_pool" => {
+            return Some(of.moves(
+                &[("input", input), ("scale", channels), ("shift", channels)],
+                &[("into", pooled * channels)],
+            ));
+        }
         "transition_forward" => of.moves(
             &[
-                ("input", input),
-                ("scale", channels),
-                ("shift", channels),
+                ("input", operand),
+                ("scale", affine),
+                ("shift", affine),
                 ("weight", weight),
                 ("scalars", seed),
             ],
@@ -275,9 +342,9 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
         "transition_weight" => of.moves(
             &[
                 ("dout", output),
-                ("input", input),
-                ("scale", channels),
-                ("shift", channels),
+                ("input", operand),
+                ("scale", affine),
+                ("shift", affine),
                 ("scalars", seed),
             ],
             &[("share", of.grid()[2] * weight)],
