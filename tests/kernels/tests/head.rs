@@ -20,6 +20,7 @@ fn program(gpu: &Gpu, precision: Precision, [_, pixels, channels, classes]: [usi
         ("PIXELS", pixels),
         ("CLASSES", classes),
         ("VECTOR", vector(precision, &[channels])),
+        ("DEPTH_BYTES", 128),
     ];
     gpu.program(&family(&["stage/head.cu"]), precision, &constants)
 }

@@ -10,6 +10,10 @@ use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
 use super::super::traffic::{Counter, Traffic};
 use crate::executor::Targets;
 
+/// Bytes of an operand's line that are copied to shared memory at once. The classifier's products
+/// have few tiles and a long depth, so that they wait for memory at each piece; these are large.
+const DEPTH_BYTES: usize = 128;
+
 arguments! {
     pub struct Pool {
         x: Address, scale: Address, shift: Address, features: Address, batch: usize,
@@ -56,6 +60,7 @@ pub fn source(of: Sources<'_>) -> Source {
         ("PIXELS", head.pixels()),
         ("CLASSES", head.classes),
         ("VECTOR", vector(of.precision, &[head.input])),
+        ("DEPTH_BYTES", DEPTH_BYTES),
     ];
     let file = ("head.cu", include_str!("head.cu"));
     of.tiled("head", &[file], &constants)
