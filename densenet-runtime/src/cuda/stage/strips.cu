@@ -71,13 +71,13 @@ template <int PIXELS> __device__ __forceinline__ void clear(Lines<PIXELS> &lines
 template <int PIXELS>
 __device__ __forceinline__ void copy_rows(Lines<PIXELS> &lines, int turn, const store_t *images, int first, int last) {
     int top = tall_row(first), count = tall_row(last) + KERNEL - top;
-    constexpr int COPIES = ROW / COPIED;
-    // ptxas spills registers to unroll it.
-#pragma unroll 1
-    for (int i = threadIdx.x; i < count * COPIES; i += THREADS) {
-        int line = i / COPIES, element = i % COPIES * COPIED, image = (top + line) / TALL, y = (top + line) % TALL - KERNEL / 2;
-        const store_t *from = images + ((size_t)image * HEIGHT + y) * ROW + element;
-        copy_async<COPIED * sizeof(store_t)>(&lines.of[turn][line][LEFT + element], y >= 0 && y < HEIGHT ? from : nullptr, images);
+    // A warp takes whole lines.
+    for (int line = threadIdx.x / 32; line < count; line += WARPS) {
+        int image = (top + line) / TALL, y = (top + line) % TALL - KERNEL / 2;
+        bool there = y >= 0 && y < HEIGHT;
+        const store_t *from = images + ((size_t)image * HEIGHT + (there ? y : 0)) * ROW;
+        for (int element = threadIdx.x % 32 * COPIED; element < ROW; element += 32 * COPIED)
+            copy_async<COPIED * sizeof(store_t)>(&lines.of[turn][line][LEFT + element], there ? from + element : nullptr, images);
     }
 }
 
