@@ -62,7 +62,7 @@ def compile_one(job):
     start = time.perf_counter()
     handle = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(handle), source.encode(), None, 0, None, None)
-    options = [f"--gpu-architecture={architecture}", "--std=c++17", *constants, "--ptxas-options=-v"]
+    options = [f"--gpu-architecture={architecture}", "--std=c++17", "--device-as-default-execution-space", *constants, "--ptxas-options=-v"]
     array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
     failed = library.nvrtcCompileProgram(handle, len(options), array)
     seconds = time.perf_counter() - start

@@ -181,6 +181,7 @@ impl Gpu {
         let (major, minor) = self.context.compute_capability().unwrap();
         options.push(format!("--gpu-architecture=sm_{major}{minor}"));
         options.push("--std=c++17".to_string());
+        options.push("--device-as-default-execution-space".to_string());
         let card = self.context.name().unwrap();
         let image = image(&source, &options, &card);
         let module = self.context.load_module(image).unwrap();

@@ -29,6 +29,8 @@ impl Source {
         let mut options = vec![
             format!("--gpu-architecture={architecture}"),
             "--std=c++17".to_string(),
+            // NVRTC up to 13.0 takes a generic lambda in a kernel for a function of the host.
+            "--device-as-default-execution-space".to_string(),
         ];
         options.extend(self.definitions());
         options
