@@ -4,7 +4,9 @@ use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
 use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
 use super::program::BROKEN;
-use super::program::tile::{REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of};
+use super::program::tile::{
+    GATHER_THREADS, REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of,
+};
 use super::target::Target;
 use crate::plan::{Plan, Precision};
 
@@ -129,6 +131,18 @@ impl Launcher<'_> {
         let blocks = loads.div_ceil(loads.div_ceil(SWEEPING));
         let blocks = blocks.max(across.div_ceil(THREADS));
         self.tiled(kernel, [blocks, 1, 1], arguments)
+    }
+
+    /// Blocks of GATHER_THREADS.
+    pub fn gathering<A: Arguments>(
+        &self,
+        kernel: &Kernel<A>,
+        blocks: usize,
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        kernel.launch([blocks, 1, 1], GATHER_THREADS, arguments, |launch| {
+            self.target.launch(launch)
+        })
     }
 
     /// A block of REDUCTION_THREADS for each of `count` things.

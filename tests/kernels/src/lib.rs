@@ -46,6 +46,8 @@ pub const COLUMNS: usize = 64;
 pub const THREADS: usize = 256;
 /// Threads of a reduction.
 pub const REDUCTION_THREADS: usize = 128;
+/// Threads of a block that puts together what tiles and slices have left.
+pub const GATHER_THREADS: usize = 512;
 /// Channels of a tile where a weight's gradient is summed.
 pub const TILE_CHANNELS: usize = 64;
 /// What programs are given that have no constants of their own under these names.

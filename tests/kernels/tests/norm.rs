@@ -2,7 +2,7 @@
 //! BN undone.
 
 use cuda_kernel_tests::{
-    Buffer, Dropout, Gpu, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check,
+    Buffer, Dropout, GATHER_THREADS, Gpu, Numbers, Precision, Program, arguments, check,
     check_stored, vector,
 };
 
@@ -12,7 +12,11 @@ const EPSILON: f64 = 1e-5;
 fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> Program {
     let vector = vector(precision, counts);
     let mut constants = Dropout::CONSTANTS.to_vec();
-    constants.extend([("VECTOR", vector), ("SWEPT", 4)]);
+    constants.extend([
+        ("VECTOR", vector),
+        ("SWEPT", 4),
+        ("GATHER_THREADS", GATHER_THREADS),
+    ]);
     gpu.program(
         &["program/common.cuh", "kernel/norm.cu"],
         precision,
@@ -20,17 +24,20 @@ fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> Program {
     )
 }
 
-/// Tiles, rows of a tile, pixels, channels: fewer tiles than threads, more, a last tile of one row.
-const TILES: [[usize; 4]; 4] = [
-    [1, 64, 1, 1],
-    [3, 64, 150, 5],
-    [200, 16, 3185, 3],
-    [129, 64, 8193, 2],
+/// Tiles, rows of a tile, pixels, channels, channels of a block: fewer tiles than threads, more, more
+/// than are loaded at once, a last tile of one row; blocks with channels that do not exist.
+const TILES: [[usize; 5]; 6] = [
+    [1, 64, 1, 1, 32],
+    [3, 64, 150, 5, 4],
+    [200, 16, 3185, 3, 4],
+    [129, 64, 8193, 2, 4],
+    [40, 8, 313, 21, 16],
+    [1100, 2, 2199, 9, 8],
 ];
 
 #[test]
 fn moments_of_tiles_are_those_of_all_values() {
-    for [tiles, rows, pixels, channels] in TILES {
+    for [tiles, rows, pixels, channels, lanes] in TILES {
         let gpu = Gpu::new(1);
         let mut numbers = Numbers::new(tiles as u64);
         let values: Vec<Vec<f64>> = (0..channels)
@@ -61,8 +68,8 @@ fn moments_of_tiles_are_those_of_all_values() {
         let [scale, shift] = [(); 2].map(|()| gpu.no_floats(all));
         program(&gpu, Precision::F32, &[1]).launch(
             "prepare",
-            [channels + 1, 1, 1],
-            REDUCTION_THREADS,
+            [channels.div_ceil(lanes) + 1, 1, 1],
+            GATHER_THREADS,
             arguments![
                 &gpu.floats(&partial),
                 &gamma,
@@ -79,7 +86,8 @@ fn moments_of_tiles_are_those_of_all_values() {
                 rows,
                 pixels,
                 all,
-                1usize
+                1usize,
+                lanes
             ],
         );
         let of = |number: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
@@ -110,7 +118,7 @@ fn moments_of_tiles_are_those_of_all_values() {
 
 #[test]
 fn sums_of_tiles_are_added_once() {
-    for [tiles, _, _, channels] in TILES {
+    for [tiles, _, _, channels, lanes] in TILES {
         for add in [0, 1] {
             let gpu = Gpu::new(2);
             let mut numbers = Numbers::new(tiles as u64);
@@ -121,12 +129,18 @@ fn sums_of_tiles_are_added_once() {
             // A weight of some values goes along: 4 maps, 9 taps, 7 channels, in its order or not.
             let (slices, count) = (tiles.min(64), 252);
             let (taps, across) = if add == 1 { (9, 7) } else { (1, 1) };
+            // The threads of a value: one, some, more than slices.
+            let parts = [1, 4, 16][(tiles + usize::from(add == 1)) % 3];
             let (share, weight) = (numbers.take(slices * count), numbers.take(count));
             let gradient = gpu.floats(&weight);
             program(&gpu, Precision::F32, &[1]).launch(
                 "gather",
-                [channels + 2, 1, 1],
-                REDUCTION_THREADS,
+                [
+                    channels.div_ceil(lanes) + (count * parts).div_ceil(GATHER_THREADS),
+                    1,
+                    1,
+                ],
+                GATHER_THREADS,
                 arguments![
                     &gpu.floats(&partial),
                     &gpu.floats(&gamma),
@@ -138,12 +152,14 @@ fn sums_of_tiles_are_added_once() {
                     tiles,
                     channels,
                     add,
+                    lanes,
                     &gpu.floats(&share),
                     &gradient,
                     slices,
                     count,
                     taps,
-                    across
+                    across,
+                    parts
                 ],
             );
             let sum = |i: usize| -> f64 {
@@ -189,7 +205,7 @@ fn sums_of_tiles_are_added_once() {
 #[test]
 fn a_consumers_norm_is_a_multiply_add() {
     for training in [0, 1] {
-        for (channels, pixels) in [(1, 1), (70, 35), (300, 7)] {
+        for (channels, pixels) in [(1, 1), (70, 35), (600, 7)] {
             let gpu = Gpu::new(3);
             let mut numbers = Numbers::new(channels as u64);
             let [gamma, beta, mean] = [(); 3].map(|()| numbers.take(channels));
@@ -201,8 +217,8 @@ fn a_consumers_norm_is_a_multiply_add() {
             let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
             program(&gpu, Precision::F32, &[1]).launch(
                 "prepare",
-                [channels.div_ceil(REDUCTION_THREADS), 1, 1],
-                REDUCTION_THREADS,
+                [channels.div_ceil(GATHER_THREADS), 1, 1],
+                GATHER_THREADS,
                 arguments![
                     &gpu.nothing(4),
                     &gpu.floats(&gamma),
@@ -219,7 +235,8 @@ fn a_consumers_norm_is_a_multiply_add() {
                     0usize,
                     pixels,
                     channels,
-                    training
+                    training,
+                    32usize
                 ],
             );
             let mut expected = [vec![], vec![], vec![], vec![]];

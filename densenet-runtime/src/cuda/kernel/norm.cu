@@ -13,16 +13,45 @@ __device__ __forceinline__ float2 two_of(const float *partial, int tile, int cha
     return *reinterpret_cast<const float2 *>(ALIGNED(at, 8));
 }
 
-// Two sums over all threads of a block, in f64. Thread 0 gets them.
+// How `prepare` and `gather` read: a block has `lanes` adjacent channels, a power of two up to 32,
+// and its threads share their tiles. Four lanes read a sector of memory. Most launches take the
+// time of a few loads, so all that do not wait for each other are started first.
+constexpr int LOADED = 8, WARPS = GATHER_THREADS / 32;
+
+// Calls `add(tile, numbers)` for the thread's tiles, the loads of LOADED of which run at once.
+template <class Add>
+__device__ __forceinline__ void each_tile(const float *partial, int tiles, int channels, int channel, int lanes, Add add) {
+    int step = GATHER_THREADS / lanes;
+    for (int from = threadIdx.x / lanes; from < tiles; from += LOADED * step) {
+        float2 loaded[LOADED];
+#pragma unroll
+        for (int i = 0; i < LOADED; ++i)
+            if (from + i * step < tiles) loaded[i] = two_of(partial, from + i * step, channels, channel);
+#pragma unroll
+        for (int i = 0; i < LOADED; ++i)
+            if (from + i * step < tiles) add(from + i * step, loaded[i]);
+    }
+}
+
+// Two sums of each of a block's channels, in f64.
 struct Totals {
-    double first[REDUCTION_THREADS], second[REDUCTION_THREADS];
-    __device__ __forceinline__ void add(double one, double other) {
-        int t = threadIdx.x;
-        first[t] = one, second[t] = other;
-        for (int half = REDUCTION_THREADS / 2; half > 0; half /= 2) {
-            __syncthreads();
-            if (t < half) first[t] += first[t + half], second[t] += second[t + half];
+    double first[WARPS][32], second[WARPS][32];
+    // From those of the threads with this channel. The first thread with a channel gets its sums.
+    __device__ __forceinline__ void add(double &one, double &other, int lanes) {
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        for (int step = lanes; step < 32; step *= 2) {
+            one += __shfl_xor_sync(~0u, one, step);
+            other += __shfl_xor_sync(~0u, other, step);
         }
+        if (lane < lanes) first[warp][lane] = one, second[warp][lane] = other;
+        __syncthreads();
+        if ((int)threadIdx.x >= lanes) return;
+        // Four sums, so that few additions wait for each other.
+        double ones[4] = {}, others[4] = {};
+#pragma unroll
+        for (int i = 0; i < WARPS; ++i) ones[i % 4] += first[i][lane], others[i % 4] += second[i][lane];
+        one = (ones[0] + ones[1]) + (ones[2] + ones[3]);
+        other = (others[0] + others[1]) + (others[2] + others[3]);
     }
 };
 
@@ -37,97 +66,122 @@ struct Totals {
 // at most the number of tiles times the rounding of f64.
 struct Moments {
     double mean, variance;
-    // Only thread 0 has valid values.
-    __device__ __forceinline__ Moments(Totals &totals, const float *partial, int channel, int channels, int tiles, int rows, int pixels) {
+    // Only the first thread with a channel has valid values.
+    __device__ __forceinline__ Moments(Totals &totals, const float *partial, int channel, int channels, int lanes, int tiles, int rows, int pixels) {
         double first = two_of(partial, 0, channels, channel).x, off = 0, squares = 0;
-#pragma unroll 4
-        for (int tile = threadIdx.x; tile < tiles; tile += REDUCTION_THREADS) {
-            float2 own = two_of(partial, tile, channels, channel);
-            double count = min(rows, pixels - tile * rows), d = own.x - first;
+        double share = 1.0 / pixels, full = rows, rest = pixels - (tiles - 1) * rows;
+        each_tile(partial, tiles, channels, channel, lanes, [&](int tile, float2 own) {
+            double count = tile < tiles - 1 ? full : rest, d = own.x - first;
             off += count * d;
             squares += own.y + count * d * d;
-        }
-        totals.add(off, squares);
-        if (threadIdx.x > 0) return;
-        off = totals.first[0] / pixels;
+        });
+        totals.add(off, squares, lanes);
+        off *= share;
         mean = first + off;
-        variance = totals.second[0] / pixels - off * off;
+        variance = squares * share - off * off;
     }
 };
 
 // BN of a consumer as a multiply-add: from the batch's statistics, which update its running ones,
 // or, if not training, from the running ones. The statistics of the `count` channels from `first`
 // on (mean, variance (biased), inverse deviation) are computed here, from the moments of their
-// producer's tiles. `running` has its means, then its variances. Grid: a block for each of the
-// `count` channels, then a thread for each of the others.
-extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) prepare(
+// producer's tiles. `running` has its means, then its variances. Grid: a block for each `lanes` of
+// the `count` channels, then a thread for each of the others.
+extern "C" __global__ void __launch_bounds__(GATHER_THREADS) prepare(
     const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
     float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
-    int training) {
+    int training, int lanes) {
     __shared__ Totals totals;
-    int c = ((int)blockIdx.x - count) * REDUCTION_THREADS + (int)threadIdx.x;
+    int t = threadIdx.x, measuring = (count + lanes - 1) / lanes, fresh = blockIdx.x * lanes + t % lanes;
+    bool measures = (int)blockIdx.x < measuring;
+    int c = ((int)blockIdx.x - measuring) * GATHER_THREADS + t;
     if (c >= first) c += count;
-    if ((int)blockIdx.x < count) {
-        Moments own(totals, partial, blockIdx.x, count, tiles, rows, pixels);
-        if (threadIdx.x > 0) return;
-        c = first + blockIdx.x;
-        mean[c] = (float)own.mean;
-        variance[c] = (float)own.variance;
-        inverse[c] = (float)(1.0 / sqrt(own.variance + EPSILON));
+    if (measures) c = t < lanes && fresh < count ? first + fresh : channels;
+    float factor, constant, moving_mean, moving_variance, m, v, deviation = 0.0f;
+    if (c < channels) {
+        factor = gamma[c], constant = beta[c], moving_mean = running[c], moving_variance = running[channels + c];
+        if (training && !measures) m = mean[c], v = variance[c], deviation = inverse[c];
+    }
+    if (measures) {
+        // Beyond the last channel, that channel's sums are computed again.
+        Moments own(totals, partial, min(fresh, count - 1), count, lanes, tiles, rows, pixels);
+        m = (float)own.mean, v = (float)own.variance, deviation = (float)rsqrt(own.variance + EPSILON);
+        if (c < channels) mean[c] = m, variance[c] = v, inverse[c] = deviation;
     }
     if (c >= channels) return;
-    float m, s;
+    float s = factor * deviation;
     if (training) {
         float unbiased = (float)pixels / (float)(max(pixels, 2) - 1), moving = (float)MOMENTUM;
-        m = mean[c];
-        s = gamma[c] * inverse[c];
-        running[c] += moving * (m - running[c]);
-        running[channels + c] += moving * (variance[c] * unbiased - running[channels + c]);
+        running[c] = moving_mean + moving * (m - moving_mean);
+        running[channels + c] = moving_variance + moving * (v * unbiased - moving_variance);
     } else {
-        m = running[c];
-        s = gamma[c] / sqrtf(running[channels + c] + (float)EPSILON);
+        m = moving_mean;
+        s = factor / sqrtf(moving_variance + (float)EPSILON);
     }
     scale[c] = s;
-    shift[c] = beta[c] - m * s;
+    shift[c] = constant - m * s;
 }
 
 // Completes a backward pass through a BN. Adds the tiles' sums to the gradients of gamma and beta,
 // and to the sums that undoing BN needs: of g, and of g times the normalised value, where g
 // includes gamma; if `add` is 0, this is the first consumer, and sets them. Adds the slices' shares
-// of a weight's gradient to it, first to last. A share is maps x `taps` x `across` channels; the
-// gradient has the weight's order, maps x channels x taps. Grid: a block for each channel, then a
-// thread for each of the weight's `count` values.
-extern "C" __global__ void __launch_bounds__(REDUCTION_THREADS) gather(
+// of a weight's gradient to it, always in the same order: `parts` threads sum each value, a power
+// of two. A share is maps x `taps` x `across` channels; the gradient has the weight's order, maps x
+// channels x taps. Grid: a block for each `lanes` channels, then a thread for each of the weight's
+// `count` values and parts.
+extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(
     const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
-    float *normalised, int tiles, int channels, int add, const float *share, float *gradient, int slices, int count,
-    int taps, int across) {
-    __shared__ Totals totals;
-    int t = threadIdx.x, c = blockIdx.x;
-    if (c >= channels) {
-        int i = (c - channels) * REDUCTION_THREADS + t;
-        if (i >= count) return;
-        float sum = 0.0f;
-#pragma unroll 8
-        for (int slice = 0; slice < slices; ++slice) sum += share[(size_t)slice * count + i];
-        int map = i / (taps * across), tap = i / across % taps, channel = i % across;
-        gradient[(map * across + channel) * taps + tap] += sum;
+    float *normalised, int tiles, int channels, int add, int lanes, const float *share, float *gradient, int slices, int count,
+    int taps, int across, int parts) {
+    __shared__ union {
+        Totals totals;
+        float sum[GATHER_THREADS];
+    } shared;
+    int t = threadIdx.x, blocks = (channels + lanes - 1) / lanes;
+    if ((int)blockIdx.x >= blocks) {
+        int values = GATHER_THREADS / parts, value = ((int)blockIdx.x - blocks) * values + t % values, part = t / values;
+        bool adds = value < count && part == 0;
+        int at = value;
+        if (taps > 1) {
+            int map = value / (taps * across), tap = value / across % taps, channel = value % across;
+            at = (map * across + channel) * taps + tap;
+        }
+        float before = adds ? gradient[at] : 0.0f, sum = 0.0f;
+        for (int from = value < count ? part : slices; from < slices; from += LOADED * parts) {
+            float loaded[LOADED];
+#pragma unroll
+            for (int i = 0; i < LOADED; ++i)
+                loaded[i] = from + i * parts < slices ? share[(size_t)(from + i * parts) * count + value] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < LOADED; ++i) sum += loaded[i];
+        }
+        if (parts > 1) {
+            shared.sum[t] = sum;
+            __syncthreads();
+            for (int other = 1; adds && other < parts; ++other) sum += shared.sum[other * values + t];
+        }
+        if (adds) gradient[at] = before + sum;
         return;
     }
+    int c = blockIdx.x * lanes + t % lanes;
+    bool adds = t < lanes && c < channels;
+    float factor, deviation, before[4] = {};
+    if (adds) {
+        factor = gamma[c], deviation = inverse[c], before[0] = dgamma[c], before[1] = dbeta[c];
+        if (add) before[2] = plain[c], before[3] = normalised[c];
+    }
     double slope = 0, bias = 0;
-#pragma unroll 4
-    for (int tile = t; tile < tiles; tile += REDUCTION_THREADS) {
-        float2 own = two_of(partial, tile, channels, c);
+    each_tile(partial, tiles, channels, min(c, channels - 1), lanes, [&](int, float2 own) {
         slope += own.x;
         bias += own.y;
-    }
-    totals.add(slope, bias);
-    if (t == 0) {
-        float dscale = (float)(totals.first[0] * inverse[c]), dbias = (float)totals.second[0];
-        dgamma[c] += dscale;
-        dbeta[c] += dbias;
-        plain[c] = (add ? plain[c] : 0.0f) + gamma[c] * dbias;
-        normalised[c] = (add ? normalised[c] : 0.0f) + gamma[c] * dscale;
-    }
+    });
+    shared.totals.add(slope, bias, lanes);
+    if (!adds) return;
+    float dscale = (float)(slope * deviation), dbias = (float)bias;
+    dgamma[c] = before[0] + dscale;
+    dbeta[c] = before[1] + dbias;
+    plain[c] = before[2] + factor * dbias;
+    normalised[c] = before[3] + factor * dscale;
 }
 
 // The coefficients that undo BN, for each channel: of g, of the deviation, and the constant.

@@ -6,7 +6,7 @@ use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{NormAt, Slot};
 use super::super::program::Sources;
-use super::super::program::tile::{REDUCTION_THREADS, ROWS, SWEPT, tiles, vector_of};
+use super::super::program::tile::{GATHER_THREADS, ROWS, SWEPT, tiles, vector_of};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
@@ -16,13 +16,14 @@ arguments! {
         mean: Address, variance: Address, inverse: Address,
         running: Address, scale: Address, shift: Address,
         first: usize, count: usize, tiles: usize, rows: usize, pixels: usize, channels: usize,
-        training: bool,
+        training: bool, lanes: usize,
     }
     pub struct Gather {
         partial: Address, gamma: Address, inverse: Address, dgamma: Address, dbeta: Address,
         plain: Address, normalised: Address,
-        tiles: usize, channels: usize, add: bool,
+        tiles: usize, channels: usize, add: bool, lanes: usize,
         share: Address, gradient: Address, slices: usize, count: usize, taps: usize, across: usize,
+        parts: usize,
     }
     pub struct Finish {
         g: Address, x: Address, mean: Address, inverse: Address,
@@ -54,6 +55,7 @@ pub fn source(of: Sources<'_>) -> Source {
     let constants = [
         ("VECTOR", vector_of(of.plan, of.precision)),
         ("SWEPT", SWEPT),
+        ("GATHER_THREADS", GATHER_THREADS),
     ];
     of.plain("norm", ("norm.cu", include_str!("norm.cu")), &constants)
 }
@@ -136,6 +138,19 @@ impl Shares {
     };
 }
 
+/// How many channels a block has whose threads share their `tiles`, a power of two: if there are
+/// few tiles, so many channels that each thread has something to load; and a whole sector's.
+fn lanes(tiles: usize) -> usize {
+    1 << (GATHER_THREADS / tiles.max(1)).clamp(4, 32).ilog2()
+}
+
+/// How many threads sum the shares of each value of a weight, a power of two: of a small weight
+/// several, so that a large card's multiprocessors all load what they can, each some slices.
+fn parts(of: Shares) -> usize {
+    let values = (132 * 2048 / of.count.max(1)).min(of.slices / 4);
+    1 << values.clamp(1, 16).ilog2()
+}
+
 /// Batch normalisation, for the stages.
 #[derive(Clone, Copy)]
 pub struct BatchNorm<'a> {
@@ -175,9 +190,10 @@ impl BatchNorm<'_> {
         let on = self.on;
         let count = if on.training { fresh.count } else { 0 };
         let others = norm.channels - count;
-        on.reductions(
+        let lanes = lanes(fresh.tiles);
+        on.gathering(
             &self.kernels.prepare,
-            count + others.div_ceil(REDUCTION_THREADS),
+            count.div_ceil(lanes) + others.div_ceil(GATHER_THREADS),
             Prepare {
                 partial: on.partial(),
                 gamma: on.parameter(norm.gamma),
@@ -195,6 +211,7 @@ impl BatchNorm<'_> {
                 pixels,
                 channels: norm.channels,
                 training: on.training && !on.at_rest,
+                lanes,
             },
         )
     }
@@ -203,9 +220,10 @@ impl BatchNorm<'_> {
     /// from the tiles' sums, and a weight's gradient from the slices' shares.
     pub fn gather(&self, norm: NormAt, sums: Sums, shares: Shares) -> Result<(), CudaError> {
         let on = self.on;
-        on.reductions(
+        let (lanes, parts) = (lanes(sums.tiles), parts(shares));
+        on.gathering(
             &self.kernels.gather,
-            norm.channels + shares.count.div_ceil(REDUCTION_THREADS),
+            norm.channels.div_ceil(lanes) + (shares.count * parts).div_ceil(GATHER_THREADS),
             Gather {
                 partial: on.partial(),
                 gamma: on.parameter(norm.gamma),
@@ -217,12 +235,14 @@ impl BatchNorm<'_> {
                 tiles: sums.tiles,
                 channels: norm.channels,
                 add: sums.add,
+                lanes,
                 share: on.shares(),
                 gradient: on.gradient_of(shares.weight),
                 slices: shares.slices,
                 count: shares.count,
                 taps: shares.taps,
                 across: shares.channels,
+                parts,
             },
         )
     }
@@ -252,14 +272,16 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
         "prepare" => {
             let fresh = of.count("count");
             let trained = u64::from(of.training()) * channels;
+            // Of channels that have their statistics.
+            let measured = u64::from(of.training()) * (channels - fresh);
             of.moves(
                 &[
                     ("partial", 2 * of.count("tiles") * fresh),
                     ("gamma", channels),
                     ("beta", channels),
-                    ("mean", trained),
-                    ("variance", trained),
-                    ("inverse", trained),
+                    ("mean", measured),
+                    ("variance", measured),
+                    ("inverse", measured),
                     ("running", 2 * channels),
                 ],
                 &[

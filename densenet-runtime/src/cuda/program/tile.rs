@@ -10,6 +10,8 @@ pub const COLUMNS: usize = 64;
 pub const THREADS: usize = 256;
 /// Threads that add up the sums of a channel's tiles, or those of an image's classes.
 pub const REDUCTION_THREADS: usize = 128;
+/// Threads of a block that puts together what tiles and slices have left.
+pub const GATHER_THREADS: usize = 512;
 /// Vectors that a thread loads at once where it sweeps over pixels.
 pub const SWEPT: usize = 4;
 /// The most blocks of a sweep. Their threads compute what they have to know of their channels, so
