@@ -15,7 +15,7 @@ use crate::plan::{self, Plan, Precision};
 const TILE_CHANNELS: usize = 64;
 
 /// Tiles of maps from which on the operand of their products is made once before them.
-const POOLED_TILES: usize = 3;
+const POOLED_TILES: usize = 2;
 
 arguments! {
     pub struct Pool {
