@@ -101,6 +101,15 @@ impl Case {
         depth * if self.rows == 64 { 2 } else { 1 }
     }
 
+    /// Pixels of a tile of the gradient of a 3x3 convolution's input.
+    fn pull_rows(&self) -> usize {
+        if self.size[2] > 8 {
+            self.rows.max(128)
+        } else {
+            self.rows
+        }
+    }
+
     /// Pixels of a tile of the gradient of a 3x3 convolution's weight.
     fn weight_rows(&self, precision: Precision) -> usize {
         match precision {
@@ -130,6 +139,7 @@ impl Case {
                     ("WIDTH", self.size[2]),
                     ("OUT_STRIDE", self.out_stride),
                     ("ROWS", self.rows),
+                    ("PULL_ROWS", self.pull_rows()),
                     ("TILE_MAPS", TILE_MAPS),
                     ("ZEROS", 8),
                     ("FORWARD_DEPTH", self.forward_depth(precision)),
@@ -436,7 +446,7 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
     let gpu = Gpu::new(2);
     let program = case.program(&gpu, precision, false);
     let (pixels, channels) = (case.pixels(), case.channels);
-    let tiles = pixels.div_ceil(case.rows);
+    let tiles = pixels.div_ceil(case.pull_rows());
     // If it adds, other channels follow its own; if it stores, none do.
     let before = precision.round_all(&Numbers::new(9).take(pixels * case.in_stride));
     let (into, before) = match add {
@@ -468,7 +478,13 @@ fn pull(case: &Case, precision: Precision, data: &Data, add: bool) {
             channels
         ],
     );
-    let (expected, sums) = data.pulled(case, precision, &before, add, (case.rows, 0..case.maps));
+    let (expected, sums) = data.pulled(
+        case,
+        precision,
+        &before,
+        add,
+        (case.pull_rows(), 0..case.maps),
+    );
     let what = format!("{case:?} {precision:?} add {add}");
     check_stored(&what, precision, &into.read_maps(precision), &expected);
     check(

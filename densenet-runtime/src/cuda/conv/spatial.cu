@@ -8,9 +8,9 @@
 // that operands are stored as.
 //
 // P pixels, C channels, N = MAPS: 18 P C N operations for each kernel. A block stages the pixels of
-// its tile and those around it once for all taps, some channels at a time: STAGED / ROWS times P C
-// values are read and normalised, not 9 times. A tap of a pixel is another line of the staged
-// pixels.
+// its tile and those around it once for all taps, some channels at a time: LINES values are read and
+// normalised for TILE pixels of a channel, not 9 TILE. A tap of a pixel is another line of the
+// staged pixels.
 
 constexpr int AREA = HEIGHT * WIDTH, TAPS = 9;
 
@@ -26,8 +26,6 @@ template <int TILE> struct Around {
         return first + (line / LIFT - 1) * WIDTH + line % LIFT - 1;
     }
 };
-constexpr int LIFT = Around<ROWS>::LIFT, STAGED = Around<ROWS>::LINES;
-
 // Which taps of a pixel are inside the image, a bit for each. A pixel that does not exist has none.
 __device__ __forceinline__ unsigned inside(int p, int end) {
     if (p >= end) return 0;
@@ -80,13 +78,14 @@ template <int WIDE> __device__ __forceinline__ void put_zeros(store_t (*lines)[W
 }
 
 // The pixels of a tile and those around it: lines of WIDE values, and lines of zeros.
-template <int WIDE> struct Halo {
-    static constexpr int END = (STAGED + ZEROS - 1) / ZEROS * ZEROS;
+template <int TILE, int WIDE> struct Halo {
+    typedef Around<TILE> Lines;
+    static constexpr int STAGED = Lines::LINES, END = (STAGED + ZEROS - 1) / ZEROS * ZEROS;
     alignas(16) store_t value[END + ZEROS][WIDE + PAD];
 
     // The line of tile row `row` under a tap, if `taps` are those of the row that are inside.
     __device__ __forceinline__ const store_t *under(int row, unsigned taps, int tap) const {
-        int line = row + tap / 3 * LIFT + tap % 3;
+        int line = row + tap / 3 * Lines::LIFT + tap % 3;
         return value[taps >> tap & 1 ? line : END + line % ZEROS];
     }
     // Fills all lines with WIDE normalised channels from `first_channel` on. The values of a line
@@ -102,7 +101,7 @@ template <int WIDE> struct Halo {
             Pack fetched[BATCH];
 #pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                int p = Around<ROWS>::pixel(min(line0 + i * AT_ONCE, STAGED - 1), first);
+                int p = Lines::pixel(min(line0 + i * AT_ONCE, STAGED - 1), first);
                 fetched[i] = pack_at(input + (size_t)min(max(p, 0), pixels - 1) * IN_STRIDE + c);
             }
 #pragma unroll
@@ -129,14 +128,14 @@ __device__ __forceinline__ void bring(store_t (*into)[WIDE + PAD], int count, co
     }
 }
 
-// A thread's share of a tile of ROWS pixels by N maps or channels, summed over taps.
+// A thread's share of a tile of TILE pixels by N maps or channels, summed over taps.
 #if BF16
 // Each warp has 32 columns and 32 rows or more: an mma costs 2 wavefronts of shared memory or less.
 // If a tile is smaller than eight of these, PARTS of the warps divide its depth.
-template <int N> struct TileSums {
-    static constexpr int WARPS = THREADS / 32, ACROSS = N / 32, HIGH = ROWS * ACROSS / WARPS > 32 ? ROWS * ACROSS / WARPS : 32;
-    static constexpr int DOWN = ROWS / HIGH, PARTS = WARPS / DOWN / ACROSS;
-    static_assert(N % 32 == 0 && ROWS % HIGH == 0, "warps have whole products");
+template <int TILE, int N> struct TileSums {
+    static constexpr int WARPS = THREADS / 32, ACROSS = N / 32, HIGH = TILE * ACROSS / WARPS > 32 ? TILE * ACROSS / WARPS : 32;
+    static constexpr int DOWN = TILE / HIGH, PARTS = WARPS / DOWN / ACROSS;
+    static_assert(N % 32 == 0 && TILE % HIGH == 0, "warps have whole products");
     float value[HIGH / 16][4][4];
     // Which taps of the rows that this lane loads are inside the image.
     unsigned taps[HIGH / 16];
@@ -153,7 +152,7 @@ template <int N> struct TileSums {
     }
     // Adds the products of the lines under all taps with the weight. `weight(tap)` has lines that
     // are maps, if they are ALONG the depth, or else depths.
-    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<WIDE> &halo, Weight weight) {
+    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<TILE, WIDE> &halo, Weight weight) {
         static_assert(WIDE % (16 * PARTS) == 0, "parts have as much");
         int lane = threadIdx.x % 32;
         unsigned own[HIGH / 16];
@@ -182,7 +181,7 @@ template <int N> struct TileSums {
         }
     }
     // Puts the sums of all parts, in their order, into the tile. Ends with a barrier.
-    __device__ __forceinline__ void stage(Stage<ROWS, N> &stage) const {
+    __device__ __forceinline__ void stage(Stage<TILE, N> &stage) const {
         int lane = threadIdx.x % 32;
 #pragma unroll 1
         for (int turn = 0; turn < PARTS; ++turn) {
@@ -204,31 +203,31 @@ template <int N> struct TileSums {
     }
 };
 #else
-template <int N> struct TileSums {
-    typedef Sums<ROWS, N> Own;
+template <int TILE, int N> struct TileSums {
+    typedef Sums<TILE, N> Own;
     Own sums;
-    unsigned taps[ROWS / 16];
+    unsigned taps[TILE / 16];
 
     __device__ __forceinline__ TileSums(int row0, int pixels) {
 #pragma unroll
-        for (int i = 0; i < ROWS / 16; ++i) taps[i] = inside(row0 + threadIdx.x / 16 + 16 * i, pixels);
+        for (int i = 0; i < TILE / 16; ++i) taps[i] = inside(row0 + threadIdx.x / 16 + 16 * i, pixels);
     }
-    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<WIDE> &halo, Weight weight) {
+    template <bool ALONG, int WIDE, class Weight> __device__ __forceinline__ void add(const Halo<TILE, WIDE> &halo, Weight weight) {
 #pragma unroll 1
         for (int tap = 0; tap < TAPS; ++tap) {
-            const store_t *lines[ROWS / 16];
+            const store_t *lines[TILE / 16];
 #pragma unroll
-            for (int i = 0; i < ROWS / 16; ++i) lines[i] = halo.under(threadIdx.x / 16 + 16 * i, taps[i], tap);
+            for (int i = 0; i < TILE / 16; ++i) lines[i] = halo.under(threadIdx.x / 16 + 16 * i, taps[i], tap);
 #pragma unroll UNROLL
             for (int k = 0; k < WIDE; k += Own::AT_ONCE) {
                 typename Own::Rows rows;
 #pragma unroll
-                for (int i = 0; i < ROWS / 16; ++i) Own::template four<true>(rows.of[i], [&](int) { return lines[i]; }, 0, k);
+                for (int i = 0; i < TILE / 16; ++i) Own::template four<true>(rows.of[i], [&](int) { return lines[i]; }, 0, k);
                 sums.template multiply<ALONG>(rows, [&](int line) { return weight(tap)[line]; }, k);
             }
         }
     }
-    __device__ __forceinline__ void stage(Stage<ROWS, N> &stage) const {
+    __device__ __forceinline__ void stage(Stage<TILE, N> &stage) const {
         sums.stage(stage);
         __syncthreads();
     }
@@ -237,7 +236,7 @@ template <int N> struct TileSums {
 
 union Forward {
     struct {
-        Halo<FORWARD_DEPTH> halo;
+        Halo<ROWS, FORWARD_DEPTH> halo;
         store_t weight[TAPS][TILE_MAPS][FORWARD_DEPTH + PAD];
     };
     Stage<ROWS, TILE_MAPS> stage;
@@ -251,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) spatial_forw
     DYNAMIC_SHARED(memory);
     Forward &shared = *reinterpret_cast<Forward *>(memory);
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * TILE_MAPS, rows = min(ROWS, pixels - row0), count = min(TILE_MAPS, MAPS - map0);
-    TileSums<TILE_MAPS> sums(row0, pixels);
+    TileSums<ROWS, TILE_MAPS> sums(row0, pixels);
     put_zeros<FORWARD_DEPTH>(shared.halo.value + shared.halo.END);
     for (int from = 0; from < channels; from += FORWARD_DEPTH) {
         bring<TAPS * TILE_MAPS, FORWARD_DEPTH>(shared.weight[0], channels - from, weight, [&](int i) {
@@ -285,10 +284,10 @@ __device__ __forceinline__ Values staged_at(const float *at) {
 
 union Pull {
     struct {
-        Halo<DEPTH> halo;
+        Halo<PULL_ROWS, DEPTH> halo;
         store_t weight[TAPS][DEPTH][TILE_CHANNELS + PAD];
     };
-    Stage<ROWS, TILE_CHANNELS> stage;
+    Stage<PULL_ROWS, TILE_CHANNELS> stage;
 };
 static_assert(sizeof(Pull) <= SPATIAL_PULL_SHARED, "the host knows how much shared memory there has to be");
 
@@ -296,21 +295,22 @@ static_assert(sizeof(Pull) <= SPATIAL_PULL_SHARED, "the host knows how much shar
 // times the gradient is added to `into` (pixels x IN_STRIDE). Otherwise the gradient is stored as
 // it is, and the caller includes gamma when it undoes BN. A pixel collects the gradients of the
 // pixels whose taps it was. Grid: tiles of pixels, tiles of channels.
-extern "C" __global__ void __launch_bounds__(THREADS, BF16 && ROWS < 256 && MAPS <= DEPTH ? 3 : 2) spatial_pull(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 && PULL_ROWS < 256 && MAPS <= DEPTH ? 3 : 2) spatial_pull(
     const grad_t *dout, const store_t *weight, const store_t *input, const float *scale, const float *shift, const float *mean,
     const float *gamma, grad_t *into, float *partial, int add, int pixels, int channels) {
     DYNAMIC_SHARED(memory);
     Pull &shared = *reinterpret_cast<Pull *>(memory);
-    int row0 = blockIdx.x * ROWS, channel0 = blockIdx.y * TILE_CHANNELS, count = min(TILE_CHANNELS, channels - channel0);
-    TileSums<TILE_CHANNELS> sums(row0, pixels);
+    int row0 = blockIdx.x * PULL_ROWS, channel0 = blockIdx.y * TILE_CHANNELS, count = min(TILE_CHANNELS, channels - channel0);
+    typedef Around<PULL_ROWS> Lines;
+    TileSums<PULL_ROWS, TILE_CHANNELS> sums(row0, pixels);
     put_zeros<DEPTH>(shared.halo.value + shared.halo.END);
     for (int from = 0; from < MAPS; from += DEPTH) {
         bring<TAPS * DEPTH, TILE_CHANNELS>(shared.weight[0], count, weight, [&](int i) {
             int n = from + i % DEPTH;
             return n < MAPS ? weight + ((size_t)(i / DEPTH) * MAPS + n) * channels + channel0 : nullptr;
         });
-        bring<STAGED, DEPTH>(shared.halo.value, MAPS - from, dout, [&](int line) {
-            int p = Around<ROWS>::pixel(line, row0);
+        bring<Lines::LINES, DEPTH>(shared.halo.value, MAPS - from, dout, [&](int line) {
+            int p = Lines::pixel(line, row0);
             return p >= 0 && p < pixels ? dout + (size_t)p * MAPS + from : nullptr;
         });
         copies_done();

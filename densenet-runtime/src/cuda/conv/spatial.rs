@@ -57,6 +57,7 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
             "FORWARD_DEPTH",
             forward_depth(rows(block, of.precision), of.precision),
         ),
+        ("PULL_ROWS", pull_rows(block, of.precision)),
         ("TILE_MAPS", TILE_MAPS),
         ("TILE_CHANNELS", TILE_CHANNELS),
         ("WEIGHT_ROWS", weight_rows(block, of.precision)),
@@ -78,7 +79,7 @@ fn tile(block: &Block) -> usize {
     if block.pixels() > 200 { 128 } else { ROWS }
 }
 
-/// Pixels of a tile of maps, and of a tile of the input's gradient. The largest have so many that
+/// Pixels of a tile of maps. The largest have so many that
 /// each warp has 32 rows by 32 columns: in f32 threads would have too many sums, and in very wide
 /// images too many pixels would be staged.
 fn rows(block: &Block, precision: Precision) -> usize {
@@ -86,6 +87,16 @@ fn rows(block: &Block, precision: Precision) -> usize {
     match precision {
         Precision::Bf16 if large => 2 * tile(block),
         _ => tile(block),
+    }
+}
+
+/// Pixels of a tile of the input's gradient. It has more tiles, of channels, so that smaller images
+/// have large ones.
+fn pull_rows(block: &Block, precision: Precision) -> usize {
+    let rows = rows(block, precision);
+    match precision {
+        Precision::Bf16 if block.pixels() > 100 => rows.max(2 * ROWS),
+        _ => rows,
     }
 }
 
@@ -115,10 +126,10 @@ fn halo(block: &Block, rows: usize, elements: usize, precision: Precision) -> us
 
 /// Bytes of shared memory of the kernels: forward, pull, weight.
 fn shared(block: &Block, precision: Precision) -> [usize; 3] {
-    let rows = rows(block, precision);
+    let (rows, pulled) = (rows(block, precision), pull_rows(block, precision));
     let (along, across) = (forward_depth(rows, precision), depth(precision));
     let forward = halo(block, rows, along, precision) + 9 * TILE_MAPS * line(along, precision);
-    let pull = halo(block, rows, across, precision) + 9 * across * line(TILE_CHANNELS, precision);
+    let pull = halo(block, pulled, across, precision) + 9 * across * line(TILE_CHANNELS, precision);
     let of_weight = weight_rows(block, precision);
     // Whole tiles of lines; one more is loaded ahead if an image's line is not longer than a tile.
     let ahead = if block.width <= of_weight + 2 {
@@ -132,7 +143,7 @@ fn shared(block: &Block, precision: Precision) -> [usize; 3] {
     let exchanged = 9 * TILE_MAPS * WEIGHT_CHANNELS * 4;
     [
         forward.max(stage(rows, TILE_MAPS)),
-        pull.max(stage(rows, TILE_CHANNELS)),
+        pull.max(stage(pulled, TILE_CHANNELS)),
         weight.max(exchanged),
     ]
 }
@@ -159,22 +170,20 @@ pub struct Spatial<'a> {
 }
 
 impl Spatial<'_> {
-    /// Pixels of a tile.
-    fn rows(&self) -> usize {
-        rows(self.block, self.bn.on.precision)
-    }
-
-    /// The number of tiles of all pixels.
+    /// The number of tiles of the input's gradient.
     pub fn tiles(&self) -> usize {
-        self.pixels.div_ceil(self.rows())
+        let rows = pull_rows(self.block, self.bn.on.precision);
+        self.pixels.div_ceil(rows)
     }
 
     /// Computes the maps, and writes them to the columns of `out` from `column` on.
     pub fn forward(&self, out: Address, column: usize, site: i32) -> Result<Fresh, CudaError> {
         let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
+        let rows = rows(self.block, on.precision);
+        let tiles = self.pixels.div_ceil(rows);
         on.tiled(
             &self.kernels.spatial_forward,
-            [self.tiles(), maps.div_ceil(TILE_MAPS), 1],
+            [tiles, maps.div_ceil(TILE_MAPS), 1],
             Forward {
                 input: self.input.x,
                 scale: on.scale(norm),
@@ -193,8 +202,8 @@ impl Spatial<'_> {
         Ok(Fresh {
             first: column,
             count: maps,
-            tiles: self.tiles(),
-            rows: self.rows(),
+            tiles,
+            rows,
         })
     }
 
