@@ -60,26 +60,36 @@ static emulated::Context *emulated_context __attribute__((unused)) = nullptr;
 
 namespace emulated {
 // Copies that a thread has asked for. They are done when it waits for them, and not before, so that
-// who does not wait reads what was there.
-struct Copy { unsigned char *into; const unsigned char *from; unsigned size; };
-static std::vector<Copy> copies[1024];
-inline std::vector<Copy> &own_copies() {
+// who does not wait reads what was there. `group` counts the thread's groups until then.
+struct Copy { unsigned char *into; const unsigned char *from; unsigned size, group; };
+struct Copies { std::vector<Copy> asked; unsigned groups = 0; };
+static Copies copies[1024];
+inline Copies &own_copies() {
     const Dim &t = emulated_context->thread, &size = emulated_context->block_size;
     return copies[t.x + size.x * (t.y + size.y * t.z)];
 }
-inline void forget_copies() { own_copies().clear(); }
+inline void forget_copies() { own_copies() = {}; }
 // Zeros from nowhere. A card copies 4, 8 or 16 bytes; less is copied at once.
 inline void copy_async(void *into, const void *from, unsigned size) {
     if ((uintptr_t)into % size || (uintptr_t)from % size) emulated_context->refuse("copies a vector that is not aligned");
-    Copy copy = {(unsigned char *)into, (const unsigned char *)from, size};
-    own_copies().push_back(copy);
+    Copies &own = own_copies();
+    own.asked.push_back({(unsigned char *)into, (const unsigned char *)from, size, own.groups});
 }
-inline void copies_done() {
-    for (const Copy &copy : own_copies())
+inline void copies_grouped() { ++own_copies().groups; }
+// Does the copies of the groups before `group`.
+inline void copies_done_before(unsigned group) {
+    std::vector<Copy> &asked = own_copies().asked;
+    size_t done = 0;
+    for (; done < asked.size() && asked[done].group < group; ++done)
         // In pieces that a watched kernel tells of.
-        for (unsigned i = 0; i < copy.size; i += 2)
-            *(uint16_t *)(copy.into + i) = copy.from ? *(const uint16_t *)(copy.from + i) : 0;
-    own_copies().clear();
+        for (unsigned i = 0; i < asked[done].size; i += 2)
+            *(uint16_t *)(asked[done].into + i) = asked[done].from ? *(const uint16_t *)(asked[done].from + i) : 0;
+    asked.erase(asked.begin(), asked.begin() + done);
+}
+inline void copies_done() { copies_done_before(own_copies().groups + 1); }
+inline void copies_done_but(unsigned later) {
+    unsigned groups = own_copies().groups;
+    copies_done_before(groups > later ? groups - later : 0);
 }
 template <class T> T *aligned(T *at, unsigned size) {
     if ((uintptr_t)at % size) emulated_context->refuse("loads or stores a vector that is not aligned");

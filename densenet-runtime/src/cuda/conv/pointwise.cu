@@ -74,21 +74,39 @@ extern "C" __global__ void __launch_bounds__(THREADS) pointwise_forward(
 // part of the weight stays in shared memory. All results are sums over maps, so if there are more
 // maps, launches for the other groups follow.
 
+// The tile of d is never in shared memory: the weight's columns lie in such an order that a thread
+// has runs of adjacent channels (`Sums`), which are always the same.
+typedef Sums<ROWS, TILE_CHANNELS> Pulled;
+
+// What a thread masks with is loaded a tile ahead, which shared memory has room for in bf16 only.
+constexpr bool AHEAD = BF16;
+
 struct Back {
-    store_t weight[GROUP][TILE_CHANNELS + PAD];
-    // One tile of dout is in use while the next is loaded, if two fit.
-    store_t dout[TILES][ROWS][GROUP + PAD];
-    store_t operand[ROWS][TILE_CHANNELS + PAD];
-    Stage<ROWS, TILE_CHANNELS> stage;
-    float scale[TILE_CHANNELS], shift[TILE_CHANNELS], mean[TILE_CHANNELS], gamma[TILE_CHANNELS];
+    union {
+        struct {
+            store_t weight[GROUP][TILE_CHANNELS + PAD];
+            // One tile of dout is in use while the next is loaded, if two fit.
+            store_t dout[TILES][ROWS][GROUP + PAD];
+            store_t operand[ROWS][TILE_CHANNELS + PAD];
+            // Registers have no room for these.
+            alignas(16) float mean[TILE_CHANNELS], gamma[TILE_CHANNELS];
+            // In bf16, a thread's own vectors of `input` and `into` in the next tile.
+            store_t ahead[AHEAD ? 2 * Pulled::COUNT / VECTOR : 1][AHEAD ? THREADS * VECTOR : 4];
+        };
+        // Afterwards.
+        alignas(16) float sums[2 * Pulled::SHARERS][TILE_CHANNELS + 4];
+    };
 };
 static_assert(sizeof(Back) <= POINTWISE_BACK_SHARED, "the host knows how much shared memory there has to be");
 
 // Calls `what` for each vector of LINES lines of WIDE elements; the threads take adjacent vectors.
 template <int LINES, int WIDE, class What> __device__ __forceinline__ void each_vector(What what) {
-    constexpr int GROUPS = WIDE / VECTOR;
+    constexpr unsigned ACROSS = WIDE / VECTOR, TOTAL = LINES * ACROSS;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < LINES * GROUPS; i += THREADS) what(i / GROUPS, i % GROUPS * VECTOR);
+    for (unsigned from = 0; from < TOTAL; from += THREADS) {
+        unsigned i = from + threadIdx.x;
+        if (TOTAL % THREADS == 0 || i < TOTAL) what(int(i / ACROSS), int(i % ACROSS * VECTOR));
+    }
 }
 
 // Each slice of pixels writes a share of the weight's gradient, slices x weight, in the weight's
@@ -99,11 +117,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
     const float *gamma, grad_t *into, float *partial, float *share, int map0, int pixels, int channels, int length) {
     DYNAMIC_SHARED(memory);
     Back &shared = *reinterpret_cast<Back *>(memory);
-    typedef Stage<ROWS, TILE_CHANNELS> Tile;
-    constexpr int OWN = ROWS / Tile::ACROSS;
+    constexpr int EACH = Pulled::RUN / VECTOR;
     int channel0 = blockIdx.x * TILE_CHANNELS, slice = blockIdx.y, maps = MAPS <= GROUP ? MAPS : min(GROUP, MAPS - map0);
     int first = slice * length, last = min(first + length, pixels);
-    int column = shared.stage.own_column(), c = channel0 + column, count = min(TILE_CHANNELS, channels - channel0);
+    int column = Pulled::run_column(), count = min(TILE_CHANNELS, channels - channel0);
+    // Which pixel is a row of the first product: two rows that eight threads write to `operand` at
+    // once are four lines apart, and so in different banks.
+    auto pixel_of = [](int row) { return (row & ~7) | (row & 1) << 2 | (row >> 1 & 3); };
 
     auto bring = [&](int row0) {
         auto &tile = shared.dout[(row0 - first) / ROWS % TILES];
@@ -113,54 +133,92 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         });
     };
     bring(first);
+    copies_grouped();
     each_vector<GROUP, TILE_CHANNELS>([&](int n, int element) {
         bool there = n < maps && element < count;
-        copy_async(&shared.weight[n][element], there ? weight + (size_t)(map0 + n) * channels + channel0 + element : nullptr, weight);
+        Pack values = there ? pack_at(weight + (size_t)(map0 + n) * channels + channel0 + element) : Pack::zeros();
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) shared.weight[n][Pulled::line_of(element + i)] = values[i];
     });
     for (int i = threadIdx.x; i < TILE_CHANNELS; i += THREADS) {
         bool there = i < count;
-        shared.scale[i] = there ? scale[channel0 + i] : 0.0f, shared.shift[i] = there ? shift[channel0 + i] : 0.0f;
         shared.mean[i] = there ? mean[channel0 + i] : 0.0f, shared.gamma[i] = there ? gamma[channel0 + i] : 0.0f;
     }
-    Masked masked;
+    Values own_scale[EACH], own_shift[EACH];
+    Masked masked[EACH];
+    // The end of the pixels, or of none if the channel does not exist.
+    int until[EACH];
+#pragma unroll
+    for (int v = 0; v < EACH; ++v) {
+        int c = column + v * VECTOR;
+        until[v] = c < count ? last : first;
+        own_scale[v] = c < count ? floats_at(scale + channel0 + c) : Values{};
+        own_shift[v] = c < count ? floats_at(shift + channel0 + c) : Values{};
+    }
+    // A thread's rows are so many pixels apart.
+    constexpr int APART = Pulled::RUNS > 1 ? BF16 ? 8 : 16 : 0;
+    const int own_row = pixel_of(Pulled::run_row(0));
+    const size_t own = (size_t)own_row * IN_STRIDE + channel0 + column;
+    auto at = [&](int row0, int run, int v) { return (size_t)row0 * IN_STRIDE + own + run * APART * IN_STRIDE + v * VECTOR; };
+    auto there = [&](int row0, int run, int v) { return row0 + own_row + run * APART < until[v]; };
+    // Starts to load what the thread masks with.
+    auto look_ahead = [&](int row0) {
+#pragma unroll
+        for (int i = 0; i < EACH * Pulled::RUNS; ++i) {
+            int run = i / EACH, v = i % EACH;
+            bool loads = there(row0, run, v);
+            copy_async(&shared.ahead[2 * i][threadIdx.x * VECTOR], loads ? input + at(row0, run, v) : nullptr, input);
+            copy_async(&shared.ahead[2 * i + 1][threadIdx.x * VECTOR], loads ? into + at(row0, run, v) : nullptr, input);
+        }
+        copies_grouped();
+    };
+    if (AHEAD) look_ahead(first);
     Sums<GROUP, TILE_CHANNELS> gradient;
     for (int row0 = first; row0 < last; row0 += ROWS) {
-        copies_done();
+        // All but what was last asked for, which is what the thread masks with.
+        if (AHEAD && TILES > 1) copies_done_but<1>();
+        else copies_done();
         __syncthreads();
         if (TILES > 1 && row0 + ROWS < last) bring(row0 + ROWS);
+        copies_grouped();
         auto &tile = shared.dout[(row0 - first) / ROWS % TILES];
-        // These are loaded now and used after the product. If there is no pixel, dout is 0, and so
-        // is its product; the product of a channel that does not exist is not written.
-        Pack x[OWN], g[OWN];
+        // If there is no pixel, dout is 0, and so is its product; the product of a channel that does
+        // not exist is not written.
+        Pack x[Pulled::RUNS][EACH], g[Pulled::RUNS][EACH];
+        if (!AHEAD) {
 #pragma unroll
-        for (int i = 0; i < OWN; ++i) {
-            int row = shared.stage.own_row() + i * Tile::ACROSS;
-            bool there = row0 + row < last && column < count;
-            size_t at = (size_t)(row0 + row) * IN_STRIDE + c;
-            x[i] = there ? pack_at(input + at) : Pack::zeros();
-            g[i] = there ? pack_at(into + at) : Pack::zeros();
+            for (int run = 0; run < Pulled::RUNS; ++run)
+#pragma unroll
+                for (int v = 0; v < EACH; ++v) {
+                    x[run][v] = there(row0, run, v) ? pack_at(input + at(row0, run, v)) : Pack::zeros();
+                    g[run][v] = there(row0, run, v) ? pack_at(into + at(row0, run, v)) : Pack::zeros();
+                }
         }
-        Sums<ROWS, TILE_CHANNELS> pulled;
+        Pulled pulled;
         pulled.template add<true, false>(
-            GROUP, [&](int row) { return tile[row]; }, [&](int n) { return shared.weight[n]; });
-        pulled.stage(shared.stage);
-        __syncthreads();
-        Norm own = {shared.scale, shared.shift, shared.mean};
-        Affine affine = Affine::of(own, column);
-        Values factor = floats_at(shared.gamma + column);
+            GROUP, [&](int row) { return tile[pixel_of(row)]; }, [&](int n) { return shared.weight[n]; });
+        if (AHEAD) copies_done_but<1>();
 #pragma unroll
-        for (int i = 0; i < OWN; ++i) {
-            int row = shared.stage.own_row() + i * Tile::ACROSS;
-            bool there = row0 + row < last && column < count;
-            Values z, d = floats_at(&shared.stage.value[row][column]);
+        for (int v = 0; v < EACH; ++v) {
+            Values center = floats_at(shared.mean + column + v * VECTOR), factor = floats_at(shared.gamma + column + v * VECTOR);
 #pragma unroll
-            for (int j = 0; j < VECTOR; ++j) {
-                z[j] = fmaf(x[i][j], affine.scale[j], affine.shift[j]);
-                d[j] = fmaf(factor[j], masked.add(j, z[j], d[j], x[i][j] - affine.mean[j]), g[i][j]);
+            for (int run = 0; run < Pulled::RUNS; ++run) {
+                if (AHEAD) {
+                    x[run][v] = pack_at(&shared.ahead[2 * (run * EACH + v)][threadIdx.x * VECTOR]);
+                    g[run][v] = pack_at(&shared.ahead[2 * (run * EACH + v) + 1][threadIdx.x * VECTOR]);
+                }
+                Values z, d;
+#pragma unroll
+                for (int j = 0; j < VECTOR; ++j) {
+                    float value = x[run][v][j];
+                    z[j] = fmaf(value, own_scale[v][j], own_shift[v][j]);
+                    d[j] = fmaf(factor[j], masked[v].add(j, z[j], pulled.of_run(run, v * VECTOR + j), value - center[j]), g[run][v][j]);
+                }
+                put_pack(&shared.operand[own_row + run * APART][column + v * VECTOR], Pack::of<true>(z));
+                if (there(row0, run, v)) put_pack(into + at(row0, run, v), Pack::of<false>(d));
             }
-            put_pack(&shared.operand[row][column], Pack::of<true>(z));
-            if (there) put_pack(into + (size_t)(row0 + row) * IN_STRIDE + c, Pack::of<false>(d));
         }
+        if (AHEAD && row0 + ROWS < last) look_ahead(row0 + ROWS);
         __syncthreads();
         gradient.template add<false, false>(
             ROWS, [&](int row) { return tile[row]; }, [&](int row) { return shared.operand[row]; });
@@ -170,7 +228,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
             if (row0 + ROWS < last) bring(row0 + ROWS);
         }
     }
-    masked.put(shared.stage, count, channel0, channels, slice, partial);
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < EACH; ++v) masked[v].template keep<Pulled::SHARERS, TILE_CHANNELS>(shared.sums, Pulled::sharer(), column + v * VECTOR);
+    __syncthreads();
+    Masked::add_up<Pulled::SHARERS, TILE_CHANNELS>(shared.sums, count, channel0, channels, slice, partial);
 #pragma unroll
     for (int i = 0; i < gradient.COUNT; ++i) {
         int n = gradient.row(i), k = gradient.column(i);

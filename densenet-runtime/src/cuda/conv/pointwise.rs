@@ -6,7 +6,7 @@ use super::super::kernel::norm::{BatchNorm, Shares, Statistics, Sums, Totals};
 use super::super::memory::WeightAt;
 use super::super::program::Sources;
 use super::super::program::slices::Slicing;
-use super::super::program::tile::{ROWS, line, pointwise_columns, stage, tiles, vector};
+use super::super::program::tile::{ROWS, line, pointwise_columns, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use super::Input;
@@ -68,7 +68,12 @@ fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
     let weight = group * line(TILE_CHANNELS, precision);
     let dout = ROWS * line(group, precision);
     let operand = ROWS * line(TILE_CHANNELS, precision);
-    let rest = operand + stage(ROWS, TILE_CHANNELS) + 16 * TILE_CHANNELS;
+    // Only in bf16 there is room for the input and its gradient of the next tile.
+    let ahead = match precision {
+        Precision::F32 => 16,
+        Precision::Bf16 => 2 * ROWS * TILE_CHANNELS * precision.bytes(),
+    };
+    let rest = operand + ahead + 8 * TILE_CHANNELS;
     let tiles = if weight + 2 * dout + rest <= HALF {
         2
     } else {

@@ -183,6 +183,23 @@ __device__ __forceinline__ void copies_done() {
 #endif
 }
 
+// Makes a group of the copies that the thread has asked for since its last group.
+__device__ __forceinline__ void copies_grouped() {
+#ifdef CUDA_EMULATOR
+    emulated::copies_grouped();
+#else
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Waits for all of the thread's groups but the last LATER.
+template <int LATER> __device__ __forceinline__ void copies_done_but() {
+#ifdef CUDA_EMULATOR
+    emulated::copies_done_but(LATER);
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
+#endif
+}
+
 // The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
 __device__ __forceinline__ unsigned long long mix(unsigned long long z) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;

@@ -81,6 +81,11 @@ template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned 
 // A thread's share of an M x N tile of results. Operands are in shared memory; `a(line)` and
 // `b(line)` are the start of a line: if the operand is ALONG the depth, of a row (or a column),
 // otherwise of a depth.
+//
+// A thread's columns are not adjacent. But the order of the columns is the caller's choice: if
+// column c is line `line_of(c)` of b, a thread has RUNS rows of RUN adjacent columns each, and can
+// load, compute and store them as vectors, without the detour through shared memory. `of_run` is
+// such a value; SHARERS threads, of which this is number `sharer`, have the same columns.
 template <int M, int N> struct Sums {
     static constexpr int COUNT = M * N / THREADS;
     float value[COUNT];
@@ -99,6 +104,17 @@ template <int M, int N> struct Sums {
     __device__ static int left() { return threadIdx.x / 32 % ACROSS * WIDE; }
     __device__ static int row(int i) { return top() + i / (WIDE / 2) * 16 + threadIdx.x % 32 / 4 + i % 4 / 2 * 8; }
     __device__ static int column(int i) { return left() + i % (WIDE / 2) / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
+
+    static constexpr int RUN = 8, RUNS = COUNT / RUN, SHARERS = DOWN * 8;
+    __device__ static int line_of(int column) { return (column & ~31) | (column >> 1 & 3) << 3 | (column >> 3 & 3) << 1 | (column & 1); }
+    __device__ static int column_of(int line) { return line_of(line); }
+    __device__ static int run_row(int run) { return top() + run / 2 * 16 + run % 2 * 8 + threadIdx.x % 32 / 4; }
+    __device__ static int run_column() { return left() + threadIdx.x % 4 * RUN; }
+    __device__ static int sharer() { return threadIdx.x / 32 / ACROSS * 8 + threadIdx.x % 32 / 4; }
+    __device__ __forceinline__ float of_run(int run, int i) const {
+        static_assert(WIDE == 32, "a warp's columns are a run for each of four threads");
+        return value[run / 2 * 16 + i / 2 * 4 + run % 2 * 2 + i % 2];
+    }
 
     template <bool ALONG, class A> __device__ __forceinline__ static Rows rows(const A &a, int k) {
         int lane = threadIdx.x % 32;
@@ -134,6 +150,14 @@ template <int M, int N> struct Sums {
     struct Rows { float of[M / 16][4]; };
     __device__ static int row(int i) { return threadIdx.x / 16 + i / (N / 16) * 16; }
     __device__ static int column(int i) { return threadIdx.x % 16 + i % (N / 16) * 16; }
+
+    static constexpr int RUN = N / 16, RUNS = COUNT / RUN, SHARERS = 16;
+    __device__ static int line_of(int column) { return column % RUN * 16 + column / RUN; }
+    __device__ static int column_of(int line) { return line % 16 * RUN + line / 16; }
+    __device__ static int run_row(int run) { return threadIdx.x / 16 + run * 16; }
+    __device__ static int run_column() { return threadIdx.x % 16 * RUN; }
+    __device__ static int sharer() { return threadIdx.x / 16; }
+    __device__ __forceinline__ float of_run(int run, int i) const { return value[run * RUN + i]; }
 
     // Four depths of a line.
     template <bool ALONG, class F> __device__ __forceinline__ static void four(float (&into)[4], const F &f, int line, int k) {

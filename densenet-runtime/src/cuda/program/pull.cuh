@@ -34,16 +34,24 @@ struct Masked {
     __device__ __forceinline__ void put(Stage<M, N> &stage, int count, int first, int channels, int tile, float *partial) const {
         constexpr int LINES = Stage<M, N>::ACROSS;
         static_assert(2 * LINES <= M, "both sums of all threads find room");
-        int line = stage.own_row(), column = stage.own_column();
-        put_floats(&stage.value[line][column], scale);
-        put_floats(&stage.value[LINES + line][column], bias);
+        keep<LINES, N>(stage.value, stage.own_row(), stage.own_column());
         __syncthreads();
+        add_up<LINES, N>(stage.value, count, first, channels, tile, partial);
+    }
+    // The two halves of it: each of the LINES threads that share a column keeps its sums in a line
+    // of its own, of 2 LINES; and after a barrier the lines are added up.
+    template <int LINES, int N> __device__ __forceinline__ void keep(float (*lines)[N + 4], int line, int column) const {
+        put_floats(&lines[line][column], scale);
+        put_floats(&lines[LINES + line][column], bias);
+    }
+    template <int LINES, int N>
+    __device__ __forceinline__ static void add_up(const float (*lines)[N + 4], int count, int first, int channels, int tile, float *partial) {
         // Two sums of each column.
         for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
             int which = i / N, c = i % N;
             if (c >= count) continue;
             float sum = 0.0f;
-            for (int own = 0; own < LINES; ++own) sum += stage.value[which * LINES + own][c];
+            for (int own = 0; own < LINES; ++own) sum += lines[which * LINES + own][c];
             partial[((size_t)tile * channels + first + c) * 2 + which] = sum;
         }
     }
