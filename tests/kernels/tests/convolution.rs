@@ -129,6 +129,8 @@ impl Case {
                     ("GROUP", self.group(precision)),
                     ("TILES", 1 + usize::from(self.maps <= 128)),
                     ("VECTOR", vector(precision, &counts)),
+                    ("DEPTH_BYTES", 128),
+                    ("POINTWISE_FORWARD_SHARED", SHARED),
                     ("POINTWISE_BACK_SHARED", SHARED),
                 ]);
                 "conv/pointwise.cu"
@@ -256,7 +258,7 @@ fn maps_and_moments(
     let weight = gpu.packed(precision, &data.weight, case.channels, case.taps());
     let scalars = gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false);
     match case.kernel {
-        1 => program.tiled(
+        1 => program.tiled_in_shared(
             "pointwise_forward",
             [tiles, maps.div_ceil(case.columns()), 1],
             arguments![

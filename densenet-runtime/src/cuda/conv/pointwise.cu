@@ -32,8 +32,8 @@ struct Normalised {
     }
 };
 
-// The packed weight: lines are maps, elements channels. Beyond the last map, that map is loaded
-// again.
+// The packed weight: lines are maps, in the order that gives threads runs of maps, elements
+// channels. Beyond the last map, that map is loaded again.
 struct Weight {
     static constexpr bool ALONG_DEPTH = true, PLAIN = true;
     static constexpr int SPAN = VECTOR;
@@ -41,27 +41,30 @@ struct Weight {
     typedef Nothing Fetched;
     const store_t *weight;
     int channels, first_map;
-    __device__ __forceinline__ Place place(int line) const { return weight + (size_t)min(first_map + line, MAPS - 1) * channels; }
+    __device__ __forceinline__ Place place(int line) const { return weight + (size_t)min(first_map + Sums<ROWS, COLUMNS>::column_of(line), MAPS - 1) * channels; }
     __device__ __forceinline__ const store_t *at(Place map, int c) const { return c < channels ? map + c : nullptr; }
     __device__ __forceinline__ const store_t *any() const { return weight; }
 };
 
+union Forward {
+    Pieces<ROWS, COLUMNS, Normalised, Weight> pieces;
+    // Afterwards.
+    Columns<ROWS, COLUMNS> columns;
+};
+static_assert(sizeof(Forward) <= POINTWISE_FORWARD_SHARED, "the host knows how much shared memory there has to be");
+
 // Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS) pointwise_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) pointwise_forward(
     const store_t *input, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pixels, int channels, int training) {
-    __shared__ union {
-        Pieces<ROWS, COLUMNS, Normalised, Weight> pieces;
-        Stage<ROWS, COLUMNS> stage;
-    } shared;
+    DYNAMIC_SHARED(memory);
+    Forward &shared = *reinterpret_cast<Forward *>(memory);
     int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0), count = min(COLUMNS, MAPS - map0);
     Sums<ROWS, COLUMNS> sums;
     product(shared.pieces, sums, 0, channels, Normalised{input, scale, shift, channels, pixels, row0}, Weight{weight, channels, map0});
-    sums.stage(shared.stage);
-    __syncthreads();
     size_t first = (size_t)row0 * MAPS + map0;
-    write(shared.stage, rows, count, out + first, MAPS, Dropout(scalars, site), first, MAPS);
-    if (training) shared.stage.moments(rows, count, MAPS, map0, blockIdx.x, partial);
+    write_runs(sums, shared.columns, rows, count, out + first, Dropout(scalars, site), first, MAPS, map0, blockIdx.x,
+               training ? partial : nullptr);
 }
 
 // The backward pass, in one kernel: the input, the wide end of a block, is passed once.

@@ -6,7 +6,7 @@ use super::super::kernel::norm::{BatchNorm, Shares, Statistics, Sums, Totals};
 use super::super::memory::WeightAt;
 use super::super::program::Sources;
 use super::super::program::slices::Slicing;
-use super::super::program::tile::{ROWS, line, pointwise_columns, tiles, vector};
+use super::super::program::tile::{PAD_BYTES, ROWS, line, pointwise_columns, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use super::Input;
@@ -14,6 +14,9 @@ use crate::plan::{Block, Precision};
 
 /// Channels of a tile in the backward pass.
 const TILE_CHANNELS: usize = 64;
+/// Bytes of a line of the forward pass's operands that are copied at once: so many that a thread's
+/// lines have the same channels, whose scale and shift it loads once.
+const DEPTH_BYTES: usize = 128;
 /// Bytes of shared memory with which two blocks can run on a multiprocessor.
 const HALF: usize = 88 << 10;
 
@@ -46,10 +49,17 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
         ("GROUP", maps_of_back(maps, of.precision)),
         ("TILES", tiles),
         ("VECTOR", vector(of.precision, &counts)),
+        ("DEPTH_BYTES", DEPTH_BYTES),
+        ("POINTWISE_FORWARD_SHARED", forward_shared(maps)),
         ("POINTWISE_BACK_SHARED", shared),
     ];
     let file = ("pointwise.cu", include_str!("pointwise.cu"));
     of.tiled("pointwise", &[file], &constants)
+}
+
+/// Bytes of shared memory of the forward pass: two pieces of each operand.
+fn forward_shared(maps: usize) -> usize {
+    2 * (ROWS + pointwise_columns(maps)) * (DEPTH_BYTES + PAD_BYTES)
 }
 
 /// The maps of a launch of the backward pass: as many as fit shared memory on every card.
@@ -244,6 +254,7 @@ mod tests {
     fn shared_memory_is_within_what_every_card_has() {
         for precision in [Precision::F32, Precision::Bf16] {
             let (bytes, _) = back_shared(384, precision);
+            let bytes = bytes.max(forward_shared(384));
             assert!(bytes <= SHARED, "{precision:?}: {bytes} bytes");
         }
     }

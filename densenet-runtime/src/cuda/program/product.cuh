@@ -243,9 +243,14 @@ template <class Operand, int LINES> struct Loader {
     // Writes the piece to shared memory, unless it is copied directly.
     __device__ __forceinline__ void put(Into &into, int from) {
         if constexpr (!Operand::PLAIN) {
+            // All first, so that what they have in common is loaded once.
+            decltype(operand.made(fetched[0], 0)) made[COUNT];
 #pragma unroll
             for (int i = 0; i < COUNT; ++i)
-                if (has(i)) put_made(&into.value[line(i)][element(i)], operand.made(fetched[i], element(i) + (ALONG ? from : 0)));
+                if (has(i)) made[i] = operand.made(fetched[i], element(i) + (ALONG ? from : 0));
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i)
+                if (has(i)) put_made(&into.value[line(i)][element(i)], made[i]);
         }
     }
 };
@@ -298,4 +303,63 @@ __device__ __forceinline__ void write(Stage<M, N> &stage, int rows, int count, s
         put_floats(&stage.value[row][column], values);
     }
     __syncthreads();
+}
+
+// Memory for the sums of a tile's columns: a line for each thread that shares a column.
+template <int M, int N> struct Columns {
+    alignas(16) float lines[Sums<M, N>::SHARERS][N + 4], mean[N];
+};
+
+// Writes a tile of maps, whose first row starts at `out`, from the threads' runs. `number` is that of
+// the first value at its site of dropout, if a row has `maps` values. If there is a `partial`, writes
+// partial[tile][map][2]: the mean of each column's stored values, and the sum of their squared
+// deviations; `first` is the first column's map.
+template <int M, int N>
+__device__ __forceinline__ void write_runs(const Sums<M, N> &sums, Columns<M, N> &columns, int rows, int count, store_t *out,
+                                           const Dropout &dropout, size_t number, int maps, int first, int tile, float *partial) {
+    typedef Sums<M, N> Own;
+    static_assert(N <= THREADS, "each column has a thread that adds up its lines");
+    constexpr int EACH = Own::RUN / VECTOR;
+    int column = Own::run_column(), sharer = Own::sharer();
+    Pack stored[Own::RUNS][EACH];
+#pragma unroll
+    for (int run = 0; run < Own::RUNS; ++run)
+#pragma unroll
+        for (int v = 0; v < EACH; ++v) {
+            int row = Own::run_row(run), c = column + v * VECTOR;
+            size_t at = (size_t)row * maps + c;
+            Values values;
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) values[i] = sums.of_run(run, v * VECTOR + i) * dropout.factor(number + at + i);
+            stored[run][v] = Pack::of<false>(values);
+            if (row < rows && c < count) put_pack(out + at, stored[run][v]);
+        }
+    if (!partial) return;
+    // The sum of a term of each column's values; the first N threads get that of their column.
+    auto column_sum = [&](auto term) {
+#pragma unroll
+        for (int v = 0; v < EACH; ++v) {
+            Values sum = {};
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+                for (int run = 0; run < Own::RUNS; ++run)
+                    if (Own::run_row(run) < rows) sum[i] += term(stored[run][v][i], column + v * VECTOR + i);
+            put_floats(&columns.lines[sharer][column + v * VECTOR], sum);
+        }
+        __syncthreads();
+        float sum = 0.0f;
+        if (threadIdx.x < N)
+            for (int line = 0; line < Own::SHARERS; ++line) sum += columns.lines[line][threadIdx.x];
+        return sum;
+    };
+    float mean = column_sum([](float x, int) { return x; }) / (float)rows;
+    if (threadIdx.x < N) columns.mean[threadIdx.x] = mean;
+    __syncthreads();
+    float squares = column_sum([&](float x, int c) { return (x - columns.mean[c]) * (x - columns.mean[c]); });
+    if ((int)threadIdx.x < count) {
+        float *into = partial + ((size_t)tile * maps + first + threadIdx.x) * 2;
+        into[0] = mean;
+        into[1] = squares;
+    }
 }
