@@ -113,9 +113,11 @@ fn a_step_starts_with_zeros_and_keeps_the_statistics_unless_it_accumulates() {
         scalars[4] = u32::from(accumulate);
         scalars[17] = f32::from(u8::from(broken)).to_bits();
         let scalars = gpu.words(&scalars);
-        program(&gpu, Precision::F32).each(
+        // Each thread has several values.
+        program(&gpu, Precision::F32).launch(
             "start",
-            299,
+            [1, 1, 1],
+            32,
             arguments![&gradient, &now, &before, &scalars, 299, 200],
         );
         let started = |old: &[f32], new: &[f32], is_new: bool, count: usize| {
@@ -333,11 +335,12 @@ fn averages_move_towards_what_they_average() {
 fn weights_become_operands() {
     for precision in Precision::ALL {
         let gpu = Gpu::new(6);
-        // Parameter, place, channels, taps, maps: with others before, between and after.
-        let weights = [[3, 8, 5, 9, 2], [100, 104, 12, 1, 7]];
-        let parameters = Numbers::new(3).take(190);
-        let mut expected = vec![f64::NAN; 200];
-        for [from, place, channels, taps, maps] in weights {
+        // Parameter, place, channels, taps, maps, first block: with others before, between and after.
+        // A block packs 45 or 512 values; the last of a weight packs fewer.
+        let weights = [[3, 8, 5, 9, 13, 0], [600, 600, 12, 1, 57, 2]];
+        let parameters = Numbers::new(3).take(1290);
+        let mut expected = vec![f64::NAN; 1300];
+        for [from, place, channels, taps, maps, _] in weights {
             for n in 0..maps {
                 for c in 0..channels {
                     for tap in 0..taps {
@@ -351,10 +354,15 @@ fn weights_become_operands() {
         let table: Vec<u32> = weights.iter().flatten().map(|&word| word as u32).collect();
         let packed = gpu.no_maps(precision, expected.len());
         let files = ["program/common.cuh", "kernel/weights.cu"];
-        let constants = [("VALUES", 174), ("WORDS", 5)];
+        let constants = [
+            ("VALUES", 1269),
+            ("WORDS", 6),
+            ("WEIGHTS", weights.len()),
+            ("PACKED", 512),
+        ];
         gpu.program(&files, precision, &constants).tiled(
             "pack_weights",
-            [2, weights.len(), 1],
+            [4, 1, 1],
             arguments![&gpu.floats(&parameters), &gpu.words(&table), &packed],
         );
         check(

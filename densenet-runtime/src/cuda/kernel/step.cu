@@ -25,15 +25,20 @@ extern "C" __global__ void images_from_floats(const float *from, const float *no
     into[i] = (from[i] - norm[c]) / norm[channels + c];
 }
 
-// The start of a step, unless it accumulates: sets gradients to zero, and keeps a copy of the
-// running statistics, which is restored if the loss is not finite. After such a step the copy stays
-// as it is, even if further steps have been started.
+// The start of a step, unless it accumulates: sets gradients to zero, four at a time, and keeps a
+// copy of the running statistics, which is restored if the loss is not finite. After such a step
+// the copy stays as it is, even if further steps have been started.
 extern "C" __global__ void start(
     float *gradient, const float *running, float *before, const Scalars *scalars, int count, int statistics) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    int i = blockIdx.x * blockDim.x + threadIdx.x, all = gridDim.x * blockDim.x;
     if (scalars->accumulate) return;
-    if (i < count) gradient[i] = 0.0f;
-    if (i < statistics && scalars->broken == 0.0f) before[i] = running[i];
+    for (int at = 4 * i; at < count; at += 4 * all) {
+        if (at + 4 <= count) *reinterpret_cast<float4 *>(ALIGNED(gradient + at, 16)) = {};
+        else
+            for (int rest = at; rest < count; ++rest) gradient[rest] = 0.0f;
+    }
+    if (scalars->broken != 0.0f) return;
+    for (; i < statistics; i += all) before[i] = running[i];
 }
 
 // Sums of squares of gradients, a sum a block. Every block adds up in the same order at every step.

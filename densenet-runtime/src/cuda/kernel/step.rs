@@ -8,6 +8,9 @@ use super::super::program::{NORM_BLOCKS, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
+/// Stores of a thread that sets gradients to zero.
+const SET: usize = 4;
+
 arguments! {
     pub struct FromNchw { from: Address, into: Address, channels: usize, area: usize, batch: usize }
     pub struct FromBytes {
@@ -132,7 +135,7 @@ impl Surroundings<'_> {
         let statistics = on.plan.running_count();
         on.each(
             &self.kernels.start,
-            count.max(statistics),
+            count.div_ceil(4 * SET).max(statistics),
             Start {
                 gradient: on.at(slots.gradients),
                 running: on.at(slots.running),

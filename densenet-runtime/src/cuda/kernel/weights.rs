@@ -5,11 +5,9 @@ use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{Offsets, WEIGHT_WORDS, WeightAt};
 use super::super::program::Sources;
+use super::super::program::tile::PACKED;
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
-
-/// Blocks for each weight. All weights together have some blocks for each multiprocessor.
-const SHARE: usize = 16;
 
 arguments! {
     pub struct Pack { parameters: Address, table: Address, packed: Address }
@@ -25,6 +23,8 @@ pub fn source(of: Sources<'_>) -> Source {
     let constants = [
         ("VALUES", offsets.packed_weights().map(len).sum()),
         ("WORDS", WEIGHT_WORDS),
+        ("WEIGHTS", offsets.packed_weights().count()),
+        ("PACKED", PACKED),
     ];
     of.plain(
         "weights",
@@ -35,10 +35,10 @@ pub fn source(of: Sources<'_>) -> Source {
 
 /// Packs all weights, from the parameters.
 pub fn pack(on: &Launcher<'_>, kernels: &WeightKernels) -> Result<(), CudaError> {
-    let count = on.offsets.packed_weights().count();
+    let blocks = on.offsets.packed_weights().map(WeightAt::blocks).sum();
     on.tiled(
         &kernels.pack_weights,
-        [SHARE, count, 1],
+        [blocks, 1, 1],
         Pack {
             parameters: on.at(on.slots.parameters),
             table: on.at(on.slots.weight_table),
@@ -51,7 +51,7 @@ pub fn pack(on: &Launcher<'_>, kernels: &WeightKernels) -> Result<(), CudaError>
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let values = of.constant("VALUES");
-    let words = of.constant("WORDS") * of.grid()[1];
+    let words = of.constant("WORDS") * of.constant("WEIGHTS");
     Some(of.moves(
         &[("parameters", values), ("table", words)],
         &[("packed", values)],

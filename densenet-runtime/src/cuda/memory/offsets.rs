@@ -1,7 +1,7 @@
 //! The offsets of a plan's parameters, and of what is computed from them: packed weights, BN as
 //! multiply-adds.
 
-use super::super::program::tile::LONGEST_VECTOR;
+use super::super::program::tile::{LONGEST_VECTOR, PACKED};
 use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
 
 /// The offsets of a BN's parameters, running statistics and multiply-add.
@@ -34,6 +34,13 @@ pub struct WeightAt {
     pub maps: usize,
 }
 
+impl WeightAt {
+    /// The number of blocks that pack it.
+    pub fn blocks(self) -> usize {
+        (self.maps * self.channels).div_ceil(PACKED / self.taps)
+    }
+}
+
 /// The offsets of a dense layer's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerAt {
@@ -45,7 +52,7 @@ pub struct LayerAt {
 }
 
 /// Words of the table of weights for each weight.
-pub const WEIGHT_WORDS: usize = 5;
+pub const WEIGHT_WORDS: usize = 6;
 
 /// The offsets of all parameters of a plan.
 #[derive(Clone, Debug)]
@@ -164,8 +171,12 @@ impl Offsets {
     /// The table that `weights.cu` reads: [`WEIGHT_WORDS`] for each weight.
     pub fn weight_table(&self) -> Vec<i32> {
         let word = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
-        let words = |own: WeightAt| -> [usize; WEIGHT_WORDS] {
-            [own.parameter, own.packed, own.channels, own.taps, own.maps]
+        let mut block = 0;
+        let mut words = |own: WeightAt| -> [usize; WEIGHT_WORDS] {
+            let first = block;
+            block += own.blocks();
+            let (from, into) = (own.parameter, own.packed);
+            [from, into, own.channels, own.taps, own.maps, first]
         };
         self.packed_weights()
             .flat_map(|own| words(own).map(word))

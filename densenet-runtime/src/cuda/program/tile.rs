@@ -12,6 +12,8 @@ pub const THREADS: usize = 256;
 pub const REDUCTION_THREADS: usize = 128;
 /// Threads of a block that puts together what tiles and slices have left.
 pub const GATHER_THREADS: usize = 512;
+/// Values of weights that a block packs.
+pub const PACKED: usize = 2048;
 /// Vectors that a thread loads at once where it sweeps over pixels.
 pub const SWEPT: usize = 4;
 /// The most blocks of a sweep. Their threads compute what they have to know of their channels, so
