@@ -157,6 +157,7 @@ template <class T> T shuffle(int line, unsigned mask, T value, int from) {
 
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
+inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }

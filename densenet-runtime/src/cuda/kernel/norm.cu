@@ -18,18 +18,28 @@ __device__ __forceinline__ float2 two_of(const float *partial, int tile, int cha
 // time of a few loads, so all that do not wait for each other are started first.
 constexpr int LOADED = 8, WARPS = GATHER_THREADS / 32;
 
-// Calls `add(tile, numbers)` for the thread's tiles, the loads of LOADED of which run at once.
+// The exponent of a power of two: dividing by one takes as long as several loads' start.
+__device__ __forceinline__ int bits_of(int power) { return 31 - __clz(power); }
+
+// Calls `add(tile, numbers)` for the thread's tiles, the loads of LOADED of which run at once. The
+// first are started before anything else.
 template <class Add>
 __device__ __forceinline__ void each_tile(const float *partial, int tiles, int channels, int channel, int lanes, Add add) {
-    int step = GATHER_THREADS / lanes;
-    for (int from = threadIdx.x / lanes; from < tiles; from += LOADED * step) {
-        float2 loaded[LOADED];
+    int bits = bits_of(lanes), step = GATHER_THREADS >> bits, from = threadIdx.x >> bits;
+    float2 loaded[LOADED];
+    auto load = [&] {
 #pragma unroll
         for (int i = 0; i < LOADED; ++i)
-            if (from + i * step < tiles) loaded[i] = two_of(partial, from + i * step, channels, channel);
+            loaded[i] = from + i * step < tiles ? two_of(partial, from + i * step, channels, channel) : float2{};
+    };
+    load();
+    while (true) {
 #pragma unroll
         for (int i = 0; i < LOADED; ++i)
             if (from + i * step < tiles) add(from + i * step, loaded[i]);
+        from += LOADED * step;
+        if (from >= tiles) return;
+        load();
     }
 }
 
@@ -92,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) prepare(
     float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
     int training, int lanes) {
     __shared__ Totals totals;
-    int t = threadIdx.x, measuring = (count + lanes - 1) / lanes, fresh = blockIdx.x * lanes + t % lanes;
+    int t = threadIdx.x, measuring = (count + lanes - 1) >> bits_of(lanes), fresh = blockIdx.x * lanes + (t & (lanes - 1));
     bool measures = (int)blockIdx.x < measuring;
     int c = ((int)blockIdx.x - measuring) * GATHER_THREADS + t;
     if (c >= first) c += count;
@@ -137,9 +147,10 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(
         Totals totals;
         float sum[GATHER_THREADS];
     } shared;
-    int t = threadIdx.x, blocks = (channels + lanes - 1) / lanes;
+    int t = threadIdx.x, blocks = (channels + lanes - 1) >> bits_of(lanes);
     if ((int)blockIdx.x >= blocks) {
-        int values = GATHER_THREADS / parts, value = ((int)blockIdx.x - blocks) * values + t % values, part = t / values;
+        int values = GATHER_THREADS >> bits_of(parts), part = t >> bits_of(values);
+        int value = ((int)blockIdx.x - blocks) * values + (t & (values - 1));
         bool adds = value < count && part == 0;
         int at = value;
         if (taps > 1) {
@@ -163,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(
         if (adds) gradient[at] = before + sum;
         return;
     }
-    int c = blockIdx.x * lanes + t % lanes;
+    int c = blockIdx.x * lanes + (t & (lanes - 1));
     bool adds = t < lanes && c < channels;
     float factor, deviation, before[4] = {};
     if (adds) {
