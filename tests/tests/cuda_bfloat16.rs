@@ -10,7 +10,7 @@
 //!
 //! So it is on a card: its tensor cores cut the sums of products that the emulator rounds, and a few
 //! stored values are the neighbours of those expected. There gradients may be as far from the plain
-//! step's as twice what its own are from themselves if each value is moved by a millionth before it
+//! step's as four times what its own are from themselves if each value is moved by a millionth before it
 //! is rounded.
 
 #![allow(

@@ -10,8 +10,6 @@
 //! and what they move; below them are the rooms of a layer's convolutions (`conv`) and of what all
 //! stages use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out
 //! the buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
-//!
-//! Not done yet: tuning and timing on a card.
 
 mod conv;
 mod driver;

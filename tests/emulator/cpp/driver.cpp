@@ -688,16 +688,4 @@ int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, un
     push(stream, [launch]() mutable { return run(launch); });
     return Success;
 }
-
-// How cuda.h lays out a launch's configuration. Streams run in order here, so an attribute that lets kernels overlap changes
-// nothing; it is refused where a card would refuse it.
-struct alignas(8) Attribute { unsigned id; char padding[4]; char value[64]; };
-constexpr unsigned PROGRAMMATIC_STREAM_SERIALIZATION = 6;
-struct LaunchConfig { unsigned gx, gy, gz, bx, by, bz, shared; Stream *stream; const Attribute *attributes; unsigned count; };
-int cuLaunchKernelEx(const LaunchConfig *config, Function *function, void **parameters, void **extra) {
-    for (unsigned i = 0; i < config->count; ++i)
-        if (config->attributes[i].id != PROGRAMMATIC_STREAM_SERIALIZATION || capability < 90) return NotSupported;
-    return cuLaunchKernel(function, config->gx, config->gy, config->gz, config->bx, config->by, config->bz, config->shared,
-                          config->stream, parameters, extra);
-}
 }

@@ -13,9 +13,6 @@ use super::{compiler_version, driver_error};
 const OLDEST_DRIVER: i32 = 12_000;
 /// The oldest compute capability: bf16 `mma`.
 const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
-/// Where kernels may start before the one before them has ended: the capability, and the first
-/// driver that records it in graphs.
-const OVERLAPPING: ((i32, i32), i32) = ((9, 0), 12_030);
 
 /// A device that can run the kernels.
 pub(super) struct Found {
@@ -23,8 +20,6 @@ pub(super) struct Found {
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
-    /// Whether kernels may start before the one before them has ended.
-    pub overlaps: bool,
 }
 
 /// Finds the device with this number.
@@ -59,7 +54,6 @@ pub(super) fn device(ordinal: usize) -> Result<Found, CudaError> {
         context,
         name,
         capability,
-        overlaps: capability >= OVERLAPPING.0 && driver >= OVERLAPPING.1,
     })
 }
 

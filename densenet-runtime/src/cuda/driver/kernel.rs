@@ -142,8 +142,6 @@ pub struct Entry {
     pub declared: Declared,
     /// Bytes of shared memory that a launch gives it, which its constants say.
     pub(super) shared: usize,
-    /// Whether it begins with `follow()`, and may so be started before the kernel before it ends.
-    pub(super) follows: bool,
     /// `None` on paper.
     pub(super) function: Option<CudaFunction>,
 }
@@ -194,7 +192,6 @@ impl<A: Arguments> Kernel<A> {
     /// Finds a kernel of a program; in a loaded one, or on paper.
     pub fn find(module: &Module, name: &'static str, source: &Source) -> Result<Self, CudaError> {
         let parameters = parameters(name, &source.text);
-        let follows = body(name, &source.text).starts_with("follow();");
         check(name, &parameters, A::NAMED)?;
         let function = module.0.as_ref().map(|module| module.load_function(name));
         let function = function
@@ -223,7 +220,6 @@ impl<A: Arguments> Kernel<A> {
                     parameters,
                 },
                 shared,
-                follows,
                 function,
             },
             arguments: PhantomData,
@@ -280,25 +276,14 @@ fn check(
     })
 }
 
-/// The source from a kernel's parameters on; empty if there is no such kernel.
-fn declaration<'a>(name: &str, source: &'a str) -> &'a str {
+/// A kernel's parameters, from its declaration.
+fn parameters(name: &str, source: &str) -> Vec<Parameter> {
     let start = format!(" {name}(");
     let declared = source.split("__global__").skip(1).find_map(|text| {
         let (before, parameters) = text.split_once(&start)?;
-        (!before.contains(['{', ';'])).then_some(parameters)
+        let own = !before.contains(['{', ';']);
+        own.then(|| parameters.split(')').next())?
     });
-    declared.unwrap_or_default()
-}
-
-/// The source from a kernel's first statement on.
-fn body<'a>(name: &str, source: &'a str) -> &'a str {
-    let declared = declaration(name, source).split_once('{');
-    declared.map_or("", |(_, body)| body.trim_start())
-}
-
-/// A kernel's parameters, from its declaration.
-fn parameters(name: &str, source: &str) -> Vec<Parameter> {
-    let declared = declaration(name, source).split(')').next();
     let declared = declared.unwrap_or_default().split(',');
     declared
         .filter_map(|text| {
@@ -337,15 +322,6 @@ mod tests {
             .collect();
         assert_eq!(found, expected);
         assert!(parameters("missing", source).is_empty());
-    }
-
-    #[test]
-    fn a_kernel_follows_if_it_waits_before_anything_else() {
-        let source = "__global__ void waits(float *x) {\n    follow();\n    x[0] = 1; }\n\
-            __global__ void reads(float *x) { float y = x[0]; follow(); }";
-        let follows = |name| body(name, source).starts_with("follow();");
-        assert!(follows("waits"));
-        assert!(!follows("reads") && !follows("missing"));
     }
 
     arguments! {

@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaContext, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, sys,
+    CudaContext, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    LaunchConfig, PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -21,7 +22,6 @@ mod discover;
 mod fault;
 mod kernel;
 mod lanes;
-mod launch;
 mod nccl;
 mod nvrtc;
 
@@ -48,8 +48,6 @@ pub struct CudaDevice {
     name: String,
     /// Compute capability, major and minor.
     capability: (i32, i32),
-    /// Whether kernels may start before the one before them has ended.
-    overlaps: bool,
 }
 
 impl CudaDevice {
@@ -62,7 +60,6 @@ impl CudaDevice {
             context,
             name,
             capability,
-            overlaps,
         } = discover::device(ordinal)?;
         // SAFETY: memory is used in one stream alone, in its order, or between events (`lanes`).
         unsafe { context.disable_event_tracking() };
@@ -77,7 +74,6 @@ impl CudaDevice {
             reductions,
             name,
             capability,
-            overlaps,
         })
     }
 
@@ -170,6 +166,40 @@ impl CudaDevice {
     fn bind(&self) -> Result<(), CudaError> {
         let bound = self.context.bind_to_thread();
         bound.map_err(|error| driver_error("making the device current", error))
+    }
+
+    /// Launches a kernel; does nothing if the grid is empty.
+    pub(super) fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        let name = launch.kernel.name;
+        let Some(function) = &launch.kernel.function else {
+            return Err(CudaError::Driver {
+                doing: format!("launching kernel {name}"),
+                message: "it was never compiled".into(),
+            });
+        };
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let mut builder = self.stream.launch_builder(function);
+        for value in launch.values {
+            match value {
+                Value::At(address) => builder.arg(&address.0),
+                Value::Int(value) => builder.arg(value),
+            };
+        }
+        let [x, y, z] = launch.grid.map(|size| size as u32);
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (launch.threads as u32, 1, 1),
+            shared_mem_bytes: launch.kernel.shared as u32,
+        };
+        // SAFETY: `Kernel::launch` alone makes a `Launch`, and the names, order and kinds of its
+        // values were checked against the kernel's parameters when the kernel was found; the
+        // addresses point into the executor's buffers, whose sizes follow from the same plan as the
+        // kernel's bounds.
+        let launched = unsafe { builder.launch(config) };
+        launched.map_err(|error| driver_error(&format!("launching kernel {name}"), error))?;
+        Ok(())
     }
 
     /// Fills bytes with zeros.

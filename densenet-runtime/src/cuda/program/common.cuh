@@ -9,16 +9,6 @@
 // of tiles' sums, each always in the same order and without atomics, so that a step repeats bit for
 // bit.
 
-// The first statement of a kernel, which may be started while the kernel before it in the stream
-// still runs: waits until that has ended and what it wrote is there. The next kernel may be started
-// when all blocks of this one have come so far.
-__device__ __forceinline__ void follow() {
-#if !defined(CUDA_EMULATOR) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 #define INFINITE __uint_as_float(0x7f800000u)
 
 // What changes from step to step, in device memory, so that a captured graph need not change. The
