@@ -412,8 +412,11 @@ struct TapSums {
 #pragma unroll 1
         for (int k = 0; k < rows; k += of[0].AT_ONCE) {
             auto maps = of[0].template rows<false>([&](int row) { return dout[row]; }, k);
+            // Once for all taps.
+            decltype(under(k)) own[] = {under(k), under(k + 1), under(k + 2), under(k + 3)};
+            static_assert(Sums<TILE_MAPS, WEIGHT_CHANNELS>::AT_ONCE == 4, "so many pixels at once");
 #pragma unroll
-            for (int tap = 0; tap < TAPS; ++tap) of[tap].template multiply<false>(maps, [&](int row) { return under(row).line(tap); }, k);
+            for (int tap = 0; tap < TAPS; ++tap) of[tap].template multiply<false>(maps, [&](int row) { return own[row - k].line(tap); }, k);
         }
     }
     template <class Put> __device__ __forceinline__ void put(Exchange &, Put put) const {
