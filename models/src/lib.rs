@@ -12,11 +12,13 @@
 
 mod cifar;
 mod dropout;
+mod fashion;
 mod imagenet;
 mod registry;
 pub mod shell;
 
 pub use cifar::*;
 pub use dropout::*;
+pub use fashion::*;
 pub use imagenet::*;
 pub use registry::{PRESETS, Preset, UnknownPreset, preset};

@@ -6,11 +6,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use densenet_models::{CLOTHES_BC, ClothesBc};
+use densenet_runtime::Network;
+use densenet_runtime::cpu::{Frozen, FrozenOptions, Level};
 use densenet_runtime::data::{Dataset, InMemory, Loader, idx};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{Config, Ending, Fit, ProgressBar, Schedule, Trainer};
+use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
 densenet! {
     /// 22 layers.
@@ -89,4 +93,49 @@ fn error_after_training(train: InMemory, test: InMemory, epochs: u32, precision:
     // Clothes are not told apart by accident: most of the rest is among the five best.
     assert!(evaluation.top5_error() < 0.01, "{evaluation:?}");
     evaluation.top1_error()
+}
+
+/// The mistakes of the network whose weights are part of the repository, on the first test images.
+fn mistakes(images: usize, options: FrozenOptions) -> usize {
+    let plan = &ClothesBc::PLAN;
+    let file = TensorFile::read(CLOTHES_BC).unwrap();
+    let state = State::from_file(plan, &file, Unexpected::Refuse).unwrap();
+    let mut network = Frozen::new(plan, &state.parameters, &state.running, options).unwrap();
+    let (_, test) = idx::train_and_test(PART, &idx::FASHION).unwrap();
+    let normalization = test.normalization().clone();
+    let (test, _) = test.split(images);
+    let test = Loader::evaluation(Arc::new(test), options.batch).unwrap();
+    let mut wrong = 0;
+    for batch in test.epoch(0) {
+        let batch = batch.unwrap();
+        let pixels = batch.as_batch(&normalization).pixels;
+        let logits = network.infer(pixels, batch.size()).unwrap();
+        for (logits, &label) in logits.chunks_exact(plan.classes()).zip(batch.labels()) {
+            let all = logits.iter().enumerate();
+            let (class, _) = all.max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+            wrong += usize::from(class != label as usize);
+        }
+    }
+    wrong
+}
+
+#[test]
+fn the_trained_network_has_its_recorded_mistakes() {
+    let options = FrozenOptions::for_batch(100);
+    let found = mistakes(10_000, options);
+    assert_eq!(found, 476, "{:?}", options.level);
+    let of_a_part = mistakes(500, options);
+    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+        let found = mistakes(500, FrozenOptions { level, ..options });
+        assert_eq!(found, of_a_part, "{level:?}");
+    }
+    let precision = Precision::Bf16;
+    let found = mistakes(
+        10_000,
+        FrozenOptions {
+            precision,
+            ..options
+        },
+    );
+    assert!(found.abs_diff(476) <= 10, "{found} in bf16");
 }
