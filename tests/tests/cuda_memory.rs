@@ -112,11 +112,16 @@ fn the_plans_buffers_are_what_is_allocated() {
                     planned / 1e6
                 );
                 // On top come the images as they were handed over, in f32, twice: the next batch
-                // arrives while one is computed. The weights as operands of products. And scratch:
-                // up to 16 MiB for weights' gradients, and the sums of tiles.
+                // arrives while one is computed. The weights as operands of products. The pooled
+                // operands of transitions with several tiles of maps. And scratch: up to 16 MiB for
+                // weights' gradients, and the sums of tiles.
                 let images = 2.0 * 4.0 * 128.0 * plan.buffers(recompute).input as f64;
                 let weights = (precision.bytes() * plan.parameter_count()) as f64;
-                let known = images + weights;
+                let transitions = plan.transitions().iter();
+                let several = transitions.filter(|transition| transition.output > 128);
+                let pooled = several.map(|it| it.input * (it.height / 2) * (it.width / 2));
+                let pooled = (128 * precision.bytes() * pooled.sum::<usize>()) as f64;
+                let known = images + weights + pooled;
                 let least = (bytes - known) / planned - 1.0;
                 let most = (bytes - known - f64::from(16 << 20)) / planned - 1.0;
                 assert!(
