@@ -13,14 +13,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use densenet_models::shell::{
-    CommandLine, Fashion, Start, Training, describe, exit_code, normalization_for,
-};
-use densenet_models::{CLOTHES_BC, ClothesBc};
-use densenet_runtime::cpu::Frozen;
+use densenet_models::clothes_mistakes;
+use densenet_models::shell::{CommandLine, Fashion, Start, Training, describe, exit_code};
 use densenet_runtime::data::Dataset;
 use densenet_runtime::prelude::*;
-use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
 densenet! {
     /// 22 layers for the ten classes of 28x28 grey images.
@@ -32,7 +28,7 @@ densenet! {
 struct Arguments {
     /// Computes the test error of a DenseNet-BC with L = 100 and k = 12, whose weights are part of
     /// this repository.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["Start", "Training"])]
     evaluate: bool,
     #[command(flatten)]
     fashion: Fashion,
@@ -94,33 +90,14 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     Ok(summary.ending)
 }
 
-/// The test error of the trained network.
+/// Says the test error of the trained network.
 fn evaluate(fashion: &Fashion) -> Result<Ending, Box<dyn Error>> {
-    const IMAGES: usize = 100;
     let (_, test) = fashion.read()?;
-    let file = TensorFile::read(CLOTHES_BC)?;
-    let state = State::from_file(&ClothesBc::PLAN, &file, Unexpected::Refuse)?;
-    let normalization = normalization_for(&file, test.normalization())?;
-    let options = FrozenOptions::for_batch(IMAGES);
-    let mut network = Frozen::new(&ClothesBc::PLAN, &state.parameters, &state.running, options)?;
-    let (images, mut wrong) = (test.len(), 0);
-    let test = Loader::evaluation(Arc::new(test), IMAGES)?;
-    for batch in test.epoch(0) {
-        let batch = batch?;
-        let logits = network.infer(batch.as_batch(&normalization).pixels, batch.size())?;
-        let found = logits.chunks_exact(ClothesBc::PLAN.classes());
-        let wrongly = |(logits, &label): (&[f32], &u32)| likeliest(logits) != label as usize;
-        wrong += found.zip(batch.labels()).filter(|&it| wrongly(it)).count();
-    }
+    let images = test.len();
+    let wrong = clothes_mistakes(test, FrozenOptions::for_batch(100))?;
     say!(
         "test error: {:.2}% ({wrong} of {images} images)",
         100.0 * wrong as f64 / images as f64
     );
     Ok(Ending::Finished)
-}
-
-fn likeliest(logits: &[f32]) -> usize {
-    let all = logits.iter().enumerate();
-    all.max_by(|a, b| a.1.total_cmp(b.1))
-        .map_or(0, |(class, _)| class)
 }

@@ -6,15 +6,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use densenet_models::{CLOTHES_BC, ClothesBc};
-use densenet_runtime::Network;
-use densenet_runtime::cpu::{Frozen, FrozenOptions, Level};
+use densenet_models::clothes_mistakes;
+use densenet_runtime::cpu::{FrozenOptions, Level};
 use densenet_runtime::data::{Dataset, InMemory, Loader, idx};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{Config, Ending, Fit, ProgressBar, Schedule, Trainer};
-use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
 densenet! {
     /// 22 layers.
@@ -95,28 +93,11 @@ fn error_after_training(train: InMemory, test: InMemory, epochs: u32, precision:
     evaluation.top1_error()
 }
 
-/// The mistakes of the network whose weights are part of the repository, on the first test images.
+/// The mistakes of the trained network on the first test images.
 fn mistakes(images: usize, options: FrozenOptions) -> usize {
-    let plan = &ClothesBc::PLAN;
-    let file = TensorFile::read(CLOTHES_BC).unwrap();
-    let state = State::from_file(plan, &file, Unexpected::Refuse).unwrap();
-    let mut network = Frozen::new(plan, &state.parameters, &state.running, options).unwrap();
     let (_, test) = idx::train_and_test(PART, &idx::FASHION).unwrap();
-    let normalization = test.normalization().clone();
     let (test, _) = test.split(images);
-    let test = Loader::evaluation(Arc::new(test), options.batch).unwrap();
-    let mut wrong = 0;
-    for batch in test.epoch(0) {
-        let batch = batch.unwrap();
-        let pixels = batch.as_batch(&normalization).pixels;
-        let logits = network.infer(pixels, batch.size()).unwrap();
-        for (logits, &label) in logits.chunks_exact(plan.classes()).zip(batch.labels()) {
-            let all = logits.iter().enumerate();
-            let (class, _) = all.max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-            wrong += usize::from(class != label as usize);
-        }
-    }
-    wrong
+    clothes_mistakes(test, options).unwrap()
 }
 
 #[test]

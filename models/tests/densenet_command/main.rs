@@ -25,6 +25,9 @@ use tempfile::TempDir;
 /// A network that trains in no time.
 const SPEC: &str = "blocks: [1, 1], k: 4, theta: 0.5, bottleneck, init: 8, input: [3, 32, 32]";
 
+/// Trains it in steps of few pictures.
+const SMALL: [&str; 5] = ["train", "--spec", SPEC, "--batch-size", "8"];
+
 /// The command with arguments, to be run in a folder, on one thread.
 fn densenet(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_densenet"));
@@ -114,16 +117,7 @@ fn last_evaluation(run: &Path) -> Value {
 
 /// Trains the small network for some steps; returns what was said.
 fn train(folder: &Path, more: &[&str]) -> String {
-    let arguments = [
-        "train",
-        "--data",
-        "data",
-        "--spec",
-        SPEC,
-        "--batch-size",
-        "8",
-    ];
-    said(folder, &[&arguments[..], more].concat())
+    said(folder, &[&SMALL[..], &["--data", "data"], more].concat())
 }
 
 fn plan_in(file: &Path) -> Plan {

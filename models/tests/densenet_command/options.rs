@@ -7,7 +7,7 @@ use densenet_runtime::train::{Algorithm, BestBy, Config, Decay, Freeze, PartRate
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
 use crate::{
-    SPEC, TABLE, evaluations, last_evaluation, plan_in, said, train, with_pictures, with_table,
+    SMALL, TABLE, evaluations, last_evaluation, plan_in, said, train, with_pictures, with_table,
 };
 
 /// A step whose size is known: a constant rate, no decay.
@@ -255,17 +255,7 @@ fn a_patient_run_ends_when_evaluations_stop_improving() {
 fn the_best_is_so_by_the_score_that_is_asked_for() {
     let folder = with_table();
     let folder = folder.path();
-    let run = [
-        "train",
-        "--spec",
-        SPEC,
-        "--batch-size",
-        "8",
-        "--epochs",
-        "4",
-        "--out",
-        "run",
-    ];
+    let run = [&SMALL[..], &["--epochs", "4", "--out", "run"]].concat();
     for (name, words) in [
         ("loss", "loss"),
         ("average_precision", "mean average precision"),
@@ -292,17 +282,7 @@ fn the_best_is_so_by_the_score_that_is_asked_for() {
 fn rare_classes_weigh_more_where_that_is_asked_for() {
     let folder = with_table();
     let folder = folder.path();
-    let run = [
-        "train",
-        "--spec",
-        SPEC,
-        "--batch-size",
-        "8",
-        "--steps",
-        "1",
-        "--out",
-        "run",
-    ];
+    let run = [&SMALL[..], &["--steps", "1", "--out", "run"]].concat();
     // Half of the pictures of the first class; scikit-learn's `compute_class_weight("balanced")`.
     let mut classes: Vec<_> = fs::read_dir(folder.join("data/train"))
         .unwrap()

@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    SPEC, TABLE, last_evaluation, numbers, refusal, said, scores, train, with_pictures, with_table,
+    SMALL, SPEC, TABLE, last_evaluation, numbers, refusal, said, scores, train, with_pictures,
+    with_table,
 };
 
 #[test]
@@ -96,17 +97,7 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
 fn a_table_with_groups_and_unknown_labels_is_split_trained_and_evaluated() {
     let folder = with_table();
     let folder = folder.path();
-    let arguments = [
-        "train",
-        "--spec",
-        SPEC,
-        "--batch-size",
-        "8",
-        "--epochs",
-        "1",
-        "--out",
-        "run",
-    ];
+    let arguments = [&SMALL[..], &["--epochs", "1", "--out", "run"]].concat();
     let split = ["--val", "0.25", "--group", "patient"];
     said(folder, &[&arguments[..], &TABLE, &split].concat());
     assert!(folder.join("run/split.csv").is_file());
@@ -159,7 +150,7 @@ fn the_pictures_that_validated_a_run_are_judged_by_its_split() {
     let folder = with_pictures();
     let folder = folder.path();
     let shared = ["--data", "data/train"];
-    let arguments = ["train", "--spec", SPEC, "--batch-size", "8", "--steps", "5"];
+    let arguments = [&SMALL[..], &["--steps", "5"]].concat();
     let split = ["--val", "0.25", "--out", "run"];
     said(folder, &[&arguments[..], &shared, &split].concat());
     let weights = [

@@ -9,7 +9,7 @@ use densenet_runtime::weights::{Notes, TensorFile};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{SPEC, numbers, said, with_table};
+use crate::{SMALL, numbers, said, with_table};
 
 /// The table's options, with a third class that no picture has.
 const SOURCE: [&str; 6] = [
@@ -36,7 +36,7 @@ fn trained(rule: &str) -> TempDir {
     let rows = lines.map(|line| format!("{line},0"));
     let table: Vec<_> = std::iter::once(header).chain(rows).collect();
     fs::write(folder.path().join("more.csv"), table.join("\n")).unwrap();
-    let run = ["train", "--spec", SPEC, "--batch-size", "8", "--steps", "2"];
+    let run = [&SMALL[..], &["--steps", "2"]].concat();
     let chosen = ["--val", "0.5", "--threshold", rule, "--out", "run"];
     said(folder.path(), &[&run[..], &SOURCE, &chosen].concat());
     folder

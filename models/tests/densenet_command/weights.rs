@@ -8,7 +8,7 @@ use densenet_runtime::data::{Dataset, ImageFolder, Normalization};
 use densenet_runtime::weights::{Notes, State, TensorFile};
 use tempfile::TempDir;
 
-use crate::{SPEC, numbers, plan_in, refusal, run, said, support, train, with_pictures};
+use crate::{SMALL, SPEC, numbers, plan_in, refusal, run, said, support, train, with_pictures};
 
 fn notes_of(file: &Path) -> Notes {
     Notes::of(&TensorFile::read(file).unwrap()).unwrap()
@@ -24,15 +24,7 @@ fn other_classes_need_the_features_only_and_the_message_says_so() {
     let weights = folder.join("weights.safetensors");
     let state = State::initial(&plan, 3);
     state.write(&plan, &weights).unwrap();
-    let arguments = [
-        "train",
-        "--data",
-        "data",
-        "--spec",
-        SPEC,
-        "--batch-size",
-        "8",
-    ];
+    let arguments = [&SMALL[..], &["--data", "data"]].concat();
     let pretrained = ["--pretrained", "weights.safetensors", "--out", "run"];
     let refused = refusal(folder, &[&arguments[..], &pretrained].concat());
     assert!(refused.contains("--features-only"), "{refused}");

@@ -6,6 +6,7 @@ use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{NormAt, Slot};
 use super::super::program::Sources;
+use super::super::program::slices::MULTIPROCESSORS;
 use super::super::program::tile::{GATHER_THREADS, ROWS, SWEPT, tiles, vector_of};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
@@ -147,7 +148,7 @@ fn lanes(tiles: usize) -> usize {
 /// How many threads sum the shares of each value of a weight, a power of two: of a small weight
 /// several, so that a large card's multiprocessors all load what they can, each some slices.
 fn parts(of: Shares) -> usize {
-    let values = (132 * 2048 / of.count.max(1)).min(of.slices / 4);
+    let values = (MULTIPROCESSORS * 2048 / of.count.max(1)).min(of.slices / 4);
     1 << values.clamp(1, 16).ilog2()
 }
 

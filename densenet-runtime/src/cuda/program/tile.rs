@@ -1,5 +1,6 @@
 //! The tiles that kernels work on. Their sizes are passed to the kernels as constants.
 
+use super::slices::MULTIPROCESSORS;
 use crate::plan::{Block, Plan, Precision};
 
 /// Pixels of a tile, unless a program has its own constant.
@@ -18,7 +19,7 @@ pub const PACKED: usize = 2048;
 pub const SWEPT: usize = 4;
 /// The most blocks of a sweep. Their threads compute what they have to know of their channels, so
 /// there are no more than level out the multiprocessors of a large card.
-pub const SWEEPING: usize = 12 * 132;
+pub const SWEEPING: usize = 12 * MULTIPROCESSORS;
 /// Bytes of an operand's line that are copied to shared memory at once.
 pub const DEPTH_BYTES: usize = 64;
 /// Padding between the lines of an operand in shared memory, in bytes.

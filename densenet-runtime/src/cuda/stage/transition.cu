@@ -70,19 +70,20 @@ template <int GROUP, bool ALONG> struct Pooled {
     }
 };
 
-// The operand that was made before: pooled pixels x channels.
-template <bool ALONG> struct Made {
+// Lines of IN channels that are copied as they are: the packed weight's maps, or the operand that was
+// made before, pooled pixels.
+template <bool ALONG> struct Matrix {
     static constexpr bool ALONG_DEPTH = ALONG, PLAIN = true;
     static constexpr int SPAN = VECTOR;
     typedef int Place;
     typedef Nothing Fetched;
-    const store_t *input;
-    int rows, first_row, first_channel;
-    __device__ __forceinline__ Place place(int line) const { return first_row + line; }
-    __device__ __forceinline__ const store_t *any() const { return input; }
-    __device__ __forceinline__ const store_t *at(Place row, int element) const {
+    const store_t *values;
+    int lines, first_line, first_channel;
+    __device__ __forceinline__ Place place(int line) const { return first_line + line; }
+    __device__ __forceinline__ const store_t *any() const { return values; }
+    __device__ __forceinline__ const store_t *at(Place line, int element) const {
         int c = first_channel + element;
-        return row < rows && c < IN ? input + (size_t)row * IN + c : nullptr;
+        return line < lines && c < IN ? values + (size_t)line * IN + c : nullptr;
     }
 };
 
@@ -95,7 +96,7 @@ template <int GROUP, bool ALONG> struct From {
 };
 #if POOLED
 template <bool ALONG> struct From<1, ALONG> {
-    typedef Made<ALONG> Operand;
+    typedef Matrix<ALONG> Operand;
     static __device__ Operand of(const store_t *input, const float *, const float *, float, int rows, int row, int channel) {
         return {input, rows, row, channel};
     }
@@ -140,22 +141,6 @@ template <int GROUP, bool ALONG> struct Spread {
     }
 };
 
-// The packed weight, maps x channels: lines are maps, elements channels.
-template <bool ALONG> struct Weight {
-    static constexpr bool ALONG_DEPTH = ALONG, PLAIN = true;
-    static constexpr int SPAN = VECTOR;
-    typedef int Place;
-    typedef Nothing Fetched;
-    const store_t *weight;
-    int first_map, first_channel;
-    __device__ __forceinline__ Place place(int line) const { return first_map + line; }
-    __device__ __forceinline__ const store_t *any() const { return weight; }
-    __device__ __forceinline__ const store_t *at(Place n, int element) const {
-        int c = first_channel + element;
-        return n < OUT && c < IN ? weight + (size_t)n * IN + c : nullptr;
-    }
-};
-
 // What the kernels share. `shared` is that of the block.
 template <class A, class B> union Shared {
     Pieces<ROWS, COLUMNS, A, B> pieces;
@@ -166,14 +151,14 @@ template <int GROUP>
 __device__ __forceinline__ void forward(const store_t *input, const float *scale, const float *shift, const store_t *weight,
                                         store_t *out, float *partial, const Scalars *scalars, int site, int pooled,
                                         int training) {
-    __shared__ Shared<typename From<GROUP, true>::Operand, Weight<true>> shared;
+    __shared__ Shared<typename From<GROUP, true>::Operand, Matrix<true>> shared;
     typedef Stage<ROWS, COLUMNS> Tile;
     Tile &stage = shared.stage;
     int tile = blockIdx.x / MAP_TILES, row0 = tile * ROWS;
     int map0 = blockIdx.x % MAP_TILES * COLUMNS, count = min(COLUMNS, OUT - map0);
     Sums<ROWS, COLUMNS> sums;
     auto a = From<GROUP, true>::of(input, scale, shift, GROUP == 4 ? 1.0f : 0.25f, pooled * GROUP, row0, 0);
-    product(shared.pieces, sums, 0, IN, a, Weight<true>{weight, map0, 0});
+    product(shared.pieces, sums, 0, IN, a, Matrix<true>{weight, OUT, map0, 0});
     sums.stage(stage);
     __syncthreads();
     Dropout dropout(scalars, site);
@@ -231,13 +216,13 @@ template <int GROUP>
 __device__ __forceinline__ void back(const grad_t *dout, const store_t *weight, const store_t *input, const float *scale,
                                      const float *shift, const float *mean, const float *gamma, grad_t *into,
                                      float *partial, const Scalars *scalars, int site, int pooled) {
-    __shared__ Shared<Spread<GROUP, true>, Weight<false>> shared;
+    __shared__ Shared<Spread<GROUP, true>, Matrix<false>> shared;
     auto &stage = shared.stage;
     int tile = blockIdx.x / CHANNEL_TILES, row0 = tile * ROWS, rows = pooled * GROUP;
     int channel0 = blockIdx.x % CHANNEL_TILES * COLUMNS, count = min(COLUMNS, IN - channel0);
     Sums<ROWS, COLUMNS> sums;
     Spread<GROUP, true> a = {dout, Dropout(scalars, site), rows, row0, 0};
-    product(shared.pieces, sums, 0, OUT, a, Weight<false>{weight, 0, channel0});
+    product(shared.pieces, sums, 0, OUT, a, Matrix<false>{weight, OUT, 0, channel0});
     sums.stage(stage);
     __syncthreads();
     // With GROUP 1 a block computes its tile four times, once for each corner.

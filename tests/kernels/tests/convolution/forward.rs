@@ -1,0 +1,134 @@
+//! Maps and their statistics.
+
+use cuda_kernel_tests::{Dropout, Gpu, Precision, arguments, check, check_stored};
+
+use crate::{Case, Data, TILE_MAPS, each};
+
+#[test]
+fn forward_and_its_statistics() {
+    each(|case, precision, data| {
+        for site in [-1, 5] {
+            forward(case, precision, data, Dropout { seed: 77, site });
+        }
+    });
+}
+
+#[test]
+fn evaluation_has_the_same_maps_and_leaves_no_statistics() {
+    each(|case, precision, data| {
+        let none = Dropout { seed: 0, site: -1 };
+        let [trained, evaluated] =
+            [1, 0].map(|training| maps_and_moments(case, precision, data, none, training));
+        let what = format!("{case:?} {precision:?}");
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&evaluated.0) == bits(&trained.0), "{what}");
+        assert!(trained.1.iter().all(|v| !v.is_nan()), "{what}");
+        assert!(evaluated.1.iter().all(|v| v.is_nan()), "{what}");
+    });
+}
+
+/// What the kernel leaves: maps, and a mean and squares of each tile's for each of them.
+fn maps_and_moments(
+    case: &Case,
+    precision: Precision,
+    data: &Data,
+    dropout: Dropout,
+    training: i32,
+) -> (Vec<f32>, Vec<f32>) {
+    let gpu = Gpu::new(1);
+    let program = case.program(&gpu, precision, dropout.site >= 0);
+    let (pixels, maps) = (case.pixels(), case.maps);
+    let tiles = pixels.div_ceil(case.rows);
+    let out = gpu.no_maps(precision, pixels * case.out_stride);
+    let partial = gpu.no_floats(tiles * maps * 2);
+    let input = gpu.maps(precision, &data.input);
+    let (scale, shift) = (gpu.floats(&data.norm.scale), gpu.floats(&data.norm.shift));
+    let weight = gpu.packed(precision, &data.weight, case.channels, case.taps());
+    let scalars = gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false);
+    match case.kernel {
+        1 => program.tiled_in_shared(
+            "pointwise_forward",
+            [tiles, maps.div_ceil(case.columns()), 1],
+            arguments![
+                &input,
+                &scale,
+                &shift,
+                &weight,
+                &out,
+                &partial,
+                &scalars,
+                dropout.site,
+                pixels,
+                case.channels,
+                training
+            ],
+        ),
+        _ => program.tiled_in_shared(
+            "spatial_forward",
+            [tiles, maps.div_ceil(TILE_MAPS), 1],
+            arguments![
+                &input,
+                &scale,
+                &shift,
+                &weight,
+                &out,
+                &partial,
+                &scalars,
+                case.column,
+                dropout.site,
+                pixels,
+                case.channels,
+                training
+            ],
+        ),
+    }
+    (out.read_maps(precision), partial.read_floats())
+}
+
+fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
+    let (stored, left) = maps_and_moments(case, precision, data, dropout, 1);
+    let (pixels, maps) = (case.pixels(), case.maps);
+    let tiles = pixels.div_ceil(case.rows);
+    // Columns that are not its own stay as they were.
+    let mut expected = vec![f64::NAN; pixels * case.out_stride];
+    for p in 0..pixels {
+        for n in 0..maps {
+            let mut sum = 0.0;
+            for tap in 0..case.taps() {
+                let Some(under) = case.under(p, tap) else {
+                    continue;
+                };
+                for c in 0..case.channels {
+                    sum += data.operand(case, precision, under, c)
+                        * data.weight(case, precision, n, c, tap);
+                }
+            }
+            expected[p * case.out_stride + case.column + n] =
+                sum * f64::from(dropout.factor(p * maps + n));
+        }
+    }
+    check_stored(
+        &format!("{case:?} {precision:?}"),
+        precision,
+        &stored,
+        &expected,
+    );
+    // Moments are those of what was stored.
+    let mut moments = vec![0.0; tiles * maps * 2];
+    for tile in 0..tiles {
+        for n in 0..maps {
+            let rows = tile * case.rows..pixels.min((tile + 1) * case.rows);
+            let count = rows.len() as f64;
+            let value = |p: usize| f64::from(stored[p * case.out_stride + case.column + n]);
+            let mean = rows.clone().map(value).sum::<f64>() / count;
+            moments[(tile * maps + n) * 2] = mean;
+            moments[(tile * maps + n) * 2 + 1] = rows.map(|p| (value(p) - mean).powi(2)).sum();
+        }
+    }
+    check(
+        &format!("moments, {case:?} {precision:?}"),
+        &left,
+        &moments,
+        1e-5,
+    );
+}
