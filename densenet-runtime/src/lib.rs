@@ -133,8 +133,8 @@ pub use densenet_plan as plan;
 pub use device::{BestDevice, Device, DeviceChoice, UnknownDevice};
 pub use dfdx;
 pub use executor::{
-    AdamW, Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, Optimizer, Outcome,
-    Pending, Pixels, Sgd, Step, Targets,
+    AdamW, Arena, Batch, Descent, Executor, ExecutorError, Group, Inference, LossWeights, MapsOf,
+    Optimizer, Outcome, Outputs, Pending, Pixels, Sgd, Step, Targets,
 };
 pub use nn::network::Network;
 pub use normalization::Normalization;

@@ -11,4 +11,4 @@ pub use crate::data::{ImageFolder, Loader, OnBroken};
 pub use crate::parallel::Ranks;
 #[cfg(feature = "train")]
 pub use crate::train::{Config, Ending, Fit, Interrupt, RunFolder, Schedule, Trainer};
-pub use crate::{Device, DeviceChoice, Network, Pixels, densenet, say, tell};
+pub use crate::{Device, DeviceChoice, MapsOf, Network, Outputs, Pixels, densenet, say, tell};

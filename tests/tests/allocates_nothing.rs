@@ -5,7 +5,7 @@ use cuda_emulator::alone;
 use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
 use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
-use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_runtime::{Batch, Executor, MapsOf, Network, Outputs, Pixels, Sgd, Step};
 use densenet_tests::executor::load;
 use densenet_tests::memory::{Counting, fewest_allocations};
 use densenet_tests::random;
@@ -69,6 +69,7 @@ fn a_frozen_inference_allocates_nothing() {
         let state = random::state(&plan, 1);
         let options = FrozenOptions {
             threads: 2,
+            outputs: Outputs::all(4),
             ..FrozenOptions::for_batch(3)
         };
         let mut frozen = Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
@@ -84,6 +85,10 @@ fn a_frozen_inference_allocates_nothing() {
                     std: &[0.5; 3],
                 };
                 assert!(found && frozen.infer(bytes, count).is_ok());
+                for of in [MapsOf::Top(4), MapsOf::Classes(&[3, 9])] {
+                    let said = frozen.infer_with(bytes, count, of).unwrap();
+                    assert!(!said.class_maps.is_empty() && !said.block(1).is_empty());
+                }
             }
         });
         assert_eq!(allocations, 0, "{stem:?}");

@@ -2,8 +2,11 @@
 
 use densenet_cpu::Level;
 use densenet_cpu::frozen::{Folded, FrozenOptions};
+use densenet_plan::{Inference, MapsOf};
 
-use crate::executor::{ExecutorError, Pixels, check_capacity, check_length, check_pixels};
+use crate::executor::{
+    ExecutorError, Outputs, Pixels, check_capacity, check_length, check_maps, check_pixels,
+};
 use crate::plan::Plan;
 
 /// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
@@ -20,6 +23,7 @@ use crate::plan::Plan;
 pub struct Frozen {
     folded: Folded,
     capacity: usize,
+    outputs: Outputs,
 }
 
 impl Frozen {
@@ -42,6 +46,7 @@ impl Frozen {
         Ok(Self {
             folded: folded.map_err(ExecutorError::in_inference)?,
             capacity: options.batch,
+            outputs: options.outputs,
         })
     }
 
@@ -52,6 +57,40 @@ impl Frozen {
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
         check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
         Ok(self.folded.infer(pixels, images))
+    }
+
+    /// What it says of some images, in one pass: logits and pooled features, and of the maps those
+    /// that it was frozen for ([`FrozenOptions::outputs`]). The logits are those of
+    /// [`infer`](Self::infer) to the last bit.
+    ///
+    /// ```
+    /// use densenet_runtime::cpu::FrozenOptions;
+    /// use densenet_runtime::{ExecutorError, MapsOf, Network, Outputs, Pixels};
+    ///
+    /// /// The most likely class of an image, and where the network saw it: a value for each pixel of
+    /// /// the last feature maps.
+    /// fn explain<N: Network>(net: &N, image: &[f32]) -> Result<(usize, Vec<f32>), ExecutorError> {
+    ///     let mut frozen = net.freeze(FrozenOptions {
+    ///         outputs: Outputs { class_maps: 1, ..Outputs::default() },
+    ///         ..FrozenOptions::default()
+    ///     })?;
+    ///     let said = frozen.infer_with(Pixels::Nchw(image), 1, MapsOf::Top(1))?;
+    ///     Ok((said.mapped[0], said.class_maps.to_vec()))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If the images do not fit the plan, a class is none of the network's, or more class maps are
+    /// asked for than it was frozen for.
+    pub fn infer_with(
+        &mut self,
+        pixels: Pixels<'_>,
+        images: usize,
+        of: MapsOf<'_>,
+    ) -> Result<Inference<'_>, ExecutorError> {
+        check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
+        check_maps(self.plan(), self.outputs, of)?;
+        Ok(self.folded.infer_with(pixels, images, of))
     }
 
     /// The plan.
@@ -81,7 +120,7 @@ impl Frozen {
         Some(Folded::bytes_of(plan, options))
     }
 
-    /// Bytes that it holds: packed weights, activations and logits.
+    /// Bytes that it holds: packed weights, activations and outputs.
     pub fn bytes(&self) -> u64 {
         self.folded.bytes()
     }

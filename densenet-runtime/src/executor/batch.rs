@@ -2,7 +2,7 @@
 
 use super::ExecutorError;
 use super::targets::{check_rows, check_targets};
-use crate::plan::{Frozen, Pixels, Plan, Recompute, Stem, Targets};
+use crate::plan::{Frozen, MapsOf, Outputs, Pixels, Plan, Recompute, Stem, Targets};
 
 /// Images and their targets.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,25 @@ pub(crate) fn check_frozen(plan: &Plan, frozen: Frozen) -> Result<(), ExecutorEr
         found: frozen.stages(),
         stages,
     })
+}
+
+/// Checks that a frozen network has the classes whose maps are asked for, and room for them.
+pub(crate) fn check_maps(
+    plan: &Plan,
+    outputs: Outputs,
+    of: MapsOf<'_>,
+) -> Result<(), ExecutorError> {
+    let classes = plan.classes();
+    if let MapsOf::Classes(wanted) = of
+        && let Some(&found) = wanted.iter().find(|&&class| class >= classes)
+    {
+        return Err(ExecutorError::ClassOfMap { found, classes });
+    }
+    let (found, kept) = (of.count(classes), outputs.most_class_maps(plan));
+    if found > kept {
+        return Err(ExecutorError::ClassMaps { found, kept });
+    }
+    Ok(())
 }
 
 /// Checks that a buffer that was handed in has the length that is asked for.

@@ -150,6 +150,24 @@ pub enum ExecutorError {
         /// The option that it is made with.
         option: &'static str,
     },
+    /// A class map is asked for of what is not a class of the network.
+    #[error("a map of class {found} is asked for, but the network has {classes} classes (0 to {})", .classes - 1)]
+    ClassOfMap {
+        /// The class that is asked for.
+        found: usize,
+        /// Classes of the network.
+        classes: usize,
+    },
+    /// More class maps are asked for than the network was frozen for.
+    #[error(
+        "{found} class maps of each image are asked for, but the network was frozen for {kept}; freeze it with more (`outputs.class_maps`), or ask for each class once"
+    )]
+    ClassMaps {
+        /// Class maps of an image that are asked for.
+        found: usize,
+        /// The most that it was frozen for.
+        kept: usize,
+    },
     /// Groups of parameters do not follow one another, or have no shares.
     #[error(
         "the next group of parameters must start at {from}, and its shares must be 0 or more, found {found}"

@@ -13,7 +13,9 @@ mod settings;
 mod targets;
 
 pub use batch::Batch;
-pub(crate) use batch::{check_capacity, check_frozen, check_length, check_pixels, check_training};
+pub(crate) use batch::{
+    check_capacity, check_frozen, check_length, check_maps, check_pixels, check_training,
+};
 pub use error::ExecutorError;
 pub use group::Group;
 pub use pending::Pending;
@@ -21,7 +23,7 @@ pub(crate) use settings::NORM_EPSILON;
 pub use settings::{AdamW, Descent, Optimizer, Sgd, Step};
 pub(crate) use targets::{check_loss_weights, check_smoothing};
 
-pub use crate::plan::{LossWeights, Outcome, Pixels, Targets};
+pub use crate::plan::{Inference, LossWeights, MapsOf, Outcome, Outputs, Pixels, Targets};
 use crate::plan::{Plan, Training};
 
 /// A part of the training state.

@@ -141,4 +141,7 @@ pub(super) fn fold(
         weight[m * channels + c]
     });
     target.vector(program.classifier_bias, source.weight(head.bias));
+    if program.outputs.wanted.class_maps > 0 {
+        target.values[program.rows..][..weight.len()].copy_from_slice(weight);
+    }
 }

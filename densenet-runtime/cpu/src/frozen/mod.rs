@@ -13,6 +13,7 @@
 mod fold;
 mod head;
 mod memory;
+mod outputs;
 mod pass;
 mod pointwise;
 mod product;
@@ -27,7 +28,7 @@ use super::kernel::simd::Level;
 use super::team::Team;
 use super::threads::threads;
 use crate::memory::{Memory, OutOfMemory, zeros};
-use densenet_plan::{Pixels, Plan, Precision};
+use densenet_plan::{Inference, MapsOf, Outputs, Pixels, Plan, Precision};
 use program::Program;
 
 /// How a network is frozen.
@@ -42,16 +43,20 @@ pub struct FrozenOptions {
     pub level: Level,
     /// The number format of the products in blocks and transitions.
     pub precision: Precision,
+    /// What it gives beside logits and pooled features.
+    pub outputs: Outputs,
 }
 
 impl FrozenOptions {
-    /// Options for a batch: the default number of threads, the best instruction set, f32.
+    /// Options for a batch: the default number of threads, the best instruction set, f32,
+    /// and no maps.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
             threads: 0,
             level: Level::detect(),
             precision: Precision::F32,
+            outputs: Outputs::default(),
         }
     }
 }
@@ -71,7 +76,10 @@ pub struct Folded {
     team: Team,
     weights: Memory<f32>,
     activations: Memory<f32>,
-    logits: Memory<f32>,
+    /// What is given to the caller (see [`outputs`]).
+    outputs: Memory<f32>,
+    /// The classes of the class maps: images x wanted classes.
+    mapped: Vec<usize>,
 }
 
 impl Folded {
@@ -89,14 +97,15 @@ impl Folded {
         let team = Team::new(threads(options.threads));
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
-        let program = Program::new(plan, options.batch, team.threads(), level.lanes(), form);
+        let program = Program::new(plan, options, team.threads(), level.lanes(), form);
         let mut weights = zeros("packed weights", program.weights)?;
         let numbers = (parameters, running);
         fold::fold(plan, &program, level.lanes(), numbers, &mut weights);
         Ok(Self {
             plan: plan.clone(),
             activations: zeros("activations", program.activations)?,
-            logits: zeros("logits", options.batch * plan.classes())?,
+            outputs: zeros("outputs", program.outputs.len)?,
+            mapped: outputs::classes(program.outputs.mapped)?,
             program,
             level,
             team,
@@ -107,8 +116,26 @@ impl Folded {
     /// The logits of some images: images x classes. There are at most as many images as the network
     /// was frozen for, and `pixels` holds exactly these.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> &[f32] {
-        pass::run(self, pixels, images);
-        &self.logits[..images * self.plan.classes()]
+        self.infer_with(pixels, images, MapsOf::Nothing).logits
+    }
+
+    /// What it says of some images. The classes are the network's, and of an image no more than
+    /// [`FrozenOptions::outputs`] says.
+    pub fn infer_with(
+        &mut self,
+        pixels: Pixels<'_>,
+        images: usize,
+        of: MapsOf<'_>,
+    ) -> Inference<'_> {
+        pass::run(self, pixels, images, of);
+        let classes = images * of.count(self.plan.classes());
+        outputs::inference(
+            &self.plan,
+            &self.program.outputs,
+            &self.outputs,
+            &self.mapped[..classes],
+            images,
+        )
     }
 
     /// The plan.
@@ -131,13 +158,12 @@ impl Folded {
         let level = options.level.at_most();
         let form = Form::of(options.precision, level);
         let threads = threads(options.threads);
-        let program = Program::new(plan, options.batch, threads, level.lanes(), form);
-        program.bytes(options.batch * plan.classes())
+        Program::new(plan, options, threads, level.lanes(), form).bytes()
     }
 
-    /// The bytes that it holds: packed weights, activations and logits.
+    /// The bytes that it holds: packed weights, activations and outputs.
     pub fn bytes(&self) -> u64 {
-        self.program.bytes(self.logits.len())
+        self.program.bytes()
     }
 }
 

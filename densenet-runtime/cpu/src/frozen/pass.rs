@@ -2,6 +2,7 @@
 
 use super::Folded;
 use super::memory::Shared;
+use super::outputs::{Classed, Leave};
 use super::pointwise::{Affine, Maps, Normalise, Pointwise};
 use super::product::{Out, Right};
 use super::program::{BlockStep, LayerStep, Norm, Packed, Program};
@@ -12,7 +13,7 @@ use crate::kernel::load;
 use crate::kernel::simd::{Kernel, Level};
 use crate::kernel::winograd::PLACES;
 use crate::team::Team;
-use densenet_plan::{Block, Pixels, Plan};
+use densenet_plan::{Block, MapsOf, Pixels, Plan};
 
 /// What a pass works with.
 struct Pass<'a> {
@@ -22,11 +23,14 @@ struct Pass<'a> {
     team: &'a mut Team,
     weights: &'a [f32],
     activations: Shared<'a>,
+    outputs: Shared<'a>,
     pixels: Pixels<'a>,
+    /// The images of the call.
+    images: usize,
 }
 
-/// From pixels to `folded.logits`.
-pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize) {
+/// From pixels to `folded.outputs` and `folded.mapped`.
+pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize, of: MapsOf<'_>) {
     let mut pass = Pass {
         plan: &folded.plan,
         program: &folded.program,
@@ -34,16 +38,13 @@ pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize) {
         team: &mut folded.team,
         weights: &folded.weights,
         activations: Shared::new(&mut folded.activations),
+        outputs: Shared::new(&mut folded.outputs),
         pixels,
+        images,
     };
     pass.features(images);
     pass.classify(images);
-    let (classes, scores) = (folded.plan.classes(), folded.program.scores);
-    let scores = &folded.activations[scores..];
-    let rows = folded.logits.chunks_exact_mut(classes).take(images);
-    for (row, scores) in rows.zip(scores.chunks(padded(classes))) {
-        row.copy_from_slice(&scores[..classes]);
-    }
+    pass.give(of, &mut folded.mapped);
 }
 
 impl<'a> Pass<'a> {
@@ -123,6 +124,23 @@ impl<'a> Pass<'a> {
                 thread,
                 threads,
             });
+            if program.outputs.wanted.needs_last_maps() {
+                let (channels, pixels) = (program.norm.channels, block.pixels());
+                let at = program.outputs.last_maps + first * channels * pixels;
+                let at = at..at + count * channels * pixels;
+                let out = self.outputs.part(at);
+                self.phase(|thread, threads, _| Leave {
+                    values: maps.values,
+                    stride: maps.stride,
+                    affine: Some(maps.affine),
+                    channels,
+                    pixels,
+                    images: count,
+                    out,
+                    thread,
+                    threads,
+                });
+            }
         }
     }
 
@@ -178,6 +196,81 @@ impl<'a> Pass<'a> {
             self.inner(layer, step, block, images, maps);
             self.spatial(layer, step, block, images, (maps, inner.input));
         }
+        if program.outputs.wanted.block_maps {
+            self.leave(index, first, images);
+        }
+    }
+
+    /// Gives what has left a block: channels first, the blocks of the call's images one after
+    /// another.
+    fn leave(&mut self, index: usize, first: usize, images: usize) {
+        let blocks = self.plan.blocks();
+        let len = |block: &Block| block.output() * block.pixels();
+        let before: usize = blocks[..index].iter().map(len).sum();
+        let (step, block) = (&self.program.blocks[index], &blocks[index]);
+        let at = self.program.outputs.block_maps + before * self.images + first * len(block);
+        let out = self.outputs.part(at..at + images * len(block));
+        let maps = self.activations.part(step.maps..step.maps + step.len);
+        // SAFETY: the phase writes the outputs only.
+        let values = unsafe { maps.read() };
+        self.phase(|thread, threads, _| Leave {
+            values,
+            stride: step.stride,
+            affine: None,
+            channels: block.output(),
+            pixels: block.pixels(),
+            images,
+            out,
+            thread,
+            threads,
+        });
+    }
+
+    /// Gives logits, features and class maps.
+    fn give(&mut self, of: MapsOf<'_>, mapped: &mut [usize]) {
+        let (program, plan, images) = (self.program, self.plan, self.images);
+        let (kept, classes) = (&program.outputs, plan.classes());
+        let features = program.norm.channels;
+        let copy = |from: usize, to: usize, len: usize| {
+            let from = self.activations.part(from..from + images * padded(len));
+            let to = self.outputs.part(to..to + images * len);
+            // SAFETY: no phase runs, and the arenas are two.
+            let (from, to) = unsafe { (from.read(), to.write()) };
+            for (to, from) in to.chunks_exact_mut(len).zip(from.chunks(padded(len))) {
+                to.copy_from_slice(&from[..len]);
+            }
+            &*to
+        };
+        copy(program.features, kept.features, features);
+        let logits = copy(program.scores, kept.logits, classes);
+        let wanted = of.count(classes);
+        if wanted == 0 {
+            return;
+        }
+        let mapped = &mut mapped[..images * wanted];
+        let of_images = mapped.chunks_exact_mut(wanted);
+        for (logits, chosen) in logits.chunks_exact(classes).zip(of_images) {
+            of.choose(logits, chosen);
+        }
+        let pixels = plan.head().pixels();
+        let last = kept.last_maps..kept.last_maps + images * features * pixels;
+        let at = kept.class_maps;
+        let out = self.outputs.part(at..at + mapped.len() * pixels);
+        // SAFETY: the phase writes the class maps only.
+        let last = unsafe { self.outputs.part(last).read() };
+        let rows = &self.weights[program.rows..][..classes * features];
+        let mapped = &*mapped;
+        self.phase(|thread, threads, _| Classed {
+            last,
+            rows,
+            mapped,
+            wanted,
+            channels: features,
+            pixels,
+            out,
+            thread,
+            threads,
+        });
     }
 
     fn stem(&mut self, image: usize, out: Out<'a>) {

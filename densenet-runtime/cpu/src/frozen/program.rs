@@ -3,7 +3,8 @@
 //! All sizes follow from the plan, so both arenas are planned before anything is allocated.
 
 use super::memory::Places;
-use super::{pointwise, stem, winograd};
+use super::outputs::Kept;
+use super::{FrozenOptions, pointwise, stem, winograd};
 use crate::engine::padded;
 use crate::kernel::product::{Form, Panels};
 use crate::kernel::winograd::PLACES;
@@ -76,6 +77,8 @@ pub(super) struct Program {
     pub norm: Norm,
     pub classifier: Packed,
     pub classifier_bias: usize,
+    /// Where the classifier's weight is as it was, classes x features, if class maps are wanted.
+    pub rows: usize,
     /// How many numbers the arena of weights has.
     pub weights: usize,
     /// Where the padded image is.
@@ -92,6 +95,8 @@ pub(super) struct Program {
     pub scratch_len: usize,
     /// How many numbers the arena of activations has.
     pub activations: usize,
+    /// What is kept for the caller.
+    pub outputs: Kept,
 }
 
 /// The channels that a layer's 3x3 convolution reads.
@@ -115,17 +120,28 @@ fn group(block: &Block, batch: usize, weights: usize) -> usize {
 }
 
 impl Program {
-    /// The bytes of its arenas, and of so many logits.
-    pub fn bytes(&self, logits: usize) -> u64 {
-        [self.weights, self.activations, logits]
+    /// The bytes of its arenas, and of the numbers of mapped classes.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |numbers: usize, each: usize| (numbers as u64).saturating_mul(each as u64);
+        [self.weights, self.activations, self.outputs.len]
             .into_iter()
-            .map(|numbers| (numbers as u64).saturating_mul(size_of::<f32>() as u64))
-            .fold(0, u64::saturating_add)
+            .map(|numbers| bytes(numbers, size_of::<f32>()))
+            .fold(
+                bytes(self.outputs.mapped, size_of::<usize>()),
+                u64::saturating_add,
+            )
     }
 
     /// `form` is the form of the products in blocks and transitions. Stem and classifier compute in
     /// f32.
-    pub fn new(plan: &Plan, batch: usize, threads: usize, lanes: usize, form: Form) -> Self {
+    pub fn new(
+        plan: &Plan,
+        options: FrozenOptions,
+        threads: usize,
+        lanes: usize,
+        form: Form,
+    ) -> Self {
+        let batch = options.batch;
         let mut weights = Places::default();
         let pack = |weights: &mut Places, form: Form, depth, columns, times: usize| {
             let panels = Panels {
@@ -201,6 +217,10 @@ impl Program {
             norm: norm(&mut weights, features),
             classifier: pack(&mut weights, Form::Plain, features, plan.classes(), 1),
             classifier_bias: weights.place(padded(plan.classes())),
+            rows: weights.place(match options.outputs.class_maps {
+                0 => 0,
+                _ => plan.classes() * features,
+            }),
             weights: weights.len,
             image: activations.place(stem::padded_image(plan.stem()).1),
             inner: activations.place(inner_len),
@@ -210,6 +230,7 @@ impl Program {
             scratch: activations.place(threads * scratch_len),
             scratch_len,
             activations: activations.len,
+            outputs: Kept::new(plan, batch, options.outputs),
         }
     }
 }
@@ -233,7 +254,13 @@ mod tests {
             classes: 7,
             dropout: 0.0,
         };
-        let program = Program::new(&spec.plan().unwrap(), 7, 2, 8, Form::Plain);
+        let program = Program::new(
+            &spec.plan().unwrap(),
+            FrozenOptions::for_batch(7),
+            2,
+            8,
+            Form::Plain,
+        );
         let groups: Vec<_> = program.blocks.iter().map(|block| block.group).collect();
         assert_eq!(groups, [2, 7]);
     }

@@ -1,9 +1,12 @@
 //! The frozen form against the executor, on small networks of every kind.
 
+mod outputs;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Frozen;
+use crate::Outputs;
 use crate::cpu::{CpuExecutor, CpuOptions, FrozenOptions, Level, Precision};
 use crate::executor::{Arena, Batch, Executor, ExecutorError, Pixels, Sgd, Step};
 use crate::plan::{BlockSpec, Plan, Ratio, Role, Spec, StemKind};
@@ -377,13 +380,18 @@ fn the_bytes_of_a_network_are_known_before_it_is_frozen() {
         let parameters = vec![0.0; plan.parameter_count()];
         let running = vec![1.0; plan.running_count()];
         for (batch, threads) in [(1, 1), (5, 2)] {
-            let options = FrozenOptions {
-                threads,
-                ..FrozenOptions::for_batch(batch)
-            };
-            let frozen = Frozen::new(&plan, &parameters, &running, options).unwrap();
-            let planned = Frozen::bytes_of(&plan, options);
-            assert_eq!(planned, Some(frozen.bytes()), "{name}");
+            let planned = [Outputs::default(), Outputs::all(2)].map(|outputs| {
+                let options = FrozenOptions {
+                    threads,
+                    outputs,
+                    ..FrozenOptions::for_batch(batch)
+                };
+                let frozen = Frozen::new(&plan, &parameters, &running, options).unwrap();
+                let planned = Frozen::bytes_of(&plan, options).unwrap();
+                assert_eq!(planned, frozen.bytes(), "{name}");
+                planned
+            });
+            assert!(planned[0] < planned[1], "{name}: {planned:?}");
         }
         assert_eq!(Frozen::bytes_of(&plan, FrozenOptions::for_batch(0)), None);
     }
