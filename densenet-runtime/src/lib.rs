@@ -82,7 +82,7 @@
 //! # Predicting
 //!
 //! The frozen form is made for inference: it is several times as fast, and allocates nothing in a
-//! call.
+//! call. [`freeze_on`](Network::freeze_on) makes it for a device of either kind.
 //!
 //! ```no_run
 //! # use densenet_runtime::prelude::*;
@@ -120,6 +120,7 @@ mod executor;
 #[cfg(feature = "figures")]
 pub mod figures;
 mod files;
+mod frozen;
 pub mod nn;
 mod normalization;
 pub mod parallel;
@@ -136,5 +137,6 @@ pub use executor::{
     AdamW, Arena, Batch, Descent, Executor, ExecutorError, Group, Inference, LossWeights, MapsOf,
     Optimizer, Outcome, Outputs, Pending, Pixels, Sgd, Step, Targets,
 };
+pub use frozen::Frozen;
 pub use nn::network::Network;
 pub use normalization::Normalization;

@@ -19,8 +19,8 @@ use densenet_runtime::cpu::Precision;
 use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
 use densenet_runtime::train::{Config, Freeze};
 use densenet_runtime::{
-    Arena, Batch, Device, DeviceChoice, Executor, Outcome, Pixels, Sgd, Step, Targets, console,
-    cpu, say,
+    Arena, Batch, Device, DeviceChoice, Executor, Frozen, Outcome, Pixels, Sgd, Step, Targets,
+    console, cpu, say,
 };
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -56,8 +56,7 @@ struct Arguments {
     /// Parts that do not train, such as features (all but the classifier).
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     freeze: Vec<String>,
-    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best; inference runs
-    /// on the CPU only.
+    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
     /// The number of CPU threads; 0 for OMP_NUM_THREADS, or else one on each core.
@@ -75,7 +74,7 @@ enum Mode {
 enum Work {
     Train(Box<dyn Executor>),
     /// The frozen form.
-    Infer(Box<cpu::Frozen>),
+    Infer(Box<Frozen>),
 }
 
 fn main() -> ExitCode {
@@ -116,9 +115,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             executor.write(Arena::Running, &unit_statistics(&plan))?;
             Work::Train(executor)
         }
-        Mode::Infer if !matches!(device, Device::Cpu) => {
-            return Err("the frozen form runs on the CPU; leave out --device".into());
-        }
         Mode::Infer => {
             let options = cpu::FrozenOptions {
                 threads: arguments.threads,
@@ -126,7 +122,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 ..cpu::FrozenOptions::for_batch(arguments.batch)
             };
             let running = unit_statistics(&plan);
-            Work::Infer(Box::new(cpu::Frozen::new(
+            Work::Infer(Box::new(Frozen::on(
+                &device,
                 &plan,
                 &parameters,
                 &running,
@@ -196,11 +193,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Work::Train(_) => plan.training_footprint(training).bytes(arguments.batch),
         Work::Infer(frozen) => frozen.bytes(),
     };
-    let threads = match (&work, &device) {
-        (Work::Infer(frozen), _) => Some(frozen.threads()),
-        (_, Device::Cpu) => Some(cpu::threads(arguments.threads)),
-        _ => None,
-    };
+    let threads = matches!(device, Device::Cpu).then(|| cpu::threads(arguments.threads));
     say!(
         "{}",
         json!({

@@ -67,9 +67,7 @@ pub enum CudaError {
         message: String,
     },
     /// There is not enough memory on the device.
-    #[error(
-        "no memory for {bytes} bytes on {device} ({free} are free); use a smaller batch, or recompute the bottlenecks"
-    )]
+    #[error("no memory for {bytes} bytes on {device} ({free} are free); {advice}")]
     OutOfMemory {
         /// Bytes requested.
         bytes: u64,
@@ -77,6 +75,8 @@ pub enum CudaError {
         free: u64,
         /// The card.
         device: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// NVRTC refused a kernel.
     #[error("NVRTC cannot compile the {family} kernels for {architecture}:\n{log}")]
@@ -113,6 +113,16 @@ pub enum CudaError {
     /// The executor cannot be made.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+}
+
+impl CudaError {
+    /// The same where nothing is trained, so that there is nothing to recompute.
+    pub(super) fn in_inference(mut self) -> Self {
+        if let Self::OutOfMemory { advice, .. } = &mut self {
+            *advice = "use a smaller batch";
+        }
+        self
+    }
 }
 
 impl From<CudaError> for ExecutorError {

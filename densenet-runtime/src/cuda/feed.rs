@@ -76,6 +76,27 @@ pub(super) struct Wanted<'a> {
     pub weight: f64,
 }
 
+/// Has a lane copy pixels to the device by way of pinned memory, which has room for them.
+pub(super) fn send_pixels(
+    device: &CudaDevice,
+    lane: Lane,
+    pixels: Pixels<'_>,
+    through: &mut Pinned,
+    into: Address,
+) -> Result<(), CudaError> {
+    let bytes = match pixels {
+        Pixels::Nchw(values) | Pixels::NhwcFloats { values, .. } => {
+            through.values(values.len())?.copy_from_slice(values);
+            4 * values.len()
+        }
+        Pixels::Nhwc { bytes, .. } => {
+            through.values(bytes.len())?.copy_from_slice(bytes);
+            bytes.len()
+        }
+    };
+    device.copy_in(lane, through, 0..bytes, into)
+}
+
 impl Feed {
     pub fn new(device: &CudaDevice, batch: usize, channels: usize) -> Result<Self, CudaError> {
         static FEEDS: AtomicU64 = AtomicU64::new(0);
@@ -128,15 +149,13 @@ impl Feed {
         if staging.pixels.len() < bytes {
             staging.pixels = device.pinned(bytes)?;
         }
-        match pixels {
-            Pixels::Nchw(values) | Pixels::NhwcFloats { values, .. } => {
-                staging.pixels.values(values.len())?.copy_from_slice(values);
-            }
-            Pixels::Nhwc { bytes, .. } => {
-                staging.pixels.values(bytes.len())?.copy_from_slice(bytes);
-            }
-        }
-        device.copy_in(Lane::Uploads, &mut staging.pixels, 0..bytes, into.raw[turn])?;
+        send_pixels(
+            device,
+            Lane::Uploads,
+            pixels,
+            &mut staging.pixels,
+            into.raw[turn],
+        )?;
 
         let norm = mean.iter().chain(std).map(|value| value.to_bits());
         let (labels, values): (&[u32], &[f32]) = match wanted.targets {

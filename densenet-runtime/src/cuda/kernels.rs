@@ -11,6 +11,7 @@ use super::stage::block::{self, BlockKernels, BlockSources};
 use super::stage::head::{self, HeadKernels};
 use super::stage::stem::{self, PoolKernels, StemKernels};
 use super::stage::transition::{self, TransitionKernels};
+use crate::executor::ExecutorError;
 use crate::plan::{Plan, Precision, StemKind};
 
 /// All kernels of a plan.
@@ -66,13 +67,20 @@ pub(super) fn scratch(plan: &Plan, batch: usize) -> Scratch {
 }
 
 impl Kernels {
-    /// Compiles and loads all programs that a plan needs.
+    /// Compiles and loads all programs that a plan needs; refuses one with more parameters than
+    /// kernels can count.
     pub fn load(
         device: &CudaDevice,
         plan: &Plan,
         precision: Precision,
         cache: &Cache,
     ) -> Result<Self, CudaError> {
+        // Kernels count pixels, and parameters, in 31 bits.
+        let parameters = plan.parameter_count();
+        if parameters > i32::MAX as usize {
+            let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
+            return Err(ExecutorError::Device(message.into()).into());
+        }
         Self::of(plan, precision, |sources| {
             Library::load(device, sources, cache)
         })

@@ -26,6 +26,9 @@ pub(super) struct Launcher<'a> {
     /// Whether the running statistics normalise all the same, and stay as they are: in a frozen
     /// stage.
     pub at_rest: bool,
+    /// Whether weights are packed and each BN is a multiply-add already, as in the frozen form: a pass
+    /// does neither.
+    pub ready: bool,
     /// Whether to use dropout, if the plan has any.
     pub dropout: bool,
 }

@@ -5,7 +5,8 @@
 //! disk.
 //!
 //! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes
-//! through the stages: forward on one screen, back on the other. `stage` has a room for each kind
+//! through the stages: forward on one screen, back on the other; [`Frozen`] owns what inference needs,
+//! and runs the way forward. `stage` has a room for each kind
 //! of stage, with its kernels (CUDA C++), the constants that they are compiled with, its launches
 //! and what they move; below them are the rooms of a layer's convolutions (`conv`) and of what all
 //! stages use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out
@@ -16,6 +17,7 @@ mod driver;
 mod error;
 mod executor;
 mod feed;
+mod frozen;
 mod kernel;
 mod kernels;
 mod launch;
@@ -33,6 +35,7 @@ mod traffic;
 pub use driver::{CudaDevice, is_available};
 pub use error::CudaError;
 pub use executor::{CudaExecutor, CudaOptions};
+pub use frozen::{Frozen, FrozenOptions};
 pub use kernels::{Program, programs};
 pub use memory::Placement;
 pub use program::Cache;

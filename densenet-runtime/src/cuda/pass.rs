@@ -39,12 +39,24 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// What passes with the running statistics have in common: packs weights, and makes each BN a
+    /// multiply-add.
+    pub fn prepare(&self) -> Result<(), CudaError> {
+        weights::pack(&self.on, &self.kernels.weights)?;
+        let norms = self.on.offsets.norms();
+        norms
+            .into_iter()
+            .try_for_each(|norm| self.bn(&self.on).prepare_at_rest(norm))
+    }
+
     /// From the images to the logits.
     pub fn forward(&self) -> Result<(), CudaError> {
         if self.on.training {
             self.surroundings().start()?;
         }
-        weights::pack(&self.on, &self.kernels.weights)?;
+        if !self.on.ready {
+            weights::pack(&self.on, &self.kernels.weights)?;
+        }
         let frozen = self.training.frozen;
         // Only a reader that trains wants statistics of a block's maps.
         let measured = |index: usize| !frozen.reader(index);

@@ -6,10 +6,10 @@ use dfdx::prelude::*;
 use dfdx::tensor::CpuError;
 
 use super::{Batched, ForwardError, SameShapes};
-use crate::ExecutorError;
 use crate::cpu::{Frozen, FrozenOptions};
 use crate::plan::Plan;
 use crate::weights::{LoadOptions, Report, State, TensorFile, WeightsError};
+use crate::{Device, ExecutorError};
 
 /// A network that `densenet!` made. The macro implements it.
 ///
@@ -153,6 +153,39 @@ pub trait Network:
     fn freeze(&self, options: FrozenOptions) -> Result<Frozen, ExecutorError> {
         let state = State::of(self);
         Frozen::new(&Self::PLAN, &state.parameters, &state.running, options)
+    }
+
+    /// The frozen form on a device: the same logits from the CPU or from a CUDA device.
+    ///
+    /// ```no_run
+    /// use densenet_runtime::prelude::*;
+    ///
+    /// densenet! { Flowers { blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 17 } }
+    ///
+    /// let mut flowers = Cpu::default().build_module::<Flowers, f32>();
+    /// flowers.load_weights("flowers.safetensors")?;
+    /// let device = Device::best();
+    /// let mut frozen = flowers.freeze_on(&device.device, FrozenOptions::for_batch(32))?;
+    /// let logits = frozen.infer(Pixels::Nchw(&vec![0.0; 32 * 3 * 224 * 224]), 32)?;
+    /// assert_eq!(logits.len(), 32 * 17);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`freeze`](Self::freeze); and if a CUDA device fails.
+    fn freeze_on(
+        &self,
+        device: &Device,
+        options: FrozenOptions,
+    ) -> Result<crate::Frozen, ExecutorError> {
+        let state = State::of(self);
+        crate::Frozen::on(
+            device,
+            &Self::PLAN,
+            &state.parameters,
+            &state.running,
+            options,
+        )
     }
 
     /// Transfer learning: copies all parameters and running statistics but the classifier's from

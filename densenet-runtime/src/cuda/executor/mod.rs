@@ -12,8 +12,8 @@ use super::program::SCALAR_WORDS;
 use super::reducer::{Member, Reducer};
 use super::stage::head::Loss;
 use crate::executor::{
-    Arena, Batch, Descent, ExecutorError, Group, LossWeights, Optimizer, Outcome, Pixels,
-    check_capacity, check_frozen, check_training,
+    Arena, Batch, Descent, ExecutorError, Group, LossWeights, Optimizer, Outcome, check_capacity,
+    check_frozen, check_training,
 };
 use crate::parallel::{Collective, ProcessGroup};
 use crate::plan::Plan;
@@ -73,12 +73,6 @@ impl CudaExecutor {
         check_capacity(&plan, batch)?;
         check_frozen(&plan, options.frozen)?;
         let [first_parameter, first_statistic] = plan.trainable(options.frozen);
-        // Kernels count pixels, and parameters, in 31 bits.
-        let parameters = plan.parameter_count();
-        if parameters > i32::MAX as usize {
-            let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");
-            return Err(ExecutorError::Device(message.into()).into());
-        }
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);
         let buffers = layout.allocate(device, options.placement)?;
@@ -120,7 +114,7 @@ impl CudaExecutor {
         let table = executor.offsets.weight_table();
         device.upload(&table, executor.buffers.at(executor.slots.weight_table))?;
         executor.upload_loss_weights()?;
-        executor.write_groups(&[Group::all(parameters)])?;
+        executor.write_groups(&[Group::all(executor.plan.parameter_count())])?;
         device.wait("clearing the training state")?;
         Ok(executor)
     }
@@ -279,11 +273,7 @@ impl CudaExecutor {
         let raw = destination.raw[self.feed.turn()];
         let member = self.member();
         let pass = self.pass(&member, false);
-        match batch.pixels {
-            Pixels::Nchw(_) => pass.surroundings().images_from_nchw(raw)?,
-            Pixels::Nhwc { .. } => pass.surroundings().images_from_bytes(raw)?,
-            Pixels::NhwcFloats { .. } => pass.surroundings().images_from_floats(raw)?,
-        }
+        pass.surroundings().images(batch.pixels, raw)?;
         self.run(work, Loss::towards(batch.targets))?;
         let results = self.buffers.at(self.slots.results);
         Ok(self
@@ -320,6 +310,7 @@ impl CudaExecutor {
             batch: self.latest,
             training,
             at_rest: false,
+            ready: false,
             dropout: training,
         };
         Pass::new(on, &self.kernels, self.options.training())

@@ -74,6 +74,7 @@ impl CudaOptions {
         let stored = Stored {
             precision: self.precision,
             training: self.training(),
+            inference: false,
         };
         let scratch = scratch(plan, self.batch);
         let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);

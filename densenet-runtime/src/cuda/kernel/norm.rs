@@ -189,6 +189,9 @@ impl BatchNorm<'_> {
         pixels: usize,
     ) -> Result<(), CudaError> {
         let on = self.on;
+        if on.ready {
+            return Ok(());
+        }
         let count = if on.training { fresh.count } else { 0 };
         let others = norm.channels - count;
         let lanes = lanes(fresh.tiles);
@@ -215,6 +218,18 @@ impl BatchNorm<'_> {
                 lanes,
             },
         )
+    }
+
+    /// BN of a consumer as a multiply-add, from the running statistics.
+    pub fn prepare_at_rest(&self, norm: NormAt) -> Result<(), CudaError> {
+        // Nothing is measured, so statistics are neither read nor written.
+        let nothing = self.on.partial();
+        let of = Statistics {
+            mean: nothing,
+            variance: nothing,
+            inverse: nothing,
+        };
+        self.prepare(norm, of, Fresh::NONE, 0)
     }
 
     /// Completes a backward pass: computes gradients of gamma and beta, and the sums that undo BN,

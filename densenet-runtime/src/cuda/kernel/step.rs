@@ -7,6 +7,7 @@ use super::super::launch::Launcher;
 use super::super::program::{NORM_BLOCKS, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
+use crate::executor::Pixels;
 
 /// Stores of a thread that sets gradients to zero.
 const SET: usize = 4;
@@ -75,8 +76,17 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    /// Converts a batch's images, which were copied to `from`; their normalisation was uploaded.
+    pub fn images(&self, pixels: Pixels<'_>, from: Address) -> Result<(), CudaError> {
+        match pixels {
+            Pixels::Nchw(_) => self.images_from_nchw(from),
+            Pixels::Nhwc { .. } => self.images_from_bytes(from),
+            Pixels::NhwcFloats { .. } => self.images_from_floats(from),
+        }
+    }
+
     /// Converts images from channels x area, image by image, at `from`.
-    pub fn images_from_nchw(&self, from: Address) -> Result<(), CudaError> {
+    fn images_from_nchw(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let batch = self.on.batch;
         self.on.each(
@@ -112,7 +122,7 @@ impl Surroundings<'_> {
 
     /// Images from floats in [0, 1], pixels x channels, at `from`, with the normalisation that was
     /// uploaded.
-    pub fn images_from_floats(&self, from: Address) -> Result<(), CudaError> {
+    fn images_from_floats(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let pixels = self.on.batch * area;
         self.on.each(

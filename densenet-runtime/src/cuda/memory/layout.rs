@@ -113,6 +113,11 @@ impl Buffers {
         self.addresses[slot.0]
     }
 
+    /// From now on a buffer is elsewhere, in memory that outlives its use.
+    pub fn place(&mut self, slot: Slot, at: Address) {
+        self.addresses[slot.0] = at;
+    }
+
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -1,6 +1,8 @@
 //! The offsets of a plan's parameters, and of what is computed from them: packed weights, BN as
 //! multiply-adds.
 
+use std::ops::Range;
+
 use super::super::program::tile::{LONGEST_VECTOR, PACKED};
 use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
 
@@ -156,6 +158,36 @@ impl Offsets {
             packed: cursor.packed,
             affine: cursor.affine,
         }
+    }
+
+    /// The parameters that kernels read as they are, and not packed or as a multiply-add: the stem's
+    /// weight; the classifier's weight and bias.
+    pub fn read_alone(&self, plan: &Plan) -> [Range<usize>; 2] {
+        let stem = self.stem..self.stem + plan.stem().weight_len();
+        [stem, self.classifier..self.bias + plan.classes()]
+    }
+
+    /// The same, where there are no other parameters.
+    pub fn of_read_alone(self, plan: &Plan) -> Self {
+        let [stem, _] = self.read_alone(plan);
+        Self {
+            stem: 0,
+            classifier: stem.len(),
+            bias: stem.len() + self.bias - self.classifier,
+            ..self
+        }
+    }
+
+    /// All BN.
+    pub fn norms(&self) -> impl Iterator<Item = NormAt> {
+        let layers = self.blocks.iter().flatten();
+        let of_layers = layers.flat_map(|layer| {
+            let narrow = layer.narrow.map(|(_, norm)| norm);
+            narrow.into_iter().chain([layer.norm1])
+        });
+        let transitions = self.transitions.iter().map(|&(norm, _)| norm);
+        let ends = [self.stem_norm, self.norm];
+        ends.into_iter().chain(of_layers).chain(transitions)
     }
 
     /// The weights that are packed.

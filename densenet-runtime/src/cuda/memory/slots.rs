@@ -1,11 +1,13 @@
 //! The buffers of a plan.
 
+use std::ops::Range;
+
 use super::super::program::slices::Slicing;
 use super::super::program::tile::tiles;
 use super::super::program::{GROUP_WORDS, NORM_BLOCKS, SCALAR_WORDS};
 use super::layout::{Layout, Slot};
 use super::offsets::{Offsets, WEIGHT_WORDS};
-use crate::plan::{Plan, Precision, Training};
+use crate::plan::{Frozen, Plan, Precision, Training};
 
 /// How feature maps are kept.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,23 @@ pub struct Stored {
     pub precision: Precision,
     /// What is kept beside them.
     pub training: Training,
+    /// Whether nothing is trained or judged: there are no gradients and no targets, and of the
+    /// parameters only those that kernels read as they are ([`Offsets::read_alone`]).
+    pub inference: bool,
+}
+
+impl Stored {
+    /// What a forward pass with running statistics needs: all stages are frozen.
+    pub fn for_inference(plan: &Plan, precision: Precision) -> Self {
+        Self {
+            precision,
+            training: Training {
+                frozen: Frozen::first(plan.stages().len()),
+                ..Training::default()
+            },
+            inference: true,
+        }
+    }
 }
 
 /// The most groups of parameters: each tensor has one of its own.
@@ -64,7 +83,7 @@ pub struct BlockSlots {
     pub narrow_statistics: Vec<Slot>,
 }
 
-/// All buffers of an executor.
+/// All buffers of an executor, or of the frozen form. Where that has no use for one, it is of no size.
 pub struct Slots {
     pub parameters: Slot,
     pub gradients: Slot,
@@ -127,7 +146,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Lays out what training with `batch` images needs.
+    /// Lays out what passes with `batch` images need.
     pub fn new(
         plan: &Plan,
         batch: usize,
@@ -138,13 +157,16 @@ impl Slots {
         let Stored {
             precision,
             training,
+            inference,
         } = stored;
         let kept = |count, is_kept| if is_kept { count } else { 0 };
+        let trained = |count| kept(count, !inference);
         let frozen = training.frozen;
         let sizes = plan.buffers(training);
         let offsets = Offsets::new(plan);
         let stem = plan.stem();
         let count = plan.parameter_count();
+        let (running, norms) = (trained(plan.running_count()), trained(stem.maps));
         let features = plan.features();
         let widest = plan
             .blocks()
@@ -175,55 +197,72 @@ impl Slots {
             };
             BlockSlots {
                 maps: maps_of[plan.maps_buffer(frozen, index)],
-                statistics: layout.floats(3 * block.output()),
-                totals: layout.floats(2 * block.output()),
+                statistics: layout.floats(trained(3 * block.output())),
+                totals: layout.floats(trained(2 * block.output())),
                 narrow,
-                narrow_statistics: (0..block.layers).map(|_| layout.floats(3 * maps)).collect(),
+                narrow_statistics: (0..block.layers)
+                    .map(|_| layout.floats(trained(3 * maps)))
+                    .collect(),
             }
         });
         let blocks: Vec<_> = blocks.collect();
+        // Without a backward pass, the transitions take turns.
+        let pooled = match inference {
+            true => {
+                let most = scratch.pooled.iter().copied().max().unwrap_or(0);
+                vec![layout.maps(most, precision); scratch.pooled.len()]
+            }
+            false => (scratch.pooled.iter())
+                .map(|&values| layout.maps(values, precision))
+                .collect(),
+        };
+        let parameters = match inference {
+            true => offsets.read_alone(plan).iter().map(Range::len).sum(),
+            false => count,
+        };
         Self {
             blocks,
-            parameters: layout.floats(count),
-            gradients: layout.floats(count),
-            momentum: layout.floats(count),
+            parameters: layout.floats(parameters),
+            gradients: layout.floats(trained(count)),
+            momentum: layout.floats(trained(count)),
             second_moments: layout.floats(kept(count, training.second_moments)),
             average: layout.floats(kept(count, training.average)),
             average_running: layout.floats(kept(plan.running_count(), training.average)),
-            groups: layout.floats(GROUP_WORDS * most_groups(plan)),
-            norm_sums: layout.bytes(8 * NORM_BLOCKS),
-            running: layout.floats(plan.running_count()),
-            running_before: layout.floats(plan.running_count()),
+            groups: layout.floats(trained(GROUP_WORDS * most_groups(plan))),
+            norm_sums: layout.bytes(trained(8 * NORM_BLOCKS)),
+            running: layout.floats(running),
+            running_before: layout.floats(running),
             scalars: layout.floats(SCALAR_WORDS),
             packed: layout.maps(offsets.packed, precision),
-            weight_table: layout.floats(WEIGHT_WORDS * offsets.packed_weights().count()),
+            weight_table: layout.floats(trained(WEIGHT_WORDS * offsets.packed_weights().count())),
             affine: layout.floats(offsets.affine),
-            raw: [(); 2].map(|()| layout.floats(batch * sizes.input)),
+            raw: [
+                layout.floats(batch * sizes.input),
+                layout.floats(trained(batch * sizes.input)),
+            ],
             pixel_norm: layout.floats(2 * stem.channels),
             images: layout.maps(batch * sizes.input, precision),
             loss_divisor: layout.floats(1),
-            labels: layout.floats(batch),
-            loss_weights: layout.floats(2 * plan.classes()),
-            results: layout.bytes(24 * batch),
+            labels: layout.floats(trained(batch)),
+            loss_weights: layout.floats(trained(2 * plan.classes())),
+            results: layout.bytes(trained(24 * batch)),
             convolved: layout.maps(batch * sizes.stem, precision),
             choice: layout.bytes(batch * sizes.pool_choice),
-            stem_statistics: layout.floats(3 * stem.maps),
-            stem_totals: layout.floats(2 * stem.maps),
-            stem_undo: layout.floats(4 * stem.maps),
-            pooled: (scratch.pooled.iter())
-                .map(|&values| layout.maps(values, precision))
-                .collect(),
+            stem_statistics: layout.floats(3 * norms),
+            stem_totals: layout.floats(2 * norms),
+            stem_undo: layout.floats(4 * norms),
+            pooled,
             gradient: layout.maps(batch * sizes.gradient, precision),
             handover: layout.maps(batch * sizes.handover, precision),
             narrow_gradient: layout.maps(batch * sizes.bottleneck_gradient, precision),
-            narrow_totals: layout.floats(2 * widest),
-            fresh: layout.maps(batch * sizes.fresh, precision),
+            narrow_totals: layout.floats(trained(2 * widest)),
+            fresh: layout.maps(trained(batch * sizes.fresh), precision),
             features: layout.floats(batch * features),
-            feature_gradient: layout.floats(batch * features),
+            feature_gradient: layout.floats(trained(batch * features)),
             logits: layout.floats(batch * plan.classes()),
-            logit_gradient: layout.floats(batch * plan.classes()),
-            partial: layout.floats(scratch.partial),
-            shares: layout.floats(scratch.shares),
+            logit_gradient: layout.floats(trained(batch * plan.classes())),
+            partial: layout.floats(trained(scratch.partial)),
+            shares: layout.floats(trained(scratch.shares)),
         }
     }
 }

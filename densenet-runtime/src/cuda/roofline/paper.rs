@@ -64,6 +64,7 @@ pub fn launches_towards(
         batch,
         training: true,
         at_rest: false,
+        ready: false,
         dropout: true,
     };
     let pass = Pass::new(on, &kernels, recompute.into());

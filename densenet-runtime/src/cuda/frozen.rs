@@ -1,0 +1,287 @@
+//! The frozen form of a network on a device, for inference alone.
+//!
+//! What all passes with the running statistics have in common is done once: weights are packed, and
+//! each BN becomes a multiply-add. What is left, from the images to the logits, is recorded as one
+//! graph of a full batch; fewer images are launched one kernel after another. Blocks' maps take
+//! turns in two buffers, and nothing that trains has memory.
+
+use super::driver::{CudaDevice, Graph, Lane, Pinned};
+use super::error::CudaError;
+use super::feed::send_pixels;
+use super::kernels::{Kernels, scratch};
+use super::launch::Launcher;
+use super::memory::{Buffers, Layout, Offsets, Placement, Slots, Stored};
+use super::pass::Pass;
+use super::program::Cache;
+use super::reducer::Member;
+use crate::executor::{ExecutorError, Pixels, check_capacity, check_length, check_pixels};
+use crate::plan::{Plan, Precision};
+
+/// How a network is frozen on a CUDA device.
+#[derive(Clone, Debug)]
+pub struct FrozenOptions {
+    /// The largest number of images in a call.
+    pub batch: usize,
+    /// In bf16, feature maps and the operands of products are bfloat16, and the tensor cores
+    /// multiply. The classifier's weights and all sums are f32.
+    pub precision: Precision,
+    /// Where compiled kernels are kept.
+    pub cache: Cache,
+    /// How buffers are allocated.
+    pub placement: Placement,
+}
+
+impl FrozenOptions {
+    /// Options for a batch: f32, kernels kept in the user's cache folder.
+    pub fn for_batch(batch: usize) -> Self {
+        Self {
+            batch,
+            precision: Precision::F32,
+            cache: Cache::User,
+            placement: Placement::Together,
+        }
+    }
+
+    /// The buffers of a network that is frozen so, and their positions.
+    fn layout(&self, plan: &Plan) -> (Slots, Layout) {
+        let mut layout = Layout::default();
+        let stored = Stored::for_inference(plan, self.precision);
+        let scratch = scratch(plan, self.batch);
+        let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);
+        (slots, layout)
+    }
+}
+
+/// A trained network for inference on a CUDA device: weights packed, launches recorded, memory
+/// planned. A call allocates none on the device.
+///
+/// ```no_run
+/// use densenet_runtime::cuda::{CudaDevice, CudaError, Frozen, FrozenOptions};
+/// use densenet_runtime::weights::State;
+/// use densenet_runtime::{Network, Pixels};
+///
+/// fn classify<N: Network>(model: &N, image: &[f32]) -> Result<Vec<f32>, CudaError> {
+///     let (device, state) = (CudaDevice::open(0)?, State::of(model));
+///     let options = FrozenOptions::for_batch(1);
+///     let mut frozen = Frozen::new(&device, &N::PLAN, &state.parameters, &state.running, options)?;
+///     Ok(frozen.infer(Pixels::Nchw(image), 1)?.to_vec())
+/// }
+/// ```
+pub struct Frozen {
+    network: Network,
+    /// The launches for a full batch.
+    graph: Option<Graph>,
+    capacity: usize,
+    /// What images and their normalisation pass through on their way in, and logits on theirs out.
+    pixels: Pinned,
+    norm: Pinned,
+    logits: Pinned,
+}
+
+/// A network on its device.
+struct Network {
+    plan: Plan,
+    precision: Precision,
+    device: CudaDevice,
+    kernels: Kernels,
+    offsets: Offsets,
+    slots: Slots,
+    buffers: Buffers,
+}
+
+impl Frozen {
+    /// Freezes trained parameters and running statistics, each in the order of
+    /// [`Plan::parameters`]. While this runs, the device holds them beside [`bytes`](Self::bytes).
+    ///
+    /// # Errors
+    /// If the batch is empty or too large to be counted, the numbers are not as many as the
+    /// plan's, the kernels do not compile, or there is not enough memory on the device.
+    pub fn new(
+        device: &CudaDevice,
+        plan: &Plan,
+        parameters: &[f32],
+        running: &[f32],
+        options: FrozenOptions,
+    ) -> Result<Self, CudaError> {
+        let capacity = options.batch;
+        check_capacity(plan, capacity)?;
+        check_length("parameters", plan.parameter_count(), parameters.len())?;
+        check_length("running statistics", plan.running_count(), running.len())?;
+        let kernels = Kernels::load(device, plan, options.precision, &options.cache)?;
+        let (slots, layout) = options.layout(plan);
+        let buffers = layout.allocate(device, options.placement);
+        let mut network = Network {
+            buffers: buffers.map_err(CudaError::in_inference)?,
+            plan: plan.clone(),
+            precision: options.precision,
+            device: device.clone(),
+            kernels,
+            offsets: Offsets::new(plan),
+            slots,
+        };
+        let prepared = network.prepare(parameters, running);
+        prepared.map_err(CudaError::in_inference)?;
+        let stem = plan.stem();
+        let values = capacity * stem.channels * stem.height * stem.width;
+        let graph = device.capture(|| network.forward(capacity))?;
+        Ok(Self {
+            graph: Some(graph),
+            capacity,
+            pixels: device.pinned(4 * values)?,
+            norm: device.pinned(4 * 2 * stem.channels)?,
+            logits: device.pinned(4 * capacity * plan.classes())?,
+            network,
+        })
+    }
+
+    /// The logits of some images, at most as many as it was made for: images x classes.
+    ///
+    /// # Errors
+    /// If the images do not fit the plan, or the device fails.
+    pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
+        check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
+        Ok(self.run(pixels, images)?)
+    }
+
+    fn run(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], CudaError> {
+        let Network {
+            device,
+            buffers,
+            slots,
+            ..
+        } = &self.network;
+        let [raw, _] = slots.raw.map(|slot| buffers.at(slot));
+        send_pixels(device, Lane::Main, pixels, &mut self.pixels, raw)?;
+        if let Some((mean, std)) = pixels.norm() {
+            let count = mean.len() + std.len();
+            let into = self.norm.values::<f32>(count)?;
+            let values = mean.iter().chain(std);
+            into.iter_mut()
+                .zip(values)
+                .for_each(|(into, &value)| *into = value);
+            let norm = buffers.at(slots.pixel_norm);
+            device.copy_in(Lane::Main, &mut self.norm, 0..4 * count, norm)?;
+        }
+        let member = self.network.member();
+        let pass = self.network.pass(&member, images, true);
+        pass.surroundings().images(pixels, raw)?;
+        match &self.graph {
+            Some(graph) if images == self.capacity => graph.replay()?,
+            _ => pass.forward()?,
+        }
+        let count = images * self.network.plan.classes();
+        let from = buffers.at(slots.logits);
+        device.copy_out(from, 4 * count, &mut self.logits)?;
+        Ok(self.logits.values(count)?)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.network.plan
+    }
+
+    /// The most images of a call.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The device.
+    pub fn device(&self) -> &CudaDevice {
+        &self.network.device
+    }
+
+    /// The [bytes](Self::bytes) that a network takes when it is frozen with these options; needs
+    /// no device. `None` if the batch is empty or too large to be counted.
+    pub fn bytes_of(plan: &Plan, options: &FrozenOptions) -> Option<u64> {
+        check_capacity(plan, options.batch).ok()?;
+        Some(options.layout(plan).1.total() as u64)
+    }
+
+    /// Bytes that it holds on its device: packed weights, activations and logits. Compiled kernels
+    /// and the driver's own memory come on top, and pinned memory of the host for a batch of
+    /// images and its logits, 4 bytes for each value.
+    pub fn bytes(&self) -> u64 {
+        self.network.buffers.bytes() as u64
+    }
+}
+
+impl Network {
+    /// Packs the weights, and makes each BN a multiply-add. All parameters are on the device
+    /// meanwhile; it keeps those that kernels read as they are.
+    fn prepare(&mut self, parameters: &[f32], running: &[f32]) -> Result<(), CudaError> {
+        let table = self.offsets.weight_table();
+        let slots = [
+            self.slots.parameters,
+            self.slots.running,
+            self.slots.weight_table,
+        ];
+        let [own, ..] = slots.map(|slot| self.buffers.at(slot));
+        let mut memory = Vec::new();
+        for (slot, count) in slots
+            .into_iter()
+            .zip([parameters.len(), running.len(), table.len()])
+        {
+            let all = self.device.allocate(4 * count.max(1))?;
+            self.buffers.place(slot, all.address());
+            memory.push(all);
+        }
+        let [at, statistics, words] = slots.map(|slot| self.buffers.at(slot));
+        self.device.upload(parameters, at)?;
+        self.device.upload(running, statistics)?;
+        self.device.upload(&table, words)?;
+        self.pass(&self.member(), 1, false).prepare()?;
+        self.device.wait("packing weights")?;
+
+        slots
+            .into_iter()
+            .for_each(|slot| self.buffers.place(slot, own));
+        let mut into = own;
+        for range in self.offsets.read_alone(&self.plan) {
+            let alone = &parameters[range];
+            self.device.upload(alone, into)?;
+            into = into.floats(alone.len());
+        }
+        self.offsets = self.offsets.clone().of_read_alone(&self.plan);
+        Ok(())
+    }
+
+    /// From images that are on the device to their logits.
+    fn forward(&self, images: usize) -> Result<(), CudaError> {
+        self.pass(&self.member(), images, true).forward()
+    }
+
+    fn member(&self) -> Member<'_> {
+        Member {
+            device: &self.device,
+            reducer: None,
+        }
+    }
+
+    /// A pass with the running statistics; `ready` if the network is prepared.
+    fn pass<'a>(&'a self, member: &'a Member<'a>, images: usize, ready: bool) -> Pass<'a> {
+        let on = Launcher {
+            target: member,
+            buffers: &self.buffers,
+            slots: &self.slots,
+            offsets: &self.offsets,
+            plan: &self.plan,
+            precision: self.precision,
+            batch: images,
+            training: false,
+            at_rest: true,
+            ready,
+            dropout: false,
+        };
+        let stored = Stored::for_inference(&self.plan, self.precision);
+        Pass::new(on, &self.kernels, stored.training)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // The graph is dropped when it is done, and before the memory that it uses. An error of the
+        // device has nobody to report it to.
+        let _ = self.network.device.wait("ending");
+        self.graph = None;
+    }
+}
