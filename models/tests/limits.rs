@@ -33,6 +33,7 @@ fn every_example_has_a_description() {
         "bench",
         "cifar_svhn",
         "dfdx_loop",
+        "draw_pictures",
         "fashion_mnist",
         "feature_reuse",
         "imagenet_densenet201",

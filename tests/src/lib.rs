@@ -25,6 +25,11 @@ pub mod small_run;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// So does that of the compiler.
+#[cfg(doctest)]
+#[doc = include_str!("../../densenet-macros/spec/README.md")]
+struct ReadmeOfTheCompiler;
+
 /// The first of the causes of an error that is of a type.
 pub fn cause<T: Error + 'static>(error: &dyn Error) -> Option<&T> {
     let mut causes = iter::successors(error.source(), |&cause| cause.source());

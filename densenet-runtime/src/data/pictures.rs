@@ -179,6 +179,11 @@ impl Pictures {
         &self.normalization
     }
 
+    /// What evaluation shows.
+    pub fn evaluation(&self) -> EvaluationCrop {
+        self.evaluation
+    }
+
     /// The number of views of a picture in evaluation.
     pub fn views(&self) -> usize {
         self.evaluation.crops.views()

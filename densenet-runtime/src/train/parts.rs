@@ -239,7 +239,7 @@ pub enum PartError {
         stages: String,
     },
     /// Frozen stages end before a whole stage.
-    #[error("frozen stages end before a whole stage, and `{name}` is none; there are {stages}")]
+    #[error("frozen stages end before a whole stage, and `{name}` is not one; there are {stages}")]
     NoStage {
         /// The name.
         name: String,
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
 
-    /// Two blocks behind the ImageNet stem.
+    /// Two blocks after the ImageNet stem.
     fn plan() -> Plan {
         let block = BlockSpec {
             layers: 2,

@@ -35,7 +35,7 @@ mod tensors;
 #[cfg(feature = "pytorch")]
 mod torch;
 
-pub use convert::convert;
+pub use convert::{check_name, convert, copy};
 pub use error::{Misfit, Misshapen, WeightsError};
 #[cfg(feature = "train")]
 pub(crate) use file::CHECKPOINT;

@@ -204,7 +204,7 @@ fn claims(width: u32, height: u32) -> Vec<(&'static str, Vec<u8>)> {
     let mut gif = file("gif of 5");
     gif[6..8].copy_from_slice(&(width as u16).to_le_bytes());
     gif[8..10].copy_from_slice(&(height as u16).to_le_bytes());
-    // The frame, behind a palette of eight colours.
+    // The frame, after a palette of eight colours.
     let at = 13
         + 24
         + gif[13 + 24..]

@@ -1,5 +1,6 @@
 //! The command line `densenet`, each of its commands as a program.
 
+mod documents;
 mod info;
 mod new;
 mod options;
@@ -12,6 +13,7 @@ mod thresholds;
 mod views;
 mod weights;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -131,4 +133,30 @@ fn numbers(table: &str, count: usize) -> Vec<Vec<f64>> {
         cells.map(|cell| cell.parse().unwrap()).collect()
     };
     table.lines().skip(1).map(row).collect()
+}
+
+/// The path on each line of a table of probabilities.
+fn paths(table: &str) -> impl Iterator<Item = &str> {
+    let lines = table.lines().skip(1);
+    lines.map(|line| line.split(',').next().unwrap())
+}
+
+/// The probability of a class in `judged.csv`, and whether it applies by the table of labels, of the
+/// pictures of which this is known. Labels begin in the third column.
+fn judged(folder: &Path, labels: &str, class: usize) -> Vec<(f64, bool)> {
+    let table = fs::read_to_string(folder.join(labels)).unwrap();
+    let labels: HashMap<_, _> = table
+        .lines()
+        .map(|line| {
+            let cells: Vec<_> = line.split(',').collect();
+            (cells[0].to_string(), cells[2 + class].to_string())
+        })
+        .collect();
+    let judged = fs::read_to_string(folder.join("judged.csv")).unwrap();
+    let rows = paths(&judged).zip(numbers(&judged, class + 1));
+    rows.filter_map(|(path, row)| match &*labels[path] {
+        "" => None,
+        label => Some((row[class], label == "1")),
+    })
+    .collect()
 }

@@ -1,10 +1,37 @@
 //! Bad input.
 
 use std::fs;
+use std::path::Path;
 
-use densenet_runtime::weights::State;
+use densenet_runtime::weights::{self, Notes, State, TensorFile};
 
 use crate::{SPEC, refusal, with_pictures};
+
+/// Writes weights for two classes, some with notes that make no sense, and a table for two.
+fn write_noted(folder: &Path) {
+    let words = format!("{SPEC}, classes: 2");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let two = folder.join("two.safetensors");
+    State::initial(&plan, 3).write(&plan, &two).unwrap();
+    let file = TensorFile::read(&two).unwrap();
+    let write = |name: &str, classes: &[&str], other: [&str; 2]| {
+        let notes = Notes {
+            classes: classes.iter().map(ToString::to_string).collect(),
+            ..Notes::default()
+        };
+        let to = folder.join(name).with_extension("safetensors");
+        let other = other.map(str::to_string).into();
+        weights::copy(&file, &plan, to, &notes, [other]).unwrap();
+    };
+    write("named", &["cat", "dog"], ["densenet.name", "Pets"]);
+    write("many", &["cat", "dog", "cow"], ["densenet.name", "Pets"]);
+    write("view", &[], ["densenet.view", r#"{"crop_pct":"half"}"#]);
+    write("spec", &[], ["densenet.spec", "blocks: [2]"]);
+    let rows = ["bricks/0000.jpg,1,0", "dots/0000.jpg,0,"];
+    let table = ["path,odd,late"].into_iter().chain(rows);
+    let table: Vec<_> = table.collect();
+    fs::write(folder.join("two.csv"), table.join("\n")).unwrap();
+}
 
 #[test]
 fn bad_input_is_refused_by_what_is_wrong_with_it() {
@@ -21,6 +48,10 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
     )
     .unwrap();
     fs::create_dir(folder.join("empty")).unwrap();
+    fs::create_dir_all(folder.join("broken/cat")).unwrap();
+    fs::write(folder.join("broken/cat/1.jpg"), b"no picture").unwrap();
+    fs::write(folder.join("names.txt"), "cat\ndog\n").unwrap();
+    write_noted(folder);
     // As they are typed; SPEC and BLOCKS are one word each.
     for (command, expected) in [
         ("train", "--data <DIR>"),
@@ -43,6 +74,18 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         (
             "train --data data --group patient",
             "--group is for a table",
+        ),
+        (
+            "train --data data --val 0.5",
+            "data has pictures for validation in data/val; leave --val and --split out",
+        ),
+        (
+            "train --data data/train --val labels.csv",
+            "--val labels.csv: a table validates the pictures of another table",
+        ),
+        (
+            "train --data data --input 32x",
+            "write it as 224 (a square), 192x256 (height, width)",
         ),
         (
             "train --csv labels.csv",
@@ -83,6 +126,54 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "--split <FILE>",
         ),
         (
+            "evaluate --weights two.safetensors --data data --input 32",
+            "the data has 10 classes, but the network has 2",
+        ),
+        (
+            "evaluate --weights named.safetensors --data data --input 32",
+            "but the weights are for [\"cat\", \"dog\"]",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data broken --input 32",
+            "none of the pictures could be read",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data data/train --input 32 --split none.csv",
+            "none.csv",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data data --split labels.csv",
+            "data has pictures for validation in data/val",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data data --crops 5",
+            "5 crops are not known; there are 1 and 10",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data data --out own.safetensors",
+            "--threshold <RULE>",
+        ),
+        (
+            "evaluate --weights weights.safetensors --data data --input 32 --threshold youden",
+            "--threshold is for pictures that may have several classes",
+        ),
+        (
+            "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --crops 10",
+            "it shows one crop of each, not 10; leave --crops out",
+        ),
+        (
+            "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --out own.onnx",
+            "cannot tell the format of own.onnx by its name",
+        ),
+        (
+            "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --out none/own.pth",
+            "--out none/own.pth: there is no folder none; make it first",
+        ),
+        (
+            "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --out two.safetensors",
+            "--out two.safetensors: the file exists; give it another name, or remove it first",
+        ),
+        (
             "train --data data --best-by f1",
             "`f1` is not a score; use one of",
         ),
@@ -119,6 +210,23 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "denseblock9",
         ),
         ("train --data data --freeze classifier", "classifier"),
+        (
+            "train --data data --part-rate 0.1",
+            "write it as denseblock1=0.1",
+        ),
+        ("train --data data --warmup -1", "unexpected argument '-1'"),
+        (
+            "train --data data --warmup=-1",
+            "it is a number of 0 or more",
+        ),
+        (
+            "train --data data --pretrained view.safetensors",
+            "view.safetensors, its note densenet.view: invalid type: string \"half\"",
+        ),
+        (
+            "train --data data --pretrained weights.safetensors --resume weights.safetensors",
+            "cannot be used with",
+        ),
         ("predict --weights weights.safetensors", "<PICTURE>"),
         (
             "predict --weights weights.safetensors none.jpg",
@@ -129,6 +237,30 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "there are no pictures in empty",
         ),
         (
+            "predict --weights weights.safetensors --list none.txt",
+            "cannot read none.txt",
+        ),
+        (
+            "predict --weights weights.safetensors --classes none.txt x.jpg",
+            "cannot read none.txt",
+        ),
+        (
+            "predict --weights weights.safetensors --classes names.txt x.jpg",
+            "2 names are given for the 10 classes of weights.safetensors",
+        ),
+        (
+            "predict --weights view.safetensors x.jpg",
+            "view.safetensors, its note densenet.view: invalid type: string \"half\"",
+        ),
+        (
+            "predict --weights spec.safetensors x.jpg",
+            "spec.safetensors, its note densenet.spec: ",
+        ),
+        (
+            "predict --weights many.safetensors x.jpg",
+            "many.safetensors names 3 classes, but its network has 2",
+        ),
+        (
             "predict --weights weights.safetensors --threshold 2 x.jpg",
             "from 0 to 1",
         ),
@@ -136,7 +268,12 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "convert damaged.safetensors out.safetensors",
             "damaged.safetensors",
         ),
+        (
+            "convert weights.safetensors none/out.pth",
+            "cannot write none/out.pth",
+        ),
         ("new data --data data", "cannot create data"),
+        ("new fresh --data none", "none/train is missing"),
         (
             "new fresh --data data --runtime data",
             "give it with --runtime",

@@ -1,12 +1,13 @@
 //! Runs: trained, resumed, and what they leave evaluated and asked.
 
+use std::cmp::Ordering;
 use std::fs;
 
 use serde_json::Value;
 
 use crate::{
-    SMALL, SPEC, TABLE, last_evaluation, numbers, refusal, said, scores, train, with_pictures,
-    with_table,
+    SMALL, SPEC, TABLE, judged, last_evaluation, numbers, refusal, said, scores, train,
+    with_pictures, with_table,
 };
 
 #[test]
@@ -93,6 +94,23 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
     assert_eq!(asked.lines().count(), 6, "{asked}");
 }
 
+/// The share of pairs of a picture with the class and one without it in which the first is the more
+/// probable: the definition of AUROC. Half of those that are alike count.
+fn in_order(known: &[(f64, bool)]) -> f64 {
+    let of = |kind| known.iter().filter(move |(_, applies)| *applies == kind);
+    let pairs = of(true).flat_map(|one| of(false).map(move |other| (one.0, other.0)));
+    let (mut sum, mut count) = (0.0, 0.0);
+    for (one, other) in pairs {
+        sum += match one.total_cmp(&other) {
+            Ordering::Greater => 1.0,
+            Ordering::Equal => 0.5,
+            Ordering::Less => 0.0,
+        };
+        count += 1.0;
+    }
+    sum / count
+}
+
 #[test]
 fn a_table_with_groups_and_unknown_labels_is_split_trained_and_evaluated() {
     let folder = with_table();
@@ -104,12 +122,21 @@ fn a_table_with_groups_and_unknown_labels_is_split_trained_and_evaluated() {
 
     let checkpoint = "run/checkpoint.safetensors";
     let arguments = ["evaluate", "--weights", checkpoint, "--json", "scores.json"];
-    let shown = said(folder, &[&arguments[..], &TABLE].concat());
+    let files = ["--predictions", "judged.csv"];
+    let shown = said(folder, &[&arguments[..], &TABLE, &files].concat());
     assert!(!shown.contains("top-1"), "{shown}");
     let scores = scores(folder);
     assert_eq!(scores["top1_error"], Value::Null);
     assert_eq!(scores["known"]["odd"], 40);
     assert_eq!(scores["known"]["late"], 26);
+    for (class, name) in ["odd", "late"].into_iter().enumerate() {
+        let expected = in_order(&judged(folder, "labels.csv", class));
+        let auroc = scores["auroc"]["by_class"][name].as_f64().unwrap();
+        assert!(
+            (auroc - expected).abs() < 1e-12,
+            "{name}: {auroc} {expected}"
+        );
+    }
     let unsure = [
         "predict",
         "--weights",

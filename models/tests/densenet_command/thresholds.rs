@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use densenet_runtime::train::{Config, ThresholdRule};
-use densenet_runtime::weights::{Notes, TensorFile};
+use densenet_runtime::weights::{Notes, State, TensorFile};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{SMALL, numbers, said, with_table};
+use crate::{SMALL, SPEC, judged, numbers, paths, refusal, said, scores, with_table};
 
 /// The table's options, with a third class that no picture has.
 const SOURCE: [&str; 6] = [
@@ -27,8 +27,8 @@ fn thresholds(folder: &Path) -> Vec<Option<f32>> {
     Notes::of(&file).unwrap().thresholds
 }
 
-/// Trains for some steps with a rule.
-fn trained(rule: &str) -> TempDir {
+/// The table of [`SOURCE`], and its pictures.
+fn with_more() -> TempDir {
     let folder = with_table();
     let table = fs::read_to_string(folder.path().join("labels.csv")).unwrap();
     let mut lines = table.lines();
@@ -36,6 +36,12 @@ fn trained(rule: &str) -> TempDir {
     let rows = lines.map(|line| format!("{line},0"));
     let table: Vec<_> = std::iter::once(header).chain(rows).collect();
     fs::write(folder.path().join("more.csv"), table.join("\n")).unwrap();
+    folder
+}
+
+/// Trains for some steps with a rule.
+fn trained(rule: &str) -> TempDir {
+    let folder = with_more();
     let run = [&SMALL[..], &["--steps", "2"]].concat();
     let chosen = ["--val", "0.5", "--threshold", rule, "--out", "run"];
     said(folder.path(), &[&run[..], &SOURCE, &chosen].concat());
@@ -45,7 +51,7 @@ fn trained(rule: &str) -> TempDir {
 /// The probabilities of a class and whether it applies, of the pictures that validated of which this
 /// is known.
 fn known(folder: &Path, class: usize) -> Vec<(f64, bool)> {
-    let judged = [
+    let evaluate = [
         "evaluate",
         "--weights",
         CHECKPOINT,
@@ -53,24 +59,8 @@ fn known(folder: &Path, class: usize) -> Vec<(f64, bool)> {
         "run/split.csv",
     ];
     let files = ["--predictions", "judged.csv"];
-    said(folder, &[&judged[..], &SOURCE, &files].concat());
-    let table = fs::read_to_string(folder.join("more.csv")).unwrap();
-    let labels: HashMap<_, _> = table
-        .lines()
-        .map(|line| {
-            let cells: Vec<_> = line.split(',').collect();
-            (cells[0].to_string(), cells[2 + class].to_string())
-        })
-        .collect();
-    let judged = fs::read_to_string(folder.join("judged.csv")).unwrap();
-    let paths = judged.lines().skip(1);
-    let paths = paths.map(|line| line.split(',').next().unwrap());
-    let rows = paths.zip(numbers(&judged, 3));
-    rows.filter_map(|(path, row)| match &*labels[path] {
-        "" => None,
-        label => Some((row[class], label == "1")),
-    })
-    .collect()
+    said(folder, &[&evaluate[..], &SOURCE, &files].concat());
+    judged(folder, "more.csv", class)
 }
 
 /// How many of the pictures that a class applies to, and how many others, a threshold finds.
@@ -80,6 +70,21 @@ fn found(known: &[(f64, bool)], threshold: f64) -> [usize; 2] {
         own.filter(|(probability, _)| *probability >= threshold)
             .count()
     })
+}
+
+/// The highest probability with the highest sum of sensitivity and specificity.
+fn youdens(known: &[(f64, bool)]) -> f64 {
+    let yes = known.iter().filter(|(_, applies)| *applies).count();
+    let no = known.len() - yes;
+    let mut best = (i64::MIN, 0.0);
+    for threshold in candidates(known) {
+        let [right, wrong] = found(known, threshold).map(|count| count as i64);
+        let j = right * no as i64 - wrong * yes as i64;
+        if j > best.0 {
+            best = (j, threshold);
+        }
+    }
+    best.1
 }
 
 /// The probabilities from the highest on.
@@ -97,21 +102,73 @@ fn thresholds_are_youdens_of_the_pictures_that_validated() {
     assert_eq!(own.len(), 3);
     assert_eq!(own[2], None);
     for class in [0, 1] {
-        let known = known(folder, class);
-        let yes = known.iter().filter(|(_, applies)| *applies).count();
-        let no = known.len() - yes;
-        let mut best = (i64::MIN, 0.0);
-        for threshold in candidates(&known) {
-            let [right, wrong] = found(&known, threshold).map(|count| count as i64);
-            let j = right * no as i64 - wrong * yes as i64;
-            if j > best.0 {
-                best = (j, threshold);
-            }
-        }
+        let best = youdens(&known(folder, class));
         // But for the folded form's rounding.
         let own = f64::from(own[class].unwrap());
-        assert!((own - best.1).abs() < 1e-5, "{own} {best:?}");
+        assert!((own - best).abs() < 1e-5, "{own} {best}");
     }
+}
+
+#[test]
+fn thresholds_for_weights_of_others_are_chosen_by_evaluate_and_kept_in_a_copy() {
+    let folder = with_more();
+    let folder = folder.path();
+    let words = format!("{SPEC}, classes: 3");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let state = State::initial(&plan, 3);
+    let theirs = folder.join("theirs.pth");
+    state.write(&plan, &theirs).unwrap();
+    let before = fs::read(&theirs).unwrap();
+    let weights = ["evaluate", "--weights", "theirs.pth", "--input", "32"];
+    let shown = ["--crop-pct", "0.5"];
+    let files = ["--json", "scores.json", "--predictions", "judged.csv"];
+    let chosen = ["--threshold", "youden", "--out", "own.safetensors"];
+    let line = [&weights[..], &SOURCE, &shown, &files, &chosen].concat();
+    said(folder, &line);
+
+    let own = folder.join("own.safetensors");
+    let thresholds = Notes::of(&TensorFile::read(&own).unwrap())
+        .unwrap()
+        .thresholds;
+    assert_eq!(thresholds.len(), 3);
+    let json = &scores(folder)["thresholds"];
+    for (class, name) in ["odd", "late"].into_iter().enumerate() {
+        let expected = youdens(&judged(folder, "more.csv", class)) as f32;
+        assert_eq!(thresholds[class], Some(expected));
+        assert_eq!(json[name].as_f64().unwrap() as f32, expected);
+    }
+    // No picture has it.
+    assert_eq!((thresholds[2], json["never"].is_null()), (None, true));
+    assert_eq!(State::read(&plan, &own).unwrap(), state);
+
+    // Pictures are shown as those by which the thresholds were chosen, and decided by these.
+    let table = fs::read_to_string(folder.join("judged.csv")).unwrap();
+    let asked = ["predict", "--weights", "own.safetensors", "--format", "csv"];
+    let answers = said(folder, &[&asked[..], &["data/train"]].concat());
+    let rows: HashMap<_, _> = paths(&table).zip(numbers(&table, 3)).collect();
+    assert_eq!(answers.lines().count(), 1 + rows.len());
+    let mut decided = [0; 2];
+    for (path, line) in paths(&answers).zip(answers.lines().skip(1)) {
+        let row = &rows[path.strip_prefix("data/train/").unwrap()];
+        let decision = line.rsplit(',').next().unwrap();
+        let of_class = |class: usize| row[class] as f32 >= thresholds[class].unwrap_or(0.5);
+        let names = ["odd", "late", "never"].into_iter().enumerate();
+        let names = names.filter(|(class, _)| of_class(*class));
+        let expected: Vec<_> = names.map(|(_, name)| name).collect();
+        assert_eq!(decision, expected.join("|"), "{line}");
+        decided[usize::from(of_class(0))] += 1;
+    }
+    assert!(decided.iter().all(|&count| count > 0), "{decided:?}");
+
+    // Nothing that there was is lost.
+    let kept = fs::read(&own).unwrap();
+    let refused = refusal(folder, &line);
+    assert!(
+        refused.contains("--out own.safetensors: the file exists; give it another name"),
+        "{refused}"
+    );
+    assert_eq!(fs::read(&own).unwrap(), kept);
+    assert_eq!(fs::read(&theirs).unwrap(), before);
 }
 
 #[test]

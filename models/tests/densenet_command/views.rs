@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use densenet_runtime::cpu::{Frozen, FrozenOptions};
 use densenet_runtime::data::{
-    Augmentation, Dataset, EvaluationCrop, ImageFolder, Interpolation, Jitter, Loader, Mix,
+    Augmentation, Crops, Dataset, EvaluationCrop, ImageFolder, Interpolation, Jitter, Loader, Mix,
     Pictures, Policy, RandomResizedCrop,
 };
 use densenet_runtime::train::{Config, PlanTrainer};
@@ -13,14 +14,19 @@ use densenet_runtime::weights::State;
 use serde_json::Value;
 
 use crate::{
-    SPEC, last_evaluation, numbers, refusal, run, said, scores, support, train, with_pictures,
+    SMALL, SPEC, last_evaluation, numbers, refusal, run, said, scores, support, train,
+    with_pictures,
 };
 
 const CHECKPOINT: &str = "run/checkpoint.safetensors";
 
-/// The loss of a run's evaluation, and that of `evaluate`, whose network is folded.
+/// Whether the loss of a run's evaluation is that of `evaluate`, whose network is folded.
 fn agree(folder: &Path) -> bool {
-    let run = last_evaluation(&folder.join("run"));
+    agrees_with(folder, "run")
+}
+
+fn agrees_with(folder: &Path, run: &str) -> bool {
+    let run = last_evaluation(&folder.join(run));
     let [own, run] = [&scores(folder)["loss"], &run["val_loss"]].map(|loss| loss.as_f64().unwrap());
     (own - run).abs() < 1e-5 * run
 }
@@ -91,6 +97,92 @@ fn a_picture_is_shown_as_validation_showed_it_unless_something_else_is_asked_for
     );
     said(folder, &[&resume[..], &view].concat());
     assert_eq!(evaluate(&[]), (String::new(), true));
+}
+
+#[test]
+fn a_run_from_pretrained_weights_shows_pictures_as_theirs_did_unless_it_is_told_otherwise() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let before = ["--crop-pct", "0.5", "--interpolation", "bicubic"];
+    train(
+        folder,
+        &[&before[..], &["--steps", "1", "--out", "run"]].concat(),
+    );
+    for (given, out, words) in [
+        (
+            &[][..],
+            "next",
+            "pictures are shown as in the run of run/checkpoint.safetensors: --crop-pct 0.5, --interpolation bicubic\n",
+        ),
+        (
+            &["--crop-pct", "1"][..],
+            "other",
+            "pictures are not shown as in the run of run/checkpoint.safetensors: --crop-pct was 0.5 and is 1.0\n\
+             pictures are shown as in the run of run/checkpoint.safetensors: --interpolation bicubic\n",
+        ),
+    ] {
+        let start = ["--data", "data", "--pretrained", CHECKPOINT];
+        let more = ["--steps", "1", "--out", out];
+        let line = [&SMALL[..], &start, &more, given].concat();
+        let [_, errors] = support::said(run(folder, &line));
+        // The progress of the run follows.
+        let (before, _) = errors.split_once("epoch ").unwrap();
+        assert_eq!(before, words);
+        // What the run remembers is what it did.
+        let share = if given.is_empty() { "0.5" } else { "1" };
+        let asked = ["--crop-pct", share, "--interpolation", "bicubic"];
+        let weights = format!("{out}/checkpoint.safetensors");
+        let judged = ["evaluate", "--data", "data", "--json", "scores.json"];
+        let line = [&judged[..], &["--weights", &weights], &asked].concat();
+        let [_, errors] = support::said(run(folder, &line));
+        assert_eq!((errors, agrees_with(folder, out)), (String::new(), true));
+    }
+}
+
+#[test]
+fn ten_crops_are_judged_by_the_mean_of_their_logits() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let words = format!("{SPEC}, classes: 10");
+    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let state = State::initial(&plan, 3);
+    state.write(&plan, folder.join("own.safetensors")).unwrap();
+    let asked = ["evaluate", "--weights", "own.safetensors", "--input", "32"];
+    let judged = ["--data", "data", "--predictions", "judged.csv"];
+    let evaluate = |more: &[&str]| {
+        said(folder, &[&asked[..], &judged, more].concat());
+        numbers(&fs::read_to_string(folder.join("judged.csv")).unwrap(), 10)
+    };
+    let found = evaluate(&["--crops", "10"]);
+
+    // These views are torchvision's TenCrop's.
+    let images = ImageFolder::open(folder.join("data/val"), [32, 32]).unwrap();
+    let images = images.evaluated(Crops::Ten);
+    let options = FrozenOptions::for_batch(10);
+    let mut network = Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
+    assert_eq!(found.len(), images.len());
+    for (index, found) in found.iter().enumerate() {
+        let mut bytes = vec![0; 10 * 3 * 32 * 32];
+        images.load(index, None, &mut bytes).unwrap();
+        let pixels = images.normalization().pixels(&bytes);
+        let logits = network.infer(pixels, 10).unwrap();
+        let mean = |class: usize| {
+            let own = logits.iter().skip(class).step_by(10);
+            own.map(|&logit| f64::from(logit)).sum::<f64>() / 10.0
+        };
+        let powers: Vec<f64> = (0..10).map(|class| mean(class).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        for (found, power) in found.iter().zip(powers) {
+            assert!(
+                (found - power / sum).abs() < 1e-6,
+                "{found} {}",
+                power / sum
+            );
+        }
+    }
+    let one = evaluate(&[]);
+    assert_eq!(one, evaluate(&["--crops", "1"]));
+    assert_ne!(one, found);
 }
 
 /// A grey picture of 16 bits, whose samples are those of a picture of 8 bits, so many times.

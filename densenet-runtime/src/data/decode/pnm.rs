@@ -33,7 +33,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
     let least = match kind {
         1 => count,
         4 => row.div_ceil(8) * height as usize,
-        // The last number needs no space behind it.
+        // The last number needs no space after it.
         2 | 3 => (2 * count).saturating_sub(1),
         _ if most > 255 => 2 * count,
         _ => count,

@@ -221,7 +221,7 @@ fn numbers(sheet: &Sheet<'_>, columns: &[usize]) -> Result<Vec<f32>, DataError> 
             let cell = record.get(column).unwrap_or_default();
             let value = number(cell).ok_or_else(|| {
                 sheet.refuse(*line, column, format!(
-                    "`{cell}` is neither a number from 0 (no) to 1 (yes) nor unknown (empty, `nan` or `-1`); correct it, or name the columns of labels if this is none"
+                    "`{cell}` is neither a number from 0 (no) to 1 (yes) nor unknown (empty, `nan` or `-1`); correct it, or name the columns of labels if this is not one"
                 ))
             })?;
             values.push(value);

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use densenet_runtime::data::Target;
+use densenet_runtime::data::{Crops, Target};
 use densenet_runtime::train::{ClassScore, Predictions, Scores};
 use densenet_runtime::{Targets, say};
 use serde_json::{Map, Value, json};
@@ -13,6 +13,7 @@ use crate::infer::{self, probabilities};
 use crate::network::Choice;
 use crate::pictures::{Judged, Source, kind_of};
 use crate::saved::Saved;
+use crate::thresholds::{self, Thresholds};
 use crate::view::View;
 
 #[derive(Args)]
@@ -26,6 +27,10 @@ pub struct Arguments {
     judged: Judged,
     #[command(flatten)]
     view: View,
+    /// The number of crops of each picture whose logits are averaged: 1, its centre, or 10, its
+    /// corners and centre and the same mirrored (paper, Table 3).
+    #[arg(long, value_name = "1|10", default_value_t, value_parser = crops)]
+    crops: Crops,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -37,13 +42,21 @@ pub struct Arguments {
     /// Writes the probability of each class for each picture to a file.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
+    #[command(flatten)]
+    thresholds: Thresholds,
+}
+
+fn crops(text: &str) -> Result<Crops, String> {
+    text.parse()
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut saved = Saved::read(&arguments.weights, &arguments.choice)?;
-    let set = (arguments.source).labelled(&arguments.judged, &arguments.view, &saved)?;
+    let Arguments { view, crops, .. } = arguments;
+    let set = (arguments.source).labelled(&arguments.judged, (view, *crops), &saved)?;
     // What the labels are decides how the network is judged.
     saved.kind = kind_of(&*set);
+    arguments.thresholds.check(saved.kind, *crops)?;
     let mut names = saved.class_names();
     // Of a network with more classes than its data had, the others have no names.
     for (name, own) in names.iter_mut().zip(set.classes()) {
@@ -87,10 +100,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         names,
     };
     measures.say();
+    let chosen = arguments.thresholds.choose(&answers);
     if let Some(file) = &arguments.json {
-        write(file, &format!("{:#}\n", measures.json()))?;
+        let mut json = measures.json();
+        if let Some(chosen) = &chosen {
+            json["thresholds"] = thresholds::json(chosen, &measures.names);
+        }
+        write(file, &format!("{json:#}\n"))?;
     }
-    Ok(())
+    match chosen {
+        Some(chosen) => (arguments.thresholds).keep(chosen, &measures.names, (&saved, view), &set),
+        None => Ok(()),
+    }
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod predict;
 mod recipe;
 mod remembered;
 mod saved;
+mod thresholds;
 mod train;
 mod view;
 

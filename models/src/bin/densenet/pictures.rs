@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use densenet_models::shell::{CommandLine, describe_left_out};
 use densenet_runtime::data::{
-    Columns, Dataset, ImageFolder, LabelKind, Mix, PictureFiles, Pictures, Split, Table,
+    Columns, Crops, Dataset, ImageFolder, LabelKind, Mix, PictureFiles, Pictures, Split, Table,
     TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::prelude::*;
@@ -195,11 +195,11 @@ impl Source {
     pub fn labelled(
         &self,
         judged: &Judged,
-        view: &View,
+        (view, crops): (&View, Crops),
         saved: &Saved,
     ) -> Result<Set, Box<dyn Error>> {
         self.check(false)?;
-        let shown = &view.pictures_for(&saved.plan, &saved.file)?;
+        let shown = &view.pictures_for(&saved.plan, &saved.file, crops)?;
         let all: Set = match (&self.data, &self.csv) {
             (Some(dir), _) if judged.split.is_some() && divided(dir).is_some() => {
                 return Err(already_divided(dir).into());
@@ -395,7 +395,7 @@ impl Unlabelled {
             paths.extend((0..table.len()).filter_map(|index| table.picture(index)));
         }
         let pictures = view
-            .pictures_for(&saved.plan, &saved.file)?
+            .pictures_for(&saved.plan, &saved.file, Crops::Centre)?
             .as_needed_by(paths.iter().cloned());
         Ok(Self {
             paths,

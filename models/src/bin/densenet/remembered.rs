@@ -35,8 +35,8 @@ pub trait Options: Serialize + DeserializeOwned {
             let before = all.insert(key.clone(), now.clone());
             if before.as_ref() != Some(&now) {
                 let before = before.as_ref().map_or("not given".to_string(), shown);
-                let option = key.replace('_', "-");
-                differences.push(format!("--{option} was {before} and is {}", shown(&now)));
+                let option = option(&key);
+                differences.push(format!("{option} was {before} and is {}", shown(&now)));
             }
         }
         let all = serde_json::from_value(Value::Object(all));
@@ -45,6 +45,20 @@ pub trait Options: Serialize + DeserializeOwned {
             differences,
         ))
     }
+
+    /// Those that others do not have, as on a command line.
+    fn besides(&self, others: &Self) -> String {
+        let others = given(others);
+        let own = given(self).into_iter();
+        let own = own.filter(|(key, _)| !others.contains_key(key));
+        let own = own.map(|(key, value)| format!("{} {}", option(&key), shown(&value)));
+        own.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// An option as it is given on a command line.
+fn option(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
 }
 
 /// The options that are given.

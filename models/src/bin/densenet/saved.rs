@@ -127,17 +127,20 @@ impl Saved {
 
 /// Notes in a run's files what network they are of, and how its classes relate.
 pub fn note(trainer: &mut PlanTrainer, spec: &Spec, kind: LabelKind) {
-    trainer.note(NAME, &spec.name);
-    if let Some(words) = words(&spec.plan) {
-        trainer.note(SPEC, &words);
+    for (key, note) in lines(&spec.name, &spec.plan, kind) {
+        trainer.note(key, &note);
     }
-    trainer.note(
-        LABELS,
-        match kind {
-            LabelKind::Exclusive => "exclusive",
-            LabelKind::Independent => INDEPENDENT,
-        },
-    );
+}
+
+/// The notes of what network a file is of, and how its classes relate, by their keys.
+pub fn lines(name: &str, plan: &Plan, kind: LabelKind) -> Vec<(&'static str, String)> {
+    let labels = match kind {
+        LabelKind::Exclusive => "exclusive",
+        LabelKind::Independent => INDEPENDENT,
+    };
+    let spec = words(plan).map(|words| (SPEC, words));
+    let known = [(NAME, name.to_string()), (LABELS, labels.to_string())];
+    known.into_iter().chain(spec).collect()
 }
 
 /// The state that a run starts from: that of a file, or all of it but the classifier's.

@@ -66,7 +66,10 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         }
     };
     let resumed = weights.as_ref().filter(|_| checkpoint.is_some());
-    let view = as_before(&arguments.view, resumed)?;
+    let view = match &weights {
+        Some(file) if checkpoint.is_none() => arguments.view.after_pretrained(file)?,
+        _ => as_before(&arguments.view, resumed)?,
+    };
     let variation = as_before(&arguments.variation, resumed)?;
     let shown = view.pictures(&spec.plan, weights.as_ref())?;
     let shown = shown.augmented(variation.augmentation(&view))?;

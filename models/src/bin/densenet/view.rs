@@ -5,8 +5,8 @@ use std::error::Error;
 use clap::{ArgAction, Args, ValueEnum};
 use densenet_models::shell::normalization_for;
 use densenet_runtime::data::{
-    Augmentation, EvaluationCrop, Interpolation, Jitter, Mix, Pictures, Policy, RandomResizedCrop,
-    SampleRange,
+    Augmentation, Crops, EvaluationCrop, Interpolation, Jitter, Mix, Pictures, Policy,
+    RandomResizedCrop, SampleRange,
 };
 use densenet_runtime::plan::Plan;
 use densenet_runtime::tell;
@@ -77,19 +77,39 @@ impl View {
     }
 
     /// The same as in the run whose weights these are, but for what is given here, which is
-    /// reported.
+    /// reported, and with these crops.
     pub fn pictures_for(
         &self,
         plan: &Plan,
         weights: &TensorFile,
+        crops: Crops,
     ) -> Result<Pictures, Box<dyn Error>> {
+        let pictures = self.as_in(weights)?.pictures(plan, Some(weights))?;
+        let shown = pictures.evaluation();
+        Ok(pictures.evaluated(EvaluationCrop { crops, ..shown }))
+    }
+
+    /// How pictures are shown in a run that starts from these weights: as in the run that they are
+    /// of, which is reported, but for what is given here.
+    pub fn after_pretrained(&self, weights: &TensorFile) -> Result<Self, Box<dyn Error>> {
+        let view = self.as_in(weights)?;
+        let taken = view.besides(self);
+        if !taken.is_empty() {
+            let path = weights.path().display();
+            tell!("pictures are shown as in the run of {path}: {taken}");
+        }
+        Ok(view)
+    }
+
+    /// The view of the run whose weights these are, but for what is given here, which is reported.
+    fn as_in(&self, weights: &TensorFile) -> Result<Self, Box<dyn Error>> {
         let (view, differences) = self.after(weights)?;
         if !differences.is_empty() {
             let path = weights.path().display();
             let differences = differences.join(", ");
             tell!("pictures are not shown as in the run of {path}: {differences}");
         }
-        view.pictures(plan, Some(weights))
+        Ok(view)
     }
 
     fn interpolation(&self) -> Interpolation {

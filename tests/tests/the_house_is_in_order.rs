@@ -1,0 +1,222 @@
+//! What is promised of the sources and packages themselves: short examples, complete packages,
+//! features that cost nothing where they are off, and helpers that exist once.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root()).args(arguments);
+    let output = command.arg("--offline").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The packages of the workspace, as cargo sees them.
+fn packages() -> Vec<Value> {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+fn name(package: &Value) -> &str {
+    package["name"].as_str().unwrap()
+}
+
+/// Those that are for a registry.
+fn published() -> Vec<Value> {
+    let mut packages = packages();
+    packages.retain(|package| package["publish"].is_null());
+    packages
+}
+
+/// The Rust files of the repository.
+fn sources() -> Vec<(PathBuf, String)> {
+    let folders = ["densenet-macros", "densenet-runtime", "models", "tests"];
+    let entries = folders
+        .iter()
+        .flat_map(|folder| walkdir::WalkDir::new(root().join(folder)));
+    let paths = entries.map(|entry| entry.unwrap().into_path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|own| own == "rs"));
+    // The fuzzers' workspace has a folder of its own for what is built.
+    let paths = paths.filter(|path| path.components().all(|part| part.as_os_str() != "target"));
+    paths
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path, text)
+        })
+        .collect()
+}
+
+/// Where in the sources some code stands: it is put together here, so that it does not stand here.
+fn places(code: [&str; 2]) -> Vec<PathBuf> {
+    let code = code.concat();
+    let found = sources().into_iter();
+    let found = found.filter(|(_, text)| text.contains(&code));
+    found.map(|(path, _)| path).collect()
+}
+
+#[test]
+fn examples_are_short() {
+    for entry in fs::read_dir(root().join("models/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|own| own != "rs") {
+            continue;
+        }
+        // This one measures: it is a tool, with the statistics of what it timed.
+        let most = if path.ends_with("bench.rs") { 310 } else { 200 };
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= most, "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn published_crates_have_what_a_registry_shows() {
+    let published = published();
+    let mut names: Vec<_> = published.iter().map(name).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "densenet-cpu",
+            "densenet-macros",
+            "densenet-plan",
+            "densenet-runtime",
+            "densenet-spec"
+        ]
+    );
+    for package in &published {
+        let name = name(package);
+        for key in ["description", "license", "rust_version"] {
+            assert!(package[key].is_string(), "{name} has no {key}");
+        }
+        assert_eq!(
+            package["documentation"],
+            format!("https://docs.rs/{name}"),
+            "{name}"
+        );
+        // A registry takes five keywords of 20 letters at most.
+        let keywords = package["keywords"].as_array().unwrap();
+        assert!((1..=5).contains(&keywords.len()), "{name}: {keywords:?}");
+        let is_short = |word: &Value| word.as_str().unwrap().len() <= 20;
+        assert!(keywords.iter().all(is_short), "{name}: {keywords:?}");
+        // Two of <https://crates.io/category_slugs>.
+        let categories = package["categories"].as_array().unwrap();
+        let known = ["science", "computer-vision"];
+        assert_eq!(categories[..], known, "{name}");
+        // No address that nobody can open.
+        assert!(package["repository"].is_null(), "{name}");
+        let folder = Path::new(package["manifest_path"].as_str().unwrap());
+        let readme = folder.with_file_name("README.md");
+        let title = fs::read_to_string(readme).unwrap();
+        assert!(title.starts_with(&format!("# {name}\n")), "{name}");
+    }
+}
+
+#[test]
+fn packages_have_their_readme_and_their_licences() {
+    for package in published() {
+        let name = name(&package);
+        let list = cargo(&["package", "--list", "--allow-dirty", "-p", name]);
+        for file in ["Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+            assert!(list.lines().any(|own| own == file), "{name} lacks {file}");
+        }
+    }
+}
+
+#[test]
+fn all_that_people_need_is_on_by_default_and_what_serves_tests_is_not() {
+    let packages = packages();
+    let runtime = packages.iter().find(|own| name(own) == "densenet-runtime");
+    let features = &runtime.unwrap()["features"];
+    let default = serde_json::json!(["train", "data", "figures", "cuda", "pytorch"]);
+    assert_eq!(features["default"], default);
+    let readme = fs::read_to_string(root().join("densenet-runtime/README.md")).unwrap();
+    for feature in features.as_object().unwrap().keys() {
+        // What a step moves on paper.
+        let is_for_tests = feature == "roofline" || feature == "default";
+        let is_described = readme.contains(&format!("\n| `{feature}` |"));
+        assert_eq!(is_described, !is_for_tests, "{feature}");
+    }
+    let drawn = packages.iter().find(|own| name(own) == "drawn-pictures");
+    assert_eq!(drawn.unwrap()["publish"], serde_json::json!([]));
+}
+
+/// On other systems other crates are built.
+#[cfg(target_os = "linux")]
+#[test]
+fn each_feature_brings_as_many_crates_as_the_readme_says() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, table) = readme
+        .split_once("| feature | what it adds | crates")
+        .unwrap();
+    let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let (feature, crates) = (cells[1].trim_matches('`'), cells[3]);
+        let features = match feature {
+            "none" => vec!["--no-default-features"],
+            "all" => vec!["--all-features"],
+            one => vec!["--no-default-features", "-F", one],
+        };
+        let tree = [
+            "tree",
+            "-p",
+            "densenet-runtime",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+        ];
+        let tree = cargo(&[&tree[..], &features].concat());
+        let names = tree.lines().map(|line| line.trim_end_matches(" (*)"));
+        let found = names.collect::<BTreeSet<_>>().len();
+        let said: String = crates.chars().take_while(char::is_ascii_digit).collect();
+        assert_eq!(said, found.to_string(), "{feature}");
+        count += 1;
+    }
+    assert_eq!(count, 8);
+}
+
+#[test]
+fn the_part_of_fashion_mnist_is_within_8_mb_and_names_its_licence() {
+    let folder = root().join("tests/data/fashion-mnist");
+    let entries = fs::read_dir(&folder).unwrap();
+    let bytes: u64 = entries
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes <= 8_000_000, "{bytes} bytes");
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(readme.contains("MIT"), "{readme}");
+}
+
+#[test]
+fn helpers_exist_once() {
+    for (code, home) in [
+        (["GlobalAlloc", " for "], "tests/src/memory.rs"),
+        (
+            ["TensorVisitor", "<f32, Cpu> for "],
+            "densenet-runtime/src/weights/tensors.rs",
+        ),
+        (["fn difference(found", ": &[f32]"], "tests/src/compare.rs"),
+    ] {
+        let found = places(code);
+        assert_eq!(found, [root().join(home)], "{code:?}");
+    }
+}
+
+#[test]
+fn no_function_is_excused_for_its_many_arguments() {
+    let found = places(["too_many", "_arguments"]);
+    assert!(found.is_empty(), "{found:?}");
+}
