@@ -218,7 +218,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
                     d[j] = fmaf(factor[j], masked[v].add(j, z[j], pulled.of_run(run, v * VECTOR + j), value - center[j]), g[run][v][j]);
                 }
                 put_pack(&shared.operand[own_row + run * APART][column + v * VECTOR], Pack::of<true>(z));
-                if (there(row0, run, v)) put_pack(into + at(row0, run, v), Pack::of<false>(d));
+                if (there(row0, run, v)) put_global(into + at(row0, run, v), Pack::of<false>(d));
             }
         }
         if (AHEAD && row0 + ROWS < last) look_ahead(row0 + ROWS);

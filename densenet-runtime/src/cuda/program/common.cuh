@@ -127,6 +127,16 @@ struct alignas(PACK) Pack {
 #endif
 __device__ __forceinline__ Pack pack_at(const store_t *at) { return *reinterpret_cast<const Pack *>(ALIGNED(at, PACK)); }
 __device__ __forceinline__ void put_pack(store_t *at, const Pack &pack) { *reinterpret_cast<Pack *>(ALIGNED(at, PACK)) = pack; }
+// The same in global memory, for sure at once: the compiler may store words one by one whose values
+// it has at different times.
+__device__ __forceinline__ void put_global(store_t *at, const Pack &pack) {
+#if BF16 && VECTOR == 8 && !defined CUDA_EMULATOR
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "r"(pack.words[0]), "r"(pack.words[1]),
+                 "r"(pack.words[2]), "r"(pack.words[3]) : "memory");
+#else
+    put_pack(at, pack);
+#endif
+}
 
 // VECTOR f32, loaded four at a time.
 struct alignas(VECTOR % 4 ? 4 : 16) Floats { float v[VECTOR]; };
