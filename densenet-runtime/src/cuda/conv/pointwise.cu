@@ -93,8 +93,8 @@ struct Back {
             store_t operand[ROWS][TILE_CHANNELS + PAD];
             // Registers have no room for these.
             alignas(16) float mean[TILE_CHANNELS], gamma[TILE_CHANNELS];
-            // In bf16, a thread's own vectors of `input` and `into` in the next tile.
-            store_t ahead[AHEAD ? 2 * Pulled::COUNT / VECTOR : 1][AHEAD ? THREADS * VECTOR : 4];
+            // In bf16, the next tile of `input` and `into`.
+            store_t ahead[2][AHEAD ? ROWS : 1][AHEAD ? TILE_CHANNELS + PAD : 4];
         };
         // Afterwards.
         alignas(16) float sums[2 * Pulled::SHARERS][TILE_CHANNELS + 4];
@@ -164,15 +164,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
     const size_t own = (size_t)own_row * IN_STRIDE + channel0 + column;
     auto at = [&](int row0, int run, int v) { return (size_t)row0 * IN_STRIDE + own + run * APART * IN_STRIDE + v * VECTOR; };
     auto there = [&](int row0, int run, int v) { return row0 + own_row + run * APART < until[v]; };
-    // Starts to load what the thread masks with.
+    // Starts to load what is masked with: the warps with the same rows load whole lines of them.
     auto look_ahead = [&](int row0) {
+#if BF16
+        constexpr int SHARE = Pulled::ACROSS * 32, OF_LINE = TILE_CHANNELS / VECTOR;
 #pragma unroll
-        for (int i = 0; i < EACH * Pulled::RUNS; ++i) {
-            int run = i / EACH, v = i % EACH;
-            bool loads = there(row0, run, v);
-            copy_async(&shared.ahead[2 * i][threadIdx.x * VECTOR], loads ? input + at(row0, run, v) : nullptr, input);
-            copy_async(&shared.ahead[2 * i + 1][threadIdx.x * VECTOR], loads ? into + at(row0, run, v) : nullptr, input);
+        for (int i = 0; i < Pulled::HIGH * OF_LINE / SHARE; ++i) {
+            int number = i * SHARE + threadIdx.x % SHARE, row = Pulled::top() + number / OF_LINE, c = number % OF_LINE * VECTOR;
+            bool loads = row0 + row < last && c < count;
+            size_t from = (size_t)(row0 + row) * IN_STRIDE + channel0 + c;
+            copy_async(&shared.ahead[0][row][c], loads ? input + from : nullptr, input);
+            copy_async(&shared.ahead[1][row][c], loads ? into + from : nullptr, input);
         }
+#endif
         copies_grouped();
     };
     if (AHEAD) look_ahead(first);
@@ -200,15 +204,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         Pulled pulled;
         pulled.template add<true, false>(
             GROUP, [&](int row) { return tile[pixel_of(row)]; }, [&](int n) { return shared.weight[n]; });
-        if (AHEAD) copies_done_but<1>();
+        if (AHEAD) {
+            copies_done_but<1>();
+            Pulled::rows_meet();
+        }
 #pragma unroll
         for (int v = 0; v < EACH; ++v) {
             Values center = floats_at(shared.mean + column + v * VECTOR), factor = floats_at(shared.gamma + column + v * VECTOR);
 #pragma unroll
             for (int run = 0; run < Pulled::RUNS; ++run) {
                 if (AHEAD) {
-                    x[run][v] = pack_at(&shared.ahead[2 * (run * EACH + v)][threadIdx.x * VECTOR]);
-                    g[run][v] = pack_at(&shared.ahead[2 * (run * EACH + v) + 1][threadIdx.x * VECTOR]);
+                    int row = own_row + run * APART, c = column + v * VECTOR;
+                    x[run][v] = pack_at(&shared.ahead[0][row][c]);
+                    g[run][v] = pack_at(&shared.ahead[1][row][c]);
                 }
                 Values z, d;
 #pragma unroll
@@ -221,8 +229,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
                 if (there(row0, run, v)) put_global(into + at(row0, run, v), Pack::of<false>(d));
             }
         }
-        if (AHEAD && row0 + ROWS < last) look_ahead(row0 + ROWS);
         __syncthreads();
+        if (AHEAD && row0 + ROWS < last) look_ahead(row0 + ROWS);
         gradient.template add<false, false>(
             ROWS, [&](int row) { return tile[row]; }, [&](int row) { return shared.operand[row]; });
         // The only tile of dout is not read any more.

@@ -80,8 +80,8 @@ fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
     let operand = ROWS * line(TILE_CHANNELS, precision);
     // Only in bf16 there is room for the input and its gradient of the next tile.
     let ahead = match precision {
-        Precision::F32 => 16,
-        Precision::Bf16 => 2 * ROWS * TILE_CHANNELS * precision.bytes(),
+        Precision::F32 => 32,
+        Precision::Bf16 => 2 * operand,
     };
     let rest = operand + ahead + 8 * TILE_CHANNELS;
     let tiles = if weight + 2 * dout + rest <= HALF {

@@ -111,6 +111,14 @@ template <int M, int N> struct Sums {
     __device__ static int run_row(int run) { return top() + run / 2 * 16 + run % 2 * 8 + threadIdx.x % 32 / 4; }
     __device__ static int run_column() { return left() + threadIdx.x % 4 * RUN; }
     __device__ static int sharer() { return threadIdx.x / 32 / ACROSS * 8 + threadIdx.x % 32 / 4; }
+    // A barrier for the warps with the same rows.
+    __device__ __forceinline__ static void rows_meet() {
+#ifdef CUDA_EMULATOR
+        __syncthreads();
+#else
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / (32 * ACROSS)), "n"(32 * ACROSS) : "memory");
+#endif
+    }
     __device__ __forceinline__ float of_run(int run, int i) const {
         static_assert(WIDE == 32, "a warp's columns are a run for each of four threads");
         return value[run / 2 * 16 + i / 2 * 4 + run % 2 * 2 + i % 2];
@@ -157,6 +165,7 @@ template <int M, int N> struct Sums {
     __device__ static int run_row(int run) { return threadIdx.x / 16 + run * 16; }
     __device__ static int run_column() { return threadIdx.x % 16 * RUN; }
     __device__ static int sharer() { return threadIdx.x / 16; }
+    __device__ __forceinline__ static void rows_meet() { __syncthreads(); }
     __device__ __forceinline__ float of_run(int run, int i) const { return value[run * RUN + i]; }
 
     // Four depths of a line.
