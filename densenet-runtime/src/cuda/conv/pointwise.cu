@@ -10,51 +10,79 @@
 // P pixels, C channels, N = MAPS: 2 P C N operations. P C values are read once for each tile of
 // COLUMNS maps, P N are written. BN and ReLU of the operand are never stored.
 
+template <bool FIRST, class A, class B> struct Either { typedef A Type; };
+template <class A, class B> struct Either<false, A, B> { typedef B Type; };
+
 // relu(scale * input + shift): lines are pixels, elements channels. Beyond the last pixel, that
 // pixel is loaded again, and its sums are not written; beyond the last channel, that channel is,
-// and its weight is 0.
+// and its weight is 0. Scale and shift are loaded with the input, once for all of a thread's lines,
+// which have the same channels: four of them, if the vector is longer, so that registers have room.
 struct Normalised {
     static constexpr bool ALONG_DEPTH = true, PLAIN = false;
-    static constexpr int SPAN = VECTOR;
-    typedef const store_t *Place;
-    typedef Pack Fetched;
+    static constexpr int SPAN = VECTOR < 4 ? VECTOR : 4;
+    typedef int Place;
+    // In bf16 words, since halves of them would be taken out as soon as they are loaded.
+    static constexpr bool WORDS = BF16 && SPAN > 1;
+    typedef Either<WORDS, unsigned, store_t>::Type Stored;
+    struct alignas(SPAN * sizeof(store_t)) Made { Stored of[WORDS ? SPAN / 2 : SPAN]; };
+    struct alignas(SPAN % 4 ? 4 : 16) Numbers { float of[SPAN]; };
+    struct Fetched { Made x; Numbers scale, shift; };
     const store_t *input;
     const float *scale, *shift;
     int channels, pixels, first_pixel;
-    __device__ __forceinline__ Place place(int line) const { return input + (size_t)min(first_pixel + line, pixels - 1) * IN_STRIDE; }
-    __device__ __forceinline__ Fetched fetch(Place pixel, int c) const { return pack_at(pixel + min(c, channels - VECTOR)); }
-    __device__ __forceinline__ Pack made(const Fetched &x, int element) const {
-        int c = min(element, channels - VECTOR);
-        Values values, s = floats_at(scale + c), t = floats_at(shift + c);
+    __device__ __forceinline__ Place place(int line) const { return min(first_pixel + line, pixels - 1); }
+    template <class T, class From> __device__ __forceinline__ static T at(const From *from) {
+        return *reinterpret_cast<const T *>(ALIGNED(from, alignof(T)));
+    }
+    __device__ __forceinline__ Fetched fetch(Place pixel, int element) const {
+        int c = min(element, channels - SPAN);
+        return {at<Made>(input + (size_t)pixel * IN_STRIDE + c), at<Numbers>(scale + c), at<Numbers>(shift + c)};
+    }
+    __device__ __forceinline__ Made made(const Fetched &own, int) const {
+        auto z = [&](float x, int i) { return fmaf(x, own.scale.of[i], own.shift.of[i]); };
+        Made made;
+        if constexpr (WORDS) {
+#if BF16
 #pragma unroll
-        for (int i = 0; i < VECTOR; ++i) values[i] = fmaf(x[i], s[i], t[i]);
-        return Pack::of<true>(values);
+            for (int i = 0; i < SPAN; i += 2) {
+                unsigned two = own.x.of[i / 2];
+                made.of[i / 2] = pack_bf16<true>(z(__uint_as_float(two << 16), i), z(__uint_as_float(two & 0xffff0000u), i + 1));
+            }
+#endif
+        } else {
+#pragma unroll
+            for (int i = 0; i < SPAN; ++i) made.of[i] = relu(z(own.x.of[i], i));
+        }
+        return made;
     }
 };
+__device__ __forceinline__ void put_made(store_t *at, const Normalised::Made &made) {
+    *reinterpret_cast<Normalised::Made *>(ALIGNED(at, alignof(Normalised::Made))) = made;
+}
 
 // The packed weight: lines are maps, in the order that gives threads runs of maps, elements
 // channels. Beyond the last map, that map is loaded again.
 struct Weight {
     static constexpr bool ALONG_DEPTH = true, PLAIN = true;
     static constexpr int SPAN = VECTOR;
-    typedef const store_t *Place;
+    typedef int Place;
     typedef Nothing Fetched;
     const store_t *weight;
     int channels, first_map;
-    __device__ __forceinline__ Place place(int line) const { return weight + (size_t)min(first_map + Sums<ROWS, COLUMNS>::column_of(line), MAPS - 1) * channels; }
-    __device__ __forceinline__ const store_t *at(Place map, int c) const { return c < channels ? map + c : nullptr; }
+    __device__ __forceinline__ Place place(int line) const { return min(first_map + Sums<ROWS, COLUMNS>::column_of(line), MAPS - 1) * channels; }
+    __device__ __forceinline__ const store_t *at(Place map, int c) const { return c < channels ? weight + map + c : nullptr; }
     __device__ __forceinline__ const store_t *any() const { return weight; }
 };
 
 union Forward {
-    Pieces<ROWS, COLUMNS, Normalised, Weight> pieces;
+    Pieces<ROWS, COLUMNS, Normalised, Weight, STAGES> pieces;
     // Afterwards.
     Columns<ROWS, COLUMNS> columns;
 };
 static_assert(sizeof(Forward) <= POINTWISE_FORWARD_SHARED, "the host knows how much shared memory there has to be");
 
 // Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS, BF16 ? 3 : 2) pointwise_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BF16 && STAGES == 2 ? 3 : 2) pointwise_forward(
     const store_t *input, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pixels, int channels, int training) {
     DYNAMIC_SHARED(memory);

@@ -17,6 +17,10 @@ const TILE_CHANNELS: usize = 64;
 /// Bytes of a line of the forward pass's operands that are copied at once: so many that a thread's
 /// lines have the same channels, whose scale and shift it loads once.
 const DEPTH_BYTES: usize = 128;
+/// Pixels of an image whose batch has few tiles.
+const FEW_PIXELS: usize = 64;
+/// The most pieces of the weight in shared memory in the forward pass.
+const MOST_STAGES: usize = 4;
 /// Bytes of shared memory with which two blocks can run on a multiprocessor.
 const HALF: usize = 88 << 10;
 
@@ -41,6 +45,8 @@ kernels! {
 pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
     let (shared, tiles) = back_shared(maps, of.precision);
     let counts = [block.input, block.growth, maps];
+    let vector = vector(of.precision, &counts);
+    let stages = stages(of.precision, vector, block.pixels());
     let constants = [
         ("IN_STRIDE", block.output()),
         ("MAPS", maps),
@@ -48,18 +54,30 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
         ("TILE_CHANNELS", TILE_CHANNELS),
         ("GROUP", maps_of_back(maps, of.precision)),
         ("TILES", tiles),
-        ("VECTOR", vector(of.precision, &counts)),
+        ("VECTOR", vector),
         ("DEPTH_BYTES", DEPTH_BYTES),
-        ("POINTWISE_FORWARD_SHARED", forward_shared(maps)),
+        ("STAGES", stages),
+        ("POINTWISE_FORWARD_SHARED", forward_shared(maps, stages)),
         ("POINTWISE_BACK_SHARED", shared),
     ];
     let file = ("pointwise.cu", include_str!("pointwise.cu"));
     of.tiled("pointwise", &[file], &constants)
 }
 
-/// Bytes of shared memory of the forward pass: two pieces of each operand.
-fn forward_shared(maps: usize) -> usize {
-    2 * (ROWS + pointwise_columns(maps)) * (DEPTH_BYTES + PAD_BYTES)
+/// Pieces of the weight that the forward pass has in shared memory: one in use, the others on their
+/// way. A network's last block has fewer tiles than a card has multiprocessors. A tile that is alone
+/// waits for memory at each piece, so three pieces are loaded ahead; otherwise the tiles beside it
+/// compute meanwhile. Short vectors would need too many registers.
+fn stages(precision: Precision, vector: usize, pixels_of_image: usize) -> usize {
+    match precision {
+        Precision::Bf16 if vector >= 4 && pixels_of_image <= FEW_PIXELS => MOST_STAGES,
+        _ => 2,
+    }
+}
+
+/// Bytes of shared memory of the forward pass: two pieces of the input, and those of the weight.
+fn forward_shared(maps: usize, stages: usize) -> usize {
+    (2 * ROWS + stages * pointwise_columns(maps)) * (DEPTH_BYTES + PAD_BYTES)
 }
 
 /// The maps of a launch of the backward pass: as many as fit shared memory on every card.
@@ -254,7 +272,7 @@ mod tests {
     fn shared_memory_is_within_what_every_card_has() {
         for precision in [Precision::F32, Precision::Bf16] {
             let (bytes, _) = back_shared(384, precision);
-            let bytes = bytes.max(forward_shared(384));
+            let bytes = bytes.max(forward_shared(384, MOST_STAGES));
             assert!(bytes <= SHARED, "{precision:?}: {bytes} bytes");
         }
     }

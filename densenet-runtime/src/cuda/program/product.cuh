@@ -218,15 +218,15 @@ template <int LINES, bool ALONG> struct Piece {
 __device__ __forceinline__ void put_made(store_t *at, const Pack &made) { put_pack(at, made); }
 __device__ __forceinline__ void put_made(store_t *at, float made) { *at = made; }
 
-// Copies an operand's pieces to shared memory.
-template <class Operand, int LINES> struct Loader {
+// Copies an operand's pieces to shared memory, SETS at once.
+template <class Operand, int LINES, int SETS> struct Loader {
     static constexpr bool ALONG = Operand::ALONG_DEPTH;
     static constexpr int GROUPS = (ALONG ? DEPTH : LINES) / Operand::SPAN, TOTAL = LINES * DEPTH / Operand::SPAN;
     static constexpr int COUNT = (TOTAL + THREADS - 1) / THREADS;
     typedef Piece<LINES, ALONG> Into;
     const Operand &operand;
     typename Operand::Place own[COUNT];
-    typename Operand::Fetched fetched[COUNT];
+    typename Operand::Fetched fetched[SETS][COUNT];
 
     __device__ __forceinline__ static bool has(int i) { return TOTAL % THREADS == 0 || threadIdx.x + i * THREADS < TOTAL; }
     __device__ __forceinline__ static int line(int i) { return (threadIdx.x + i * THREADS) / GROUPS; }
@@ -239,24 +239,24 @@ template <class Operand, int LINES> struct Loader {
         }
     }
     // Starts to load the piece from depth `from` on.
-    __device__ __forceinline__ void fetch(Into &into, int from) {
+    __device__ __forceinline__ void fetch(Into &into, int set, int from) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             if (!has(i)) continue;
             typename Operand::Place place = ALONG ? own[i] : operand.place(from + line(i));
             int e = element(i) + (ALONG ? from : 0);
             if constexpr (Operand::PLAIN) copy_async(&into.value[line(i)][element(i)], operand.at(place, e), operand.any());
-            else fetched[i] = operand.fetch(place, e);
+            else fetched[set][i] = operand.fetch(place, e);
         }
     }
     // Writes the piece to shared memory, unless it is copied directly.
-    __device__ __forceinline__ void put(Into &into, int from) {
+    __device__ __forceinline__ void put(Into &into, int set, int from) {
         if constexpr (!Operand::PLAIN) {
             // All first, so that what they have in common is loaded once.
-            decltype(operand.made(fetched[0], 0)) made[COUNT];
+            decltype(operand.made(fetched[0][0], 0)) made[COUNT];
 #pragma unroll
             for (int i = 0; i < COUNT; ++i)
-                if (has(i)) made[i] = operand.made(fetched[i], element(i) + (ALONG ? from : 0));
+                if (has(i)) made[i] = operand.made(fetched[set][i], element(i) + (ALONG ? from : 0));
 #pragma unroll
             for (int i = 0; i < COUNT; ++i)
                 if (has(i)) put_made(&into.value[line(i)][element(i)], made[i]);
@@ -267,30 +267,49 @@ template <class Operand, int LINES> struct Loader {
 // What a plain operand fetches: nothing, because it is copied directly.
 struct Nothing {};
 
-// Two pieces of both operands.
-template <int M, int N, class A, class B> struct Pieces {
-    struct { Piece<M, A::ALONG_DEPTH> a; Piece<N, B::ALONG_DEPTH> b; } of[2];
+// Pieces of both operands: two, or if the next TURNS - 1 are loaded while one is in use, as many of
+// an operand that is copied directly. Of another one, what is loaded is in registers.
+template <int M, int N, class A, class B, int TURNS = 2> struct Pieces {
+    static constexpr int OF_A = A::PLAIN ? TURNS : 2, OF_B = B::PLAIN ? TURNS : 2;
+    Piece<M, A::ALONG_DEPTH> a[OF_A];
+    Piece<N, B::ALONG_DEPTH> b[OF_B];
 };
 
 // Sums over depths `first` to `last`. Ends with a barrier.
-template <int M, int N, class A, class B>
-__device__ __forceinline__ void product(Pieces<M, N, A, B> &pieces, Sums<M, N> &sums, int first, int last, const A &a, const B &b) {
-    Loader<A, M> of_a(a);
-    Loader<B, N> of_b(b);
-    of_a.fetch(pieces.of[0].a, first);
-    of_b.fetch(pieces.of[0].b, first);
-    for (int from = first, turn = 0; from < last; from += DEPTH, turn ^= 1) {
-        auto &now = pieces.of[turn], &next = pieces.of[turn ^ 1];
-        of_a.put(now.a, from);
-        of_b.put(now.b, from);
-        copies_done();
-        // All have put theirs, and nobody still reads the other pieces.
-        __syncthreads();
-        if (from + DEPTH < last) {
-            of_a.fetch(next.a, from + DEPTH);
-            of_b.fetch(next.b, from + DEPTH);
+template <int M, int N, class A, class B, int TURNS>
+__device__ __forceinline__ void product(Pieces<M, N, A, B, TURNS> &pieces, Sums<M, N> &sums, int first, int last, const A &a, const B &b) {
+    constexpr int SETS = TURNS - 1, OF_A = Pieces<M, N, A, B, TURNS>::OF_A, OF_B = Pieces<M, N, A, B, TURNS>::OF_B;
+    Loader<A, M, SETS> of_a(a);
+    Loader<B, N, SETS> of_b(b);
+#pragma unroll
+    for (int set = 0; set < SETS; ++set) {
+        if (first + set * DEPTH < last) {
+            of_a.fetch(pieces.a[set % OF_A], set, first + set * DEPTH);
+            of_b.fetch(pieces.b[set % OF_B], set, first + set * DEPTH);
         }
-        sums.template add<A::ALONG_DEPTH, B::ALONG_DEPTH>(DEPTH, now.a, now.b);
+        copies_grouped();
+    }
+    for (int from = first, turn_a = 0, turn_b = 0; from < last;) {
+#pragma unroll
+        for (int set = 0; set < SETS; ++set) {
+            if (from >= last) break;
+            auto &now_a = pieces.a[turn_a];
+            auto &now_b = pieces.b[turn_b];
+            of_a.put(now_a, set, from);
+            of_b.put(now_b, set, from);
+            copies_done_but<SETS - 1>();
+            // All have put theirs, and nobody still reads the pieces that are loaded next.
+            __syncthreads();
+            if (from + SETS * DEPTH < last) {
+                of_a.fetch(pieces.a[(turn_a + SETS) % OF_A], set, from + SETS * DEPTH);
+                of_b.fetch(pieces.b[(turn_b + SETS) % OF_B], set, from + SETS * DEPTH);
+            }
+            copies_grouped();
+            sums.template add<A::ALONG_DEPTH, B::ALONG_DEPTH>(DEPTH, now_a, now_b);
+            from += DEPTH;
+            turn_a = turn_a + 1 < OF_A ? turn_a + 1 : 0;
+            turn_b = turn_b + 1 < OF_B ? turn_b + 1 : 0;
+        }
     }
     __syncthreads();
 }

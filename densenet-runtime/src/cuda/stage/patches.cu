@@ -28,12 +28,12 @@ template <bool ALONG> struct Patches {
 // in the image is computed once for its elements, and an element's position in the patch once for
 // all pixels. Many elements are loaded at once, too many to keep in registers, so they are stored
 // as they arrive.
-template <int LINES> struct Loader<Patches<false>, LINES> {
+template <int LINES> struct Loader<Patches<false>, LINES, 1> {
     static constexpr int OWN = LINES / 32;
     static_assert(LINES % 32 == 0, "each thread has as many");
     const Patches<false> &patches;
     __device__ __forceinline__ Loader(const Patches<false> &patches) : patches(patches) {}
-    __device__ __forceinline__ void fetch(Piece<LINES, false> &into, int from) {
+    __device__ __forceinline__ void fetch(Piece<LINES, false> &into, int, int from) {
 #pragma unroll 1
         for (int line = threadIdx.x / 32; line < DEPTH; line += THREADS / 32) {
             auto place = patches.place(from + line);
@@ -44,7 +44,7 @@ template <int LINES> struct Loader<Patches<false>, LINES> {
             }
         }
     }
-    __device__ __forceinline__ void put(Piece<LINES, false> &, int) {}
+    __device__ __forceinline__ void put(Piece<LINES, false> &, int, int) {}
 };
 
 struct Weight {

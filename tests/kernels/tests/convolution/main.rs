@@ -38,8 +38,8 @@ const fn case(rows: usize, size: [usize; 3], read: [usize; 2], write: [usize; 3]
 }
 
 /// Odd sizes, one pixel, one image, images wider than a tile, channels and maps of less and more
-/// than a tile, more maps than a block sums, slices of many tiles, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
-const CASES: [Case; 20] = [
+/// than a tile, more maps than a block sums, slices of many tiles, small images of many channels, k = 12. 1x1: [`POINTWISE`]; 3x3: pixels of a tile.
+const CASES: [Case; 22] = [
     case(POINTWISE, [1, 1, 1], [1, 1], [1, 0, 1]),
     case(POINTWISE, [1, 5, 7], [24, 30], [48, 0, 48]),
     case(POINTWISE, [3, 5, 7], [70, 71], [65, 0, 65]),
@@ -48,6 +48,8 @@ const CASES: [Case; 20] = [
     case(POINTWISE, [1, 1, 130], [129, 140], [5, 0, 5]),
     case(POINTWISE, [1, 3, 25], [20, 24], [270, 0, 270]),
     case(POINTWISE, [2, 9, 8], [136, 160], [128, 0, 128]),
+    case(POINTWISE, [2, 7, 7], [328, 336], [128, 0, 128]),
+    case(POINTWISE, [1, 4, 5], [300, 300], [12, 0, 12]),
     case(64, [1, 1, 1], [3, 5], [2, 1, 4]),
     case(64, [4, 1, 5], [12, 12], [12, 24, 36]),
     case(128, [3, 7, 3], [48, 48], [12, 60, 84]),
@@ -122,12 +124,17 @@ impl Case {
         let mut constants = vec![("IN_STRIDE", self.in_stride), ("MAPS", self.maps)];
         let file = match self.kernel {
             1 => {
+                let vector = vector(precision, &counts);
+                let ahead = precision == Precision::Bf16
+                    && vector >= 4
+                    && self.size[1] * self.size[2] <= 64;
                 constants.extend([
                     ("COLUMNS", self.columns()),
                     ("GROUP", self.group(precision)),
                     ("TILES", 1 + usize::from(self.maps <= 128)),
-                    ("VECTOR", vector(precision, &counts)),
+                    ("VECTOR", vector),
                     ("DEPTH_BYTES", 128),
+                    ("STAGES", if ahead { 4 } else { 2 }),
                     ("POINTWISE_FORWARD_SHARED", SHARED),
                     ("POINTWISE_BACK_SHARED", SHARED),
                 ]);
