@@ -111,6 +111,9 @@ typedef Sums<ROWS, TILE_CHANNELS> Pulled;
 
 // What a thread masks with is loaded a tile ahead, which shared memory has room for in bf16 only.
 constexpr bool AHEAD = BF16;
+// Whether the sums for gamma are of the input, and the mean is taken off at the end. A value in bf16
+// has 8 bits, so that the sums in f32 lose nothing beside what its rounding has lost.
+constexpr bool LATE_MEAN = BF16;
 
 struct Back {
     union {
@@ -238,7 +241,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         }
 #pragma unroll
         for (int v = 0; v < EACH; ++v) {
-            Values center = floats_at(shared.mean + column + v * VECTOR), factor = floats_at(shared.gamma + column + v * VECTOR);
+            Values center = {}, factor = floats_at(shared.gamma + column + v * VECTOR);
+            if (!LATE_MEAN) center = floats_at(shared.mean + column + v * VECTOR);
 #pragma unroll
             for (int run = 0; run < Pulled::RUNS; ++run) {
                 if (AHEAD) {
@@ -268,6 +272,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         }
     }
     __syncthreads();
+    if (LATE_MEAN) {
+#pragma unroll
+        for (int v = 0; v < EACH; ++v) masked[v].about(floats_at(shared.mean + column + v * VECTOR));
+        __syncthreads();
+    }
 #pragma unroll
     for (int v = 0; v < EACH; ++v) masked[v].template keep<Pulled::SHARERS, TILE_CHANNELS>(shared.sums, Pulled::sharer(), column + v * VECTOR);
     __syncthreads();

@@ -28,6 +28,11 @@ struct Masked {
         scale[i] = fmaf(masked, deviation, scale[i]);
         return masked;
     }
+    // Makes sums with the values themselves those with their deviations from `mean`.
+    __device__ __forceinline__ void about(const Values &mean) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) scale[i] = fmaf(-mean[i], bias[i], scale[i]);
+    }
     // Adds up the threads of each column, and writes the sums of `count` columns, from channel
     // `first` on, as those of a tile. Overwrites the stage, which is not read any more.
     template <int M, int N>
