@@ -163,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         auto &tile = shared.dout[(row0 - first) / ROWS % TILES];
         each_vector<ROWS, GROUP>([&](int row, int n) {
             bool there = row0 + row < last && n < maps;
-            copy_async(&tile[row][n], there ? dout + (size_t)(row0 + row) * MAPS + map0 + n : nullptr, dout);
+            copy_async<PACK, true>(&tile[row][n], there ? dout + (size_t)(row0 + row) * MAPS + map0 + n : nullptr, dout);
         });
     };
     bring(first);
@@ -204,8 +204,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
             int number = i * SHARE + threadIdx.x % SHARE, row = Pulled::top() + number / OF_LINE, c = number % OF_LINE * VECTOR;
             bool loads = row0 + row < last && c < count;
             size_t from = (size_t)(row0 + row) * IN_STRIDE + channel0 + c;
-            copy_async(&shared.ahead[0][row][c], loads ? input + from : nullptr, input);
-            copy_async(&shared.ahead[1][row][c], loads ? into + from : nullptr, input);
+            copy_async<PACK, true>(&shared.ahead[0][row][c], loads ? input + from : nullptr, input);
+            copy_async<PACK, true>(&shared.ahead[1][row][c], loads ? into + from : nullptr, input);
         }
 #endif
         copies_grouped();

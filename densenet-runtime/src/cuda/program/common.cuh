@@ -162,8 +162,9 @@ __device__ __forceinline__ void put_floats(float *at, const Values &values) {
 }
 
 // Copies SIZE bytes into shared memory, a vector unless a kernel says otherwise, or zeros if `from`
-// is null. The copy runs until the thread waits for all of its copies. `any` is any valid address.
-template <int SIZE = PACK> __device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
+// is null. The copy runs until the thread waits for it. `any` is any valid address. What is read ONCE
+// on a multiprocessor passes its cache by, if the vector is as long as that takes.
+template <int SIZE = PACK, bool ONCE = false> __device__ __forceinline__ void copy_async(store_t *into, const store_t *from, const store_t *any) {
 #ifdef CUDA_EMULATOR
     emulated::copy_async(into, from, SIZE);
 #else
@@ -172,7 +173,10 @@ template <int SIZE = PACK> __device__ __forceinline__ void copy_async(store_t *i
         return;
     }
     unsigned at = (unsigned)__cvta_generic_to_shared(into), bytes = from ? SIZE : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from ? from : any), "n"(SIZE < 4 ? 4 : SIZE), "r"(bytes) : "memory");
+    if constexpr (ONCE && SIZE == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from ? from : any), "r"(bytes) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from ? from : any), "n"(SIZE < 4 ? 4 : SIZE), "r"(bytes) : "memory");
 #endif
 }
 __device__ __forceinline__ void copies_done() {
