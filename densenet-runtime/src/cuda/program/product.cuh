@@ -325,7 +325,7 @@ __device__ __forceinline__ void write(Stage<M, N> &stage, int rows, int count, s
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) values[i] *= dropout.factor(number + (size_t)row * maps + column + i);
         Pack pack = Pack::of<false>(values);
-        put_pack(out + (size_t)row * stride + column, pack);
+        put_global(out + (size_t)row * stride + column, pack);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) values[i] = pack[i];
         put_floats(&stage.value[row][column], values);
