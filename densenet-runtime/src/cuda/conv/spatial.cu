@@ -452,7 +452,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 :
     // Gradients of the next slice do not belong to this one. Its pixels do, as taps.
     auto bring_dout = [&](int row0, int turn) {
         bring<WEIGHT_ROWS, TILE_MAPS>(shared.dout[turn], MAPS - map0, dout, [&](int row) {
-            return row0 + row < last ? dout + (size_t)(row0 + row) * MAPS + map0 : nullptr;
+            return row0 + row < last ? dout + (size_t)(row0 + row) * MAPS + afresh(map0) : nullptr;
         });
     };
     constexpr int GROUPS = WEIGHT_CHANNELS / VECTOR, AT_ONCE = THREADS / GROUPS, PASSES = WEIGHT_ROWS / AT_ONCE;
@@ -468,7 +468,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 :
         }
     };
     auto put = [&](int place) {
-        Normalised normalised(scale, shift, channel);
+        Normalised normalised(scale, shift, afresh(channel));
 #pragma unroll
         for (int i = 0; i < PASSES; ++i)
             put_pack(&shared.lines[place + i * AT_ONCE + own_line<GROUPS>()][element], normalised.of(fetched[i]));

@@ -74,6 +74,15 @@ __device__ __forceinline__ float relu(float z) {
 #endif
 }
 
+// The same value, of which the compiler for compute capability 10.0 and later knows nothing: what is
+// computed from it is computed again where it is used, since that compiler finds no registers to keep it.
+__device__ __forceinline__ int afresh(int value) {
+#if !defined CUDA_EMULATOR && __CUDA_ARCH__ >= 1000
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
+}
+
 // A thread loads, computes and stores VECTOR adjacent values at once. VECTOR divides all counts of
 // channels of a program, so that no vector crosses the end of a row, and is at most 16 bytes.
 #ifndef VECTOR

@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
         // Stores eight maps at a time, and leaves the stored values in the sums.
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int row = own + 8 * i;
+            int row = afresh(own) + 8 * i;
 #pragma unroll
             for (int from = 0; from < ACROSS / 4; from += VECTOR) {
                 auto value = [&](int v) -> float & { return sums[i / 2][(from + v) / 2][i % 2 * 2 + (from + v) % 2]; };
@@ -167,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
 #pragma unroll
                 for (int v = 0; v < VECTOR; ++v) values[v] = value(v);
                 Pack pack = Pack::of<false>(values);
-                int m = map0 + from / 8 * 32 + t * 8 + from % 8;
+                int m = afresh(map0) + from / 8 * 32 + t * 8 + from % 8;
                 if (row < rows && m < MAPS) put_pack(out + (size_t)(row0 + row) * stride + m, pack);
 #pragma unroll
                 for (int v = 0; v < VECTOR; ++v) value(v) = pack[v];
@@ -188,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
                 own_sums[n] = 0.0f;
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    if (own + 8 * i < rows) own_sums[n] += term(sums[i / 2][n / 2][i % 2 * 2 + n % 2], n);
+                    if (afresh(own) + 8 * i < rows) own_sums[n] += term(sums[i / 2][n / 2][i % 2 * 2 + n % 2], n);
             }
             add_rows(own_sums);
 #pragma unroll
