@@ -81,8 +81,16 @@ union Forward {
 };
 static_assert(sizeof(Forward) <= POINTWISE_FORWARD_SHARED, "the host knows how much shared memory there has to be");
 
+// Whether three blocks share a multiprocessor: with short vectors, threads have more addresses than
+// registers for that.
+#if defined CUDA_EMULATOR || __CUDA_ARCH__ < 1000
+constexpr bool THREE = BF16 && STAGES == 2 && VECTOR >= 4;
+#else
+constexpr bool THREE = BF16 && STAGES == 2 && VECTOR >= 8;
+#endif
+
 // Grid: tiles of pixels, tiles of maps.
-extern "C" __global__ void __launch_bounds__(THREADS, BF16 && STAGES == 2 ? 3 : 2) pointwise_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, THREE ? 3 : 2) pointwise_forward(
     const store_t *input, const float *scale, const float *shift, const store_t *weight, store_t *out, float *partial,
     const Scalars *scalars, int site, int pixels, int channels, int training) {
     DYNAMIC_SHARED(memory);
