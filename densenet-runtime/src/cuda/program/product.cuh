@@ -360,7 +360,7 @@ __device__ __forceinline__ void write_runs(const Sums<M, N> &sums, Columns<M, N>
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) values[i] = sums.of_run(run, v * VECTOR + i) * dropout.factor(number + at + i);
             stored[run][v] = Pack::of<false>(values);
-            if (row < rows && c < count) put_pack(out + at, stored[run][v]);
+            if (row < rows && c < count) put_global(out + at, stored[run][v]);
         }
     if (!partial) return;
     // The sum of a term of each column's values; the first N threads get that of their column.
