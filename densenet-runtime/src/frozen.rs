@@ -4,7 +4,7 @@ use crate::cpu::{self, FrozenOptions};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::device::Device;
-use crate::executor::{ExecutorError, Pixels};
+use crate::executor::{ExecutorError, Inference, MapsOf, Pixels};
 use crate::plan::Plan;
 
 /// A trained network for inference, on the CPU or on a CUDA device: weights packed, memory planned.
@@ -33,7 +33,7 @@ pub enum Frozen {
 
 impl Frozen {
     /// Freezes trained parameters and running statistics, each in the order of
-    /// [`Plan::parameters`]. A CUDA device takes the batch and the precision of the options.
+    /// [`Plan::parameters`]. Of the options, threads and instruction set are for the CPU alone.
     ///
     /// # Errors
     /// If the batch is empty or too large to be counted, the numbers are not as many as the
@@ -54,6 +54,7 @@ impl Frozen {
             Device::Cuda(device) => {
                 let options = cuda::FrozenOptions {
                     precision: options.precision,
+                    outputs: options.outputs,
                     ..cuda::FrozenOptions::for_batch(options.batch)
                 };
                 let frozen = cuda::Frozen::new(device, plan, parameters, running, options);
@@ -71,6 +72,26 @@ impl Frozen {
             Self::Cpu(own) => own.infer(pixels, images),
             #[cfg(feature = "cuda")]
             Self::Cuda(own) => own.infer(pixels, images),
+        }
+    }
+
+    /// What it says of some images, in one pass: logits and pooled features, and of the maps those
+    /// that it was frozen for ([`FrozenOptions::outputs`]). The logits are those of
+    /// [`infer`](Self::infer) to the last bit.
+    ///
+    /// # Errors
+    /// If the images do not fit the plan, a class is none of the network's, more class maps are
+    /// asked for than it was frozen for, or the device fails.
+    pub fn infer_with(
+        &mut self,
+        pixels: Pixels<'_>,
+        images: usize,
+        of: MapsOf<'_>,
+    ) -> Result<Inference<'_>, ExecutorError> {
+        match self {
+            Self::Cpu(own) => own.infer_with(pixels, images, of),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(own) => own.infer_with(pixels, images, of),
         }
     }
 
@@ -92,7 +113,7 @@ impl Frozen {
         }
     }
 
-    /// Bytes that it holds in its device's memory: packed weights, activations and logits.
+    /// Bytes that it holds in its device's memory: packed weights, activations and outputs.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Cpu(own) => own.bytes(),

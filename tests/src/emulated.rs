@@ -4,6 +4,7 @@ use cuda_emulator::Emulator;
 pub use cuda_emulator::{alone, folder};
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Plan;
+use densenet_runtime::weights::State;
 
 /// The emulator of this process, and its device.
 ///
@@ -29,6 +30,30 @@ pub fn options(batch: usize) -> cuda::CudaOptions {
         placement: Placement::Apart,
         ..cuda::CudaOptions::for_batch(batch)
     }
+}
+
+/// The same for a frozen network.
+pub fn frozen_options(batch: usize) -> cuda::FrozenOptions {
+    let executor = options(batch);
+    cuda::FrozenOptions {
+        cache: executor.cache,
+        placement: executor.placement,
+        ..cuda::FrozenOptions::for_batch(batch)
+    }
+}
+
+/// A network that is frozen on a device.
+///
+/// # Panics
+/// If it cannot be.
+pub fn frozen_on_cuda(
+    device: &CudaDevice,
+    plan: &Plan,
+    state: &State,
+    options: cuda::FrozenOptions,
+) -> cuda::Frozen {
+    let frozen = cuda::Frozen::new(device, plan, &state.parameters, &state.running, options);
+    frozen.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An executor on a device.

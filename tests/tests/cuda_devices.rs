@@ -4,14 +4,16 @@
 use std::process::Command;
 
 use cuda_emulator::{Emulator, Kind};
+use densenet_runtime::cpu::FrozenOptions;
 use densenet_runtime::cuda::{CudaError, CudaOptions};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Ranks, Secret};
 use densenet_runtime::plan::{Precision, Recompute};
 use densenet_runtime::train::{Config, Trainer};
-use densenet_runtime::{Device, DeviceChoice, Network};
+use densenet_runtime::{Device, DeviceChoice, Frozen, Network, Pixels};
+use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::networks::Bc;
-use densenet_tests::{cause, is_installed};
+use densenet_tests::{cause, is_installed, random};
 
 /// Names the test that a child process is to run: what is opened, and the device's state, belong
 /// to a process.
@@ -237,6 +239,31 @@ fn a_trainer_on_a_device_is_as_its_settings_say() {
         sizes.sort_unstable();
         sizes.dedup();
         assert_eq!(sizes.len(), 4, "each setting takes another size");
+    });
+}
+
+#[test]
+fn a_network_is_frozen_on_either_device_by_one_call() {
+    alone("a_network_is_frozen_on_either_device_by_one_call", || {
+        Emulator::load(FOLDER);
+        let mut net = Cpu::default().build_module::<Bc, f32>();
+        random::state(&Bc::PLAN, 7).store_into(&mut net).unwrap();
+        let (pixels, _) = random::batch(&Bc::PLAN, 2, 8);
+        let options = FrozenOptions {
+            threads: 1,
+            ..FrozenOptions::for_batch(2)
+        };
+        let [found, expected] = [Device::cuda(0).unwrap(), Device::Cpu].map(|device| {
+            let mut frozen = net.freeze_on(&device, options).unwrap();
+            assert_eq!((frozen.capacity(), frozen.plan()), (2, &Bc::PLAN));
+            assert!(frozen.bytes() > 0);
+            let is_on_cpu = matches!(frozen, Frozen::Cpu(_));
+            assert_eq!(is_on_cpu, matches!(device, Device::Cpu));
+            frozen.infer(Pixels::Nchw(&pixels), 2).unwrap().to_vec()
+        });
+        let mut compare = Comparison::within(TOLERANCE);
+        compare.add("logits", &found, &expected);
+        compare.assert("bc");
     });
 }
 

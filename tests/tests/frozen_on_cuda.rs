@@ -6,29 +6,30 @@ use cuda_emulator::{Call, Kind};
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
 use densenet_runtime::cpu;
 use densenet_runtime::cuda::{self, CudaDevice, Placement};
-use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::{Plan, Precision};
 use densenet_runtime::weights::State;
-use densenet_runtime::{Batch, Device, ExecutorError, Frozen, Network, Pixels};
-use densenet_tests::compare::{Comparison, TOLERANCE};
-use densenet_tests::emulated::{alone, device, device_that_is_emulated, on_cuda, options};
+use densenet_runtime::{Batch, ExecutorError, MapsOf, Network, Outputs, Pixels};
+use densenet_tests::compare::{Comparison, TOLERANCE, distance};
+use densenet_tests::emulated::{
+    alone, device, device_that_is_emulated, frozen_on_cuda, frozen_options, on_cuda, options,
+};
 use densenet_tests::executor::{evaluate, load};
 use densenet_tests::networks::{Bc, Case, ImageNetBc, many_maps};
 use densenet_tests::{each_network, random};
 
-/// How far bf16 may be from f32.
+/// How far bf16 may be from f32: the largest difference of a logit, and the size of that of all features
+/// or maps.
 const BFLOAT16: f64 = 2e-2;
+/// All that there is to give, with the maps of two classes.
+const OUTPUTS: Outputs = Outputs::all(2);
 /// The most images of a call.
 const CAPACITY: usize = 4;
 
-/// Buffers apart, so that an access beyond one is seen; kernels kept for the next run.
-fn frozen_options(precision: Precision) -> cuda::FrozenOptions {
-    let executor = options(CAPACITY);
+fn own_options(precision: Precision) -> cuda::FrozenOptions {
     cuda::FrozenOptions {
         precision,
-        cache: executor.cache,
-        placement: executor.placement,
-        ..cuda::FrozenOptions::for_batch(CAPACITY)
+        outputs: OUTPUTS,
+        ..frozen_options(CAPACITY)
     }
 }
 
@@ -38,21 +39,20 @@ fn on_device(
     state: &State,
     precision: Precision,
 ) -> cuda::Frozen {
-    let options = frozen_options(precision);
-    let frozen = cuda::Frozen::new(device, plan, &state.parameters, &state.running, options);
-    frozen.unwrap_or_else(|error| panic!("{error}"))
+    frozen_on_cuda(device, plan, state, own_options(precision))
 }
 
 fn on_host(plan: &Plan, state: &State) -> cpu::Frozen {
     let options = cpu::FrozenOptions {
         threads: 1,
+        outputs: OUTPUTS,
         ..cpu::FrozenOptions::for_batch(CAPACITY)
     };
     let frozen = cpu::Frozen::new(plan, &state.parameters, &state.running, options);
     frozen.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The logits of a full batch, of smaller ones, and of bytes, in an order in which each call finds
+/// All outputs of a full batch, of smaller ones, and of bytes, in an order in which each call finds
 /// what another has left.
 fn agrees(plan: &Plan, name: &str, precision: Precision, tolerance: f64) {
     let (emulator, device) = device();
@@ -83,10 +83,38 @@ fn agrees(plan: &Plan, name: &str, precision: Precision, tolerance: f64) {
                 std: &std,
             },
         };
-        let expected = cpu.infer(pixels, images).unwrap();
-        let found = cuda.infer(pixels, images);
+        // In bf16 other classes may be the first two.
+        let of = match precision {
+            Precision::F32 if call == 0 => MapsOf::Top(2),
+            _ if call == 1 => MapsOf::Nothing,
+            _ => MapsOf::Classes(&[1, 0]),
+        };
+        let expected = cpu.infer_with(pixels, images, of).unwrap();
+        let found = cuda.infer_with(pixels, images, of);
         let found = found.unwrap_or_else(|error| panic!("{error}"));
-        compare.add(format!("call {call}, {images} images"), found, expected);
+        assert_eq!(found.mapped, expected.mapped, "call {call}");
+        compare.add(
+            format!("call {call}: logits"),
+            found.logits,
+            expected.logits,
+        );
+        let logits = found.logits.to_vec();
+        let mut add = |what: &str, found: &[f32], expected: &[f32]| {
+            let name = format!("call {call}, {images} images: {what}");
+            let is_close = |off: f64| off <= tolerance || expected.is_empty() && found.is_empty();
+            match precision {
+                Precision::F32 => compare.add(name, found, expected),
+                // Single values of maps may be further away than all of them are.
+                Precision::Bf16 => assert!(is_close(distance(found, expected)), "{name}"),
+            }
+        };
+        add("features", found.features, expected.features);
+        add("class maps", found.class_maps, expected.class_maps);
+        add("last maps", found.last_maps, expected.last_maps);
+        for block in 0..plan.blocks().len() {
+            add("block", found.block(block), expected.block(block));
+        }
+        assert_eq!(cuda.infer(pixels, images).unwrap(), logits, "call {call}");
     }
     compare.assert(name);
 }
@@ -135,32 +163,6 @@ fn it_has_the_bits_of_an_evaluation_whatever_the_batch_and_the_order_of_blocks()
     }
 }
 
-#[test]
-fn a_network_is_frozen_on_either_device_by_one_call() {
-    let _alone = alone();
-    let (_, device) = device();
-    let mut net = Cpu::seed_from_u64(2).build_module::<Bc, f32>();
-    random::state(&Bc::PLAN, 7).store_into(&mut net).unwrap();
-    let (pixels, _) = random::batch(&Bc::PLAN, 2, 8);
-    let options = cpu::FrozenOptions {
-        threads: 1,
-        ..cpu::FrozenOptions::for_batch(2)
-    };
-    let [found, expected] = [Device::Cuda(device), Device::Cpu].map(|device| {
-        let mut frozen = net.freeze_on(&device, options).unwrap();
-        assert_eq!((frozen.capacity(), frozen.plan()), (2, &Bc::PLAN));
-        assert!(frozen.bytes() > 0);
-        assert_eq!(
-            matches!(frozen, Frozen::Cpu(_)),
-            matches!(device, Device::Cpu)
-        );
-        frozen.infer(Pixels::Nchw(&pixels), 2).unwrap().to_vec()
-    });
-    let mut compare = Comparison::within(TOLERANCE);
-    compare.add("logits", &found, &expected);
-    compare.assert("bc");
-}
-
 fn count(calls: &[Call], kind: Kind) -> usize {
     calls.iter().filter(|call| call.kind == kind).count()
 }
@@ -168,7 +170,9 @@ fn count(calls: &[Call], kind: Kind) -> usize {
 #[test]
 fn a_call_is_one_graph_of_the_way_forward_alone() {
     let _alone = alone();
-    let (emulator, device) = device();
+    let Some((emulator, device)) = device_that_is_emulated() else {
+        return;
+    };
     let plan = Bc::PLAN;
     let state = random::state(&plan, 1);
     let mut frozen = None;
@@ -189,8 +193,9 @@ fn a_call_is_one_graph_of_the_way_forward_alone() {
     };
     let layers: usize = plan.blocks().iter().map(|block| block.layers).sum();
     // Of images, the stem, two convolutions a layer, a transition after each block but the last, and
-    // the head: its pool and the classifier.
-    let expected = 1 + 1 + 2 * layers + (plan.blocks().len() - 1) + 2;
+    // the head: its pool and the classifier. Then the maps of each block, and the last ones again.
+    let blocks = plan.blocks().len();
+    let expected = 1 + 1 + 2 * layers + (blocks - 1) + 2 + blocks + 1;
     for images in [CAPACITY, CAPACITY - 1, CAPACITY] {
         let (calls, ran) = launched(images);
         let replays = usize::from(images == CAPACITY);
@@ -219,7 +224,7 @@ fn it_allocates_what_its_options_say_at_once_and_gives_back_what_it_was_made_fro
     for precision in [Precision::F32, Precision::Bf16] {
         let together = cuda::FrozenOptions {
             placement: Placement::Together,
-            ..frozen_options(precision)
+            ..own_options(precision)
         };
         let said = cuda::Frozen::bytes_of(&plan, &together);
         let before = emulator.memory_used();
@@ -244,9 +249,54 @@ fn it_allocates_what_its_options_say_at_once_and_gives_back_what_it_was_made_fro
     }
     let none = cuda::FrozenOptions {
         batch: 0,
-        ..frozen_options(Precision::F32)
+        ..own_options(Precision::F32)
     };
     assert_eq!(cuda::Frozen::bytes_of(&plan, &none), None);
+}
+
+#[test]
+fn what_it_gives_is_planned_too() {
+    let plan = DenseNet121::PLAN;
+    let bytes = |outputs: Outputs| {
+        let options = cuda::FrozenOptions {
+            outputs,
+            ..cuda::FrozenOptions::for_batch(8)
+        };
+        cuda::Frozen::bytes_of(&plan, &options).unwrap()
+    };
+    let blocks = plan.blocks().iter();
+    let blocks: usize = blocks.map(|block| block.output() * block.pixels()).sum();
+    let pixels = plan.head().pixels();
+    for (outputs, each) in [
+        (
+            Outputs {
+                class_maps: 3,
+                ..Outputs::default()
+            },
+            3 * (1 + pixels),
+        ),
+        (
+            Outputs {
+                last_maps: true,
+                ..Outputs::default()
+            },
+            plan.features() * pixels,
+        ),
+        (
+            Outputs {
+                block_maps: true,
+                ..Outputs::default()
+            },
+            blocks,
+        ),
+    ] {
+        let more = bytes(outputs) - bytes(Outputs::default());
+        // Each buffer is aligned.
+        assert!(
+            more.abs_diff(8 * 4 * each as u64) < 2048,
+            "{outputs:?}: {more}"
+        );
+    }
 }
 
 /// Bytes by the plan alone: weights, BN, and of a batch the images as they come and as they are
@@ -320,7 +370,7 @@ fn what_cannot_be_frozen_or_does_not_fit_is_refused_with_what_to_do() {
     let refused = |batch, parameters: &[f32], running: &[f32]| {
         let options = cuda::FrozenOptions {
             batch,
-            ..frozen_options(Precision::F32)
+            ..own_options(Precision::F32)
         };
         let refused = cuda::Frozen::new(&device, &plan, parameters, running, options);
         ExecutorError::from(refused.err().expect("an error"))
@@ -357,9 +407,26 @@ fn what_cannot_be_frozen_or_does_not_fit_is_refused_with_what_to_do() {
     );
     let error = frozen.infer(Pixels::Nchw(&pixels[1..]), 1).unwrap_err();
     assert!(matches!(error, ExecutorError::Pixels { .. }), "{error}");
-    // A call that was refused leaves the next ones as they are.
     let image = pixels.len() / (CAPACITY + 1);
-    assert!(frozen.infer(Pixels::Nchw(&pixels[..image]), 1).is_ok());
+    let one = Pixels::Nchw(&pixels[..image]);
+    let error = frozen
+        .infer_with(one, 1, MapsOf::Classes(&[10]))
+        .unwrap_err();
+    let is_of_no_class = matches!(
+        error,
+        ExecutorError::ClassOfMap {
+            found: 10,
+            classes: 10
+        }
+    );
+    assert!(is_of_no_class, "{error}");
+    let error = frozen.infer_with(one, 1, MapsOf::Top(3)).unwrap_err();
+    assert!(
+        matches!(error, ExecutorError::ClassMaps { found: 3, kept: 2 }),
+        "{error}"
+    );
+    // A call that was refused leaves the next ones as they are.
+    assert!(frozen.infer(one, 1).is_ok());
 }
 
 #[test]
@@ -371,10 +438,10 @@ fn too_little_memory_says_what_there_is_and_a_failed_launch_is_an_error() {
     let plan = Bc::PLAN;
     let state = random::state(&plan, 1);
     // Too little for the network, and enough for it but not for what it is made from.
-    let own = cuda::Frozen::bytes_of(&plan, &frozen_options(Precision::F32)).unwrap() as usize;
+    let own = cuda::Frozen::bytes_of(&plan, &own_options(Precision::F32)).unwrap() as usize;
     for room in [own / 2, own] {
         emulator.set_memory(emulator.memory_used() + room);
-        let options = frozen_options(Precision::F32);
+        let options = own_options(Precision::F32);
         let frozen = cuda::Frozen::new(&device, &plan, &state.parameters, &state.running, options);
         emulator.set_memory(1 << 30);
         let error = frozen.err().expect("an error").to_string();

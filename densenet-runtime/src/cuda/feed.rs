@@ -206,7 +206,7 @@ impl Feed {
     ) -> Result<u64, CudaError> {
         let turn = self.turn();
         let staging = &mut self.staging[turn];
-        device.copy_out(results, 24 * images, &mut staging.results)?;
+        device.copy_out(results, &mut staging.results, 0..24 * images)?;
         staging.waiting = Some(Waiting {
             number: self.batches,
             images,

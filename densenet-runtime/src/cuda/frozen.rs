@@ -10,11 +10,14 @@ use super::error::CudaError;
 use super::feed::send_pixels;
 use super::kernels::{Kernels, scratch};
 use super::launch::Launcher;
-use super::memory::{Buffers, Layout, Offsets, Placement, Slots, Stored};
+use super::memory::{Buffers, Layout, Offsets, Placement, Slot, Slots, Stored};
 use super::pass::Pass;
 use super::program::Cache;
 use super::reducer::Member;
-use crate::executor::{ExecutorError, Pixels, check_capacity, check_length, check_pixels};
+use crate::executor::{
+    ExecutorError, Inference, MapsOf, Outputs, Pixels, check_capacity, check_length, check_maps,
+    check_outputs, check_pixels,
+};
 use crate::plan::{Plan, Precision};
 
 /// How a network is frozen on a CUDA device.
@@ -25,6 +28,8 @@ pub struct FrozenOptions {
     /// In bf16, feature maps and the operands of products are bfloat16, and the tensor cores
     /// multiply. The classifier's weights and all sums are f32.
     pub precision: Precision,
+    /// What it gives beside logits and pooled features.
+    pub outputs: Outputs,
     /// Where compiled kernels are kept.
     pub cache: Cache,
     /// How buffers are allocated.
@@ -32,11 +37,12 @@ pub struct FrozenOptions {
 }
 
 impl FrozenOptions {
-    /// Options for a batch: f32, kernels kept in the user's cache folder.
+    /// Options for a batch: f32, no maps, kernels kept in the user's cache folder.
     pub fn for_batch(batch: usize) -> Self {
         Self {
             batch,
             precision: Precision::F32,
+            outputs: Outputs::default(),
             cache: Cache::User,
             placement: Placement::Together,
         }
@@ -45,7 +51,7 @@ impl FrozenOptions {
     /// The buffers of a network that is frozen so, and their positions.
     fn layout(&self, plan: &Plan) -> (Slots, Layout) {
         let mut layout = Layout::default();
-        let stored = Stored::for_inference(plan, self.precision);
+        let stored = Stored::for_inference(plan, self.precision, self.outputs);
         let scratch = scratch(plan, self.batch);
         let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);
         (slots, layout)
@@ -72,16 +78,21 @@ pub struct Frozen {
     /// The launches for a full batch.
     graph: Option<Graph>,
     capacity: usize,
-    /// What images and their normalisation pass through on their way in, and logits on theirs out.
+    /// What images, their normalisation and the numbers of classes pass through on their way in.
     pixels: Pinned,
     norm: Pinned,
-    logits: Pinned,
+    classes: Pinned,
+    /// And what is given on its way out: logits, features, the maps that were asked for.
+    given: Pinned,
+    /// The classes of the class maps: images x wanted classes.
+    mapped: Vec<usize>,
 }
 
 /// A network on its device.
 struct Network {
     plan: Plan,
     precision: Precision,
+    outputs: Outputs,
     device: CudaDevice,
     kernels: Kernels,
     offsets: Offsets,
@@ -105,6 +116,7 @@ impl Frozen {
     ) -> Result<Self, CudaError> {
         let capacity = options.batch;
         check_capacity(plan, capacity)?;
+        check_outputs(plan, capacity, options.outputs)?;
         check_length("parameters", plan.parameter_count(), parameters.len())?;
         check_length("running statistics", plan.running_count(), running.len())?;
         let kernels = Kernels::load(device, plan, options.precision, &options.cache)?;
@@ -114,6 +126,7 @@ impl Frozen {
             buffers: buffers.map_err(CudaError::in_inference)?,
             plan: plan.clone(),
             precision: options.precision,
+            outputs: options.outputs,
             device: device.clone(),
             kernels,
             offsets: Offsets::new(plan),
@@ -124,12 +137,17 @@ impl Frozen {
         let stem = plan.stem();
         let values = capacity * stem.channels * stem.height * stem.width;
         let graph = device.capture(|| network.forward(capacity))?;
+        let mapped = capacity * options.outputs.most_class_maps(plan);
+        let given: usize = network.given().map(|(_, each)| each).sum();
+        let given = capacity * given + mapped * plan.head().pixels();
         Ok(Self {
             graph: Some(graph),
             capacity,
             pixels: device.pinned(4 * values)?,
             norm: device.pinned(4 * 2 * stem.channels)?,
-            logits: device.pinned(4 * capacity * plan.classes())?,
+            classes: device.pinned(4 * mapped)?,
+            given: device.pinned(4 * given)?,
+            mapped: vec![0; mapped],
             network,
         })
     }
@@ -140,39 +158,123 @@ impl Frozen {
     /// If the images do not fit the plan, or the device fails.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
         check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
-        Ok(self.run(pixels, images)?)
+        Ok(self.classify(pixels, images)?)
     }
 
-    fn run(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], CudaError> {
-        let Network {
-            device,
-            buffers,
-            slots,
-            ..
-        } = &self.network;
+    /// What it says of some images: logits and pooled features, and of the maps those that it was
+    /// frozen for ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer) to
+    /// the last bit.
+    ///
+    /// # Errors
+    /// If the images do not fit the plan, a class is none of the network's, more class maps are
+    /// asked for than it was frozen for, or the device fails.
+    pub fn infer_with(
+        &mut self,
+        pixels: Pixels<'_>,
+        images: usize,
+        of: MapsOf<'_>,
+    ) -> Result<Inference<'_>, ExecutorError> {
+        check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
+        check_maps(self.plan(), self.network.outputs, of)?;
+        Ok(self.say(pixels, images, of)?)
+    }
+
+    fn classify(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], CudaError> {
+        self.run(pixels, images)?;
+        let network = &self.network;
+        let count = images * network.plan.classes();
+        let logits = network.buffers.at(network.slots.logits);
+        let into = &mut self.given;
+        network.device.copy_out(logits, into, 0..4 * count)?;
+        Ok(into.values(count)?)
+    }
+
+    fn say(
+        &mut self,
+        pixels: Pixels<'_>,
+        images: usize,
+        of: MapsOf<'_>,
+    ) -> Result<Inference<'_>, CudaError> {
+        self.run(pixels, images)?;
+        let network = &self.network;
+        let (plan, slots, buffers) = (&network.plan, &network.slots, &network.buffers);
+        // One after another, the class maps last.
+        let mut count = 0;
+        for (slot, each) in network.given() {
+            let range = 4 * count..4 * (count + images * each);
+            let from = buffers.at(slot);
+            network.device.copy_out(from, &mut self.given, range)?;
+            count += images * each;
+        }
+        let (classes, area) = (plan.classes(), plan.head().pixels());
+        let wanted = of.count(classes);
+        let mapped = &mut self.mapped[..images * wanted];
+        if wanted > 0 {
+            let logits: &[f32] = self.given.values(images * classes)?;
+            let of_images = mapped.chunks_exact_mut(wanted);
+            for (logits, chosen) in logits.chunks_exact(classes).zip(of_images) {
+                of.choose(logits, chosen);
+            }
+            let numbers = self.classes.values::<u32>(mapped.len())?;
+            for (number, &class) in numbers.iter_mut().zip(&*mapped) {
+                // There are no more classes than can be counted so.
+                *number = class as u32;
+            }
+            let into = buffers.at(slots.mapped);
+            let range = 0..4 * mapped.len();
+            (network.device).copy_in(Lane::Main, &mut self.classes, range, into)?;
+            network
+                .pass(&network.member(), images, true)
+                .class_maps(wanted)?;
+            let range = 4 * count..4 * (count + mapped.len() * area);
+            let from = buffers.at(slots.class_maps);
+            network.device.copy_out(from, &mut self.given, range)?;
+        }
+        let mut rest: &[f32] = self.given.values(count + mapped.len() * area)?;
+        let mut next = |count: usize| {
+            let (own, after) = rest.split_at(count);
+            rest = after;
+            own
+        };
+        let outputs = network.outputs;
+        let last = usize::from(outputs.last_maps) * plan.features() * area;
+        let (logits, features) = (next(images * classes), next(images * plan.features()));
+        let last_maps = next(images * last);
+        let blocks = count - logits.len() - features.len() - last_maps.len();
+        Ok(Inference {
+            plan,
+            images,
+            logits,
+            features,
+            mapped,
+            last_maps,
+            block_maps: next(blocks),
+            class_maps: next(mapped.len() * area),
+        })
+    }
+
+    /// Computes all but the class maps.
+    fn run(&mut self, pixels: Pixels<'_>, images: usize) -> Result<(), CudaError> {
+        let network = &self.network;
+        let (device, slots, buffers) = (&network.device, &network.slots, &network.buffers);
         let [raw, _] = slots.raw.map(|slot| buffers.at(slot));
         send_pixels(device, Lane::Main, pixels, &mut self.pixels, raw)?;
         if let Some((mean, std)) = pixels.norm() {
             let count = mean.len() + std.len();
             let into = self.norm.values::<f32>(count)?;
-            let values = mean.iter().chain(std);
-            into.iter_mut()
-                .zip(values)
-                .for_each(|(into, &value)| *into = value);
+            for (into, &value) in into.iter_mut().zip(mean.iter().chain(std)) {
+                *into = value;
+            }
             let norm = buffers.at(slots.pixel_norm);
             device.copy_in(Lane::Main, &mut self.norm, 0..4 * count, norm)?;
         }
-        let member = self.network.member();
-        let pass = self.network.pass(&member, images, true);
+        let member = network.member();
+        let pass = network.pass(&member, images, true);
         pass.surroundings().images(pixels, raw)?;
         match &self.graph {
-            Some(graph) if images == self.capacity => graph.replay()?,
-            _ => pass.forward()?,
+            Some(graph) if images == self.capacity => graph.replay(),
+            _ => pass.forward(),
         }
-        let count = images * self.network.plan.classes();
-        let from = buffers.at(slots.logits);
-        device.copy_out(from, 4 * count, &mut self.logits)?;
-        Ok(self.logits.values(count)?)
     }
 
     /// The plan.
@@ -191,15 +293,16 @@ impl Frozen {
     }
 
     /// The [bytes](Self::bytes) that a network takes when it is frozen with these options; needs
-    /// no device. `None` if the batch is empty or too large to be counted.
+    /// no device. `None` if the batch is empty, or what it takes too large to be counted.
     pub fn bytes_of(plan: &Plan, options: &FrozenOptions) -> Option<u64> {
         check_capacity(plan, options.batch).ok()?;
+        check_outputs(plan, options.batch, options.outputs).ok()?;
         Some(options.layout(plan).1.total() as u64)
     }
 
-    /// Bytes that it holds on its device: packed weights, activations and logits. Compiled kernels
-    /// and the driver's own memory come on top, and pinned memory of the host for a batch of
-    /// images and its logits, 4 bytes for each value.
+    /// Bytes that it holds on its device: packed weights, activations and outputs. Compiled
+    /// kernels and the driver's own memory come on top, and pinned memory of the host for a batch
+    /// of images and its outputs, 4 bytes for each value.
     pub fn bytes(&self) -> u64 {
         self.network.buffers.bytes() as u64
     }
@@ -250,6 +353,19 @@ impl Network {
         self.pass(&self.member(), images, true).forward()
     }
 
+    /// What is given of a pass, and its values of each image: logits, features, then the last maps
+    /// and those of each block, if they are wanted.
+    fn given(&self) -> impl Iterator<Item = (Slot, usize)> {
+        let (plan, slots) = (&self.plan, &self.slots);
+        let features = plan.features();
+        let last = slots.last_maps.iter();
+        let last = last.map(move |&slot| (slot, features * plan.head().pixels()));
+        let blocks = slots.block_maps.iter().zip(plan.blocks().iter());
+        let blocks = blocks.map(|(&slot, block)| (slot, block.output() * block.pixels()));
+        let always = [(slots.logits, plan.classes()), (slots.features, features)];
+        always.into_iter().chain(last).chain(blocks)
+    }
+
     fn member(&self) -> Member<'_> {
         Member {
             device: &self.device,
@@ -272,7 +388,7 @@ impl Network {
             ready,
             dropout: false,
         };
-        let stored = Stored::for_inference(&self.plan, self.precision);
+        let stored = Stored::for_inference(&self.plan, self.precision, self.outputs);
         Pass::new(on, &self.kernels, stored.training)
     }
 }

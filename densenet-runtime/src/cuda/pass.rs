@@ -70,6 +70,10 @@ impl<'a> Pass<'a> {
             let block = self.launcher(frozen.block(index), measured(index));
             fresh = self.block(block, index).forward(fresh_of(index, fresh))?;
             fresh = fresh_of(index, fresh);
+            if let Some(&into) = self.on.slots.block_maps.get(index) {
+                let into = self.on.at(into);
+                self.surroundings().maps_to_nchw(index, None, into)?;
+            }
             if index < self.on.plan.transitions().len() {
                 let transition = self.launcher(frozen.reader(index), measured(index + 1));
                 fresh = self.transition(transition, index).forward(fresh)?;
@@ -77,7 +81,18 @@ impl<'a> Pass<'a> {
         }
         let last = self.on.plan.blocks().len() - 1;
         let head = self.launcher(frozen.reader(last), false);
-        self.head(head).forward(fresh)
+        self.head(head).forward(fresh)?;
+        if let Some(into) = self.on.slots.last_maps {
+            let (norm, into) = (Some(self.on.offsets.norm), self.on.at(into));
+            self.surroundings().maps_to_nchw(last, norm, into)?;
+        }
+        Ok(())
+    }
+
+    /// The maps of classes whose numbers are on the device, so many for each image, after a forward
+    /// pass.
+    pub fn class_maps(&self, wanted: usize) -> Result<(), CudaError> {
+        self.head(&self.on).class_maps(wanted)
     }
 
     /// What a stage's launches share: if it is frozen, those of running statistics.

@@ -114,6 +114,28 @@ pub(crate) fn check_frozen(plan: &Plan, frozen: Frozen) -> Result<(), ExecutorEr
     })
 }
 
+/// Checks that the size of a frozen network's class maps does not overflow. All else that it holds is
+/// less than what a training step needs ([`check_capacity`]).
+#[cfg(feature = "cuda")]
+pub(crate) fn check_outputs(
+    plan: &Plan,
+    batch: usize,
+    outputs: Outputs,
+) -> Result<(), ExecutorError> {
+    let values = [outputs.most_class_maps(plan), plan.head().pixels(), 4];
+    let bytes = (values.into_iter()).fold(batch as u64, |bytes, count| {
+        bytes.saturating_mul(count as u64)
+    });
+    if bytes > MOST_BYTES {
+        return Err(ExecutorError::OutOfMemory {
+            what: "class maps",
+            bytes,
+            advice: "ask for fewer, or use a smaller batch",
+        });
+    }
+    Ok(())
+}
+
 /// Checks that a frozen network has the classes whose maps are asked for, and room for them.
 pub(crate) fn check_maps(
     plan: &Plan,

@@ -13,6 +13,8 @@ mod settings;
 mod targets;
 
 pub use batch::Batch;
+#[cfg(feature = "cuda")]
+pub(crate) use batch::check_outputs;
 pub(crate) use batch::{
     check_capacity, check_frozen, check_length, check_maps, check_pixels, check_training,
 };

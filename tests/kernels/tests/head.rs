@@ -1,8 +1,8 @@
 //! The last layers: BN, ReLU, global average pool, classifier, loss, and the way back.
 
 use cuda_kernel_tests::{
-    COLUMNS, Gpu, Norm, Numbers, Precision, Program, REDUCTION_THREADS, ROWS, arguments, check,
-    check_stored, family, vector,
+    COLUMNS, Gpu, Norm, Numbers, Precision, Program, REDUCTION_THREADS, ROWS, THREADS, arguments,
+    check, check_stored, family, vector,
 };
 
 /// Batch, pixels, channels, classes.
@@ -64,6 +64,52 @@ fn average_of_what_relu_returns() {
             &expected,
             1e-5,
         );
+    });
+}
+
+#[test]
+fn maps_of_classes_are_products_with_the_classifiers_rows() {
+    each(|gpu, case, precision, mut numbers| {
+        let [batch, pixels, channels, classes] = case;
+        let norm = Norm::random(channels, 2);
+        let x = precision.round_all(&numbers.take(batch * pixels * channels));
+        let weight = numbers.take(classes * channels);
+        for wanted in [1, 3] {
+            let chosen = (0..batch * wanted).map(|i| (i * 7 % classes) as u32);
+            let chosen: Vec<_> = chosen.collect();
+            let count = batch * wanted * pixels;
+            let maps = gpu.no_floats(count);
+            program(&gpu, precision, case).tiled(
+                "class_maps",
+                [count.div_ceil(THREADS / 32), 1, 1],
+                arguments![
+                    &gpu.maps(precision, &x),
+                    &gpu.floats(&norm.scale),
+                    &gpu.floats(&norm.shift),
+                    &gpu.floats(&weight),
+                    &gpu.words(&chosen),
+                    &maps,
+                    wanted,
+                    batch
+                ],
+            );
+            let value = |i: usize| -> f64 {
+                let (of, p) = (i / pixels, i % pixels);
+                let from = &x[(of / wanted * pixels + p) * channels..][..channels];
+                let row = &weight[chosen[of] as usize * channels..][..channels];
+                let products = from.iter().zip(row).enumerate();
+                let product = |(c, (&x, &w)): (usize, (&f32, &f32))| {
+                    f64::from(norm.after(c, x)) * f64::from(w)
+                };
+                products.map(product).sum()
+            };
+            check(
+                &format!("{case:?} {precision:?}, {wanted} classes"),
+                &maps.read_floats(),
+                &(0..count).map(value).collect::<Vec<_>>(),
+                1e-5,
+            );
+        }
     });
 }
 

@@ -1,7 +1,9 @@
-//! What surrounds a step: the images' way in, gradients started and gathered, gradient descent.
+//! What surrounds a step: the images' way in, maps' way out, gradients started and gathered, gradient
+//! descent.
 
 use cuda_kernel_tests::{
-    Buffer, Gpu, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check, check_stored,
+    Buffer, Gpu, Norm, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check,
+    check_stored,
 };
 
 fn program(gpu: &Gpu, precision: Precision) -> Program {
@@ -33,6 +35,52 @@ fn images_come_in_as_channels_of_pixels() {
                 })
                 .collect();
             check("images", &into.read_maps(precision), &expected, 0.0);
+        }
+    }
+}
+
+#[test]
+fn maps_go_out_channels_first() {
+    for precision in Precision::ALL {
+        for [batch, area, channels] in [[1, 1, 1], [3, 35, 70], [2, 130, 4], [2, 64, 33]] {
+            let gpu = Gpu::new(1);
+            let count = batch * area * channels;
+            let x = precision.round_all(&Numbers::new(1).take(count));
+            let norm = Norm::random(channels, 2);
+            for normalised in [false, true] {
+                let into = gpu.no_floats(count);
+                program(&gpu, precision).tiled(
+                    "maps_to_nchw",
+                    [batch * area.div_ceil(32), channels.div_ceil(32), 1],
+                    arguments![
+                        &gpu.maps(precision, &x),
+                        &gpu.floats(&norm.scale),
+                        &gpu.floats(&norm.shift),
+                        &into,
+                        channels,
+                        area,
+                        usize::from(normalised)
+                    ],
+                );
+                let value = |i: usize| {
+                    let (b, c, p) = (i / (area * channels), i / area % channels, i % area);
+                    let value = x[(b * area + p) * channels + c];
+                    let value = if normalised {
+                        norm.after(c, value)
+                    } else {
+                        value
+                    };
+                    f64::from(value)
+                };
+                let expected: Vec<f64> = (0..count).map(value).collect();
+                let found = into.read_floats();
+                check(
+                    "maps",
+                    &found,
+                    &expected,
+                    if normalised { 1e-6 } else { 0.0 },
+                );
+            }
         }
     }
 }

@@ -171,18 +171,18 @@ impl CudaDevice {
         .map_err(|error| driver_error("copying to the device", error))
     }
 
-    /// Has the main lane copy bytes of the device to pinned memory.
+    /// Has the main lane copy bytes of the device to a range of pinned memory.
     pub(in super::super) fn copy_out(
         &self,
         from: Address,
-        bytes: usize,
         into: &mut Pinned,
+        range: Range<usize>,
     ) -> Result<(), CudaError> {
-        let memory = into.slice(&(0..bytes))?;
+        let memory = into.slice(&range)?;
         // SAFETY: as in `copy_in`.
         unsafe {
             self.bind()?;
-            let into = std::slice::from_raw_parts_mut(memory, bytes);
+            let into = std::slice::from_raw_parts_mut(memory, range.len());
             result::memcpy_dtoh_async(into, from.0, self.stream.cu_stream())
         }
         .and_then(|()| into.copied.record(&self.stream))

@@ -3,7 +3,7 @@
 use super::super::kernels::scratch;
 use super::super::memory::{Layout, Placement, Slots, Stored};
 use super::super::program::Cache;
-use crate::plan::{Frozen, Plan, Precision, Recompute, Training};
+use crate::plan::{Frozen, Outputs, Plan, Precision, Recompute, Training};
 
 /// The options of a [`CudaExecutor`](super::CudaExecutor).
 #[derive(Clone, Debug)]
@@ -75,6 +75,7 @@ impl CudaOptions {
             precision: self.precision,
             training: self.training(),
             inference: false,
+            outputs: Outputs::default(),
         };
         let scratch = scratch(plan, self.batch);
         let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);

@@ -25,6 +25,29 @@ extern "C" __global__ void images_from_floats(const float *from, const float *no
     into[i] = (from[i] - norm[c]) / norm[channels + c];
 }
 
+// Maps as callers get them: from pixels x channels, as they are stored, to channels x pixels, image
+// by image, in f32; if `normalised`, through a BN and ReLU. Tiles pass through shared memory, so
+// that both sides are whole lines of memory. Grid: tiles of the pixels of all images, tiles of
+// channels.
+constexpr int SIDE = 32;
+extern "C" __global__ void __launch_bounds__(THREADS) maps_to_nchw(
+    const store_t *x, const float *scale, const float *shift, float *into, int channels, int area, int normalised) {
+    __shared__ float tile[SIDE][SIDE + 1];
+    int tiles = (area + SIDE - 1) / SIDE, image = blockIdx.x / tiles, p0 = blockIdx.x % tiles * SIDE, c0 = blockIdx.y * SIDE;
+    int lane = threadIdx.x % SIDE, first = threadIdx.x / SIDE;
+    for (int line = first; line < SIDE; line += THREADS / SIDE) {
+        int p = p0 + line, c = c0 + lane;
+        if (p >= area || c >= channels) continue;
+        float value = x[((size_t)image * area + p) * channels + c];
+        tile[line][lane] = normalised ? relu(fmaf(value, scale[c], shift[c])) : value;
+    }
+    __syncthreads();
+    for (int line = first; line < SIDE; line += THREADS / SIDE) {
+        int p = p0 + lane, c = c0 + line;
+        if (p < area && c < channels) into[((size_t)image * channels + c) * area + p] = tile[lane][line];
+    }
+}
+
 // The start of a step, unless it accumulates: sets gradients to zero, four at a time, and keeps a
 // copy of the running statistics, which is restored if the loss is not finite. After such a step
 // the copy stays as it is, even if further steps have been started.

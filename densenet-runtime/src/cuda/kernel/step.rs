@@ -1,14 +1,17 @@
-//! What precedes and follows a pass: conversion of the images, the start of a step, and gradient
-//! descent.
+//! What precedes and follows a pass: conversion of the images, and of maps on their way out, the start
+//! of a step, and gradient descent.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::launch::Launcher;
+use super::super::memory::NormAt;
 use super::super::program::{NORM_BLOCKS, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use crate::executor::Pixels;
 
+/// Pixels and channels of a tile of maps that are turned round.
+const SIDE: usize = 32;
 /// Stores of a thread that sets gradients to zero.
 const SET: usize = 4;
 
@@ -19,6 +22,10 @@ arguments! {
     }
     pub struct FromFloats {
         from: Address, norm: Address, into: Address, channels: usize, pixels: usize,
+    }
+    pub struct MapsToNchw {
+        x: Address, scale: Address, shift: Address, into: Address, channels: usize, area: usize,
+        normalised: bool,
     }
     pub struct Start {
         gradient: Address, running: Address, before: Address, scalars: Address,
@@ -41,6 +48,7 @@ kernels! {
         images_from_nchw: FromNchw,
         images_from_bytes: FromBytes,
         images_from_floats: FromFloats,
+        maps_to_nchw: MapsToNchw,
         start: Start,
         squares: Squares,
         clip: Clip,
@@ -134,6 +142,36 @@ impl Surroundings<'_> {
                 into: self.on.at(self.on.slots.images),
                 channels,
                 pixels,
+            },
+        )
+    }
+
+    /// Writes all maps of a block as callers get them, channels first; through a BN and ReLU, if there
+    /// is one.
+    pub fn maps_to_nchw(
+        &self,
+        block: usize,
+        norm: Option<NormAt>,
+        into: Address,
+    ) -> Result<(), CudaError> {
+        let on = self.on;
+        let shape = &on.plan.blocks()[block];
+        let (channels, area) = (shape.output(), shape.pixels());
+        let normalised = norm.is_some();
+        // Without a BN, nothing is read there.
+        let norm = norm.unwrap_or_default();
+        let tiles = on.batch * area.div_ceil(SIDE);
+        on.tiled(
+            &self.kernels.maps_to_nchw,
+            [tiles, channels.div_ceil(SIDE), 1],
+            MapsToNchw {
+                x: on.at(on.slots.blocks[block].maps),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                into,
+                channels,
+                area,
+                normalised,
             },
         )
     }
@@ -266,6 +304,15 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             let values = of.count("pixels") * of.count("channels");
             of.moves(
                 &[("from", values), ("norm", 2 * of.count("channels"))],
+                &[("into", values)],
+            )
+        }
+        "maps_to_nchw" => {
+            let (channels, area) = (of.count("channels"), of.count("area"));
+            let images = of.grid()[0] / area.div_ceil(SIDE as u64);
+            let (values, norm) = (images * area * channels, of.count("normalised") * channels);
+            of.moves(
+                &[("x", values), ("scale", norm), ("shift", norm)],
                 &[("into", values)],
             )
         }

@@ -7,7 +7,7 @@ use super::super::program::tile::tiles;
 use super::super::program::{GROUP_WORDS, NORM_BLOCKS, SCALAR_WORDS};
 use super::layout::{Layout, Slot};
 use super::offsets::{Offsets, WEIGHT_WORDS};
-use crate::plan::{Frozen, Plan, Precision, Training};
+use crate::plan::{Frozen, Outputs, Plan, Precision, Training};
 
 /// How feature maps are kept.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +19,13 @@ pub struct Stored {
     /// Whether nothing is trained or judged: there are no gradients and no targets, and of the
     /// parameters only those that kernels read as they are ([`Offsets::read_alone`]).
     pub inference: bool,
+    /// What is given beside logits and features.
+    pub outputs: Outputs,
 }
 
 impl Stored {
     /// What a forward pass with running statistics needs: all stages are frozen.
-    pub fn for_inference(plan: &Plan, precision: Precision) -> Self {
+    pub fn for_inference(plan: &Plan, precision: Precision, outputs: Outputs) -> Self {
         Self {
             precision,
             training: Training {
@@ -31,6 +33,7 @@ impl Stored {
                 ..Training::default()
             },
             inference: true,
+            outputs,
         }
     }
 }
@@ -138,6 +141,13 @@ pub struct Slots {
     pub features: Slot,
     pub feature_gradient: Slot,
     pub logits: Slot,
+    /// The classes whose maps are wanted of each image, and these maps.
+    pub mapped: Slot,
+    pub class_maps: Slot,
+    /// The last maps after BN and ReLU, and those that leave each block, channels first, in f32; if
+    /// they are wanted.
+    pub last_maps: Option<Slot>,
+    pub block_maps: Vec<Slot>,
     pub logit_gradient: Slot,
     /// Tiles' moments or sums.
     pub partial: Slot,
@@ -158,6 +168,7 @@ impl Slots {
             precision,
             training,
             inference,
+            outputs,
         } = stored;
         let kept = |count, is_kept| if is_kept { count } else { 0 };
         let trained = |count| kept(count, !inference);
@@ -260,6 +271,15 @@ impl Slots {
             features: layout.floats(batch * features),
             feature_gradient: layout.floats(trained(batch * features)),
             logits: layout.floats(batch * plan.classes()),
+            mapped: layout.floats(batch * outputs.most_class_maps(plan)),
+            class_maps: layout.floats(batch * outputs.most_class_maps(plan) * plan.head().pixels()),
+            last_maps: outputs
+                .last_maps
+                .then(|| layout.floats(batch * features * plan.head().pixels())),
+            block_maps: (plan.blocks().iter())
+                .filter(|_| outputs.block_maps)
+                .map(|block| layout.floats(batch * block.output() * block.pixels()))
+                .collect(),
             logit_gradient: layout.floats(trained(batch * plan.classes())),
             partial: layout.floats(trained(scratch.partial)),
             shares: layout.floats(trained(scratch.shares)),

@@ -48,6 +48,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify(
     }
 }
 
+// The maps of some classes: the products of the last feature maps with the classifier's rows of these
+// classes. With the bias, the mean of a class's map is its logit. Images x `wanted` x PIXELS. A warp
+// for each value, whose lanes read adjacent channels.
+extern "C" __global__ void __launch_bounds__(THREADS) class_maps(
+    const store_t *x, const float *scale, const float *shift, const float *weight, const unsigned *classes, float *maps,
+    int wanted, int batch) {
+    int lane = threadIdx.x % 32;
+    long long i = (long long)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, of = i / PIXELS;
+    if (of >= (long long)batch * wanted) return;
+    const store_t *from = x + (of / wanted * PIXELS + i % PIXELS) * CHANNELS;
+    const float *row = weight + (size_t)classes[of] * CHANNELS;
+    float sum = 0.0f;
+    for (int c = lane; c < CHANNELS; c += 32) sum = fmaf(relu(fmaf(from[c], scale[c], shift[c])), row[c], sum);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    if (lane == 0) maps[i] = sum;
+}
+
 // Each thread's share of a sum or maximum, combined in the same order by all threads of a block.
 __device__ __forceinline__ double all(double *sums, double own, bool largest) {
     __syncthreads();

@@ -5,7 +5,7 @@ use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums};
 use super::super::program::Sources;
-use super::super::program::tile::{COLUMNS, ROWS, tiles, vector};
+use super::super::program::tile::{COLUMNS, ROWS, THREADS, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use crate::executor::Targets;
@@ -20,6 +20,10 @@ arguments! {
     }
     pub struct Classify {
         features: Address, weight: Address, bias: Address, logits: Address, batch: usize,
+    }
+    pub struct ClassMaps {
+        x: Address, scale: Address, shift: Address, weight: Address, classes: Address, maps: Address,
+        wanted: usize, batch: usize,
     }
     pub struct CrossEntropy {
         logits: Address, labels: Address, targets: Address, weights: Address, divisor: Address,
@@ -44,6 +48,7 @@ kernels! {
     pub struct HeadKernels {
         head_pool: Pool,
         classify: Classify,
+        class_maps: ClassMaps,
         cross_entropy: CrossEntropy,
         binary_cross_entropy: BinaryCrossEntropy,
         classify_weight: ClassifyWeight,
@@ -124,6 +129,27 @@ impl Head<'_> {
                 weight: on.parameter(on.offsets.classifier),
                 bias: on.parameter(on.offsets.bias),
                 logits: on.at(slots.logits),
+                batch,
+            },
+        )
+    }
+
+    /// The maps of the classes whose numbers are on the device, `wanted` for each image.
+    pub fn class_maps(&self, wanted: usize) -> Result<(), CudaError> {
+        let (on, slots) = (self.bn.on, self.bn.on.slots);
+        let (norm, batch) = (on.offsets.norm, on.batch);
+        let values = batch * wanted * on.plan.head().pixels();
+        on.tiled(
+            &self.kernels.class_maps,
+            [values.div_ceil(THREADS / 32), 1, 1],
+            ClassMaps {
+                x: on.at(slots.blocks[slots.blocks.len() - 1].maps),
+                scale: on.scale(norm),
+                shift: on.shift(norm),
+                weight: on.parameter(on.offsets.classifier),
+                classes: on.at(slots.mapped),
+                maps: on.at(slots.class_maps),
+                wanted,
                 batch,
             },
         )
@@ -270,6 +296,20 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[("logits", logits)],
             )
             .product(batch, classes, channels),
+        "class_maps" => {
+            let classes = batch * of.count("wanted");
+            let values = classes * of.constant("PIXELS");
+            of.moves(
+                &[
+                    ("x", maps),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("weight", classes * channels),
+                    ("classes", classes),
+                ],
+                &[("maps", values)],
+            )
+        }
         "cross_entropy" => {
             let images = of.grid()[0];
             let dense = of.count("dense");
