@@ -3,8 +3,9 @@
 use std::error::Error;
 
 use clap::Args;
-use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
+use densenet_runtime::cpu::{self, FrozenOptions, Precision};
 use densenet_runtime::data::{LabelKind, Loader, OnBroken};
+use densenet_runtime::{DeviceChoice, Frozen};
 
 use crate::pictures::Set;
 use crate::saved::Saved;
@@ -15,6 +16,9 @@ pub struct Options {
     /// The number of pictures that go through the network together.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
+    /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// The number of CPU threads [default: OMP_NUM_THREADS, or else all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -55,7 +59,13 @@ impl Options {
             precision: self.precision,
             ..FrozenOptions::for_batch(pictures * views)
         };
-        let mut network = Frozen::new(plan, &state.parameters, &state.running, options)?;
+        let mut network = Frozen::on(
+            &self.device.open()?,
+            plan,
+            &state.parameters,
+            &state.running,
+            options,
+        )?;
         drop(state);
         let loader = Loader::evaluation(set.clone(), pictures)?.on_broken(OnBroken::Skip);
         let mut mean = vec![0.0; classes];
