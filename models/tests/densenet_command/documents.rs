@@ -55,7 +55,8 @@ fn the_three_lines_of_the_readme_work_as_they_are_typed() {
 fn options_in_documents_are_those_of_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let mut count = 0;
-    for line in commands(&document("docs/command.md"), "densenet ") {
+    let documents = ["docs/command.md", "docs/finetuning.md"].map(document);
+    for line in commands(&documents.concat(), "densenet ") {
         let mut line: Vec<_> = line.iter().map(String::as_str).collect();
         // All that stands before it is read, and nothing is done.
         line.push("--help");
