@@ -1,4 +1,5 @@
-"""Makes densenet-runtime/src/train/tests/golden/schedules.json: PyTorch's learning rates, step by step.
+"""Makes densenet-runtime/src/train/tests/golden/schedules.json: PyTorch's learning rates, and the momenta of
+its cycles, step by step.
 
 Run from the root of the repository with torch installed:
     python scripts/golden_schedules.py
@@ -25,7 +26,7 @@ warnings.filterwarnings("ignore")
 
 
 def optimizer(rate: float) -> torch.optim.SGD:
-    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate, momentum=0.9)
 
 
 def rates(opt, scheduler, count: int) -> list[float]:
@@ -57,8 +58,16 @@ def plain(name, decay, make, rate, epochs, steps, warmup=0):
     return dict(name=name, schedule=schedule, epochs=epochs, steps=steps, rates=found)
 
 
-def one_cycle(name, rate, epochs, steps, warmup, first=25.0, last=1e4):
-    opt = optimizer(rate)
+def momentum_of(group: dict) -> float:
+    return group["betas"][0] if "betas" in group else group["momentum"]
+
+
+def one_cycle(name, rate, epochs, steps, warmup, first=25.0, last=1e4, momentum=None, make=optimizer):
+    """`momentum`: the lowest and the highest, if it is cycled."""
+    opt = make(rate)
+    cycled = {}
+    if momentum:
+        cycled = dict(zip(["base_momentum", "max_momentum"], momentum))
     scheduler = OneCycleLR(
         opt,
         rate,
@@ -66,11 +75,13 @@ def one_cycle(name, rate, epochs, steps, warmup, first=25.0, last=1e4):
         pct_start=warmup / epochs,
         div_factor=first,
         final_div_factor=last,
-        cycle_momentum=False,
+        cycle_momentum=momentum is not None,
+        **cycled,
     )
-    found = []
+    found, momenta = [], []
     for index in range(epochs * steps):
         found.append(opt.param_groups[0]["lr"])
+        momenta.append(momentum_of(opt.param_groups[0]))
         opt.step()
         if index + 1 < epochs * steps:
             scheduler.step()
@@ -79,7 +90,11 @@ def one_cycle(name, rate, epochs, steps, warmup, first=25.0, last=1e4):
         "warmup": warmup,
         "decay": {"one_cycle": {"first": first, "last": last}},
     }
-    return dict(name=name, schedule=schedule, epochs=epochs, steps=steps, rates=found)
+    case = dict(name=name, schedule=schedule, epochs=epochs, steps=steps, rates=found)
+    if momentum:
+        schedule["decay"]["one_cycle"]["momentum"] = momentum
+        case["momenta"] = momenta
+    return case
 
 
 def plateau(name, rate, values, steps, warmup=0, by=10.0, patience=2, threshold=1e-4, cooldown=0, floor=0.0):
@@ -109,6 +124,7 @@ def main() -> None:
     steps_at = lambda epochs, steps: lambda opt, _: MultiStepLR(opt, [e * steps for e in epochs])
     divide = lambda epochs: {"divide": {"at": [{"epoch": e} for e in epochs], "by": 10.0}}
     cosine = lambda floor: lambda opt, count: CosineAnnealingLR(opt, count, eta_min=floor)
+    adamw = lambda rate: torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=rate)
     falling = [0.9, 0.7, 0.7, 0.71, 0.6, 0.6, 0.6, 0.59999, 0.6, 0.5, 0.55, 0.55, 0.55, 0.55, 0.54, 0.53]
     golden = [
         plain("constant", "constant", constant, 0.1, 3, 5),
@@ -120,6 +136,8 @@ def main() -> None:
         plain("cosine with a warm-up and a floor", {"cosine": {"floor": 0.01}}, cosine(0.01), 0.2, 5, 6, 1),
         one_cycle("one cycle", 0.3, 5, 8, 1.5),
         one_cycle("one cycle that rises for a tenth", 0.05, 10, 4, 1.0, 10.0, 100.0),
+        one_cycle("one cycle of momentum too", 0.3, 5, 8, 1.5, momentum=[0.85, 0.95]),
+        one_cycle("one cycle of AdamW's first beta", 0.01, 4, 7, 1.0, momentum=[0.7, 0.9], make=adamw),
         plateau("plateau", 0.1, falling, 3),
         plateau("plateau with a cooldown", 0.1, falling, 2, patience=1, cooldown=2, by=2.0),
         plateau("plateau with a floor and a threshold", 0.1, falling, 2, patience=0, threshold=0.2, floor=0.004),

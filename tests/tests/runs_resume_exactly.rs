@@ -10,8 +10,8 @@ use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::plan::Precision;
 use densenet_runtime::train::{
-    Algorithm, Config, Evaluation, Fit, Freeze, Metrics, Observer, PartRate, Schedule, StepReport,
-    TrainError, Trainer,
+    Algorithm, CYCLED_MOMENTUM, Config, Decay, Evaluation, Fit, Freeze, Metrics, Observer,
+    PartRate, Schedule, StepReport, TrainError, Trainer,
 };
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Network, Pixels};
@@ -223,10 +223,14 @@ fn a_run_on_pictures_goes_on_from_any_checkpoint() {
 }
 
 #[test]
-fn a_run_by_adamw_goes_on_from_any_checkpoint() {
+fn a_run_by_adamw_whose_first_beta_is_cycled_goes_on_from_any_checkpoint() {
+    let mut schedule = Schedule::one_cycle(0.01, 0.5);
+    if let Decay::OneCycle { momentum, .. } = &mut schedule.decay {
+        *momentum = Some(CYCLED_MOMENTUM);
+    }
     let config = Config {
         optimizer: Algorithm::adamw(),
-        schedule: Schedule::one_cycle(0.01, 0.5),
+        schedule,
         ..config(Precision::F32)
     };
     every_checkpoint_leads_to_the_same_end(&in_memory(), config);

@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use super::score::{BestBy, ThresholdRule};
-use super::{Freeze, PartError, PartRate, Schedule, TrainError};
+use super::{Freeze, PartError, PartRate, Progress, Schedule, TrainError};
 use crate::cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda;
@@ -119,7 +119,7 @@ pub struct Config {
     /// The optimiser.
     #[serde(default)]
     pub optimizer: Algorithm,
-    /// Momentum of SGD.
+    /// Momentum of SGD. A schedule may have its own ([`Schedule::momentum`]).
     pub momentum: f32,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
@@ -300,18 +300,24 @@ impl Config {
         })
     }
 
-    /// How the run's step with this number, counted from 1, goes along the gradients.
-    pub(super) fn descent(&self, learning_rate: f32, step: u64) -> Descent {
+    /// How the run's step with this number, counted from 1, goes along the gradients; `progress` is
+    /// what was done before it.
+    pub(super) fn descent(&self, progress: Progress, step: u64) -> Descent {
+        let learning_rate = self.schedule.learning_rate(progress);
+        let cycled = self.schedule.momentum(progress);
         let optimizer = match self.optimizer {
             Algorithm::Sgd => Optimizer::Sgd(Sgd {
                 learning_rate,
-                momentum: self.momentum,
+                momentum: cycled.map_or(self.momentum, |cycled| cycled as f32),
                 weight_decay: self.weight_decay,
                 nesterov: self.nesterov,
             }),
-            Algorithm::AdamW { betas, epsilon } => Optimizer::AdamW(AdamW {
+            Algorithm::AdamW {
+                betas: [first, second],
+                epsilon,
+            } => Optimizer::AdamW(AdamW {
                 learning_rate,
-                betas,
+                betas: [cycled.unwrap_or(first), second],
                 epsilon,
                 weight_decay: self.weight_decay,
                 step,

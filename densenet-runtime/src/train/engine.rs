@@ -207,7 +207,7 @@ impl Engine {
             let pending = if index + 1 < pieces.len() {
                 self.executor.start(piece, step)?
             } else {
-                let descent = self.config.descent(started.learning_rate, started.step);
+                let descent = self.config.descent(self.progress(), started.step);
                 self.executor.step(piece, step, descent)?
             };
             if let Some(outcome) = pending.outcome()

@@ -69,7 +69,7 @@ pub use observer::Observer;
 pub use parts::{Freeze, PartError, PartRate};
 pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
-pub use schedule::{Decay, Milestone, Progress, Schedule};
+pub use schedule::{CYCLED_MOMENTUM, Decay, Milestone, Progress, Schedule};
 pub use score::{
     BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownRule, UnknownScore,
 };

@@ -1,4 +1,4 @@
-//! The learning rate as a function of progress.
+//! The learning rate, and one cycle's momentum, as functions of progress.
 
 use std::fmt;
 
@@ -47,13 +47,17 @@ pub enum Decay {
         floor: f32,
     },
     /// One cycle (Smith and Topin, 2018, "Super-Convergence"), with half cosines as PyTorch's
-    /// `OneCycleLR`: up to the learning rate over the warm-up, then down to the end of the run. The
-    /// momentum stays as it is.
+    /// `OneCycleLR`: up to the learning rate over the warm-up, then down to the end of the run.
     OneCycle {
         /// The first learning rate is the highest one divided by this; PyTorch's default is 25.
         first: f32,
         /// The last learning rate is the first one divided by this; PyTorch's default is 10,000.
         last: f32,
+        /// The lowest momentum, where the learning rate is highest, and the highest, at both ends:
+        /// `cycle_momentum` of PyTorch, whose defaults are [`CYCLED_MOMENTUM`]. They are SGD's
+        /// momentum, or AdamW's first beta, in place of the run's. `None` if that stays as it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        momentum: Option<[f64; 2]>,
     },
     /// Divided when the evaluations at the ends of epochs stop improving, as PyTorch's
     /// `ReduceLROnPlateau`. Those before the end of the warm-up do not count.
@@ -70,6 +74,9 @@ pub enum Decay {
         floor: f32,
     },
 }
+
+/// The lowest and the highest momentum of PyTorch's `OneCycleLR`.
+pub const CYCLED_MOMENTUM: [f64; 2] = [0.85, 0.95];
 
 /// A point of a run at which its learning rate falls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,13 +161,17 @@ impl Schedule {
     }
 
     /// One cycle: over `warmup` epochs up to the learning rate from a 25th of it, then down to a
-    /// ten-thousandth of where it began.
+    /// ten-thousandth of where it began. The momentum stays as it is.
     pub const fn one_cycle(learning_rate: f32, warmup: f64) -> Self {
         let (first, last) = (25.0, 1e4);
         Self {
             learning_rate,
             warmup,
-            decay: Decay::OneCycle { first, last },
+            decay: Decay::OneCycle {
+                first,
+                last,
+                momentum: None,
+            },
         }
     }
 
@@ -208,8 +219,10 @@ impl Schedule {
                 let height = 0.5 * (1.0 + (std::f64::consts::PI * done.clamp(0.0, 1.0)).cos());
                 floor + (self.learning_rate - floor) * height as f32
             }
-            &Decay::OneCycle { first, last } => {
-                self.cycle(progress, f64::from(first), f64::from(last)) as f32
+            &Decay::OneCycle { first, last, .. } => {
+                let highest = f64::from(self.learning_rate);
+                let lowest = highest / f64::from(first);
+                self.cycle(progress, [lowest, highest, lowest / f64::from(last)]) as f32
             }
             &Decay::Plateau { by, floor, .. } => {
                 let mut rate = f64::from(self.learning_rate);
@@ -225,23 +238,29 @@ impl Schedule {
         }
     }
 
-    /// The learning rate in one cycle.
-    fn cycle(&self, progress: Progress, first: f64, last: f64) -> f64 {
+    /// The momentum of the step that follows; `None` if it is the run's.
+    pub fn momentum(&self, progress: Progress) -> Option<f64> {
+        let Decay::OneCycle { momentum, .. } = self.decay else {
+            return None;
+        };
+        momentum.map(|[low, high]| self.cycle(progress, [high, low, high]))
+    }
+
+    /// A number that goes from the first to the second and to the third value in one cycle.
+    fn cycle(&self, progress: Progress, [first, peak, last]: [f64; 3]) -> f64 {
         let half_cosine = |from: f64, to: f64, share: f64| {
             to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos())
         };
-        let highest = f64::from(self.learning_rate);
-        let lowest = highest / first;
         let steps = progress.steps as f64;
         let step = f64::from(progress.epoch) * steps + progress.step as f64;
-        // The last steps of the rise and of the run have the highest and the lowest rate.
+        // The last steps of the rise and of the run have the second and the third value.
         let rise = self.warmup * steps - 1.0;
         let end = f64::from(progress.epochs) * steps - 1.0;
         if step < rise {
-            return half_cosine(lowest, highest, step / rise);
+            return half_cosine(first, peak, step / rise);
         }
         let fall = (end - rise).max(f64::MIN_POSITIVE);
-        half_cosine(highest, lowest / last, (step - rise) / fall)
+        half_cosine(peak, last, (step - rise) / fall)
     }
 
     /// Takes note of the evaluation at the end of an epoch; `is_better` says whether a value is
@@ -313,7 +332,13 @@ impl Schedule {
             Decay::Divide { by, .. } if !by.is_finite() || by <= 0.0 => Some(format!(
                 "the learning rate must be divided by more than 0, found {by}"
             )),
-            Decay::OneCycle { first, last } => [first, last]
+            Decay::OneCycle {
+                momentum: Some([low, high]),
+                ..
+            } if !(0.0 <= low && low <= high && high < 1.0) => Some(format!(
+                "one cycle's momentum must go from its lowest to its highest value in [0, 1), found {low} and {high}"
+            )),
+            Decay::OneCycle { first, last, .. } => [first, last]
                 .into_iter()
                 .find(|by| !by.is_finite() || *by < 1.0)
                 .map(|by| format!("one cycle must divide by 1 or more, found {by}")),
@@ -353,10 +378,20 @@ impl fmt::Display for Decay {
                 write!(f, "by {by} after {}", at.join(" and "))
             }
             Self::Cosine { floor } => write!(f, "half a cosine down to {floor}"),
-            Self::OneCycle { first, last } => write!(
-                f,
-                "one cycle, divided by {first} at first and by {last} more at last"
-            ),
+            Self::OneCycle {
+                first,
+                last,
+                momentum,
+            } => {
+                write!(
+                    f,
+                    "one cycle, divided by {first} at first and by {last} more at last"
+                )?;
+                match momentum {
+                    None => Ok(()),
+                    Some([low, high]) => write!(f, ", momentum from {high} to {low} and back"),
+                }
+            }
             Self::Plateau {
                 by,
                 patience,
@@ -406,141 +441,4 @@ impl Milestone {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(epoch: u32, step: u64, epochs: u32) -> Progress {
-        Progress {
-            epoch,
-            epochs,
-            step,
-            steps: 7,
-            plateaus: 0,
-        }
-    }
-
-    #[test]
-    fn cifar_falls_to_a_tenth_at_half_and_at_three_quarters() {
-        let schedule = Schedule::halves(0.1);
-        assert_eq!(schedule.learning_rate(at(0, 0, 300)), 0.1);
-        assert_eq!(schedule.learning_rate(at(149, 6, 300)), 0.1);
-        assert_eq!(schedule.learning_rate(at(150, 0, 300)), 0.1 / 10.0);
-        assert_eq!(schedule.learning_rate(at(224, 6, 300)), 0.1 / 10.0);
-        assert_eq!(schedule.learning_rate(at(225, 0, 300)), 0.1 / 100.0);
-    }
-
-    #[test]
-    fn svhn_falls_at_epochs_20_and_30_of_40() {
-        let schedule = Schedule::halves(0.1);
-        assert_eq!(schedule.learning_rate(at(19, 6, 40)), 0.1);
-        assert_eq!(schedule.learning_rate(at(20, 0, 40)), 0.1 / 10.0);
-        assert_eq!(schedule.learning_rate(at(30, 0, 40)), 0.1 / 100.0);
-    }
-
-    #[test]
-    fn imagenet_falls_at_epochs_30_and_60_however_long_the_run() {
-        let schedule = Schedule::thirties(0.1);
-        for epochs in [90, 100] {
-            assert_eq!(schedule.learning_rate(at(29, 6, epochs)), 0.1);
-            assert_eq!(schedule.learning_rate(at(30, 0, epochs)), 0.1 / 10.0);
-            assert_eq!(schedule.learning_rate(at(59, 6, epochs)), 0.1 / 10.0);
-            assert_eq!(schedule.learning_rate(at(60, 0, epochs)), 0.1 / 100.0);
-        }
-        assert!(!schedule.depends_on_length());
-        assert!(Schedule::halves(0.1).depends_on_length());
-    }
-
-    #[test]
-    fn an_odd_run_falls_in_the_middle_of_an_epoch() {
-        let schedule = Schedule::halves(1.0);
-        // Half of 3 epochs of 7 steps is 10.5 steps.
-        assert_eq!(schedule.learning_rate(at(1, 3, 3)), 1.0);
-        assert_eq!(schedule.learning_rate(at(1, 4, 3)), 0.1);
-    }
-
-    #[test]
-    fn a_warm_up_rises_in_a_straight_line_to_the_full_rate() {
-        let schedule = Schedule {
-            warmup: 2.0,
-            ..Schedule::constant(14.0)
-        };
-        let rates: Vec<f32> = (0..16)
-            .map(|step| schedule.learning_rate(at(step / 7, u64::from(step % 7), 5)))
-            .collect();
-        for (step, &rate) in rates.iter().enumerate() {
-            let expected = (step as f32 + 1.0).min(14.0);
-            assert!((rate - expected).abs() < 1e-5, "step {step}: {rate}");
-        }
-    }
-
-    #[test]
-    fn a_cosine_is_half_way_down_in_the_middle_and_ends_at_its_floor() {
-        let schedule = Schedule::cosine(0.2, 0.0);
-        assert_eq!(schedule.learning_rate(at(0, 0, 10)), 0.2);
-        assert!((schedule.learning_rate(at(5, 0, 10)) - 0.1).abs() < 1e-7);
-        assert!(schedule.learning_rate(at(10, 0, 10)).abs() < 1e-7);
-    }
-
-    #[test]
-    fn a_schedule_survives_being_written_down() {
-        for schedule in [
-            Schedule::halves(0.1),
-            Schedule::thirties(0.05),
-            Schedule::cosine(0.3, 1.5),
-            Schedule::one_cycle(0.3, 1.5),
-            Schedule::plateau(0.3, 2),
-        ] {
-            let text = serde_json::to_string(&schedule).unwrap();
-            // Older versions read and write this name.
-            assert!(text.starts_with(r#"{"rate":"#), "{text}");
-            let back: Schedule = serde_json::from_str(&text).unwrap();
-            assert_eq!(back, schedule);
-        }
-    }
-
-    /// What PyTorch's schedulers give, by `scripts/golden_schedules.py`.
-    #[derive(Deserialize)]
-    struct Golden {
-        name: String,
-        schedule: Schedule,
-        epochs: u32,
-        steps: u64,
-        /// The results of evaluations, lower is better; for plateaus alone.
-        #[serde(default)]
-        values: Vec<f64>,
-        rates: Vec<f64>,
-    }
-
-    #[test]
-    fn learning_rates_equal_those_of_pytorch_step_by_step() {
-        let golden = include_str!("tests/golden/schedules.json");
-        let golden: Vec<Golden> = serde_json::from_str(golden).unwrap();
-        assert_eq!(golden.len(), 12);
-        for case in golden {
-            assert_eq!(case.schedule.problem(), None, "{}", case.name);
-            assert_eq!(case.rates.len() as u64, u64::from(case.epochs) * case.steps);
-            let mut state = PlateauState::default();
-            let mut progress = at(0, 0, case.epochs);
-            progress.steps = case.steps;
-            for (index, rate) in case.rates.iter().enumerate() {
-                progress.plateaus = state.plateaus;
-                let found = f64::from(case.schedule.learning_rate(progress));
-                let name = &case.name;
-                assert!(
-                    (found - rate).abs() <= 1e-6 * rate.abs() + 1e-9,
-                    "{name}, step {index}: {found}, PyTorch has {rate}"
-                );
-                progress.step += 1;
-                if progress.step < case.steps {
-                    continue;
-                }
-                if let Some(&value) = case.values.get(progress.epoch as usize) {
-                    let is_lower = |value, best, share| value < best * (1.0 - share);
-                    let schedule = &case.schedule;
-                    schedule.evaluated(progress, value, is_lower, &mut state);
-                }
-                (progress.epoch, progress.step) = (progress.epoch + 1, 0);
-            }
-        }
-    }
-}
+mod tests;

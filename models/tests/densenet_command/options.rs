@@ -63,6 +63,7 @@ fn a_run_has_the_settings_that_are_asked_for_and_resumes_to_the_same_bits() {
         "adamw",
         "--schedule",
         "one-cycle",
+        "--cycle-momentum",
         "--warmup",
         "0.5",
         "--weight-decay",
@@ -101,7 +102,13 @@ fn a_run_has_the_settings_that_are_asked_for_and_resumes_to_the_same_bits() {
     let own = config(folder);
     assert_eq!(own.optimizer, Algorithm::adamw());
     assert!(
-        matches!(own.schedule.decay, Decay::OneCycle { .. }),
+        matches!(
+            own.schedule.decay,
+            Decay::OneCycle {
+                momentum: Some([0.85, 0.95]),
+                ..
+            }
+        ),
         "{:?}",
         own.schedule
     );

@@ -186,6 +186,10 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "--threshold is for pictures that may have several classes",
         ),
         (
+            "train --data data --schedule cosine --cycle-momentum",
+            "--cycle-momentum is for --schedule one-cycle",
+        ),
+        (
             "train --data data --crop-pct 1.5",
             "it is a share above 0 and at most 1",
         ),
