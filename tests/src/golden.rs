@@ -1,8 +1,6 @@
 //! The files in `golden/`: what PyTorch computed. `scripts/reference/make.py` made them and says
 //! what is in them.
 
-use std::path::PathBuf;
-
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};
 
@@ -23,7 +21,7 @@ impl Golden {
     /// # Panics
     /// If it is missing or damaged.
     pub fn open(name: &str, plan: &Plan) -> Self {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let folder = cuda_emulator::root().join("tests/golden");
         let file = TensorFile::read(folder.join(format!("{name}.safetensors")));
         Self {
             name: name.to_string(),

@@ -3,13 +3,12 @@
 // Memory starts as NaN and ends at a page without access; streams are queues that run only when
 // somebody waits, in an order drawn from a seed; a launch copies its parameters at once, as the
 // real one does; blocks run in a shuffled order.
-#include "fibers.hpp"
+#include "memory.hpp"
 #include <csignal>
 #include <cstdlib>
 #include <deque>
 #include <dlfcn.h>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <pthread.h>
@@ -18,70 +17,8 @@
 using namespace emulated;
 
 namespace {
-enum Error {
-    Success = 0, InvalidValue = 1, OutOfMemory = 2, NoDevice = 100, InvalidDevice = 101, InvalidImage = 200,
-    InvalidHandle = 400, NotFound = 500, LaunchFailed = 719, NotSupported = 801, CaptureUnsupported = 900,
-    CaptureMerge = 902, CaptureUnjoined = 904, CaptureIsolation = 907,
-};
-
 std::recursive_mutex lock;
 #define EXCLUSIVE std::lock_guard<std::recursive_mutex> guard(lock)
-
-// ---- memory ----
-struct Allocation {
-    char *map;
-    size_t mapped, size;
-    std::vector<bool> read, written; // which bytes, by the kernel at hand
-};
-std::map<uintptr_t, Allocation> allocations;
-size_t memory_limit = size_t(8) << 30, memory_used = 0;
-constexpr size_t PAGE = 4096, ALIGNMENT = 16;
-constexpr unsigned char FILL = 0xff; // a NaN in every float format
-
-Error allocate(uintptr_t *pointer, size_t size) {
-    if (size == 0) return InvalidValue;
-    if (memory_used + size > memory_limit) return OutOfMemory;
-    size_t body = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    size_t pages = (body + PAGE - 1) / PAGE * PAGE, mapped = pages + 2 * PAGE;
-    char *map = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) return OutOfMemory;
-    memset(map, FILL, mapped - PAGE);
-    mprotect(map, PAGE, PROT_NONE);
-    mprotect(map + mapped - PAGE, PAGE, PROT_NONE);
-    *pointer = (uintptr_t)map + PAGE + pages - body;
-    allocations[*pointer] = {map, mapped, size, std::vector<bool>(size), std::vector<bool>(size)};
-    memory_used += size;
-    return Success;
-}
-
-// What lies around an allocation inside its pages must be as it was filled.
-void check_margins(uintptr_t pointer, const Allocation &allocation, const char *when) {
-    auto margin = [&](const char *from, const char *to) {
-        for (; from < to; ++from)
-            if ((unsigned char)*from != FILL)
-                refuse(std::string("wrote outside an allocation of ") + std::to_string(allocation.size) + " bytes, " +
-                       std::to_string((long)(from - (const char *)pointer)) + " bytes from its start (found " + when + ")");
-    };
-    margin(allocation.map + PAGE, (const char *)pointer);
-    margin((const char *)pointer + allocation.size, allocation.map + allocation.mapped - PAGE);
-}
-
-Error release(uintptr_t pointer) {
-    auto found = allocations.find(pointer);
-    if (found == allocations.end()) return InvalidValue;
-    check_margins(pointer, found->second, "when it was freed");
-    memory_used -= found->second.size;
-    munmap(found->second.map, found->second.mapped);
-    allocations.erase(found);
-    return Success;
-}
-
-bool inside(uintptr_t pointer, size_t size) {
-    auto next = allocations.upper_bound(pointer);
-    if (next == allocations.begin()) return false;
-    const auto &[start, allocation] = *std::prev(next);
-    return pointer + size <= start + allocation.size;
-}
 
 // ---- which bytes kernels touch ----
 struct Touched { const char *kernel; uint64_t read, written; };
@@ -113,7 +50,7 @@ void settle(const char *kernel) {
 }
 
 // ---- what is asked for, while somebody listens ----
-enum Kind { Allocation, CopyIn, CopyOut, CopyOver, Clear, Launched, Captured, Replayed, Recorded, Waited, Averaged };
+enum Kind { Allocated, CopyIn, CopyOut, CopyOver, Clear, Launched, Captured, Replayed, Recorded, Waited, Averaged };
 struct Call {
     int kind;
     const char *kernel;
@@ -296,7 +233,8 @@ bool run(Launch &launch) {
         context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
         block.run(launch.block.x * launch.block.y * launch.block.z, launch.function->kernel->call, parameters.data());
     }
-    for (auto &[pointer, allocation] : allocations) check_margins(pointer, allocation, "after a launch");
+    for (auto &[pointer, allocation] : allocations)
+        if (allocation.ready) check_margins(pointer, allocation, "after a launch");
     if (watching) settle(running_kernel);
     running_kernel = nullptr;
     return true;
@@ -313,9 +251,14 @@ void fault(int signal, siginfo_t *info, void *) {
     for (auto &[pointer, allocation] : allocations) {
         uintptr_t start = (uintptr_t)allocation.map;
         if (at < start || at >= start + allocation.mapped) continue;
+        if (!allocation.ready)
+            refuse("went to memory of " + std::to_string(allocation.size) + " bytes that another stream has yet to allocate");
         refuse("went out of bounds of an allocation of " + std::to_string(allocation.size) + " bytes, " +
                std::to_string((long)(at - pointer)) + " bytes from its start");
     }
+    for (auto &own : freed)
+        if (at >= (uintptr_t)own.map && at < (uintptr_t)own.map + own.mapped)
+            refuse("went to memory of " + std::to_string(own.size) + " bytes that has been freed");
     refuse("went to an address that is no memory of the device");
 }
 
@@ -357,7 +300,12 @@ void emulator_listen(int on) { EXCLUSIVE; listening = on, calls.clear(); }
 // The n-th call since then.
 bool emulator_call(size_t n, Call *call) { EXCLUSIVE; return n < calls.size() && (*call = calls[n], true); }
 long emulator_launches() { EXCLUSIVE; return launches; }
-size_t emulator_memory_used() { EXCLUSIVE; return memory_used; }
+// What is free only when its stream comes to it is waited for.
+size_t emulator_memory_used() {
+    EXCLUSIVE;
+    if (!capturing()) drain();
+    return memory_used;
+}
 
 // ---- the driver API, as far as cudarc's safe layer goes ----
 int cuInit(unsigned) { return device_count ? Success : NoDevice; }
@@ -389,7 +337,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     case 16: *value = 4; break;     // multiprocessors
     case 75: *value = capability / 10; break;
     case 76: *value = capability % 10; break;
-    default: *value = 0;            // among them 115, memory pools: none
+    case 115: *value = 1; break;    // memory pools
+    default: *value = 0;
     }
     return Success;
 }
@@ -405,10 +354,35 @@ int cuMemGetInfo_v2(size_t *left, size_t *total) {
 }
 int cuMemAlloc_v2(uintptr_t *pointer, size_t size) {
     EXCLUSIVE;
-    note(Allocation, nullptr, size);
+    note(Allocated, nullptr, size);
     return allocate(pointer, size);
 }
 int cuMemFree_v2(uintptr_t pointer) { EXCLUSIVE; drain(); return release(pointer); }
+// From a pool: the memory is there, and is taken back, when its stream comes to it. Other streams have to wait for that by
+// events. A graph would have memory of its own, which nobody asks for.
+int cuMemAllocAsync(uintptr_t *pointer, size_t size, Stream *stream) {
+    EXCLUSIVE;
+    if (of(stream)->capture) return NotSupported;
+    note(Allocated, stream, size);
+    Error error = allocate(pointer, size, false);
+    if (error == OutOfMemory) {
+        // As a pool does, it waits for what is about to be freed.
+        drain();
+        error = allocate(pointer, size, false);
+    }
+    if (error) return error;
+    push(stream, [at = *pointer] { return open(at), true; });
+    return Success;
+}
+int cuMemFreeAsync(uintptr_t pointer, Stream *stream) {
+    EXCLUSIVE;
+    if (of(stream)->capture) return NotSupported;
+    auto found = allocations.find(pointer);
+    if (found == allocations.end() || found->second.leaving) return InvalidValue;
+    found->second.leaving = true;
+    push(stream, [=] { return release(pointer), true; });
+    return Success;
+}
 int cuMemHostAlloc(void **pointer, size_t size, unsigned) {
     EXCLUSIVE;
     *pointer = malloc(size);
@@ -428,7 +402,11 @@ static int copy(Stream *stream, void *into, const void *from, size_t size, uintp
     EXCLUSIVE;
     if (sticky) return sticky;
     if (!inside(device, size)) return InvalidValue;
-    push(stream, [=] { memcpy(into, from, size); return true; });
+    push(stream, [=] {
+        check_there(device, size);
+        memcpy(into, from, size);
+        return true;
+    });
     return Success;
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t into, const void *from, size_t size, Stream *stream) {
@@ -444,7 +422,9 @@ int cuMemcpyDtoHAsync_v2(void *into, uintptr_t from, size_t size, Stream *stream
 int cuMemcpyDtoDAsync_v2(uintptr_t into, uintptr_t from, size_t size, Stream *stream) {
     EXCLUSIVE;
     note(CopyOver, stream, size);
-    return inside(from, size) ? copy(stream, (void *)into, (void *)from, size, into) : InvalidValue;
+    if (!inside(from, size)) return InvalidValue;
+    push(stream, [=] { return check_there(from, size), true; });
+    return copy(stream, (void *)into, (void *)from, size, into);
 }
 int cuMemcpyHtoD_v2(uintptr_t into, const void *from, size_t size) {
     EXCLUSIVE;
@@ -462,6 +442,7 @@ int cuMemsetD8Async(uintptr_t into, unsigned char value, size_t size, Stream *st
     if (!inside(into, size)) return InvalidValue;
     note(Clear, stream, size);
     push(stream, [=] {
+        check_there(into, size);
         memset((void *)into, value, size);
         if (watching) touched.push_back({"memset", 0, size});
         return true;

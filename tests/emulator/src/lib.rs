@@ -11,6 +11,9 @@
 //!   with the kernel's name and thread (so allocate the buffers of a test apart); so does one
 //!   beyond a shared or local array. Up to there, and in front of an allocation up to the start of
 //!   its page, what is read is NaN, and what is written ends the process after the launch;
+//! - memory comes from a pool, as on a card: it is there, and is taken back, when its stream comes to
+//!   it. Who uses it before or after, another stream that has not waited for instance, ends the
+//!   process, under some seeds if not under all;
 //! - a barrier or warp collective that not all threads reach at one line ends the process;
 //! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
 //!   order, so that what is not ordered by barriers and events goes wrong.
@@ -30,10 +33,11 @@ use std::{env, fs, io};
 use libloading::Library;
 
 /// The sources: name, text.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("driver.cpp", include_str!("../cpp/driver.cpp")),
     ("compiler.cpp", include_str!("../cpp/compiler.cpp")),
     ("nccl.cpp", include_str!("../cpp/nccl.cpp")),
+    ("memory.hpp", include_str!("../cpp/memory.hpp")),
     ("fibers.hpp", include_str!("../cpp/fibers.hpp")),
     ("shim.hpp", include_str!("../cpp/shim.hpp")),
 ];
@@ -45,12 +49,27 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cargo's folder for the files of tests, `target/tmp`, from the path of the test's program. (Cargo
-/// sets its name for integration tests only.)
+/// The variable that names the project's folder to tests that run where they were not built
+/// (`scripts/cuda/kit`).
+const ROOT: &str = "DENSENET_ROOT";
+
+/// The project's folder, where tests find the files that they read: that which `DENSENET_ROOT`
+/// names, or else the one that they were built in.
+pub fn root() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    env::var_os(ROOT).map_or_else(built, PathBuf::from)
+}
+
+/// Cargo's folder for the files of tests, `target/tmp`: that of [`root`] if the environment names
+/// one, or else from the path of the test's program. (Cargo sets its name for integration tests
+/// only.)
 ///
 /// # Panics
 /// If the program has no path.
 pub fn folder() -> PathBuf {
+    if env::var_os(ROOT).is_some() {
+        return root().join("target/tmp");
+    }
     let program = env::current_exe().unwrap();
     let target = program.ancestors().nth(3);
     target.expect("target/PROFILE/deps/TEST").join("tmp")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cuda_emulator::{Emulator, alone};
+use cuda_emulator::{Emulator, Kind, alone};
 use cudarc::driver::{CudaContext, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::compile_ptx;
 
@@ -211,7 +211,6 @@ extern "C" __global__ void early(float *y) {
 
 #[test]
 fn what_the_driver_is_asked_for_is_told() {
-    use cuda_emulator::Kind;
     use cudarc::driver::{DevicePtr, result, sys};
     let _alone = alone();
     let (context, stream) = device();
@@ -396,4 +395,28 @@ fn source_is_compiled_where_temporary_files_are_to_be() {
     let name = folder.path().file_name().unwrap().to_str().unwrap();
     assert!(said.contains(&format!("{name}/emulated-nvrtc-")), "{said}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "left behind");
+}
+
+#[test]
+fn memory_comes_from_a_pool_and_goes_back_when_its_stream_comes_to_it() {
+    let _alone = alone();
+    let (context, stream) = device();
+    assert!(context.has_async_alloc());
+    let before = emulator().memory_used();
+    let calls = emulator().calls(|| {
+        // SAFETY: every bit pattern is a number.
+        let x = unsafe { stream.alloc::<u8>(1000) }.unwrap();
+        assert_eq!(emulator().memory_used(), before + 1000);
+        drop(x);
+    });
+    assert_eq!(emulator().memory_used(), before);
+    let allocated = calls.iter().find(|call| call.kind == Kind::Allocation);
+    assert_eq!(allocated.map(|call| call.bytes), Some(1000));
+    // What is about to be freed is waited for.
+    emulator().set_memory(before + 1000);
+    for _ in 0..2 {
+        // SAFETY: as above.
+        drop(unsafe { stream.alloc::<u8>(1000) }.unwrap());
+    }
+    emulator().set_memory(1 << 30);
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use cuda_emulator::Emulator;
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, DevicePtr, LaunchConfig, PushKernelArg, result};
 use cudarc::nvrtc::compile_ptx;
 
 /// Says which mistake a child process makes.
@@ -34,6 +34,12 @@ fn caught_on(floats: usize, test: &str, body: &str, expected: &[&str]) {
         stream.synchronize().unwrap();
         return;
     }
+    said_in_a_child(test, expected);
+}
+
+/// Runs `test` again in a child process, which is to make its mistake; what it says must contain all
+/// of `expected`.
+fn said_in_a_child(test: &str, expected: &[&str]) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(MISTAKE, test)
@@ -143,4 +149,95 @@ fn a_missing_barrier_reads_what_was_never_written() {
          if (v != 1.0f) x[1 << 20] = v;",
         &["kernel `wrong`"],
     );
+}
+
+/// Whether this is the child process that makes the mistake of `test`; it has the emulator then.
+fn makes(test: &str) -> bool {
+    let own = std::env::var(MISTAKE).is_ok_and(|mistake| mistake == test);
+    if own {
+        Emulator::load(env!("CARGO_TARGET_TMPDIR"));
+    }
+    own
+}
+
+const DOUBLES: &str = r#"extern "C" __global__ void doubles(float *x) { x[threadIdx.x] *= 2; }"#;
+
+#[test]
+fn memory_that_has_been_freed() {
+    let test = "memory_that_has_been_freed";
+    if makes(test) {
+        let stream = CudaContext::new(0).unwrap().new_stream().unwrap();
+        let module = stream.context().load_module(compile_ptx(DOUBLES).unwrap());
+        let kernel = module.unwrap().load_function("doubles").unwrap();
+        let x = stream.clone_htod(&[1.0f32; 64]).unwrap();
+        let address = x.device_ptr(&stream).0;
+        drop(x);
+        let one_block = LaunchConfig::for_num_elems(64);
+        // SAFETY: the emulator checks every access.
+        unsafe {
+            stream
+                .launch_builder(&kernel)
+                .arg(&address)
+                .launch(one_block)
+        }
+        .unwrap();
+        stream.synchronize().unwrap();
+        return;
+    }
+    let expected = ["kernel `doubles`", "256 bytes that has been freed"];
+    said_in_a_child(test, &expected);
+}
+
+#[test]
+fn memory_that_one_stream_frees_while_another_uses_it() {
+    let test = "memory_that_one_stream_frees_while_another_uses_it";
+    if makes(test) {
+        let context = CudaContext::new(0).unwrap();
+        // SAFETY: no streams wait for each other by themselves: that is the mistake.
+        unsafe { context.disable_event_tracking() };
+        let (stream, other) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+        let module = context.load_module(compile_ptx(DOUBLES).unwrap());
+        let kernel = module.unwrap().load_function("doubles").unwrap();
+        // Which stream is first is drawn: of twenty times, the one that frees is first sometimes.
+        for _ in 0..20 {
+            let x = stream.clone_htod(&[1.0f32; 64]).unwrap();
+            stream.synchronize().unwrap();
+            let address = x.device_ptr(&stream).0;
+            let one_block = LaunchConfig::for_num_elems(64);
+            // SAFETY: the emulator checks every access.
+            unsafe {
+                other
+                    .launch_builder(&kernel)
+                    .arg(&address)
+                    .launch(one_block)
+            }
+            .unwrap();
+            drop(x);
+            other.synchronize().unwrap();
+        }
+        return;
+    }
+    said_in_a_child(test, &["256 bytes that has been freed"]);
+}
+
+#[test]
+fn memory_that_one_stream_has_yet_to_allocate_for_another() {
+    let test = "memory_that_one_stream_has_yet_to_allocate_for_another";
+    if makes(test) {
+        let context = CudaContext::new(0).unwrap();
+        // SAFETY: as above.
+        unsafe { context.disable_event_tracking() };
+        let (stream, other) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+        for _ in 0..20 {
+            // SAFETY: every bit pattern is a number.
+            let x = unsafe { stream.alloc::<f32>(64) }.unwrap();
+            let address = x.device_ptr(&stream).0;
+            // SAFETY: the values live until the wait.
+            unsafe { result::memcpy_htod_async(address, &[1.0f32; 64], other.cu_stream()) }
+                .unwrap();
+            other.synchronize().unwrap();
+        }
+        return;
+    }
+    said_in_a_child(test, &["256 bytes", "yet to allocate"]);
 }

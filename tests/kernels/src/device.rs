@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
-use std::{env, fs, process};
+use std::{fs, process};
 
 use cuda_emulator::Emulator;
 use cudarc::driver::sys::CUfunction_attribute;
@@ -19,11 +19,6 @@ pub struct Gpu {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     _alone: MutexGuard<'static, ()>,
-}
-
-/// The folder of this crate when the test runs: a copy of the tree may name another one.
-fn root() -> PathBuf {
-    env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
 }
 
 /// Where compiled kernels are kept.
@@ -159,7 +154,7 @@ impl Gpu {
         precision: Precision,
         constants: &[(&str, usize)],
     ) -> Program {
-        let folder = root().join("../../densenet-runtime/src/cuda");
+        let folder = cuda_emulator::root().join("densenet-runtime/src/cuda");
         let mut source = String::from("#define EPSILON 1e-5\n#define MOMENTUM 0.1\n");
         for file in files {
             let path = folder.join(file);

@@ -5,7 +5,7 @@
 use cuda_kernel_tests::{Gpu, Numbers, Precision, Program, arguments, family};
 
 fn program(gpu: &Gpu) -> Program {
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fragments.cu");
+    let own = "../../../tests/kernels/tests/fragments.cu";
     gpu.program(&family(&[own]), Precision::Bf16, &[("VECTOR", 8)])
 }
 
