@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use densenet_models::preset;
-use densenet_models::shell::{check_batch, recompute};
+use densenet_models::shell::{Variant, check_batch, recompute};
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::plan::{BlockSpec, Plan, Role, Spec};
+use densenet_runtime::plan::{Plan, Role};
 use densenet_runtime::train::{Config, Freeze};
 use densenet_runtime::{
     Arena, Batch, Device, DeviceChoice, Executor, Frozen, Outcome, Pixels, Sgd, Step, Targets,
@@ -30,15 +30,8 @@ struct Arguments {
     /// A preset, such as densenet201 or cifar_bc_100_12.
     #[arg(long)]
     model: String,
-    /// A growth rate in place of the preset's.
-    #[arg(long, value_name = "K")]
-    growth: Option<usize>,
-    /// Numbers of layers in place of the preset's, such as 6,12,24,16.
-    #[arg(long, value_delimiter = ',', value_name = "N")]
-    layers: Option<Vec<usize>>,
-    /// A size of the images in place of the preset's, such as 225x301.
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
-    input: Option<(usize, usize)>,
+    #[command(flatten)]
+    variant: Variant,
     #[arg(long, value_enum, default_value = "train")]
     mode: Mode,
     /// The number of images in a step.
@@ -91,7 +84,7 @@ fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let preset = preset(&arguments.model)?;
-    let plan = changed(preset.plan(), arguments)?;
+    let plan = arguments.variant.of(preset.plan())?;
     check_batch(&plan, preset.name, arguments.batch)?;
     let recompute = recompute(arguments.recompute);
     let precision = arguments.precision;
@@ -216,49 +209,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         })
     );
     Ok(())
-}
-
-/// A height and a width.
-fn size(text: &str) -> Result<(usize, usize), String> {
-    let sides = text
-        .split_once('x')
-        .and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
-    sides.ok_or_else(|| format!("{text:?} is no size; write one as 224x224"))
-}
-
-/// A preset with the arguments' changes.
-fn changed(plan: Plan, arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
-    if let (None, None, None) = (&arguments.growth, &arguments.layers, &arguments.input) {
-        return Ok(plan);
-    }
-    let (first, stem) = (&plan.blocks()[0], plan.stem());
-    let growth = arguments.growth.unwrap_or(first.growth);
-    let layers = match &arguments.layers {
-        Some(layers) => layers.clone(),
-        None => plan.blocks().iter().map(|block| block.layers).collect(),
-    };
-    let compresses = plan.transitions().iter().any(|t| t.output < t.input);
-    let (height, width) = arguments.input.unwrap_or((stem.height, stem.width));
-    let spec = Spec {
-        blocks: layers
-            .into_iter()
-            .map(|layers| BlockSpec { layers, growth })
-            .collect(),
-        // The only compression of the paper's networks.
-        theta: if compresses { "0.5" } else { "1" }.parse()?,
-        bottleneck: first.bottleneck.map(|maps| maps / first.growth),
-        stem: stem.kind,
-        init: stem
-            .kind
-            .default_maps(growth, first.bottleneck.is_some() && compresses),
-        input: [stem.channels, height, width],
-        classes: plan.classes(),
-        dropout: plan.dropout(),
-    };
-    spec.plan().map_err(|errors| {
-        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        errors.join("; ").into()
-    })
 }
 
 /// He's initialisation, and BN that changes nothing.

@@ -9,11 +9,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use densenet_models::shell::{check_batch, recompute};
+use densenet_models::shell::{Variant, check_batch, recompute};
 use densenet_models::{PRESETS, preset};
 use densenet_runtime::cpu::Precision;
-use densenet_runtime::cuda::{self, Card, Launch, cards};
+use densenet_runtime::cuda::{self, Card, Launch, Listing, cards};
 use densenet_runtime::{console, say};
+use serde_json::json;
 
 /// Bytes and operations of a training step, kernel by kernel, and the time they take at best.
 #[derive(Parser)]
@@ -21,6 +22,8 @@ struct Arguments {
     /// The network.
     #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
     model: String,
+    #[command(flatten)]
+    variant: Variant,
     /// The number of images in a step.
     #[arg(long, default_value_t = 256)]
     batch: usize,
@@ -37,6 +40,9 @@ struct Arguments {
     /// Lists each launch, not only the sums.
     #[arg(long)]
     launches: bool,
+    /// Prints each launch as a line of JSON, and nothing else.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -86,13 +92,16 @@ impl Sum {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let plan = preset(&arguments.model)?.plan();
+    let plan = arguments.variant.of(preset(&arguments.model)?.plan())?;
     let card = cards().iter().find(|card| card.name == arguments.card);
     let card = card.ok_or("no such card")?;
     let precision = arguments.precision;
     let recompute = recompute(arguments.recompute);
     let batch = arguments.batch;
     check_batch(&plan, &arguments.model, batch)?;
+    if arguments.json {
+        return print_json(&cuda::listing(&plan, batch, precision, recompute)?, card);
+    }
     let launches = cuda::launches(&plan, batch, precision, recompute)?;
     say!(
         "{}, {batch} images, products in {precision}, on {}: {} TB/s, {} TFLOP/s bf16, {} f32\n",
@@ -149,5 +158,34 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         each(eager.descent),
         eager.bytes() as f64 / card.bandwidth * 1e3,
     );
+    Ok(())
+}
+
+/// A line for each launch. Its stage is the number of its program among those of its family, in the
+/// order in which a step comes to them: a block, or a transition.
+fn print_json(listing: &Listing, card: &Card) -> Result<(), Box<dyn std::error::Error>> {
+    let mut programs: Vec<(&str, &[String])> = Vec::new();
+    for listed in &listing.launches {
+        let (cost, own) = (&listed.cost, listed.constants.as_slice());
+        if !programs.contains(&(cost.family, own)) {
+            programs.push((cost.family, own));
+        }
+        let family = programs.iter().filter(|(family, _)| *family == cost.family);
+        let stage = family.take_while(|(_, constants)| *constants != own);
+        say!(
+            "{}",
+            json!({
+                "kernel": cost.kernel,
+                "family": cost.family,
+                "stage": 1 + stage.count(),
+                "grid": listed.grid,
+                "reads": cost.reads,
+                "writes": cost.writes,
+                "operations": cost.operations,
+                "seconds": cost.roof(card).seconds(),
+            })
+        );
+        console::check()?;
+    }
     Ok(())
 }

@@ -40,4 +40,7 @@ pub use kernels::{Program, programs};
 pub use memory::Placement;
 pub use program::Cache;
 #[cfg(feature = "roofline")]
-pub use roofline::{Card, Eager, Launch, Roof, cards, eager, launches, launches_towards};
+pub use roofline::{
+    Argument, Card, Eager, Launch, Listed, Listing, Roof, Value, cards, eager, everything,
+    launches, launches_towards, listing,
+};

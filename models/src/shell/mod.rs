@@ -7,6 +7,7 @@ mod fashion;
 mod normalization;
 mod preset;
 mod training;
+mod variant;
 
 pub use command::CommandLine;
 pub use describe::{describe, describe_left_out, thousands};
@@ -14,3 +15,4 @@ pub use fashion::Fashion;
 pub use normalization::normalization_for;
 pub use preset::{check_batch, recompute};
 pub use training::{Start, Training, exit_code};
+pub use variant::Variant;

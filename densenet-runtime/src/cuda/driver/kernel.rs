@@ -182,6 +182,16 @@ impl<'a> Launch<'a> {
         self.grid
     }
 
+    /// Threads of a block.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Bytes of shared memory beyond those that the kernel declares.
+    pub fn shared(&self) -> usize {
+        self.kernel.shared
+    }
+
     /// The values of the kernel's parameters.
     pub fn values(&self) -> &'a [Value] {
         self.values

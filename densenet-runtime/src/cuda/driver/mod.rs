@@ -271,6 +271,12 @@ impl Address {
         Self(1 << 40)
     }
 
+    /// How many bytes it lies behind another one, if it does.
+    #[cfg(feature = "roofline")]
+    pub fn behind(self, start: Self) -> Option<u64> {
+        self.0.checked_sub(start.0)
+    }
+
     /// The address `count` f32 further on.
     pub fn floats(self, count: usize) -> Self {
         Self(self.0 + 4 * count as u64)

@@ -94,7 +94,7 @@ impl Surroundings<'_> {
     }
 
     /// Converts images from channels x area, image by image, at `from`.
-    fn images_from_nchw(&self, from: Address) -> Result<(), CudaError> {
+    pub fn images_from_nchw(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let batch = self.on.batch;
         self.on.each(
@@ -130,7 +130,7 @@ impl Surroundings<'_> {
 
     /// Images from floats in [0, 1], pixels x channels, at `from`, with the normalisation that was
     /// uploaded.
-    fn images_from_floats(&self, from: Address) -> Result<(), CudaError> {
+    pub fn images_from_floats(&self, from: Address) -> Result<(), CudaError> {
         let (channels, area) = self.image();
         let pixels = self.on.batch * area;
         self.on.each(

@@ -53,14 +53,27 @@ impl Layout {
             .sum()
     }
 
-    /// Addresses without memory: to be counted, not used.
+    /// Addresses without memory: to be counted, not used. Buffers are so far apart that an address
+    /// tells which it lies in, or behind.
     #[cfg(feature = "roofline")]
     pub fn on_paper(&self) -> Buffers {
+        let mut next = Address::on_paper();
+        let addresses = self.sizes.iter().map(|size| {
+            let address = next;
+            next = next.bytes(size.next_multiple_of(ALIGNMENT) + ALIGNMENT);
+            address
+        });
         Buffers {
-            addresses: self.addresses(Address::on_paper()),
+            addresses: addresses.collect(),
             _memory: Vec::new(),
             bytes: self.total(),
         }
+    }
+
+    /// The buffers' sizes in bytes.
+    #[cfg(feature = "roofline")]
+    pub fn sizes(&self) -> &[usize] {
+        &self.sizes
     }
 
     /// The buffers' addresses in one allocation that starts at `start`.
@@ -121,6 +134,13 @@ impl Buffers {
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The number of the buffer that an address lies in, and how far from its start.
+    #[cfg(feature = "roofline")]
+    pub fn place_of(&self, of: Address) -> Option<(usize, u64)> {
+        let mut starts = self.addresses.iter().enumerate().rev();
+        starts.find_map(|(number, &start)| Some((number, of.behind(start)?)))
     }
 }
 

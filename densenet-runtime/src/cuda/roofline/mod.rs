@@ -12,11 +12,13 @@
 
 mod cards;
 mod eager;
+mod listing;
 mod paper;
 
 pub use cards::{Card, cards};
 pub use eager::{Eager, eager};
-pub use paper::{launches, launches_towards};
+pub use listing::{Argument, Listed, Listing, Value};
+pub use paper::{everything, launches, launches_towards, listing};
 
 /// A kernel's launch, and what it costs at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

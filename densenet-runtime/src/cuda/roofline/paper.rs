@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::Launch;
+use super::{Argument, Launch, Listed, Listing, Value};
 use crate::cuda::conv::{pointwise, spatial};
 use crate::cuda::driver::{self, Address};
 use crate::cuda::error::CudaError;
@@ -10,7 +10,7 @@ use crate::cuda::executor::CudaOptions;
 use crate::cuda::kernel::{norm, step, weights};
 use crate::cuda::kernels::Kernels;
 use crate::cuda::launch::Launcher;
-use crate::cuda::memory::Offsets;
+use crate::cuda::memory::{Buffers, Offsets};
 use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::Target;
@@ -44,16 +44,109 @@ pub fn launches_towards(
     precision: Precision,
     recompute: Recompute,
 ) -> Result<Vec<Launch>, CudaError> {
-    check_capacity(plan, batch)?;
-    let kernels = Kernels::on_paper(plan, precision)?;
+    let listed = step(targets, plan, batch, precision, recompute)?.launches;
+    Ok(listed.into_iter().map(|one| one.cost).collect())
+}
+
+/// The launches of [`launches`] with all that the driver is asked for.
+///
+/// # Errors
+/// As [`launches`].
+pub fn listing(
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Result<Listing, CudaError> {
+    step(Targets::Classes(&[]), plan, batch, precision, recompute)
+}
+
+/// Every kind of launch that an executor of a plan can be asked for: images of all kinds, a pass
+/// that trains with each loss, both descents, clipping and averages, and a pass that evaluates.
+///
+/// # Errors
+/// As [`launches`].
+pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Listing, CudaError> {
+    let options = CudaOptions {
+        precision,
+        second_moments: true,
+        average: true,
+        ..CudaOptions::for_batch(batch)
+    };
+    on_paper(plan, &options, |pass| {
+        let raw = pass.on.at(pass.on.slots.raw[0]);
+        pass.surroundings().images_from_nchw(raw)?;
+        pass.surroundings().images_from_bytes(raw)?;
+        pass.surroundings().images_from_floats(raw)?;
+        pass.forward()?;
+        for loss in [
+            head::Loss::Classes,
+            head::Loss::Probabilities,
+            head::Loss::Independent,
+        ] {
+            pass.loss(loss)?;
+        }
+        pass.backward()?;
+        for adamw in [false, true] {
+            pass.surroundings().descend(step::Manner {
+                adamw,
+                clips: adamw,
+                averages: adamw,
+                groups: 1,
+                ..step::Manner::default()
+            })?;
+        }
+        let evaluating = Launcher {
+            training: false,
+            dropout: false,
+            ..pass.on
+        };
+        let pass = Pass::new(evaluating, pass.kernels, pass.training);
+        pass.forward()?;
+        pass.loss(head::Loss::Classes)
+    })
+}
+
+fn step(
+    targets: Targets<'_>,
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Result<Listing, CudaError> {
     let options = CudaOptions {
         precision,
         recompute,
         ..CudaOptions::for_batch(batch)
     };
+    on_paper(plan, &options, |pass| {
+        let raw = pass.on.at(pass.on.slots.raw[0]);
+        pass.surroundings().images_from_bytes(raw)?;
+        pass.forward()?;
+        pass.loss(head::Loss::towards(targets))?;
+        pass.backward()?;
+        pass.surroundings().descend(step::Manner {
+            groups: 1,
+            ..step::Manner::default()
+        })
+    })
+}
+
+/// What `work` launches with a full batch, which trains.
+fn on_paper(
+    plan: &Plan,
+    options: &CudaOptions,
+    work: impl FnOnce(&Pass<'_>) -> Result<(), CudaError>,
+) -> Result<Listing, CudaError> {
+    let (batch, precision) = (options.batch, options.precision);
+    check_capacity(plan, batch)?;
+    let kernels = Kernels::on_paper(plan, precision)?;
     let (slots, layout) = options.layout(plan);
-    let paper = Paper::default();
     let (buffers, offsets) = (layout.on_paper(), Offsets::new(plan));
+    let paper = Paper {
+        buffers: &buffers,
+        launches: RefCell::default(),
+    };
     let on = Launcher {
         target: &paper,
         buffers: &buffers,
@@ -67,16 +160,12 @@ pub fn launches_towards(
         ready: false,
         dropout: true,
     };
-    let pass = Pass::new(on, &kernels, recompute.into());
-    pass.surroundings().images_from_bytes(Address::on_paper())?;
-    pass.forward()?;
-    pass.loss(head::Loss::towards(targets))?;
-    pass.backward()?;
-    pass.surroundings().descend(step::Manner {
-        groups: 1,
-        ..step::Manner::default()
-    })?;
-    Ok(paper.launches.into_inner())
+    work(&Pass::new(on, &kernels, options.training()))?;
+    Ok(Listing {
+        buffers: layout.sizes().to_vec(),
+        weight_table: offsets.weight_table(),
+        launches: paper.launches.into_inner(),
+    })
 }
 
 /// The elements that a launch moves and its operations; `None` if the kernel is not known.
@@ -95,18 +184,32 @@ fn traffic(of: &Counter<'_>, family: &str) -> Option<Traffic> {
 }
 
 /// Records the launches that it is asked for.
-#[derive(Default)]
-struct Paper {
-    launches: RefCell<Vec<Launch>>,
+struct Paper<'a> {
+    buffers: &'a Buffers,
+    launches: RefCell<Vec<Listed>>,
 }
 
-impl Target for Paper {
+impl Paper<'_> {
+    /// A value of a launch, by the buffer that it points into.
+    fn value(&self, value: driver::Value) -> Value {
+        match value {
+            driver::Value::Int(value) => Value::Int(value),
+            driver::Value::At(address) => {
+                let (buffer, offset) = self.buffers.place_of(address).unwrap_or_default();
+                Value::At { buffer, offset }
+            }
+        }
+    }
+}
+
+impl Target for Paper<'_> {
     fn launch(&self, launch: &driver::Launch<'_>) -> Result<(), CudaError> {
         let grid = launch.grid();
         if grid.contains(&0) {
             return Ok(());
         }
-        let (name, family) = (launch.kernel().name, launch.kernel().declared.family);
+        let declared = &launch.kernel().declared;
+        let (name, family) = (launch.kernel().name, declared.family);
         let counter = Counter::new(launch);
         let Some(traffic) = traffic(&counter, family) else {
             return Err(CudaError::Driver {
@@ -114,7 +217,7 @@ impl Target for Paper {
                 message: "its traffic is not known".into(),
             });
         };
-        self.launches.borrow_mut().push(Launch {
+        let cost = Launch {
             kernel: name,
             family,
             blocks: grid.iter().map(|&size| size as u64).product(),
@@ -122,12 +225,30 @@ impl Target for Paper {
             writes: traffic.writes,
             operations: traffic.operations,
             tensor_cores: traffic.operations > 0 && counter.bf16(),
+        };
+        let constants = declared.constants.iter();
+        let arguments = declared.parameters.iter().zip(launch.values());
+        self.launches.borrow_mut().push(Listed {
+            cost,
+            constants: constants
+                .map(|(name, value)| format!("-D{name}={value}"))
+                .collect(),
+            grid,
+            threads: launch.threads(),
+            shared: launch.shared(),
+            arguments: arguments
+                .map(|(parameter, &value)| Argument {
+                    name: parameter.name.clone(),
+                    of: parameter.of.clone(),
+                    value: self.value(value),
+                })
+                .collect(),
         });
         Ok(())
     }
 
-    fn clear(&self, _: Address, bytes: usize) -> Result<(), CudaError> {
-        self.launches.borrow_mut().push(Launch {
+    fn clear(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        let cost = Launch {
             kernel: "memset",
             family: "step",
             blocks: 0,
@@ -135,6 +256,18 @@ impl Target for Paper {
             writes: bytes as u64,
             operations: 0,
             tensor_cores: false,
+        };
+        self.launches.borrow_mut().push(Listed {
+            cost,
+            constants: Vec::new(),
+            grid: [0; 3],
+            threads: 0,
+            shared: 0,
+            arguments: vec![Argument {
+                name: "into".into(),
+                of: "unsigned char".into(),
+                value: self.value(driver::Value::At(at)),
+            }],
         });
         Ok(())
     }
