@@ -5,14 +5,12 @@ writes what ptxas says of them to docs/kernels.md: registers, shared memory, loc
 
 The programs are those that the CUDA executor compiles: `cargo run --example kernels` prints them.
 NVRTC is the library that the environment variable NVRTC names, or that of the interpreter's
-environment (PyPI's nvidia-cuda-nvrtc-cu12), or else fetched into target/nvrtc. Fails if a kernel does not compile, or has something in local memory.
+environment (PyPI's nvidia-cuda-nvrtc), or else fetched into target/nvrtc (nvrtc.py). Fails if a kernel does not compile, or has something in local memory.
 """
 
 import argparse
 import collections
 import concurrent.futures
-import ctypes
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,31 +19,10 @@ import subprocess
 import sys
 import time
 
+import nvrtc
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WHEEL = "nvidia-cuda-nvrtc-cu12==12.8.93"
-PLACE = ROOT / "target/nvrtc"
 LIMIT = 20  # seconds that a first start of DenseNet-201 may compile
-
-
-def nvrtc():
-    """The library, fetched if it is not there."""
-    if named := os.environ.get("NVRTC"):
-        return ctypes.CDLL(named)
-    found = importlib.util.find_spec("nvidia")
-    places = [pathlib.Path(place) for place in found.submodule_search_locations] if found else []
-    for place in [*places, PLACE / "nvidia"]:
-        library = place / "cuda_nvrtc/lib/libnvrtc.so.12"
-        if library.exists():
-            return ctypes.CDLL(str(library))
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", PLACE, WHEEL]
-    subprocess.run(pip, check=True)
-    return ctypes.CDLL(str(PLACE / "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"))
-
-
-def version(library):
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    return f"{major.value}.{minor.value}"
 
 
 def programs(models):
@@ -56,22 +33,12 @@ def programs(models):
 
 
 def compile_one(job):
-    """Name, architecture, log, whether it compiled, and seconds."""
+    """Whether it compiled, the log, and seconds."""
     architecture, source, constants = job
-    library = nvrtc()
+    library = nvrtc.Nvrtc(nvrtc.find())
     start = time.perf_counter()
-    handle = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(handle), source.encode(), None, 0, None, None)
-    options = [f"--gpu-architecture={architecture}", "--std=c++17", "--device-as-default-execution-space", *constants, "--ptxas-options=-v"]
-    array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
-    failed = library.nvrtcCompileProgram(handle, len(options), array)
-    seconds = time.perf_counter() - start
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(handle, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(handle, log)
-    library.nvrtcDestroyProgram(ctypes.byref(handle))
-    return not failed, log.value.decode(), seconds
+    ptx, log = library.compile(source, constants, architecture, "--ptxas-options=-v")
+    return ptx is not None, log, time.perf_counter() - start
 
 
 def entries(log, constants):
@@ -105,7 +72,8 @@ def main():
         for architecture in architectures:
             job = (architecture, program["source"], tuple(program["constants"]))
             jobs.setdefault(job, []).append(program)
-    library = nvrtc()
+    nvrtc.fetch()
+    library = nvrtc.Nvrtc(nvrtc.find())
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
         results = dict(zip(jobs, pool.map(compile_one, jobs)))
 
@@ -135,7 +103,7 @@ def main():
     lines = [
         "# Kernels, as ptxas sees them",
         "",
-        f"`scripts/cuda/compile.py` with NVRTC {version(library)}: {len(jobs)} programs of {len(models)} presets,"
+        f"`scripts/cuda/compile.py` with NVRTC {library.version}: {len(jobs)} programs of {len(models)} presets,"
         f" for {', '.join(architectures)}. A cell gives the largest values over all programs with the kernel:"
         " registers per thread / bytes of shared memory per block / bytes of local memory, which must be 0 (no spills).",
         "",
