@@ -30,11 +30,15 @@ def find():
 
 def fetch():
     """Installs the wheel into target/nvrtc, unless the library is there."""
-    if find():
-        return
+    if not find():
+        install("--no-deps", WHEEL)
+
+
+def install(*what):
+    """Installs wheels into target/nvrtc."""
     uv = shutil.which("uv")
     command = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    subprocess.run([*command, "-q", "--no-deps", "--target", PLACE, WHEEL], check=True)
+    subprocess.run([*command, "-q", "--target", PLACE, *what], check=True)
 
 
 class Nvrtc:
