@@ -1,8 +1,7 @@
 //! Draws which features the layers of a trained network read (paper, Fig. 5).
 //!
 //! ```text
-//! cargo run --example feature_reuse -- --model densenet201 \
-//!     --weights out/imagenet_densenet201/checkpoint.safetensors --out reuse.png
+//! cargo run --example feature_reuse -- --weights out/imagenet_densenet201/checkpoint.safetensors
 //! ```
 
 use std::error::Error;
@@ -12,15 +11,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use densenet_models::preset;
 use densenet_runtime::figures::FeatureReuse;
-use densenet_runtime::weights::State;
+use densenet_runtime::weights::{State, TensorFile, Unexpected, plan_of};
 use densenet_runtime::{console, say};
 
 /// Draws the mean absolute weight with which each layer of a dense block reads each layer before.
 #[derive(Parser)]
 struct Arguments {
-    /// A preset, such as densenet201 or cifar_40_12, which the paper draws.
-    #[arg(long)]
-    model: String,
+    /// The preset that the weights are of, such as cifar_40_12, which the paper draws [default: the
+    /// network whose tensors have their shapes].
+    #[arg(long, value_name = "PRESET")]
+    model: Option<String>,
     /// A checkpoint, or weights under torchvision's names.
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
@@ -34,13 +34,17 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let preset = preset(&arguments.model)?;
-    let plan = preset.plan();
-    let state = State::read(&plan, &arguments.weights)?;
-    let title = format!(
-        "{}: mean absolute weight from source to target",
-        preset.network
-    );
+    let preset = arguments.model.as_deref().map(preset).transpose()?;
+    let file = TensorFile::read(&arguments.weights)?;
+    let (name, plan) = match preset {
+        Some(preset) => (preset.network.to_string(), preset.plan()),
+        None => {
+            let plan = plan_of(&file, None)?;
+            (format!("DenseNet of {} layers", plan.depth()), plan)
+        }
+    };
+    let state = State::from_file(&plan, &file, Unexpected::default())?;
+    let title = format!("{name}: mean absolute weight from source to target");
     FeatureReuse::of(&plan, &state)?.draw(&arguments.out, &title)?;
     say!("wrote {}", arguments.out.display());
     Ok(())

@@ -62,9 +62,16 @@ impl InMemory {
     /// Varies images in training.
     ///
     /// # Errors
-    /// When the padding's colour does not have one byte for each channel.
+    /// When the padding's colour does not have one byte for each channel, or the share of images
+    /// from which a rectangle is erased is not in [0, 1].
     pub fn augmented(self, augmentation: ShiftAndFlip) -> Result<Self, DataError> {
         self.check_colour(&augmentation.fill)?;
+        if !(0.0..=1.0).contains(&augmentation.erase) {
+            return Err(DataError::Options(format!(
+                "the share of images with an erased part must be from 0 to 1, found {}",
+                augmentation.erase
+            )));
+        }
         Ok(Self {
             augmentation: Some(augmentation),
             ..self

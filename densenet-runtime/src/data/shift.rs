@@ -1,15 +1,19 @@
 //! The paper's augmentation of small images.
 
-use super::{Rng, resize};
+use super::{Rng, augment, resize};
 
 /// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, a part of the
-/// original size is cut out at a random place, and it is mirrored half of the time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// original size is cut out at a random place, and it is mirrored half of the time. Beyond the
+/// paper, a rectangle may be erased.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShiftAndFlip {
     /// Pixels of padding on each side.
     pub pad: usize,
     /// Whether images are mirrored. Digits should not be.
     pub flip: bool,
+    /// The share of images from which a rectangle is erased, in [0, 1] (Zhong et al., 2017, "Random
+    /// Erasing"; torchvision's `RandomErasing`): it gets the padding's colour. The paper erases none.
+    pub erase: f64,
     /// The padding's colour: a byte for each channel.
     pub fill: Vec<u8>,
 }
@@ -20,6 +24,7 @@ impl ShiftAndFlip {
         Self {
             pad: 4,
             flip: true,
+            erase: 0.0,
             fill,
         }
     }
@@ -49,6 +54,15 @@ impl ShiftAndFlip {
         );
         if self.flip && rng.coin() {
             resize::mirror(into, width, channels);
+        }
+        if rng.chance(self.erase)
+            && let Some(([left, top], [wide, high])) = augment::erased([width, height], rng)
+        {
+            for row in into.chunks_exact_mut(width * channels).skip(top).take(high) {
+                for pixel in row[left * channels..][..wide * channels].chunks_exact_mut(channels) {
+                    pixel.copy_from_slice(&self.fill);
+                }
+            }
         }
     }
 }
@@ -114,6 +128,7 @@ mod tests {
         let augmentation = ShiftAndFlip {
             pad: 1,
             flip: true,
+            erase: 0.0,
             fill: vec![0],
         };
         let image = [1, 2, 3, 4];
@@ -127,5 +142,42 @@ mod tests {
         assert!(seen.contains(&image));
         assert!(seen.contains(&[2, 1, 4, 3]));
         assert!(seen.contains(&[0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_rectangle_is_erased_as_often_as_asked() {
+        let augmentation = ShiftAndFlip {
+            pad: 0,
+            flip: false,
+            erase: 0.75,
+            fill: vec![9, 8],
+        };
+        let (width, height) = (14, 10);
+        let image = vec![1; 2 * width * height];
+        let mut count = 0;
+        for index in 0..400 {
+            let mut into = vec![7; image.len()];
+            let mut rng = Rng::new(0, 0, index);
+            augmentation.apply(&image, [height, width], &mut rng, &mut into);
+            let erased: Vec<_> = (into.chunks_exact(2).enumerate())
+                .filter(|(_, pixel)| *pixel != [1, 1])
+                .map(|(at, pixel)| {
+                    assert_eq!(pixel, [9, 8]);
+                    [at % width, at / width]
+                })
+                .collect();
+            if erased.is_empty() {
+                continue;
+            }
+            count += 1;
+            // As many as the rectangle around them has.
+            let side = |axis: usize| {
+                let along = erased.iter().map(|at| at[axis]);
+                1 + along.clone().max().unwrap() - along.min().unwrap()
+            };
+            assert_eq!(side(0) * side(1), erased.len());
+            assert!((1..60).contains(&erased.len()), "{}", erased.len());
+        }
+        assert!((270..330).contains(&count), "{count}");
     }
 }

@@ -4,6 +4,7 @@
 mod command;
 mod describe;
 mod fashion;
+mod fashion_recipe;
 mod normalization;
 mod preset;
 mod training;
@@ -12,6 +13,7 @@ mod variant;
 pub use command::CommandLine;
 pub use describe::{describe, describe_left_out, thousands};
 pub use fashion::Fashion;
+pub use fashion_recipe::FashionRecipe;
 pub use normalization::normalization_for;
 pub use preset::{check_batch, recompute};
 pub use training::{Start, Training, exit_code};

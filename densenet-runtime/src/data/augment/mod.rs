@@ -270,19 +270,31 @@ impl Jitter {
     }
 }
 
-/// Erases a rectangle of 2% to 33% of the area, 3:10 to 10:3. If ten do not fit, none.
+/// Erases a rectangle, if one is drawn.
 fn erase(image: &mut Canvas, rng: &mut Rng, fill: &[f32]) {
+    if let Some(([left, top], [width, height])) = erased([image.width, image.height], rng) {
+        image.erase([left, top], [width, height], fill);
+    }
+}
+
+/// The place (left, top) and size (width, height) of a rectangle to erase from an image of this
+/// size (width, height): 2% to 33% of the area, 3:10 to 10:3. If ten do not fit, there is none.
+pub(super) fn erased(
+    [width, height]: [usize; 2],
+    rng: &mut Rng,
+) -> Option<([usize; 2], [usize; 2])> {
     const TRIES: usize = 10;
-    let area = (image.width * image.height) as f64;
+    let whole = (width * height) as f64;
     for _ in 0..TRIES {
-        let area = area * rng.between(0.02, 0.33);
+        let area = whole * rng.between(0.02, 0.33);
         let aspect = rng.between(0.3_f64.ln(), 3.3_f64.ln()).exp();
-        let height = (area * aspect).sqrt().round_ties_even() as usize;
-        let width = (area / aspect).sqrt().round_ties_even() as usize;
-        if height < image.height && width < image.width {
-            let top = rng.below(image.height - height + 1);
-            let left = rng.below(image.width - width + 1);
-            return image.erase([left, top], [width, height], fill);
+        let high = (area * aspect).sqrt().round_ties_even() as usize;
+        let wide = (area / aspect).sqrt().round_ties_even() as usize;
+        if high < height && wide < width {
+            let top = rng.below(height - high + 1);
+            let left = rng.below(width - wide + 1);
+            return Some(([left, top], [wide, high]));
         }
     }
+    None
 }
