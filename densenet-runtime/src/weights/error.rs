@@ -130,6 +130,37 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of ONNX is to be called otherwise.
+    #[error(
+        "{path} is not called .onnx, as files of ONNX are; write to another name, lest it replace something else",
+        path = .path.display()
+    )]
+    OnnxName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of ONNX would be too large.
+    #[error(
+        "cannot write {path}: it would have {bytes} bytes or more, and files of ONNX end at 2 GiB; f16 takes half of f32, \
+         and safetensors have no such end",
+        path = .path.display()
+    )]
+    OnnxSize {
+        /// The file.
+        path: PathBuf,
+        /// The bytes of its tensors.
+        bytes: u64,
+    },
+    /// A number is too large for f16.
+    #[error("cannot write {path}: `{name}` holds {found}, and f16 ends at 65504; write it in f32", path = .path.display())]
+    BeyondF16 {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The number.
+        found: f32,
+    },
     /// The file is of a network with other classes.
     #[error(
         "{path} is of a network with other classes: {difference}; use the weights of a network with these classes, \

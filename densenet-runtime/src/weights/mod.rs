@@ -11,6 +11,7 @@
 //! dicts, checkpoints that contain one, whole modules. Nothing in such a file is executed.
 //! [`State::load`] understands the names of timm, MONAI, torchxrayvision and CheXNet, and reports what
 //! it used; [`plan_of`] tells the network by its shapes, and [`convert`] writes it in another format.
+//! [`onnx::write`] makes a file for programs that know nothing of DenseNets.
 //!
 //! ```
 //! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};
@@ -28,6 +29,7 @@ mod model;
 mod named;
 pub(crate) mod names;
 mod notes;
+pub mod onnx;
 mod seal;
 mod shapes;
 mod state;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use densenet_plan::Plan;
 use serde::de::DeserializeOwned;
 
 use super::{TensorFile, WeightsError};
@@ -61,6 +62,16 @@ impl Notes {
             normalization,
             thresholds,
         })
+    }
+
+    /// As they stand in a file of a network, whose classes the plan may name where the notes do not.
+    pub(super) fn lines_for(&self, plan: &Plan) -> BTreeMap<String, String> {
+        let mut notes = self.clone();
+        if notes.classes.is_empty() {
+            let names = plan.class_names().iter();
+            notes.classes = names.map(ToString::to_string).collect();
+        }
+        notes.lines()
     }
 
     /// As they stand in a file.

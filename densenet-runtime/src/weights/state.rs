@@ -55,12 +55,7 @@ impl State {
             let values = self.of_parameter(parameter);
             NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
         });
-        let mut notes = notes.clone();
-        if notes.classes.is_empty() {
-            let names = plan.class_names().iter();
-            notes.classes = names.map(ToString::to_string).collect();
-        }
-        lines.extend(notes.lines());
+        lines.extend(notes.lines_for(plan));
         if is_named_as_torch(path.as_ref()) {
             return TensorFile::write_torch(path, tensors, lines);
         }
