@@ -1,6 +1,7 @@
 //! The command line `densenet`, each of its commands as a program.
 
 mod documents;
+mod export;
 mod info;
 mod new;
 mod options;

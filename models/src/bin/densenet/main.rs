@@ -8,6 +8,7 @@
 
 mod convert;
 mod evaluate;
+mod export;
 mod infer;
 mod info;
 mod network;
@@ -53,6 +54,8 @@ enum Command {
     Predict(predict::Arguments),
     /// Writes weights of other programs under torchvision's names, as safetensors or `.pth`.
     Convert(convert::Arguments),
+    /// Writes a trained network as ONNX, for ONNX Runtime, OpenVINO and others.
+    Export(export::Arguments),
     /// Writes a crate of your own that trains a network on pictures.
     New(new::Arguments),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Evaluate(evaluate) => evaluate::run(evaluate).map(|()| Ending::Finished),
         Command::Predict(predict) => predict::run(predict).map(|()| Ending::Finished),
         Command::Convert(convert) => convert::run(convert).map(|()| Ending::Finished),
+        Command::Export(export) => export::run(export).map(|()| Ending::Finished),
         Command::New(new) => new::run(new).map(|()| Ending::Finished),
     })
 }

@@ -1,5 +1,6 @@
 //! A file of weights, and the network that it is of.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
@@ -76,6 +77,26 @@ impl Saved {
             },
             file,
         })
+    }
+
+    /// Whether the file says how its classes relate; otherwise a picture is taken to have one.
+    pub fn says_kind(&self) -> bool {
+        self.kind == LabelKind::Independent || self.file.note(LABELS).is_some()
+    }
+
+    /// Its name, its spec, and how its classes relate, as the files of a run note them; what is not known is
+    /// left out.
+    pub fn words(&self) -> BTreeMap<String, String> {
+        let is_known = |key: &str| match key {
+            NAME => self.name != UNNAMED,
+            LABELS => self.says_kind(),
+            _ => true,
+        };
+        lines(&self.name, &self.plan, self.kind)
+            .into_iter()
+            .filter(|(key, _)| is_known(key))
+            .map(|(key, line)| (key.to_string(), line))
+            .collect()
     }
 
     /// The network as a spec. Its classes are for the data to name.

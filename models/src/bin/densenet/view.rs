@@ -112,6 +112,19 @@ impl View {
         Ok(view)
     }
 
+    /// The same with what is usual where nothing is given, for programs that do not know what that is.
+    pub fn in_full(&self) -> Self {
+        let between = match self.interpolation() {
+            Interpolation::Bilinear => Between::Bilinear,
+            Interpolation::Bicubic => Between::Bicubic,
+        };
+        Self {
+            crop_pct: Some(self.crop_pct.unwrap_or(EvaluationCrop::default().share)),
+            interpolation: Some(between),
+            range: self.range.clone(),
+        }
+    }
+
     fn interpolation(&self) -> Interpolation {
         match self.interpolation {
             None => Interpolation::default(),
