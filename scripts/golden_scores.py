@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 
 OUT = Path(__file__).resolve().parents[1] / "densenet-runtime" / "tests" / "scores.json"
 BINS = 15
@@ -40,8 +41,12 @@ def calibration(confidence, right):
 
 def curves(labels, scores, probabilities):
     if not two_kinds(labels):
-        return {"auroc": None, "average_precision": None, "youden": None, "sensitive": None}
+        none = ["auroc", "average_precision", "youden", "sensitive", "roc", "precision_recall"]
+        return dict.fromkeys(none)
     fpr, tpr, thresholds = metrics.roc_curve(labels, scores, drop_intermediate=False)
+    precision, recall, _ = metrics.precision_recall_curve(labels, scores)
+    points = lambda xs, ys: [[float(f"{x:.12g}"), float(f"{y:.12g}")] for x, y in zip(xs, ys)]
+    roc, precision_recall = points(fpr, tpr), points(recall[::-1], precision[::-1])
     # The first threshold is infinite: no is said to all.
     fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
     yes, no = int(labels.sum()), int((~labels).sum())
@@ -52,6 +57,8 @@ def curves(labels, scores, probabilities):
         # In whole numbers, so that equal ones are equal.
         "youden": at(int(np.argmax(np.rint(tpr * yes) * no - np.rint(fpr * no) * yes))),
         "sensitive": at(int(np.argmax(tpr >= 0.8))),
+        "roc": roc,
+        "precision_recall": precision_recall,
     }
 
 
@@ -94,6 +101,7 @@ def of_classes(name, logits, labels):
 
 
 def case(name, logits, targets, kind, each, confidence, right):
+    share, mean_confidence = calibration_curve(right, confidence, n_bins=BINS)
     numbers = lambda values: [None if x != x else float(f"{x:.9g}") for x in np.asarray(values).flatten().tolist()]
     return {
         "name": name,
@@ -104,6 +112,8 @@ def case(name, logits, targets, kind, each, confidence, right):
         "classes": each,
         "means": {what: mean([own[what] for own in each]) for what in ["accuracy", "auroc", "average_precision"]}
         | {"calibration_error": calibration(confidence, right)},
+        # Of the bins that are not empty.
+        "calibration": [list(pair) for pair in zip(mean_confidence.tolist(), share.tolist())],
     }
 
 

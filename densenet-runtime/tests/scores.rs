@@ -95,6 +95,44 @@ fn the_scores_of_each_class_and_their_means() {
     });
 }
 
+/// Fails unless these are the same points.
+fn same_points(what: &str, found: &[[f64; 2]], expected: &Value) {
+    let expected = expected.as_array().unwrap();
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        same(what, Some(found[0]), &expected[0]);
+        same(what, Some(found[1]), &expected[1]);
+    }
+}
+
+#[test]
+fn the_curves_of_each_class() {
+    each(|case, predictions| {
+        for (class, curve) in predictions.curves().into_iter().enumerate() {
+            let expected = &case["classes"][class];
+            let what = format!("{}, class {class}", case["name"]);
+            assert_eq!(curve.is_none(), expected["roc"].is_null(), "{what}");
+            if let Some(curve) = curve {
+                same_points(&what, &curve.roc(), &expected["roc"]);
+                let precision = &expected["precision_recall"];
+                same_points(&what, &curve.precision_recall(), precision);
+            }
+        }
+    });
+}
+
+#[test]
+fn how_often_predictions_are_right_by_their_confidence() {
+    each(|case, predictions| {
+        let bins = predictions.calibration();
+        assert_eq!((bins[0].from, bins[14].to), (0.0, 1.0));
+        let filled = bins.iter().filter(|bin| bin.count > 0);
+        let points = filled.map(|bin| [bin.confidence, bin.right as f64 / bin.count as f64]);
+        let points: Vec<_> = points.collect();
+        same_points(&case["name"].to_string(), &points, &case["calibration"]);
+    });
+}
+
 #[test]
 fn the_thresholds_of_each_class() {
     each(|case, predictions| {

@@ -1,11 +1,13 @@
-//! The paper's figures, drawn from your own networks.
+//! The paper's figures, drawn from your own networks, and what a network looked at.
 //!
 //! The curves of a run (paper, Fig. 4) are drawn by [`train::Curves`](crate::train::Curves).
 
+mod class_maps;
 mod efficiency;
 mod reuse;
 pub(crate) mod style;
 
+pub use class_maps::ClassMaps;
 pub use efficiency::{Efficiency, Measured};
 pub use reuse::{BlockReuse, FeatureReuse};
 

@@ -71,7 +71,8 @@ pub use progress::ProgressBar;
 pub use report::{Best, Ending, Evaluation, Outline, Rescheduled, StepReport, Summary};
 pub use schedule::{CYCLED_MOMENTUM, Decay, Milestone, Progress, Schedule};
 pub use score::{
-    BestBy, ClassScore, MeanScores, Predictions, Scores, ThresholdRule, UnknownRule, UnknownScore,
+    BestBy, CalibrationBin, ClassScore, Curve, MeanScores, Predictions, Scores, ThresholdRule,
+    UnknownRule, UnknownScore,
 };
 pub use tensorboard::TensorBoard;
 pub use trainer::{PlanTrainer, Trainer};

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use densenet_runtime::Network as _;
+
 use crate::{refusal, said};
 
 #[test]
@@ -18,6 +20,21 @@ fn info_shows_a_preset_as_the_paper_does() {
     let memory = shown.lines().find(|line| line.starts_with("batch 64"));
     let words: Vec<_> = memory.unwrap().split_whitespace().take(6).collect();
     assert_eq!(words, ["batch", "64", "2.1", "GiB", "1.3", "GiB"]);
+    // A frozen network's and that of one that gives all maps, which are these many more floats of
+    // each of 64 images (besides a second copy of the classifier).
+    let plan = densenet_models::DenseNet121::PLAN;
+    let blocks = plan.blocks().iter();
+    let maps: usize = blocks.map(|block| block.output() * block.pixels()).sum();
+    let more = 64 * 4 * (maps + 49 + 1024 * 49) + 4 * 1024 * 1000;
+    let words: Vec<_> = memory.unwrap().split_whitespace().skip(6).collect();
+    let bytes = |number: &str, unit: &str| {
+        let unit = ["MiB", "GiB"].iter().position(|known| *known == unit);
+        number.parse::<f64>().unwrap() * [1.0, 1024.0][unit.unwrap()]
+    };
+    let found = bytes(words[2], words[3]) - bytes(words[0], words[1]);
+    // Gigabytes are given in tenths.
+    let error = (found - more as f64 / f64::from(1 << 20)).abs();
+    assert!(error < 110.0, "{found} MiB, not {more} bytes");
     let all = said(here, &["info"]);
     assert!(all.contains("cifar_bc_190_40 "), "{all}");
 }

@@ -3,10 +3,12 @@
 mod documents;
 mod export;
 mod info;
+mod maps;
 mod new;
 mod options;
 mod predict;
 mod refusals;
+mod report;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;

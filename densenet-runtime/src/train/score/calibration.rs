@@ -4,6 +4,21 @@
 /// Modern Neural Networks).
 const BINS: usize = 15;
 
+/// The predictions whose confidence is in a range, without its lower end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CalibrationBin {
+    /// The lower end.
+    pub from: f64,
+    /// The upper end.
+    pub to: f64,
+    /// How many they are.
+    pub count: u64,
+    /// Those that are right.
+    pub right: u64,
+    /// Their mean confidence; 0 if there are none.
+    pub confidence: f64,
+}
+
 /// The expected calibration error: the mean difference between confidence and the share that is
 /// right, over bins of confidence.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +43,20 @@ impl Calibration {
             bin.right += u64::from(right);
             bin.confidence += confidence;
         }
+    }
+
+    /// The bins, from the lowest confidence to the highest.
+    pub(super) fn bins(&self) -> Vec<CalibrationBin> {
+        let edge = |bin: usize| bin as f64 / BINS as f64;
+        let bins = self.bins.iter().enumerate();
+        bins.map(|(index, bin)| CalibrationBin {
+            from: edge(index),
+            to: edge(index + 1),
+            count: bin.count,
+            right: bin.right,
+            confidence: bin.confidence / bin.count.max(1) as f64,
+        })
+        .collect()
     }
 
     /// The error; `None` without predictions.

@@ -7,10 +7,13 @@
 
 mod best_by;
 mod calibration;
+mod curve;
 mod predictions;
 mod ranking;
 
 pub use best_by::{BestBy, UnknownScore};
+pub use calibration::CalibrationBin;
+pub use curve::Curve;
 pub(super) use predictions::Kept;
 pub use predictions::{ClassScore, MeanScores, Predictions, Scores};
 pub use ranking::{ThresholdRule, UnknownRule};

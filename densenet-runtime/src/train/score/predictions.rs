@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::calibration::Calibration;
+use super::calibration::{Calibration, CalibrationBin};
+use super::curve::Curve;
 use super::ranking::{Ranking, ThresholdRule};
 use crate::Targets;
 
@@ -232,7 +233,7 @@ impl Predictions {
             accuracy: mean(classes.iter().filter_map(|class| class.accuracy)),
             auroc: mean(classes.iter().filter_map(|class| class.auroc)),
             average_precision: mean(classes.iter().filter_map(|class| class.average_precision)),
-            calibration_error: self.calibration(&probabilities).error(),
+            calibration_error: self.confidences(&probabilities).error(),
         };
         Scores { classes, means }
     }
@@ -252,6 +253,21 @@ impl Predictions {
                 Some(probability as f32)
             })
             .collect()
+    }
+
+    /// The curves of each class; `None` unless it applies to some of the known images and not to
+    /// others.
+    pub fn curves(&self) -> Vec<Option<Curve>> {
+        let (probabilities, labels) = (self.probabilities(), self.labels());
+        let known = |class| self.known(class, &probabilities, labels.as_deref());
+        let rankings = (0..self.classes).map(|class| Ranking::new(known(class)));
+        rankings.map(|ranking| Some(ranking?.curve())).collect()
+    }
+
+    /// How often predictions are right, by their confidence: what the
+    /// [calibration error](MeanScores::calibration_error) is made of.
+    pub fn calibration(&self) -> Vec<CalibrationBin> {
+        self.confidences(&self.probabilities()).bins()
     }
 
     fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
@@ -297,7 +313,7 @@ impl Predictions {
         known.collect()
     }
 
-    fn calibration(&self, probabilities: &[f64]) -> Calibration {
+    fn confidences(&self, probabilities: &[f64]) -> Calibration {
         let mut calibration = Calibration::default();
         if let Kept::Independent(targets) = &self.targets {
             let known = self.logits.iter().zip(probabilities).zip(targets);

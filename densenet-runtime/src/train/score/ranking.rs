@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::Curve;
+
 /// How the threshold of a class is chosen. A decision is yes from the threshold on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -125,6 +127,12 @@ impl Ranking {
             before = point.right;
         }
         sum / self.positives as f64
+    }
+
+    /// The curves.
+    pub(super) fn curve(&self) -> Curve {
+        let points = self.points.iter();
+        Curve::new(points.map(|point| [point.right, point.wrong]).collect())
     }
 
     /// The score from which a decision is yes.

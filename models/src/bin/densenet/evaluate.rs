@@ -9,10 +9,12 @@ use densenet_runtime::train::{ClassScore, Predictions, Scores};
 use densenet_runtime::{Targets, say};
 use serde_json::{Map, Value, json};
 
-use crate::infer::{self, probabilities};
+use crate::infer::{self, Wanted, probabilities};
 use crate::network::Choice;
 use crate::pictures::{Judged, Source, kind_of};
+use crate::report::{self, Report};
 use crate::saved::Saved;
+use crate::table::Table;
 use crate::thresholds::{self, Thresholds};
 use crate::view::View;
 
@@ -42,6 +44,10 @@ pub struct Arguments {
     /// Writes the probability of each class for each picture to a file.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
+    /// Writes a report for people to a new folder: one HTML file with measures, curves, and pictures
+    /// with what the network saw in them.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     thresholds: Thresholds,
 }
@@ -62,29 +68,37 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for (name, own) in names.iter_mut().zip(set.classes()) {
         name.clone_from(own);
     }
+    let folder = match &arguments.report {
+        Some(folder) => Some(report::folder(folder)?),
+        None => None,
+    };
     let mut table = match &arguments.predictions {
         Some(file) => Some(Table::create(file, &names)?),
         None => None,
     };
     let mut answers = Predictions::new(saved.plan.classes());
-    let unread = arguments.options.each(&saved, &set, &mut |said| {
-        let class;
-        let targets = match set.target(said.index) {
-            Target::Class(own) => {
-                class = [own];
-                Targets::Classes(&class)
+    let mut indices = Vec::new();
+    let unread = arguments
+        .options
+        .each(&saved, &set, Wanted::default(), &mut |said| {
+            let class;
+            let targets = match set.target(said.index) {
+                Target::Class(own) => {
+                    class = [own];
+                    Targets::Classes(&class)
+                }
+                Target::Independent(row) => Targets::Independent(row),
+            };
+            answers.add(said.logits, targets)?;
+            indices.push(said.index);
+            match &mut table {
+                Some(table) => {
+                    let probabilities = probabilities(said.logits, saved.kind);
+                    table.write(&set.name(said.index), &probabilities)
+                }
+                None => Ok(()),
             }
-            Target::Independent(row) => Targets::Independent(row),
-        };
-        answers.add(said.logits, targets)?;
-        match &mut table {
-            Some(table) => {
-                let probabilities = probabilities(said.logits, saved.kind);
-                table.write(&set.name(said.index), &probabilities)
-            }
-            None => Ok(()),
-        }
-    })?;
+        })?;
     if let Some(table) = table {
         table.finish()?;
     }
@@ -97,16 +111,34 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         loss: loss(&answers, saved.plan.classes()),
         top1_error: answers.top_k_error(1),
         scores: answers.scores(),
+        confusion: answers.confusion(),
         names,
     };
     measures.say();
     let chosen = arguments.thresholds.choose(&answers);
+    let mut json = measures.json();
+    if let Some(chosen) = &chosen {
+        json["thresholds"] = thresholds::json(chosen, &measures.names);
+    }
     if let Some(file) = &arguments.json {
-        let mut json = measures.json();
-        if let Some(chosen) = &chosen {
-            json["thresholds"] = thresholds::json(chosen, &measures.names);
-        }
         write(file, &format!("{json:#}\n"))?;
+    }
+    if let Some(folder) = folder {
+        let deciding = match &chosen {
+            Some(chosen) => chosen.iter().map(|own| own.unwrap_or(0.5)).collect(),
+            None => saved.thresholds(),
+        };
+        let report = Report {
+            saved: &saved,
+            set: &set,
+            names: &measures.names,
+            answers: &answers,
+            indices: &indices,
+            measures: &json,
+            thresholds: &deciding,
+            options: &arguments.options,
+        };
+        say!("\nreport       {}", report.write(&folder)?.display());
     }
     match chosen {
         Some(chosen) => (arguments.thresholds).keep(chosen, &measures.names, (&saved, view), &set),
@@ -116,39 +148,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 fn write(file: &Path, text: &str) -> Result<(), String> {
     std::fs::write(file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
-}
-
-/// A file of probabilities.
-struct Table {
-    path: PathBuf,
-    file: csv::Writer<std::fs::File>,
-}
-
-impl Table {
-    fn create(path: &Path, classes: &[String]) -> Result<Self, Box<dyn Error>> {
-        let file = csv::Writer::from_path(path)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        let path = path.to_path_buf();
-        let mut own = Self { path, file };
-        let names = classes.iter().map(String::as_str);
-        own.record(std::iter::once("path").chain(names))?;
-        Ok(own)
-    }
-
-    fn write(&mut self, path: &str, probabilities: &[f64]) -> Result<(), Box<dyn Error>> {
-        let numbers: Vec<_> = probabilities.iter().map(f64::to_string).collect();
-        self.record(std::iter::once(path).chain(numbers.iter().map(String::as_str)))
-    }
-
-    fn record<'a>(&mut self, cells: impl Iterator<Item = &'a str>) -> Result<(), Box<dyn Error>> {
-        let written = self.file.write_record(cells);
-        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()).into())
-    }
-
-    fn finish(mut self) -> Result<(), Box<dyn Error>> {
-        let written = self.file.flush();
-        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()).into())
-    }
 }
 
 /// The mean loss of what is known: cross-entropy, or binary cross-entropy where classes are independent.
@@ -192,6 +191,8 @@ struct Measures {
     /// `None` where classes are independent.
     top1_error: Option<f64>,
     scores: Scores,
+    /// `None` where classes are independent.
+    confusion: Option<Vec<Vec<usize>>>,
     names: Vec<String>,
 }
 
@@ -261,7 +262,13 @@ impl Measures {
                 "mean": scores.means.average_precision,
                 "by_class": by_class(|score| score.average_precision.into()),
             },
+            "accuracy": {
+                "mean": scores.means.accuracy,
+                "by_class": by_class(|score| score.accuracy.into()),
+            },
             "known": by_class(|score| score.known.into()),
+            "positive": by_class(|score| score.positive.into()),
+            "confusion": self.confusion,
             "calibration_error": scores.means.calibration_error,
         })
     }

@@ -1,11 +1,12 @@
 //! What a network says of pictures: batches through its frozen form, while others are decoded.
 
 use std::error::Error;
+use std::ops::Range;
 
 use clap::Args;
 use densenet_runtime::cpu::{self, FrozenOptions, Precision};
 use densenet_runtime::data::{LabelKind, Loader, OnBroken};
-use densenet_runtime::{DeviceChoice, Frozen};
+use densenet_runtime::{DeviceChoice, Frozen, MapsOf, Outputs, Pixels};
 
 use crate::pictures::Set;
 use crate::saved::Saved;
@@ -27,12 +28,27 @@ pub struct Options {
     precision: Precision,
 }
 
+/// What a network is asked for beside logits and features.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// What it is frozen for.
+    pub outputs: Outputs,
+    /// The classes that have maps.
+    pub of: MapsOf<'a>,
+}
+
 /// What a network says of a picture.
 pub struct Said<'a> {
     /// The picture's index in its set.
     pub index: usize,
     /// Its logits, averaged over its views: one for each class.
     pub logits: &'a [f32],
+    /// What the classifier reads, likewise.
+    pub features: &'a [f32],
+    /// The pixels of its first view.
+    pub pixels: Pixels<'a>,
+    /// Class maps of its first view, each with its class: height x width.
+    pub maps: &'a [(usize, &'a [f32])],
 }
 
 /// What is done with each answer.
@@ -45,30 +61,18 @@ impl Options {
         &self,
         saved: &Saved,
         set: &Set,
+        wanted: Wanted<'_>,
         each: &mut Each<'_>,
     ) -> Result<usize, Box<dyn Error>> {
         let plan = &saved.plan;
-        let (views, classes) = (set.views(), plan.classes());
+        let views = set.views();
         let pictures = usize::from(self.batch_size)
             .min(plan.countable_batch() / views)
             .min(set.len())
             .max(1);
-        let state = saved.state()?;
-        let options = FrozenOptions {
-            threads: cpu::threads(self.threads.map_or(0, usize::from)),
-            precision: self.precision,
-            ..FrozenOptions::for_batch(pictures * views)
-        };
-        let mut network = Frozen::on(
-            &self.device.open()?,
-            plan,
-            &state.parameters,
-            &state.running,
-            options,
-        )?;
-        drop(state);
+        let mut network = self.frozen(saved, pictures * views, wanted.outputs)?;
         let loader = Loader::evaluation(set.clone(), pictures)?.on_broken(OnBroken::Skip);
-        let mut mean = vec![0.0; classes];
+        let (mut logits, mut features) = (vec![0.0; plan.classes()], vec![0.0; plan.features()]);
         for batch in loader.epoch(0) {
             let batch = batch?;
             // None of its pictures could be read.
@@ -76,20 +80,58 @@ impl Options {
                 continue;
             }
             let pixels = batch.as_batch(set.normalization()).pixels;
-            let logits = network.infer(pixels, batch.indices().len() * views)?;
-            let of_pictures = logits.chunks_exact(views * classes);
-            for (&index, logits) in batch.indices().iter().zip(of_pictures) {
-                for (class, mean) in mean.iter_mut().enumerate() {
-                    let of_class = logits.iter().skip(class).step_by(classes);
-                    *mean = of_class.sum::<f32>() / views as f32;
-                }
+            let images = batch.indices().len() * views;
+            let said = network.infer_with(pixels, images, wanted.of)?;
+            let len = pixels.count() / images;
+            for (number, &index) in batch.indices().iter().enumerate() {
+                let first = number * views;
+                average(said.logits, first..first + views, &mut logits);
+                average(said.features, first..first + views, &mut features);
+                let maps: Vec<_> = said.maps_of(first).collect();
                 each(Said {
                     index,
-                    logits: &mean,
+                    logits: &logits,
+                    features: &features,
+                    pixels: pixels.slice(first * len..(first + 1) * len),
+                    maps: &maps,
                 })?;
             }
         }
         Ok(loader.skipped().len())
+    }
+
+    /// The frozen form of a network, for so many images at a time.
+    pub fn frozen(
+        &self,
+        saved: &Saved,
+        batch: usize,
+        outputs: Outputs,
+    ) -> Result<Frozen, Box<dyn Error>> {
+        let state = saved.state()?;
+        let options = FrozenOptions {
+            threads: cpu::threads(self.threads.map_or(0, usize::from)),
+            precision: self.precision,
+            outputs,
+            ..FrozenOptions::for_batch(batch)
+        };
+        let (parameters, running) = (&state.parameters, &state.running);
+        let device = self.device.open()?;
+        Ok(Frozen::on(
+            &device,
+            &saved.plan,
+            parameters,
+            running,
+            options,
+        )?)
+    }
+}
+
+/// The mean of some rows of a table.
+fn average(rows: &[f32], of: Range<usize>, into: &mut [f32]) {
+    let (width, count) = (into.len(), of.len() as f32);
+    let rows = &rows[of.start * width..of.end * width];
+    for (column, mean) in into.iter_mut().enumerate() {
+        *mean = rows.iter().skip(column).step_by(width).sum::<f32>() / count;
     }
 }
 

@@ -8,7 +8,7 @@ use densenet_models::shell::thousands;
 use densenet_models::{PRESETS, UnknownPreset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions};
 use densenet_runtime::plan::{Plan, Recompute};
-use densenet_runtime::say;
+use densenet_runtime::{Outputs, say};
 use densenet_spec::{Spec, in_words};
 
 use crate::network::{self, Change, Choice, Input, of_preset};
@@ -105,18 +105,27 @@ fn memory(plan: &Plan) {
     let [kept, recomputed] =
         [Recompute::Nothing, Recompute::Bottlenecks].map(|mode| plan.training_footprint(mode));
     say!(
-        "\nmemory, f32  {:>12}  {:>12}  {:>12}",
+        "\nmemory, f32  {:>12}  {:>12}  {:>12}  {:>12}",
         "training",
         "--recompute",
-        "frozen"
+        "frozen",
+        "with maps"
     );
     for batch in BATCHES {
-        let Some(frozen) = Frozen::bytes_of(plan, FrozenOptions::for_batch(batch)) else {
+        // With maps: of one class, the last ones, and those that leave each block.
+        let frozen = [Outputs::default(), Outputs::all(1)].map(|outputs| {
+            let options = FrozenOptions {
+                outputs,
+                ..FrozenOptions::for_batch(batch)
+            };
+            Frozen::bytes_of(plan, options)
+        });
+        let [Some(frozen), Some(maps)] = frozen else {
             // A batch that has more pixels than kernels can count.
             break;
         };
-        let [kept, recomputed, frozen] =
-            [kept.bytes(batch), recomputed.bytes(batch), frozen].map(in_words);
-        say!("batch {batch:<5}  {kept:>12}  {recomputed:>12}  {frozen:>12}");
+        let [kept, recomputed, frozen, maps] =
+            [kept.bytes(batch), recomputed.bytes(batch), frozen, maps].map(in_words);
+        say!("batch {batch:<5}  {kept:>12}  {recomputed:>12}  {frozen:>12}  {maps:>12}");
     }
 }

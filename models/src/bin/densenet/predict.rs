@@ -9,7 +9,9 @@ use densenet_runtime::data::LabelKind;
 use densenet_runtime::{console, say};
 use serde_json::{Map, Value, json};
 
-use crate::infer::{self, probabilities};
+use crate::features::Features;
+use crate::infer::{self, Wanted, probabilities};
+use crate::maps::MapOptions;
 use crate::network::Choice;
 use crate::pictures::{Set, Unlabelled};
 use crate::saved::Saved;
@@ -33,6 +35,12 @@ pub struct Arguments {
     /// threshold of each class in the weights, or 0.5].
     #[arg(long, value_name = "P", value_parser = probability)]
     threshold: Option<f32>,
+    #[command(flatten)]
+    maps: MapOptions,
+    /// Writes what the classifier reads of each picture, its pooled features: a tensor `features` of
+    /// pictures x features with the note `paths`, or a line for each picture.
+    #[arg(long, value_name = "FILE.safetensors|FILE.csv")]
+    features: Option<PathBuf>,
     #[command(flatten)]
     view: View,
     #[command(flatten)]
@@ -84,13 +92,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         kind: saved.kind,
         format: arguments.format,
     };
+    let drawn = arguments.maps.drawn(&saved)?;
+    let mut features = match &arguments.features {
+        Some(file) => Some(Features::create(file, saved.plan.features())?),
+        None => None,
+    };
     answers.begin()?;
-    let unread = arguments.options.each(&saved, &set, &mut |said| {
+    let wanted = drawn
+        .as_ref()
+        .map_or(Wanted::default(), |drawn| drawn.wanted());
+    let unread = arguments.options.each(&saved, &set, wanted, &mut |said| {
         let path = set.name(said.index);
         answers.say(&path, &probabilities(said.logits, saved.kind))?;
+        if let Some(drawn) = &drawn {
+            drawn.draw(&saved, &said, &path, set.len())?;
+        }
+        if let Some(features) = &mut features {
+            features.add(&path, said.features)?;
+        }
         // Nobody reads any more, so there is nothing left to do.
         Ok(console::check()?)
     })?;
+    if let Some(features) = features {
+        features.finish()?;
+    }
     match (unread, set.len()) {
         (0, _) => Ok(()),
         (1, 1) => Err("the picture could not be read".into()),
