@@ -183,7 +183,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Mode::Infer => plan.multiply_adds() as f64,
         };
     let planned = match &work {
-        Work::Train(_) => plan.training_footprint(training).bytes(arguments.batch),
+        Work::Train(_) => config.bytes(&plan, &device)?,
         Work::Infer(frozen) => frozen.bytes(),
     };
     let threads = matches!(device, Device::Cpu).then(|| cpu::threads(arguments.threads));

@@ -3,8 +3,8 @@
 
 use cuda_emulator::alone;
 use densenet_models::{DenseNet40K12, DenseNet121, DenseNetBC100K12};
-use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Precision};
-use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
+use densenet_runtime::cpu::{self, FrozenOptions, Precision};
+use densenet_runtime::plan::{BlockSpec, Frozen, Plan, Ratio, Recompute, Spec, StemKind};
 use densenet_runtime::{Batch, Executor, MapsOf, Network, Outputs, Pixels, Sgd, Step};
 use densenet_tests::executor::load;
 use densenet_tests::memory::{Counting, fewest_allocations};
@@ -13,10 +13,11 @@ use densenet_tests::random;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
+fn check_step(plan: &Plan, precision: Precision, recompute: Recompute, frozen: Frozen) {
     let options = cpu::CpuOptions {
         recompute,
         precision,
+        frozen,
         threads: 2,
         ..cpu::CpuOptions::for_batch(2)
     };
@@ -30,7 +31,10 @@ fn check_step(plan: &Plan, precision: Precision, recompute: Recompute) {
     };
     step();
     let allocations = fewest_allocations(3, step);
-    assert_eq!(allocations, 0, "{plan}\n{precision:?}, {recompute:?}");
+    assert_eq!(
+        allocations, 0,
+        "{plan}\n{precision:?}, {recompute:?}, {frozen:?}"
+    );
 }
 
 #[test]
@@ -38,12 +42,24 @@ fn a_training_step_allocates_nothing() {
     let _alone = alone();
     for precision in [Precision::F32, Precision::Bf16] {
         for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-            check_step(&DenseNetBC100K12::PLAN, precision, recompute);
+            let frozen = Frozen::default();
+            check_step(&DenseNetBC100K12::PLAN, precision, recompute, frozen);
         }
     }
     // Plain layers, and the ImageNet stem.
     for plan in [DenseNet40K12::PLAN, DenseNet121::PLAN] {
-        check_step(&plan, Precision::F32, Recompute::Nothing);
+        check_step(&plan, Precision::F32, Recompute::Nothing, Frozen::default());
+    }
+}
+
+#[test]
+fn a_training_step_with_frozen_stages_allocates_nothing() {
+    let _alone = alone();
+    let plan = DenseNetBC100K12::PLAN;
+    // The stem; a block; a transition; all but the classifier.
+    for count in [1, 2, 3, 7] {
+        let frozen = Frozen::first(count);
+        check_step(&plan, Precision::F32, Recompute::Nothing, frozen);
     }
 }
 
@@ -72,7 +88,8 @@ fn a_frozen_inference_allocates_nothing() {
             outputs: Outputs::all(4),
             ..FrozenOptions::for_batch(3)
         };
-        let mut frozen = Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
+        let mut frozen =
+            cpu::Frozen::new(&plan, &state.parameters, &state.running, options).unwrap();
         let images = vec![0.5; 3 * 3 * 40 * 36];
         let bytes = [7; 3 * 3 * 40 * 36];
         let allocations = fewest_allocations(5, || {

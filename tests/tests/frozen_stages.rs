@@ -11,6 +11,7 @@ use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, logits, read};
 use densenet_tests::golden::Golden;
 use densenet_tests::networks::{Bc, Case, ImageNetBc, Plain};
+use densenet_tests::random;
 
 const ARENAS: [Arena; 6] = [
     Arena::Parameters,
@@ -135,6 +136,43 @@ fn on_a_cuda_device() {
         };
         Box::new(on_cuda(&device, plan, options))
     });
+}
+
+/// They are packed once, and anew when others are written.
+#[test]
+fn frozen_stages_run_with_the_weights_that_were_written_last() {
+    let plan = &Bc::PLAN;
+    let options = CpuOptions {
+        frozen: Frozen::first(3),
+        threads: 1,
+        ..CpuOptions::for_batch(2)
+    };
+    let make = || CpuExecutor::new(plan.clone(), options).unwrap();
+    let [first, second] = [1, 2].map(|seed| random::state(plan, seed));
+    let (images, labels) = random::batch(plan, 2, 1);
+    let batch = Batch::of_classes(Pixels::Nchw(&images), &labels);
+    let of = |executor: &mut CpuExecutor| {
+        executor.evaluate(batch).unwrap();
+        logits(executor, 2)
+    };
+    let mut executor = make();
+    load(&mut executor, &first);
+    let mut seen = vec![of(&mut executor)];
+    let moved = [
+        (Arena::Parameters, &second.parameters),
+        (Arena::Running, &second.running),
+    ];
+    for (arena, values) in moved {
+        executor.write(arena, values).unwrap();
+        let found = of(&mut executor);
+        let mut other = make();
+        for arena in [Arena::Parameters, Arena::Running] {
+            other.write(arena, &read(&executor, arena)).unwrap();
+        }
+        assert_eq!(found, of(&mut other), "{arena:?}");
+        assert!(!seen.contains(&found), "{arena:?}");
+        seen.push(found);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub struct Activations {
     pub images: Memory<f32>,
     pub convolved: Memory<f32>,
     pub choice: Memory<u8>,
-    /// Feature maps; [`Plan::maps_buffer`] says where a block's are.
+    /// Feature maps of each block; none where frozen stages alone read them.
     pub maps: Vec<Memory<f32>>,
     pub gradient: Memory<f32>,
     pub handover: Memory<f32>,
@@ -33,19 +33,20 @@ pub struct Activations {
 pub struct BottleneckMaps {
     /// Those of all layers, block by block; empty for blocks that recompute theirs or are frozen.
     kept: Vec<Memory<f32>>,
-    /// Those of one layer: the layers of all other blocks take turns.
+    /// Those of one layer: the layers of all blocks that recompute theirs take turns.
     one: Memory<f32>,
-    /// How many blocks recompute theirs or are frozen, counted from the first block.
+    /// How many blocks recompute theirs, counted from the first block.
     recomputed: usize,
 }
 
 impl BottleneckMaps {
     fn new(plan: &Plan, batch: usize, training: Training) -> Result<Self, OutOfMemory> {
-        let recomputed = plan.blocks_that_take_turns(training);
+        let recomputed = plan.recomputed_blocks(training.recompute);
+        let without = recomputed.max(training.frozen.blocks(plan));
         let what = "bottleneck maps";
         let one = plan.recomputed_bottleneck(training);
         let kept = plan.blocks().iter().enumerate().map(|(index, block)| {
-            let layers = if index < recomputed { 0 } else { block.layers };
+            let layers = if index < without { 0 } else { block.layers };
             zeros(what, batch * block.bottleneck_maps() * layers)
         });
         Ok(Self {
@@ -70,11 +71,14 @@ impl Activations {
         let frozen = training.frozen;
         let buffers = plan.buffers(training);
         let len = |block: &Block| batch * block.pixels() * block.stride();
-        let maps = plan.maps_buffers(frozen, len);
-        let maps = maps.into_iter().map(|len| zeros("feature maps", len));
-        let blocks = plan.blocks().iter().enumerate();
-        let blocks = blocks.filter(|(index, _)| !frozen.reader(*index));
-        let gradient = blocks.map(|(_, block)| len(block)).max().unwrap_or(0);
+        let maps =
+            plan.blocks().iter().enumerate().map(
+                |(index, block)| {
+                    if frozen.reader(index) { 0 } else { len(block) }
+                },
+            );
+        let gradient = maps.clone().max().unwrap_or(0);
+        let maps = maps.map(|len| zeros("feature maps", len));
         Ok(Self {
             images: zeros("images", batch * buffers.input)?,
             convolved: zeros("the stem's maps", batch * buffers.stem)?,

@@ -3,11 +3,13 @@
 use super::activations::Activations;
 use super::conv::pointwise::{Columns, Target};
 use super::engine::Engine;
+use super::frozen::{FoldedStages, Output};
 use super::stage::block::{self, BlockBuffers, BlockGradients};
 use super::stage::head::{self, HeadGradients};
+use super::stage::measure::measure_moments;
 use super::stage::stem::{self, StemBuffers};
 use super::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition};
-use densenet_plan::{Block, Frozen, Plan, Tensors};
+use densenet_plan::{Block, Frozen, Pixels, Plan, Tensors};
 
 /// A network whose stages are run: what does not change from pass to pass.
 #[derive(Clone, Copy)]
@@ -18,103 +20,121 @@ pub struct Layout<'a> {
     pub frozen: Frozen,
 }
 
-/// Runs a stage, with the running statistics if it is frozen.
-fn run(
-    pass: &mut Forward<'_>,
-    is_frozen: bool,
-    measure: bool,
-    stage: impl FnOnce(&mut Forward<'_>),
-) {
-    if is_frozen {
-        stage(&mut pass.frozen(measure));
-    } else {
-        stage(pass);
-    }
+/// The frozen stages, and the pixels that they are given.
+pub struct FrozenStages<'a> {
+    pub folded: &'a mut FoldedStages,
+    pub pixels: Pixels<'a>,
 }
 
-/// From images to logits.
+/// From images to logits. The images are those of the frozen stages if there are any, and otherwise
+/// in [`Activations::images`].
 pub fn forward(
     engine: &mut Engine,
-    Layout {
-        plan,
-        tensors,
-        frozen,
-    }: Layout<'_>,
+    layout: Layout<'_>,
+    frozen_stages: Option<FrozenStages<'_>>,
     pass: &mut Forward<'_>,
     drops: Drops,
     a: &mut Activations,
 ) {
+    let Layout {
+        plan,
+        tensors,
+        frozen,
+    } = layout;
     let (batch, training) = (pass.batch, pass.training());
-    // Only a reader that trains wants statistics of a block's maps.
-    let measured = |index: usize| training && !frozen.reader(index);
-    let into_block = |index: usize, block: &Block| Columns {
-        measure: measured(index),
+    let into_block = |block: &Block| Columns {
+        measure: training,
         ..Columns::all(block.stride())
     };
-    let dropped = |is_frozen: bool| if is_frozen { Drops::default() } else { drops };
-    let target = Target {
-        values: &mut a.maps[plan.maps_buffer(frozen, 0)],
-        columns: into_block(0, &plan.blocks()[0]),
-    };
-    let buffers = StemBuffers {
-        images: &a.images,
-        convolved: &mut a.convolved,
-        choice: &mut a.choice,
-    };
-    let stage = (plan.stem(), &tensors.stem);
-    run(pass, frozen.stem(), false, |pass| {
+    if let Some(stages) = frozen_stages {
+        run_frozen(engine, layout, stages, (batch, training), a);
+    } else {
+        let target = Target {
+            values: &mut a.maps[0],
+            columns: into_block(&plan.blocks()[0]),
+        };
+        let buffers = StemBuffers {
+            images: &a.images,
+            convolved: &mut a.convolved,
+            choice: &mut a.choice,
+        };
+        let stage = (plan.stem(), &tensors.stem);
         stem::forward(engine, stage, pass, &mut a.stem, buffers, target);
-    });
-    for (index, block) in plan.blocks().iter().enumerate() {
-        if measured(index) {
+    }
+    let features = &mut a.features[..batch * plan.features()];
+    let logits = &mut a.logits[..batch * plan.classes()];
+    if frozen.features(plan) {
+        return head::classify_forward(engine, &tensors.head, pass, features, logits);
+    }
+    for (index, block) in plan.blocks().iter().enumerate().skip(frozen.readers(plan)) {
+        if training {
             a.blocks[index].maps.merge(0, engine.moments());
         }
-        let all_sites = plan.dropout_sites(index);
-        // A block and the next one have different buffers.
-        let own = plan.maps_buffer(frozen, index);
-        let mut x = std::mem::take(&mut a.maps[own]);
-        let buffers = BlockBuffers {
-            x: &mut x[..batch * block.pixels() * block.stride()],
-            stride: block.stride(),
-            bottleneck: a
-                .bottlenecks
-                .of_block(index, batch * block.bottleneck_maps()),
-            fresh: &mut a.fresh,
-        };
-        let stage = (block, &tensors.blocks[index][..]);
-        let state = &mut a.blocks[index];
-        let sites = dropped(frozen.block(index)).at(all_sites);
-        run(pass, frozen.block(index), measured(index), |pass| {
+        let sites = drops.at(plan.dropout_sites(index));
+        let (own, next) = a.maps.split_at_mut(index + 1);
+        let x = &mut own[index][..batch * block.pixels() * block.stride()];
+        if !frozen.block(index) {
+            let buffers = BlockBuffers {
+                x: &mut *x,
+                stride: block.stride(),
+                bottleneck: a
+                    .bottlenecks
+                    .of_block(index, batch * block.bottleneck_maps()),
+                fresh: &mut a.fresh,
+            };
+            let stage = (block, &tensors.blocks[index][..]);
+            let state = &mut a.blocks[index];
             block::forward(engine, stage, pass, state, buffers, sites);
-        });
+        }
         let maps = Maps {
-            x: &x,
+            x,
             stride: block.stride(),
             statistics: &a.blocks[index].maps,
             affine: &mut a.affine,
         };
-        let is_frozen = frozen.reader(index);
         if let Some(transition) = plan.transitions().get(index) {
             let target = Target {
-                values: &mut a.maps[plan.maps_buffer(frozen, index + 1)],
+                values: &mut next[0],
                 columns: Columns {
-                    dropout: dropped(is_frozen).at(all_sites).transition(),
-                    ..into_block(index + 1, &plan.blocks()[index + 1])
+                    dropout: sites.transition(),
+                    ..into_block(&plan.blocks()[index + 1])
                 },
             };
             let stage = (transition, &tensors.transitions[index]);
-            run(pass, is_frozen, false, |pass| {
-                transition::forward(engine, stage, pass, maps, target);
-            });
+            transition::forward(engine, stage, pass, maps, target);
         } else {
-            let features = &mut a.features[..batch * plan.features()];
-            let logits = &mut a.logits[..batch * plan.classes()];
             let stage = (&plan.head(), &tensors.head);
-            run(pass, is_frozen, false, |pass| {
-                head::forward(engine, stage, pass, maps, features, logits);
-            });
+            head::forward(engine, stage, pass, maps, features, logits);
         }
-        a.maps[own] = x;
+    }
+}
+
+/// From pixels to what the first stage that trains reads. In training, its maps are measured, as
+/// those of other stages are.
+fn run_frozen(
+    engine: &mut Engine,
+    Layout { plan, frozen, .. }: Layout<'_>,
+    FrozenStages { folded, pixels }: FrozenStages<'_>,
+    (batch, training): (usize, bool),
+    a: &mut Activations,
+) {
+    let index = frozen.readers(plan);
+    let images = (pixels, batch);
+    let Some(block) = plan.blocks().get(index) else {
+        let features = &mut a.features[..batch * plan.features()];
+        let output = Output::Features(features);
+        return folded.run(plan, &mut engine.team, images, output);
+    };
+    let stride = block.stride();
+    let x = &mut a.maps[index][..batch * block.pixels() * stride];
+    folded.run(plan, &mut engine.team, images, Output::Maps(x, stride));
+    if training {
+        let channels = if frozen.block(index) {
+            block.output()
+        } else {
+            block.input
+        };
+        measure_moments(engine, x, stride, channels);
     }
 }
 
@@ -134,10 +154,9 @@ pub fn backward(
     for (index, block) in plan.blocks().iter().enumerate().rev() {
         let pixels = batch * block.pixels();
         let sites = drops.at(plan.dropout_sites(index));
-        let own = plan.maps_buffer(frozen, index);
         let state = &mut a.blocks[index];
         let maps = Maps {
-            x: &a.maps[own],
+            x: &a.maps[index],
             stride: block.stride(),
             statistics: &state.maps,
             affine: &mut a.affine,
@@ -187,7 +206,7 @@ pub fn backward(
             pixels * block.input
         };
         let buffers = BlockGradients {
-            x: &a.maps[own],
+            x: &a.maps[index],
             stride: block.stride(),
             bottlenecks: a
                 .bottlenecks

@@ -25,8 +25,7 @@ pub struct Training {
     pub second_moments: bool,
     /// An average (EMA) of parameters and running statistics.
     pub average: bool,
-    /// The first stages, which do not train. Their blocks' maps take turns in two buffers, and their
-    /// layers' bottleneck maps in one, as where they are recomputed.
+    /// The first stages, which do not train.
     pub frozen: Frozen,
 }
 
@@ -39,7 +38,8 @@ impl From<Recompute> for Training {
     }
 }
 
-/// The activation buffers of a training step, in elements for one image.
+/// The activation buffers of a training step, in elements for one image. Those that frozen stages
+/// compute in are a device's own, and not counted.
 ///
 /// A dense block is one buffer that its layers append to. Nothing is concatenated, and the output
 /// of BN and ReLU is never stored.
@@ -133,40 +133,14 @@ impl Plan {
         self.blocks().iter().take_while(affordable).count()
     }
 
-    /// The number of blocks, from the first on, whose layers take turns in one buffer for their
-    /// bottleneck maps: those that recompute them, and frozen ones.
-    pub fn blocks_that_take_turns(&self, training: impl Into<Training>) -> usize {
-        let training = training.into();
-        self.recomputed_blocks(training.recompute)
-            .max(training.frozen.blocks(self))
-    }
-
-    /// Bottleneck maps of one layer for one image: the largest among the blocks whose layers take
-    /// turns in one buffer.
+    /// Bottleneck maps of one layer for one image: the largest among the blocks that train and
+    /// recompute them.
     pub fn recomputed_bottleneck(&self, training: impl Into<Training>) -> usize {
-        let blocks = &self.blocks()[..self.blocks_that_take_turns(training)];
-        blocks.iter().map(Block::bottleneck_maps).max().unwrap_or(0)
-    }
-
-    /// The number of the buffer that has a block's maps: frozen blocks take turns in the first two, so
-    /// that a block and the next one never share one.
-    pub fn maps_buffer(&self, frozen: Frozen, index: usize) -> usize {
-        let blocks = frozen.blocks(self);
-        match index.checked_sub(blocks) {
-            None => index % 2,
-            Some(trainable) => blocks.min(2) + trainable,
-        }
-    }
-
-    /// The sizes of these buffers, each that of its largest block; `size` is that of a block.
-    pub fn maps_buffers(&self, frozen: Frozen, size: impl Fn(&Block) -> usize) -> Vec<usize> {
-        let mut sizes = Vec::new();
-        for (index, block) in self.blocks().iter().enumerate() {
-            let buffer = self.maps_buffer(frozen, index);
-            sizes.resize(sizes.len().max(buffer + 1), 0);
-            sizes[buffer] = sizes[buffer].max(size(block));
-        }
-        sizes
+        let training = training.into();
+        let recomputed = self.recomputed_blocks(training.recompute);
+        let blocks = self.blocks()[..recomputed].iter();
+        let blocks = blocks.skip(training.frozen.blocks(self));
+        blocks.map(Block::bottleneck_maps).max().unwrap_or(0)
     }
 
     /// The activation buffers of a training step, with the feature maps of consecutive pixels
@@ -190,47 +164,59 @@ impl Plan {
             }
             StemKind::Cifar => (0, 0),
         };
+        let (input, convolved, choices) = if frozen.stem() {
+            (0, 0, 0)
+        } else {
+            let input = stem.channels * stem.height * stem.width;
+            (input, convolved, choices)
+        };
         let size = |block: &Block| block.pixels() * stride(block);
         let blocks = || self.blocks().iter().enumerate();
         // The largest of the blocks that need something.
-        let most = |needs: &dyn Fn(usize, &Block) -> bool, of: &dyn Fn(&Block) -> usize| {
-            let needing = blocks().filter(|(index, block)| needs(*index, block));
+        let most = |needs: &dyn Fn(usize) -> bool, of: &dyn Fn(&Block) -> usize| {
+            let needing = blocks().filter(|(index, _)| needs(*index));
             needing.map(|(_, block)| of(block)).max().unwrap_or(0)
         };
-        let turns = self.blocks_that_take_turns(training);
+        let recomputed = self.recomputed_blocks(training.recompute);
+        let kept = blocks().skip(recomputed.max(frozen.blocks(self)));
         Buffers {
-            input: stem.channels * stem.height * stem.width,
+            input,
             stem: convolved,
             pool_choice: choices,
-            blocks: self.maps_buffers(frozen, size).iter().sum(),
-            gradient: most(&|index, _| !frozen.reader(index), &size),
-            handover: most(&|index, _| !frozen.input(index), &|block| {
+            blocks: blocks()
+                .skip(frozen.readers(self))
+                .map(|(_, block)| size(block))
+                .sum(),
+            gradient: most(&|index| !frozen.reader(index), &size),
+            handover: most(&|index| !frozen.input(index), &|block| {
                 block.pixels() * block.input
             }),
             bottleneck: self.recomputed_bottleneck(training)
-                + self.blocks()[turns..]
-                    .iter()
-                    .map(|block| block.bottleneck_maps() * block.layers)
+                + kept
+                    .map(|(_, block)| block.bottleneck_maps() * block.layers)
                     .sum::<usize>(),
-            bottleneck_gradient: most(&|index, _| !frozen.block(index), &Block::bottleneck_maps),
+            bottleneck_gradient: most(&|index| !frozen.block(index), &Block::bottleneck_maps),
             // A plain layer's maps are there as well.
-            fresh: most(
-                &|index, block| !frozen.block(index) || block.bottleneck.is_none(),
-                &|block| block.pixels() * block.growth,
-            ),
+            fresh: most(&|index| !frozen.block(index), &|block| {
+                block.pixels() * block.growth
+            }),
             head: 2 * (self.features() + self.classes()),
         }
     }
 
     /// Bytes of a training step on the CPU: parameters, gradients, moments, statistics, averages,
     /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). A thread's
-    /// scratch, a few MiB at most, comes on top. `cuda::CudaOptions::bytes` has those on CUDA.
+    /// scratch, a few MiB at most, comes on top, and what frozen stages compute with, which
+    /// `cpu::CpuOptions::bytes` has as well. `cuda::CudaOptions::bytes` has those on CUDA.
     pub fn training_footprint(&self, training: impl Into<Training>) -> Footprint {
         let training = training.into();
         let buffers = self.buffers_of(training, Block::stride);
         let second = u128::from(training.second_moments);
         let average = u128::from(training.average);
-        let parameters = (3 + second + average) * self.parameter_count() as u128;
+        // Frozen parameters have neither gradients nor moments.
+        let [own, _] = self.trainable(training.frozen);
+        let parameters =
+            (1 + average) * self.parameter_count() as u128 + (2 + second) * own.len() as u128;
         // Running statistics, those before the step at hand, and a batch's mean, deviation and
         // their gradients.
         let statistics =

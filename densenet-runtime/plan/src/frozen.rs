@@ -20,6 +20,11 @@ impl Frozen {
         Self { stages }
     }
 
+    /// All stages of a network.
+    pub fn all(plan: &Plan) -> Self {
+        Self::first(2 * plan.blocks().len() + 2)
+    }
+
     /// How many stages are frozen.
     pub const fn stages(self) -> usize {
         self.stages
@@ -45,9 +50,24 @@ impl Frozen {
         self.stages > 2 * index
     }
 
+    /// Whether the last BN is.
+    pub fn features(self, plan: &Plan) -> bool {
+        self.stages > 2 * plan.blocks().len()
+    }
+
+    /// Whether the classifier is, and so all stages are.
+    pub fn classifier(self, plan: &Plan) -> bool {
+        self.stages > 2 * plan.blocks().len() + 1
+    }
+
     /// How many of a network's blocks are frozen.
     pub fn blocks(self, plan: &Plan) -> usize {
         (self.stages / 2).min(plan.blocks().len())
+    }
+
+    /// How many of a network's blocks are frozen with what normalises all their maps.
+    pub fn readers(self, plan: &Plan) -> usize {
+        (self.stages.saturating_sub(1) / 2).min(plan.blocks().len())
     }
 }
 
@@ -90,6 +110,9 @@ impl Plan {
     /// The elements that train, of the parameters and of the running statistics: those of the first
     /// stage that is not frozen, and all after them.
     pub fn trainable(&self, frozen: Frozen) -> [Range<usize>; 2] {
+        if frozen.stages == 0 {
+            return [0..self.parameter_count(), 0..self.running_count()];
+        }
         let tensors = self.tensors();
         let mut start = [0, 0];
         let head = &tensors.head;

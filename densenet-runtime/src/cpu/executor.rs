@@ -5,12 +5,13 @@ use std::ops::Range;
 use densenet_cpu::Level;
 use densenet_cpu::activations::Activations;
 use densenet_cpu::engine::Engine;
+use densenet_cpu::frozen::{FoldedStages, FrozenOptions};
 use densenet_cpu::kernel::normal::Norms;
 use densenet_cpu::layout::to_nhwc;
 use densenet_cpu::loss::Loss;
 use densenet_cpu::memory::{Memory, zeros};
-use densenet_cpu::pass::{self, Layout};
-use densenet_cpu::stage::{Backward, Drops, Forward};
+use densenet_cpu::pass::{self, FrozenStages, Layout};
+use densenet_cpu::stage::{Backward, Drops, Forward, Gradients};
 
 use super::descent::{self, Moved};
 use crate::executor::{
@@ -66,6 +67,35 @@ impl CpuOptions {
             frozen: self.frozen,
         }
     }
+
+    /// Bytes that an executor of a plan allocates: those of [`Plan::training_footprint`], and what its
+    /// frozen stages compute with, packed weights and activations. A thread's scratch comes on top, a
+    /// few MiB at most. For a batch that no executor can be made for, the footprint alone.
+    pub fn bytes(&self, plan: &Plan) -> u64 {
+        let footprint = plan.training_footprint(self.training());
+        let of_training = footprint.bytes(self.batch);
+        let stages = match self.frozen_stages() {
+            Some(options) if check_capacity(plan, self.batch).is_ok() => {
+                let options = FrozenOptions {
+                    threads: super::threads(self.threads),
+                    ..options
+                };
+                FoldedStages::bytes_of(plan, self.frozen, options)
+            }
+            _ => 0,
+        };
+        of_training.saturating_add(stages)
+    }
+
+    /// How stages are frozen, if any are.
+    fn frozen_stages(&self) -> Option<FrozenOptions> {
+        (self.frozen.stages() > 0).then_some(FrozenOptions {
+            threads: self.threads,
+            level: self.level,
+            precision: self.precision,
+            ..FrozenOptions::for_batch(self.batch)
+        })
+    }
 }
 
 /// How a forward pass normalises, and whether it drops values.
@@ -90,6 +120,7 @@ pub struct CpuExecutor {
     engine: Engine,
     activations: Activations,
     parameters: Memory<f32>,
+    /// Of the parameters that train, and so are the moments.
     gradients: Memory<f32>,
     momentum: Memory<f32>,
     second_moments: Memory<f32>,
@@ -106,6 +137,10 @@ pub struct CpuExecutor {
     /// The running statistics before the step at hand, which a loss that is not finite brings back.
     running_before: Memory<f32>,
     loss_weights: LossWeights,
+    /// The stages that do not train, if there are any.
+    frozen_stages: Option<FoldedStages>,
+    /// Whether their numbers have changed since they were folded.
+    is_stale: bool,
     /// Images of the latest batch.
     latest: usize,
 }
@@ -132,12 +167,21 @@ impl CpuExecutor {
         let frozen = training.frozen;
         check_frozen(&plan, frozen)?;
         let trainable = plan.trainable(frozen);
+        let own = trainable[0].len();
+        let engine = Engine::new(super::threads(threads), level, precision);
+        let frozen_stages = options.frozen_stages().map(|options| {
+            let options = FrozenOptions {
+                threads: engine.team.threads(),
+                ..options
+            };
+            FoldedStages::new(&plan, frozen, options).map_err(ExecutorError::in_training)
+        });
         let kept = |len, is_kept| if is_kept { len } else { 0 };
         Ok(Self {
             parameters: zeros("parameters", parameters)?,
-            gradients: zeros("gradients", parameters)?,
-            momentum: zeros("momentum", parameters)?,
-            second_moments: zeros("second moments", kept(parameters, training.second_moments))?,
+            gradients: zeros("gradients", own)?,
+            momentum: zeros("momentum", own)?,
+            second_moments: zeros("second moments", kept(own, training.second_moments))?,
             average: zeros("averages", kept(parameters, training.average))?,
             average_running: zeros("averages", kept(plan.running_count(), training.average))?,
             groups: Group::after(&[Group::all(parameters)], trainable[0].start),
@@ -147,7 +191,9 @@ impl CpuExecutor {
             running_before: zeros("running statistics", plan.running_count())?,
             activations: activations.map_err(ExecutorError::in_training)?,
             tensors: plan.tensors(),
-            engine: Engine::new(super::threads(threads), level, precision),
+            engine,
+            frozen_stages: frozen_stages.transpose()?,
+            is_stale: true,
             capacity: batch,
             loss_weights: LossWeights::default(),
             latest: 0,
@@ -163,6 +209,25 @@ impl CpuExecutor {
     /// The instruction set in use.
     pub fn level(&self) -> Level {
         self.engine.level
+    }
+
+    /// The first parameter or statistic that a part of the training state has: frozen stages have
+    /// neither gradients nor moments.
+    fn first(&self, arena: Arena) -> usize {
+        match arena {
+            Arena::Gradients | Arena::Momentum | Arena::SecondMoments => self.trainable[0].start,
+            _ => 0,
+        }
+    }
+
+    /// How many of a part's first values are folded into frozen stages.
+    fn folded(&self, arena: Arena) -> usize {
+        let [parameters, statistics] = &self.trainable;
+        match arena {
+            Arena::Parameters => parameters.start,
+            Arena::Running => statistics.start,
+            _ => 0,
+        }
     }
 
     /// A part of the training state; empty if the executor does not keep it.
@@ -191,9 +256,13 @@ impl CpuExecutor {
         }
     }
 
-    /// Checks a batch and copies its images in, as NHWC.
+    /// Checks a batch, and copies its images in, as NHWC, unless frozen stages take them as they are.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         let images = batch.check(&self.plan, self.capacity)?;
+        self.latest = images;
+        if self.frozen_stages.is_some() {
+            return Ok(());
+        }
         let stem = self.plan.stem();
         let (channels, area) = (stem.channels, stem.height * stem.width);
         let into = &mut self.activations.images[..images * area * channels];
@@ -220,12 +289,17 @@ impl CpuExecutor {
                 }
             }
         }
-        self.latest = images;
         Ok(())
     }
 
-    /// From the images to the logits of the latest batch.
-    fn forward(&mut self, mode: Mode) {
+    /// From the images that were accepted to their logits.
+    fn forward(&mut self, mode: Mode, pixels: Pixels<'_>) {
+        let frozen_stages = self.frozen_stages.as_mut().map(|folded| {
+            if std::mem::take(&mut self.is_stale) {
+                folded.fold(&self.plan, &self.parameters, &self.running);
+            }
+            FrozenStages { folded, pixels }
+        });
         let mut pass = Forward {
             batch: self.latest,
             parameters: &self.parameters,
@@ -249,6 +323,7 @@ impl CpuExecutor {
         pass::forward(
             &mut self.engine,
             layout,
+            frozen_stages,
             &mut pass,
             drops,
             &mut self.activations,
@@ -260,7 +335,7 @@ impl CpuExecutor {
         let mut pass = Backward {
             batch: self.latest,
             parameters: &self.parameters,
-            gradients: &mut self.gradients,
+            gradients: Gradients::after(self.trainable[0].start, &mut self.gradients),
         };
         let drops = Drops {
             probability: self.plan.dropout(),
@@ -292,17 +367,22 @@ impl Executor for CpuExecutor {
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
         arena.check_kept(self.training)?;
-        let values = self.arena(arena);
-        check_length(arena.what(), values.len(), into.len())?;
-        into.copy_from_slice(values);
+        let (first, values) = (self.first(arena), self.arena(arena));
+        check_length(arena.what(), first + values.len(), into.len())?;
+        let (frozen, own) = into.split_at_mut(first);
+        frozen.fill(0.0);
+        own.copy_from_slice(values);
         Ok(())
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
         arena.check_kept(self.training)?;
+        let (first, folded) = (self.first(arena), self.folded(arena));
         let values = self.arena_mut(arena);
-        check_length(arena.what(), values.len(), from.len())?;
-        values.copy_from_slice(from);
+        check_length(arena.what(), first + values.len(), from.len())?;
+        let changed = values[..folded] != from[..folded];
+        values.copy_from_slice(&from[first..]);
+        self.is_stale |= changed;
         Ok(())
     }
 
@@ -319,7 +399,7 @@ impl Executor for CpuExecutor {
         if !step.accumulate {
             self.running_before.copy_from_slice(&self.running);
         }
-        self.forward(Mode::Train { seed: step.seed });
+        self.forward(Mode::Train { seed: step.seed }, batch.pixels);
         let classes = self.plan.classes();
         let logits = self.latest * classes;
         let loss = Loss {
@@ -337,9 +417,7 @@ impl Executor for CpuExecutor {
             return Ok(outcome);
         }
         if !step.accumulate {
-            // The others are zeros.
-            let [own, _] = self.trainable.clone();
-            self.gradients[own].fill(0.0);
+            self.gradients.fill(0.0);
         }
         self.backward(step.seed);
         Ok(outcome)
@@ -360,14 +438,14 @@ impl Executor for CpuExecutor {
         }
         let engine = &mut self.engine;
         let [own, statistics] = self.trainable.clone();
-        let gradients = &self.gradients[own.clone()];
+        let gradients = &self.gradients[..];
         let factor = match descent.clip {
             Some(most) => descent::clip(engine, gradients, most),
             None => 1.0,
         };
         let moved = Moved {
             parameters: &mut self.parameters[own.clone()],
-            momentum: &mut self.momentum[own.clone()],
+            momentum: &mut self.momentum,
             gradients,
             groups: &self.groups,
             factor,
@@ -375,8 +453,7 @@ impl Executor for CpuExecutor {
         match descent.optimizer {
             Optimizer::Sgd(sgd) => descent::sgd(engine, moved, sgd),
             Optimizer::AdamW(adamw) => {
-                let second_moments = &mut self.second_moments[own.clone()];
-                descent::adamw(engine, moved, second_moments, adamw);
+                descent::adamw(engine, moved, &mut self.second_moments, adamw);
             }
         }
         if let Some(fresh) = descent.fresh() {
@@ -391,13 +468,13 @@ impl Executor for CpuExecutor {
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         check_training(&self.plan, batch.images(&self.plan))?;
         self.accept(batch)?;
-        self.forward(Mode::Measure);
+        self.forward(Mode::Measure, batch.pixels);
         Ok(())
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError> {
         self.accept(batch)?;
-        self.forward(Mode::Evaluate);
+        self.forward(Mode::Evaluate, batch.pixels);
         let classes = self.plan.classes();
         let loss = Loss {
             targets: batch.targets,

@@ -33,7 +33,8 @@ use crate::plan::{Plan, Training};
 pub enum Arena {
     /// Trainable parameters, in the order of [`Plan::parameters`].
     Parameters,
-    /// Their gradients.
+    /// Their gradients. Parameters of frozen stages have neither these nor moments: they are read as
+    /// zeros.
     Gradients,
     /// Their momentum.
     Momentum,

@@ -1,20 +1,17 @@
 //! The settings of a run.
 
 mod differences;
+mod executor;
 
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
 use super::score::{BestBy, ThresholdRule};
-use super::{Freeze, PartError, PartRate, Progress, Schedule, TrainError};
-use crate::cpu;
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use super::{Freeze, PartRate, Progress, Schedule, TrainError};
 use crate::executor::check_loss_weights;
-use crate::parallel::{Parallel, Ranks};
-use crate::plan::{Plan, Precision, Recompute, Training};
-use crate::{AdamW, Descent, Device, Executor, ExecutorError, LossWeights, Optimizer, Sgd};
+use crate::plan::{Precision, Recompute};
+use crate::{AdamW, Descent, LossWeights, Optimizer, Sgd};
 
 /// The names of a [`Precision`] in checkpoints: the plan knows no file formats.
 #[derive(Serialize, Deserialize)]
@@ -144,7 +141,7 @@ pub struct Config {
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
     /// What each class counts in the loss; empty for 1. Each piece of a step is divided by the
-    /// weights of its own labels ([`Executor::set_loss_weights`]).
+    /// weights of its own labels ([`Executor::set_loss_weights`](crate::Executor::set_loss_weights)).
     #[serde(default, with = "LossWeightFields")]
     pub loss_weights: LossWeights,
     /// The score by which an evaluation is the best of the run ([`Fit::best`](super::Fit::best)), and
@@ -167,8 +164,8 @@ pub struct Config {
     /// The type of numbers that products are computed in.
     #[serde(default, with = "PrecisionName")]
     pub precision: Precision,
-    /// The number of threads that compute; 0 for as many as [`cpu::threads`] says. A run repeats
-    /// bit for bit with the same number of threads.
+    /// The number of threads that compute; 0 for as many as [`cpu::threads`](crate::cpu::threads)
+    /// says. A run repeats bit for bit with the same number of threads.
     #[serde(skip)]
     pub threads: usize,
     /// What the backward pass recomputes instead of keeping it.
@@ -224,80 +221,9 @@ impl Config {
         self.batch.div_ceil(self.accumulation.max(1))
     }
 
-    /// Makes an executor for a plan with these settings.
-    ///
-    /// # Errors
-    /// When there is not enough memory, or the device fails.
-    pub fn executor(
-        &self,
-        plan: Plan,
-        device: &Device,
-    ) -> Result<Box<dyn Executor>, ExecutorError> {
-        self.executor_among(plan, device, &Ranks::alone())
-    }
-
-    /// The same for one of several processes that train together; their process group is formed
-    /// here.
-    pub(super) fn executor_among(
-        &self,
-        plan: Plan,
-        device: &Device,
-        ranks: &Ranks,
-    ) -> Result<Box<dyn Executor>, ExecutorError> {
-        let training = self.training(&plan)?;
-        let group = ranks.process_group()?;
-        match device {
-            Device::Cpu => {
-                let options = cpu::CpuOptions {
-                    threads: self.threads,
-                    recompute: self.recompute,
-                    precision: self.precision,
-                    second_moments: training.second_moments,
-                    average: training.average,
-                    frozen: training.frozen,
-                    ..cpu::CpuOptions::for_batch(self.piece())
-                };
-                let executor = Box::new(cpu::CpuExecutor::new(plan, options)?);
-                match group {
-                    None => Ok(executor),
-                    Some(group) => Ok(Box::new(Parallel::new(executor, Box::new(group)))),
-                }
-            }
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => {
-                let options = cuda::CudaOptions {
-                    recompute: self.recompute,
-                    precision: self.precision,
-                    second_moments: training.second_moments,
-                    average: training.average,
-                    frozen: training.frozen,
-                    ..cuda::CudaOptions::for_batch(self.piece())
-                };
-                let mut executor = cuda::CudaExecutor::new(device, plan, options)?;
-                if let Some(group) = group {
-                    executor.join(group)?;
-                }
-                Ok(Box::new(executor))
-            }
-        }
-    }
-
     /// Whether the optimiser needs second moments.
     pub(super) fn adapts(&self) -> bool {
         matches!(self.optimizer, Algorithm::AdamW { .. })
-    }
-
-    /// What an executor of a plan keeps with these settings, for [`Plan::training_footprint`].
-    ///
-    /// # Errors
-    /// If what is to be frozen cannot be.
-    pub fn training(&self, plan: &Plan) -> Result<Training, PartError> {
-        Ok(Training {
-            recompute: self.recompute,
-            second_moments: self.adapts(),
-            average: self.ema.is_some(),
-            frozen: self.freeze.of(plan)?,
-        })
     }
 
     /// How the run's step with this number, counted from 1, goes along the gradients; `progress` is

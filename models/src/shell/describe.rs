@@ -16,7 +16,7 @@ pub fn describe(
     let piece = config.piece();
     // The trainer refuses settings that do not fit the network.
     let training = config.training(plan).unwrap_or_default();
-    let bytes = plan.training_footprint(training).bytes(piece);
+    let bytes = config.bytes(plan, device).unwrap_or_default();
     say!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
         name,

@@ -83,7 +83,8 @@ impl Target<'_> {
     }
 }
 
-/// Fills the arena of weights. `parameters` and `running` have the lengths that the plan gives.
+/// Fills the arena of weights with those of the program's stages. `parameters` and `running` have the
+/// lengths that the plan gives.
 pub(super) fn fold(
     plan: &Plan,
     program: &Program,
@@ -134,14 +135,16 @@ pub(super) fn fold(
         }
     }
     let head = &tensors.head;
-    let channels = head.norm.channels();
-    target.norm(program.norm, &source.norm(&head.norm));
-    let weight = source.weight(head.weight);
-    target.pack(program.classifier, channels, |c, m| {
-        weight[m * channels + c]
-    });
-    target.vector(program.classifier_bias, source.weight(head.bias));
-    if program.outputs.wanted.class_maps > 0 {
-        target.values[program.rows..][..weight.len()].copy_from_slice(weight);
+    if let Some(step) = program.features {
+        target.norm(step.norm, &source.norm(&head.norm));
+    }
+    if let Some(step) = program.classifier {
+        let channels = head.norm.channels();
+        let weight = source.weight(head.weight);
+        target.pack(step.weight, channels, |c, m| weight[m * channels + c]);
+        target.vector(step.bias, source.weight(head.bias));
+        if program.outputs.wanted.class_maps > 0 {
+            target.vector(step.rows, weight);
+        }
     }
 }

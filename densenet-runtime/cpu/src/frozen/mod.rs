@@ -1,6 +1,7 @@
-//! The frozen form of a network, for inference alone.
+//! The frozen form of a network, for inference; that of its first stages is also for training, where
+//! they are frozen.
 //!
-//! It is made once from a trained network. The BN of the stem, and the BN after each 1x1
+//! It is made once from trained weights. The BN of the stem, and the BN after each 1x1
 //! convolution, are folded into the convolution before them. The BN that reads a block's feature
 //! maps is one multiply-add as they are loaded. Weights are packed for the products, and those of
 //! 3x3 convolutions are transformed (see `winograd`). Activations are in one arena, whose size the
@@ -28,7 +29,8 @@ use super::kernel::simd::Level;
 use super::team::Team;
 use super::threads::threads;
 use crate::memory::{Memory, OutOfMemory, zeros};
-use densenet_plan::{Inference, MapsOf, Outputs, Pixels, Plan, Precision};
+use densenet_plan::{Frozen, Inference, MapsOf, Outputs, Pixels, Plan, Precision};
+pub use pass::Output;
 use program::Program;
 
 /// How a network is frozen.
@@ -68,18 +70,73 @@ impl Default for FrozenOptions {
     }
 }
 
-/// A trained network with its BN folded and its weights packed.
-pub struct Folded {
-    plan: Plan,
+/// The first stages of a network with their BN folded and their weights packed.
+pub struct FoldedStages {
     program: Program,
     level: Level,
-    team: Team,
     weights: Memory<f32>,
     activations: Memory<f32>,
     /// What is given to the caller (see [`outputs`]).
     outputs: Memory<f32>,
     /// The classes of the class maps: images x wanted classes.
     mapped: Vec<usize>,
+}
+
+impl FoldedStages {
+    /// Memory for the first stages, of which there is at least one. The number of threads is that of
+    /// the team that will run them. The weights are zeros until they are [folded](Self::fold).
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn new(plan: &Plan, stages: Frozen, options: FrozenOptions) -> Result<Self, OutOfMemory> {
+        let program = program(plan, stages, options);
+        Ok(Self {
+            weights: zeros("packed weights", program.weights)?,
+            activations: zeros("activations", program.activations)?,
+            outputs: zeros("outputs", program.outputs.len)?,
+            mapped: outputs::classes(program.outputs.mapped)?,
+            level: options.level.at_most(),
+            program,
+        })
+    }
+
+    /// Folds parameters and running statistics. Both have the lengths that the plan gives, and the
+    /// order of [`Plan::parameters`].
+    pub fn fold(&mut self, plan: &Plan, parameters: &[f32], running: &[f32]) {
+        let numbers = (parameters, running);
+        let lanes = self.level.lanes();
+        fold::fold(plan, &self.program, lanes, numbers, &mut self.weights);
+    }
+
+    /// Runs the stages on some images, at most as many as they were made for; `pixels` holds exactly
+    /// these. `into` is for what the last stage makes, and has room for it.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        team: &mut Team,
+        (pixels, images): (Pixels<'_>, usize),
+        into: Output<'_>,
+    ) {
+        pass::run(self, plan, team, (pixels, images), into);
+    }
+
+    /// The bytes of packed weights, activations and outputs, of which nothing is allocated.
+    pub fn bytes_of(plan: &Plan, stages: Frozen, options: FrozenOptions) -> u64 {
+        program(plan, stages, options).bytes()
+    }
+}
+
+fn program(plan: &Plan, stages: Frozen, options: FrozenOptions) -> Program {
+    let level = options.level.at_most();
+    let form = Form::of(options.precision, level);
+    Program::new(plan, stages, options, level.lanes(), form)
+}
+
+/// A trained network with its BN folded and its weights packed.
+pub struct Folded {
+    plan: Plan,
+    stages: FoldedStages,
+    team: Team,
 }
 
 impl Folded {
@@ -95,21 +152,16 @@ impl Folded {
         options: FrozenOptions,
     ) -> Result<Self, OutOfMemory> {
         let team = Team::new(threads(options.threads));
-        let level = options.level.at_most();
-        let form = Form::of(options.precision, level);
-        let program = Program::new(plan, options, team.threads(), level.lanes(), form);
-        let mut weights = zeros("packed weights", program.weights)?;
-        let numbers = (parameters, running);
-        fold::fold(plan, &program, level.lanes(), numbers, &mut weights);
+        let options = FrozenOptions {
+            threads: team.threads(),
+            ..options
+        };
+        let mut stages = FoldedStages::new(plan, Frozen::all(plan), options)?;
+        stages.fold(plan, parameters, running);
         Ok(Self {
             plan: plan.clone(),
-            activations: zeros("activations", program.activations)?,
-            outputs: zeros("outputs", program.outputs.len)?,
-            mapped: outputs::classes(program.outputs.mapped)?,
-            program,
-            level,
+            stages,
             team,
-            weights,
         })
     }
 
@@ -127,13 +179,15 @@ impl Folded {
         images: usize,
         of: MapsOf<'_>,
     ) -> Inference<'_> {
-        pass::run(self, pixels, images, of);
-        let classes = images * of.count(self.plan.classes());
+        let (plan, stages) = (&self.plan, &mut self.stages);
+        let into = Output::Inference(of);
+        stages.run(plan, &mut self.team, (pixels, images), into);
+        let classes = images * of.count(plan.classes());
         outputs::inference(
-            &self.plan,
-            &self.program.outputs,
-            &self.outputs,
-            &self.mapped[..classes],
+            plan,
+            &stages.program.outputs,
+            &stages.outputs,
+            &stages.mapped[..classes],
             images,
         )
     }
@@ -150,20 +204,21 @@ impl Folded {
 
     /// The instruction set in use.
     pub fn level(&self) -> Level {
-        self.level
+        self.stages.level
     }
 
     /// The [bytes](Self::bytes) of a network that is frozen so. Nothing is allocated for it.
     pub fn bytes_of(plan: &Plan, options: FrozenOptions) -> u64 {
-        let level = options.level.at_most();
-        let form = Form::of(options.precision, level);
-        let threads = threads(options.threads);
-        Program::new(plan, options, threads, level.lanes(), form).bytes()
+        let options = FrozenOptions {
+            threads: threads(options.threads),
+            ..options
+        };
+        FoldedStages::bytes_of(plan, Frozen::all(plan), options)
     }
 
     /// The bytes that it holds: packed weights, activations and outputs.
     pub fn bytes(&self) -> u64 {
-        self.program.bytes()
+        self.stages.program.bytes()
     }
 }
 

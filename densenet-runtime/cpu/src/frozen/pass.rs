@@ -1,14 +1,16 @@
-//! A pass over a frozen network, phase by phase.
+//! A pass over frozen stages, phase by phase.
 
-use super::Folded;
+use std::ops::Range;
+
+use super::FoldedStages;
 use super::memory::Shared;
 use super::outputs::{Classed, Leave};
 use super::pointwise::{Affine, Maps, Normalise, Pointwise};
 use super::product::{Out, Right};
-use super::program::{BlockStep, LayerStep, Norm, Packed, Program};
+use super::program::{BlockStep, ClassifierStep, FeaturesStep, LayerStep, Norm, Packed, Program};
 use super::winograd::Spatial;
 use super::{head, stem};
-use crate::engine::padded;
+use crate::engine::{Parts, padded, shares, split_rows};
 use crate::kernel::load;
 use crate::kernel::simd::{Kernel, Level};
 use crate::kernel::winograd::PLACES;
@@ -29,22 +31,62 @@ struct Pass<'a> {
     images: usize,
 }
 
-/// From pixels to `folded.outputs` and `folded.mapped`.
-pub(super) fn run(folded: &mut Folded, pixels: Pixels<'_>, images: usize, of: MapsOf<'_>) {
+/// Where what the last stage makes goes.
+pub enum Output<'a> {
+    /// Logits, features and maps stay with the stages, which are all.
+    Inference(MapsOf<'a>),
+    /// The pooled features, if the classifier alone trains: images x features.
+    Features(&'a mut [f32]),
+    /// The maps of the last block that frozen stages write to: pixels x stride, of which the first
+    /// channels are written.
+    Maps(&'a mut [f32], usize),
+}
+
+/// From pixels to what the last stage makes.
+pub(super) fn run(
+    stages: &mut FoldedStages,
+    plan: &Plan,
+    team: &mut Team,
+    (pixels, images): (Pixels<'_>, usize),
+    mut into: Output<'_>,
+) {
     let mut pass = Pass {
-        plan: &folded.plan,
-        program: &folded.program,
-        level: folded.level,
-        team: &mut folded.team,
-        weights: &folded.weights,
-        activations: Shared::new(&mut folded.activations),
-        outputs: Shared::new(&mut folded.outputs),
+        plan,
+        program: &stages.program,
+        level: stages.level,
+        team,
+        weights: &stages.weights,
+        activations: Shared::new(&mut stages.activations),
+        outputs: Shared::new(&mut stages.outputs),
         pixels,
         images,
     };
-    pass.features(images);
-    pass.classify(images);
-    pass.give(of, &mut folded.mapped);
+    let program = pass.program;
+    let (Some(step), Some(last)) = (program.blocks.last(), program.blocks.len().checked_sub(1))
+    else {
+        return;
+    };
+    let pixels = plan.blocks()[last].pixels();
+    for first in (0..images).step_by(step.group) {
+        let count = step.group.min(images - first);
+        pass.block(last, first, count);
+        if let Output::Maps(values, stride) = &mut into {
+            let rows = first * pixels * *stride..(first + count) * pixels * *stride;
+            pass.take(step, &mut values[rows], *stride);
+        } else if let Some(features) = program.features {
+            pass.pool(step, features, first..first + count, pixels);
+        }
+    }
+    match (into, program.features, program.classifier) {
+        (Output::Features(values), Some(step), _) => {
+            pass.copy_rows(step.at, step.stride, values, step.norm.channels);
+        }
+        (Output::Inference(of), Some(features), Some(step)) => {
+            pass.classify(features, step, images);
+            pass.give(features, step, of, &mut stages.mapped);
+        }
+        _ => {}
+    }
 }
 
 impl<'a> Pass<'a> {
@@ -101,66 +143,62 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// From pixels to pooled features, group by group.
-    fn features(&mut self, images: usize) {
-        let program = self.program;
-        let (Some(step), Some(block)) = (program.blocks.last(), self.plan.blocks().last()) else {
-            return;
-        };
-        let stride = padded(program.norm.channels);
-        for first in (0..images).step_by(step.group) {
-            let count = step.group.min(images - first);
-            self.block(program.blocks.len() - 1, first, count);
-            let maps = self.maps(step, program.norm);
-            let start = program.features + first * stride;
-            let features = self.activations.part(start..start + count * stride);
-            self.phase(|thread, threads, _| head::Pool {
-                maps,
-                channels: program.norm.channels,
-                pixels: block.pixels(),
+    /// Pools the features of some images, a group, of so many pixels each.
+    fn pool(
+        &mut self,
+        step: &BlockStep,
+        features: FeaturesStep,
+        images: Range<usize>,
+        pixels: usize,
+    ) {
+        let FeaturesStep { norm, at, stride } = features;
+        let maps = self.maps(step, norm);
+        let into = at + images.start * stride..at + images.end * stride;
+        let into = self.activations.part(into);
+        let count = images.len();
+        self.phase(|thread, threads, _| head::Pool {
+            maps,
+            channels: norm.channels,
+            pixels,
+            images: count,
+            features: into,
+            stride,
+            thread,
+            threads,
+        });
+        if self.program.outputs.wanted.needs_last_maps() {
+            let channels = norm.channels;
+            let at = self.program.outputs.last_maps + images.start * channels * pixels;
+            let out = self.outputs.part(at..at + count * channels * pixels);
+            self.phase(|thread, threads, _| Leave {
+                values: maps.values,
+                stride: maps.stride,
+                affine: Some(maps.affine),
+                channels,
+                pixels,
                 images: count,
-                features,
-                stride,
+                out,
                 thread,
                 threads,
             });
-            if program.outputs.wanted.needs_last_maps() {
-                let (channels, pixels) = (program.norm.channels, block.pixels());
-                let at = program.outputs.last_maps + first * channels * pixels;
-                let at = at..at + count * channels * pixels;
-                let out = self.outputs.part(at);
-                self.phase(|thread, threads, _| Leave {
-                    values: maps.values,
-                    stride: maps.stride,
-                    affine: Some(maps.affine),
-                    channels,
-                    pixels,
-                    images: count,
-                    out,
-                    thread,
-                    threads,
-                });
-            }
         }
     }
 
-    fn classify(&mut self, images: usize) {
-        let program = self.program;
-        let (weight, classes) = (self.right(program.classifier), self.plan.classes());
-        let stride = padded(program.norm.channels);
-        let part = program.features..program.features + images * stride;
-        // SAFETY: the phase writes the scores only.
-        let features = unsafe { self.activations.part(part).read() };
-        let bias = self.vector(program.classifier_bias, classes);
+    fn classify(&mut self, features: FeaturesStep, step: ClassifierStep, images: usize) {
+        let part = features.at..features.at + images * features.stride;
+        // SAFETY: the phase writes logits only.
+        let values = unsafe { self.activations.part(part).read() };
+        let weight = self.right(step.weight);
+        let bias = self.vector(step.bias, step.weight.panels.columns);
         let out = Out {
             values: self.activations,
-            at: program.scores,
-            stride: padded(classes),
+            at: step.at,
+            stride: step.stride,
             relu: false,
         };
         self.phase(|thread, threads, _| head::Classify {
-            features,
-            stride,
+            features: values,
+            stride: features.stride,
             images,
             weight,
             bias,
@@ -168,6 +206,35 @@ impl<'a> Pass<'a> {
             thread,
             threads,
         });
+    }
+
+    /// Copies a group's maps out: as many pixels as there are rows of `stride`.
+    fn take(&mut self, step: &BlockStep, into: &mut [f32], stride: usize) {
+        let part = self.activations.part(step.maps..step.maps + step.len);
+        // SAFETY: nothing writes to the maps while they are copied.
+        let from = unsafe { part.read() };
+        let shares = shares(into.len() / stride, self.team.threads());
+        let rows = split_rows(into, stride, &shares);
+        let mut parts: Parts<_> = shares.into_iter().zip(rows).collect();
+        self.team.each(&mut parts, |_, (rows, into)| {
+            let from = from[rows.start * step.stride..].chunks(step.stride);
+            for (into, from) in into.chunks_exact_mut(stride).zip(from) {
+                into[..step.channels].copy_from_slice(&from[..step.channels]);
+            }
+        });
+    }
+
+    /// Copies rows of `columns` out of rows of `stride`.
+    fn copy_rows(&self, at: usize, stride: usize, into: &mut [f32], columns: usize) {
+        let rows = into.len() / columns;
+        // SAFETY: nothing writes while they are copied.
+        let from = unsafe { self.activations.part(at..at + rows * stride).read() };
+        for (into, from) in into
+            .chunks_exact_mut(columns)
+            .zip(from.chunks_exact(stride))
+        {
+            into.copy_from_slice(&from[..columns]);
+        }
     }
 
     /// Fills a block's feature maps for the images from `first` on, at most one group.
@@ -227,22 +294,25 @@ impl<'a> Pass<'a> {
     }
 
     /// Gives logits, features and class maps.
-    fn give(&mut self, of: MapsOf<'_>, mapped: &mut [usize]) {
+    fn give(
+        &mut self,
+        pooled: FeaturesStep,
+        classifier: ClassifierStep,
+        of: MapsOf<'_>,
+        mapped: &mut [usize],
+    ) {
         let (program, plan, images) = (self.program, self.plan, self.images);
         let (kept, classes) = (&program.outputs, plan.classes());
-        let features = program.norm.channels;
-        let copy = |from: usize, to: usize, len: usize| {
-            let from = self.activations.part(from..from + images * padded(len));
-            let to = self.outputs.part(to..to + images * len);
-            // SAFETY: no phase runs, and the arenas are two.
-            let (from, to) = unsafe { (from.read(), to.write()) };
-            for (to, from) in to.chunks_exact_mut(len).zip(from.chunks(padded(len))) {
-                to.copy_from_slice(&from[..len]);
-            }
-            &*to
+        let features = pooled.norm.channels;
+        let part = |at: usize, each: usize| {
+            let part = self.outputs.part(at..at + images * each);
+            // SAFETY: no phase runs, and parts do not overlap.
+            unsafe { part.write() }
         };
-        copy(program.features, kept.features, features);
-        let logits = copy(program.scores, kept.logits, classes);
+        let into = part(kept.features, features);
+        self.copy_rows(pooled.at, pooled.stride, into, features);
+        let logits = part(kept.logits, classes);
+        self.copy_rows(classifier.at, classifier.stride, logits, classes);
         let wanted = of.count(classes);
         if wanted == 0 {
             return;
@@ -258,7 +328,7 @@ impl<'a> Pass<'a> {
         let out = self.outputs.part(at..at + mapped.len() * pixels);
         // SAFETY: the phase writes the class maps only.
         let last = unsafe { self.outputs.part(last).read() };
-        let rows = &self.weights[program.rows..][..classes * features];
+        let rows = &self.weights[classifier.rows..][..classes * features];
         let mapped = &*mapped;
         self.phase(|thread, threads, _| Classed {
             last,

@@ -1,4 +1,4 @@
-//! What a frozen network computes with: the positions of its weights and activations.
+//! What frozen stages compute with: the positions of their weights and activations.
 //!
 //! All sizes follow from the plan, so both arenas are planned before anything is allocated.
 
@@ -8,7 +8,7 @@ use super::{FrozenOptions, pointwise, stem, winograd};
 use crate::engine::padded;
 use crate::kernel::product::{Form, Panels};
 use crate::kernel::winograd::PLACES;
-use densenet_plan::{Block, Layer, Plan};
+use densenet_plan::{Frozen, Layer, Plan};
 
 /// A group of images goes through a block together if their feature maps there have at most this
 /// many bytes. The maps then stay in the cache from layer to layer.
@@ -52,7 +52,10 @@ pub(super) struct LayerStep {
 
 /// A block and its feature maps.
 pub(super) struct BlockStep {
+    /// None if what the block reads is frozen, and the block itself is not.
     pub layers: Vec<LayerStep>,
+    /// The maps that frozen stages make: those of the layers above, and what the first one reads.
+    pub channels: usize,
     /// How many images go through it together.
     pub group: usize,
     /// Where the feature maps of a group are in the arena of activations: pixels x stride.
@@ -68,17 +71,35 @@ pub(super) struct TransitionStep {
     pub weight: Packed,
 }
 
-/// The whole network.
+/// The last BN, ReLU and the global average pool.
+#[derive(Clone, Copy)]
+pub(super) struct FeaturesStep {
+    pub norm: Norm,
+    /// Where the features of all images are: images x stride.
+    pub at: usize,
+    pub stride: usize,
+}
+
+/// The classifier.
+#[derive(Clone, Copy)]
+pub(super) struct ClassifierStep {
+    pub weight: Packed,
+    pub bias: usize,
+    /// Where the weight is as it was, classes x features, if class maps are wanted.
+    pub rows: usize,
+    /// Where the logits are: images x stride.
+    pub at: usize,
+    pub stride: usize,
+}
+
+/// The first stages of a network, up to all of them.
 pub(super) struct Program {
     pub stem: Packed,
     pub stem_bias: usize,
     pub blocks: Vec<BlockStep>,
     pub transitions: Vec<TransitionStep>,
-    pub norm: Norm,
-    pub classifier: Packed,
-    pub classifier_bias: usize,
-    /// Where the classifier's weight is as it was, classes x features, if class maps are wanted.
-    pub rows: usize,
+    pub features: Option<FeaturesStep>,
+    pub classifier: Option<ClassifierStep>,
     /// How many numbers the arena of weights has.
     pub weights: usize,
     /// Where the padded image is.
@@ -86,16 +107,12 @@ pub(super) struct Program {
     /// Where the input of a layer's 3x3 convolution is: pixels x padded channels.
     pub inner: usize,
     pub inner_len: usize,
-    /// Where the features are: images x padded features.
-    pub features: usize,
-    /// Where the logits are: images x padded classes.
-    pub scores: usize,
     /// Where the threads' scratch is, one thread after another.
     pub scratch: usize,
     pub scratch_len: usize,
     /// How many numbers the arena of activations has.
     pub activations: usize,
-    /// What is kept for the caller.
+    /// What is kept for the caller; nothing if the network is not whole.
     pub outputs: Kept,
 }
 
@@ -106,13 +123,14 @@ fn inner(layer: Layer) -> usize {
 
 /// The stride from one pixel of a block's maps to the next. A layer's last vector may extend beyond
 /// the maps.
-fn stride(block: &Block) -> usize {
-    padded(block.output()) + 16
+fn stride(channels: usize) -> usize {
+    padded(channels) + 16
 }
 
-/// How many images go through a block together. The groups are as even as possible.
-fn group(block: &Block, batch: usize, weights: usize) -> usize {
-    let image = block.pixels() * stride(block) * size_of::<f32>();
+/// How many images go through a block together, each with `len` numbers there. The groups are as even
+/// as possible.
+fn group(len: usize, batch: usize, weights: usize) -> usize {
+    let image = len * size_of::<f32>();
     // If the maps do not fit the cache anyway, the weights should not be read more often than the
     // maps.
     let most = (GROUP_BYTES.max(weights * size_of::<f32>()) / image).clamp(1, batch);
@@ -132,16 +150,18 @@ impl Program {
             )
     }
 
-    /// `form` is the form of the products in blocks and transitions. Stem and classifier compute in
-    /// f32.
+    /// For the first stages, of which there is at least one, and exactly as many threads as the options
+    /// say. `form` is the form of the products in blocks and transitions. Stem and classifier compute
+    /// in f32.
     pub fn new(
         plan: &Plan,
+        stages: Frozen,
         options: FrozenOptions,
-        threads: usize,
         lanes: usize,
         form: Form,
     ) -> Self {
-        let batch = options.batch;
+        let (batch, threads) = (options.batch, options.threads);
+        let kept = if stages.classifier(plan) { batch } else { 0 };
         let mut weights = Places::default();
         let pack = |weights: &mut Places, form: Form, depth, columns, times: usize| {
             let panels = Panels {
@@ -166,9 +186,12 @@ impl Program {
         let mut transitions = Vec::new();
         let mut inner_len = 0;
         let mut scratch_len = stem::scratch(plan.stem(), padded(plan.stem().maps));
-        for (index, block) in plan.blocks().iter().enumerate() {
+        let blocks_with_input = plan.blocks().iter().enumerate();
+        for (index, block) in blocks_with_input.take_while(|(index, _)| stages.input(*index)) {
             let before = weights.len;
-            let layers = block.iter().map(|layer| {
+            let depth = if stages.block(index) { block.layers } else { 0 };
+            let own = || block.iter().take(depth);
+            let layers = own().map(|layer| {
                 let norm = norm(&mut weights, layer.input);
                 let compress = layer.bottleneck.map(|maps| Compress {
                     weight: pack(&mut weights, form, layer.input, maps, 1),
@@ -187,19 +210,25 @@ impl Program {
             let layers = layers.collect();
             // A block's groups are made of the groups of the block before it.
             let least = blocks.last().map_or(1, |block| block.group);
-            let group = group(block, batch, weights.len - before).max(least);
-            let len = group * block.pixels() * stride(block);
-            let of_layers = block.iter().map(|layer| padded(inner(layer)));
+            let channels = own()
+                .last()
+                .map_or(block.input, |last| last.input + last.growth);
+            let image = block.pixels() * stride(channels);
+            let group = group(image, batch, weights.len - before).max(least);
+            let len = group * image;
+            let of_layers = own().map(|layer| padded(inner(layer)));
             let widest = of_layers.max().unwrap_or(0);
             inner_len = inner_len.max(group * block.pixels() * widest);
             blocks.push(BlockStep {
                 layers,
+                channels,
                 group,
                 maps: activations.place(len),
-                stride: stride(block),
+                stride: stride(channels),
                 len,
             });
-            if let Some(transition) = plan.transitions().get(index) {
+            let transition = plan.transitions().get(index);
+            if let Some(transition) = transition.filter(|_| stages.reader(index)) {
                 scratch_len = scratch_len.max(pointwise::scratch(transition.input));
                 transitions.push(TransitionStep {
                     norm: norm(&mut weights, transition.input),
@@ -207,30 +236,38 @@ impl Program {
                 });
             }
         }
-        let features = plan.features();
+        let (count, classes) = (plan.features(), plan.classes());
+        let features = stages.features(plan).then(|| FeaturesStep {
+            norm: norm(&mut weights, count),
+            at: activations.place(batch * padded(count)),
+            stride: padded(count),
+        });
+        let classifier = stages.classifier(plan).then(|| ClassifierStep {
+            weight: pack(&mut weights, Form::Plain, count, classes, 1),
+            bias: weights.place(padded(classes)),
+            rows: weights.place(match options.outputs.class_maps {
+                0 => 0,
+                _ => classes * count,
+            }),
+            at: activations.place(batch * padded(classes)),
+            stride: padded(classes),
+        });
         let scratch_len = padded(scratch_len);
         Self {
             stem,
             stem_bias,
             blocks,
             transitions,
-            norm: norm(&mut weights, features),
-            classifier: pack(&mut weights, Form::Plain, features, plan.classes(), 1),
-            classifier_bias: weights.place(padded(plan.classes())),
-            rows: weights.place(match options.outputs.class_maps {
-                0 => 0,
-                _ => plan.classes() * features,
-            }),
+            features,
+            classifier,
             weights: weights.len,
             image: activations.place(stem::padded_image(plan.stem()).1),
             inner: activations.place(inner_len),
             inner_len,
-            features: activations.place(batch * padded(features)),
-            scores: activations.place(batch * padded(plan.classes())),
             scratch: activations.place(threads * scratch_len),
             scratch_len,
             activations: activations.len,
-            outputs: Kept::new(plan, batch, options.outputs),
+            outputs: Kept::new(plan, kept, options.outputs),
         }
     }
 }
@@ -254,13 +291,12 @@ mod tests {
             classes: 7,
             dropout: 0.0,
         };
-        let program = Program::new(
-            &spec.plan().unwrap(),
-            FrozenOptions::for_batch(7),
-            2,
-            8,
-            Form::Plain,
-        );
+        let plan = spec.plan().unwrap();
+        let options = FrozenOptions {
+            threads: 2,
+            ..FrozenOptions::for_batch(7)
+        };
+        let program = Program::new(&plan, Frozen::all(&plan), options, 8, Form::Plain);
         let groups: Vec<_> = program.blocks.iter().map(|block| block.group).collect();
         assert_eq!(groups, [2, 7]);
     }

@@ -10,7 +10,7 @@ use crate::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, multipl
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::memory::Memory;
-use densenet_plan::{Head, HeadTensors, Span};
+use densenet_plan::{Head, HeadTensors};
 
 /// How many classes' gradients of the weight are computed at a time.
 const CLASSES: usize = 64;
@@ -34,6 +34,17 @@ pub fn forward(
 ) {
     let source = maps.normalised(pass, &tensors.norm, pass.batch * head.pixels());
     pool(engine, source, head.input, head.pixels(), features);
+    classify_forward(engine, tensors, pass, features, logits);
+}
+
+/// Runs the classifier alone.
+pub fn classify_forward(
+    engine: &mut Engine,
+    tensors: &HeadTensors,
+    pass: &Forward<'_>,
+    features: &[f32],
+    logits: &mut [f32],
+) {
     let [weight, bias] = [tensors.weight, tensors.bias].map(|span| span.of(pass.parameters));
     classify(engine, features, weight, bias, logits);
 }
@@ -67,7 +78,7 @@ pub fn classifier_backward<'a>(
         features: dfeatures,
     } = gradients;
     let weight = tensors.weight.of(pass.parameters);
-    let [dweight, dbias] = Span::of_each([tensors.weight, tensors.bias], pass.gradients);
+    let [dweight, dbias] = pass.gradients.of_each([tensors.weight, tensors.bias]);
     let own = (dweight, dbias);
     classify_backward(engine, features, weight, logits, own, dfeatures);
     dfeatures

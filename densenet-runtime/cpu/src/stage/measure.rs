@@ -8,8 +8,16 @@ use crate::kernel::simd::{Kernel, Simd};
 /// The number of pixels that are measured at a time.
 const TILE: usize = 112;
 
-/// Measures the first `channels` of a buffer.
+/// The statistics of the first `channels` of a buffer.
 pub fn measure(engine: &mut Engine, x: &[f32], stride: usize, channels: usize) -> Statistics {
+    measure_moments(engine, x, stride, channels);
+    let mut statistics = Statistics::new(channels);
+    statistics.merge(0, engine.moments());
+    statistics
+}
+
+/// Measures the first `channels` of a buffer, as the engine's [moments](Engine::moments).
+pub fn measure_moments(engine: &mut Engine, x: &[f32], stride: usize, channels: usize) {
     let shares = engine.shares(x.len() / stride);
     let mut parts: Parts<_> = shares.into_iter().zip(&mut engine.scratch).collect();
     let level = engine.level;
@@ -23,13 +31,9 @@ pub fn measure(engine: &mut Engine, x: &[f32], stride: usize, channels: usize) -
             channels,
         });
     });
-    drop(parts);
-    let mut statistics = Statistics::new(channels);
-    statistics.merge(0, engine.moments());
-    statistics
 }
 
-/// One thread's share of [`measure`].
+/// One thread's share of [`measure_moments`].
 struct Measure<'a> {
     x: &'a [f32],
     stride: usize,

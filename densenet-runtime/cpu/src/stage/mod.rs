@@ -6,11 +6,13 @@ pub mod measure;
 pub mod stem;
 pub mod transition;
 
+use std::ops::Range;
+
 use super::conv::pointwise::Input;
 use super::engine::Engine;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
-use densenet_plan::{DropoutSites, NormTensors};
+use densenet_plan::{DropoutSites, NormTensors, Span};
 
 /// What all stages receive in the forward pass.
 pub struct Forward<'a> {
@@ -23,25 +25,7 @@ pub struct Forward<'a> {
 impl Forward<'_> {
     /// Whether the batch's statistics are used.
     pub fn training(&self) -> bool {
-        matches!(self.norms, Norms::Batch(_) | Norms::Measured(_))
-    }
-
-    /// For a frozen stage: with the running statistics, which stay as they are. If asked, a batch's
-    /// are measured for the next stage.
-    pub fn frozen(&self, measure: bool) -> Forward<'_> {
-        let running: &[f32] = match &self.norms {
-            Norms::Batch(running) => running,
-            Norms::Running(running) | Norms::Measured(running) => running,
-        };
-        Forward {
-            batch: self.batch,
-            parameters: self.parameters,
-            norms: if measure {
-                Norms::Measured(running)
-            } else {
-                Norms::Running(running)
-            },
-        }
+        matches!(self.norms, Norms::Batch(_))
     }
 }
 
@@ -65,8 +49,44 @@ pub struct Backward<'a> {
     /// The number of images.
     pub batch: usize,
     pub parameters: &'a [f32],
-    /// The gradient of the parameters, which is added to.
-    pub gradients: &'a mut [f32],
+    pub gradients: Gradients<'a>,
+}
+
+/// The gradients of the parameters that train, which are added to.
+pub struct Gradients<'a> {
+    values: &'a mut [f32],
+    /// The parameter that the first is of.
+    first: usize,
+}
+
+impl<'a> Gradients<'a> {
+    /// Those of the parameters from `first` on.
+    pub fn after(first: usize, values: &'a mut [f32]) -> Self {
+        Self { values, first }
+    }
+
+    /// Those of some parameters.
+    ///
+    /// # Panics
+    /// If these do not train.
+    pub fn range(&mut self, parameters: Range<usize>) -> &mut [f32] {
+        &mut self.values[parameters.start - self.first..parameters.end - self.first]
+    }
+
+    /// Those of several tensors.
+    ///
+    /// # Panics
+    /// If these do not train, or overlap.
+    pub fn of_each<const N: usize>(&mut self, tensors: [Span; N]) -> [&mut [f32]; N] {
+        let spans = tensors.map(|tensor| match tensor.len {
+            0 => Span::default(),
+            len => Span {
+                start: tensor.start - self.first,
+                len,
+            },
+        });
+        Span::of_each(spans, self.values)
+    }
 }
 
 /// A block's feature maps, as the transition or the head after it reads them.
@@ -125,7 +145,8 @@ impl MapsGradient<'_> {
     /// of its BN.
     fn start(self, engine: &Engine, pass: &mut Backward<'_>, tensors: &NormTensors) {
         let gamma = tensors.scale.of(pass.parameters);
-        let own = pass.gradients[tensors.trainable()].split_at_mut(tensors.channels());
+        let own = pass.gradients.range(tensors.trainable());
+        let own = own.split_at_mut(tensors.channels());
         self.sums.start(engine.sums(), gamma, own);
     }
 }

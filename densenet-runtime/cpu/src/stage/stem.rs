@@ -269,7 +269,7 @@ pub fn backward(
                 x: convolved,
             };
             back_rows(engine, stem, batch, Task::Sum(norm, pool));
-            let into = pass.gradients[at.trainable()].split_at_mut(stem.maps);
+            let into = pass.gradients.range(at.trainable()).split_at_mut(stem.maps);
             totals.start(engine.sums(), weights.scale, into);
             let (height, width) = stem.convolved_size();
             let pixels = batch * height * width;
@@ -286,7 +286,7 @@ pub fn backward(
     );
     let share = padded(channels);
     let shares = &engine.scratch;
-    let weight_gradient = &mut pass.gradients[tensors.conv.weight.range()];
+    let weight_gradient = pass.gradients.range(tensors.conv.weight.range());
     for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
         for share in shares
             .iter()

@@ -188,7 +188,7 @@ pub fn backward(
         &mut *into.g,
     );
     into.start(engine, pass, &tensors.norm);
-    let weight_gradient = &mut pass.gradients[weight.range()];
+    let weight_gradient = pass.gradients.range(weight.range());
     engine.add_weight(weight_gradient, channels, padded(channels));
 }
 

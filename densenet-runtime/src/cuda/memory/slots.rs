@@ -7,7 +7,7 @@ use super::super::program::tile::tiles;
 use super::super::program::{GROUP_WORDS, NORM_BLOCKS, SCALAR_WORDS};
 use super::layout::{Layout, Slot};
 use super::offsets::{Offsets, WEIGHT_WORDS};
-use crate::plan::{Frozen, Outputs, Plan, Precision, Training};
+use crate::plan::{Block as PlanBlock, Frozen, Outputs, Plan, Precision, Training};
 
 /// How feature maps are kept.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl Stored {
         Self {
             precision,
             training: Training {
-                frozen: Frozen::first(plan.stages().len()),
+                frozen: Frozen::all(plan),
                 ..Training::default()
             },
             inference: true,
@@ -43,6 +43,27 @@ pub fn most_groups(plan: &Plan) -> usize {
     let parameters = plan.parameters();
     let trainable = parameters.iter().filter(|own| own.role.is_trainable());
     trainable.count()
+}
+
+/// The number of the buffer that has a block's maps: frozen blocks take turns in the first two, so
+/// that a block and the next one never share one.
+fn maps_buffer(plan: &Plan, frozen: Frozen, index: usize) -> usize {
+    let blocks = frozen.blocks(plan);
+    match index.checked_sub(blocks) {
+        None => index % 2,
+        Some(trainable) => blocks.min(2) + trainable,
+    }
+}
+
+/// The sizes of these buffers, each that of its largest block; `size` is that of a block.
+fn maps_buffers(plan: &Plan, frozen: Frozen, size: impl Fn(&PlanBlock) -> usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for (index, block) in plan.blocks().iter().enumerate() {
+        let buffer = maps_buffer(plan, frozen, index);
+        sizes.resize(sizes.len().max(buffer + 1), 0);
+        sizes[buffer] = sizes[buffer].max(size(block));
+    }
+    sizes
 }
 
 /// The number of f32 that kernels leave for the next ones. All stages share this memory, so it is
@@ -174,6 +195,8 @@ impl Slots {
         let trained = |count| kept(count, !inference);
         let frozen = training.frozen;
         let sizes = plan.buffers(training);
+        // Frozen stages run on the same maps as others.
+        let of_all = plan.buffers(Training::default());
         let offsets = Offsets::new(plan);
         let stem = plan.stem();
         let count = plan.parameter_count();
@@ -185,11 +208,18 @@ impl Slots {
             .filter_map(|block| block.bottleneck)
             .max()
             .unwrap_or(0);
-        let recomputed = plan.blocks_that_take_turns(training);
-        let turns = plan.recomputed_bottleneck(training);
         // The layers of all blocks that recompute their maps or are frozen take turns in one buffer.
+        let take_turns = plan
+            .recomputed_blocks(training.recompute)
+            .max(frozen.blocks(plan));
+        let turns = plan.blocks()[..take_turns]
+            .iter()
+            .map(PlanBlock::bottleneck_maps);
+        let turns = turns.max().unwrap_or(0);
         let one = (turns > 0).then(|| layout.maps(batch * turns, precision));
-        let maps_of = plan.maps_buffers(frozen, |block| batch * block.pixels() * block.output());
+        let maps_of = maps_buffers(plan, frozen, |block| {
+            batch * block.pixels() * block.output()
+        });
         let maps_of: Vec<Slot> = maps_of
             .into_iter()
             .map(|count| layout.maps(count, precision))
@@ -199,7 +229,7 @@ impl Slots {
             let maps = block.bottleneck.unwrap_or(0);
             let narrow: Vec<Slot> = if maps == 0 {
                 Vec::new()
-            } else if index < recomputed {
+            } else if index < take_turns {
                 one.into_iter().collect()
             } else {
                 (0..block.layers)
@@ -207,7 +237,7 @@ impl Slots {
                     .collect()
             };
             BlockSlots {
-                maps: maps_of[plan.maps_buffer(frozen, index)],
+                maps: maps_of[maps_buffer(plan, frozen, index)],
                 statistics: layout.floats(trained(3 * block.output())),
                 totals: layout.floats(trained(2 * block.output())),
                 narrow,
@@ -248,17 +278,17 @@ impl Slots {
             weight_table: layout.floats(trained(WEIGHT_WORDS * offsets.packed_weights().count())),
             affine: layout.floats(offsets.affine),
             raw: [
-                layout.floats(batch * sizes.input),
-                layout.floats(trained(batch * sizes.input)),
+                layout.floats(batch * of_all.input),
+                layout.floats(trained(batch * of_all.input)),
             ],
             pixel_norm: layout.floats(2 * stem.channels),
-            images: layout.maps(batch * sizes.input, precision),
+            images: layout.maps(batch * of_all.input, precision),
             loss_divisor: layout.floats(1),
             labels: layout.floats(trained(batch)),
             loss_weights: layout.floats(trained(2 * plan.classes())),
             results: layout.bytes(trained(24 * batch)),
-            convolved: layout.maps(batch * sizes.stem, precision),
-            choice: layout.bytes(batch * sizes.pool_choice),
+            convolved: layout.maps(batch * of_all.stem, precision),
+            choice: layout.bytes(batch * of_all.pool_choice),
             stem_statistics: layout.floats(3 * norms),
             stem_totals: layout.floats(2 * norms),
             stem_undo: layout.floats(4 * norms),

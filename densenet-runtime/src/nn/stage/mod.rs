@@ -14,7 +14,7 @@ use densenet_cpu::stage::block::{self, BlockBuffers, BlockGradients, BlockState,
 use densenet_cpu::stage::head::{self, HeadGradients};
 use densenet_cpu::stage::measure::measure;
 use densenet_cpu::stage::stem::{self, StemBuffers, StemState};
-use densenet_cpu::stage::{Backward, Drops, Forward, Maps, MapsGradient, transition};
+use densenet_cpu::stage::{Backward, Drops, Forward, Gradients, Maps, MapsGradient, transition};
 
 /// What a stage keeps for its backward pass.
 pub(crate) struct Record {
@@ -251,7 +251,7 @@ impl Record {
         let mut pass = Backward {
             batch: self.batch,
             parameters,
-            gradients,
+            gradients: Gradients::after(0, gradients),
         };
         let pass = &mut pass;
         let drops = self.drops;

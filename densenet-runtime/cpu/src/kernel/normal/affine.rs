@@ -12,8 +12,6 @@ pub enum Norms<'a> {
     Batch(&'a mut [f32]),
     /// With the running statistics.
     Running(&'a [f32]),
-    /// With the running statistics; a batch's are measured for what reads the maps next.
-    Measured(&'a [f32]),
 }
 
 /// BN of some channels as one multiply-add: `scale * x + shift`.
@@ -60,7 +58,7 @@ impl Affine {
                 let running = &mut running[tensors.running()];
                 update_running(running, &mean[..channels], &variance[..channels], pixels);
             }
-            Norms::Running(running) | Norms::Measured(running) => {
+            Norms::Running(running) => {
                 self.set_running(norm, &running[tensors.running()]);
             }
         }

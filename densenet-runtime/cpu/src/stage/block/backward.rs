@@ -1,7 +1,7 @@
 //! The layers of a block, last to first.
 
 use super::forward::spatial_shape;
-use super::layer::{Gradients, Weights};
+use super::layer::{LayerGradients, Weights};
 use super::{BlockState, Bottlenecks, LayerNorms, Sites};
 use crate::conv::finish::{Narrow, Source, finish, undo_norm};
 use crate::conv::pointwise::{self, Columns, Input, Target};
@@ -70,7 +70,7 @@ pub fn backward(
     } = norms;
     for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate().rev() {
         let weights = Weights::of(pass.parameters, tensors);
-        let gradients = Gradients::of(pass.gradients, tensors);
+        let gradients = LayerGradients::of(&mut pass.gradients, tensors);
         let channels = layer.input;
         let growth = layer.growth;
         let shape = spatial_shape(block, layer);

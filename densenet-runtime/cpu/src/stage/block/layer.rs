@@ -1,6 +1,7 @@
 //! A layer's parameters, and their gradients.
 
 use crate::kernel::normal::NormWeights;
+use crate::stage::Gradients;
 use densenet_plan::{LayerTensors, Span};
 
 /// A layer's trainable parameters. In a plain layer, `conv1` and `norm2` are empty.
@@ -36,7 +37,7 @@ impl<'a> Weights<'a> {
 }
 
 /// The gradients of these parameters.
-pub(super) struct Gradients<'a> {
+pub(super) struct LayerGradients<'a> {
     pub scale1: &'a mut [f32],
     pub bias1: &'a mut [f32],
     pub conv1: &'a mut [f32],
@@ -45,8 +46,8 @@ pub(super) struct Gradients<'a> {
     pub conv2: &'a mut [f32],
 }
 
-impl<'a> Gradients<'a> {
-    pub fn of(gradients: &'a mut [f32], tensors: &LayerTensors) -> Self {
+impl<'a> LayerGradients<'a> {
+    pub fn of(gradients: &'a mut Gradients<'_>, tensors: &LayerTensors) -> Self {
         let norm1 = &tensors.norm1;
         let narrow = tensors
             .narrow
@@ -61,7 +62,7 @@ impl<'a> Gradients<'a> {
             bias,
             tensors.conv.weight,
         ];
-        let [scale1, bias1, conv1, scale2, bias2, conv2] = Span::of_each(spans, gradients);
+        let [scale1, bias1, conv1, scale2, bias2, conv2] = gradients.of_each(spans);
         Self {
             scale1,
             bias1,
