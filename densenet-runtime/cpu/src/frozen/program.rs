@@ -211,7 +211,7 @@ impl Program {
             // A block's groups are made of the groups of the block before it.
             let least = blocks.last().map_or(1, |block| block.group);
             let channels = own()
-                .last()
+                .next_back()
                 .map_or(block.input, |last| last.input + last.growth);
             let image = block.pixels() * stride(channels);
             let group = group(image, batch, weights.len - before).max(least);
