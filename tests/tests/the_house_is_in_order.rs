@@ -113,8 +113,6 @@ fn published_crates_have_what_a_registry_shows() {
         let categories = package["categories"].as_array().unwrap();
         let known = ["science", "computer-vision"];
         assert_eq!(categories[..], known, "{name}");
-        // No address that nobody can open.
-        assert!(package["repository"].is_null(), "{name}");
         let folder = Path::new(package["manifest_path"].as_str().unwrap());
         let readme = folder.with_file_name("README.md");
         let title = fs::read_to_string(readme).unwrap();
@@ -219,4 +217,19 @@ fn helpers_exist_once() {
 fn no_function_is_excused_for_its_many_arguments() {
     let found = places(["too_many", "_arguments"]);
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// A room is a file, or a folder.
+#[test]
+fn both_devices_have_the_same_rooms() {
+    let rooms = ["pass", "memory", "conv", "kernel", "frozen", "stage"];
+    let stages = ["stem", "block", "transition", "head"].map(|stage| format!("stage/{stage}"));
+    let rooms = rooms.map(str::to_owned).into_iter().chain(stages);
+    for room in rooms {
+        for device in ["cpu/src", "src/cuda"] {
+            let room = root().join("densenet-runtime").join(device).join(&room);
+            let is_there = room.is_dir() || room.with_extension("rs").is_file();
+            assert!(is_there, "{} is missing", room.display());
+        }
+    }
 }
