@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use densenet_models::clothes_mistakes;
 use densenet_runtime::cpu::{FrozenOptions, Level};
@@ -18,6 +18,10 @@ densenet! {
     /// 22 layers.
     Clothes { blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28] }
 }
+
+/// Held by a test that keeps all cores busy: threads of two teams, waiting for each other's cores,
+/// take several times as long.
+static CORES: Mutex<()> = Mutex::new(());
 
 /// The environment variable that names a folder of the four IDX files.
 const VARIABLE: &str = "FASHION_MNIST";
@@ -33,6 +37,7 @@ const IMAGES: usize = 32_000;
 
 #[test]
 fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
+    let _alone = CORES.lock();
     let folder = folder(std::env::var_os(VARIABLE), PACKAGE);
     let (train, test) = idx::train_and_test(&folder, &idx::FASHION).unwrap();
     // The part is seen five times.
@@ -102,6 +107,7 @@ fn mistakes(images: usize, options: FrozenOptions) -> usize {
 
 #[test]
 fn the_trained_network_has_its_recorded_mistakes() {
+    let _alone = CORES.lock();
     let options = FrozenOptions::for_batch(100);
     let found = mistakes(10_000, options);
     assert_eq!(found, 449, "{:?}", options.level);
