@@ -1,7 +1,7 @@
 //! The wire format of protocol buffers, as much of it as ONNX needs.
 //!
 //! A field is a key (its number and how its value is written) and the value. The numbers are those of
-//! `onnx.proto`, and stand where they are used. This is a hundred lines; prost with generated code would be
+//! `onnx.proto`, and stand where they are used. This is two hundred lines; prost with generated code would be
 //! a thousand more, a dependency, and every tensor twice in memory.
 
 /// The type of a tensor's elements, in files.
