@@ -3,7 +3,7 @@
 use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
 use densenet_runtime::cuda::{self, Placement};
-use densenet_runtime::plan::{Plan, Precision, Recompute};
+use densenet_runtime::plan::{Frozen, Plan, Precision, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::load;
@@ -18,22 +18,44 @@ fn the_executor_allocates_what_its_options_say() {
     let (emulator, device) = device();
     for precision in PRECISIONS {
         for recompute in [Recompute::Nothing, Recompute::Bottlenecks] {
-            let options = cuda::CudaOptions {
-                precision,
-                recompute,
-                placement: Placement::Together,
-                ..options(5)
-            };
-            let (said, before) = (options.bytes(&Bc::PLAN), emulator.memory_used());
-            let executor = on_cuda(&device, &Bc::PLAN, options);
-            assert_eq!(
-                emulator.memory_used() - before,
-                said,
-                "{precision:?} {recompute:?}"
-            );
-            assert_eq!(executor.bytes(), said);
+            for frozen in [0, 3] {
+                let options = cuda::CudaOptions {
+                    precision,
+                    recompute,
+                    frozen: Frozen::first(frozen),
+                    placement: Placement::Together,
+                    ..options(5)
+                };
+                let (said, before) = (options.bytes(&Bc::PLAN), emulator.memory_used());
+                let executor = on_cuda(&device, &Bc::PLAN, options);
+                assert_eq!(
+                    emulator.memory_used() - before,
+                    said,
+                    "{precision:?} {recompute:?}, {frozen} stages frozen"
+                );
+                assert_eq!(executor.bytes(), said);
+            }
         }
     }
+}
+
+/// With one image, parameters are most of a network's memory: those of DenseNet-121 have 32 MB, and as
+/// operands of products 32 more.
+#[test]
+fn frozen_parameters_have_neither_gradients_nor_moments() {
+    let plan = DenseNet121::PLAN;
+    let bytes = |frozen| {
+        let options = cuda::CudaOptions {
+            second_moments: true,
+            frozen: Frozen::first(frozen),
+            ..cuda::CudaOptions::for_batch(1)
+        };
+        options.bytes(&plan)
+    };
+    let parameters = 4 * plan.parameter_count();
+    let (classifier_alone, all) = (bytes(plan.stages().len() - 1), bytes(0));
+    assert!(classifier_alone < 3 * parameters, "{classifier_alone}");
+    assert!(all > classifier_alone + 3 * parameters * 8 / 10, "{all}");
 }
 
 #[test]

@@ -44,9 +44,10 @@ impl Launcher<'_> {
         self.at(self.slots.parameters).floats(offset)
     }
 
-    /// A parameter's gradient.
+    /// The gradient of a parameter that trains.
     pub fn gradient_of(&self, offset: usize) -> Address {
-        self.at(self.slots.gradients).floats(offset)
+        let first = self.slots.trainable[0].start;
+        self.at(self.slots.gradients).floats(offset - first)
     }
 
     /// A weight as an operand.

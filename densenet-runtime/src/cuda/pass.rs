@@ -123,7 +123,7 @@ impl<'a> Pass<'a> {
 
     fn backward_stages(&self) -> Result<(), CudaError> {
         let (on, frozen) = (&self.on, self.training.frozen);
-        let mut stages = on.offsets.stages(on.plan.parameter_count()).into_iter();
+        let mut stages = on.offsets.stages(&on.slots.trainable[0]).into_iter();
         let mut complete = || match stages.next() {
             Some((from, count)) if count > 0 => on.target.complete(on.gradient_of(from), count),
             _ => Ok(()),

@@ -55,15 +55,17 @@ impl Executor for CudaExecutor {
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.kept(arena)?;
-        check_length(what, count, into.len())?;
-        Ok(self.device.download(at, into)?)
+        let (at, range) = self.kept(arena)?;
+        check_length(arena.what(), range.end, into.len())?;
+        let (frozen, own) = into.split_at_mut(range.start);
+        frozen.fill(0.0);
+        Ok(self.device.download(at, own)?)
     }
 
     fn write(&mut self, arena: Arena, from: &[f32]) -> Result<(), ExecutorError> {
-        let (what, at, count) = self.kept(arena)?;
-        check_length(what, count, from.len())?;
-        Ok(self.device.upload(from, at)?)
+        let (at, range) = self.kept(arena)?;
+        check_length(arena.what(), range.end, from.len())?;
+        Ok(self.device.upload(&from[range], at)?)
     }
 
     fn set_loss_weights(&mut self, weights: &LossWeights) -> Result<(), ExecutorError> {
@@ -109,8 +111,8 @@ impl Executor for CudaExecutor {
         if !outcome.loss.is_finite() {
             // The host knows now, so gradient descent is up to it again. The running statistics are
             // restored; since this is rare, they are copied by way of the host.
-            let (_, running, count) = self.arena(Arena::Running);
-            let mut before = vec![0.0f32; count];
+            let (running, range) = self.arena(Arena::Running);
+            let mut before = vec![0.0f32; range.len()];
             let kept = self.buffers.at(self.slots.running_before);
             self.device.download(kept, &mut before)?;
             self.device.upload(&before, running)?;

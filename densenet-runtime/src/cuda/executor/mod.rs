@@ -1,5 +1,7 @@
 //! The executor: a plan, its training state on a device, and the passes over it.
 
+use std::ops::Range;
+
 use super::driver::{Address, CudaDevice, Graph};
 use super::error::CudaError;
 use super::feed::{Destination, Feed, Wanted};
@@ -72,7 +74,6 @@ impl CudaExecutor {
         let batch = options.batch;
         check_capacity(&plan, batch)?;
         check_frozen(&plan, options.frozen)?;
-        let [first_parameter, first_statistic] = plan.trainable(options.frozen);
         let kernels = Kernels::load(device, &plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(&plan);
         let buffers = layout.allocate(device, options.placement)?;
@@ -84,11 +85,7 @@ impl CudaExecutor {
             slots,
             buffers,
             recorded: Recorded::default(),
-            manner: Manner {
-                first_parameter: first_parameter.start,
-                first_statistic: first_statistic.start,
-                ..Manner::default()
-            },
+            manner: Manner::default(),
             reducer: None,
             latest: 0,
             loss_weights: LossWeights::default(),
@@ -104,10 +101,10 @@ impl CudaExecutor {
             Arena::Average,
             Arena::AverageRunning,
         ] {
-            let Ok((_, at, count)) = executor.kept(part) else {
+            let Ok((at, range)) = executor.kept(part) else {
                 continue;
             };
-            device.clear(at, 4 * count)?;
+            device.clear(at, 4 * range.len())?;
         }
         let scalars = executor.buffers.at(executor.slots.scalars);
         device.clear(scalars, 4 * SCALAR_WORDS)?;
@@ -125,8 +122,9 @@ impl CudaExecutor {
     /// # Errors
     /// If NCCL is missing or fails, or a rank was lost.
     pub fn join(&mut self, group: ProcessGroup) -> Result<(), CudaError> {
-        let (_, gradients, count) = self.arena(Arena::Gradients);
-        let stages = self.offsets.stages(count).into_iter().map(|(_, own)| own);
+        let gradients = self.buffers.at(self.slots.gradients);
+        let stages = self.offsets.stages(&self.slots.trainable[0]);
+        let stages = stages.into_iter().map(|(_, own)| own);
         let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
         counts.sort_unstable();
         counts.dedup();
@@ -172,24 +170,25 @@ impl CudaExecutor {
         self.buffers.bytes()
     }
 
-    /// The name of an arena, its address, and its number of elements.
-    fn arena(&self, arena: Arena) -> (&'static str, Address, usize) {
+    /// The address of an arena, and the elements that it has.
+    fn arena(&self, arena: Arena) -> (Address, Range<usize>) {
         let slots = &self.slots;
+        let [trainable, _] = slots.trainable.clone();
         let (parameters, running) = (self.plan.parameter_count(), self.plan.running_count());
-        let (slot, count) = match arena {
-            Arena::Parameters => (slots.parameters, parameters),
-            Arena::Gradients => (slots.gradients, parameters),
-            Arena::Momentum => (slots.momentum, parameters),
-            Arena::Running => (slots.running, running),
-            Arena::SecondMoments => (slots.second_moments, parameters),
-            Arena::Average => (slots.average, parameters),
-            Arena::AverageRunning => (slots.average_running, running),
+        let (slot, range) = match arena {
+            Arena::Parameters => (slots.parameters, 0..parameters),
+            Arena::Gradients => (slots.gradients, trainable),
+            Arena::Momentum => (slots.momentum, trainable),
+            Arena::Running => (slots.running, 0..running),
+            Arena::SecondMoments => (slots.second_moments, trainable),
+            Arena::Average => (slots.average, 0..parameters),
+            Arena::AverageRunning => (slots.average_running, 0..running),
         };
-        (arena.what(), self.buffers.at(slot), count)
+        (self.buffers.at(slot), range)
     }
 
     /// The same of an arena that the executor keeps.
-    fn kept(&self, arena: Arena) -> Result<(&'static str, Address, usize), ExecutorError> {
+    fn kept(&self, arena: Arena) -> Result<(Address, Range<usize>), ExecutorError> {
         arena.check_kept(self.options.training())?;
         Ok(self.arena(arena))
     }
@@ -226,7 +225,7 @@ impl CudaExecutor {
     /// Has these groups of parameters move by their shares.
     fn write_groups(&mut self, groups: &[Group]) -> Result<(), CudaError> {
         // Of the parameters that train.
-        let groups = Group::after(groups, self.manner.first_parameter);
+        let groups = Group::after(groups, self.slots.trainable[0].start);
         let words: Vec<u32> = groups
             .iter()
             .flat_map(|group| {

@@ -67,9 +67,6 @@ pub struct Manner {
     pub averages: bool,
     /// The number of groups of parameters.
     pub groups: usize,
-    /// The first parameter and the first running statistic that train.
-    pub first_parameter: usize,
-    pub first_statistic: usize,
 }
 
 /// The program of these kernels.
@@ -179,7 +176,7 @@ impl Surroundings<'_> {
     /// Sets the gradients to zero, and keeps a copy of the running statistics.
     pub fn start(&self) -> Result<(), CudaError> {
         let (on, slots) = (self.on, self.on.slots);
-        let count = on.plan.parameter_count();
+        let count = slots.trainable[0].len();
         let statistics = on.plan.running_count();
         on.each(
             &self.kernels.start,
@@ -198,11 +195,11 @@ impl Surroundings<'_> {
     /// A step along the gradients.
     pub fn descend(&self, manner: Manner) -> Result<(), CudaError> {
         let (on, slots) = (self.on, self.on.slots);
-        let (first, first_statistic) = (manner.first_parameter, manner.first_statistic);
-        let count = on.plan.parameter_count() - first;
-        let own = |slot| on.at(slot).floats(first);
-        let (parameters, momentum) = (own(slots.parameters), own(slots.momentum));
-        let (gradient, groups) = (own(slots.gradients), on.at(slots.groups));
+        let [trained, statistics] = &slots.trainable;
+        let count = trained.len();
+        let parameters = on.parameter(trained.start);
+        let (gradient, momentum) = (on.at(slots.gradients), on.at(slots.momentum));
+        let groups = on.at(slots.groups);
         let (scalars, group_count) = (on.scalars(), manner.groups);
         if manner.clips {
             let sums = on.at(slots.norm_sums);
@@ -232,7 +229,7 @@ impl Surroundings<'_> {
                 DescendAdamW {
                     parameters,
                     first: momentum,
-                    second: own(slots.second_moments),
+                    second: on.at(slots.second_moments),
                     gradient,
                     scalars,
                     groups,
@@ -258,22 +255,17 @@ impl Surroundings<'_> {
         if !manner.averages {
             return Ok(());
         }
-        let statistics = on.plan.running_count() - first_statistic;
-        for (average, values, first, count) in [
-            (slots.average, slots.parameters, first, count),
-            (
-                slots.average_running,
-                slots.running,
-                first_statistic,
-                statistics,
-            ),
+        for (average, values, own) in [
+            (slots.average, slots.parameters, trained),
+            (slots.average_running, slots.running, statistics),
         ] {
+            let count = own.len();
             on.each(
                 &self.kernels.average,
                 count,
                 Average {
-                    average: on.at(average).floats(first),
-                    values: on.at(values).floats(first),
+                    average: on.at(average).floats(own.start),
+                    values: on.at(values).floats(own.start),
                     scalars,
                     count,
                 },

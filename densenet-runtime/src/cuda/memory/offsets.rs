@@ -72,9 +72,10 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// For each stage in the order of the backward pass: where its gradients begin, and their
-    /// number. A stage's parameters follow those of the stages before it.
-    pub fn stages(&self, parameters: usize) -> Vec<(usize, usize)> {
+    /// For each stage in the order of the backward pass: the first of its parameters that train, and
+    /// their number. A stage's parameters follow those of the stages before it.
+    pub fn stages(&self, trainable: &Range<usize>) -> Vec<(usize, usize)> {
+        let parameters = trainable.end;
         let mut firsts = vec![self.norm.gamma];
         for (index, block) in self.blocks.iter().enumerate().rev() {
             // A block without layers has no parameters.
@@ -87,7 +88,12 @@ impl Offsets {
         firsts.push(0);
         let ends = [parameters].into_iter().chain(firsts.clone());
         let stages = firsts.iter().zip(ends);
-        stages.map(|(&from, until)| (from, until - from)).collect()
+        stages
+            .map(|(&from, until)| {
+                let from = from.max(trainable.start);
+                (from, until.saturating_sub(from))
+            })
+            .collect()
     }
 }
 
@@ -219,7 +225,7 @@ impl Offsets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
+    use crate::plan::{BlockSpec, Frozen, Ratio, Spec, StemKind};
 
     #[test]
     fn stages_have_all_gradients_once_from_the_last_on() {
@@ -238,14 +244,20 @@ mod tests {
             dropout: 0.0,
         };
         let plan = plan.plan().unwrap();
-        let stages = Offsets::new(&plan).stages(plan.parameter_count());
-        assert_eq!(stages.len(), 5, "head, block, transition, block, stem");
-        let mut until = plan.parameter_count();
-        for (from, count) in stages {
-            assert_eq!(from + count, until);
-            assert!(count > 0);
-            until = from;
+        for frozen in 0..plan.stages().len() {
+            let [trainable, _] = plan.trainable(Frozen::first(frozen));
+            let stages = Offsets::new(&plan).stages(&trainable);
+            assert_eq!(stages.len(), 5, "head, block, transition, block, stem");
+            let mut until = plan.parameter_count();
+            // The head is two of a plan's stages.
+            for (from, count) in &stages[..5 - frozen.min(4)] {
+                assert_eq!(from + count, until);
+                assert!(*count > 0);
+                until = *from;
+            }
+            assert_eq!(until, trainable.start);
+            let rest = &stages[5 - frozen.min(4)..];
+            assert!(rest.iter().all(|&(_, count)| count == 0), "{rest:?}");
         }
-        assert_eq!(until, 0);
     }
 }

@@ -109,6 +109,8 @@ pub struct BlockSlots {
 
 /// All buffers of an executor, or of the frozen form. Where that has no use for one, it is of no size.
 pub struct Slots {
+    /// What trains, of the parameters and of the running statistics. Only that has gradients and moments.
+    pub trainable: [Range<usize>; 2],
     pub parameters: Slot,
     pub gradients: Slot,
     pub momentum: Slot,
@@ -198,6 +200,7 @@ impl Slots {
         // Frozen stages run on the same maps as others.
         let of_all = plan.buffers(Training::default());
         let offsets = Offsets::new(plan);
+        let trainable = plan.trainable(frozen);
         let stem = plan.stem();
         let count = plan.parameter_count();
         let (running, norms) = (trained(plan.running_count()), trained(stem.maps));
@@ -264,9 +267,9 @@ impl Slots {
         Self {
             blocks,
             parameters: layout.floats(parameters),
-            gradients: layout.floats(trained(count)),
-            momentum: layout.floats(trained(count)),
-            second_moments: layout.floats(kept(count, training.second_moments)),
+            gradients: layout.floats(trained(trainable[0].len())),
+            momentum: layout.floats(trained(trainable[0].len())),
+            second_moments: layout.floats(kept(trainable[0].len(), training.second_moments)),
             average: layout.floats(kept(count, training.average)),
             average_running: layout.floats(kept(plan.running_count(), training.average)),
             groups: layout.floats(trained(GROUP_WORDS * most_groups(plan))),
@@ -313,6 +316,7 @@ impl Slots {
             logit_gradient: layout.floats(trained(batch * plan.classes())),
             partial: layout.floats(trained(scratch.partial)),
             shares: layout.floats(trained(scratch.shares)),
+            trainable,
         }
     }
 }

@@ -93,7 +93,6 @@ pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Lis
                 clips: adamw,
                 averages: adamw,
                 groups: 1,
-                ..step::Manner::default()
             })?;
         }
         let evaluating = Launcher {
