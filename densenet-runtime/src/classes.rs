@@ -3,9 +3,9 @@
 /// The most names that a message lists; the others are counted.
 const LISTED: usize = 5;
 
-/// The difference between two lists of classes, each with the words for whose it is: what the
-/// second lacks, what it has besides, or that the order is another. `None` where they are equal, or
-/// either has no names.
+/// The difference between two lists of classes, each with words that say whose it is: the names
+/// that only one of them has, or a different order. `None` if they are equal, or if either has no
+/// names.
 pub(crate) fn difference<A: AsRef<str>, B: AsRef<str>>(
     (ours_are, ours): (&str, &[A]),
     (theirs_are, theirs): (&str, &[B]),
@@ -42,7 +42,7 @@ fn order(ours_are: &str, ours: &[&str], theirs_are: &str, theirs: &[&str]) -> St
         Some((label, (our, their))) => format!(
             "they are in another order: label {label} is `{our}` in {ours_are}, but `{their}` in {theirs_are}"
         ),
-        // One name is in a list twice.
+        // One list has a name twice.
         None => "they are in another order".to_owned(),
     }
 }

@@ -53,8 +53,7 @@ static FAILURE: OnceLock<io::Error> = OnceLock::new();
 /// Whether standard output is left to another process.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// Drops what [`say!`](crate::say) is to write from here on: of several processes that do the same
-/// one says it.
+/// Drops everything that [`say!`](crate::say) writes from now on: only one of several equal processes prints.
 pub(crate) fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
@@ -108,7 +107,7 @@ pub fn check() -> Result<(), StdoutError> {
         .map_or(Ok(()), |error| Err(StdoutError(error)))
 }
 
-/// An error's message, and those of its causes that it does not repeat already, one on each line.
+/// An error's message and those of its causes that it does not contain, one on each line.
 ///
 /// The messages of this crate's errors contain those of their causes, which
 /// [`source`](Error::source) returns for programs to match; other crates' may not.

@@ -1,4 +1,4 @@
-//! Files that appear at once or not at all.
+//! Files that are written completely or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// The suffix of a file's name while it is being written.
 const PARTIAL: &str = ".partial";
 
-/// Replaces a file's contents: with all of these bytes, or not at all.
+/// Replaces a file's contents by these bytes, completely or not at all.
 ///
-/// The bytes are first written to a file beside it, under a name that is always the same. If a
-/// process is killed, that file stays, and the next process overwrites it.
+/// The bytes are first written to a file beside it with a fixed name. If the process is killed,
+/// that file stays, and the next process overwrites it.
 ///
 /// # Errors
 /// If the bytes cannot be written, or another process is writing the same file. The old file is

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::executor::{ExecutorError, Inference, MapsOf, Pixels};
 use crate::plan::Plan;
 
-/// A trained network for inference, on the CPU or on a CUDA device: weights packed, memory planned.
+/// A trained network for inference, on the CPU or on a CUDA device, with packed weights and planned memory.
 ///
 /// ```
 /// use densenet_runtime::cpu::FrozenOptions;
@@ -33,11 +33,9 @@ pub enum Frozen {
 
 impl Frozen {
     /// Freezes trained parameters and running statistics, each in the order of
-    /// [`Plan::parameters`]. Of the options, threads and instruction set are for the CPU alone.
+    /// [`Plan::parameters`]. The options for threads and instruction set apply only to the CPU.
     ///
-    /// # Errors
-    /// If the batch is empty or too large to be counted, the numbers are not as many as the
-    /// plan's, there is not enough memory, or a CUDA device fails.
+    /// # Errors If the batch is empty or too large to be counted, the plan has a different number of values, there is not enough memory, or a CUDA device fails.
     pub fn on(
         device: &Device,
         plan: &Plan,
@@ -75,13 +73,11 @@ impl Frozen {
         }
     }
 
-    /// What it says of some images, in one pass: logits and pooled features, and of the maps those
-    /// that it was frozen for ([`FrozenOptions::outputs`]). The logits are those of
-    /// [`infer`](Self::infer) to the last bit.
+    /// The outputs for some images, in one pass: logits, pooled features, and the maps that it was
+    /// frozen for ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer), bit
+    /// for bit.
     ///
-    /// # Errors
-    /// If the images do not fit the plan, a class is none of the network's, more class maps are
-    /// asked for than it was frozen for, or the device fails.
+    /// # Errors If the images do not fit the plan, the network has no such class, more class maps are requested than it was frozen for, or the device fails.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,

@@ -26,8 +26,8 @@
 //!
 //! # Training
 //!
-//! On pictures in folders: `pets/train/cat/*.jpg`, `pets/train/dog/*.jpg`, and the same in
-//! `pets/val`. The run leaves a checkpoint, metrics and a drawing of its curves in `out`.
+//! The pictures are in folders: `pets/train/cat/*.jpg`, `pets/train/dog/*.jpg`, and the same in
+//! `pets/val`. The run writes a checkpoint, metrics and a drawing of its curves to `out`.
 //!
 //! ```no_run
 //! # use densenet_runtime::prelude::*;
@@ -59,12 +59,11 @@
 //!
 //! [`Trainer::on`](train::Trainer::on) trains on a CUDA device,
 //! [`Trainer::among`](train::Trainer::among) in several processes, and
-//! [`Trainer::resume`](train::PlanTrainer::resume) goes on from a checkpoint as if the run had never
-//! stopped.
+//! [`Trainer::resume`](train::PlanTrainer::resume) continues from a checkpoint as if the run had never stopped.
 //!
 //! # Saving
 //!
-//! Files are safetensors under torchvision's names. A checkpoint is one, too. PyTorch's own files are
+//! Files are safetensors under torchvision's names; so are checkpoints. PyTorch's own files are
 //! read and written as well (`.pth`, `.pt`, `.bin`).
 //!
 //! ```
@@ -81,8 +80,8 @@
 //!
 //! # Predicting
 //!
-//! The frozen form is made for inference: it is several times as fast, and allocates nothing in a
-//! call. [`freeze_on`](Network::freeze_on) makes it for a device of either kind.
+//! The frozen form is for inference: it is several times as fast, and a call allocates nothing.
+//! [`freeze_on`](Network::freeze_on) makes it for a device of either kind.
 //!
 //! ```no_run
 //! # use densenet_runtime::prelude::*;
@@ -100,12 +99,12 @@
 //!
 //! # The rest
 //!
-//! - [`plan`]: what is known of a network before it runs.
+//! - [`plan`]: the shapes, counts and memory of a network before it runs.
 //! - [`nn`]: its layers as dfdx modules; a network trains in dfdx's own loop, too.
 //! - [`train`], [`parallel`]: the trainer, its schedules and checkpoints; several processes.
 //! - [`data`]: pictures in folders, MNIST, CIFAR, SVHN; augmentation; loaders.
 //! - [`weights`]: files, and what is in them.
-//! - [`figures`]: the figures of the DenseNet paper, drawn from one's own runs.
+//! - [`figures`]: the figures of the DenseNet paper, drawn from your own runs.
 //! - [`cpu`], `cuda`: the executors, which implement [`Executor`].
 
 mod classes;

@@ -22,12 +22,12 @@ impl Normalization {
         }
     }
 
-    /// How another one differs, in words with both; `None` if it is the same.
+    /// The difference from another one, in words; `None` if they are equal.
     pub fn difference(&self, (ours_is, theirs_is): (&str, &str), other: &Self) -> Option<String> {
         (self != other).then(|| format!("{ours_is} has {self}, but {theirs_is} has {other}"))
     }
 
-    /// Why no pictures can be normalised in this way, if they cannot.
+    /// Why this normalisation is invalid, if it is.
     pub(crate) fn problem(&self) -> Option<String> {
         let Self { mean, std } = self;
         if mean.is_empty() || mean.len() != std.len() {

@@ -1,5 +1,5 @@
-//! Numbers that are out of range are errors in words, whoever hands them in: nothing panics, wraps
-//! or is written where it does not belong.
+//! Numbers out of range are errors in words, wherever they come from: nothing panics, wraps or
+//! writes out of bounds.
 
 use densenet_runtime::cpu::{self, Frozen, FrozenOptions, Level, Precision};
 use densenet_runtime::dfdx::prelude::*;

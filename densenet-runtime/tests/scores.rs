@@ -1,5 +1,5 @@
-//! Predictions are judged as scikit-learn judges them, ties, unknown targets and classes of one kind
-//! included. `scripts/golden_scores.py` makes the golden values.
+//! Predictions are scored as in scikit-learn, including ties, unknown targets and classes with
+//! labels of one kind. `scripts/golden_scores.py` makes the golden values.
 
 use densenet_runtime::Targets;
 use densenet_runtime::train::{Predictions, ThresholdRule};

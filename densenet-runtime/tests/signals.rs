@@ -12,7 +12,7 @@ use densenet_runtime::train::Interrupt;
 
 const CHILD: &str = "DENSENET_SIGNALS_CHILD";
 
-/// What a child process of these tests does: it answers each line with whether an end was asked for.
+/// The child process of these tests: it answers each line with whether an end was asked for.
 #[test]
 fn child() {
     if std::env::var(CHILD).is_err() {

@@ -37,7 +37,7 @@ struct Arguments {
     /// The number of images in a step.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// The type of numbers that products are computed in: f32 or bf16.
+    /// The number format of products: f32 or bf16.
     #[arg(long, default_value_t)]
     precision: Precision,
     /// The number of steps that are timed.
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     console::exit_code(run(&Arguments::parse()).map(|()| ExitCode::SUCCESS))
 }
 
-/// Refuses a step whose loss is not finite: its time would mean nothing.
+/// Refuses a step whose loss is not finite; its time would mean nothing.
 fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
     if outcome.loss.is_finite() {
         return Ok(());

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
-use densenet_models::shell::{CommandLine, Start, Training, describe, exit_code};
+use densenet_models::shell::{CommandLine, Start, TrainingOptions, describe, exit_code};
 use densenet_models::{
     DenseNetBC100K12, DenseNetBC100K12C100, DenseNetBC100K12C100Dropout, DenseNetBC100K12Dropout,
 };
@@ -34,7 +34,7 @@ struct Arguments {
     #[command(flatten)]
     start: Start,
     #[command(flatten)]
-    training: Training,
+    training: TrainingOptions,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,7 +44,7 @@ enum Dataset {
     Svhn,
 }
 
-/// How many of SVHN's training images the paper holds out, to choose the model by them.
+/// The number of SVHN's training images that the paper holds out to choose the model.
 const HELD_OUT: usize = 6_000;
 
 fn main() -> ExitCode {
@@ -67,7 +67,7 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let config = options.config(paper, &ranks)?;
     let device = options.device(&ranks)?;
     let (train, validation, test) = arguments.images()?;
-    Training::check_batch(&config, train.len())?;
+    TrainingOptions::check_batch(&config, train.len())?;
     let folder = options.folder("out/cifar_svhn")?;
     let held_out = validation.as_ref().unwrap_or(&test);
     describe((N::NAME, &N::PLAN), &config, &device, [&train, held_out]);
@@ -122,8 +122,8 @@ impl Arguments {
             .flag("--augment", self.augment)
     }
 
-    /// Images to train on, images to choose the model by (if it is not the last one), and images to
-    /// test it on.
+    /// Images to train on, images to choose the model with (if it is not the last one), and images
+    /// to test it on.
     fn images(&self) -> Result<(InMemory, Option<InMemory>, InMemory), Box<dyn Error>> {
         let (train, test) = match self.dataset {
             Dataset::Cifar10 => cifar::cifar10(&self.data)?,

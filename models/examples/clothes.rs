@@ -1,5 +1,5 @@
 //! Trains the network of `models/weights`, DenseNet-BC with L = 100 and k = 12, or any other, on
-//! Fashion-MNIST. This is the command of these weights:
+//! Fashion-MNIST. This command trained these weights:
 //!
 //! ```text
 //! apt-get install dataset-fashion-mnist
@@ -11,14 +11,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use densenet_models::shell::{CommandLine, Fashion, FashionRecipe, Training, describe, exit_code};
+use densenet_models::shell::{
+    CommandLine, Fashion, FashionRecipe, TrainingOptions, describe, exit_code,
+};
 use densenet_runtime::data::{Dataset, check_fit};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::PlanTrainer;
 use densenet_runtime::weights::State;
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 
-/// The network of the weights that are here.
+/// The network of the weights in this repository.
 const OURS: &str =
     "ClothesBc { blocks: [16, 16, 16], k: 12, theta: 0.5, bottleneck, input: [1, 28, 28] }";
 
@@ -33,7 +35,7 @@ struct Arguments {
     #[command(flatten)]
     recipe: FashionRecipe,
     #[command(flatten)]
-    training: Training,
+    training: TrainingOptions,
 }
 
 fn main() -> ExitCode {
@@ -43,14 +45,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let (options, recipe) = (&arguments.training, &arguments.recipe);
     let ranks = Ranks::from_env()?;
-    let Spec { name, plan, .. } = Spec::parse(&arguments.spec)?;
+    let ParsedSpec { name, plan, .. } = ParsedSpec::parse(&arguments.spec)?;
     let config = recipe.config(options, &ranks)?;
     let device = options.device(&ranks)?;
     let (train, test) = recipe.sets(&arguments.fashion)?;
     let stem = plan.stem();
     let input = [stem.channels, stem.height, stem.width];
     check_fit(&train, input, plan.classes())?;
-    Training::check_batch(&config, train.len())?;
+    TrainingOptions::check_batch(&config, train.len())?;
     describe((&name, &plan), &config, &device, [&train, &test]);
 
     let train = Loader::training(Arc::new(train), config.batch)?.among(&ranks)?;
@@ -67,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     if summary.ending == Ending::Interrupted {
         options.say_how_to_go_on(arguments.line(), &summary, &folder, &ranks);
     } else if let Some(last) = summary.evaluation {
-        // The best epoch on the test set would be chosen by it.
+        // Choosing the best epoch would use the test set.
         let set = match recipe.held_out {
             0 => "test error",
             _ => "error on the images held out",
@@ -84,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 }
 
 impl Arguments {
-    /// The command with what a checkpoint does not have.
+    /// The command with the options that a checkpoint does not have.
     fn line(&self) -> CommandLine {
         let spec = (self.spec != OURS).then_some(&self.spec);
         let held_out = (self.recipe.held_out > 0).then_some(self.recipe.held_out);

@@ -1,8 +1,8 @@
 //! Trains a generated network as a dfdx module: dfdx's tape, loss and optimiser.
 //!
 //! Use this to compose networks: the network is a dfdx module like any other, and can be a part of
-//! a larger one. It computes what `Trainer` computes, but `Trainer` is faster, since it does not
-//! copy parameters and activations to and fro.
+//! a larger one. It computes the same as `Trainer`, but `Trainer` is faster, since it does not copy
+//! parameters and activations back and forth.
 //!
 //! ```text
 //! apt-get install dataset-fashion-mnist
@@ -69,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             say!("step {step:3}: loss {:.3}", loss.array());
         }
         gradients = loss.backward();
-        // Down to 0: the running statistics lag behind weights that move fast.
+        // Down to 0, since running statistics lag behind weights that change fast.
         sgd.cfg.lr = RATE * (1.0 - step as f64 / STEPS as f64);
         sgd.update(&mut model, &gradients)?;
         model.zero_grads(&mut gradients);

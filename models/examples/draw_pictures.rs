@@ -1,4 +1,4 @@
-//! Draws pictures of ten classes, to try things on.
+//! Draws pictures of ten classes, for experiments.
 //!
 //! ```text
 //! cargo run --example draw_pictures -- out/pictures --train 30 --val 100 --seed 1
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use densenet_runtime::{console, say};
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 
 /// Draws DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg; the same numbers give the same pictures.
 #[derive(Parser)]
@@ -19,10 +19,10 @@ struct Arguments {
     /// The number of pictures of each class to train on.
     #[arg(long, value_name = "N", default_value_t = 64)]
     train: usize,
-    /// The number of pictures of each class that validate.
+    /// The number of pictures of each class to validate on.
     #[arg(long, value_name = "N", default_value_t = 16)]
     val: usize,
-    /// About the number of pixels of the short side.
+    /// The approximate number of pixels of the short side.
     #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     size: u32,
     /// Other pictures for another number.
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         size,
         seed,
     } = Arguments::parse();
-    let pictures = Pictures {
+    let pictures = PictureSet {
         seed,
         size,
         train,

@@ -1,5 +1,5 @@
-//! Draws errors on ImageNet against parameters and multiply-adds, DenseNets beside ResNets (paper,
-//! Fig. 3), and your own networks beside both.
+//! Draws errors on ImageNet against parameters and multiply-adds, for DenseNets, ResNets (paper,
+//! Fig. 3), and your own networks.
 //!
 //! ```text
 //! cargo run --example efficiency -- --own densenet121=26.3 --out efficiency.png
@@ -31,7 +31,7 @@ const RESNETS: [(&str, u64, u64, f64); 4] = [
     ("152", 60_192_808, 11_514_000_000, 22.16),
 ];
 
-/// Draws top-1 errors on ImageNet against what networks cost.
+/// Draws top-1 errors on ImageNet against the cost of networks.
 #[derive(Parser)]
 struct Arguments {
     /// A network of your own: a preset and its top-1 error in percent, as densenet121=26.3.
@@ -45,7 +45,7 @@ struct Arguments {
 fn own(text: &str) -> Result<(String, f64), String> {
     let (name, error) = text
         .split_once('=')
-        .ok_or("a preset and its error are wanted, as densenet121=26.3")?;
+        .ok_or("write a preset and its error, as densenet121=26.3")?;
     match error.trim_end_matches('%').parse() {
         Ok(error) if (0.0..=100.0).contains(&error) => Ok((name.to_string(), error)),
         _ => Err(format!(
@@ -78,14 +78,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     figure.draw(
         &arguments.out,
-        "ImageNet: error against what a network costs",
+        "ImageNet: error against cost",
         "top-1 error, one crop (%)",
     )?;
     say!("wrote {}", arguments.out.display());
     Ok(())
 }
 
-/// A preset with its error; its name is its depth, where it has one.
+/// A preset with its error; its name is its depth, if it has one.
 fn measured(name: &str, error: f64) -> Result<Measured, UnknownPreset> {
     let short = name.strip_prefix("densenet").unwrap_or(name);
     Ok(Measured::of(short, &preset(name)?.plan(), error))

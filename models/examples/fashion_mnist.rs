@@ -5,8 +5,7 @@
 //! cargo run --example fashion_mnist
 //! ```
 //!
-//! With `--evaluate` it trains nothing, and computes the test error of a network that was trained
-//! before.
+//! With `--evaluate` it computes the test error of a trained network instead.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use densenet_models::clothes_mistakes;
-use densenet_models::shell::{CommandLine, Fashion, Start, Training, describe, exit_code};
+use densenet_models::shell::{CommandLine, Fashion, Start, TrainingOptions, describe, exit_code};
 use densenet_runtime::data::Dataset;
 use densenet_runtime::prelude::*;
 
@@ -28,14 +27,14 @@ densenet! {
 struct Arguments {
     /// Computes the test error of a DenseNet-BC with L = 100 and k = 12, whose weights are part of
     /// this repository.
-    #[arg(long, conflicts_with_all = ["Start", "Training"])]
+    #[arg(long, conflicts_with_all = ["Start", "TrainingOptions"])]
     evaluate: bool,
     #[command(flatten)]
     fashion: Fashion,
     #[command(flatten)]
     start: Start,
     #[command(flatten)]
-    training: Training,
+    training: TrainingOptions,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +59,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let normalization = (arguments.start).normalization(options, train.normalization())?;
     let train = train.normalized(normalization.clone());
     let test = test.normalized(normalization);
-    Training::check_batch(&config, train.len())?;
+    TrainingOptions::check_batch(&config, train.len())?;
     let folder = options.folder("out/fashion_mnist")?;
     describe(
         (Clothes::NAME, &Clothes::PLAN),
@@ -90,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     Ok(summary.ending)
 }
 
-/// Says the test error of the trained network.
+/// Prints the test error of the trained network.
 fn evaluate(fashion: &Fashion) -> Result<Ending, Box<dyn Error>> {
     let (_, test) = fashion.read()?;
     let images = test.len();

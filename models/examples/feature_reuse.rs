@@ -14,11 +14,11 @@ use densenet_runtime::figures::FeatureReuse;
 use densenet_runtime::weights::{State, TensorFile, Unexpected, plan_of};
 use densenet_runtime::{console, say};
 
-/// Draws the mean absolute weight with which each layer of a dense block reads each layer before.
+/// Draws the mean absolute weight with which each layer of a dense block reads each earlier layer.
 #[derive(Parser)]
 struct Arguments {
-    /// The preset that the weights are of, such as cifar_40_12, which the paper draws [default: the
-    /// network whose tensors have their shapes].
+    /// The preset of the weights, such as cifar_40_12, which the paper draws [default: the network
+    /// whose tensors have their shapes].
     #[arg(long, value_name = "PRESET")]
     model: Option<String>,
     /// A checkpoint, or weights under torchvision's names.

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use clap::Parser;
 use densenet_models::DenseNet201;
 use densenet_models::shell::{
-    CommandLine, Start, Training, describe, describe_left_out, exit_code,
+    CommandLine, Start, TrainingOptions, describe, describe_left_out, exit_code,
 };
 use densenet_runtime::data::{Crops, Dataset, RandomResizedCrop, check_fit};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::{Evaluation, Summary};
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 
 const PICTURES: &str = "out/pictures";
 const OUT: &str = "out/imagenet_densenet201";
@@ -40,7 +40,7 @@ struct Arguments {
     #[command(flatten)]
     start: Start,
     #[command(flatten)]
-    training: Training,
+    training: TrainingOptions,
 }
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     // The device comes first: if it is missing, this is reported before any work is done.
     let device = options.device(&ranks)?;
     let (train, val) = arguments.pictures()?;
-    Training::check_batch(&config, train.len())?;
+    TrainingOptions::check_batch(&config, train.len())?;
     let folder = options.folder(OUT)?;
     describe(
         (DenseNet201::NAME, &DenseNet201::PLAN),
@@ -87,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         }
         Some(evaluation) => arguments.conclude(&summary, &evaluation, &folder),
         None => {
-            say!("all steps of this run were done before; evaluating");
+            say!("all steps of this run are already done; evaluating");
             arguments.conclude(&summary, &trainer.evaluate(&val)?, &folder);
         }
     }
@@ -98,7 +98,7 @@ impl Arguments {
     /// The settings of a new run.
     fn settings(&self) -> Config {
         match self.data {
-            // The paper's rate is for its batch, and goes with it.
+            // The paper's learning rate is for its batch size.
             Some(_) => Config {
                 batch: 64,
                 schedule: Schedule::thirties(0.1 * 64.0 / 256.0),
@@ -107,9 +107,10 @@ impl Arguments {
             None => Config {
                 epochs: 2,
                 batch: 16,
-                // With more the loss of so small a batch jumps; with less it takes longer.
+                // With a higher rate the loss of so small a batch jumps; with a lower one training
+                // takes longer.
                 schedule: Schedule::cosine(0.01, 0.2),
-                // In so few steps the running statistics of training lag behind the weights.
+                // In so few steps, the running statistics of training lag behind the weights.
                 precise_bn: 8,
                 ..Config::imagenet()
             },
@@ -121,8 +122,8 @@ impl Arguments {
         let dir = match &self.data {
             Some(dir) => dir.as_path(),
             None => {
-                say!("drawing   pictures in {PICTURES}, unless they are there");
-                drawn_pictures::make(PICTURES, &Pictures::default())?;
+                say!("drawing   pictures in {PICTURES}, unless they exist");
+                drawn_pictures::make(PICTURES, &PictureSet::default())?;
                 Path::new(PICTURES)
             }
         };

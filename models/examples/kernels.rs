@@ -1,6 +1,6 @@
 //! Prints the CUDA programs of presets as they are passed to NVRTC, one JSON object on each line,
-//! and with `--batch` what is launched of them. `scripts/cuda/compile.py` compiles them without a
-//! card, `scripts/cuda/check_ptx` runs them.
+//! and with `--batch` their launches. `scripts/cuda/compile.py` compiles them without a card,
+//! `scripts/cuda/check_ptx` runs them.
 //!
 //! ```text
 //! cargo run --example kernels -- densenet201 cifar_bc_100_12
@@ -24,12 +24,12 @@ use serde_json::json;
 /// Prints the CUDA programs of presets.
 #[derive(Parser)]
 struct Arguments {
-    /// The networks; all without this argument.
+    /// The networks [default: all].
     #[arg(value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
     models: Vec<String>,
     #[command(flatten)]
     variant: Variant,
-    /// Prints the launches of a step with so many images, too, and those of all other kinds.
+    /// Also prints the launches of a step with this many images, and all other kinds of launches.
     #[arg(long, value_name = "IMAGES")]
     batch: Option<usize>,
 }
@@ -77,8 +77,8 @@ fn print(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A launch; `program` is the number of its program among those that were printed before it. A
-/// pointer is its buffer and how many bytes from its start.
+/// A launch; `program` is the number of its program among those printed before it. A pointer is a
+/// buffer and an offset in bytes.
 fn launch(listed: &Listed, programs: &[Program]) -> serde_json::Value {
     let family = listed.cost.family;
     let program = programs

@@ -92,7 +92,8 @@ fn read_batch(plan: &Plan, path: &Path) -> Result<(Vec<f32>, Vec<u32>), Box<dyn 
     if found != expected {
         let path = path.display();
         return Err(format!(
-            "`images` in {path} has shape {found:?}; the network and the {} labels ask for {expected:?}",
+            "`images` in {path} has shape {found:?}; the network and the {} labels need \
+                {expected:?}",
             labels.len()
         )
         .into());

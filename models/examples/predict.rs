@@ -6,8 +6,9 @@
 //!     --classes imagenet_classes.txt cat.jpg dog.png
 //! ```
 //!
-//! Pictures are shown as validation shows them: the short side resized to 256, the centre cropped,
-//! the mean and standard deviation that the weights were trained with, or else ImageNet's.
+//! Pictures are preprocessed as in validation: the short side is resized to 256, the centre is
+//! cropped, and the pixels are normalised with the mean and standard deviation of the weights'
+//! training, or else ImageNet's.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ struct Arguments {
     /// The names of the classes, one on each line [default: those in the weights].
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
-    /// The type of numbers that products are computed in: f32 or bf16.
+    /// The number format of products: f32 or bf16.
     #[arg(long, default_value_t)]
     precision: Precision,
     /// JPEG or PNG files.
@@ -85,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 None => say!("  {percent:6.2}%  class {class}"),
             }
         }
-        // Nobody reads any more, so there is nothing left to do.
+        // The output is closed, so nothing is left to do.
         if console::check().is_err() {
             break;
         }
@@ -102,7 +103,7 @@ fn shown(path: &Path, [height, width]: [usize; 2]) -> Result<Vec<u8>, DataError>
     Crops::Centre.show(&data::read(path)?, [height, width])
 }
 
-/// The plan of a preset, if it is made for such pictures.
+/// The plan of a preset, if it is for such pictures.
 fn plan(name: &str) -> Result<Plan, String> {
     // The pixels of other presets are normalised with their data set's mean.
     let is_for_pictures = |plan: &Plan| plan.stem().kind == StemKind::ImageNet;

@@ -1,5 +1,5 @@
-//! What a training step on a CUDA device moves and computes, and the least time that this takes
-//! on a card: a bound from its data sheet, not a measurement. Needs no CUDA.
+//! The traffic and operations of a training step on a CUDA device, and the least time that they
+//! take on a card: a bound from its data sheet, not a measurement. Needs no CUDA.
 //!
 //! ```text
 //! cargo run --example roofline -- --model densenet201 --batch 256 --card h100 --precision bf16
@@ -16,7 +16,7 @@ use densenet_runtime::cuda::{self, Card, Launch, Listing, cards};
 use densenet_runtime::{console, say};
 use serde_json::json;
 
-/// Bytes and operations of a training step, kernel by kernel, and the time they take at best.
+/// Bytes and operations of a training step, kernel by kernel, and their least time.
 #[derive(Parser)]
 struct Arguments {
     /// The network.
@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value = "h100",
         value_parser = PossibleValuesParser::new(cards().iter().map(|card| card.name)))]
     card: String,
-    /// The type of numbers that products are computed in.
+    /// The number format of products.
     #[arg(long, default_value_t = Precision::Bf16)]
     precision: Precision,
     /// Recomputes the bottleneck maps of the first blocks instead of keeping them.
@@ -161,8 +161,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A line for each launch. Its stage is the number of its program among those of its family, in the
-/// order in which a step comes to them: a block, or a transition.
+/// A line for each launch. Its stage is the number of its program (a block or a transition) among
+/// those of its family, in the order of a step.
 fn print_json(listing: &Listing, card: &Card) -> Result<(), Box<dyn std::error::Error>> {
     let mut programs: Vec<(&str, &[String])> = Vec::new();
     for listed in &listing.launches {

@@ -1,4 +1,4 @@
-//! A network for Fashion-MNIST whose weights are here.
+//! A network for Fashion-MNIST, with its trained weights.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,8 +22,7 @@ pub const CLOTHES_BC: &str = concat!(
     "/weights/clothes_bc.safetensors"
 );
 
-/// How many of some images [`ClothesBc`] takes for another class, with its trained weights, in the
-/// frozen form.
+/// The number of images that [`ClothesBc`] misclassifies, with its trained weights, in the frozen form.
 ///
 /// # Errors
 /// If the weights cannot be read, or the images do not fit.

@@ -252,7 +252,7 @@ fn invalid_arguments_are_refused() {
         (["--batch-size", "0"], "at least 1 image"),
         (
             ["--batch-size", "21"],
-            "more than the 20 to train on; take --batch-size 20 or less",
+            "more than the 20 to train on; use --batch-size 20 or less",
         ),
     ] {
         let common = ["cifar100", "--data", text(data), "--out", text(&out)];

@@ -69,7 +69,7 @@ fn networks_are_compared_in_portions_and_none_is_trained_twice() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, &text[..text.len() - 9]).unwrap();
     let [said, errors] = support::said(compare(folder, ALL, &["--share", SMALLEST[1]]));
-    assert!(errors.contains("the last line is cut off"), "{errors}");
+    assert!(errors.contains("the last line is truncated"), "{errors}");
     assert!(said.contains("1 to train, 1 of 16"), "{said}");
     let again = lines(folder);
     assert_eq!(again.len(), 2);
@@ -79,7 +79,7 @@ fn networks_are_compared_in_portions_and_none_is_trained_twice() {
         (
             ALL,
             ["--erase", "0.5"],
-            "line 1 is of another recipe (2 epochs, 10 images a step",
+            "line 1 belongs to another recipe (2 epochs, 10 images a step",
         ),
         (
             ALL,

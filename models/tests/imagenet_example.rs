@@ -133,7 +133,7 @@ fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
     });
     assert!(whole_end == parts_end);
 
-    // All steps are done: what is left is to evaluate, on ten crops this time.
+    // All steps are done; only an evaluation is left, on ten crops this time.
     let [said, _] = run(&[
         "--steps",
         "3",
@@ -209,7 +209,7 @@ fn errors_are_reported_before_training_starts() {
     data(folder.path());
     let message = refusal(&["--data", "data", "--batch-size", "11"]);
     assert!(
-        message.contains("more than the 10 to train on; take --batch-size 10 or less"),
+        message.contains("more than the 10 to train on; use --batch-size 10 or less"),
         "{message}"
     );
 }

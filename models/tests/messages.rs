@@ -1,4 +1,4 @@
-//! Output that nobody reads: a pipe whose reader has left, a full disk, a closed stream. It
+//! Output that cannot be written: a pipe whose reader has left, a full disk, a closed stream. It
 //! ends no run, and no program panics.
 
 #![cfg(unix)]
@@ -60,7 +60,7 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a program does whose output is its purpose.
+/// A program whose purpose is its output.
 fn stops_where_nobody_reads(command: &Command) {
     let whole = run(command, To::Test, To::Test);
     assert!(whole.status.success(), "{command:?}: {}", errors(&whole));
@@ -149,7 +149,7 @@ fn help_into_a_closed_pipe_does_not_panic() {
     }
 }
 
-/// A run leads to the same files and, but for a full disk, succeeds.
+/// A run writes the same files and, except on a full disk, succeeds.
 fn trains_whoever_reads(run_in: impl Fn(&str) -> Command, out: &Path) {
     for (number, (said, errors, code)) in [
         (To::Nobody, To::Nobody, 0),
@@ -185,7 +185,7 @@ fn training_finishes_even_if_nobody_reads_its_output() {
             command(name, folder.path(), &[arguments, &out].concat())
         };
         trains_whoever_reads(run_in, &out);
-        // The files of the run before are moved, and that is said to nobody.
+        // The files of the previous run are moved, without a message.
         let again = run(&run_in("run-0"), To::Nobody, To::Nobody);
         assert_eq!(again.status.code(), Some(0));
         assert!(out.join("run-0/previous-1/metrics.jsonl").is_file());

@@ -93,7 +93,7 @@ fn a_batch_or_weights_of_another_network_are_refused() {
     assert_eq!(
         support::refusal(&parity(folder.path(), "cifar_bc_100_12")),
         "error: `images` in batch.safetensors has shape [2, 3, 16, 16]; the network and the 2 \
-         labels ask for [2, 3, 32, 32]\n"
+            labels need [2, 3, 32, 32]\n"
     );
 
     let nothing = NamedTensor::new("nothing", [1], &[0.0]);

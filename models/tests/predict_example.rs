@@ -12,7 +12,7 @@ use densenet_runtime::data::{Dataset, ImageFolder};
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels};
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 use tempfile::TempDir;
 
 /// Runs the example in a folder.
@@ -30,11 +30,11 @@ fn said(output: Output) -> Vec<String> {
 #[test]
 fn it_names_the_five_classes_that_validation_finds_likeliest() {
     let folder = TempDir::new().unwrap();
-    let set = Pictures {
+    let set = PictureSet {
         size: 300,
         train: 1,
         val: 1,
-        ..Pictures::default()
+        ..PictureSet::default()
     };
     drawn_pictures::make(folder.path().join("data"), &set).unwrap();
     let images = ImageFolder::open(folder.path().join("data/val"), [224, 224]).unwrap();

@@ -6,7 +6,7 @@ use densenet_runtime::Network;
 use densenet_runtime::dfdx::prelude::*;
 use densenet_runtime::plan::{Plan, Recompute};
 
-/// What the types say of themselves.
+/// The constants of the types.
 struct Figures {
     name: &'static str,
     plan: Plan,
@@ -77,7 +77,7 @@ fn with_dropout() -> [Figures; 10] {
     ]
 }
 
-/// All networks but those that differ in dropout alone.
+/// All networks except those that differ only in dropout.
 fn all() -> impl Iterator<Item = Figures> {
     imagenet()
         .into_iter()
@@ -239,7 +239,7 @@ fn a_new_network_starts_as_the_paper_says() {
             .all(|&bias| bias == 0.0)
     );
 
-    // He: variance 2 / fan-in. Of 47,088 weights its estimate is within 3% but once in 10,000.
+    // He: variance 2 / fan-in. From 47,088 weights its estimate is within 3%, except once in 10,000.
     let weights = network.block3.layer12.conv.weight.as_vec();
     let mean = |values: &mut dyn Iterator<Item = f32>| values.sum::<f32>() / weights.len() as f32;
     let average = mean(&mut weights.iter().copied());

@@ -1,5 +1,5 @@
-//! Runs that are asked to end, and what they print to go on with: pasted into a shell it goes on,
-//! whatever the folders are called.
+//! Runs that are asked to end, and the command that they print: pasted into a shell it continues
+//! the run, whatever the names of the folders.
 
 #![cfg(unix)]
 

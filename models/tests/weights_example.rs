@@ -1,4 +1,4 @@
-//! An example that starts from a file of weights: what belongs to them beside the tensors.
+//! An example that starts from a file of weights, with their notes.
 
 mod support;
 
@@ -12,7 +12,7 @@ fn images_are_normalised_as_the_weights_were_trained_and_a_difference_is_said() 
     support::fashion(&folder.path().join("data"), 20);
     // The example's network.
     let words = "blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28]";
-    let plan = densenet_spec::Spec::parse(words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(words).unwrap().plan;
     let normalization = Normalization {
         mean: vec![0.25],
         std: vec![0.5],

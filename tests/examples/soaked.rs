@@ -1,5 +1,5 @@
-//! `soaked FOLDER SEED EPOCHS`: a small run, or what is left of it. `scripts/soak` starts it, kills
-//! it and damages its files.
+//! `soaked FOLDER SEED EPOCHS`: a small run, or the rest of one. `scripts/soak` starts it, kills it
+//! and damages its files.
 
 use std::process::ExitCode;
 

@@ -2,9 +2,9 @@
 //! kernels, then with that cache. Prints a line of JSON for each start; fails if the second takes a
 //! second or more.
 //!
-//! What a start costs without compilation is the host's work, the same as on a card (sources and
-//! their keys, entries read and checked, memory laid out), and loading modules and clearing memory,
-//! which are the emulator's here.
+//! Without compilation, a start consists of the host's work, the same as on a card (sources and
+//! their keys, entries read and checked, memory laid out), and of loading modules and clearing
+//! memory, which the emulator does here.
 //!
 //! ```text
 //! cargo run --release -p densenet-tests --example warm_start

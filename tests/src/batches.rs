@@ -11,7 +11,7 @@ pub type Take<'a> = dyn FnMut(Batch<'_>) -> ControlFlow<()> + 'a;
 
 /// Batches of an epoch, each made by `make` from the epoch and the batch's number, and passed on.
 pub struct Made<F> {
-    /// How many there are.
+    /// The number of batches.
     pub count: u64,
     /// Makes the batch of an epoch and a number, and passes it on.
     pub make: F,

@@ -1,4 +1,4 @@
-//! How far numbers are from what they should be.
+//! Differences between numbers and their expected values.
 
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::State;
@@ -7,8 +7,8 @@ use densenet_runtime::weights::State;
 /// to 8e-6 away on the golden files.
 pub const TOLERANCE: f64 = 1e-4;
 
-/// Tensors whose largest value is below this are compared as if it were this: what is left of
-/// them in f32 is rounding.
+/// Tensors whose largest value is below this are compared as if it were this: in f32 they are
+/// mostly rounding errors.
 const FLOOR: f64 = 1e-3;
 
 /// The largest difference, relative to the largest value expected: `max |a - b| / max |b|`.
@@ -42,7 +42,7 @@ pub fn distance(found: &[f32], expected: &[f32]) -> f64 {
 #[derive(Debug)]
 pub struct Comparison {
     tolerance: f64,
-    /// What was found, what is allowed, and the tensor.
+    /// The difference, the tolerance, and the tensor.
     differences: Vec<(f64, f64, String)>,
 }
 

@@ -16,8 +16,8 @@ pub fn device() -> (&'static Emulator, CudaDevice) {
     (emulator, device)
 }
 
-/// The emulator and its device, for a test of what is set on an emulated device alone: its memory,
-/// its failures, what its kernels touch. On a card there is none, and the test has nothing to do.
+/// The emulator and its device, for tests of settings that only an emulated device has: its memory,
+/// its failures, the accesses of its kernels. A card has none, and the test does nothing.
 pub fn device_that_is_emulated() -> Option<(&'static Emulator, CudaDevice)> {
     let (emulator, device) = device();
     (!emulator.is_card()).then_some((emulator, device))

@@ -1,5 +1,5 @@
-//! The files in `golden/`: what PyTorch computed. `scripts/reference/make.py` made them and says
-//! what is in them.
+//! The files in `golden/`: PyTorch's results. `scripts/reference/make.py` made them and describes
+//! their contents.
 
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::{State, TensorFile, Unexpected};

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, which counts. Nothing is counted in a program that does not make it its
+/// The system's allocator, with counters. It counts nothing in a program that does not make it its
 /// `#[global_allocator]`.
 pub struct Counting;
 

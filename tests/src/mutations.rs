@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-/// What stands in a text in a number's place.
+/// Replacements for a number in a text.
 const WORDS: [&str; 14] = [
     "0",
     "-1",
@@ -22,8 +22,8 @@ const WORDS: [&str; 14] = [
     "[]",
 ];
 
-/// So many mutations of some bytes, one after another: flipped bits, cuts, other lengths, pieces
-/// that are missing, repeated or from `others`.
+/// This many mutations of some bytes: flipped bits, cuts, other lengths, pieces that are missing,
+/// repeated or from `others`.
 pub fn of<'a>(
     bytes: &'a [u8],
     others: &'a [Vec<u8>],

@@ -41,7 +41,7 @@ pub trait Case: Network {
     }
 }
 
-/// What a training pass in dfdx's way makes.
+/// The results of a training pass in dfdx's way.
 pub struct Pass {
     /// Mean cross-entropy.
     pub loss: f32,
@@ -130,7 +130,7 @@ networks! {
     }
 }
 
-/// A plan whose transition has so many maps that what it pools is kept.
+/// A plan whose transition has so many maps that its pooled input is kept.
 pub fn many_maps() -> Plan {
     let block = BlockSpec {
         layers: 1,

@@ -1,8 +1,8 @@
-//! All that reads what others wrote, each as a function of bytes: for the fuzzers in `tests/fuzz`,
-//! and for the test `corpora`, which feeds them the same seeds.
+//! All parsers of files from elsewhere, each as a function of bytes: for the fuzzers in
+//! `tests/fuzz`, and for the test `corpora`, which feeds them the same seeds.
 //!
-//! Bytes may be refused, with whatever error. They may not panic, nor take memory that they only
-//! claim to need; and what is read can be read again once it is written.
+//! A parser may refuse bytes with any error. It must not panic, nor take memory that the bytes only
+//! claim to need; and data that is read and written can be read again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use densenet_runtime::train::{
 use densenet_runtime::weights::{
     LoadOptions, NamedTensor, Notes, State, TensorFile, Unexpected, plan_of,
 };
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 use proc_macro2::TokenStream;
 use tempfile::TempDir;
 
@@ -28,9 +28,9 @@ use crate::small_run::{self, Tiny};
 
 /// The note with the checksum of a file of weights, up to its digits.
 const SEAL: &[u8] = b"\"densenet.crc32\":\"";
-/// More memory than any file needs that is not packed: a picture of curves takes 6 MB.
+/// More memory than any uncompressed file needs: a picture of curves takes 6 MB.
 const MEMORY: usize = 64 << 20;
-/// And for each byte of what is: a thousand bytes of eight pixels, with 15 bytes each.
+/// And for each byte of a compressed one: a thousand bytes of eight pixels, with 15 bytes each.
 const MEMORY_OF_A_BYTE: usize = 128 << 10;
 /// Enough pixels that memory for them would be noticed, and few enough to be decoded quickly. For
 /// formats whose data tell how many they can be.
@@ -42,7 +42,7 @@ const DEEPEST: usize = 64;
 /// A network that compiles is written out, unless it has more layers than this.
 const LAYERS: usize = 60;
 
-/// What parsers work on: a folder for their files, and a trainer.
+/// The environment of parsers: a folder for their files, and a trainer.
 pub struct Desk {
     folder: TempDir,
     trainer: Trainer<Tiny>,
@@ -114,7 +114,7 @@ impl Parser {
         Self { name, parse }
     }
 
-    /// Has it read some bytes; returns whether there was something to read.
+    /// Has it read some bytes; returns whether it accepted them.
     ///
     /// # Panics
     /// If it takes more memory than such small files need, where that is counted, and when it
@@ -166,7 +166,7 @@ impl Parser {
     }
 }
 
-/// Weights, as they are and with a checksum that is right.
+/// Weights, unchanged and with a correct checksum.
 fn safetensors(desk: &mut Desk, bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [Some(bytes.to_vec()), sealed(bytes)].into_iter().flatten() {
@@ -193,7 +193,7 @@ fn safetensors(desk: &mut Desk, bytes: &[u8]) -> bool {
     is_read
 }
 
-/// The network that a file's shapes tell, written and read again.
+/// The network of a file's shapes, written and read again.
 fn told(desk: &Desk, file: &TensorFile) {
     let _ = Notes::of(file);
     let Ok(plan) = plan_of(file, None) else {
@@ -245,7 +245,7 @@ fn torch(desk: &mut Desk, bytes: &[u8]) -> bool {
     true
 }
 
-/// A run to go on with, as it is and with a checksum that is right.
+/// A run to resume, unchanged and with a correct checksum.
 fn checkpoint(desk: &mut Desk, bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [Some(bytes.to_vec()), sealed(bytes)].into_iter().flatten() {
@@ -313,7 +313,7 @@ fn mat(desk: &mut Desk, bytes: &[u8]) -> bool {
     svhn::open(desk.file("input.mat", bytes)).is_ok()
 }
 
-/// A run's metrics, and what a run that goes on with them keeps.
+/// A run's metrics, and those that a resumed run keeps.
 fn metrics(desk: &mut Desk, bytes: &[u8]) -> bool {
     let path = desk.file("metrics.jsonl", bytes);
     let Ok(found) = lines(&path) else {
@@ -413,7 +413,7 @@ fn spec(_: &mut Desk, bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
-    match Spec::parse(text) {
+    match ParsedSpec::parse(text) {
         Ok(spec)
             if spec
                 .plan
@@ -440,7 +440,7 @@ fn spec(_: &mut Desk, bytes: &[u8]) -> bool {
     true
 }
 
-/// What is valid beside the one file that is not.
+/// Valid input beside the one invalid file.
 fn fixed_files() -> Vec<(String, Vec<u8>)> {
     let mut files = vec![
         ("idx/images".into(), {

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 
-/// A state in which nothing is trivially 0 or 1, as `scripts/reference/make.py` makes them.
+/// A state without trivial zeros and ones, as `scripts/reference/make.py` makes them.
 pub fn state(plan: &Plan, seed: u64) -> State {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut state = State::default();

@@ -27,7 +27,7 @@ pub fn on_cuda() -> cuda::CudaExecutor {
     emulated::on_cuda(&device, &PLAN, emulated::options(PART))
 }
 
-/// What is seen of some steps: losses, gradients, parameters and running statistics.
+/// The results of some steps: losses, gradients, parameters and running statistics.
 #[derive(PartialEq)]
 pub struct Seen {
     losses: Vec<f32>,
@@ -73,8 +73,8 @@ pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
     seen(executor, losses)
 }
 
-/// A step in which the second rank's loss is not a number, and one in which all is well: of the
-/// first nothing is kept, on either rank.
+/// A step in which the second rank's loss is not a number, and a good one: nothing of the first is
+/// kept, on either rank.
 pub fn steps_of_which_one_is_broken(executor: &mut dyn Executor, rank: usize) -> Seen {
     const KEPT: [Arena; 3] = [Arena::Parameters, Arena::Momentum, Arena::Running];
     load(executor, &random::state(&PLAN, 1));

@@ -1,5 +1,5 @@
-//! A run of seconds with all that a run has: dropout, shuffling, augmentation, a checkpoint every
-//! two steps, the best one, metrics and curves.
+//! A run of a few seconds with everything that a run has: dropout, shuffling, augmentation, a
+//! checkpoint every two steps, the best one, metrics and curves.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use dfdx::prelude::*;
 
 use crate::random;
 
-/// What goes wrong in it.
+/// The error of a run.
 type Failure = Box<dyn std::error::Error>;
 
 densenet! {
@@ -43,7 +43,7 @@ pub fn config(seed: u64, epochs: u32) -> Config {
     }
 }
 
-/// Goes on with the run of a folder to its end, or starts it.
+/// Continues the run of a folder to its end, or starts it.
 ///
 /// # Errors
 /// If a file cannot be read or written, or is not of this run.
@@ -51,7 +51,7 @@ pub fn fit(folder: &RunFolder, seed: u64, epochs: u32) -> Result<Summary, Failur
     run(folder, seed, epochs, None, false)
 }
 
-/// Goes on with a run up to a step, or starts it, and writes TensorBoard's event files as well.
+/// Continues a run up to a step, or starts it, and also writes TensorBoard's event files.
 ///
 /// # Errors
 /// As [`fit`].

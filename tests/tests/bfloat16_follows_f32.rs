@@ -1,5 +1,5 @@
-//! With products of bfloat16 a network computes what it computes in f32, but for the rounding of
-//! operands: and it rounds alike with each instruction set.
+//! With products of bfloat16 a network computes the same as in f32, except for the rounding of
+//! operands, and it rounds in the same way with each instruction set.
 
 use densenet_runtime::cpu::{Level, Precision};
 use densenet_runtime::{Arena, Batch, Executor, Pixels, Step, cpu};
@@ -29,9 +29,10 @@ fn pass<N: Case>(precision: Precision, level: Level, threads: usize) -> [Vec<f32
     ]
 }
 
-/// What the logits and the gradients of PyTorch's bfloat16 autocast differ by on the same pass
-/// (`scripts/reference/autocast.py`). The gradients' share is large, for a value within a rounding
-/// of zero may fall on the other side of a ReLU, which in networks of a few hundred pixels shows.
+/// The differences of the logits and the gradients of PyTorch's bfloat16 autocast on the same pass
+/// (`scripts/reference/autocast.py`). That of the gradients is large, because a value within a
+/// rounding of zero may fall on the other side of a ReLU, which shows in networks of a few hundred
+/// pixels.
 fn autocast(golden: &str) -> [f64; 2] {
     match golden {
         "plain" => [0.0047, 0.1507],

@@ -1,5 +1,5 @@
-//! The names that a spec gives its classes go with the network: into its files, and before a run
-//! they are compared with the data's.
+//! The names that a spec gives its classes go into the network's files, and before a run they are
+//! compared with the data's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use densenet_runtime::weights::{State, TensorFile};
 use densenet_runtime::{Batch, Network, Pixels, densenet};
 use tempfile::TempDir;
 
-/// Networks that differ in the names of their classes alone.
+/// Networks that differ only in the names of their classes.
 macro_rules! networks {
     ($($name:ident $classes:tt)*) => {
         $(densenet! {
@@ -132,7 +132,7 @@ fn a_run_keeps_the_names_and_its_files_are_not_taken_for_those_of_other_classes(
     let difference = "only the network has `cow`; only the file has `dog`";
     assert!(message.contains(difference), "{message}");
 
-    // Of a network whose classes are numbered nothing is known that speaks against it.
+    // A network with numbered classes has no names that could contradict.
     assert_eq!(State::read(&Numbered::PLAN, &weights).unwrap(), state);
     let mut numbered = trainer::<Numbered>();
     numbered.resume(&checkpoint).unwrap();

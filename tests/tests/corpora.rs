@@ -11,7 +11,7 @@ use densenet_tests::parsers::{ALL, Desk, Parser};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Feeds a parser; returns whether it read something. What it does not survive is kept.
+/// Feeds a parser; returns whether it read something. Bytes that it does not survive are kept.
 fn feed(parser: &Parser, desk: &mut Desk, bytes: &[u8], what: &str) -> bool {
     catch_unwind(AssertUnwindSafe(|| parser.feed(desk, bytes))).unwrap_or_else(|_| {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(parser.name);

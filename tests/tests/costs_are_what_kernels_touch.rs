@@ -1,5 +1,5 @@
-//! What the roofline counts for a training step is what the kernels do: the same launches in the
-//! same order, and of each as many bytes read and written as an emulated device sees it touch.
+//! The roofline's counts for a training step match the kernels: the same launches in the same
+//! order, each with as many bytes read and written as an emulated device sees it touch.
 
 use cuda_emulator::Touched;
 use densenet_models::DenseNet201;
@@ -11,7 +11,7 @@ use densenet_tests::executor::{load, logits};
 use densenet_tests::networks::{Bc, Compressed, ImageNetBc, many_maps};
 use densenet_tests::random;
 
-/// A training step on bytes of images, with kernels that tell of each access.
+/// A training step on bytes of images, with kernels that report each access.
 fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -> Vec<Touched> {
     let (emulator, device) = device();
     let options = cuda::CudaOptions {

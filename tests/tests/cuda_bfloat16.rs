@@ -1,17 +1,18 @@
-//! In bf16 the CUDA executor trains: maps and their gradients are stored in bfloat16, products are
-//! made of bfloat16 operands, all else is f32.
+//! In bf16 the CUDA executor trains: maps and their gradients are stored in bfloat16, products have
+//! bfloat16 operands, and everything else is f32.
 //!
 //! Two comparisons. With a plain step in the same format ([`densenet_tests::plain`]), which checks
 //! every gradient; that step itself is the CPU executor's where it does not round. And with the
 //! CPU executor in f32: what a user sees (losses, logits, statistics, weights) stays close, and so
 //! do the gradients where the network is calm ([`calm_gradients_are_those_of_f32`]). Elsewhere the
-//! gradients of small networks do not, on any device: the CPU's own, of bf16 products, are a tenth
-//! of their size away, for a value that rounds to the other side of a ReLU changes what flows back.
+//! gradients of small networks do not, on any device: the CPU's own, with bf16 products, are a
+//! tenth of their size away, because a value that rounds to the other side of a ReLU changes the
+//! gradient.
 //!
-//! So it is on a card: its tensor cores cut the sums of products that the emulator rounds, and a few
-//! stored values are the neighbours of those expected. There gradients may be as far from the plain
-//! step's as four times what its own are from themselves if each value is moved by a millionth before it
-//! is rounded.
+//! The same happens on a card: its tensor cores truncate the sums of products that the emulator
+//! rounds, and a few stored values are the neighbours of the expected ones. There, gradients may
+//! differ from the plain step's by four times the difference that moving each value by a millionth
+//! before rounding makes in the plain step.
 
 #![allow(
     clippy::print_stdout,
@@ -99,7 +100,7 @@ fn calm(plan: &Plan, seed: u64) -> State {
     state
 }
 
-/// What can be seen of a step.
+/// The visible results of a step.
 struct Seen {
     loss: f32,
     logits: Vec<f32>,
@@ -128,7 +129,7 @@ fn train(
     train_beside(executor, plan, round, name, tolerance, None);
 }
 
-/// The same; on a card with what its sums may do.
+/// The same; on a card with the tolerance for its sums.
 fn train_beside(
     executor: &mut impl Executor,
     plan: &Plan,
@@ -217,7 +218,7 @@ fn bfloat16(recompute: Recompute) -> cuda::CudaOptions {
 
 densenet! {
     /// BC with the ImageNet stem. The golden file's has four blocks, the last with maps of one
-    /// pixel, whose statistics are of twelve values: what rounding does to these is large.
+    /// pixel, whose statistics are of twelve values and sensitive to rounding.
     pub ImageNetBcOfTwo {
         blocks: [2, 2],
         k: 4,
@@ -230,7 +231,7 @@ densenet! {
     }
 }
 
-/// The networks of the golden files, but for the one that [`ImageNetBcOfTwo`] stands for.
+/// The networks of the golden files, except for the one that [`ImageNetBcOfTwo`] replaces.
 macro_rules! each_but_one {
     ($check:ident) => {
         each_network!($check:

@@ -191,7 +191,7 @@ fn too_little_memory_for_a_trainer_is_an_error_with_sizes() {
                 Some(CudaError::OutOfMemory { free: 100_000, .. })
             ));
             let error = error.to_string();
-            // What is asked for is what the options said before there was a device.
+            // The requested memory is what the options said before there was a device.
             let bytes = CudaOptions::for_batch(8).bytes(&Bc::PLAN);
             contains(
                 &error,

@@ -1,7 +1,7 @@
-//! The CUDA executor computes what the CPU executor computes, for networks of every kind:
-//! outputs, gradients, running statistics, and weights after three steps. On an emulated device
-//! (the kernels and the code that launches them are unmodified), where memory starts as NaN, each
-//! buffer ends at a page without access, and blocks and warps run in a shuffled order.
+//! The CUDA executor computes the same as the CPU executor, for networks of every kind: outputs,
+//! gradients, running statistics, and weights after three steps. On an emulated device (the kernels
+//! and the code that launches them are unmodified), where memory starts as NaN, each buffer ends at
+//! a page without access, and blocks and warps run in a shuffled order.
 
 use densenet_runtime::cpu;
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
@@ -16,8 +16,8 @@ use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
 use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc, many_maps};
 use densenet_tests::{each_network, random};
 
-/// Trains both for three steps, of a full, a partial and an accumulated batch, and compares all
-/// that can be seen at every step.
+/// Trains both for three steps, of a full, a partial and an accumulated batch, and compares
+/// everything visible at every step.
 fn compare(plan: &Plan, name: &str, options: cuda::CudaOptions, seed: u64, tolerance: f64) {
     let sgd = Sgd {
         learning_rate: 0.02,

@@ -1,5 +1,5 @@
 //! A training step is a graph: recorded once, and replayed by one call, whatever changes from step
-//! to step. What is asked of the (emulated) driver is counted.
+//! to step. The tests count the calls of the (emulated) driver.
 
 use cuda_emulator::{Call, Kind};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
@@ -9,10 +9,10 @@ use densenet_tests::networks::Bc;
 use densenet_tests::random;
 
 const BATCH: usize = 3;
-/// What is launched beside a graph: which of two places a batch comes from changes.
+/// The launches beside a graph: a batch comes from one of two places in turn.
 const BESIDE: [&str; 1] = ["images_from_nchw"];
 
-/// What the driver is asked for in a step, which differs from others in all that may.
+/// The driver's calls in a step that differs from others in everything that may change.
 fn step(executor: &mut dyn Executor, number: usize, images: usize) -> Vec<Call> {
     let (emulator, _) = device();
     let (pixels, labels) = random::batch(&Bc::PLAN, images, number as u64);

@@ -1,5 +1,5 @@
 //! NCCL's averages run beside the backward pass: in a stream of their own, which the kernels do not
-//! wait for before the backward pass is over. What is asked of the (emulated) driver is looked at.
+//! wait for before the backward pass is over. The tests examine the calls of the (emulated) driver.
 
 use cuda_emulator::{Call, Emulator, Kind};
 use densenet_tests::emulated::folder;

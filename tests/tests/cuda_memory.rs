@@ -1,4 +1,4 @@
-//! What the CUDA executor allocates is known before it is made, and is what the plan says.
+//! The memory of a CUDA executor is known before it is made, and is what the plan says.
 
 use cuda_emulator::Kind;
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
@@ -74,7 +74,7 @@ fn all_buffers_are_one_allocation_and_training_makes_none() {
     let mut executor = None;
     let made = allocations(&mut || executor = Some(on_cuda(&device, &Bc::PLAN, together.clone())));
     assert_eq!(made, [together.bytes(&Bc::PLAN) as u64]);
-    // Apart they are many, which is seen.
+    // Separate allocations, whose number shows.
     let apart = allocations(&mut || drop(on_cuda(&device, &Bc::PLAN, options(3))));
     assert!(apart.len() > 20, "{apart:?}");
     let mut executor = executor.expect("an executor");

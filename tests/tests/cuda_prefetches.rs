@@ -1,7 +1,6 @@
-//! Batches come in, and outcomes go out, while the CUDA executor computes: nothing that it then
-//! computes differs from what it does when it is waited for at every step. The emulated device
-//! runs its streams late, in an order drawn from a seed, so that what does not wait for an event
-//! that it should wait for goes wrong.
+//! Batches come in, and outcomes go out, while the CUDA executor computes: its results are the same
+//! as if the host waited for it at every step. The emulated device runs its streams late, in an
+//! order drawn from a seed, so that work that misses a wait for an event goes wrong.
 
 use std::path::Path;
 
@@ -48,7 +47,7 @@ fn with_batch<T>(number: usize, work: impl FnOnce(Batch<'_>) -> T) -> T {
             std: &[0.5],
         }
     };
-    // What was handed in is gone when this returns, as a loader's batch is.
+    // The batch is gone when this returns, as a loader's is.
     work(Batch::of_classes(pixels, &labels))
 }
 
@@ -266,7 +265,7 @@ fn contents(file: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// What was heard, the weights, and the checkpoint.
+/// The reports, the weights, and the checkpoint.
 type Run = (Vec<String>, Vec<f32>, Vec<(String, Vec<u8>)>);
 
 fn fit(executor: Box<dyn Executor>) -> Run {

@@ -1,4 +1,4 @@
-//! How many programs are compiled for a plan: one for each shape, not for each layer. Needs no CUDA.
+//! The number of programs that are compiled for a plan: one for each shape, not for each layer. Needs no CUDA.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn counts(plan: &Plan, precision: Precision) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// What every plan has: stem, head, norm, what surrounds a step, weights as operands.
+/// The programs of every plan: stem, head, norm, the start and end of a step, weights as operands.
 const ALWAYS: [(&str, usize); 5] = [
     ("head", 1),
     ("norm", 1),

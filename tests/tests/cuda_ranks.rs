@@ -1,6 +1,6 @@
 //! CUDA devices that train together: each gradient is averaged when it is complete, once, stage by
 //! stage, and the ranks follow what ranks on the CPU do. Two ranks share an emulated device, and
-//! average by way of the host.
+//! average through the host.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! What the CUDA executor cannot do, it refuses in the CPU executor's words, and nothing changes.
+//! The CUDA executor refuses impossible requests in the CPU executor's words, and nothing changes.
 
 use densenet_runtime::cuda::{self, CudaError};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};

@@ -1,6 +1,6 @@
-//! Training on the CUDA executor (on an emulated device) is training on the CPU: losses follow
-//! those of the CPU, a run goes from one to the other by its checkpoint, and what fails leaves the
-//! last checkpoint whole.
+//! Training on the CUDA executor (on an emulated device) matches training on the CPU: losses follow
+//! those of the CPU, a run moves from one to the other by its checkpoint, and failures leave the
+//! last checkpoint intact.
 
 use std::error::Error;
 use std::fs;
@@ -305,7 +305,7 @@ fn a_device_that_fails_leaves_the_last_checkpoint_whole() {
     assert_alone_and_whole(&path, &whole);
     assert_eq!(losses.of.len(), 6);
     drop(trainer);
-    // What the error says to do works, here and elsewhere.
+    // The remedy in the error works, here and elsewhere.
     let expected = part(
         on_the_cpu(config(Precision::F32)),
         &folder.path().join("cpu"),
@@ -339,8 +339,8 @@ fn a_device_that_runs_out_of_memory_leaves_the_last_checkpoint_whole() {
     let mut whole = Vec::new();
     let (found, failed) = {
         let mut losses = Losses {
-            // After the first epoch's last step, one after a checkpoint: the graph of the
-            // evaluation that follows is what there is no memory for.
+            // After the first epoch's last step, one after a checkpoint: there is no memory for the
+            // graph of the evaluation.
             after: Some(Box::new(|step| {
                 if step == 16 {
                     whole = fs::read(&path).unwrap();

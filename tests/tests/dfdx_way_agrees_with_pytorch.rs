@@ -1,5 +1,5 @@
 //! A network trained in dfdx's way - `forward_mut(x.trace(gradients))`, dfdx's loss, `backward()`,
-//! dfdx's `Sgd` - does what PyTorch does: outputs, gradients, running statistics, and the weights
+//! dfdx's `Sgd` - agrees with PyTorch: outputs, gradients, running statistics, and the weights
 //! after three steps.
 
 use densenet_runtime::weights::State;

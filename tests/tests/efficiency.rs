@@ -1,4 +1,4 @@
-//! Errors against what networks cost, as the paper's Fig. 3.
+//! Errors against the cost of networks, as in the paper's Fig. 3.
 
 use densenet_models::{DenseNet121, DenseNet201};
 use densenet_runtime::Network;

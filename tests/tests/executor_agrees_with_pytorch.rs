@@ -1,6 +1,6 @@
-//! The CPU executor does what PyTorch does: outputs, gradients, running statistics, and the
-//! weights after three steps; whether it recomputes or not, on one thread and on several, with
-//! each instruction set.
+//! The CPU executor agrees with PyTorch: outputs, gradients, running statistics, and the weights
+//! after three steps; with and without recomputing, on one thread and on several, with each
+//! instruction set.
 
 use densenet_runtime::cpu::Level;
 use densenet_runtime::plan::Recompute;

@@ -47,7 +47,7 @@ fn check(kind: Kind<'_>, images: usize) {
     }
 }
 
-/// A state and a batch, and what the reference makes of them.
+/// A state and a batch, and the reference's results for them.
 struct Trial {
     seed: u64,
     images: Vec<f32>,

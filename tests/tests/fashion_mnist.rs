@@ -1,6 +1,6 @@
-//! A small DenseNet-BC learns to tell clothes apart: under 15% error on Fashion-MNIST's test set, in
-//! f32 and in bf16, from the training set where it is installed or from the part of it that is kept
-//! here.
+//! A small DenseNet-BC learns to distinguish clothes: under 15% error on Fashion-MNIST's test set,
+//! in f32 and in bf16, from the training set if it is installed, or from the part of it that is
+//! kept here.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ static CORES: Mutex<()> = Mutex::new(());
 /// The environment variable that names a folder of the four IDX files.
 const VARIABLE: &str = "FASHION_MNIST";
 
-/// Where Debian's package `dataset-fashion-mnist` puts them.
+/// The folder of Debian's package `dataset-fashion-mnist`.
 const PACKAGE: &str = "/usr/share/datasets/fashion-mnist";
 
 /// The part that is kept here: 6,000 of the training images.

@@ -33,7 +33,7 @@ fn reader(plan: &Plan, field: &str) -> Option<(usize, usize)> {
     reads.then(|| (block, number(layer.strip_prefix("layer").unwrap())))
 }
 
-/// What the weights of a reader of a source are, but for their signs.
+/// The absolute weights of a reader of a source.
 fn value(block: usize, source: usize, target: usize) -> f32 {
     (1 + 100 * block + 10 * target + source) as f32
 }

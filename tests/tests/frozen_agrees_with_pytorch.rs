@@ -1,5 +1,5 @@
-//! A frozen network gives what PyTorch computes, on the CPU and on an emulated CUDA device: logits,
-//! pooled features, class maps, the last feature maps and the maps that leave each block.
+//! A frozen network agrees with PyTorch, on the CPU and on an emulated CUDA device: logits, pooled
+//! features, class maps, the last feature maps and the output of each block.
 
 use densenet_runtime::cpu::FrozenOptions;
 use densenet_runtime::{Inference, MapsOf, Outputs, Pixels, cuda};

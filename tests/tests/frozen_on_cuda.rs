@@ -20,7 +20,7 @@ use densenet_tests::{each_network, random};
 /// How far logits in bf16 may be from f32. Features and maps, whose roundings no product evens out, may
 /// be twice as far.
 const BFLOAT16: f64 = 2e-2;
-/// All that there is to give, with the maps of two classes.
+/// All outputs, with the maps of two classes.
 const OUTPUTS: Outputs = Outputs::all(2);
 /// The most images of a call.
 const CAPACITY: usize = 4;
@@ -53,7 +53,7 @@ fn on_host(plan: &Plan, state: &State) -> cpu::Frozen {
 }
 
 /// All outputs of a full batch, of smaller ones, and of bytes, in an order in which each call finds
-/// what another has left.
+/// the leftovers of another.
 fn agrees(plan: &Plan, name: &str, precision: Precision, tolerance: f64) {
     let (emulator, device) = device();
     let state = random::state(plan, 3);
@@ -302,8 +302,8 @@ fn what_it_gives_is_planned_too() {
     }
 }
 
-/// Bytes by the plan alone: weights, BN, and of a batch the images as they come and as they are
-/// computed with, the stem's maps, two blocks', one layer's bottleneck maps, what is pooled.
+/// Bytes by the plan alone: weights, BN, and for a batch the raw and the normalised images, the
+/// stem's maps, two blocks' maps, one layer's bottleneck maps, and pooled values.
 fn planned(plan: &Plan, batch: usize, precision: Precision) -> f64 {
     let of_blocks = |first: usize| {
         let blocks = plan.blocks().iter().skip(first).step_by(2);
@@ -428,7 +428,7 @@ fn what_cannot_be_frozen_or_does_not_fit_is_refused_with_what_to_do() {
         matches!(error, ExecutorError::ClassMaps { found: 3, kept: 2 }),
         "{error}"
     );
-    // A call that was refused leaves the next ones as they are.
+    // A refused call does not affect the next ones.
     assert!(frozen.infer(one, 1).is_ok());
 }
 
@@ -440,7 +440,7 @@ fn too_little_memory_says_what_there_is_and_a_failed_launch_is_an_error() {
     };
     let plan = Bc::PLAN;
     let state = random::state(&plan, 1);
-    // Too little for the network, and enough for it but not for what it is made from.
+    // Too little for the network, and enough for it but not for the parameters that it is made from.
     let own = cuda::Frozen::bytes_of(&plan, &own_options(Precision::F32)).unwrap() as usize;
     for room in [own / 2, own] {
         emulator.set_memory(emulator.memory_used() + room);

@@ -1,6 +1,6 @@
-//! Frozen stages do what PyTorch's do in eval() with `requires_grad_(False)`: the logits, the
-//! gradients and the running statistics of what trains are PyTorch's, and nothing of what is frozen
-//! moves, to the bit; on the CPU and on a CUDA device that is emulated.
+//! Frozen stages do what PyTorch's do in eval() with `requires_grad_(False)`: the logits, and the
+//! gradients and running statistics of the training stages, are PyTorch's, and not a bit of the
+//! frozen stages changes; on the CPU and on an emulated CUDA device.
 
 use densenet_runtime::cpu::{CpuExecutor, CpuOptions};
 use densenet_runtime::cuda;
@@ -138,7 +138,7 @@ fn on_a_cuda_device() {
     });
 }
 
-/// They are packed once, and anew when others are written.
+/// They are packed once, and again when others are written.
 #[test]
 fn frozen_stages_run_with_the_weights_that_were_written_last() {
     let plan = &Bc::PLAN;

@@ -1,6 +1,6 @@
 //! Each loss has PyTorch's value and gradient: cross-entropy towards classes and probabilities, with
-//! weights and label smoothing, and binary cross-entropy towards independent targets, some of which
-//! are unknown, with positive weights. `scripts/reference/losses.py` makes the golden values.
+//! weights and label smoothing, and binary cross-entropy towards independent targets, some of them
+//! unknown, with positive weights. `scripts/reference/losses.py` makes the golden values.
 
 use densenet_cpu::loss::Loss;
 use densenet_runtime::{LossWeights, Targets};

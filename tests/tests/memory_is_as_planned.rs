@@ -86,7 +86,7 @@ fn second_moments_and_averages_are_planned() {
         average: true,
         ..Training::default()
     };
-    // A fifth of what a step of four images needs.
+    // A fifth of the memory of a step of four images.
     let plan = DenseNet121::PLAN;
     let more =
         plan.training_footprint(training).fixed - plan.training_footprint(Recompute::Nothing).fixed;

@@ -1,5 +1,5 @@
-//! Runs with several labels a picture, some of them unknown: what is reported, which evaluation is
-//! the best, what is written, and that ranks judge all images together.
+//! Runs with several labels per picture, some of them unknown: the reports, the best evaluation,
+//! the files, and that ranks evaluate all images together.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -300,7 +300,7 @@ fn label_smoothing_is_refused_before_anything_has_changed() {
     assert_eq!(trainer.steps(), 0);
 }
 
-/// What trainers find that have a part of the images each.
+/// The results of trainers with a part of the images each.
 fn predict(parts: &[&Bright]) -> Vec<(Evaluation, Predictions)> {
     let ranks = Threads::group(parts.len()).into_iter().zip(parts);
     thread::scope(|scope| {

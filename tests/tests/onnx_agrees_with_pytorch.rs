@@ -1,13 +1,13 @@
-//! Networks as ONNX give what PyTorch does and what the frozen form does, run by rten, a runtime that shares
-//! nothing with either: every kind of network, folded and plain, in f32 and f16. ONNX Runtime and OpenVINO
-//! do so in `scripts/onnx_check.py`.
+//! Networks as ONNX agree with PyTorch and with the frozen form when rten runs them, a runtime that
+//! shares nothing with either: every kind of network, folded and plain, in f32 and f16.
+//! `scripts/onnx_check.py` checks ONNX Runtime and OpenVINO.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use densenet_runtime::cpu::{Frozen, FrozenOptions};
 use densenet_runtime::plan::Plan;
-use densenet_runtime::weights::onnx::{self, Options, Output};
+use densenet_runtime::weights::onnx::{self, ExportOptions, Output};
 use densenet_runtime::weights::{Notes, State};
 use densenet_runtime::{Network, Normalization, Pixels};
 use densenet_tests::compare::{Comparison, TOLERANCE};
@@ -21,14 +21,14 @@ use tempfile::TempDir;
 /// How far logits of f16 weights may be from those of f32.
 const HALVES: f64 = 5e-3;
 
-fn bytes(plan: &Plan, state: &State, options: &Options) -> Vec<u8> {
+fn bytes(plan: &Plan, state: &State, options: &ExportOptions) -> Vec<u8> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("network.onnx");
     onnx::write(plan, state, &path, options).unwrap();
     fs::read(path).unwrap()
 }
 
-/// What the file makes of images. rten computes in f32, whatever the type of the weights.
+/// The file's outputs for images. rten computes in f32, whatever the type of the weights.
 fn infer(plan: &Plan, model: &Model, images: &[f32]) -> Vec<f32> {
     let stem = plan.stem();
     let image = [stem.channels, stem.height, stem.width];
@@ -41,7 +41,7 @@ fn infer(plan: &Plan, model: &Model, images: &[f32]) -> Vec<f32> {
     found
 }
 
-fn run(plan: &Plan, state: &State, options: &Options, images: &[f32]) -> Vec<f32> {
+fn run(plan: &Plan, state: &State, options: &ExportOptions, images: &[f32]) -> Vec<f32> {
     let model = Model::load(bytes(plan, state, options)).unwrap();
     infer(plan, &model, images)
 }
@@ -59,9 +59,9 @@ fn check<N: Case>() {
     let (state, images) = (golden.start(), golden.images());
     let mut compare = Comparison::within(TOLERANCE);
     for fold in [false, true] {
-        let options = Options {
+        let options = ExportOptions {
             fold,
-            ..Options::default()
+            ..ExportOptions::default()
         };
         let found = run(&N::PLAN, &state, &options, &images);
         let expected = golden.tensor("logits.eval");
@@ -77,10 +77,10 @@ each_network!(check);
 fn check_halves<N: Case>() {
     let golden = Golden::open(N::GOLDEN, &N::PLAN);
     let (state, images) = (golden.start(), golden.images());
-    let options = |fold| Options {
+    let options = |fold| ExportOptions {
         fold,
         f16: true,
-        ..Options::default()
+        ..ExportOptions::default()
     };
     let [plain, folded] = [false, true].map(|fold| run(&N::PLAN, &state, &options(fold), &images));
     let rounded = |values: &[f32]| {
@@ -125,9 +125,9 @@ fn probabilities_are_those_of_the_logits() {
         (Output::Sigmoid, sigmoid.collect::<Vec<_>>()),
         (Output::Softmax, softmax.collect()),
     ] {
-        let options = Options {
+        let options = ExportOptions {
             output,
-            ..Options::default()
+            ..ExportOptions::default()
         };
         let found = run(&Bc::PLAN, &state, &options, &images);
         compare.add(format!("{output:?}"), &found, &expected);
@@ -138,7 +138,7 @@ fn probabilities_are_those_of_the_logits() {
 #[test]
 fn a_batch_is_of_any_size() {
     let golden = Golden::open(Bc::GOLDEN, &Bc::PLAN);
-    let model = Model::load(bytes(&Bc::PLAN, &golden.start(), &Options::default())).unwrap();
+    let model = Model::load(bytes(&Bc::PLAN, &golden.start(), &ExportOptions::default())).unwrap();
     let images = golden.images();
     let mut found = Vec::new();
     for image in images.chunks_exact(3 * 13 * 13) {
@@ -166,13 +166,13 @@ fn names_are_those_of_torchvision_and_notes_are_metadata() {
         }),
         thresholds: Vec::new(),
     };
-    let options = Options {
+    let options = ExportOptions {
         notes,
         metadata: BTreeMap::from([("densenet.name".into(), "Small".into())]),
-        ..Options::default()
+        ..ExportOptions::default()
     };
     let file = bytes(&plan, &State::initial(&plan, 1), &options);
-    // As it stands in the file.
+    // As in the file.
     let model = ModelOptions::with_all_ops()
         .enable_optimization(false)
         .load(file)

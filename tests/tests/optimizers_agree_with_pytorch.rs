@@ -1,6 +1,6 @@
-//! A step along the gradients does what PyTorch does: SGD, AdamW, groups of parameters, clipping by
-//! the norm of all gradients, and the exponential moving average of parameters and running
-//! statistics; on the CPU with one thread and several, and on a CUDA device that is emulated.
+//! A step along the gradients agrees with PyTorch: SGD, AdamW, groups of parameters, clipping by
+//! the global norm of the gradients, and the exponential moving average of parameters and running
+//! statistics; on the CPU with one thread and several, and on an emulated CUDA device.
 
 use densenet_runtime::cpu::{CpuExecutor, CpuOptions};
 use densenet_runtime::cuda;

@@ -168,7 +168,7 @@ fn the_secret_does_not_cross_the_wire() {
     one.join().unwrap();
 }
 
-/// An address of this machine that is no loopback, if it has one.
+/// An address of this machine that is not a loopback one, if it has one.
 fn outside() -> Option<IpAddr> {
     // Connecting a UDP socket sends nothing; it chooses the address that it would send from.
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
@@ -257,7 +257,7 @@ fn a_rank_that_came_and_went_may_come_again() {
     });
 }
 
-/// What a process of the next test does.
+/// The process of the next test.
 #[test]
 fn a_rank_0() {
     if let Ok(port) = std::env::var("STRANGERS_TEST") {

@@ -305,7 +305,7 @@ fn recomputed_statistics_are_those_of_all_ranks_images() {
     );
 }
 
-/// Asks for an end on the second of two ranks alone: after a step, or in an evaluation.
+/// Asks for an end only on the second of two ranks: after a step, or in an evaluation.
 struct Ends {
     rank: usize,
     after: Option<u64>,
@@ -358,10 +358,10 @@ fn if_one_rank_is_asked_to_end_all_end_after_the_same_step() {
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What a process of the next test does: its variables say which rank it is.
+/// The process of the next test: its variables say which rank it is.
 #[test]
 fn a_rank() {
-    // Started by the next test alone, and nothing to do otherwise.
+    // Started only by the next test; otherwise there is nothing to do.
     if std::env::var("RANKS_TEST").is_err() {
         return;
     }

@@ -1,6 +1,5 @@
-//! The reference network of dfdx's operations computes what PyTorch computes. It is compared
-//! with the executors elsewhere; here it is compared with the golden files, so that it can be
-//! trusted.
+//! The reference network of dfdx's operations agrees with PyTorch. Other tests compare it with the
+//! executors; here it is compared with the golden files, so that it can be trusted.
 
 use densenet_tests::compare::Comparison;
 use densenet_tests::golden::Golden;

@@ -1,5 +1,5 @@
-//! A step whose loss is not finite changes nothing, on either device, and a network that says
-//! nothing is never right, however it is asked.
+//! A step whose loss is not finite changes nothing, on either device, and a network with equal or
+//! NaN logits is never counted as correct.
 
 use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Arena, Batch, Executor, Network, Pixels, Sgd, Step, densenet};

@@ -1,5 +1,5 @@
-//! Modules depend one way: of two in one folder, at most one uses the other, be it through
-//! others. A parent and its children may use each other.
+//! Modules depend one way: of two modules in one folder, at most one uses the other, directly or
+//! through others. A parent and its children may use each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A run that goes on from a checkpoint is the run that never stopped, bit for bit: on the real
-//! executor, with dropout, shuffling, augmentation and threads that load.
+//! A run that resumes from a checkpoint equals the run that never stopped, bit for bit: on the real
+//! executor, with dropout, shuffling, augmentation and loader threads.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ use densenet_runtime::train::{
 use densenet_runtime::weights::State;
 use densenet_runtime::{Arena, Batch, Network, Pixels};
 use densenet_tests::{executor, random};
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 
 densenet! {
     /// With dropout, so that a step's seed matters.
@@ -40,11 +40,11 @@ fn in_memory() -> Arc<dyn Dataset> {
 
 /// Pictures in files; a random part of each is shown.
 fn folder(folder: &Path) -> Arc<dyn Dataset> {
-    let pictures = Pictures {
+    let pictures = PictureSet {
         size: 48,
         train: 6,
         val: 1,
-        ..Pictures::default()
+        ..PictureSet::default()
     };
     drawn_pictures::make(folder, &pictures).unwrap();
     Arc::new(ImageFolder::open(folder.join("train"), [16, 16]).unwrap())
@@ -108,7 +108,7 @@ fn copy_of(folder: &Path, step: u64) -> PathBuf {
     folder.join(format!("{step}.safetensors"))
 }
 
-/// Trains to the end, or goes on to it.
+/// Trains to the end, or resumes to it.
 fn fit(
     trainer: &mut Trainer<Small>,
     images: &Arc<dyn Dataset>,
@@ -135,12 +135,12 @@ fn end(trainer: &mut Trainer<Small>) -> (State, State, Vec<u32>) {
     (state, trained, moments)
 }
 
-/// Trains with checkpoints in the middle and at the end of epochs, and goes on from each.
+/// Trains with checkpoints in the middle and at the end of epochs, and resumes from each.
 fn every_checkpoint_leads_to_the_same_end(images: &Arc<dyn Dataset>, config: Config) {
     all_checkpoints_lead_to_the_same_end(images, false, config);
 }
 
-/// The same, where classes may be balanced.
+/// The same, with classes that may be balanced.
 fn all_checkpoints_lead_to_the_same_end(images: &Arc<dyn Dataset>, balanced: bool, config: Config) {
     let temporary = tempfile::tempdir().unwrap();
     let plan = Fit {
@@ -444,9 +444,9 @@ fn the_metrics_of_a_resumed_run_are_those_of_a_whole_one() {
 /// Names the checkpoint to a process that may not write files of its size.
 const CHECKPOINT: &str = "DENSENET_TEST_CHECKPOINT";
 
-/// Goes on from the checkpoint and writes it anew, in a process of its own whose files may have a
-/// few KB only: a disk that is full, as far as it can be had without being root. Without `signal`
-/// the process is killed at the limit.
+/// Resumes from the checkpoint and writes it again, in a process whose files are limited to a few
+/// KB: the nearest thing to a full disk without being root. Without `signal` the process is killed
+/// at the limit.
 #[cfg(unix)]
 fn write_on_a_full_disk(checkpoint: &Path, signal: &str) -> Output {
     let script = format!("{signal} ulimit -f 8; exec \"$0\" --ignored --exact writer --nocapture");

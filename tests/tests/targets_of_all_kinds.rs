@@ -88,8 +88,8 @@ fn both_executors_train_alike_towards_each_kind() {
     load(&mut cpu, &start);
     load(&mut cuda, &start);
     let mut compare = Comparison::within(TOLERANCE);
-    // Kinds take turns, so that each finds what the others have left; full batches are recorded, and
-    // the second of a kind is replayed. The weights change in between.
+    // Kinds alternate, so that each finds the leftovers of the others; full batches are recorded,
+    // and the second of a kind is replayed. The weights change in between.
     use Kind::{Classes, Independent, Probabilities};
     let kinds = [
         Classes,
@@ -217,7 +217,7 @@ fn targets_that_do_not_fit_are_refused_and_nothing_changes() {
             (
                 Targets::Independent(&half[1..]),
                 Step::default(),
-                "no whole number of rows",
+                "not a whole number of rows",
             ),
             (
                 Targets::Independent(&half),

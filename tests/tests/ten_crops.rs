@@ -10,7 +10,7 @@ use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::train::{Config, Trainer};
 use densenet_runtime::{Batch, Network, Pixels};
 use densenet_tests::random;
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 
 densenet! {
     Small { blocks: [2, 2], k: 8, theta: 0.5, bottleneck, input: [3, 24, 24], classes: 10 }
@@ -79,11 +79,11 @@ fn evaluated(dir: &Path, shown: Crops) -> (f64, usize, usize) {
 fn one_crop_and_ten_crops_are_judged_as_the_mean_of_their_logits() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("pictures");
-    let pictures = Pictures {
+    let pictures = PictureSet {
         size: 48,
         train: 1,
         val: 3,
-        ..Pictures::default()
+        ..PictureSet::default()
     };
     drawn_pictures::make(&dir, &pictures).unwrap();
     let [one, ten] = [Crops::Centre, Crops::Ten].map(|shown| evaluated(&dir.join("val"), shown));

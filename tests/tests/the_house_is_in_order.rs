@@ -1,7 +1,8 @@
 //! What is promised of the sources and packages themselves: short examples, complete packages,
-//! features that cost nothing where they are off, and helpers that exist once.
+//! features that cost nothing if they are off, helpers that exist once, words with one meaning, and
+//! plain English.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,6 +212,208 @@ fn helpers_exist_once() {
         let found = places(code);
         assert_eq!(found, [root().join(home)], "{code:?}");
     }
+}
+
+/// Whether a file is compiled for tests or examples alone.
+fn serves_tests(path: &Path) -> bool {
+    let mut parts = path.strip_prefix(root()).unwrap().iter();
+    parts.any(|part| part == "tests" || part == "examples" || part == "tests.rs")
+}
+
+/// The name of the type that a line defines.
+fn defined(line: &str) -> Option<&str> {
+    let (before, after) = ["struct ", "enum ", "trait ", "type "]
+        .iter()
+        .find_map(|keyword| line.split_once(keyword))?;
+    let is_visibility = before.is_empty() || before.starts_with("pub") || before == "unsafe ";
+    let end = after.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let name = &after[..end.unwrap_or(after.len())];
+    (is_visibility && name.starts_with(char::is_uppercase)).then_some(name)
+}
+
+/// The types of our crates by name, and the files that define them. Tests and items within other
+/// items, such as associated types, are left out.
+fn definitions() -> BTreeMap<String, Vec<PathBuf>> {
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    for (path, text) in sources() {
+        if serves_tests(&path) {
+            continue;
+        }
+        let code = text.split("\nmod tests {").next().unwrap();
+        for name in code.lines().filter_map(defined) {
+            all.entry(name.to_owned()).or_default().push(path.clone());
+        }
+    }
+    all
+}
+
+/// The names of types that users can import from `densenet-runtime` and `densenet-plan`.
+fn public_names() -> BTreeSet<String> {
+    let crates = ["src", "plan/src"].map(|folder| root().join("densenet-runtime").join(folder));
+    let mut names = BTreeSet::new();
+    for (path, text) in sources() {
+        let file = path.file_name().unwrap();
+        let is_module = file == "lib.rs" || file == "mod.rs";
+        if !is_module || !crates.iter().any(|own| path.starts_with(own)) {
+            continue;
+        }
+        for exported in text.split("\npub use ").skip(1) {
+            let exported = exported.split(';').next().unwrap();
+            let words = exported.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let is_type = |word: &&str| {
+                word.starts_with(char::is_uppercase) && word.contains(char::is_lowercase)
+            };
+            names.extend(words.filter(is_type).map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// These words have had up to four meanings.
+#[test]
+fn one_word_has_one_meaning() {
+    let definitions = definitions();
+    for word in [
+        "Place",
+        "Executor",
+        "Evaluation",
+        "Fit",
+        "Best",
+        "Options",
+        "Device",
+        "Engine",
+    ] {
+        let found = definitions.get(word).map_or(0, Vec::len);
+        assert!(found <= 1, "{word}: {:?}", definitions[word]);
+    }
+}
+
+#[test]
+fn a_type_that_users_import_has_its_name_to_itself() {
+    // The same idea in two forms, and how many definitions there are.
+    let excused = BTreeMap::from([
+        // Which stages do not train; the network of each device, and that of either.
+        ("Frozen", 4),
+        ("FrozenOptions", 2),
+        // A stage's shapes, and its launches on CUDA.
+        ("Stem", 2),
+        ("Block", 2),
+        ("Transition", 2),
+        ("Head", 2),
+        // dfdx's layer, and its launches on CUDA.
+        ("BatchNorm", 2),
+        // The rule, and one site of it in one step.
+        ("Dropout", 2),
+        // What buffers need, and the buffers.
+        ("Buffers", 2),
+        // What the driver is given, and the same in a listing.
+        ("Launch", 2),
+        ("Argument", 2),
+        ("Value", 2),
+    ]);
+    let definitions = definitions();
+    let names = public_names();
+    assert!(names.len() > 150, "{names:?}");
+    for name in names {
+        let Some(found) = definitions.get(&name) else {
+            continue;
+        };
+        let allowed = excused.get(&*name).copied().unwrap_or(1);
+        assert!(found.len() <= allowed, "{name}: {found:?}");
+    }
+}
+
+/// The comments of the Rust files and the documents, paragraph by paragraph, each on one line.
+fn prose() -> Vec<(PathBuf, String)> {
+    let mut prose = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().map(|line| {
+            let line = line.trim_start().strip_prefix("//").unwrap_or_default();
+            line.trim_start_matches(['/', '!']).trim()
+        });
+        let lines: Vec<_> = lines.collect();
+        let paragraphs = lines.split(|line| line.is_empty());
+        prose.extend(paragraphs.map(|lines| (path.clone(), lines.join(" "))));
+    }
+    let folders = [
+        "densenet-macros",
+        "densenet-runtime",
+        "docs",
+        "models",
+        "tests",
+    ];
+    let below = folders
+        .iter()
+        .flat_map(|folder| walkdir::WalkDir::new(root().join(folder)));
+    let above = walkdir::WalkDir::new(root()).max_depth(1).into_iter();
+    for entry in above.chain(below) {
+        let path = entry.unwrap().into_path();
+        if path.extension().is_some_and(|own| own == "md") {
+            let text = fs::read_to_string(&path).unwrap();
+            let words = |lines: &str| lines.split_whitespace().collect::<Vec<_>>().join(" ");
+            let paragraphs = text.split("\n\n").map(words);
+            prose.extend(paragraphs.map(|paragraph| (path.clone(), paragraph)));
+        }
+    }
+    prose
+}
+
+/// Phrases that a native writer of English does not use like this.
+#[test]
+fn comments_and_documents_are_plain_english() {
+    type Excuse = fn(before: &str, after: &str) -> bool;
+    let never: Excuse = |_, _| false;
+    let lags: Excuse = |before, _| {
+        let mut words = before.split_whitespace().rev().take(2);
+        words.any(|word| word.starts_with("lag"))
+    };
+    let counts: Excuse = |before, _| {
+        let quantifiers = ["each", "some", "any", "all", "both", "one"];
+        let last = before.split_whitespace().next_back();
+        last.is_some_and(|word| quantifiers.contains(&word))
+    };
+    let compares: Excuse = |_, after| {
+        let sentence = after.split(['.', ';', ':']).next().unwrap();
+        sentence.contains(" that ")
+    };
+    let phrases = [
+        ("is none", never),
+        ("what comes of", never),
+        ("of which", counts),
+        ("behind", lags),
+        ("but for", never),
+        ("otherwise than", never),
+        ("to the last bit", never),
+        ("so many", compares),
+        ("cut short", never),
+        ("as it stands", never),
+        ("as they stand", never),
+        ("by way of", never),
+        ("for ever", never),
+        ("anew", never),
+        ("anybody's", never),
+        ("nobody's", never),
+        ("one's own", never),
+    ];
+    let mut found = Vec::new();
+    for (path, paragraph) in prose() {
+        let text = paragraph.to_lowercase();
+        for (phrase, excuse) in phrases {
+            for (at, _) in text.match_indices(phrase) {
+                let (before, after) = (&text[..at], &text[at + phrase.len()..]);
+                let is_whole = !before.ends_with(char::is_alphanumeric)
+                    && !after.starts_with(char::is_alphanumeric);
+                if is_whole && !excuse(before, after) {
+                    found.push(format!("{}: {phrase}: {paragraph}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "word these otherwise:\n{}",
+        found.join("\n")
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What a training step promises beyond PyTorch's golden files: dropout and label smoothing have
-//! true gradients, batches add up, and the same seed gives the same bits.
+//! Promises of a training step beyond PyTorch's golden files: dropout and label smoothing have
+//! correct gradients, batches add up, and the same seed gives the same bits.
 
 use densenet_runtime::plan::{Parameter, Plan};
 use densenet_runtime::{Arena, Batch, Executor, Outcome, Pixels, Sgd, Step, cpu};

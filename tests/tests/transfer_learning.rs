@@ -8,14 +8,14 @@ use densenet_runtime::{Network, densenet};
 use densenet_tests::random;
 
 densenet! {
-    /// What was trained before, on many classes.
+    /// The pretrained network, with many classes.
     Pretrained {
         blocks: [2, 1, 1, 2], k: 4, theta: 0.5, bottleneck, input: [3, 32, 32], classes: 30
     }
 }
 
 densenet! {
-    /// What goes on from it: other classes, other images.
+    /// The network that continues from it: other classes, other images.
     Flowers {
         blocks: [2, 1, 1, 2], k: 4, theta: 0.5, bottleneck, input: [3, 48, 40], classes: 5,
         dropout: 0.2

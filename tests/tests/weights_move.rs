@@ -26,7 +26,7 @@ fn numbered(plan: &Plan) -> State {
     }
 }
 
-/// A file of the network's tensors, each under a name and with a shape of one's own making.
+/// A file of the network's tensors, each under a given name and with a given shape.
 fn file_with(
     folder: &TempDir,
     plan: &Plan,
@@ -277,7 +277,7 @@ fn a_file_that_starts_as_pytorchs_and_is_not_is_refused_with_what_to_do() {
         fs::write(&path, start).unwrap();
         let error = State::read(&Bc::PLAN, &path).unwrap_err().to_string();
         assert!(
-            error.contains("densenet201.pth cannot be read as a file of PyTorch"),
+            error.contains("densenet201.pth cannot be read as a PyTorch file"),
             "{error}"
         );
         assert!(error.ends_with("copy or download it again"), "{error}");

@@ -1,4 +1,4 @@
-//! What is known before a network runs is known to the compiler.
+//! Everything that is known before a network runs is known to the compiler.
 
 use densenet_runtime::plan::Recompute;
 

@@ -1,4 +1,4 @@
-//! Classes by name, and what a network says of them.
+//! Classes by name, as a constant of the network.
 
 use densenet_runtime::Network;
 

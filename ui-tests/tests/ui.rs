@@ -1,4 +1,4 @@
-//! What must compile and what must not, with the messages that say why.
+//! What must compile and what must not, with its messages.
 //!
 //! The messages are those of the toolchain that `rust-version` names. After a change of a
 //! message, `TRYBUILD=overwrite cargo test -p densenet-ui-tests` writes the new ones: read them.

@@ -11,7 +11,7 @@ use crate::keys::value::{Budget, Given, Growth};
 use crate::parse::Written;
 
 /// A network that can be expanded.
-pub struct Network {
+pub struct CheckedNetwork {
     /// Doc comments.
     pub docs: Vec<Attribute>,
     /// The path of the runtime crate.
@@ -22,12 +22,12 @@ pub struct Network {
     pub name: Ident,
     /// Its shapes.
     pub plan: Plan,
-    /// The names of its classes; none if only their number is given.
+    /// The names of its classes; empty if only their number is given.
     pub classes: Vec<String>,
 }
 
 /// Makes the plan of a spec, or reports why it has none.
-pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
+pub fn check(written: &mut Written, errors: &mut Errors) -> Option<CheckedNetwork> {
     missing(written, errors);
     growth_rates(written, errors);
     let plan = plan(written, errors)?;
@@ -38,7 +38,7 @@ pub fn check(written: &mut Written, errors: &mut Errors) -> Option<Network> {
     if let Some(memory) = &written.values.memory {
         budget(&plan, memory, errors);
     }
-    Some(Network {
+    Some(CheckedNetwork {
         docs: written.docs.clone(),
         runtime: written.runtime.clone(),
         vis: written.vis.clone(),

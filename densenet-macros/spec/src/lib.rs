@@ -4,8 +4,8 @@
 //! keeps every token; `check` looks at the spec as a whole and makes its plan; `expand` writes the
 //! plan as Rust code. Parse and check report every mistake, each on its token; expand cannot fail.
 //!
-//! [`Spec::parse`] is its first half for programs that know their network only when they run: the
-//! same words, the same messages.
+//! [`ParsedSpec::parse`] is its first half, for programs that know their network only at run time,
+//! with the same words and messages.
 
 mod bytes;
 mod check;
@@ -22,7 +22,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 pub use bytes::in_words;
-pub use text::{Spec, SpecError, SpecErrors};
+pub use text::{ParsedSpec, SpecError, SpecErrors};
 
 /// Compiles a spec: the parse, the check with its plan, and the expansion. Mistakes become
 /// `compile_error!`s.
@@ -39,8 +39,13 @@ pub fn compile(input: TokenStream) -> TokenStream {
     quote!(#errors #code)
 }
 
-/// What a spec says, the network if it has a plan, and all mistakes.
-fn read(input: TokenStream) -> ((parse::Written, Option<check::Network>), Option<syn::Error>) {
+/// The contents of a spec, the network if it has a plan, and all mistakes.
+fn read(
+    input: TokenStream,
+) -> (
+    (parse::Written, Option<check::CheckedNetwork>),
+    Option<syn::Error>,
+) {
     errors::gather(|errors| {
         let mut written = parse::parse(input, errors);
         let network = check::check(&mut written, errors);

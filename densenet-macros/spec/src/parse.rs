@@ -82,7 +82,7 @@ impl Written {
         self.unreadable.is_empty() && required.all(|key| self.given(key.name).is_some())
     }
 
-    /// Whether an optional key's value is no placeholder.
+    /// Whether an optional key's value is not a placeholder.
     pub fn is_readable(&self, key: &str) -> bool {
         !self.unreadable.contains(&key)
     }

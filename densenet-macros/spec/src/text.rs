@@ -5,14 +5,14 @@ use std::fmt;
 use densenet_plan::Plan;
 use proc_macro2::{Span, TokenStream, TokenTree};
 
-use crate::check::Network;
+use crate::check::CheckedNetwork;
 
 /// Brackets within brackets. A spec has two levels; parsers of tokens call themselves for each.
 const DEEPEST: usize = 32;
 
 /// A network as its spec describes it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+pub struct ParsedSpec {
     /// The network's name; `DenseNet` if the spec gives none.
     pub name: String,
     /// Its shapes.
@@ -21,16 +21,16 @@ pub struct Spec {
     pub classes: Vec<String>,
 }
 
-impl Spec {
+impl ParsedSpec {
     /// Reads a spec in the words of `densenet!`: with a name and braces, or the keys alone.
     ///
     /// ```
-    /// use densenet_spec::Spec;
+    /// use densenet_spec::ParsedSpec;
     ///
-    /// let spec = Spec::parse("blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18")?;
+    /// let spec = ParsedSpec::parse("blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18")?;
     /// assert_eq!(spec.plan.depth(), 121);
     ///
-    /// let errors = Spec::parse("blocks: [2, 2], k: 12, theta: 1.5").unwrap_err();
+    /// let errors = ParsedSpec::parse("blocks: [2, 2], k: 12, theta: 1.5").unwrap_err();
     /// assert_eq!(
     ///     errors.to_string(),
     ///     "compression `theta` must be in (0, 1], found 1.5
@@ -66,7 +66,7 @@ impl Spec {
         }
     }
 
-    fn of(network: Network) -> Self {
+    fn of(network: CheckedNetwork) -> Self {
         Self {
             name: network.name.to_string(),
             plan: network.plan,
@@ -180,17 +180,17 @@ mod tests {
     use super::*;
 
     fn errors(text: &str) -> Vec<SpecError> {
-        Spec::parse(text).unwrap_err().0
+        ParsedSpec::parse(text).unwrap_err().0
     }
 
     #[test]
     fn a_text_gives_the_plan_that_the_macro_writes() {
         let words = "blocks: [2, 1], k: 4, theta: 0.5, bottleneck, input: [1, 8, 8]";
-        let spec = Spec::parse(words).unwrap();
+        let spec = ParsedSpec::parse(words).unwrap();
         assert_eq!(spec.name, "DenseNet");
         assert!(spec.classes.is_empty());
         let named = format!("/// Pets.\npub Pets {{ {words}, classes: [\"cat\", \"dog\"] }}");
-        let named = Spec::parse(&named).unwrap();
+        let named = ParsedSpec::parse(&named).unwrap();
         assert_eq!((named.name.as_str(), named.plan.classes()), ("Pets", 2));
         assert_eq!(named.classes, ["cat", "dog"]);
         assert_eq!(named.plan.blocks(), spec.plan.blocks());
@@ -209,14 +209,14 @@ mod tests {
             .map(|error| (error.line, error.column, error.width))
             .collect();
         assert_eq!(places, [(2, 17, 1), (3, 5, 5), (3, 28, 3)]);
-        let shown = Spec::parse(text).unwrap_err().to_string();
+        let shown = ParsedSpec::parse(text).unwrap_err().to_string();
         let start = "`blocks` (layers of each block) must be at least 1, found 0\n  |\n2 |     blocks: [2, 0],\n  |                 ^\nerror: unknown key `größe`";
         assert!(shown.starts_with(start), "{shown}");
     }
 
     #[test]
     fn a_mistake_of_the_whole_spec_stands_on_all_of_it() {
-        let shown = Spec::parse("blocks: [2, 2]").unwrap_err().to_string();
+        let shown = ParsedSpec::parse("blocks: [2, 2]").unwrap_err().to_string();
         assert_eq!(
             shown,
             "`DenseNet` needs `k` (growth rate): add `k: 32,`\n  |\n1 | blocks: [2, 2]\n  | ^^^^^^^^^^^^^^"

@@ -2,21 +2,21 @@
 
 use densenet_plan::{Plan, StemKind};
 
-use crate::Spec;
+use crate::ParsedSpec;
 
 /// The most digits of a compression after the point; a spec can have 18.
 const DIGITS: u32 = 17;
 
-impl Spec {
+impl ParsedSpec {
     /// The keys of a spec that gives this plan, in their order, without those that have their
     /// defaults: `blocks: [6, 12]`, `k: 12`, and so on. `None` if there is no such spec: where
     /// transitions keep different shares of their maps, or bottlenecks have different widths.
     ///
     /// ```
-    /// use densenet_spec::Spec;
+    /// use densenet_spec::ParsedSpec;
     ///
     /// let written = "blocks: [6, 12, 24, 16], k: 32, theta: 0.50, bottleneck: 4, init: 64, classes: 18";
-    /// let keys = Spec::parse(written)?.keys().unwrap_or_default();
+    /// let keys = ParsedSpec::parse(written)?.keys().unwrap_or_default();
     /// assert_eq!(
     ///     keys.join(", "),
     ///     "blocks: [6, 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18"
@@ -140,11 +140,11 @@ mod tests {
             // With a small theta a transition keeps nothing.
             prop_assume!(spec.plan().is_ok());
             let plan = spec.plan().unwrap();
-            let spec = Spec { name: "DenseNet".into(), plan, classes: Vec::new() };
+            let spec = ParsedSpec { name: "DenseNet".into(), plan, classes: Vec::new() };
             let keys = spec.keys();
             prop_assert!(keys.is_some(), "{spec:?}");
             // `keys` itself reads them again; that is held here, too.
-            let again = Spec::parse(&keys.unwrap().join(", "));
+            let again = ParsedSpec::parse(&keys.unwrap().join(", "));
             prop_assert_eq!(again, Ok(spec));
         }
     }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn names_of_classes_are_quoted() {
         let words = r#"blocks: [2, 2], k: 12, classes: ["a \"cat\"", "dög\n"]"#;
-        let spec = Spec::parse(words).unwrap();
+        let spec = ParsedSpec::parse(words).unwrap();
         assert_eq!(spec.classes, ["a \"cat\"", "dög\n"]);
         assert_eq!(spec.keys().unwrap().join(", "), words);
     }

@@ -12,7 +12,7 @@ pub struct Activations {
     pub images: Memory<f32>,
     pub convolved: Memory<f32>,
     pub choice: Memory<u8>,
-    /// Feature maps of each block; none where frozen stages alone read them.
+    /// Feature maps of each block; empty if only frozen stages read them.
     pub maps: Vec<Memory<f32>>,
     pub gradient: Memory<f32>,
     pub handover: Memory<f32>,

@@ -1,4 +1,4 @@
-//! What the stages compute with: threads, instructions, and scratch memory that is reused.
+//! The engine of the stages: threads, instructions, and scratch memory that is reused.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The losses of logits and their gradients, as PyTorch defines them, and what is right.
+//! The losses of logits and their gradients, as PyTorch defines them, and the number of correct images.
 //!
 //! With the weight `w[c]` of a class, an image's target `t[c]`, which may be smoothed, and
 //! `p = softmax(z)`:

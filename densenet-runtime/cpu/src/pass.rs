@@ -1,7 +1,7 @@
 //! The stages of a plan in order, over buffers that were allocated once.
 
 use super::activations::Activations;
-use super::conv::pointwise::{Columns, Target};
+use super::conv::pointwise::{Destination, OutputColumns};
 use super::engine::Engine;
 use super::frozen::{FoldedStages, Output};
 use super::stage::block::{self, BlockBuffers, BlockGradients};
@@ -42,14 +42,14 @@ pub fn forward(
         frozen,
     } = layout;
     let (batch, training) = (pass.batch, pass.training());
-    let into_block = |block: &Block| Columns {
+    let into_block = |block: &Block| OutputColumns {
         measure: training,
-        ..Columns::all(block.stride())
+        ..OutputColumns::all(block.stride())
     };
     if let Some(stages) = frozen_stages {
         run_frozen(engine, layout, stages, (batch, training), a);
     } else {
-        let target = Target {
+        let target = Destination {
             values: &mut a.maps[0],
             columns: into_block(&plan.blocks()[0]),
         };
@@ -93,9 +93,9 @@ pub fn forward(
             affine: &mut a.affine,
         };
         if let Some(transition) = plan.transitions().get(index) {
-            let target = Target {
+            let target = Destination {
                 values: &mut next[0],
-                columns: Columns {
+                columns: OutputColumns {
                     dropout: sites.transition(),
                     ..into_block(&plan.blocks()[index + 1])
                 },
@@ -109,7 +109,7 @@ pub fn forward(
     }
 }
 
-/// From pixels to what the first stage that trains reads. In training, its maps are measured, as
+/// From pixels to the input of the first stage that trains. In training, the maps are measured, as
 /// those of other stages are.
 fn run_frozen(
     engine: &mut Engine,

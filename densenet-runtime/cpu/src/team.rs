@@ -45,7 +45,7 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is only followed while `Team::run` keeps the job alive.
 unsafe impl Send for Shared {}
 
-/// A team of threads, of which one is the caller's.
+/// A team of threads, one of them the caller's.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,

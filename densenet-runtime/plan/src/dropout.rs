@@ -31,7 +31,7 @@ pub struct DropoutSites {
 }
 
 impl DropoutSites {
-    /// Those of a block of so many layers that is no part of a network.
+    /// Those of a block with this many layers, outside of a network.
     pub const fn alone(layers: usize) -> Self {
         Self { first: 0, layers }
     }

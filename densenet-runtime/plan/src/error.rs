@@ -41,7 +41,7 @@ pub enum PlanError {
         /// The compression.
         found: Ratio,
     },
-    /// A number is zero that must not be.
+    /// A number is zero, but must not be.
     Zero {
         /// What is zero.
         what: &'static str,

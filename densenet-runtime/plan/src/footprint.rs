@@ -38,8 +38,8 @@ impl From<Recompute> for Training {
     }
 }
 
-/// The activation buffers of a training step, in elements for one image. Those that frozen stages
-/// compute in are a device's own, and not counted.
+/// The activation buffers of a training step, in elements for one image. The buffers of frozen
+/// stages depend on the device, and are not counted.
 ///
 /// A dense block is one buffer that its layers append to. Nothing is concatenated, and the output
 /// of BN and ReLU is never stored.
@@ -57,8 +57,7 @@ pub struct Buffers {
     pub gradient: usize,
     /// Gradient of a transition's output, passed from a block to the previous one.
     pub handover: usize,
-    /// Outputs of the 1x1 convolutions: of all layers, but in recomputed blocks of one layer at a
-    /// time.
+    /// Outputs of the 1x1 convolutions: of all layers, but only one at a time in recomputed blocks.
     pub bottleneck: usize,
     /// Gradient of one layer's bottleneck maps.
     pub bottleneck_gradient: usize,
@@ -196,7 +195,7 @@ impl Plan {
                     .map(|(_, block)| block.bottleneck_maps() * block.layers)
                     .sum::<usize>(),
             bottleneck_gradient: most(&|index| !frozen.block(index), &Block::bottleneck_maps),
-            // A plain layer's maps are there as well.
+            // A plain layer's maps are included.
             fresh: most(&|index| !frozen.block(index), &|block| {
                 block.pixels() * block.growth
             }),
@@ -205,9 +204,9 @@ impl Plan {
     }
 
     /// Bytes of a training step on the CPU: parameters, gradients, moments, statistics, averages,
-    /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). A thread's
-    /// scratch, a few MiB at most, comes on top, and what frozen stages compute with, which
-    /// `cpu::CpuOptions::bytes` has as well. `cuda::CudaOptions::bytes` has those on CUDA.
+    /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). Each
+    /// thread's scratch, a few MiB at most, comes on top, and so do the buffers of frozen stages,
+    /// which `cpu::CpuOptions::bytes` includes. `cuda::CudaOptions::bytes` gives the bytes on CUDA.
     pub fn training_footprint(&self, training: impl Into<Training>) -> Footprint {
         let training = training.into();
         let buffers = self.buffers_of(training, Block::stride);
@@ -217,8 +216,7 @@ impl Plan {
         let [own, _] = self.trainable(training.frozen);
         let parameters =
             (1 + average) * self.parameter_count() as u128 + (2 + second) * own.len() as u128;
-        // Running statistics, those before the step at hand, and a batch's mean, deviation and
-        // their gradients.
+        // Running statistics, those before the current step, and a batch's mean, deviation and their gradients.
         let statistics =
             (2 + average) * self.running_count() as u128 + 4 * self.norm_channels() as u128;
         Footprint {

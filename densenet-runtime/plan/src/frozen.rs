@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::Plan;
 
-/// The first stages of a network, which do not train: a stage before the first one that does needs
-/// no gradient and keeps nothing for a backward pass.
+/// The first stages of a network, which do not train. They need no gradient and keep nothing for a
+/// backward pass.
 ///
 /// The stages are the stem, each block and the transition after it, the last BN, and the
 /// classifier.
@@ -40,12 +40,13 @@ impl Frozen {
         self.stages > 1 + 2 * index
     }
 
-    /// Whether what normalises all maps of a block is: the transition after it, or the last BN.
+    /// Whether the stage that normalises all maps of a block is frozen: the transition after it, or
+    /// the last BN.
     pub const fn reader(self, index: usize) -> bool {
         self.stages > 2 + 2 * index
     }
 
-    /// Whether what a block reads is: the stem, or the transition before it.
+    /// Whether the stage before a block is frozen: the stem, or the transition.
     pub const fn input(self, index: usize) -> bool {
         self.stages > 2 * index
     }
@@ -55,17 +56,17 @@ impl Frozen {
         self.stages > 2 * plan.blocks().len()
     }
 
-    /// Whether the classifier is, and so all stages are.
+    /// Whether the classifier is frozen, and so all stages are.
     pub fn classifier(self, plan: &Plan) -> bool {
         self.stages > 2 * plan.blocks().len() + 1
     }
 
-    /// How many of a network's blocks are frozen.
+    /// The number of a network's blocks that are frozen.
     pub fn blocks(self, plan: &Plan) -> usize {
         (self.stages / 2).min(plan.blocks().len())
     }
 
-    /// How many of a network's blocks are frozen with what normalises all their maps.
+    /// The number of a network's blocks that are frozen together with the stage that normalises all their maps.
     pub fn readers(self, plan: &Plan) -> usize {
         (self.stages.saturating_sub(1) / 2).min(plan.blocks().len())
     }
@@ -87,8 +88,9 @@ impl Plan {
         names
     }
 
-    /// Multiply-adds of a training step with one image: those of the forward pass, and in stages that
-    /// train as many again for the gradients of what a stage reads, and for those of its weights.
+    /// Multiply-adds of a training step with one image: those of the forward pass, and in stages
+    /// that train the same number for the gradients of a stage's input, and again for those of its
+    /// weights.
     pub fn step_multiply_adds(&self, frozen: Frozen) -> u64 {
         let classifier = self.features() as u128 * self.classes() as u128;
         let (height, width) = self.stem().convolved_size();
@@ -103,12 +105,12 @@ impl Plan {
         // The last BN has none.
         stages.extend([0, classifier]);
         let trained: u128 = stages.iter().skip(frozen.stages).sum();
-        // As many as the plan's own fit, so these saturate at most.
+        // The plan's own count fits, so these saturate at most.
         u64::try_from(stages.iter().sum::<u128>() + 2 * trained).unwrap_or(u64::MAX)
     }
 
-    /// The elements that train, of the parameters and of the running statistics: those of the first
-    /// stage that is not frozen, and all after them.
+    /// The parameters and the running statistics that train: those of the first stage that is not
+    /// frozen, and all after them.
     pub fn trainable(&self, frozen: Frozen) -> [Range<usize>; 2] {
         if frozen.stages == 0 {
             return [0..self.parameter_count(), 0..self.running_count()];
@@ -118,7 +120,7 @@ impl Plan {
         let head = &tensors.head;
         let last = 2 * self.blocks().len();
         for stage in 0..frozen.stages.min(last + 1) {
-            // The end of what is frozen.
+            // The end of the frozen stages.
             if stage == last {
                 start = [head.weight.start, head.norm.running().end];
             } else if stage == 0 {

@@ -1,23 +1,22 @@
-//! What a frozen network says of images beside their logits, on every device.
+//! The outputs of a frozen network beside the logits, on every device.
 
 use crate::Plan;
 
-/// What a frozen network keeps of a call beside the logits and the pooled features, which it always
-/// gives. It is said when the network is frozen, so that memory is planned; nothing is asked for by
-/// default.
+/// The outputs of a frozen network beside the logits and the pooled features, which it always
+/// returns. They are chosen when the network is frozen, so that memory is planned; by default there
+/// are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outputs {
-    /// The most class maps of an image in a call. More than the network's classes are as many as
-    /// these.
+    /// The largest number of class maps of an image in a call. The network's number of classes is the limit.
     pub class_maps: usize,
-    /// Whether the last feature maps are given.
+    /// Whether the last feature maps are returned.
     pub last_maps: bool,
-    /// Whether the feature maps that leave each block are given.
+    /// Whether the output of each block is returned.
     pub block_maps: bool,
 }
 
 impl Outputs {
-    /// All of it, with the maps of so many classes.
+    /// All outputs, with the maps of this many classes.
     pub const fn all(class_maps: usize) -> Self {
         Self {
             class_maps,
@@ -31,8 +30,7 @@ impl Outputs {
         self.class_maps.min(plan.classes())
     }
 
-    /// Whether it keeps a second copy of the last feature maps: they are given, or class maps are
-    /// made of them.
+    /// Whether it keeps a second copy of the last feature maps, to return them or to compute class maps.
     pub const fn needs_last_maps(self) -> bool {
         self.last_maps || self.class_maps > 0
     }
@@ -44,15 +42,15 @@ pub enum MapsOf<'a> {
     /// None.
     #[default]
     Nothing,
-    /// For each image, so many classes with the highest logits, the highest first; of equal logits,
-    /// the lower class first, and NaN last. No more than all classes.
+    /// For each image, this many classes with the highest logits, the highest first; of equal
+    /// logits, the lower class first, and NaN last. At most all classes.
     Top(usize),
     /// These, for every image.
     Classes(&'a [usize]),
 }
 
 impl MapsOf<'_> {
-    /// How many classes of an image they are, of a network with so many.
+    /// The number of classes of an image, for a network with this many.
     pub fn count(self, classes: usize) -> usize {
         match self {
             Self::Nothing => 0,
@@ -87,9 +85,9 @@ impl MapsOf<'_> {
     }
 }
 
-/// What a frozen network says of the images of a call. All maps are channels first: a map is
-/// height x width, row by row. What the network was not frozen for, or what the call did not ask
-/// for, is empty.
+/// The outputs of a frozen network for the images of a call. All maps are channels first: a map is
+/// height x width, row by row. Outputs that the network was not frozen for, or that the call did
+/// not request, are empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Inference<'a> {
     /// The network's plan.
@@ -98,18 +96,18 @@ pub struct Inference<'a> {
     pub images: usize,
     /// Images x classes.
     pub logits: &'a [f32],
-    /// What the classifier reads: the mean of each of the last feature maps. Images x
+    /// The classifier's input: the mean of each of the last feature maps. Images x
     /// [`features`](Plan::features).
     pub features: &'a [f32],
     /// The classes of the class maps: images x wanted classes.
     pub mapped: &'a [usize],
-    /// Images x wanted classes x height x width of the last maps ([`Plan::head`]). The map of a class
-    /// is the product of the last feature maps with the classifier's row of that class. It is exact:
-    /// its mean, with the bias of the class, is the logit.
+    /// Images x wanted classes x height x width of the last maps ([`Plan::head`]). The map of a
+    /// class is the product of the last feature maps and the classifier's row of that class. It is
+    /// exact: its mean plus the bias of the class is the logit.
     pub class_maps: &'a [f32],
     /// After the last BN and ReLU: images x features x height x width.
     pub last_maps: &'a [f32],
-    /// What leaves each block, before BN, one block after another: for each, images x
+    /// The output of each block, before BN, block by block: for each, images x
     /// [`output`](crate::Block::output) x height x width. See [`block`](Self::block).
     pub block_maps: &'a [f32],
 }
@@ -120,8 +118,7 @@ impl<'a> Inference<'a> {
         self.mapped.len() / self.images.max(1)
     }
 
-    /// The class maps of one image, each with its class: height x width. None if there is no such
-    /// image.
+    /// The class maps of one image, each with its class: height x width. Empty if there is no such image.
     pub fn maps_of(&self, image: usize) -> impl Iterator<Item = (usize, &'a [f32])> + use<'a> {
         let (wanted, pixels) = (self.wanted(), self.plan.head().pixels());
         let range = |each: usize| image.saturating_mul(each)..(image + 1).saturating_mul(each);
@@ -131,8 +128,8 @@ impl<'a> Inference<'a> {
         classes.iter().copied().zip(maps)
     }
 
-    /// The maps that leave a block: images x [`output`](crate::Block::output) x height x width. Empty
-    /// if there is no such block, or if they were not asked for.
+    /// The output of a block: images x [`output`](crate::Block::output) x height x width. Empty if
+    /// there is no such block, or if it was not requested.
     pub fn block(&self, index: usize) -> &'a [f32] {
         let lens = self.plan.blocks().iter();
         let mut lens = lens.map(|block| self.images * block.output() * block.pixels());

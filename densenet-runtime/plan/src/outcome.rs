@@ -1,22 +1,22 @@
-//! The result of a batch, and the rule by which an image counts as right.
+//! The result of a batch, and the rule by which an image counts as correct.
 
 /// The result of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Mean cross-entropy over the batch, smoothed as asked; of independent targets, the mean binary
-    /// cross-entropy over those that are known.
+    /// Mean cross-entropy over the batch, smoothed as requested; for independent targets, the mean
+    /// binary cross-entropy over the known ones.
     pub loss: f64,
-    /// What the loss is a mean over ([`Targets::weight`](crate::Targets::weight)): the number of
-    /// images, unless classes have weights or targets are independent.
+    /// The divisor of the loss ([`Targets::weight`](crate::Targets::weight)): the number of images,
+    /// unless classes have weights or targets are independent.
     pub weight: f64,
-    /// Images whose class alone has the highest logit. Of probabilities, the class is the most
-    /// probable. This and `top5` are 0 where targets are independent.
+    /// Images whose class alone has the highest logit. With probabilities, the class is the most
+    /// probable one. This and `top5` are 0 if targets are independent.
     pub top1: usize,
     /// Images whose class is among the five highest logits; equal logits count as higher.
     pub top5: usize,
-    /// Independent targets that are known; 0 where targets are of another kind.
+    /// Independent targets that are known; 0 if targets are of another kind.
     pub known: usize,
-    /// Those of them that the network decides rightly at a probability of 0.5.
+    /// Those of them that the network predicts correctly at a threshold of 0.5.
     pub right: usize,
 }
 
@@ -36,8 +36,9 @@ impl Outcome {
         self.top5 += usize::from(not_below <= 5);
     }
 
-    /// Counts an independent target and the decision on it: yes from a logit of 0 on, and the target
-    /// means yes from 0.5 on. An unknown target is not counted. A logit that is NaN is never right.
+    /// Counts an independent target and its prediction. The prediction is positive from a logit of
+    /// 0 on, and the target from 0.5 on. An unknown target is not counted. A logit that is NaN is
+    /// never correct.
     pub fn decide<T: Into<f64>>(&mut self, logit: T, target: f32) {
         if target.is_nan() {
             return;

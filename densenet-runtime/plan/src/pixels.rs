@@ -1,4 +1,4 @@
-//! The pixels that a network is given.
+//! The input pixels of a network.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ impl<'a> Pixels<'a> {
         }
     }
 
-    /// Some of the values; none if there are not as many.
+    /// Some of the values; `None` if there are not that many.
     pub fn slice(self, range: Range<usize>) -> Self {
         match self {
             Self::Nchw(values) => Self::Nchw(values.get(range).unwrap_or_default()),
@@ -55,8 +55,8 @@ impl<'a> Pixels<'a> {
         }
     }
 
-    /// Mean and standard deviation of each channel that the pixels are normalised with; none if they
-    /// are ready for the network.
+    /// Each channel's mean and standard deviation for normalising the pixels; `None` if they are
+    /// ready for the network.
     pub fn norm(self) -> Option<(&'a [f32], &'a [f32])> {
         match self {
             Self::Nchw(_) => None,

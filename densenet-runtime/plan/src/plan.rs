@@ -344,8 +344,7 @@ impl Plan {
 
     /// The same network with names for its classes: a label is an index into them.
     ///
-    /// # Panics
-    /// If they are not as many as the classes: where the plan is a constant, it does not compile.
+    /// # Panics If their number is not that of the classes; a constant plan then does not compile.
     #[doc(hidden)]
     pub const fn with_class_names(mut self, names: &'static [&'static str]) -> Self {
         assert!(
@@ -396,7 +395,7 @@ impl Plan {
         self.classes
     }
 
-    /// The names of the classes; none if only their number is known.
+    /// The names of the classes; empty if only their number is known.
     pub const fn class_names(&self) -> &'static [&'static str] {
         self.class_names
     }

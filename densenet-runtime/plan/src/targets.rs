@@ -1,4 +1,4 @@
-//! The targets that a network is trained towards and judged by.
+//! The targets that a network is trained towards and evaluated against.
 
 use std::ops::Range;
 
@@ -10,20 +10,20 @@ pub enum Targets<'a> {
     /// The probability of each class: batch x classes. A row adds up to 1.
     Probabilities(&'a [f32]),
     /// Whether each class applies, independently of the others: batch x classes, each in [0, 1].
-    /// NaN stands for unknown, and is left out of the loss and of what is counted.
+    /// NaN stands for unknown, and is left out of the loss and the counts.
     Independent(&'a [f32]),
 }
 
 /// The weights of a loss.
 ///
 /// `classes` are those of cross-entropy, and `positive` those of binary cross-entropy; each has a
-/// weight a class, or is empty where all are 1.
+/// weight for each class, or is empty if all are 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LossWeights {
-    /// What an image counts by its class (PyTorch's `weight` of `cross_entropy`).
+    /// The weight of an image by its class (PyTorch's `weight` of `cross_entropy`).
     pub classes: Vec<f32>,
-    /// What a class that applies counts, beside 1 for one that does not (PyTorch's `pos_weight` of
-    /// `binary_cross_entropy_with_logits`).
+    /// The weight of a class that applies, against 1 for one that does not (PyTorch's `pos_weight`
+    /// of `binary_cross_entropy_with_logits`).
     pub positive: Vec<f32>,
 }
 
@@ -40,8 +40,8 @@ impl LossWeights {
 }
 
 impl<'a> Targets<'a> {
-    /// The number of images that these are the targets of, for a network of so many classes. A row
-    /// that is cut short counts as none.
+    /// The number of images with these targets, for a network with this many classes. A truncated
+    /// row does not count.
     pub fn images(&self, classes: usize) -> usize {
         match self {
             Self::Classes(labels) => labels.len(),
@@ -51,9 +51,9 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// What the loss is a mean over: of classes, the sum of the weights of the labels; of
-    /// probabilities, the images; of independent targets, the known ones. The loss is 0 where this
-    /// is 0.
+    /// The divisor of the loss: the sum of the labels' weights for classes, the number of images
+    /// for probabilities, and the number of known targets for independent ones. The loss is 0 if
+    /// this is 0.
     pub fn weight(&self, weights: &LossWeights, classes: usize) -> f64 {
         match self {
             Self::Classes(labels) => {
@@ -67,7 +67,7 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// The targets of some of the images; none if there are not as many.
+    /// The targets of some of the images; `None` if there are not that many.
     pub fn slice(&self, images: Range<usize>, classes: usize) -> Self {
         let rows = images.start.saturating_mul(classes)..images.end.saturating_mul(classes);
         match *self {

@@ -59,7 +59,7 @@ fn the_papers_networks_have_the_papers_numbers_of_parameters() {
     }
 }
 
-/// That the map covers both arenas without a gap is held by the naive count below.
+/// The naive count below shows that the map covers both arenas without a gap.
 #[test]
 fn a_stages_own_map_is_the_plans_counted_from_its_first_tensors() {
     for (blocks, bc) in [

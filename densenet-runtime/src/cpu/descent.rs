@@ -1,4 +1,4 @@
-//! A step along the gradients on the CPU: each thread moves its share of the parameters.
+//! A step along the gradients on the CPU: each thread updates its share of the parameters.
 
 use std::ops::Range;
 
@@ -6,14 +6,14 @@ use densenet_cpu::engine::{Engine, Parts, shares, split_rows};
 
 use crate::executor::{AdamW, Group, NORM_EPSILON, Sgd};
 
-/// What a step moves, and along what.
+/// The parameters of a step, and their gradients.
 pub struct Moved<'a> {
     pub parameters: &'a mut [f32],
     pub momentum: &'a mut [f32],
     pub gradients: &'a [f32],
-    /// They have each parameter once, in their order.
+    /// They contain each parameter once, in order.
     pub groups: &'a [Group],
-    /// Which the gradients are multiplied with.
+    /// A factor for the gradients.
     pub factor: f32,
 }
 
@@ -25,7 +25,7 @@ pub fn clip(engine: &mut Engine, gradients: &[f32], most: f32) -> f32 {
     if factor >= 1.0 { 1.0 } else { factor }
 }
 
-/// Each thread sums up its share, in an order that depends on nothing else.
+/// Each thread sums its share in a fixed order.
 fn sum_of_squares(engine: &mut Engine, values: &[f32]) -> f64 {
     let mut parts: Parts<_> = shares(values.len(), engine.team.threads())
         .into_iter()

@@ -28,10 +28,10 @@ pub struct CpuOptions {
     pub batch: usize,
     /// Threads, at most 64; 0 for as many as [`threads`](super::threads) says.
     pub threads: usize,
-    /// What the backward pass computes again.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
-    /// In which numbers the products of dense layers are computed. Parameters, gradients,
-    /// statistics and sums are f32 in either case.
+    /// The number format of the products in dense layers. Parameters, gradients, statistics and
+    /// sums are always f32.
     pub precision: Precision,
     /// Keeps the gradients' second moments, for AdamW.
     pub second_moments: bool,
@@ -68,9 +68,9 @@ impl CpuOptions {
         }
     }
 
-    /// Bytes that an executor of a plan allocates: those of [`Plan::training_footprint`], and what its
-    /// frozen stages compute with, packed weights and activations. A thread's scratch comes on top, a
-    /// few MiB at most. For a batch that no executor can be made for, the footprint alone.
+    /// Bytes that an executor of a plan allocates: those of [`Plan::training_footprint`], plus the
+    /// packed weights and activations of its frozen stages. Each thread's scratch, a few MiB at
+    /// most, comes on top. If no executor can be made for the batch, the footprint alone.
     pub fn bytes(&self, plan: &Plan) -> u64 {
         let footprint = plan.training_footprint(self.training());
         let of_training = footprint.bytes(self.batch);
@@ -131,10 +131,10 @@ pub struct CpuExecutor {
     groups: Vec<Group>,
     /// The parameters and running statistics that train.
     trainable: [Range<usize>; 2],
-    /// What of these it keeps.
+    /// The state that it keeps for them.
     training: Training,
     running: Memory<f32>,
-    /// The running statistics before the step at hand, which a loss that is not finite brings back.
+    /// The running statistics before the current step, which a loss that is not finite restores.
     running_before: Memory<f32>,
     loss_weights: LossWeights,
     /// The stages that do not train, if there are any.
@@ -256,7 +256,7 @@ impl CpuExecutor {
         }
     }
 
-    /// Checks a batch, and copies its images in, as NHWC, unless frozen stages take them as they are.
+    /// Checks a batch, and copies its images in as NHWC, unless frozen stages read them directly.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         let images = batch.check(&self.plan, self.capacity)?;
         self.latest = images;

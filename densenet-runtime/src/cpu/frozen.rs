@@ -9,7 +9,7 @@ use crate::executor::{
 };
 use crate::plan::Plan;
 
-/// A trained network for inference: weights packed, memory planned, nothing allocated in a call.
+/// A trained network for inference, with packed weights and planned memory. A call allocates nothing.
 ///
 /// ```
 /// use densenet_runtime::cpu::FrozenOptions;
@@ -30,9 +30,7 @@ impl Frozen {
     /// Freezes trained parameters and running statistics, each in the order of
     /// [`Plan::parameters`].
     ///
-    /// # Errors
-    /// If the batch is empty or too large to be counted, the numbers are not as many as the
-    /// plan's, or there is not enough memory.
+    /// # Errors If the batch is empty or too large to be counted, the plan has a different number of values, or there is not enough memory.
     pub fn new(
         plan: &Plan,
         parameters: &[f32],
@@ -59,9 +57,9 @@ impl Frozen {
         Ok(self.folded.infer(pixels, images))
     }
 
-    /// What it says of some images, in one pass: logits and pooled features, and of the maps those
-    /// that it was frozen for ([`FrozenOptions::outputs`]). The logits are those of
-    /// [`infer`](Self::infer) to the last bit.
+    /// The outputs for some images, in one pass: logits, pooled features, and the maps that it was
+    /// frozen for ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer), bit
+    /// for bit.
     ///
     /// ```
     /// use densenet_runtime::cpu::FrozenOptions;
@@ -79,9 +77,7 @@ impl Frozen {
     /// }
     /// ```
     ///
-    /// # Errors
-    /// If the images do not fit the plan, a class is none of the network's, or more class maps are
-    /// asked for than it was frozen for.
+    /// # Errors If the images do not fit the plan, the network has no such class, or more class maps are requested than it was frozen for.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,

@@ -1,9 +1,9 @@
 //! The CPU executor, and the frozen form for inference.
 //!
-//! What computes is a crate of its own, `densenet-cpu`, which needs the plan alone: the stages, their
-//! convolutions, and kernels over tiles that stay in the cache. Here it meets the contract:
-//! [`CpuExecutor`] owns a training state, [`Frozen`] the packed weights, and both check what they are
-//! given.
+//! The computation is in a crate of its own, `densenet-cpu`, which needs only the plan: the stages,
+//! their convolutions, and kernels over tiles that stay in the cache. This module implements the
+//! contract: [`CpuExecutor`] owns a training state, [`Frozen`] the packed weights, and both check
+//! their input.
 
 mod descent;
 mod executor;

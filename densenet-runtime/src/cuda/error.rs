@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::executor::ExecutorError;
 
-/// Why CUDA could not do what was asked.
+/// Why a request to CUDA failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
@@ -35,7 +35,7 @@ pub enum CudaError {
     OldDriver {
         /// The CUDA version that the driver is for.
         found: String,
-        /// The oldest version that would do.
+        /// The oldest version that suffices.
         needed: String,
         /// What needs it.
         by: String,
@@ -116,7 +116,7 @@ pub enum CudaError {
 }
 
 impl CudaError {
-    /// The same where nothing is trained, so that there is nothing to recompute.
+    /// The same in inference, which has nothing to recompute.
     pub(super) fn in_inference(mut self) -> Self {
         if let Self::OutOfMemory { advice, .. } = &mut self {
             *advice = "use a smaller batch";

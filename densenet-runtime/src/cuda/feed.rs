@@ -1,10 +1,10 @@
-//! How batches come in and outcomes go out while the device computes.
+//! Copies batches in and outcomes out while the device computes.
 //!
-//! There are two of all the buffers that a batch passes through, used in turn: pinned memory, from
-//! which a stream of its own copies pixels to the device while the step before is computed, and
-//! pinned memory to which the outcome is copied after the step. The host waits only where it comes
-//! round to buffers whose batch is not done, so it can prefetch two batches. A batch that is done
-//! has taken over its pixels, so the next copy waits for nothing.
+//! Each buffer that a batch passes through exists twice, and the two are used in turn: pinned
+//! memory from which a separate stream copies pixels to the device while the previous step
+//! computes, and pinned memory to which the outcome is copied after the step. The host waits only
+//! if it needs buffers whose batch is not done, so it can prefetch two batches. A finished batch no
+//! longer needs its pixels, so the next copy waits for nothing.
 //!
 //! ```text
 //! uploads:  copy pixels of step n + 1
@@ -76,7 +76,7 @@ pub(super) struct Wanted<'a> {
     pub weight: f64,
 }
 
-/// Has a lane copy pixels to the device by way of pinned memory, which has room for them.
+/// Has a lane copy pixels to the device through pinned memory, which has room for them.
 pub(super) fn send_pixels(
     device: &CudaDevice,
     lane: Lane,
@@ -127,8 +127,8 @@ impl Feed {
     }
 
     /// Starts copying a batch: its pixels in the stream for uploads, which the main stream then
-    /// waits for, and the small rest in the main stream itself. `scalars` are the first words of
-    /// the kernels' `Scalars`: none, those of a step, or those of a step with its descent.
+    /// waits for, and everything else in the main stream itself. `scalars` are the first words of
+    /// the kernels' `Scalars`: nothing, those of a step, or those of a step with its descent.
     pub fn send(
         &mut self,
         device: &CudaDevice,
@@ -196,7 +196,7 @@ impl Feed {
         device.hold_for_copy(Lane::Main, &staging.pixels)
     }
 
-    /// Has the results of the current batch copied out; returns the number to ask for them with.
+    /// Has the results of the current batch copied out, and returns the number that identifies them.
     pub fn expect(
         &mut self,
         device: &CudaDevice,
@@ -229,7 +229,7 @@ impl Feed {
         device.copy_in(Lane::Main, pinned, 0..4 * DESCENT_WORDS, into)
     }
 
-    /// Waits for the results that are being copied to one of them.
+    /// Waits for the results that are being copied to one of the two buffers.
     fn collect(&mut self, turn: usize) -> Result<(), CudaError> {
         let staging = &mut self.staging[turn];
         let Some(batch) = staging.waiting.take() else {

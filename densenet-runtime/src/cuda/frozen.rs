@@ -1,9 +1,9 @@
 //! The frozen form of a network on a device, for inference alone.
 //!
-//! What all passes with the running statistics have in common is done once: weights are packed, and
-//! each BN becomes a multiply-add. What is left, from the images to the logits, is recorded as one
-//! graph of a full batch; fewer images are launched one kernel after another. Blocks' maps take
-//! turns in two buffers, and nothing that trains has memory.
+//! The work that all passes with the running statistics share is done once: weights are packed, and
+//! each BN becomes a multiply-add. The rest, from the images to the logits, is recorded as one
+//! graph for a full batch; for fewer images, kernels are launched one by one. Blocks' maps
+//! alternate between two buffers, and there is no memory for training.
 
 use super::driver::{CudaDevice, Graph, Lane, Pinned};
 use super::error::CudaError;
@@ -28,7 +28,7 @@ pub struct FrozenOptions {
     /// In bf16, feature maps and the operands of products are bfloat16, and the tensor cores
     /// multiply. The classifier's weights and all sums are f32.
     pub precision: Precision,
-    /// What it gives beside logits and pooled features.
+    /// The outputs beside logits and pooled features.
     pub outputs: Outputs,
     /// Where compiled kernels are kept.
     pub cache: Cache,
@@ -48,7 +48,7 @@ impl FrozenOptions {
         }
     }
 
-    /// The buffers of a network that is frozen so, and their positions.
+    /// The buffers of a network that is frozen with these options, and their positions.
     fn layout(&self, plan: &Plan) -> (Slots, Layout) {
         let mut layout = Layout::default();
         let stored = Stored::for_inference(plan, self.precision, self.outputs);
@@ -58,8 +58,8 @@ impl FrozenOptions {
     }
 }
 
-/// A trained network for inference on a CUDA device: weights packed, launches recorded, memory
-/// planned. A call allocates none on the device.
+/// A trained network for inference on a CUDA device, with packed weights, recorded launches and
+/// planned memory. A call allocates no device memory.
 ///
 /// ```no_run
 /// use densenet_runtime::cuda::{CudaDevice, CudaError, Frozen, FrozenOptions};
@@ -74,22 +74,22 @@ impl FrozenOptions {
 /// }
 /// ```
 pub struct Frozen {
-    network: Network,
+    network: DeviceNetwork,
     /// The launches for a full batch.
     graph: Option<Graph>,
     capacity: usize,
-    /// What images, their normalisation and the numbers of classes pass through on their way in.
+    /// Pinned memory for images, their normalisation and the numbers of classes.
     pixels: Pinned,
     norm: Pinned,
     classes: Pinned,
-    /// And what is given on its way out: logits, features, the maps that were asked for.
+    /// Pinned memory for the outputs: logits, features, and the maps that were asked for.
     given: Pinned,
     /// The classes of the class maps: images x wanted classes.
     mapped: Vec<usize>,
 }
 
 /// A network on its device.
-struct Network {
+struct DeviceNetwork {
     plan: Plan,
     precision: Precision,
     outputs: Outputs,
@@ -122,7 +122,7 @@ impl Frozen {
         let kernels = Kernels::load(device, plan, options.precision, &options.cache)?;
         let (slots, layout) = options.layout(plan);
         let buffers = layout.allocate(device, options.placement);
-        let mut network = Network {
+        let mut network = DeviceNetwork {
             buffers: buffers.map_err(CudaError::in_inference)?,
             plan: plan.clone(),
             precision: options.precision,
@@ -161,13 +161,10 @@ impl Frozen {
         Ok(self.classify(pixels, images)?)
     }
 
-    /// What it says of some images: logits and pooled features, and of the maps those that it was
-    /// frozen for ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer) to
-    /// the last bit.
+    /// The outputs for some images: logits, pooled features, and the maps that it was frozen for
+    /// ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer), bit for bit.
     ///
-    /// # Errors
-    /// If the images do not fit the plan, a class is none of the network's, more class maps are
-    /// asked for than it was frozen for, or the device fails.
+    /// # Errors If the images do not fit the plan, the network has no such class, more class maps are asked for than it was frozen for, or the device fails.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,
@@ -217,7 +214,7 @@ impl Frozen {
             }
             let numbers = self.classes.values::<u32>(mapped.len())?;
             for (number, &class) in numbers.iter_mut().zip(&*mapped) {
-                // There are no more classes than can be counted so.
+                // The number of classes fits.
                 *number = class as u32;
             }
             let into = buffers.at(slots.mapped);
@@ -293,7 +290,7 @@ impl Frozen {
     }
 
     /// The [bytes](Self::bytes) that a network takes when it is frozen with these options; needs
-    /// no device. `None` if the batch is empty, or what it takes too large to be counted.
+    /// no device. `None` if the batch is empty, or the number is too large.
     pub fn bytes_of(plan: &Plan, options: &FrozenOptions) -> Option<u64> {
         check_capacity(plan, options.batch).ok()?;
         check_outputs(plan, options.batch, options.outputs).ok()?;
@@ -308,9 +305,9 @@ impl Frozen {
     }
 }
 
-impl Network {
-    /// Packs the weights, and makes each BN a multiply-add. All parameters are on the device
-    /// meanwhile; it keeps those that kernels read as they are.
+impl DeviceNetwork {
+    /// Packs the weights, and makes each BN a multiply-add. Meanwhile all parameters are on the
+    /// device, which then keeps those that kernels read directly.
     fn prepare(&mut self, parameters: &[f32], running: &[f32]) -> Result<(), CudaError> {
         let table = self.offsets.weight_table();
         let slots = [
@@ -353,8 +350,8 @@ impl Network {
         self.pass(&self.member(), images, true).forward()
     }
 
-    /// What is given of a pass, and its values of each image: logits, features, then the last maps
-    /// and those of each block, if they are wanted.
+    /// The outputs of a pass and their values per image: logits, features, then the last maps and
+    /// those of each block, if they are wanted.
     fn given(&self) -> impl Iterator<Item = (Slot, usize)> {
         let (plan, slots) = (&self.plan, &self.slots);
         let features = plan.features();
@@ -395,8 +392,8 @@ impl Network {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // The graph is dropped when it is done, and before the memory that it uses. An error of the
-        // device has nobody to report it to.
+        // The graph is dropped when it is done, and before the memory that it uses. Nobody is left
+        // to take an error of the device.
         let _ = self.network.device.wait("ending");
         self.graph = None;
     }

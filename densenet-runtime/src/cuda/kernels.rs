@@ -75,7 +75,7 @@ impl Kernels {
         precision: Precision,
         cache: &Cache,
     ) -> Result<Self, CudaError> {
-        // Kernels count pixels, and parameters, in 31 bits.
+        // Kernels count pixels and parameters in 31 bits.
         let parameters = plan.parameter_count();
         if parameters > i32::MAX as usize {
             let message = format!("kernels count up to 2^31 - 1 parameters, not {parameters}");

@@ -7,13 +7,13 @@ use super::program::BROKEN;
 use super::program::tile::{
     GATHER_THREADS, REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of,
 };
-use super::target::Target;
+use super::target::LaunchTarget;
 use crate::plan::{Plan, Precision};
 
 /// Launches kernels on a batch of `batch` images.
 #[derive(Clone, Copy)]
 pub(super) struct Launcher<'a> {
-    pub target: &'a dyn Target,
+    pub target: &'a dyn LaunchTarget,
     pub buffers: &'a Buffers,
     pub slots: &'a Slots,
     pub offsets: &'a Offsets,
@@ -21,13 +21,11 @@ pub(super) struct Launcher<'a> {
     pub precision: Precision,
     /// Images.
     pub batch: usize,
-    /// Whether the batch's statistics are measured. They normalise, and update the running ones.
+    /// Whether the batch's statistics are measured. Then they normalise, and update the running ones.
     pub training: bool,
-    /// Whether the running statistics normalise all the same, and stay as they are: in a frozen
-    /// stage.
+    /// Whether the running statistics normalise in spite of that, and stay as they are: in a frozen stage.
     pub at_rest: bool,
-    /// Whether weights are packed and each BN is a multiply-add already, as in the frozen form: a pass
-    /// does neither.
+    /// Whether weights are already packed and each BN is already a multiply-add, as in the frozen form.
     pub ready: bool,
     /// Whether to use dropout, if the plan has any.
     pub dropout: bool,

@@ -5,12 +5,12 @@
 //! disk.
 //!
 //! From the outside in: [`CudaExecutor`] owns a training state and runs a `pass`, which goes
-//! through the stages: forward on one screen, back on the other; [`Frozen`] owns what inference needs,
-//! and runs the way forward. `stage` has a room for each kind
-//! of stage, with its kernels (CUDA C++), the constants that they are compiled with, its launches
-//! and what they move; below them are the rooms of a layer's convolutions (`conv`) and of what all
-//! stages use (`kernel`). `launch` has what launches share, `program` compiles, `memory` lays out
-//! the buffers; `driver` is the only module that talks to CUDA, and the only one with unsafe code.
+//! through the stages, forward and backward. [`Frozen`] owns the numbers of inference, and runs the
+//! forward part. `stage` has a room for each kind of stage, with its kernels (CUDA C++), the
+//! constants that they are compiled with, its launches and their traffic. Below them are the rooms
+//! of a layer's convolutions (`conv`) and of the kernels that all stages use (`kernel`). `launch`
+//! has the state that launches share, `program` compiles, and `memory` lays out the buffers.
+//! `driver` is the only module that talks to CUDA, and the only one with unsafe code.
 
 mod conv;
 mod driver;

@@ -16,14 +16,14 @@ use crate::plan::Training;
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub on: Launcher<'a>,
-    /// The same in frozen stages, whose maps are measured, and not.
+    /// The same in frozen stages, with measured maps and without.
     frozen_on: [Launcher<'a>; 2],
     pub kernels: &'a Kernels,
     pub training: Training,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass, of which `training` says what it recomputes and which stages are frozen.
+    /// A pass; `training` says what it recomputes and which stages are frozen.
     pub fn new(on: Launcher<'a>, kernels: &'a Kernels, training: Training) -> Self {
         let frozen = |training| Launcher {
             training,
@@ -39,8 +39,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// What passes with the running statistics have in common: packs weights, and makes each BN a
-    /// multiply-add.
+    /// The work that passes with the running statistics share: packs weights, and makes each BN a multiply-add.
     pub fn prepare(&self) -> Result<(), CudaError> {
         weights::pack(&self.on, &self.kernels.weights)?;
         let norms = self.on.offsets.norms();
@@ -58,7 +57,7 @@ impl<'a> Pass<'a> {
             weights::pack(&self.on, &self.kernels.weights)?;
         }
         let frozen = self.training.frozen;
-        // Only a reader that trains wants statistics of a block's maps.
+        // Only a reader that trains needs statistics of a block's maps.
         let measured = |index: usize| !frozen.reader(index);
         let fresh_of = |index: usize, fresh: Fresh| match measured(index) {
             true => fresh,
@@ -89,8 +88,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The maps of classes whose numbers are on the device, so many for each image, after a forward
-    /// pass.
+    /// The maps of the classes whose numbers are on the device, this many for each image, after a forward pass.
     pub fn class_maps(&self, wanted: usize) -> Result<(), CudaError> {
         self.head(&self.on).class_maps(wanted)
     }

@@ -15,11 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::driver::{Address, CudaDevice, Event, Lane, Launch, Nccl};
 use super::error::CudaError;
-use super::target::Target;
+use super::target::LaunchTarget;
 use crate::ExecutorError;
 use crate::parallel::{Collective, ParallelError, ProcessGroup, Watch};
 
-/// What averages a device's gradients with those of the other ranks.
+/// Averages a device's gradients with those of the other ranks.
 pub(super) struct Reducer {
     /// For numbers that the host needs: losses, counts.
     collective: Mutex<Box<dyn Collective>>,
@@ -31,8 +31,8 @@ struct OnDevice {
     /// Set when gradients are complete, and when all are averaged.
     complete: Event,
     averaged: Event,
-    /// Ends what the device waits for when another rank is lost. It is dropped last, since it
-    /// closes the connections, by which the others notice.
+    /// Aborts the averages that the device waits for when another rank is lost. It is dropped last,
+    /// because it closes the connections, which the others notice.
     watch: Watch,
 }
 
@@ -58,7 +58,7 @@ impl Drop for OnDevice {
 }
 
 impl Reducer {
-    /// Averages by way of the host.
+    /// Averages through the host.
     pub fn by_host(collective: Box<dyn Collective>) -> Self {
         Self {
             collective: Mutex::new(collective),
@@ -138,7 +138,7 @@ pub(super) struct Member<'a> {
     pub reducer: Option<&'a Reducer>,
 }
 
-impl Target for Member<'_> {
+impl LaunchTarget for Member<'_> {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
         self.device.launch(launch)
     }

@@ -4,7 +4,7 @@ use super::driver::{Address, Launch};
 use super::error::CudaError;
 
 /// Takes launches, in their order.
-pub(super) trait Target {
+pub(super) trait LaunchTarget {
     /// Launches a kernel.
     fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError>;
 

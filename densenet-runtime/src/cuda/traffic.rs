@@ -1,5 +1,5 @@
-//! Which elements a launch of a kernel reads and writes. Each room says this for its own kernels,
-//! with a line for each parameter, next to the kernels' declarations.
+//! The elements that a launch of a kernel reads and writes. Each room lists them for its own
+//! kernels, with a line for each parameter, next to the kernels' declarations.
 
 use super::driver::{Launch, Value};
 
@@ -73,8 +73,8 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// Bytes of an element of what a parameter points to, as it is declared. What is declared
-    /// under a name of its own is what the precision stores.
+    /// Bytes of an element that a parameter points to, as it is declared. A type with a name of its
+    /// own is what the precision stores.
     fn element(&self, name: &str) -> u64 {
         let mut parameters = self.launch.kernel().declared.parameters.iter();
         let own = parameters.find(|parameter| parameter.name == name);
@@ -89,12 +89,12 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// Sums: two of each of so many channels, for each tile of rows that the grid has.
+    /// Two sums for each of this many channels and each tile of rows of the grid.
     pub fn partial(&self, channels: u64) -> u64 {
         2 * channels * self.grid()[0]
     }
 
-    /// The moments that a training step leaves of so many channels.
+    /// The moments of this many channels that a training step leaves.
     pub fn moments(&self, channels: u64) -> u64 {
         u64::from(self.training()) * self.partial(channels)
     }

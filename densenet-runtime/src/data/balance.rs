@@ -1,9 +1,9 @@
-//! Weights and strata of classes of which some are rare.
+//! Weights and strata for imbalanced classes.
 
 use super::{DataError, Dataset, Target, dataset::APPLIES, nearest};
 
-/// The labels of each class: how many apply and how many do not, a share in part. Unknown ones count
-/// for neither.
+/// The positive and negative labels of each class; a label between 0 and 1 counts in part for both,
+/// an unknown one for neither.
 struct Counts {
     yes: Vec<f64>,
     no: Vec<f64>,
@@ -45,15 +45,16 @@ impl Counts {
             return Ok(());
         }
         Err(DataError::Options(format!(
-            "there is no label that is known and says {kind} for {}, so no weight can balance it; leave the class out, or set its weight",
+            "no known label says {kind} for {}, so no weight can balance it; leave the class out, \
+                or set its weight",
             nearest::listed(without.into_iter())
         )))
     }
 }
 
-/// The weight of each class in a loss such that every class weighs the same in all: the images,
-/// divided by the classes and by the images of the class (scikit-learn's "balanced"). The mean over
-/// the images is 1. Of independent classes, the labels that say yes count.
+/// The weight of each class in a loss such that all classes have the same total weight: the number
+/// of images, divided by that of the classes and by that of the class's images (scikit-learn's
+/// "balanced"). The mean over the images is 1. For independent classes, positive labels count.
 ///
 /// # Errors
 /// When a class has no images.
@@ -65,8 +66,9 @@ pub fn class_weights(dataset: &dyn Dataset) -> Result<Vec<f32>, DataError> {
     Ok(yes.iter().map(weight).collect())
 }
 
-/// The weight of each class's yes in a loss such that yes and no weigh the same in all: the
-/// labels that say no, divided by those that say yes. Unknown labels do not count.
+/// The weight of each class's positive labels in a loss such that positive and negative ones have
+/// the same total weight: the number of negative labels, divided by that of positive ones. Unknown
+/// labels do not count.
 ///
 /// # Errors
 /// When all known labels of a class say the same.
@@ -81,9 +83,9 @@ pub fn positive_weights(dataset: &dyn Dataset) -> Result<Vec<f32>, DataError> {
         .collect())
 }
 
-/// The images that balanced sampling draws from with equal probability: those of each class that
-/// has any. Of independent classes, an image belongs to the rarest that applies, and images to which
-/// none applies are a class of their own.
+/// The strata that balanced sampling draws from with equal probability: the images of each class
+/// that has any. With independent classes, an image belongs to the rarest one that applies, and
+/// images without any form a stratum of their own.
 pub(super) fn strata(dataset: &dyn Dataset) -> Vec<Vec<u32>> {
     let Counts { yes, .. } = Counts::of(dataset);
     let mut strata = vec![Vec::new(); yes.len() + 1];

@@ -1,5 +1,4 @@
-//! The part of a picture that the network sees in validation and prediction, where nothing is
-//! random.
+//! The crops of a picture in validation and prediction, which are not random.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +11,9 @@ use super::{
     resize,
 };
 
-/// The parts of a picture that are shown in evaluation.
+/// The crops of a picture in evaluation.
 ///
-/// [`ImageFolder`](super::ImageFolder) shows its pictures this way; [`show`](Self::show) does the
+/// [`ImageFolder`](super::ImageFolder) crops its pictures this way; [`show`](Self::show) does the
 /// same for a single picture:
 ///
 /// ```no_run
@@ -33,7 +32,7 @@ pub enum Crops {
     /// The centre.
     #[default]
     Centre,
-    /// The four corners and the centre, and the same mirrored (paper, table 3).
+    /// The four corners, the centre, and their mirror images (paper, table 3).
     Ten,
 }
 
@@ -55,7 +54,7 @@ impl Crops {
     }
 }
 
-/// How a picture is shown in evaluation and prediction: its short side is resized, and
+/// The preprocessing of a picture in evaluation and prediction: its short side is resized, and
 /// [crops](Crops) are taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvaluationCrop {
@@ -105,7 +104,9 @@ impl EvaluationCrop {
             samples: &picture.pixels[..],
         };
         self.write(view, w, h, &mut bytes).map_err(|reason| {
-            DataError::Options(format!("the picture cannot be shown: {reason}"))
+            DataError::Options(format!(
+                "the picture cannot be resized and cropped: {reason}"
+            ))
         })?;
         Ok(bytes)
     }
@@ -168,7 +169,7 @@ impl FromStr for Crops {
         match text {
             "1" => Ok(Self::Centre),
             "10" => Ok(Self::Ten),
-            _ => Err(format!("{text} crops are not known; there are 1 and 10")),
+            _ => Err(format!("the number of crops must be 1 or 10, not {text}")),
         }
     }
 }
@@ -181,7 +182,7 @@ pub(super) fn sides([height, width]: [usize; 2]) -> Result<(u32, u32), DataError
     let side = |side: usize| match u32::try_from(side) {
         Ok(side @ 1..=MAX_SIDE) => Ok(side),
         _ => Err(DataError::Options(format!(
-            "images of {height}x{width} were asked for; sides from 1 to {MAX_SIDE} work"
+            "images of {height}x{width} were requested; sides must be from 1 to {MAX_SIDE}"
         ))),
     };
     Ok((side(width)?, side(height)?))

@@ -3,11 +3,10 @@
 use super::{DataError, Depth, Normalization, Rng};
 use crate::classes;
 
-/// From this on, an independent class counts as one that applies, where images are divided or drawn
-/// by class.
+/// The threshold from which on an independent class counts as applying when images are split or drawn by class.
 pub(super) const APPLIES: f32 = 0.5;
 
-/// What a network should say of an image.
+/// The target of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target<'a> {
     /// The image's class.
@@ -41,14 +40,14 @@ pub trait Dataset: Send + Sync {
     /// for each.
     fn classes(&self) -> &[String];
 
-    /// What a network should say of an image. All images have targets of one kind.
+    /// The target of an image. All images have targets of one kind.
     ///
     /// # Panics
     /// May panic if `index` is not below [`len`](Self::len).
     fn target(&self, index: usize) -> Target<'_>;
 
-    /// What an image is called where files list it: the path of a picture from the folder of its
-    /// set on. By default its index.
+    /// An image's name in files that list it: the path of a picture relative to the folder of its
+    /// set. By default its index.
     fn name(&self, index: usize) -> String {
         index.to_string()
     }
@@ -65,17 +64,17 @@ pub trait Dataset: Send + Sync {
     /// How the served bytes or floats become the network's input.
     fn normalization(&self) -> &Normalization;
 
-    /// The number of views served for each image in evaluation: 10 for ten-crop testing. The scores
-    /// of an image's views are to be averaged.
+    /// The number of views of each image in evaluation: 10 for ten-crop testing. The scores of an
+    /// image's views must be averaged.
     fn views(&self) -> usize {
         1
     }
 
     /// Writes an image's bytes, height x width x channels.
     ///
-    /// With an `rng` the image is varied at random, for training, and is the same for the same
-    /// numbers. Without one, for evaluation, all [views](Self::views) are written one after
-    /// another. `into` is exactly as long as what is written.
+    /// With an `rng`, for training, the image is augmented at random; the same numbers give the
+    /// same image. Without one, for evaluation, all [views](Self::views) are written one after
+    /// another. `into` has exactly the length of the output.
     ///
     /// # Errors
     /// When the image cannot be read. It is then [about one image](DataError::is_about_one_image).
@@ -84,8 +83,8 @@ pub trait Dataset: Send + Sync {
     /// May panic if `index` is not below [`len`](Self::len) or `into` has another length.
     fn load(&self, index: usize, rng: Option<&mut Rng>, into: &mut [u8]) -> Result<(), DataError>;
 
-    /// Writes an image as [`load`](Self::load) does, in floats from 0 to 1. A dataset of bytes need
-    /// not have this of its own.
+    /// Writes an image as [`load`](Self::load) does, in floats from 0 to 1. A dataset of bytes does
+    /// not need to implement this.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -110,9 +109,7 @@ pub trait Dataset: Send + Sync {
 /// Checks that a network with this input (channels, height, width) and number of classes can be
 /// trained on a dataset.
 ///
-/// # Errors
-/// When the images have another shape, or the dataset has more classes than the network, or fewer
-/// that are independent.
+/// # Errors When the images have another shape, the dataset has more classes than the network, or it has fewer independent ones.
 pub fn check_fit(
     dataset: &dyn Dataset,
     input: [usize; 3],

@@ -11,7 +11,7 @@ pub enum DataError {
     Missing {
         /// Where it was looked for.
         path: PathBuf,
-        /// What should be there, and what else would do.
+        /// What should be there, and the alternatives.
         wanted: String,
     },
     /// The system refused to read or write.
@@ -60,36 +60,38 @@ pub enum DataError {
         /// The difference.
         reason: String,
     },
-    /// A table of pictures is not as it should be.
+    /// A table of pictures is malformed.
     #[error("{path}{at}: {reason}", path = .path.display())]
     Table {
         /// The file.
         path: PathBuf,
-        /// Where in it, such as ", line 3, column `cat`"; empty if it is about the whole file.
+        /// The position, such as ", line 3, column `cat`"; empty if the error concerns the whole file.
         at: String,
         /// What is wrong, and what to do.
         reason: String,
     },
     /// Pictures that a table lists are missing.
     #[error(
-        "{missing} of the {pictures} pictures in {table} are missing in {root}, such as {}; name the folder at which their paths begin, or leave the missing out",
+        "{missing} of the {pictures} pictures in {table} are missing in {root}, such as {}; name \
+            the folder that their paths are relative to, or leave the missing ones out",
         shown(.first), table = .table.display(), root = folder(.root)
     )]
     MissingPictures {
         /// The table.
         table: PathBuf,
-        /// The folder at which its paths begin.
+        /// The folder that its paths are relative to.
         root: PathBuf,
         /// How many are missing.
         missing: usize,
-        /// How many there should be.
+        /// The expected number.
         pictures: usize,
-        /// The line and path of the first that are missing.
+        /// The line and path of the first missing ones.
         first: Vec<(usize, String)>,
     },
-    /// Groups, or pictures, are in training and in validation.
+    /// Groups, or pictures, are in both training and validation.
     #[error(
-        "{count} {what} are in training and in validation, such as {first}; results of a validation on what was trained on mean nothing. Move each to one set, or have the split drawn"
+        "{count} {what} are in both training and validation, such as {first}; validation on \
+            training data means nothing. Move each to one set, or have the split drawn"
     )]
     InBoth {
         /// "groups" or "pictures".
@@ -192,7 +194,7 @@ pub enum DataError {
     WorkersGone,
 }
 
-/// A folder for a message: that of a file which is given by its name alone is the current one.
+/// A folder for a message; the current one if a file is given only by its name.
 fn folder(path: &Path) -> String {
     match path.as_os_str().is_empty() {
         true => "the current folder".to_owned(),
@@ -249,7 +251,7 @@ impl DataError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PictureError {
-    /// It is damaged, cut short, or something else.
+    /// It is damaged, truncated, or of another kind.
     #[error("not a whole picture: {0}")]
     Broken(String),
     /// It is of a kind that cannot be read, such as "an arithmetic-coded JPEG".

@@ -21,7 +21,7 @@ use super::{
 /// other formats, which are [counted](ImageFolder::left_out). A dangling symbolic link counts as a
 /// picture that cannot be read.
 ///
-/// How pictures are read and shown is for [`Pictures`] to say.
+/// [`Pictures`] says how pictures are read and preprocessed.
 #[derive(Clone)]
 pub struct ImageFolder {
     root: PathBuf,
@@ -31,8 +31,7 @@ pub struct ImageFolder {
     pictures: Pictures,
 }
 
-/// Where a picture is. Paths start at the root, since those of millions of pictures are held in
-/// memory.
+/// A picture's path, relative to the root, since the paths of millions of pictures are held in memory.
 #[derive(Clone, Debug)]
 struct File {
     path: Box<Path>,
@@ -49,8 +48,9 @@ impl ImageFolder {
         Self::open_as(dir, Pictures::sized(size)?)
     }
 
-    /// Lists the pictures of a folder, which are read and shown as `pictures` says. Unless it says so,
-    /// the first file decides whether images are bytes or floats ([`Pictures::as_needed_by`]).
+    /// Lists the pictures of a folder, which are read and preprocessed as `pictures` says. If it
+    /// leaves that open, the first file decides whether images are bytes or floats
+    /// ([`Pictures::as_needed_by`]).
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -82,7 +82,7 @@ impl ImageFolder {
         })
     }
 
-    /// Opens `DIR/train` and `DIR/val`. The images of both are bytes, or of both floats.
+    /// Opens `DIR/train` and `DIR/val`. The images of both are bytes, or both are floats.
     ///
     /// # Errors
     /// As [`open`](Self::open), and when the two have different classes.
@@ -93,7 +93,7 @@ impl ImageFolder {
         Self::train_and_val_as(dir, Pictures::sized(size)?)
     }
 
-    /// Opens `DIR/train` and `DIR/val`, whose pictures are read and shown as `pictures` says.
+    /// Opens `DIR/train` and `DIR/val`, whose pictures are read and preprocessed as `pictures` says.
     ///
     /// # Errors
     /// As [`train_and_val`](Self::train_and_val).
@@ -195,8 +195,7 @@ impl PictureFiles for ImageFolder {
     }
 }
 
-/// The pictures in a folder and in its subfolders, in the order of their paths: those that
-/// [`ImageFolder`] would find.
+/// The pictures in a folder and its subfolders, in the order of their paths, as [`ImageFolder`] finds them.
 ///
 /// # Errors
 /// When the folder is missing or cannot be read.

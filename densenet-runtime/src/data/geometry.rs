@@ -1,4 +1,4 @@
-//! Where crops lie, to the pixel as torchvision computes it.
+//! The positions of crops, as torchvision computes them, to the pixel.
 
 use super::Rng;
 
@@ -15,8 +15,8 @@ pub struct Rect {
     pub height: u32,
 }
 
-/// The part of a picture that is shown in training: anywhere, with an area and an aspect ratio in
-/// the given ranges (Szegedy et al., 2015; the fb.resnet.torch recipe).
+/// The random crop of a picture in training, with an area and an aspect ratio in the given ranges
+/// (Szegedy et al., 2015; the fb.resnet.torch recipe).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomResizedCrop {
     /// Smallest and largest share of the picture's area.
@@ -87,8 +87,8 @@ impl RandomResizedCrop {
 }
 
 /// Width and height to which a picture is resized for evaluation, so that its crop has a `share` of
-/// the short side: for 224 and 0.875 that becomes 256. It is rounded down, as in timm. For a crop that
-/// is not square, the side that has less room decides.
+/// the short side: for 224 and 0.875 that becomes 256. It is rounded down, as in timm. For a crop
+/// that is not square, the tighter side decides.
 pub fn resized(
     width: u32,
     height: u32,

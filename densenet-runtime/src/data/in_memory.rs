@@ -117,7 +117,7 @@ impl InMemory {
         })
     }
 
-    /// Splits off the first `count` images: to hold images out of training, or to try something on
+    /// Splits off the first `count` images, to hold images out of training, or to try something on
     /// a few. Both parts keep the normalisation of the whole.
     pub fn split(mut self, count: usize) -> (Self, Self) {
         let count = count.min(self.len());

@@ -1,4 +1,4 @@
-//! Images: where they come from, how they are varied, and how they reach the network in time.
+//! Images: their sources, their augmentation, and loaders that prefetch them.
 //!
 //! A [`Dataset`] serves one labelled image at a time, as bytes or floats of a fixed shape: pictures in
 //! folders ([`ImageFolder`]) or listed by a table ([`TablePictures`]), others by their [paths](PictureFiles),

@@ -1,11 +1,11 @@
 //! The name that a misspelled one most likely means.
 
-/// How many names a message lists; it counts the others.
+/// The number of names that a message lists; it counts the others.
 const LISTED: usize = 20;
 /// How many examples a message gives.
 pub(super) const FEW: usize = 5;
 
-/// For the end of a message about a name that is not among `names`: the nearest, and all of them.
+/// The end of a message about a name that is not among `names`: the nearest one, and all of them.
 pub(super) fn suggestion(name: &str, names: &[impl AsRef<str>]) -> String {
     let names = names.iter().map(AsRef::as_ref);
     let lower = name.to_lowercase();
@@ -24,7 +24,7 @@ pub(super) fn suggestion(name: &str, names: &[impl AsRef<str>]) -> String {
     )
 }
 
-/// Names for a message: the first of them, and how many more there are.
+/// Names for a message: the first ones, and the number of the others.
 pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut list: Vec<_> = names.map(|name| format!("`{name}`")).collect();
     if list.len() > LISTED {

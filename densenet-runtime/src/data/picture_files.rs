@@ -4,20 +4,15 @@ use std::path::PathBuf;
 
 use super::{DataError, Dataset, Depth, Normalization, Pictures, Rng, Target};
 
-/// A [`Dataset`] of files, which are read and shown as [`Pictures`] says. What is left to say is
-/// where they are, and what a network should say of them.
+/// A [`Dataset`] of files, which are read and preprocessed as [`Pictures`] says. An implementation
+/// gives their paths and targets.
 ///
 /// ```
 /// use std::path::PathBuf;
 /// use densenet_runtime::data::{Dataset, PictureFiles, Pictures, Target};
 ///
-/// /// Pictures of which nothing is known.
-/// struct Unlabelled {
-///     paths: Vec<PathBuf>,
-///     pictures: Pictures,
-///     classes: Vec<String>,
-///     unknown: Vec<f32>,
-/// }
+/// /// Pictures without labels. struct Unlabelled { paths: Vec<PathBuf>, pictures: Pictures,
+/// classes: Vec<String>, unknown: Vec<f32>, }
 ///
 /// impl PictureFiles for Unlabelled {
 ///     fn pictures(&self) -> &Pictures {

@@ -13,16 +13,16 @@ use super::{
     raster::{Sample, View},
 };
 
-/// How many files are looked at, at most, to find out whether pictures need more than 8 bits.
+/// The largest number of files that are examined to find out whether pictures need more than 8 bits.
 const LOOKED_AT: usize = 8;
 
-/// How pictures are read from files and shown as images of one shape: what datasets of files share,
-/// wherever their labels come from.
+/// How pictures are read from files and become images of one shape. Datasets of files share this,
+/// whatever the source of their labels.
 ///
-/// Training shows a random part of a picture, mirrored half of the time, or what an
-/// [`Augmentation`] says.
-/// Evaluation shows the [centre or ten crops](EvaluationCrop). Images are RGB or grey, normalised with
-/// ImageNet's mean and standard deviation unless [others](Self::normalized) are set.
+/// Training takes a random crop of a picture, mirrored half of the time, or follows an
+/// [`Augmentation`]. Evaluation takes the [centre or ten crops](EvaluationCrop). Images are RGB or
+/// grey, normalised with ImageNet's mean and standard deviation unless [others](Self::normalized)
+/// are set.
 ///
 /// Images are bytes, or floats if samples of more than 8 bits are to be kept ([`Depth`]). All images
 /// of a dataset are one or the other, as [set](Self::deep) or as the dataset's first file
@@ -42,7 +42,7 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// Pictures that are shown in RGB as `height` x `width`.
+    /// Pictures in RGB of `height` x `width`.
     ///
     /// # Errors
     /// When a side is 0 or more than 65,535.
@@ -50,7 +50,7 @@ impl Pictures {
         Self::shaped([3, height, width])
     }
 
-    /// Pictures that are shown as a network's input: channels, height and width. One channel is
+    /// Pictures with the shape of a network's input: channels, height and width. One channel is
     /// grey (Rec. 601, as in Pillow's `convert("L")`), three are RGB.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Pictures {
         let (width, height) = crops::sides([height, width])?;
         if !matches!(channels, 1 | 3) {
             return Err(DataError::Options(format!(
-                "pictures have 1 channel (grey) or 3 (RGB), but images of {channels} were asked for"
+                "pictures have 1 channel (grey) or 3 (RGB), but images of {channels} were requested"
             )));
         }
         Ok(Self {
@@ -75,8 +75,8 @@ impl Pictures {
         })
     }
 
-    /// Sets what images are made of. Otherwise the first file of a dataset decides, and images are
-    /// bytes where there is none.
+    /// Sets the format of images. If it is not set, the first file of a dataset decides; without a
+    /// file, images are bytes.
     pub fn deep(self, depth: Depth) -> Self {
         Self {
             depth: Some(depth),
@@ -84,8 +84,8 @@ impl Pictures {
         }
     }
 
-    /// Sets which samples become 0 and 1, whatever the files' types say: 0 to 4095 for 12 bits in
-    /// files of 16, say. Images are floats then.
+    /// Sets the samples that become 0 and 1, whatever the files' types: 0 to 4095 for 12 bits in
+    /// files of 16, for example. Images are then floats.
     ///
     /// # Errors
     /// When the range's ends are not finite numbers, the lower one first.
@@ -103,8 +103,8 @@ impl Pictures {
         })
     }
 
-    /// Decides what images are made of, unless it is [set](Self::deep): floats if the first of these
-    /// files that can be read (of eight) has more than 8 bits a sample.
+    /// Decides the format of images, unless it is [set](Self::deep): floats if the first readable
+    /// one of the first eight files has more than 8 bits per sample.
     pub fn as_needed_by(self, files: impl IntoIterator<Item = PathBuf>) -> Self {
         if self.depth.is_some() {
             return self;
@@ -114,7 +114,7 @@ impl Pictures {
         self.deep(depth.unwrap_or_default())
     }
 
-    /// Sets how pictures are varied in training.
+    /// Sets the augmentation of training.
     ///
     /// # Errors
     /// When a setting is [out of its range](Augmentation::check).
@@ -126,7 +126,7 @@ impl Pictures {
         })
     }
 
-    /// Sets the random crop of training alone.
+    /// Sets only the random crop of training.
     pub fn cropped(self, crop: RandomResizedCrop) -> Self {
         let augmentation = Augmentation {
             crop,
@@ -138,7 +138,7 @@ impl Pictures {
         }
     }
 
-    /// Sets what evaluation shows, or only its [`Crops`](super::Crops); the centre by default.
+    /// Sets the crop of evaluation, or only its [`Crops`](super::Crops); the centre by default.
     pub fn evaluated(self, evaluation: impl Into<EvaluationCrop>) -> Self {
         Self {
             evaluation: evaluation.into(),
@@ -189,8 +189,8 @@ impl Pictures {
         self.evaluation.crops.views()
     }
 
-    /// Reads a picture and writes what the network sees of it in bytes, as
-    /// [`Dataset::load`](super::Dataset::load) does: varied by `rng` for training, all
+    /// Reads a picture and writes the network's image of it in bytes, as
+    /// [`Dataset::load`](super::Dataset::load) does: augmented by `rng` for training, all
     /// [views](Self::views) without one.
     ///
     /// # Errors
@@ -204,8 +204,7 @@ impl Pictures {
         self.load_as(path, rng, into)
     }
 
-    /// Reads a picture as [`load`](Self::load) does, and writes floats in [0, 1], with all bits that
-    /// the file has.
+    /// Reads a picture as [`load`](Self::load) does, and writes floats in [0, 1], with all bits of the file.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -9,7 +9,7 @@ use fast_image_resize::{
 
 use super::{Depth, Picture, PictureError, Rgb, SampleRange};
 
-/// What images are made of: bytes, or floats in [0, 1].
+/// The samples of images: bytes, or floats in [0, 1].
 pub(super) trait Sample: bytemuck::Pod + Default + PartialOrd {
     /// A pixel of one channel, and of three, as the resizer calls them.
     type One: PixelTrait;
@@ -19,7 +19,7 @@ pub(super) trait Sample: bytemuck::Pod + Default + PartialOrd {
     /// White.
     const MOST: f32;
 
-    /// A value in [0, [`MOST`](Self::MOST)]; what is between two samples is cut, as torchvision does.
+    /// A value in [0, [`MOST`](Self::MOST)]; a value between two samples is truncated, as in torchvision.
     fn of(value: f32) -> Self;
     fn value(self) -> f32;
 
@@ -91,7 +91,7 @@ impl Sample for f32 {
             }
             Picture::Deep(deep) => (deep.channels, deep.range, Cow::Borrowed(&deep.samples)),
         };
-        // A range from above to below inverts the picture, which one that is given does not change.
+        // A descending range inverts the picture; a given range does not change that.
         let range = match range {
             Some(SampleRange { low, high }) if of_file.low > of_file.high => SampleRange {
                 low: high,
@@ -102,7 +102,7 @@ impl Sample for f32 {
         };
         if !(range.low.is_finite() && range.high.is_finite() && range.low != range.high) {
             return Err(PictureError::Broken(format!(
-                "its samples range from {} to {}, which makes no sense",
+                "its samples range from {} to {}, which is not a range",
                 range.low, range.high
             )));
         }

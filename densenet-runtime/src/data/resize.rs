@@ -54,13 +54,13 @@ impl FromStr for Interpolation {
             "bilinear" => Ok(Self::Bilinear),
             "bicubic" => Ok(Self::Bicubic),
             _ => Err(format!(
-                "the interpolation {text} is not known; there are bilinear and bicubic"
+                "the interpolation must be bilinear or bicubic, not {text}"
             )),
         }
     }
 }
 
-/// The part of a picture that is resized.
+/// The region of a picture that is resized.
 #[derive(Clone, Copy)]
 enum Part {
     /// These pixels: none outside has any influence.

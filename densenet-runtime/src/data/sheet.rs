@@ -1,4 +1,4 @@
-//! A file of cells: lines of equally many, the first of which names the columns.
+//! A file of cells: lines with equal numbers of them. The first line names the columns.
 
 use std::path::Path;
 

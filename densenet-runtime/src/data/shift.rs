@@ -2,9 +2,9 @@
 
 use super::{Rng, augment, resize};
 
-/// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, a part of the
-/// original size is cut out at a random place, and it is mirrored half of the time. Beyond the
-/// paper, a rectangle may be erased.
+/// The paper's "+" (section 4.1, as in C10+): the image is padded on all sides, cropped to its
+/// original size at a random position, and mirrored half of the time. Beyond the paper, a rectangle
+/// may be erased.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShiftAndFlip {
     /// Pixels of padding on each side.
@@ -29,8 +29,8 @@ impl ShiftAndFlip {
         }
     }
 
-    /// Writes a varied copy of an image of `height` x `width` pixels, with as many channels as the
-    /// fill colour has bytes.
+    /// Writes an augmented copy of an image of `height` x `width` pixels, with as many channels as
+    /// the fill colour has bytes.
     pub(super) fn apply(
         &self,
         image: &[u8],

@@ -22,14 +22,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The number of images that it has targets of.
+    /// The number of images that it has targets for.
     pub fn images(&self, plan: &Plan) -> usize {
         self.targets.images(plan.classes())
     }
 
     /// Checks that a batch fits a plan and an executor's capacity; returns its images.
     pub(crate) fn check(&self, plan: &Plan, capacity: usize) -> Result<usize, ExecutorError> {
-        // A row of targets that is cut short is no image.
+        // A truncated row of targets does not count as an image.
         check_rows(self.targets, plan.classes())?;
         let images = self.images(plan);
         check_pixels(plan.stem(), self.pixels, images, capacity)?;
@@ -102,7 +102,7 @@ pub(crate) fn check_capacity(plan: &Plan, batch: usize) -> Result<(), ExecutorEr
     Ok(())
 }
 
-/// Checks that a stage is left that trains.
+/// Checks that at least one stage trains.
 pub(crate) fn check_frozen(plan: &Plan, frozen: Frozen) -> Result<(), ExecutorError> {
     let stages = plan.stages().len();
     if frozen.stages() < stages {
@@ -114,8 +114,8 @@ pub(crate) fn check_frozen(plan: &Plan, frozen: Frozen) -> Result<(), ExecutorEr
     })
 }
 
-/// Checks that the size of a frozen network's class maps does not overflow. All else that it holds is
-/// less than what a training step needs ([`check_capacity`]).
+/// Checks that the size of a frozen network's class maps does not overflow. Everything else that it
+/// holds is smaller than a training step's buffers ([`check_capacity`]).
 #[cfg(feature = "cuda")]
 pub(crate) fn check_outputs(
     plan: &Plan,

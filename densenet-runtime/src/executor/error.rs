@@ -6,7 +6,7 @@ use densenet_cpu::memory::OutOfMemory;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecutorError {
-    /// The batch has no images or more than the executor was made for.
+    /// The batch has no images, or more than the executor was made for.
     #[error(
         "a batch of {found} images does not fit an executor made for 1 to {capacity}; make it with a larger batch"
     )]
@@ -39,7 +39,7 @@ pub enum ExecutorError {
         "a batch of {labels} images of {shape:?} (channels, height, width) has {expected} values, found {found}"
     )]
     Pixels {
-        /// Images that there are targets of.
+        /// Images that have targets.
         labels: usize,
         /// Channels, height, width.
         shape: [usize; 3],
@@ -70,7 +70,8 @@ pub enum ExecutorError {
     },
     /// Targets of each class are not a whole number of rows.
     #[error(
-        "{found} values are no whole number of rows of targets: the network has {classes} classes, and each image needs a value for each"
+        "{found} values are not a whole number of rows of targets: the network has {classes} \
+            classes, and each image needs a value for each"
     )]
     TargetLength {
         /// Values found.
@@ -134,7 +135,8 @@ pub enum ExecutorError {
     },
     /// All stages are frozen.
     #[error(
-        "{found} of the network's {stages} stages are to be frozen, and nothing would be trained; leave at least the classifier"
+        "freezing {found} of the network's {stages} stages would leave nothing to train; leave at \
+            least the classifier"
     )]
     Frozen {
         /// Stages to be frozen.
@@ -142,25 +144,27 @@ pub enum ExecutorError {
         /// Stages of the network.
         stages: usize,
     },
-    /// The executor was made without what is asked for.
-    #[error("this executor keeps no {what}; make it with `{option}: true`")]
+    /// The executor was made without the requested part.
+    #[error("this executor does not keep {what}; make it with `{option}: true`")]
     NotKept {
         /// What is asked for.
         what: &'static str,
         /// The option that it is made with.
         option: &'static str,
     },
-    /// A class map is asked for of what is not a class of the network.
-    #[error("a map of class {found} is asked for, but the network has {classes} classes (0 to {})", .classes - 1)]
+    /// A class map was requested for a class that the network does not have.
+    #[error("a map of class {found} was requested, but the network has {classes} classes (0 to \
+        {})", .classes - 1)]
     ClassOfMap {
         /// The class that is asked for.
         found: usize,
         /// Classes of the network.
         classes: usize,
     },
-    /// More class maps are asked for than the network was frozen for.
+    /// More class maps were requested than the network was frozen for.
     #[error(
-        "{found} class maps of each image are asked for, but the network was frozen for {kept}; freeze it with more (`outputs.class_maps`), or ask for each class once"
+        "{found} class maps per image were requested, but the network was frozen for {kept}; \
+            freeze it with more (`outputs.class_maps`), or request each class once"
     )]
     ClassMaps {
         /// Class maps of an image that are asked for.

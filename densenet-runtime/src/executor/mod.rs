@@ -142,17 +142,16 @@ pub trait Executor: Send {
         pending.into_outcome()
     }
 
-    /// Has some parameters move by other shares of the learning rate and of the weight decay. The
-    /// groups have each parameter once, in their order; before, all are one group.
+    /// Gives groups of parameters their own shares of the learning rate and the weight decay. The
+    /// groups contain each parameter once, in order. At first there is one group.
     ///
-    /// # Errors
-    /// When the groups do not fit the parameters, or the executor moves all alike.
+    /// # Errors When the groups do not fit the parameters, or the executor supports one group only.
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         if groups == [Group::all(self.plan().parameter_count())] {
             return Ok(());
         }
         Err(ExecutorError::Device(
-            "this executor moves all parameters alike".into(),
+            "this executor supports one group of parameters only".into(),
         ))
     }
 
@@ -183,7 +182,7 @@ pub trait Executor: Send {
 
     /// Forward pass on a batch's statistics, without dropout, which moves the running statistics as
     /// [`differentiate`](Self::differentiate) does. Parameters, gradients and momentum stay as they
-    /// are. Ranks that train together move each its own.
+    /// are. Each rank moves its own.
     ///
     /// # Errors
     /// As [`differentiate`](Self::differentiate).

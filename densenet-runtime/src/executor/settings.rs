@@ -32,7 +32,7 @@ pub struct Sgd {
     pub learning_rate: f32,
     /// Momentum; 0.9 in the paper.
     pub momentum: f32,
-    /// Weight decay, on every parameter; 1e-4 in the paper.
+    /// Weight decay of every parameter; 1e-4 in the paper.
     pub weight_decay: f32,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
@@ -60,7 +60,7 @@ pub struct AdamW {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f32,
-    /// The share of each parameter that a step takes off, times the learning rate.
+    /// The share of each parameter that a step subtracts, times the learning rate.
     pub weight_decay: f32,
     /// The number of this step, counted from 1: the first moments are zeros, which the step
     /// corrects for.
@@ -86,10 +86,10 @@ impl AdamW {
         self.betas.map(|beta| (1.0 - beta) as f32)
     }
 
-    /// What corrects for moments that started as zeros: a factor of the first moment, and one of
-    /// the root of the second.
+    /// Factors that correct for moments that started as zeros: one for the first moment, and one
+    /// for the root of the second.
     pub(crate) fn corrections(&self) -> [f32; 2] {
-        // Beyond this many steps the correction is 1 for all betas that f64 tells from 1.
+        // After this many steps the correction is 1 for all betas that f64 distinguishes from 1.
         let steps = self.step.min(i32::MAX as u64) as i32;
         let [first, second] = self.betas.map(|beta| 1.0 / (1.0 - beta.powi(steps)));
         [first as f32, second.sqrt() as f32]
@@ -106,7 +106,7 @@ pub enum Optimizer {
     AdamW(AdamW),
 }
 
-/// A step along the gradients: what `descend` is asked for.
+/// The settings of a step along the gradients (`descend`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Descent {
     /// The optimiser.

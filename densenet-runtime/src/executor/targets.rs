@@ -3,7 +3,7 @@
 use super::{ExecutorError, Step};
 use crate::plan::{LossWeights, Targets};
 
-/// How far the probabilities of an image's classes may add up to something else than 1.
+/// How far the sum of an image's probabilities may be from 1.
 const SLACK: f64 = 1e-3;
 
 /// Checks that targets of each class are whole rows.
@@ -21,7 +21,7 @@ pub(super) fn check_rows(targets: Targets<'_>, classes: usize) -> Result<(), Exe
     }
 }
 
-/// Checks that targets, of which rows are whole, are what a network of so many classes can be trained towards.
+/// Checks that targets, in whole rows, are valid for a network with this many classes.
 pub(super) fn check_targets(targets: Targets<'_>, classes: usize) -> Result<(), ExecutorError> {
     match targets {
         Targets::Classes(labels) => {
@@ -49,7 +49,7 @@ pub(super) fn check_targets(targets: Targets<'_>, classes: usize) -> Result<(), 
     }
 }
 
-/// Checks that all values are in [0, 1], or NaN where that means that they are unknown.
+/// Checks that all values are in [0, 1], or NaN if that stands for unknown.
 fn check_range(values: &[f32], classes: usize, unknown: bool) -> Result<(), ExecutorError> {
     let fits = |value: f32| (0.0..=1.0).contains(&value) || (unknown && value.is_nan());
     let outside = values.iter().enumerate().find(|(_, value)| !fits(**value));
@@ -64,7 +64,7 @@ fn check_range(values: &[f32], classes: usize, unknown: bool) -> Result<(), Exec
     }
 }
 
-/// Checks the weights of a loss; that there is one a class, if the number of classes is known.
+/// Checks the weights of a loss, and their number if that of the classes is known.
 pub(crate) fn check_loss_weights(
     weights: &LossWeights,
     classes: Option<usize>,
@@ -95,7 +95,7 @@ pub(crate) fn check_loss_weights(
     Ok(())
 }
 
-/// Checks that targets can be smoothed as a step asks for.
+/// Checks that the targets allow the smoothing of a step.
 pub(crate) fn check_smoothing(targets: Targets<'_>, step: Step) -> Result<(), ExecutorError> {
     match targets {
         Targets::Independent(_) if step.label_smoothing != 0.0 => Err(ExecutorError::Smoothing {
@@ -171,7 +171,10 @@ mod tests {
             Targets::Independent(&[0.0, 1.0, 0.0, 0.0]),
         ] {
             let error = refused(targets);
-            assert!(error.starts_with("4 values are no whole number"), "{error}");
+            assert!(
+                error.starts_with("4 values are not a whole number"),
+                "{error}"
+            );
         }
     }
 

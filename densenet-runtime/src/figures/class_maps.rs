@@ -1,4 +1,4 @@
-//! Where a network saw what it says: class maps over the picture that they are of.
+//! Where a network saw its classes: class maps drawn over their picture.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ const MARGIN: u32 = 16;
 const LINE: u32 = 34;
 /// The width of the strip on the right that holds the colour bar and its numbers.
 const BAR: u32 = 120;
-/// How much of a map's colour is over the picture's grey.
+/// The opacity of a map's colour over the picture's grey.
 const COVER: f32 = 0.6;
 
 /// A picture with class maps of it.
 ///
-/// A map's values are what each place contributes to the logit of a class: their mean and the
-/// class's bias are the logit ([`Inference::class_maps`](crate::Inference)).
+/// A map's values are the contributions of each position to the logit of a class: their mean plus
+/// the class's bias is the logit ([`Inference::class_maps`](crate::Inference)).
 #[derive(Clone, Debug)]
 pub struct ClassMaps<'a> {
     /// The picture as the network sees it: height x width x (red, green, blue).
@@ -76,7 +76,8 @@ impl ClassMaps<'_> {
         let panels = panels.ok_or_else(|| {
             let [[height, width], [rows, columns]] = [self.size, self.map_size];
             failed(format!(
-                "a picture of {height}x{width} in RGB and maps of {rows}x{columns} have other lengths"
+                "the data has the wrong length for a picture of {height}x{width} in RGB and maps \
+                    of {rows}x{columns}"
             ))
         })?;
         let times = SIDE.div_ceil(self.size[0].max(self.size[1])).max(1);
@@ -202,7 +203,7 @@ impl Layout {
             let at = (*x as i32, (*y - LINE) as i32 + 10);
             text(&root, words, 18, self.width, at)?;
         }
-        let words = "colour: what a place adds to the logit (mean + bias = logit)";
+        let words = "colour: what a position adds to the logit (mean + bias = logit)";
         let at = (MARGIN as i32, (self.size.1 - LINE) as i32 + 4);
         text(&root, words, 15, width, at)?;
         let top = (MARGIN + 2 * LINE) as i32;
@@ -226,7 +227,7 @@ impl Layout {
     }
 }
 
-/// Writes words on one line, cut short if they are wider than their place.
+/// Writes words on one line, truncated if they are too wide.
 fn text(area: &Area<'_>, words: &str, size: u32, width: u32, at: (i32, i32)) -> Drawn {
     let style = (FONT, size).into_font().color(&TEXT);
     let mut shown = words.to_string();

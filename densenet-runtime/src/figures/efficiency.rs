@@ -43,7 +43,7 @@ impl Measured {
     }
 }
 
-/// Families of networks side by side: a line for each, through its networks in order of cost.
+/// Families of networks: a line for each, through its networks in order of cost.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Efficiency {
     families: Vec<(String, Vec<Measured>)>,

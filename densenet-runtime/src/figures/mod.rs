@@ -1,4 +1,4 @@
-//! The paper's figures, drawn from your own networks, and what a network looked at.
+//! The paper's figures, drawn from your own networks, and class maps.
 //!
 //! The curves of a run (paper, Fig. 4) are drawn by [`train::Curves`](crate::train::Curves).
 

@@ -78,7 +78,7 @@ where
     Ok(())
 }
 
-/// Writes a picture of red, green and blue bytes, row by row, as a PNG file: all of it, or nothing.
+/// Writes a picture of red, green and blue bytes, row by row, as a PNG file, completely or not at all.
 pub(crate) fn write_png(path: &Path, pixels: &[u8], (width, height): (u32, u32)) -> io::Result<()> {
     let mut png = Vec::new();
     let mut encoder = png::Encoder::new(&mut png, width, height);

@@ -35,7 +35,7 @@ pub(super) fn fill<S: Shape, E: Dtype, D: Device<E>>(
     Ok(())
 }
 
-/// A convolution's weight, of which each output reads `inputs` values: normally distributed with
+/// A convolution's weight whose outputs each read `inputs` values: normally distributed with
 /// variance 2 / `inputs`.
 pub(super) fn convolution(seed: u64, count: usize, inputs: usize) -> Vec<f32> {
     let std = (2.0 / inputs as f64).sqrt();
@@ -55,8 +55,8 @@ pub(super) fn classifier(seed: u64, count: usize, features: usize) -> Vec<f32> {
 }
 
 impl State {
-    /// The state in which a network starts, from a seed: the numbers that its type has when it is
-    /// built on a device with this seed.
+    /// A network's initial state from a seed: the numbers of its type when it is built on a device
+    /// with this seed.
     ///
     /// ```
     /// use densenet_runtime::prelude::*;

@@ -8,7 +8,7 @@ use dfdx::tensor::CpuError;
 use super::{Batched, ForwardError, SameShapes};
 use crate::cpu::{Frozen, FrozenOptions};
 use crate::plan::Plan;
-use crate::weights::{LoadOptions, Report, State, TensorFile, WeightsError};
+use crate::weights::{LoadOptions, LoadReport, State, TensorFile, WeightsError};
 use crate::{Device, ExecutorError};
 
 /// A network that `densenet!` made. The macro implements it.
@@ -104,7 +104,7 @@ pub trait Network:
         State::read(&Self::PLAN, path)?.store_into(self)
     }
 
-    /// Reads a file of anybody's, and reports what was used of it: see [`State::load`]. With
+    /// Reads a file from any library, and reports which tensors it used: see [`State::load`]. With
     /// `features_only` the classifier keeps its own weights.
     ///
     /// ```no_run
@@ -119,13 +119,12 @@ pub trait Network:
     /// # Ok::<(), densenet_runtime::weights::WeightsError>(())
     /// ```
     ///
-    /// # Errors
-    /// As [`load_weights`](Self::load_weights). What the file has besides is no error.
+    /// # Errors As [`load_weights`](Self::load_weights). Other tensors in the file are not an error.
     fn load_weights_with(
         &mut self,
         path: impl AsRef<Path>,
         options: &LoadOptions,
-    ) -> Result<Report, WeightsError> {
+    ) -> Result<LoadReport, WeightsError> {
         let file = TensorFile::read(path)?;
         let (mut state, report) = State::load(&Self::PLAN, &file, options)?;
         if options.features_only {
@@ -138,7 +137,8 @@ pub trait Network:
     }
 
     /// Writes the weights and running statistics to a file that torchvision's `load_state_dict`
-    /// takes: for `torch.load` if it is called `.pth`, `.pt` or `.bin`, else safetensors. The file appears at once or not at all.
+    /// takes: for `torch.load` if it is called `.pth`, `.pt` or `.bin`, else safetensors. The file
+    /// is written completely or not at all.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -48,7 +48,7 @@ fn engine() -> MutexGuard<'static, Engine> {
             Precision::F32,
         ))
     });
-    // The next pass reads nothing that a pass that panicked has left in the scratch memory.
+    // The next pass reads nothing that a panicked pass left in the scratch memory.
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -113,7 +113,7 @@ where
         probability: dropout,
         seed,
     };
-    let mode = Training { part, drops };
+    let mode = CheckedTraining { part, drops };
     let output = train_part(&mut state, slots, mode, input, output)?;
     store_running(module, &state.running)?;
     Ok(output)
@@ -164,7 +164,7 @@ where
     let part = Part::Head(head);
     let output = (input.shape().0, Const::<CLASSES>);
     check_part(&state, part, input.shape(), &output)?;
-    let mode = Training {
+    let mode = CheckedTraining {
         part,
         drops: Drops::default(),
     };
@@ -229,7 +229,7 @@ fn infer_part<I: Shape, O: Shape, T: Untaped>(
 }
 
 /// The checked settings with which a part trains.
-struct Training {
+struct CheckedTraining {
     part: Part,
     drops: Drops,
 }
@@ -238,7 +238,7 @@ struct Training {
 fn train_part<I: Shape, O: Shape, T: Taped>(
     state: &mut State,
     slots: Slots,
-    training: Training,
+    training: CheckedTraining,
     input: Tensor<I, f32, Cpu, T>,
     output: O,
 ) -> Result<Tensor<O, f32, Cpu, T>, ForwardError> {

@@ -1,5 +1,5 @@
 //! Copies flat numbers into a module's running statistics and gradients.
-//! [`State`](crate::weights::State) is the way out of a module.
+//! [`State`](crate::weights::State) copies numbers out of a module.
 
 use dfdx::prelude::*;
 

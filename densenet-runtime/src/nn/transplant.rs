@@ -47,11 +47,12 @@ pub trait Transplant: TensorCollection<f32, Cpu> + Sized {
     }
 }
 
-/// Holds between the same shapes; `From` and `Into` are the parts that have them.
+/// Implemented for equal shapes; `From` and `Into` are the parts that have them.
 #[diagnostic::on_unimplemented(
     message = "the parameters of `{From}` do not fit into `{Into}`: their shapes differ",
     label = "expected `{Shapes}`, found `{Self}`",
-    note = "parts fit that have layers of the same kinds and widths; a network's can be taken one by one",
+    note = "parts fit if they have layers of the same kinds and widths; parts of a network can be \
+        copied one by one",
     note = "`StemShapes<CHANNELS, KERNEL, MAPS>`, `BlockShapes<LAYERS, INPUT, BOTTLENECK, K>`, `TransitionShapes<INPUT, OUTPUT>`"
 )]
 pub trait SameShapes<Shapes, From, Into> {}

@@ -1,5 +1,5 @@
 //! How the processes of a job recognise each other: each proves that it has the job's secret, which
-//! never crosses the wire.
+//! is never sent.
 //!
 //! Rank 0 sends a [`Challenge`], an unpredictable number. A rank sends a [`Greeting`]: its rank, a
 //! number of its own, and a keyed hash of both numbers and the rank. Rank 0's [`answer`] is a keyed
@@ -38,7 +38,7 @@ impl Secret {
 
     fn hash(&self, who: &str, parts: [&[u8]; 2]) -> blake3::Hash {
         let secret = self.0.as_deref().unwrap_or_default();
-        // The context separates this key from keys that are made of the same secret elsewhere.
+        // The context separates this key from keys that are derived from the same secret elsewhere.
         let key = blake3::derive_key("densenet: processes that train together", secret.as_bytes());
         let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(who.as_bytes());

@@ -2,15 +2,15 @@
 //!
 //! A *rank* has its own executor, the same network and the same settings. In every step it
 //! differentiates its part of the batch, and gradients are averaged over all ranks before each
-//! descends. So all ranks stay equal, bit for bit, and do what one rank would do with the whole
-//! batch, but for BN's statistics: each rank normalises its part with that part's mean and
+//! descends. So all ranks stay equal, bit for bit, and compute what one rank would compute from the
+//! whole batch, except for BN's statistics: each rank normalises its part with that part's mean and
 //! variance, as with PyTorch's `DistributedDataParallel` without `SyncBatchNorm`. The running
 //! statistics are averaged in every step, too, so that they have seen all images, and evaluations
 //! and checkpoints are the same on all ranks.
 //!
-//! Parts have equal sizes: [`Loader::sharded`](crate::data::Loader::sharded) cuts each batch of the
-//! epoch's order into one part for each rank. So the average of the ranks' mean losses is the
-//! mean over the whole batch, and so are the gradients.
+//! Parts have equal sizes: [`Loader::sharded`](crate::data::Loader::sharded) divides each batch of
+//! the epoch's order into one part for each rank. So the average of the ranks' mean losses is the
+//! mean over the whole batch, and the same holds for the gradients.
 //!
 //! - [`Ranks`] is what a program needs. It says which rank this is, from the variables that torchrun
 //!   sets, and the loader, the device and the trainer take it.
@@ -39,12 +39,12 @@ pub use threads::Threads;
 #[cfg(feature = "cuda")]
 pub(crate) use watch::Watch;
 
-/// What ranks compute together. All must call the same functions in the same order.
+/// Operations over all ranks. All must call the same functions in the same order.
 pub trait Collective: Send {
     /// Which rank this is, counted from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are.
+    /// The number of ranks.
     fn world_size(&self) -> usize;
 
     /// Replaces values by their sums over all ranks, added in the ranks' order: every rank gets
@@ -113,7 +113,7 @@ pub enum ParallelError {
     Rendezvous {
         /// The rank that reports this.
         rank: usize,
-        /// How many ranks there should be.
+        /// The expected number of ranks.
         world_size: usize,
         /// What it was doing.
         what: &'static str,

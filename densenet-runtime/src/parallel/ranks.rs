@@ -24,18 +24,18 @@ use crate::console;
 /// # }
 /// ```
 ///
-/// All ranks call the same functions. The first writes the files (checkpoints, metrics, curves),
-/// shows the progress and [says](crate::say) what there is to say.
+/// All ranks call the same functions. The first one writes the files (checkpoints, metrics,
+/// curves), shows the progress and prints results ([`say!`](crate::say)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranks {
     /// The number of this process among all, counted from 0: `RANK`.
     pub rank: usize,
-    /// How many processes there are: `WORLD_SIZE`.
+    /// The number of processes: `WORLD_SIZE`.
     pub world_size: usize,
     /// The number of this process among those on this machine, and so of its device: `LOCAL_RANK`.
     pub local_rank: usize,
-    /// How many processes are on this machine: `LOCAL_WORLD_SIZE`. If that is not set: all, where
-    /// rank 0 has a loopback address, or else one.
+    /// The number of processes on this machine: `LOCAL_WORLD_SIZE`. If that is not set, all of them
+    /// if rank 0 has a loopback address, or else one.
     pub local_world_size: usize,
     /// The address of rank 0: `MASTER_ADDR`.
     pub master: String,
@@ -46,7 +46,7 @@ pub struct Ranks {
     pub secret: Secret,
 }
 
-/// `True` where torchrun's agent has a server of its own at `MASTER_PORT`.
+/// `True` if torchrun's agent has a server of its own at `MASTER_PORT`.
 const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
 const NAMES: [&str; 5] = [

@@ -29,9 +29,9 @@ pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> Paral
     }
 }
 
-/// Rank 0 listens on the master's address alone. If other machines cannot reach this one by it
-/// (Debian gives a machine's own name a loopback address; an address may be a router's), it listens
-/// on all addresses of the machine.
+/// Rank 0 listens on the master's address alone. If that address does not reach this machine from
+/// others (Debian gives a machine's own name a loopback address; an address may be a router's), it
+/// listens on all addresses of the machine.
 pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
     let failed = |reason: String| failed(ranks, "cannot listen at", reason);
     let addresses = (ranks.master.as_str(), ranks.port).to_socket_addrs();
@@ -63,7 +63,7 @@ pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {
     let any = SocketAddr::new(any, ranks.port);
     may_bind(&any)?;
     tell!(
-        "rank 0 listens on all addresses of this machine: other machines cannot reach it by {}",
+        "rank 0 listens on all addresses of this machine: other machines cannot reach it at {}",
         ranks.master
     );
     TcpListener::bind(any).map_err(|error| failed(error.to_string()))
@@ -132,7 +132,7 @@ impl Guest {
                 return match greeting {
                     Some(greeting) => Look::Greeted(greeting),
                     None => {
-                        // If the refusal is not delivered, nobody is harmed.
+                        // A refusal that is not delivered does no harm.
                         let _ = (&self.stream).write_all(&REFUSAL);
                         Look::Stranger("it does not have this job's secret")
                     }
@@ -166,7 +166,7 @@ fn are_here(members: &mut [Option<Member>]) -> bool {
 }
 
 /// Rank 0's part: admits the others and returns their streams in the order of their ranks.
-/// Strangers delay nobody.
+/// Other processes delay nobody.
 pub(super) fn receive(
     ranks: &Ranks,
     listener: &TcpListener,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Collective, ParallelError};
 
-/// A rank of several that are threads of one process. They wait for each other in every call.
+/// A rank among several threads of one process. They wait for each other in every call.
 pub struct Threads {
     rank: usize,
     shared: Arc<Shared>,
@@ -81,7 +81,7 @@ impl Threads {
             exchange.brought.fill(None);
             self.shared.changed.notify_all();
         }
-        // No rank brings its next values before all have read these.
+        // No rank contributes its next values before all have read these.
         while exchange.over == over {
             exchange = self.wait(exchange);
         }
@@ -99,7 +99,7 @@ impl Threads {
     }
 }
 
-/// Tells the others, so that they do not wait for ever.
+/// Tells the others, so that they do not wait forever.
 impl Drop for Threads {
     fn drop(&mut self) {
         // The first rank that leaves is the reason why others leave.

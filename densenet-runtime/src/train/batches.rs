@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use crate::data::Loader;
 use crate::{Batch, Normalization};
 
-/// Batches of images, epoch after epoch. An epoch always has the same batches.
+/// Batches of images for every epoch. An epoch always has the same batches.
 pub trait Batches {
     /// The number of batches of an epoch.
     fn batches(&self) -> u64;
@@ -24,9 +24,9 @@ pub trait Batches {
         None
     }
 
-    /// Hands the batches of an epoch, from batch `first` on, to `each`, until it breaks or no batch
-    /// is left. `each` also gets the number of views of each image, which follow one another in the
-    /// batch: 1, or more in evaluation (the paper's ten crops), where their logits are averaged.
+    /// Passes the batches of an epoch, from batch `first` on, to `each`, until it breaks or no
+    /// batch is left. `each` also gets the number of views of each image, which are consecutive in
+    /// the batch: 1, or more in evaluation (the paper's ten crops), which averages their logits.
     ///
     /// # Errors
     /// When images cannot be read.

@@ -4,10 +4,10 @@
 //! torchvision's names, so that it loads elsewhere. The momentum of each trainable parameter is under
 //! `momentum.` and its name, and AdamW's second moment under `second_moment.`. If the running
 //! statistics were recomputed for an evaluation (precise BN), those of training are under `training.`
-//! and their names. With an average of the weights (EMA), it is what was evaluated; the average is also
-//! under `ema.`, and all tensors in training are under `training.`. The rest of a run is JSON in a note of the file. A checksum
-//! covers all of it. The file appears at once or not at all: a full disk or a kill leaves the previous
-//! checkpoint whole, and numbers that are not finite are not written.
+//! and their names. An average of the weights (EMA) is itself evaluated; it is also under `ema.`, and
+//! all tensors in training are under `training.`. The rest of a run is JSON in a note of the file. A
+//! checksum covers the whole file. The file is written completely or not at all: a full disk or a
+//! kill leaves the previous checkpoint intact, and numbers that are not finite are not written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,8 +25,8 @@ use crate::weights::{
 use crate::{Normalization, classes};
 
 /// Changes when older code could not read the file. In format 1 the checksum covers the tensors'
-/// numbers, but not the note; in format 2 the best evaluation is so by its top-1 error. Both can still
-/// be read.
+/// numbers, but not the note; in format 2 the best evaluation is the one with the lowest top-1
+/// error. Both can still be read.
 const FORMAT: u32 = 3;
 
 /// The numbers of a network in training.
@@ -64,9 +64,9 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Why no run can be at this position, if its numbers do not fit together.
+    /// Why no run can be at this position, if its numbers are inconsistent.
     fn problem(&self) -> Option<String> {
-        /// More steps than any run has, but so few that counting on does not overflow.
+        /// More steps than any run has, but few enough that counting cannot overflow.
         const MOST: u64 = 1 << 53;
         let Self {
             step,
@@ -179,7 +179,7 @@ impl Header {
     }
 }
 
-/// Writes a checkpoint with these notes besides, all or nothing.
+/// Writes a checkpoint with these additional notes, completely or not at all.
 pub(super) fn save(
     path: &Path,
     plan: &Plan,
@@ -317,8 +317,7 @@ pub(super) fn best(path: &Path, network: &str, plan: &Plan) -> Result<Best, Chec
         })
 }
 
-/// Checks that a run on data of some classes can be resumed with data of others. If either has no
-/// names, it can.
+/// Checks that a run can be resumed with data of these classes. If either has no names, it can.
 pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), CheckpointError> {
     match classes::difference(("the checkpoint", run), ("the data", data)) {
         Some(difference) => Err(CheckpointError::Classes { difference }),
@@ -326,8 +325,8 @@ pub(super) fn check_classes(run: &[String], data: &[String]) -> Result<(), Check
     }
 }
 
-/// Checks that a run on data that was normalised in one way can be resumed with data that is
-/// normalised in another. If either is not known, it can.
+/// Checks that a run can be resumed with data that is normalised in this way. If either
+/// normalisation is unknown, it can.
 pub(super) fn check_normalization(
     run: Option<&Normalization>,
     data: Option<&Normalization>,
@@ -370,7 +369,7 @@ fn header(path: &Path, file: &TensorFile) -> Result<Header, CheckpointError> {
         normalization: header.normalization,
         thresholds: header.thresholds,
     } = Notes::of(file)?;
-    // The checksum of a newer file covers the position; an older file is checked here alone.
+    // The checksum of a newer file covers the position; that of an older file is checked only here.
     if let Some(problem) = header.position.problem() {
         return Err(damaged(path, problem));
     }

@@ -84,31 +84,32 @@ impl Display for Algorithm {
 ///
 /// # Precise BN
 ///
-/// Training moves the running statistics a tenth of the way towards those of each batch. They lag
-/// while the weights change fast, as in a short run with a high learning rate, and an evaluation
-/// with them says little about the weights. With [`precise_bn`](Self::precise_bn), each evaluation
-/// of [`Trainer::fit`](super::PlanTrainer::fit) starts with forward passes over some training batches
-/// with the current weights, each normalised with its own statistics. The network is evaluated with
-/// the mean and variance over all their images, and the next checkpoint has them (Wu and Johnson,
-/// 2021, Rethinking "Batch" in BatchNorm, section 3). The running statistics of training are kept
-/// apart, so evaluations do not change a run's steps, to the bit.
+/// Training moves the running statistics a tenth of the way towards those of each batch. While the
+/// weights change fast, as in a short run with a high learning rate, the statistics lag, and an
+/// evaluation with them says little about the weights. With [`precise_bn`](Self::precise_bn), each
+/// evaluation of [`Trainer::fit`](super::PlanTrainer::fit) starts with forward passes over some
+/// training batches with the current weights, each normalised with its own statistics. The network
+/// is evaluated with the mean and variance over all their images, and the next checkpoint has them
+/// (Wu and Johnson, 2021, Rethinking "Batch" in BatchNorm, section 3). The running statistics of
+/// training are kept apart, so evaluations do not change a single bit of a run's steps.
 ///
 /// # EMA
 ///
 /// With [`ema`](Self::ema), each step moves an average of the parameters and running statistics by
-/// 1 - decay of the way to the current ones; it starts as those before the first step. The average
-/// is what is evaluated, what [`Trainer::model`](super::Trainer::model) returns and what checkpoints
-/// have under the network's names, so the best checkpoint holds the weights that were the best. The
-/// weights in training are kept beside it. With precise BN, the statistics are those of the averaged
-/// weights. This is `AveragedModel` with `use_buffers=True` in PyTorch, and `ModelEmaV3` in timm.
+/// 1 - decay of the way to the current ones; it starts from the values before the first step. The
+/// average is evaluated, [`Trainer::model`](super::Trainer::model) returns it, and checkpoints have
+/// it under the network's names, so the best checkpoint holds the weights that were the best. The
+/// weights in training are kept beside it. With precise BN, the statistics are those of the
+/// averaged weights. This is `AveragedModel` with `use_buffers=True` in PyTorch, and `ModelEmaV3`
+/// in timm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Passes over the training images.
     pub epochs: u32,
     /// The number of images in a step.
     pub batch: usize,
-    /// The number of pieces that a step's batch is cut into. They are computed one after the other
-    /// and their gradients are added up, so memory is needed for one piece. Each piece is
+    /// The number of pieces that a step's batch is divided into. They are computed one after the
+    /// other and their gradients are added, so one piece must fit in memory. Each piece is
     /// normalised with its own statistics.
     pub accumulation: usize,
     /// The learning rate.
@@ -140,7 +141,7 @@ pub struct Config {
     pub ema: Option<f64>,
     /// The share of the target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
-    /// What each class counts in the loss; empty for 1. Each piece of a step is divided by the
+    /// The weights of the classes in the loss; empty if all are 1. Each piece of a step is divided by the
     /// weights of its own labels ([`Executor::set_loss_weights`](crate::Executor::set_loss_weights)).
     #[serde(default, with = "LossWeightFields")]
     pub loss_weights: LossWeights,
@@ -158,7 +159,7 @@ pub struct Config {
     /// evaluation ([precise BN](Self#precise-bn)); 0 to evaluate with those of training.
     #[serde(default)]
     pub precise_bn: u32,
-    /// The seed of dropout. (The initial weights depend on the model's seed, the order of the
+    /// The seed of dropout. (The initial weights depend on the model's seed, and the order of the
     /// images on the loader's.)
     pub seed: u64,
     /// The type of numbers that products are computed in.
@@ -226,8 +227,8 @@ impl Config {
         matches!(self.optimizer, Algorithm::AdamW { .. })
     }
 
-    /// How the run's step with this number, counted from 1, goes along the gradients; `progress` is
-    /// what was done before it.
+    /// The settings of the descent in the run's step with this number, counted from 1; `progress`
+    /// is the state before it.
     pub(super) fn descent(&self, progress: Progress, step: u64) -> Descent {
         let learning_rate = self.schedule.learning_rate(progress);
         let cycled = self.schedule.momentum(progress);
@@ -270,7 +271,7 @@ impl Config {
             Some("a batch needs at least 1 image".to_string())
         } else if self.accumulation == 0 || self.accumulation > self.batch {
             Some(format!(
-                "a batch of {} images can be cut into 1 to {0} pieces, not {}",
+                "a batch of {} images can be divided into 1 to {0} pieces, not {}",
                 self.batch, self.accumulation
             ))
         } else if !share(self.momentum) {
@@ -327,7 +328,7 @@ impl Config {
         } else {
             self.schedule.problem()
         };
-        // How many there must be is known with the network.
+        // Only the network knows how many there must be.
         check_loss_weights(&self.loss_weights, None)?;
         match problem {
             Some(problem) => Err(TrainError::Config(problem)),

@@ -24,7 +24,7 @@ pub struct Curves {
     metrics: PathBuf,
     picture: PathBuf,
     title: String,
-    /// Whether it was reported that they cannot be drawn.
+    /// Whether a failure to draw was reported.
     has_warned: bool,
 }
 
@@ -58,7 +58,7 @@ impl Curves {
 
 impl Observer for Curves {
     fn evaluation(&mut self, _: &Evaluation) -> Result<(), TrainError> {
-        // A failed drawing does not end the run; only that of the last picture is an error.
+        // A failed drawing does not end the run; only a failure of the last picture is an error.
         if let Err(error) = self.draw()
             && !std::mem::replace(&mut self.has_warned, true)
         {
@@ -79,7 +79,7 @@ struct RunFigures {
     losses: Vec<(f64, f64)>,
     /// Step, learning rate.
     learning_rates: Vec<(f64, f64)>,
-    /// Of each evaluation: epochs done, and in percent the errors and the scores that it has.
+    /// For each evaluation: the epochs done, and its errors and scores in percent.
     top1: Vec<(f64, f64)>,
     top5: Vec<(f64, f64)>,
     decisions: Vec<(f64, f64)>,
@@ -245,7 +245,7 @@ fn draw_errors(run: &RunFigures, area: &Area<'_>) -> Drawn {
     legend(&mut chart, SeriesLabelPosition::LowerLeft)
 }
 
-/// The top of an axis: above all of `smooth`, and above all values but the few that stick out.
+/// The top of an axis: above all of `smooth`, and above all values except a few outliers.
 fn top_of(values: &[(f64, f64)], smooth: &[(f64, f64)]) -> f64 {
     let mut sorted: Vec<f64> = values.iter().map(|&(_, value)| value).collect();
     sorted.sort_by(f64::total_cmp);
@@ -278,7 +278,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// At most about a point a pixel: the lowest and the highest of each stretch.
+/// At most about one point per pixel: the lowest and the highest of each stretch.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let stretch = points.len().div_ceil(WIDTH as usize).max(1);
     if stretch == 1 {

@@ -109,7 +109,8 @@ pub enum CheckpointError {
     },
     /// A tensor holds a number that is not finite.
     #[error(
-        "{} was not written, and what was there before is unchanged: `{name}` holds {found}, so training has diverged", .path.display()
+        "{} was not written, and the previous file is unchanged: `{name}` holds {found}, so \
+            training has diverged", .path.display()
     )]
     NotFinite {
         /// The file.
@@ -121,7 +122,8 @@ pub enum CheckpointError {
     },
     /// The file holds weights, but no run.
     #[error(
-        "{} holds weights, but no run to resume (no note `densenet`); load it as weights and start a new run", .path.display()
+        "{} holds weights, but no run to resume (it has no note `densenet`); load it as weights \
+            and start a new run", .path.display()
     )]
     WeightsOnly {
         /// The file.
@@ -175,9 +177,10 @@ pub enum CheckpointError {
         /// The difference.
         difference: String,
     },
-    /// The data is normalised in another way.
+    /// The data is normalised differently.
     #[error(
-        "the checkpoint's run normalised its data otherwise than the data at hand: {difference}; resume with the checkpoint's, or start a new run from its weights"
+        "the checkpoint's run normalised its data differently: {difference}; resume with the \
+            checkpoint's normalisation, or start a new run from its weights"
     )]
     Normalization {
         /// The difference.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::CheckpointError;
 use super::checkpoint;
-use super::engine::{Engine, Started};
+use super::runner::{Runner, Started};
 use super::score::Predictions;
 use super::tally::Tally;
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Batch, Targets, classes, tell};
 
-/// What a run does besides training. Processes that train together ask for the same; rank 0
+/// What a run does besides training. Processes that train together need the same settings; rank 0
 /// writes the files.
 #[derive(Clone, Debug, Default)]
 pub struct Fit {
@@ -24,14 +24,14 @@ pub struct Fit {
     pub steps: Option<u64>,
     /// Writes a checkpoint here after each evaluation and when the run is interrupted.
     pub checkpoint: Option<PathBuf>,
-    /// Also writes it each time after this many steps.
+    /// Also writes it after every this many steps.
     pub checkpoint_every: Option<u64>,
     /// Writes a checkpoint here after each evaluation that is the best so far by
     /// [`Config::best_by`](super::Config::best_by): on SVHN the paper tests the model with the
     /// lowest validation error (section 4.2).
     pub best: Option<PathBuf>,
-    /// Ends the run (early stopping) when the evaluations at the ends of so many epochs in a row were
-    /// no better than the best one.
+    /// Ends the run (early stopping) after this many epochs in a row whose evaluations did not
+    /// improve on the best one.
     pub patience: Option<u32>,
     /// Ends the run after the current step. If one rank is asked to stop, all do.
     pub interrupt: Interrupt,
@@ -39,24 +39,24 @@ pub struct Fit {
 
 /// A run in progress.
 struct Run<'a> {
-    engine: &'a mut Engine,
+    runner: &'a mut Runner,
     fit: &'a Fit,
     observer: &'a mut dyn Observer,
     outline: Outline,
     last: Option<StepReport>,
     evaluation: Option<Evaluation>,
-    /// Whether the run is to end on all ranks.
+    /// Whether the run must end on all ranks.
     interrupted: bool,
 }
 
 pub(super) fn run(
-    engine: &mut Engine,
+    runner: &mut Runner,
     train: &dyn Batches,
     validation: &dyn Batches,
     fit: &Fit,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
-    let own = |path: &Option<PathBuf>| path.clone().filter(|_| engine.writes);
+    let own = |path: &Option<PathBuf>| path.clone().filter(|_| runner.writes);
     let fit = &Fit {
         checkpoint: own(&fit.checkpoint),
         best: own(&fit.best),
@@ -66,16 +66,16 @@ pub(super) fn run(
     if epoch_steps == 0 {
         return Err(TrainError::NoImages("training"));
     }
-    check_network_classes(engine, "training", train)?;
-    check_network_classes(engine, "validation", validation)?;
+    check_network_classes(runner, "training", train)?;
+    check_network_classes(runner, "validation", validation)?;
     let classes = train.classes();
-    checkpoint::check_classes(&engine.classes, classes)?;
+    checkpoint::check_classes(&runner.classes, classes)?;
     let normalization = train.normalization();
-    checkpoint::check_normalization(engine.normalization.as_ref(), normalization)?;
-    if let Some(found) = engine.position.epoch_steps.replace(epoch_steps)
+    checkpoint::check_normalization(runner.normalization.as_ref(), normalization)?;
+    if let Some(found) = runner.position.epoch_steps.replace(epoch_steps)
         && found != epoch_steps
     {
-        engine.position.epoch_steps = Some(found);
+        runner.position.epoch_steps = Some(found);
         return Err(CheckpointError::Data {
             found,
             expected: epoch_steps,
@@ -83,21 +83,21 @@ pub(super) fn run(
         .into());
     }
     if !classes.is_empty() {
-        engine.classes = classes.to_vec();
+        runner.classes = classes.to_vec();
     }
     if let Some(normalization) = normalization {
-        engine.normalization = Some(normalization.clone());
+        runner.normalization = Some(normalization.clone());
     }
-    warn_of_normalization(engine, validation);
-    let all = u64::from(engine.config.epochs).saturating_mul(epoch_steps);
+    warn_of_normalization(runner, validation);
+    let all = u64::from(runner.config.epochs).saturating_mul(epoch_steps);
     let outline = Outline {
-        step: engine.position.step,
+        step: runner.position.step,
         epoch_steps,
         last_step: fit.steps.map_or(all, |steps| steps.min(all)),
-        evaluation_due: engine.position.epoch_step >= epoch_steps,
+        evaluation_due: runner.position.epoch_step >= epoch_steps,
     };
     let mut run = Run {
-        engine,
+        runner,
         fit,
         observer,
         outline,
@@ -105,10 +105,10 @@ pub(super) fn run(
         evaluation: None,
         interrupted: false,
     };
-    // If a file is refused, the run ends before it has changed any.
+    // If a file is refused, the run ends before it changes any.
     let best = run.best_there()?;
     run.observer.begin(&outline)?;
-    for change in &run.engine.rescheduled {
+    for change in &run.runner.rescheduled {
         if change.step == outline.step {
             run.observer.rescheduled(change)?;
         }
@@ -117,10 +117,10 @@ pub(super) fn run(
     let ending = run.epochs(train, validation)?;
     let summary = Summary {
         ending,
-        step: run.engine.position.step,
+        step: run.runner.position.step,
         last: run.last,
         evaluation: run.evaluation,
-        best: run.engine.position.best,
+        best: run.runner.position.best,
     };
     run.observer.end(&summary)?;
     Ok(summary)
@@ -132,10 +132,10 @@ impl Run<'_> {
         train: &dyn Batches,
         validation: &dyn Batches,
     ) -> Result<Ending, TrainError> {
-        if self.engine.position.epoch >= self.engine.config.epochs {
+        if self.runner.position.epoch >= self.runner.config.epochs {
             return Ok(Ending::Finished);
         }
-        if self.steps_are_done() && self.engine.position.epoch_step < self.outline.epoch_steps {
+        if self.steps_are_done() && self.runner.position.epoch_step < self.outline.epoch_steps {
             return Ok(Ending::StepsDone);
         }
         if self.is_stalled() {
@@ -145,12 +145,12 @@ impl Run<'_> {
             if self.epoch(train)?.is_break() {
                 return self.interrupted();
             }
-            self.engine.recompute_statistics(train)?;
+            self.runner.recompute_statistics(train)?;
             let Evaluated {
                 evaluation,
                 is_whole,
                 predictions,
-            } = evaluate(self.engine, validation, &self.fit.interrupt, false)?;
+            } = evaluate(self.runner, validation, &self.fit.interrupt, false)?;
             if !evaluation.loss.is_finite() {
                 return Err(TrainError::Diverged {
                     what: "validation",
@@ -161,15 +161,15 @@ impl Run<'_> {
             if !is_whole {
                 return self.interrupted();
             }
-            self.engine.choose_thresholds(predictions.as_ref());
+            self.runner.choose_thresholds(predictions.as_ref());
             let is_best = self.evaluated(evaluation)?;
-            let mid_epoch = self.engine.position.epoch_step < self.outline.epoch_steps;
+            let mid_epoch = self.runner.position.epoch_step < self.outline.epoch_steps;
             if !mid_epoch {
-                // What follows from an evaluation must not depend on where a run was cut.
+                // The effects of an evaluation must not depend on where a run was interrupted.
                 if let Some(score) = evaluation.score() {
-                    self.engine.note_evaluation(evaluation.by, score);
+                    self.runner.note_evaluation(evaluation.by, score);
                 }
-                let position = &mut self.engine.position;
+                let position = &mut self.runner.position;
                 position.epoch += 1;
                 position.epoch_step = 0;
             }
@@ -179,7 +179,7 @@ impl Run<'_> {
                 self.checkpoint(self.fit.best.as_deref())?;
             }
             self.checkpoint(self.fit.checkpoint.as_deref())?;
-            if self.engine.position.epoch >= self.engine.config.epochs {
+            if self.runner.position.epoch >= self.runner.config.epochs {
                 return Ok(Ending::Finished);
             }
             if self.steps_are_done() {
@@ -197,7 +197,7 @@ impl Run<'_> {
 
     /// Epochs since the best evaluation.
     fn stale(&self) -> u64 {
-        let position = &self.engine.position;
+        let position = &self.runner.position;
         position.best.map_or(0, |best| {
             position.step.saturating_sub(best.step) / self.outline.epoch_steps
         })
@@ -214,7 +214,7 @@ impl Run<'_> {
         match self.fit.best.as_deref() {
             // A new run has no best checkpoint, and overwrites an old one.
             Some(path) if self.outline.step > 0 && path.exists() => {
-                Ok(Some(self.engine.best_in(path)?))
+                Ok(Some(self.runner.best_in(path)?))
             }
             _ => Ok(None),
         }
@@ -229,9 +229,9 @@ impl Run<'_> {
         if self.outline.step == 0 {
             return Ok(());
         }
-        let expected = self.engine.position.best;
+        let expected = self.runner.position.best;
         let Some(best) = expected.filter(|_| found != expected) else {
-            self.engine.position.best = found;
+            self.runner.position.best = found;
             return Ok(());
         };
         let is_better = |found: Best| !best.by.is_better(best.score, found.score);
@@ -239,13 +239,13 @@ impl Run<'_> {
             // The best checkpoint itself was resumed.
             return self.checkpoint(Some(path));
         }
-        self.engine.position.best = found;
+        self.runner.position.best = found;
         let path = path.display();
         match found {
             // The killed run wrote it after the checkpoint.
             Some(found) if is_better(found) => Ok(()),
             Some(Best { step, .. }) => self.observer.notice(&format!(
-                "{path} is of step {step}; the better one of step {} is lost, and this one counts",
+                "{path} is of step {step}; the better one of step {} is lost, so this one counts",
                 best.step
             )),
             None => self.observer.notice(&format!(
@@ -257,7 +257,7 @@ impl Run<'_> {
 
     /// The remaining steps of an epoch, or as many as were asked for. Breaks on an interrupt.
     fn epoch(&mut self, train: &dyn Batches) -> Result<ControlFlow<()>, TrainError> {
-        let (epoch, first) = (self.engine.position.epoch, self.engine.position.epoch_step);
+        let (epoch, first) = (self.runner.position.epoch, self.runner.position.epoch_step);
         if first >= self.outline.epoch_steps {
             return Ok(ControlFlow::Continue(()));
         }
@@ -279,7 +279,7 @@ impl Run<'_> {
         }
         visited.map_err(TrainError::Data)?;
         let ended = ended?;
-        let done = self.engine.position.epoch_step;
+        let done = self.runner.position.epoch_step;
         if ended.is_continue() && done < self.outline.epoch_steps && !self.steps_are_done() {
             return Err(TrainError::Data(
                 format!(
@@ -300,23 +300,23 @@ impl Run<'_> {
         pending: &mut Option<Started>,
         since: &mut Instant,
     ) -> Result<ControlFlow<()>, TrainError> {
-        let started = self.engine.start(batch);
+        let started = self.runner.start(batch);
         if let Some(before) = pending.take() {
             // This does not break: nothing that depends on this step's outcome is due.
             let _ = self.finish(before, since)?;
         }
         let started = started?;
-        if !started.is_done() && !self.waits_for(self.engine.position.step) {
+        if !started.is_done() && !self.waits_for(self.runner.position.step) {
             *pending = Some(started);
             return Ok(ControlFlow::Continue(()));
         }
         let ended = self.finish(started, since)?;
         // At the end of an epoch or a run, the evaluation comes before the checkpoint.
-        let is_due = self.is_checkpoint_due(self.engine.position.step) && !self.is_at_end();
+        let is_due = self.is_checkpoint_due(self.runner.position.step) && !self.is_at_end();
         if is_due || ended.is_break() {
             let is_written = self.fit.checkpoint.is_some();
-            if self.engine.does_anyone(is_written)? {
-                self.engine.check_weights(batch)?;
+            if self.runner.does_anyone(is_written)? {
+                self.runner.check_weights(batch)?;
             }
         }
         if is_due && ended.is_continue() {
@@ -331,12 +331,12 @@ impl Run<'_> {
         started: Started,
         since: &mut Instant,
     ) -> Result<ControlFlow<()>, TrainError> {
-        let report = self.engine.finish(started, *since)?;
+        let report = self.runner.finish(started, *since)?;
         *since = Instant::now();
         self.stepped(report)
     }
 
-    /// Whether what follows this step needs its outcome or its weights.
+    /// Whether anything after this step needs its outcome or its weights.
     fn waits_for(&self, step: u64) -> bool {
         self.is_at_end() || self.is_checkpoint_due(step) || self.interrupted
     }
@@ -348,7 +348,7 @@ impl Run<'_> {
 
     /// Whether the epoch or the run ends with the steps that were started.
     fn is_at_end(&self) -> bool {
-        self.engine.position.epoch_step == self.outline.epoch_steps || self.steps_are_done()
+        self.runner.position.epoch_step == self.outline.epoch_steps || self.steps_are_done()
     }
 
     fn stepped(&mut self, report: StepReport) -> Result<ControlFlow<()>, TrainError> {
@@ -356,7 +356,7 @@ impl Run<'_> {
         self.observer.step(&report)?;
         // All ranks learn of it after the same step, so that none waits for one that has ended.
         let asked = self.fit.interrupt.is_requested();
-        self.interrupted = self.engine.does_anyone(asked)?;
+        self.interrupted = self.runner.does_anyone(asked)?;
         Ok(match self.interrupted {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -364,7 +364,7 @@ impl Run<'_> {
     }
 
     fn steps_are_done(&self) -> bool {
-        self.engine.position.step >= self.outline.last_step
+        self.runner.position.step >= self.outline.last_step
     }
 
     /// Records an evaluation, and returns whether it is the best so far.
@@ -372,7 +372,7 @@ impl Run<'_> {
         self.evaluation = Some(evaluation);
         let by = evaluation.by;
         let score = evaluation.score();
-        let best = &mut self.engine.position.best;
+        let best = &mut self.runner.position.best;
         let is_best = score.is_some_and(|score| {
             best.is_none_or(|best| best.by != by || by.is_better(score, best.score))
         });
@@ -386,8 +386,8 @@ impl Run<'_> {
         self.observer.evaluation(&evaluation)?;
         if score.is_none() {
             self.observer.notice(&format!(
-                "this evaluation has no {by}, by which the best is chosen: no class is known both to \
-                 apply and not to apply; it cannot be the best"
+                "this evaluation has no {by}, which selects the best one: no class has both \
+                    positive and negative labels; it cannot be the best"
             ))?;
         }
         Ok(is_best)
@@ -397,8 +397,8 @@ impl Run<'_> {
         let Some(path) = path else {
             return Ok(());
         };
-        self.engine.save(path)?;
-        self.observer.checkpoint(path, self.engine.position.step)
+        self.runner.save(path)?;
+        self.observer.checkpoint(path, self.runner.position.step)
     }
 
     fn interrupted(&mut self) -> Result<Ending, TrainError> {
@@ -407,10 +407,10 @@ impl Run<'_> {
     }
 }
 
-/// Says where images that are evaluated are normalised otherwise than those of training.
-pub(super) fn warn_of_normalization(engine: &Engine, evaluated: &dyn Batches) {
+/// Warns if evaluated images are normalised differently from those of training.
+pub(super) fn warn_of_normalization(runner: &Runner, evaluated: &dyn Batches) {
     let words = ("training", "the evaluated data");
-    let training = engine.normalization.as_ref();
+    let training = runner.normalization.as_ref();
     let difference =
         training.and_then(|training| training.difference(words, evaluated.normalization()?));
     if let Some(difference) = difference {
@@ -420,11 +420,11 @@ pub(super) fn warn_of_normalization(engine: &Engine, evaluated: &dyn Batches) {
 
 /// Checks that the data's labels mean the classes that the network names.
 fn check_network_classes(
-    engine: &Engine,
+    runner: &Runner,
     what: &'static str,
     data: &dyn Batches,
 ) -> Result<(), TrainError> {
-    let network = ("the network", engine.executor().plan().class_names());
+    let network = ("the network", runner.executor().plan().class_names());
     match classes::difference(network, ("the data", data.classes())) {
         Some(difference) => Err(TrainError::Classes { what, difference }),
         None => Ok(()),
@@ -436,26 +436,26 @@ pub(super) struct Evaluated {
     pub(super) evaluation: Evaluation,
     /// Whether all images were evaluated.
     pub(super) is_whole: bool,
-    /// Those of all ranks, if they were asked for or needed.
+    /// The predictions of all ranks, if they were asked for or needed.
     pub(super) predictions: Option<Predictions>,
 }
 
-/// Evaluates on all images, or until it is interrupted, but on one batch at least: the checkpoint
-/// that follows needs a sign that the weights are sound. Keeps the predictions if it is asked to, or
-/// the scores need them.
+/// Evaluates on all images, or until it is interrupted, but on at least one batch, since the next
+/// checkpoint needs evidence that the weights are sound. Keeps the predictions if they are asked
+/// for, or if the scores need them.
 pub(super) fn evaluate(
-    engine: &mut Engine,
+    runner: &mut Runner,
     validation: &dyn Batches,
     interrupt: &Interrupt,
     keeps: bool,
 ) -> Result<Evaluated, TrainError> {
-    check_network_classes(engine, "validation", validation)?;
+    check_network_classes(runner, "validation", validation)?;
     let start = Instant::now();
-    let (step, epoch) = (engine.position.step, engine.epochs_done());
-    let config = &engine.config;
+    let (step, epoch) = (runner.position.step, runner.epochs_done());
+    let config = &runner.config;
     let keeps = keeps || config.best_by.needs_predictions() || config.threshold.is_some();
-    let mut tally = Tally::new(engine.executor().plan().classes(), keeps);
-    let interrupted = engine.with_evaluated(|engine| {
+    let mut tally = Tally::new(runner.executor().plan().classes(), keeps);
+    let interrupted = runner.with_evaluated(|runner| {
         let mut ended = Ok(());
         let mut interrupted = false;
         validation
@@ -464,7 +464,7 @@ pub(super) fn evaluate(
                 if interrupted {
                     return ControlFlow::Break(());
                 }
-                match engine.evaluate(batch, views, &mut tally) {
+                match runner.evaluate(batch, views, &mut tally) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         ended = Err(error);
@@ -475,9 +475,9 @@ pub(super) fn evaluate(
             .map_err(TrainError::Data)?;
         ended.map(|()| interrupted)
     })?;
-    // Each rank evaluates at its own pace; all add up at the end, interrupted or not.
-    let tally = engine.total(tally)?;
-    let is_whole = !engine.does_anyone(interrupted)?;
+    // Each rank evaluates at its own pace; at the end, interrupted or not, all add up their results.
+    let tally = runner.total(tally)?;
+    let is_whole = !runner.does_anyone(interrupted)?;
     if tally.images == 0 {
         return Err(TrainError::NoImages("validation"));
     }
@@ -499,7 +499,7 @@ pub(super) fn evaluate(
         means: predictions
             .filter(|_| outcome.loss.is_finite())
             .map(|all| all.scores().means),
-        by: engine.config.best_by.of_targets(independent),
+        by: runner.config.best_by.of_targets(independent),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok(Evaluated {

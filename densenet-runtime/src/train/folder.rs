@@ -11,7 +11,7 @@ use crate::{files, tell};
 const BEST: &str = "best.safetensors";
 
 /// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and,
-/// where they are asked for, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
+/// if they are asked for, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
@@ -44,7 +44,8 @@ impl RunFolder {
     }
 
     /// Copies the best checkpoint from the folder of the checkpoint that a run is resumed from,
-    /// unless there is one here: a run that is resumed in another folder may find no better one.
+    /// unless this folder has one: a run that is resumed in another folder may not find a better
+    /// one.
     ///
     /// # Errors
     /// When that folder has no best checkpoint, or it cannot be copied.
@@ -85,10 +86,9 @@ impl RunFolder {
     }
 
     /// Progress bar, metrics and curves for a trainer that starts or has resumed a checkpoint;
-    /// empty for a trainer that leaves the files to [another process](PlanTrainer::among). A run that
-    /// starts moves the files of an earlier run into a folder of their own, `previous-1` or the
-    /// first number that is free, and reports this on standard error. No file changes before the
-    /// run begins.
+    /// empty for a trainer that leaves the files to [another process](PlanTrainer::among). A new
+    /// run moves the files of an earlier run into a folder of their own, `previous-1` or the first
+    /// free number, and reports this on standard error. No file changes before the run begins.
     ///
     /// # Errors
     /// When the metrics of the run that is resumed cannot be read.
@@ -162,10 +162,7 @@ struct Keep(RunFolder);
 impl Observer for Keep {
     fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
         if let Some(kept) = self.0.keep()? {
-            tell!(
-                "the files of the run that was here before are now in {}",
-                kept.display()
-            );
+            tell!("the files of the earlier run are now in {}", kept.display());
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Interrupt {
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> io::Result<bool> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: without a new action `sigaction` changes nothing; it writes the present one to a
+    // SAFETY: without a new action `sigaction` changes nothing; it writes the current one to a
     // place that is large and aligned enough for it.
     if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());

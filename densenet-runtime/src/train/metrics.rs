@@ -1,4 +1,4 @@
-//! A run's metrics, one JSON object a line.
+//! A run's metrics, one JSON object per line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -21,14 +21,13 @@ pub enum Metric {
         step: u64,
         /// Epochs done before it, with the fraction of the current one.
         epoch: f64,
-        /// Share of images whose class does not have the highest logit, unless targets are
-        /// independent.
+        /// Share of images whose class does not have the highest logit; `None` if targets are independent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         top1_error: Option<f64>,
         /// Share of images whose class is not among the five highest logits, likewise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         top5_error: Option<f64>,
-        /// Share of the known independent targets that are decided wrongly at a probability of 0.5.
+        /// Share of the known independent targets that are predicted wrongly at a threshold of 0.5.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         decision_error: Option<f64>,
         /// The mean AUROC of the classes, if it was computed and some class has one.
@@ -69,8 +68,7 @@ impl Metric {
         }
     }
 
-    /// Whether it can be written again: a learning rate that is too large for f32 is read as
-    /// infinity.
+    /// Whether it can be written again: a learning rate too large for f32 is read as infinity.
     fn is_sound(&self) -> bool {
         match self {
             Self::Evaluation { .. } => true,
@@ -130,7 +128,7 @@ impl From<&Evaluation> for Metric {
     }
 }
 
-/// Writes the metrics of a run to a file, each line as a whole.
+/// Writes the metrics of a run to a file, in whole lines.
 ///
 /// The file does not change before the run begins: a run that is refused leaves it as it was.
 #[derive(Debug)]
@@ -216,8 +214,8 @@ impl Observer for Metrics {
     }
 }
 
-/// Reads a file of metrics. A last line that is cut off, as a kill leaves it, is left out; a file
-/// that does not exist has no lines.
+/// Reads a file of metrics. A truncated last line, as a kill leaves it, is skipped; a file that
+/// does not exist has no lines.
 ///
 /// # Errors
 /// When the file cannot be read, or has malformed lines.

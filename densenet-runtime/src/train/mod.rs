@@ -2,13 +2,13 @@
 //!
 //! A [`Trainer`] takes a network and a [`Config`] and runs steps on an
 //! [`Executor`](crate::Executor). [`Trainer::fit`](PlanTrainer::fit) is the whole loop: it takes
-//! [`Batches`], and [`Observer`]s that show the run ([`ProgressBar`]), write it down ([`Metrics`],
-//! [`TensorBoard`]) and draw it ([`Curves`]); a [`RunFolder`] is all of these and the checkpoint in
-//! one place.
+//! [`Batches`], and [`Observer`]s that show the run ([`ProgressBar`]), record it ([`Metrics`],
+//! [`TensorBoard`]) and draw it ([`Curves`]). A [`RunFolder`] has all of these and the checkpoint
+//! in one place.
 //!
-//! An evaluation has its errors, or with independent targets its mean AUROC and average precision;
-//! [`Trainer::predict`](PlanTrainer::predict) gives the [`Predictions`], from which all scores can be
-//! computed.
+//! An evaluation has errors, or with independent targets a mean AUROC and average precision.
+//! [`Trainer::predict`](PlanTrainer::predict) returns the [`Predictions`], from which all scores
+//! can be computed.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -34,7 +34,6 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "figures")]
 mod curves;
-mod engine;
 mod error;
 mod fit;
 mod folder;
@@ -45,6 +44,7 @@ mod parts;
 mod population;
 mod progress;
 mod report;
+mod runner;
 mod schedule;
 mod score;
 mod slow;

@@ -1,4 +1,4 @@
-//! Parts of a network by name: what trains at which rate, and what does not.
+//! Parts of a network by name: their learning rates, and which of them are frozen.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::plan::{Frozen, Parameter, Plan, Role};
 /// `classifier`. `features.` in front may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartRate {
-    /// The part's name. Of a tensor that belongs to several parts, the longest name counts.
+    /// The part's name. If a tensor belongs to several parts, the longest name counts.
     pub part: String,
     /// Its share of the learning rate, 0 or more.
     pub rate: f32,
@@ -26,9 +26,9 @@ impl fmt::Display for PartRate {
     }
 }
 
-/// What of a network is frozen: the first stages, as a backward pass that stops before them needs
-/// nothing of them. A frozen stage uses its running statistics and leaves them alone, drops nothing,
-/// and has no gradient.
+/// The frozen parts of a network, which must be its first stages: a backward pass that stops before
+/// them needs nothing from them. A frozen stage normalises with its running statistics and does not
+/// change them, has no dropout, and no gradient.
 ///
 /// ```
 /// use densenet_runtime::train::{Config, Freeze};
@@ -105,7 +105,7 @@ impl fmt::Display for Freeze {
     }
 }
 
-/// How many of the first stages some parts are together.
+/// The number of first stages that some parts form together.
 fn first_stages(plan: &Plan, stages: &[String], parts: &[Part]) -> Result<usize, PartError> {
     let tensors = plan.parameters();
     let mut count = 0;
@@ -149,7 +149,7 @@ pub(super) fn groups(
     for PartRate { part, rate } in rates {
         parts.push((Part::find(plan, part)?, *rate));
     }
-    // Of two that fit, the longest counts, and of the same name the last.
+    // If two match, the longer one counts; of equal names, the last.
     parts.sort_by_key(|(part, _)| part.0.len());
     let mut groups: Vec<Group> = Vec::new();
     for parameter in plan.parameters() {
@@ -185,7 +185,7 @@ impl Part {
         if let Some(name) = names.into_iter().find(has) {
             return Ok(Self(name));
         }
-        // Stages, what is in them, and so on to the tensors.
+        // Stages, their parts, and so on down to the tensors.
         let mut known: Vec<String> = vec!["features".into()];
         for tensor in &tensors {
             let ends = tensor.torchvision.match_indices('.').map(|(end, _)| end);
@@ -222,24 +222,29 @@ fn is_within(tensor: &str, part: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Why parts of a network cannot be what they are asked to be.
+/// Why parts of a network cannot train or be frozen as requested.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartError {
     /// The network has no such part.
     #[error(
-        "the network has no part `{name}`; did you mean `{nearest}`? There are features ({stages}), the layers in each block, such as features.denseblock1.denselayer1, and their tensors"
+        "the network has no part `{name}`; did you mean `{nearest}`? Parts are features \
+            ({stages}), the layers in each block, such as features.denseblock1.denselayer1, and \
+            their tensors"
     )]
     Unknown {
         /// The name.
         name: String,
-        /// The nearest one that there is.
+        /// The most similar name.
         nearest: String,
         /// The network's stages.
         stages: String,
     },
     /// Frozen stages end before a whole stage.
-    #[error("frozen stages end before a whole stage, and `{name}` is not one; there are {stages}")]
+    #[error(
+        "frozen stages end before a whole stage, and `{name}` is not one; the stages are \
+        {stages}"
+    )]
     NoStage {
         /// The name.
         name: String,
@@ -248,15 +253,19 @@ pub enum PartError {
     },
     /// A stage is frozen in part.
     #[error(
-        "{stage} would be frozen in part, but stages are frozen as a whole (the stem is features.conv0 and features.norm0); to keep some of its weights as they are, give them a learning-rate share of 0 instead"
+        "{stage} would be partly frozen, but stages are frozen as a whole (the stem is \
+            features.conv0 and features.norm0); to keep some of its weights unchanged, give them \
+            a learning-rate share of 0 instead"
     )]
     PartOfStage {
         /// The stage.
         stage: String,
     },
-    /// A stage that trains is before a frozen one.
+    /// A stage before a frozen one trains.
     #[error(
-        "{stage} cannot be frozen while {before} before it trains, as gradients go through it; freeze {before} as well, or give {stage} a learning-rate share of 0 instead, which keeps its weights as they are"
+        "{stage} cannot be frozen while {before} before it trains, as gradients go through it; \
+            freeze {before} as well, or give {stage} a learning-rate share of 0 instead, which \
+            keeps its weights unchanged"
     )]
     NotFirst {
         /// The stage that is to be frozen.
@@ -265,7 +274,7 @@ pub enum PartError {
         before: String,
     },
     /// All stages are frozen.
-    #[error("all stages are frozen, and nothing would be trained; leave at least the classifier")]
+    #[error("freezing all stages would leave nothing to train; leave at least the classifier")]
     NothingTrains,
 }
 
@@ -334,14 +343,14 @@ mod tests {
                 &["denseblock1"][..],
                 ["features.conv0 before it", "share of 0"],
             ),
-            (&["conv0"][..], ["in part", "features.norm0"]),
+            (&["conv0"][..], ["partly frozen", "features.norm0"]),
             (
                 &["conv0", "norm0", "denseblock1.denselayer1"][..],
-                ["in part", "share of 0"],
+                ["partly frozen", "share of 0"],
             ),
             (
                 &["features", "classifier"][..],
-                ["nothing would be trained", "classifier"],
+                ["would leave nothing to train", "classifier"],
             ),
             (
                 &["denseblok1"][..],

@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::plan::Plan;
 use crate::plan::norm::MOMENTUM;
 
-/// The mean and variance of each channel over all images of some batches, of which each was
-/// normalised with its own.
+/// The mean and variance of each channel over all images of some batches, each of them normalised
+/// with its own statistics.
 ///
 /// With `m` and `v` a batch's mean and biased variance, averages over the batches, weighted by their
 /// images, give those of all: `mean = E[m]`, `variance = E[v + m^2] - mean^2`.
@@ -35,7 +35,7 @@ impl Population {
         }
     }
 
-    /// Adds a batch. `moved` is what it has made of running statistics that were zeros.
+    /// Adds a batch. `moved` are running statistics that started as zeros, after this batch.
     pub(super) fn add(&mut self, moved: &[f32], images: usize) {
         let (sums, weight) = (&mut self.sums, images as f64);
         for (means, variances, pixels) in &self.norms {
@@ -52,7 +52,7 @@ impl Population {
         }
     }
 
-    /// What ranks that train together add up.
+    /// The numbers that ranks add up.
     pub(super) fn sums(&mut self) -> &mut [f64] {
         &mut self.sums
     }
@@ -65,7 +65,7 @@ impl Population {
             let unbiased = unbiased(images * *pixels as f64);
             for (mean, variance) in means.clone().zip(variances.clone()) {
                 let m = self.sums[mean] / images;
-                // Of a channel that is constant, rounding may leave a little less than 0; NaN stays.
+                // For a constant channel, rounding may give slightly less than 0; NaN stays.
                 let v = self.sums[variance] / images - m * m;
                 let v = if v < 0.0 { 0.0 } else { v };
                 statistics[mean] = m as f32;

@@ -19,7 +19,7 @@ pub struct ProgressBar {
     sink: Sink,
     last_step: u64,
     loss: Smooth,
-    /// The share that is right: of images, or of decisions.
+    /// The share of correct images, or of correct predictions of independent targets.
     right: Smooth,
     is_of_decisions: bool,
     seconds: Smooth,
@@ -75,7 +75,7 @@ impl ProgressBar {
     fn say(&mut self, line: &str) {
         match &mut self.sink {
             Sink::Bar(bar) => bar.println(line),
-            // A run does not end because nobody reads its lines.
+            // A run does not end because its output is closed.
             Sink::Lines { to, .. } => drop(writeln!(to, "{line}")),
         }
     }

@@ -22,9 +22,9 @@ pub struct StepReport {
     pub top1: usize,
     /// How many of them have their class among the five highest logits.
     pub top5: usize,
-    /// Where targets are independent, how many decisions at a probability of 0.5 are right.
+    /// With independent targets, the number of correct predictions at a threshold of 0.5.
     pub right: usize,
-    /// The number of these decisions, those on known targets; 0 where targets are of another kind.
+    /// The number of these predictions, one for each known target; 0 if targets are of another kind.
     pub known: usize,
     /// Seconds since the step before, waiting for the data included.
     pub seconds: f64,
@@ -54,12 +54,12 @@ pub struct Evaluation {
     pub top5: usize,
     /// Whether the targets are independent, so that the images have no class of their own.
     pub independent: bool,
-    /// Where they are, how many decisions at a probability of 0.5 are right.
+    /// If they are, the number of correct predictions at a threshold of 0.5.
     pub right: usize,
-    /// The number of these decisions, those on known targets.
+    /// The number of these predictions, one for each known target.
     pub known: usize,
-    /// The means over the classes of what is computed from all predictions together, where targets
-    /// are independent or [`Config::best_by`](super::Config::best_by) needs it.
+    /// The class means of the scores of all predictions together, if targets are independent or
+    /// [`Config::best_by`](super::Config::best_by) needs them.
     pub means: Option<MeanScores>,
     /// The score by which the best evaluation of the run is chosen.
     pub by: BestBy,
@@ -68,8 +68,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The score by which the best evaluation of the run is chosen; `None` if it has none, such as a
-    /// mean AUROC where no class is known both to apply and not to apply.
+    /// The score by which the best evaluation of the run is chosen; `None` if it is undefined, such
+    /// as a mean AUROC if no class has both positive and negative labels.
     pub fn score(&self) -> Option<f64> {
         let means = self.means.unwrap_or_default();
         match self.by {
@@ -83,8 +83,8 @@ impl Evaluation {
         }
     }
 
-    /// The share of the known independent targets that are decided wrongly at a probability of 0.5;
-    /// `None` where targets are of another kind.
+    /// The share of the known independent targets that are predicted wrongly at a threshold of 0.5;
+    /// `None` if targets are of another kind.
     pub fn decision_error(&self) -> Option<f64> {
         let known = self.known as f64;
         (self.known > 0).then(|| 1.0 - self.right as f64 / known)
@@ -156,7 +156,7 @@ pub struct Outline {
 pub enum Ending {
     /// All epochs are done.
     Finished,
-    /// The number of steps that was asked for is done.
+    /// The requested number of steps is done.
     StepsDone,
     /// The evaluations stopped improving ([`Fit::patience`](super::Fit::patience)).
     Stalled,

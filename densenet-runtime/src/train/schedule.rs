@@ -20,8 +20,8 @@ pub struct Schedule {
     /// The learning rate before it falls.
     #[serde(rename = "rate")]
     pub learning_rate: f32,
-    /// Epochs over which the learning rate rises from 0 in a straight line, step by step; 0 for
-    /// none. One cycle rises in its own way.
+    /// Epochs over which the learning rate rises linearly from 0, step by step; 0 for no warm-up.
+    /// One cycle rises in its own way.
     pub warmup: f64,
     /// How the learning rate falls.
     pub decay: Decay,
@@ -55,7 +55,7 @@ pub enum Decay {
         last: f32,
         /// The lowest momentum, where the learning rate is highest, and the highest, at both ends:
         /// `cycle_momentum` of PyTorch, whose defaults are [`CYCLED_MOMENTUM`]. They are SGD's
-        /// momentum, or AdamW's first beta, in place of the run's. `None` if that stays as it is.
+        /// momentum, or AdamW's first beta, in place of the run's. `None` if it does not change.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         momentum: Option<[f64; 2]>,
     },
@@ -83,7 +83,7 @@ pub const CYCLED_MOMENTUM: [f64; 2] = [0.85, 0.95];
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Milestone {
-    /// When so many epochs are done.
+    /// When this many epochs are done.
     Epoch(f64),
     /// When this share of the run is done, in [0, 1].
     Share(f64),
@@ -151,7 +151,7 @@ impl Schedule {
         }
     }
 
-    /// Half a cosine from the learning rate down to 0, after a warm-up of so many epochs.
+    /// Half a cosine from the learning rate down to 0, after a warm-up of this many epochs.
     pub const fn cosine(learning_rate: f32, warmup: f64) -> Self {
         Self {
             learning_rate,
@@ -160,8 +160,8 @@ impl Schedule {
         }
     }
 
-    /// One cycle: over `warmup` epochs up to the learning rate from a 25th of it, then down to a
-    /// ten-thousandth of where it began. The momentum stays as it is.
+    /// One cycle: over `warmup` epochs from a 25th of the learning rate up to it, then down to a
+    /// ten-thousandth of the first value. The momentum does not change.
     pub const fn one_cycle(learning_rate: f32, warmup: f64) -> Self {
         let (first, last) = (25.0, 1e4);
         Self {
@@ -193,8 +193,7 @@ impl Schedule {
 
     /// The learning rate of the step that follows.
     pub fn learning_rate(&self, progress: Progress) -> f32 {
-        // A step of the warm-up takes the learning rate of its end, so that the first is not
-        // wasted.
+        // A step of the warm-up uses the learning rate at its end, so that the first step is not wasted.
         let end_of_step = Progress {
             step: progress.step + 1,
             ..progress
@@ -263,8 +262,8 @@ impl Schedule {
         half_cosine(peak, last, (step - rise) / fall)
     }
 
-    /// Takes note of the evaluation at the end of an epoch; `is_better` says whether a value is
-    /// better than another one by more than a share of it.
+    /// Records the evaluation at the end of an epoch; `is_better` says whether a value is better
+    /// than another one by more than a share of it.
     pub(super) fn evaluated(
         &self,
         progress: Progress,
@@ -313,7 +312,7 @@ impl Schedule {
         }
     }
 
-    /// What keeps this from being a schedule, if anything does.
+    /// Why this is not a valid schedule, if it is not.
     pub(super) fn problem(&self) -> Option<String> {
         let rate_is =
             |what, rate: f32| format!("{what} must be 0 or more and finite, found {rate}");
@@ -418,12 +417,12 @@ impl fmt::Display for Milestone {
 /// A division that lowers the learning rate by no more than this is left out, as in PyTorch.
 const SMALLEST_DIVISION: f64 = 1e-8;
 
-/// What a plateau's schedule remembers of the evaluations so far; part of a checkpoint.
+/// The state of a schedule with plateaus after the evaluations so far; part of a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct PlateauState {
     /// The best value so far.
     best: Option<f64>,
-    /// Evaluations in a row that were no better.
+    /// Consecutive evaluations that were no better.
     bad: u32,
     /// Evaluations until bad ones count again.
     cooldown: u32,

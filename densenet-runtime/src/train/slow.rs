@@ -1,6 +1,6 @@
-//! Says so when what computes on the CPU was compiled without optimisation.
+//! Warns if the CPU code was compiled without optimisation.
 //!
-//! Cargo takes profiles from the workspace that is built alone, so ours do not reach a user's.
+//! Cargo takes profiles only from the workspace that is built, so ours do not apply in a user's.
 
 use std::sync::Once;
 

@@ -1,23 +1,22 @@
-//! What an evaluation adds up, batch by batch.
+//! The sums of an evaluation, batch by batch.
 
 use super::TrainError;
 use super::score::Predictions;
 use crate::{Executor, Outcome, Targets};
 
-/// The outcomes of batches, and their predictions if all are judged together.
+/// The outcomes of batches, and their predictions if scores need all of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) images: usize,
     outcome: Outcome,
     classes: usize,
-    /// Whether predictions are kept of targets of any kind; those of independent targets always
-    /// are.
+    /// Whether predictions for targets of any kind are kept; those for independent targets always are.
     keeps_all: bool,
     predictions: Option<Predictions>,
 }
 
 impl Tally {
-    /// Of a network of so many classes.
+    /// Of a network with this many classes.
     pub(super) fn new(classes: usize, keeps_all: bool) -> Self {
         Self {
             classes,
@@ -26,16 +25,16 @@ impl Tally {
         }
     }
 
-    /// Whether the predictions of such targets are asked for.
+    /// Whether the predictions for these targets are kept.
     pub(super) fn keeps(&self, targets: Targets<'_>) -> bool {
         self.keeps_all || matches!(targets, Targets::Independent(_))
     }
 
-    /// Adds the outcome of so many images.
+    /// Adds the outcome of this many images.
     pub(super) fn add(&mut self, own: Outcome, images: usize) {
         let all = &mut self.outcome;
         self.images += images;
-        // The loss is a sum until it is asked for.
+        // The loss is a sum until it is read.
         all.loss += own.loss * own.weight;
         all.weight += own.weight;
         all.top1 += own.top1;
@@ -54,7 +53,7 @@ impl Tally {
             .map_err(|problem| TrainError::Data(problem.into()))
     }
 
-    /// Adds the evaluations of the other ranks. All ranks come here, with images or without.
+    /// Adds the evaluations of the other ranks. All ranks call this, with images or without.
     pub(super) fn total(self, executor: &mut dyn Executor) -> Result<Self, TrainError> {
         let Outcome {
             loss,
@@ -125,7 +124,7 @@ impl Tally {
         })
     }
 
-    /// The outcome of all images; a loss of 0 if nothing is known of them.
+    /// The outcome of all images; the loss is 0 if no target is known.
     pub(super) fn outcome(&self) -> Outcome {
         let Outcome { loss, weight, .. } = self.outcome;
         Outcome {
@@ -165,7 +164,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(of(2.0, 1.0), 4);
         tally.add(of(4.0, 3.0), 2);
-        // A batch of which nothing is known.
+        // A batch without known targets.
         tally.add(of(0.0, 0.0), 1);
         let all = tally.outcome();
         assert_eq!((all.loss, all.top1, tally.images), (3.5, 3, 7));

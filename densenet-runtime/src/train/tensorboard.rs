@@ -1,9 +1,9 @@
 //! A run's metrics as TensorBoard reads them.
 //!
 //! An event file is a sequence of records (TFRecord): the length of the data as u64, a checksum of
-//! these 8 bytes, the data, and a checksum of it, all little-endian. The data is a message `Event` of
-//! protocol buffers (`tensorboard/compat/proto/event.proto` and `summary.proto`), of which a run
-//! needs a few fields:
+//! these 8 bytes, the data, and a checksum of it, all little-endian. The data is a protocol-buffer
+//! message `Event` (`tensorboard/compat/proto/event.proto` and `summary.proto`). A run needs a few
+//! of its fields:
 //!
 //! ```text
 //! Event        1: wall_time, double   2: step, int64   3: file_version, string
@@ -22,8 +22,8 @@ use serde_json::Value;
 
 use super::{Evaluation, Metric, Observer, Outline, StepReport, TrainError};
 
-/// What files of events begin with. TensorBoard reads every file of a folder whose name has this,
-/// in the order of their names.
+/// The prefix of event files. TensorBoard reads every file of a folder whose name contains it, in
+/// the order of their names.
 const PREFIX: &str = "events.out.tfevents.";
 /// The form of the events, in the first of each file.
 const VERSION: &str = "brain.Event:2";
@@ -32,10 +32,10 @@ const VERSION: &str = "brain.Event:2";
 /// [`Metrics`](super::Metrics), as scalars `train/loss`, `train/lr`, `train/images_per_s`, `val/loss`,
 /// `val/top1_error` and so on, by step. Each event is written when it happens.
 ///
-/// A run that is resumed, and any other that finds event files in its folder, begins a new file and
-/// has TensorBoard drop the steps that come after the checkpoint: they are done again.
+/// A resumed run, and any other that finds event files in its folder, begins a new file and has
+/// TensorBoard drop the steps after the checkpoint, which are done again.
 ///
-/// A [`RunFolder`](super::RunFolder) has a place for them:
+/// A [`RunFolder`](super::RunFolder) has a folder for them:
 ///
 /// ```no_run
 /// use densenet_runtime::train::{RunFolder, TensorBoard, Trainer};
@@ -70,7 +70,7 @@ impl TensorBoard {
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
         let last = last_second(folder).map_err(failed("list", folder))?;
         let now = now().as_secs();
-        // After all that are there, whatever the clock says.
+        // After all existing files, whatever the clock says.
         let mut second = last.map_or(now, |last| now.max(last.saturating_add(1)));
         let (path, mut file) = loop {
             let name = format!("{PREFIX}{second:010}.densenet.{}.0", std::process::id());
@@ -125,7 +125,7 @@ impl Observer for TensorBoard {
     }
 }
 
-/// The numbers of a metric by their tags. What says when it was is the event's.
+/// The numbers of a metric by their tags. The event has the time and the step.
 fn collect(tag: &str, value: &Value, into: &mut Vec<(String, f32)>) {
     match value {
         Value::Object(fields) => {
@@ -140,7 +140,7 @@ fn collect(tag: &str, value: &Value, into: &mut Vec<(String, f32)>) {
                 .as_f64()
                 .map(|number| (tag.to_owned(), number as f32)),
         ),
-        // Lists have a number for each class by its index; JSON has no form for NaN but null.
+        // Lists have a number for each class by its index; in JSON, NaN is null.
         Value::Array(items) => {
             for (index, value) in items.iter().enumerate() {
                 collect(&format!("{tag}/{index}"), value, into);
@@ -179,7 +179,7 @@ fn now_seconds() -> f64 {
 struct Message(Vec<u8>);
 
 impl Message {
-    /// Numbers of seven bits a byte, the lowest first; the top bit says that more follow.
+    /// Numbers with seven bits per byte, lowest first; the top bit says that more follow.
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -220,7 +220,7 @@ impl Message {
     }
 }
 
-/// An event, as far as it is written.
+/// The fields of an event that are written.
 struct Event(Message);
 
 impl Event {
@@ -266,7 +266,7 @@ fn record(event: &Event) -> Vec<u8> {
     record
 }
 
-/// CRC-32C (Castagnoli), a bit at a time: an event has some hundred bytes.
+/// CRC-32C (Castagnoli), bit by bit: an event has about a hundred bytes.
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = !0_u32;
     for &byte in bytes {
@@ -282,7 +282,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// TFRecord's checksums are rotated and moved, since one over bytes that hold one is no good.
+/// TFRecord rotates and offsets its checksums, since a checksum over bytes that contain one is weak.
 const fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }

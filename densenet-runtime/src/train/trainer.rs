@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Instant;
 
-use super::engine::Engine;
+use super::runner::Runner;
 use super::{
     Batches, Best, Config, Evaluation, Fit, Interrupt, Observer, Predictions, Rescheduled,
     StepReport,
@@ -15,8 +15,8 @@ use crate::plan::Plan;
 use crate::weights::State;
 use crate::{Arena, Batch, Device, Executor, Network};
 
-/// Trains a network that is known by its plan alone: a program that reads it when it runs has no
-/// type for it. [`Trainer`] is this with a typed network around it.
+/// Trains a network that is known only by its plan, as in a program that reads it at run time and
+/// has no type for it. [`Trainer`] wraps this for a typed network.
 ///
 /// ```
 /// use densenet_runtime::plan::Plan;
@@ -29,7 +29,7 @@ use crate::{Arena, Batch, Device, Executor, Network};
 /// }
 /// ```
 pub struct PlanTrainer {
-    engine: Engine,
+    runner: Runner,
 }
 
 impl PlanTrainer {
@@ -58,7 +58,7 @@ impl PlanTrainer {
         config.training(&plan)?;
         let executor = config.executor_among(plan, device, ranks)?;
         let mut trainer = Self::with_executor(name, state, config, executor)?;
-        trainer.engine.writes = ranks.is_first();
+        trainer.runner.writes = ranks.is_first();
         Ok(trainer)
     }
 
@@ -74,8 +74,8 @@ impl PlanTrainer {
     ) -> Result<Self, TrainError> {
         executor.write(Arena::Parameters, &state.parameters)?;
         executor.write(Arena::Running, &state.running)?;
-        let engine = Engine::new(name, executor, config)?;
-        Ok(Self { engine })
+        let runner = Runner::new(name, executor, config)?;
+        Ok(Self { runner })
     }
 
     /// Resumes a run from its checkpoint: weights, running statistics, momentum and position. The
@@ -86,7 +86,7 @@ impl PlanTrainer {
     /// When the file cannot be read, is damaged, or is of another network or of a run with other
     /// settings. Nothing has changed then.
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<(), TrainError> {
-        self.engine.restore(path.as_ref())
+        self.runner.restore(path.as_ref())
     }
 
     /// The same with a schedule and a number of epochs that may differ from the checkpoint's, such
@@ -108,14 +108,14 @@ impl PlanTrainer {
     /// # Errors
     /// As [`resume`](Self::resume), when settings other than these differ.
     pub fn resume_with_schedule(&mut self, path: impl AsRef<Path>) -> Result<(), TrainError> {
-        self.engine.restore_with_schedule(path.as_ref())
+        self.runner.restore_with_schedule(path.as_ref())
     }
 
-    /// Notes something in each file that the run writes from here on, under a key: see
-    /// [`TensorFile::note`](crate::weights::TensorFile::note). Keys that checkpoints have themselves
-    /// (`densenet`, `densenet.classes`) are theirs.
+    /// Adds a note under a key to each file that the run writes from now on: see
+    /// [`TensorFile::note`](crate::weights::TensorFile::note). The keys of checkpoints (`densenet`,
+    /// `densenet.classes`) are reserved.
     pub fn note(&mut self, key: &str, text: &str) {
-        self.engine.notes.insert(key.to_string(), text.to_string());
+        self.runner.notes.insert(key.to_string(), text.to_string());
     }
 
     /// Writes a checkpoint, all or nothing.
@@ -123,10 +123,10 @@ impl PlanTrainer {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TrainError> {
-        self.engine.save(path.as_ref())
+        self.runner.save(path.as_ref())
     }
 
-    /// One step on a batch, of at most [`Config::batch`] images.
+    /// One step on a batch of at most [`Config::batch`] images.
     ///
     /// [`fit`](Self::fit) counts epochs. A single step belongs to the current epoch, which does not
     /// end before `fit` knows the length of an epoch.
@@ -135,7 +135,7 @@ impl PlanTrainer {
     /// When the batch does not fit the network, or the loss is not finite. Nothing has changed
     /// then: weights, momentum, running statistics and the run's position are as they were.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport, TrainError> {
-        self.engine.step(batch, Instant::now())
+        self.runner.step(batch, Instant::now())
     }
 
     /// Trains until all epochs are done, with an evaluation after each. Warns on standard error
@@ -151,25 +151,26 @@ impl PlanTrainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary, TrainError> {
         slow::warn();
-        fit::run(&mut self.engine, train, validation, fit, observer)
+        fit::run(&mut self.runner, train, validation, fit, observer)
     }
 
-    /// Loss and errors on all images, with running statistics and without dropout: those that
-    /// [`fit`](Self::fit) has recomputed for the current weights ([`Config::precise_bn`]), or else
+    /// Loss and errors on all images, without dropout. The running statistics are those that
+    /// [`fit`](Self::fit) recomputed for the current weights ([`Config::precise_bn`]), or else
     /// those of training. The loss of a network that has diverged is not finite. Warns on standard
-    /// error if the images are normalised otherwise than those of training.
+    /// error if the images are normalised differently from those of training.
     ///
     /// # Errors
     /// When images cannot be read, do not fit the network, or there are none.
     pub fn evaluate(&mut self, images: &dyn Batches) -> Result<Evaluation, TrainError> {
-        fit::warn_of_normalization(&self.engine, images);
+        fit::warn_of_normalization(&self.runner, images);
         // Nobody interrupts it.
-        let evaluated = fit::evaluate(&mut self.engine, images, &Interrupt::new(), false)?;
+        let evaluated = fit::evaluate(&mut self.runner, images, &Interrupt::new(), false)?;
         Ok(evaluated.evaluation)
     }
 
-    /// The same with the logits and targets of all images, of which every score can be computed. They
-    /// take memory for images x classes numbers. With several processes each has those of all.
+    /// The same with the logits and targets of all images, from which every score can be computed.
+    /// They take memory for images x classes numbers. With several processes, each one gets those
+    /// of all.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate); also if batches have targets of different kinds.
@@ -177,48 +178,48 @@ impl PlanTrainer {
         &mut self,
         images: &dyn Batches,
     ) -> Result<(Evaluation, Predictions), TrainError> {
-        fit::warn_of_normalization(&self.engine, images);
-        let evaluated = fit::evaluate(&mut self.engine, images, &Interrupt::new(), true)?;
+        fit::warn_of_normalization(&self.runner, images);
+        let evaluated = fit::evaluate(&mut self.runner, images, &Interrupt::new(), true)?;
         Ok((
             evaluated.evaluation,
             evaluated.predictions.unwrap_or_default(),
         ))
     }
 
-    /// Whether this process writes the run's files; of several, rank 0 does.
+    /// Whether this process writes the run's files; among several, rank 0 does.
     pub fn writes(&self) -> bool {
-        self.engine.writes
+        self.runner.writes
     }
 
     /// Steps done, including those of the run that was resumed.
     pub fn steps(&self) -> u64 {
-        self.engine.position.step
+        self.runner.position.step
     }
 
     /// The changes of the schedule when the run was resumed.
     pub fn rescheduled(&self) -> &[Rescheduled] {
-        &self.engine.rescheduled
+        &self.runner.rescheduled
     }
 
     /// The best evaluation so far.
     pub fn best(&self) -> Option<Best> {
-        self.engine.position.best
+        self.runner.position.best
     }
 
     /// The settings.
     pub fn config(&self) -> &Config {
-        &self.engine.config
+        &self.runner.config
     }
 
     /// The executor, which holds the weights.
     pub fn executor(&self) -> &dyn Executor {
-        self.engine.executor()
+        self.runner.executor()
     }
 
     /// The executor, to change the weights. Running statistics that were recomputed for the current
     /// weights are dropped.
     pub fn executor_mut(&mut self) -> &mut dyn Executor {
-        self.engine.executor_mut()
+        self.runner.executor_mut()
     }
 
     /// The current weights and running statistics; with [EMA](Config#ema), their averages.
@@ -226,17 +227,17 @@ impl PlanTrainer {
     /// # Errors
     /// When the device fails.
     pub fn state(&self) -> Result<State, TrainError> {
-        self.engine.state()
+        self.runner.state()
     }
 }
 
 /// Trains a network that `densenet!` made.
 ///
 /// The model's numbers live in an executor while it trains; [`model`](Self::model) brings them
-/// back. All work is done by code that does not depend on the network's type and is compiled
-/// with this crate, a [`PlanTrainer`], whose methods it has. It is as fast in a development build as
-/// in a release build where that optimises its dependencies, for which a user's `Cargo.toml` needs
-/// two lines; without them [`fit`](PlanTrainer::fit) prints a warning:
+/// back. A [`PlanTrainer`], whose methods it has, does all the work; its code does not depend on
+/// the network's type and is compiled with this crate. A development build is as fast as a release
+/// build if it optimises its dependencies. For this a user's `Cargo.toml` needs two lines; without
+/// them [`fit`](PlanTrainer::fit) prints a warning:
 ///
 /// ```toml
 /// [profile.dev.package."*"]

@@ -3,8 +3,8 @@
 use super::score::Kept;
 use crate::Targets;
 
-/// The mean logits and the targets of images that each have `views` rows of both, one after
-/// another. The logits are averaged as in fb.resnet.torch.
+/// The mean logits and the targets of images with `views` consecutive rows of both each. The logits
+/// are averaged as in fb.resnet.torch.
 pub(super) fn merged(
     logits: &[f32],
     targets: Targets<'_>,

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use densenet_plan::Plan;
 
-use super::{LoadOptions, Notes, Report, State, TensorFile, WeightsError, plan_of};
+use super::{LoadOptions, LoadReport, Notes, State, TensorFile, WeightsError, plan_of};
 
-/// Reads a file of weights in any format and under anybody's names, and writes it under torchvision's:
-/// safetensors, or a file for `torch.load` if it is to be called `.pth`, `.pt` or `.bin`. The network is
-/// told by its shapes ([`plan_of`]). Classes, normalisation and thresholds stay, and so do other notes
-/// whose keys begin with `densenet.`.
+/// Reads a file of weights in any format and under any library's names, and writes it under
+/// torchvision's: as safetensors, or as a file for `torch.load` if its name ends in `.pth`, `.pt`
+/// or `.bin`. The network follows from the shapes ([`plan_of`]). Classes, normalisation and
+/// thresholds are kept, and so are other notes whose keys begin with `densenet.`.
 ///
 /// ```no_run
 /// # use densenet_runtime::{say, weights::{WeightsError, convert}};
@@ -20,10 +20,8 @@ use super::{LoadOptions, Notes, Report, State, TensorFile, WeightsError, plan_of
 /// # }
 /// ```
 ///
-/// # Errors
-/// When the file cannot be read or is not of a DenseNet, or the other is called otherwise or cannot be
-/// written.
-pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report, WeightsError> {
+/// # Errors When the file cannot be read or does not hold a DenseNet, or when the other has another extension or cannot be written.
+pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<LoadReport, WeightsError> {
     let to = to.as_ref();
     check_name(to)?;
     let file = TensorFile::read(from)?;
@@ -32,8 +30,8 @@ pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Report, W
 }
 
 /// Writes the weights of a file to another, as [`convert`] does, with these notes in place of the
-/// file's own. Its other notes whose keys begin with `densenet.` stay, but for `others`, each a key and
-/// a note.
+/// file's own. Its other notes whose keys begin with `densenet.` are kept, except for those that
+/// `others`, each a key and a note, replace.
 ///
 /// # Errors
 /// As [`convert`], and when the file is of another network than the plan.
@@ -43,7 +41,7 @@ pub fn copy(
     to: impl AsRef<Path>,
     notes: &Notes,
     others: impl IntoIterator<Item = (String, String)>,
-) -> Result<Report, WeightsError> {
+) -> Result<LoadReport, WeightsError> {
     let to = to.as_ref();
     check_name(to)?;
     let (state, report) = State::load(plan, file, &LoadOptions::default())?;
@@ -53,11 +51,9 @@ pub fn copy(
     Ok(report)
 }
 
-/// Refuses a file to write that is not called as those are that can be written: `.safetensors`, `.pth`,
-/// `.pt` or `.bin`.
+/// Refuses to write a file whose extension is not `.safetensors`, `.pth`, `.pt` or `.bin`.
 ///
-/// # Errors
-/// When it is called otherwise.
+/// # Errors When it has another extension.
 pub fn check_name(to: impl AsRef<Path>) -> Result<(), WeightsError> {
     let to = to.as_ref();
     let is_known = to.extension().is_some_and(|own| {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// How many names of a list are printed; the rest is only counted.
+/// The number of names of a list that are printed; the rest are only counted.
 const LISTED: usize = 8;
 
 /// Errors of reading, writing and moving weights.
@@ -31,7 +31,7 @@ pub enum WeightsError {
     },
     /// The file is in PyTorch's own format, but cannot be used.
     #[cfg(feature = "pytorch")]
-    #[error("{path} cannot be read as a file of PyTorch: {source}", path = .path.display())]
+    #[error("{path} cannot be read as a PyTorch file: {source}", path = .path.display())]
     Torch {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,8 @@ pub enum WeightsError {
     /// The file is in PyTorch's own format, which this program was built without.
     #[cfg(not(feature = "pytorch"))]
     #[error(
-        "{path} is a file of PyTorch, which this program was built without; turn on the feature `pytorch` of densenet-runtime",
+        "{path} is a PyTorch file, and this program was built without support for them; turn on \
+            the feature `pytorch` of densenet-runtime",
         path = .path.display()
     )]
     NoTorch {
@@ -58,8 +59,9 @@ pub enum WeightsError {
     },
     /// The file has changed since it was written.
     #[error(
-        "{path} is damaged: its bytes are not those that were written (the checksum differs); use an older copy. \
-         If it was changed on purpose, write it without the note `{note}`",
+        "{path} is damaged: its bytes have changed since they were written (the checksum \
+            differs); use an older copy. If it was changed on purpose, write it without the note \
+            `{note}`",
         path = .path.display(), note = super::seal::NOTE
     )]
     Checksum {
@@ -111,7 +113,7 @@ pub enum WeightsError {
         /// Why it is refused.
         why: &'static str,
     },
-    /// A note in the file is not as it should be.
+    /// A note in the file is malformed.
     #[error("{path} has a note `{note}` that cannot be read: {reason}; write it again, or without the note", path = .path.display())]
     Note {
         /// The file.
@@ -121,18 +123,19 @@ pub enum WeightsError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file of weights is to be called otherwise.
+    /// A file of weights has an unknown extension.
     #[error(
-        "cannot tell the format of {path} by its name; call it .safetensors, or .pth, .pt or .bin for PyTorch",
+        "cannot tell the format of {path} by its name; use the extension .safetensors, or .pth, \
+            .pt or .bin for PyTorch",
         path = .path.display()
     )]
     Extension {
         /// The file.
         path: PathBuf,
     },
-    /// A file of ONNX is to be called otherwise.
+    /// A file of ONNX has another extension.
     #[error(
-        "{path} is not called .onnx, as files of ONNX are; write to another name, lest it replace something else",
+        "{path} does not end in .onnx; choose a name that does, so that no other file is replaced",
         path = .path.display()
     )]
     OnnxName {
@@ -141,8 +144,8 @@ pub enum WeightsError {
     },
     /// A file of ONNX would be too large.
     #[error(
-        "cannot write {path}: it would have {bytes} bytes or more, and files of ONNX end at 2 GiB; f16 takes half of f32, \
-         and safetensors have no such end",
+        "cannot write {path}: it would have {bytes} bytes or more, and ONNX files are limited to \
+            2 GiB; f16 takes half the space of f32, and safetensors have no such limit",
         path = .path.display()
     )]
     OnnxSize {
@@ -152,7 +155,8 @@ pub enum WeightsError {
         bytes: u64,
     },
     /// A number is too large for f16.
-    #[error("cannot write {path}: `{name}` holds {found}, and f16 ends at 65504; write it in f32", path = .path.display())]
+    #[error("cannot write {path}: `{name}` holds {found}, and the largest f16 is 65504; write it \
+        in f32", path = .path.display())]
     BeyondF16 {
         /// The file.
         path: PathBuf,
@@ -161,10 +165,11 @@ pub enum WeightsError {
         /// The number.
         found: f32,
     },
-    /// The file is of a network with other classes.
+    /// The file belongs to a network with other classes.
     #[error(
-        "{path} is of a network with other classes: {difference}; use the weights of a network with these classes, \
-         or take all but the classifier (`features_only`, `--features-only`, `transplant_features`)",
+        "{path} belongs to a network with other classes: {difference}; use the weights of a \
+            network with these classes, or load all but the classifier (`features_only`, \
+            `--features-only`, `transplant_features`)",
         path = .path.display()
     )]
     OtherClasses {
@@ -183,7 +188,8 @@ pub enum WeightsError {
     },
     /// The file's tensors are not those of a DenseNet.
     #[error(
-        "{path} does not hold a DenseNet that its shapes tell: {why}; use the weights of one, or say which it is",
+        "the shapes in {path} are not those of a DenseNet: {why}; use the weights of one, or name \
+            the network",
         path = .path.display()
     )]
     NoNetwork {

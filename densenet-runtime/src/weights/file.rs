@@ -19,8 +19,8 @@ const NOTES: &str = "__metadata__";
 const HEADER_LENGTH: usize = 8;
 
 /// The tensors of a file, in memory and checked: every tensor lies within the file, and its shape
-/// matches its bytes. The file's contents tell its format, whatever it is called: safetensors, or
-/// what `torch.save` writes (`.pth`, `.pt`, `.bin`).
+/// matches its bytes. The file's contents tell its format, whatever its name: safetensors, or the
+/// formats of `torch.save` (`.pth`, `.pt`, `.bin`).
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -59,7 +59,7 @@ impl Safetensors {
         notes.get(key).map(String::as_str)
     }
 
-    /// Whether it is what was written, if it has a checksum.
+    /// Whether its bytes are unchanged, if it has a checksum.
     fn is_whole(&self) -> bool {
         self.note(seal::NOTE).is_none() || seal::is_whole(&self.bytes, HEADER_LENGTH..self.start)
     }
@@ -103,7 +103,7 @@ impl TensorFile {
         let contents = match Safetensors::read(bytes) {
             Ok(own) if own.is_whole() => Contents::Safetensors(own),
             Ok(_) => return Err(WeightsError::Checksum { path }),
-            // The length of a header may be that of a pickle's first bytes.
+            // The first bytes of a pickle may be a valid length of a header.
             Err((bytes, source)) if bytes.get(HEADER_LENGTH) == Some(&b'{') => {
                 return Err(WeightsError::Corrupt { path, source });
             }
@@ -148,7 +148,7 @@ impl TensorFile {
         &self.path
     }
 
-    /// What the tensors of a file of PyTorch's were found in; `None` for safetensors.
+    /// Where the tensors of a PyTorch file were found; `None` for safetensors.
     #[cfg(feature = "pytorch")]
     pub fn found(&self) -> Option<&Found> {
         match &self.contents {
@@ -157,7 +157,7 @@ impl TensorFile {
         }
     }
 
-    /// What the tensors were found in, in words, if it is a file of PyTorch's.
+    /// Where the tensors were found, in words, if it is a PyTorch file.
     pub(super) fn origin(&self) -> Option<String> {
         match &self.contents {
             Contents::Safetensors(_) => None,
@@ -175,7 +175,7 @@ impl TensorFile {
         }
     }
 
-    /// The note that the file's writer left under this key.
+    /// The note under this key.
     pub fn note(&self, key: &str) -> Option<&str> {
         match &self.contents {
             Contents::Safetensors(file) => file.note(key),
@@ -184,8 +184,8 @@ impl TensorFile {
         }
     }
 
-    /// What the file's writer noted beside classes, normalisation and thresholds: the notes whose
-    /// keys begin with `densenet.`, but for the checksum.
+    /// The notes beside classes, normalisation and thresholds: those whose keys begin with
+    /// `densenet.`, except for the checksum.
     pub(super) fn own_notes(&self) -> BTreeMap<String, String> {
         let is_own = |key: &str| key.starts_with("densenet.") && key != seal::NOTE;
         let kept =
@@ -241,7 +241,7 @@ impl TensorFile {
         floats.ok_or_else(|| self.unreadable(name, "F64, F32, F16 or BF16"))
     }
 
-    /// The elements of a tensor, which must be `I64` (in a file of PyTorch's, any integers).
+    /// The elements of a tensor, which must be `I64` (in a PyTorch file, any integers).
     ///
     /// # Errors
     /// When there is no tensor of this name, or it has another element type.
@@ -257,8 +257,7 @@ impl TensorFile {
     /// Writes tensors as `F32`, with notes for the file's reader and a checksum of all bytes. The
     /// same tensors and notes give the same bytes.
     ///
-    /// The file appears at once or not at all: the bytes go to a file beside it, which is then
-    /// renamed.
+    /// The file is written completely or not at all: the bytes go to a file beside it, which is then renamed.
     ///
     /// # Errors
     /// When a shape does not match its elements, or the file cannot be written.
@@ -317,7 +316,7 @@ impl TensorFile {
         })
     }
 
-    /// Why a tensor's elements cannot be read: it has another type, or there is none.
+    /// Why a tensor's elements cannot be read: it has another type, or it is missing.
     fn unreadable(&self, name: &str, expected: &'static str) -> WeightsError {
         let found = match &self.contents {
             Contents::Safetensors(file) => {
@@ -367,7 +366,7 @@ fn annotate(
     bytes.extend(&header);
     bytes.extend(rest);
     seal::seal(&mut bytes, HEADER_LENGTH..HEADER_LENGTH + header.len());
-    // Parsed as a reader will parse it: the notes may be too long for a header.
+    // Parsed as a reader does: the notes may be too long for a header.
     SafeTensors::read_metadata(&bytes)?;
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! A network's state out of a file: all of it or an error, or with a report of what was used.
+//! A network's state from a file: either all of it or an error, or a part with a report.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ pub enum Unexpected {
 /// What of a file is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// All but the classifier, which starts anew: for weights of a network with other classes.
+    /// All but the classifier, which gets initial values: for weights of a network with other classes.
     pub features_only: bool,
-    /// Whether a stem for RGB may become one for grey pictures, and the other way round.
+    /// Whether a stem for RGB may become one for grey pictures, and vice versa.
     pub adapt_stem: bool,
-    /// The seed of a classifier that starts anew.
+    /// The seed of a new classifier.
     pub seed: u64,
 }
 
@@ -45,25 +45,24 @@ impl Default for LoadOptions {
 
 /// What was made of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct LoadReport {
     /// The file.
     pub path: PathBuf,
-    /// What the tensors were found in, of a file of PyTorch's.
+    /// Where the tensors of a PyTorch file were found.
     pub found: Option<String>,
     /// What the names of the network's tensors start with in the file.
     pub prefix: String,
     /// The file's names of the tensors that were used.
     pub used: Vec<String>,
-    /// Our names of the network's tensors that are not taken from the file: those of a classifier that
-    /// starts anew.
+    /// Our names of the network's tensors that are not taken from the file: those of a new classifier.
     pub missing: Vec<String>,
     /// The file's names of the tensors that were not used. Counters are not listed.
     pub left_over: Vec<String>,
-    /// Channels of the file's stem and of the network's, where they differ.
+    /// Channels of the file's stem and of the network's, if they differ.
     pub stem: Option<[usize; 2]>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
         if let Some(found) = &self.found {
@@ -79,7 +78,7 @@ impl fmt::Display for Report {
             _ => {}
         }
         if !self.missing.is_empty() {
-            let missing = list("missing, so that they start anew", self.missing.iter());
+            let missing = list("new, with initial values", self.missing.iter());
             write!(f, "; {missing}")?;
         }
         if !self.left_over.is_empty() {
@@ -94,9 +93,9 @@ impl State {
     /// [`load`](State::load) also takes a part of a file, or a stem for other channels, and reports it.
     ///
     /// The names are torchvision's, or others that [`load`](State::load) lists. Counters
-    /// (`num_batches_tracked`, `n_averaged`), a checkpoint's momentum and what else belongs to its
-    /// run are ignored, and so is a prefix of all names: `module.` from `DataParallel`, `_orig_mod.`
-    /// from `torch.compile`, `model.`. Elements may be `F64`, `F32`, `F16` or `BF16`.
+    /// (`num_batches_tracked`, `n_averaged`), a checkpoint's momentum and the rest of its run are
+    /// ignored, and so is a prefix of all names: `module.` from `DataParallel`, `_orig_mod.` from
+    /// `torch.compile`, `model.`. Elements may be `F64`, `F32`, `F16` or `BF16`.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or does not fit the network (all differences are
@@ -105,11 +104,9 @@ impl State {
         Self::from_file(plan, &TensorFile::read(path)?, Unexpected::Refuse)
     }
 
-    /// Takes the network's tensors out of a file: see [`State::read`].
+    /// Takes the network's tensors from a file: see [`State::read`].
     ///
-    /// # Errors
-    /// When the file does not fit the network or has other classes, its numbers are those of none, or they are not those
-    /// that were written.
+    /// # Errors When the file does not fit the network or has other classes, no network can have its numbers, or they have changed since they were written.
     pub fn from_file(
         plan: &Plan,
         file: &TensorFile,
@@ -133,7 +130,7 @@ impl State {
         Ok(state)
     }
 
-    /// Takes a network's tensors out of a file of anybody's, and reports what was used.
+    /// Takes a network's tensors from a file of any library, and reports which ones it used.
     ///
     /// The names may be torchvision's, current or of 2017, timm's, torchxrayvision's, MONAI's or
     /// CheXNet's, with any prefix that all of them share. See [`State::read`] for the rest.
@@ -160,7 +157,7 @@ impl State {
         plan: &Plan,
         file: &TensorFile,
         options: &LoadOptions,
-    ) -> Result<(Self, Report), WeightsError> {
+    ) -> Result<(Self, LoadReport), WeightsError> {
         let (state, report, misfit) = take(plan, file, options)?;
         if !misfit.missing.is_empty() || !misfit.misshapen.is_empty() {
             return Err(WeightsError::Misfit {
@@ -182,7 +179,7 @@ fn check_format_1(plan: &Plan, file: &TensorFile, state: &State) -> Result<(), W
     };
     let mut names = file.names().into_iter();
     if !names.any(|name| name.starts_with(names::MOMENTUM)) {
-        // An edited checkpoint, in which there is nothing to check.
+        // An edited checkpoint, which has nothing to check.
         return Ok(());
     }
     let momentum = momentum(plan, file)?;
@@ -195,12 +192,12 @@ fn check_format_1(plan: &Plan, file: &TensorFile, state: &State) -> Result<(), W
     })
 }
 
-/// Takes what there is, with all differences.
+/// Takes the tensors that fit, and lists all differences.
 fn take(
     plan: &Plan,
     file: &TensorFile,
     options: &LoadOptions,
-) -> Result<(State, Report, Misfit), WeightsError> {
+) -> Result<(State, LoadReport, Misfit), WeightsError> {
     let named = ("the file", &file.classes()?[..]);
     if !options.features_only
         && let Some(difference) = classes::difference(("the network", plan.class_names()), named)
@@ -212,11 +209,11 @@ fn take(
     }
     let mut names = Names::of(file);
     let mut misfit = Misfit::default();
-    let mut report = Report {
+    let mut report = LoadReport {
         path: file.path().to_path_buf(),
         found: file.origin(),
         prefix: names.prefix.clone(),
-        ..Report::default()
+        ..LoadReport::default()
     };
     let mut state = State::zeros(plan);
     let mut differs_elsewhere = false;
@@ -262,8 +259,8 @@ fn take(
     let differs = !misfit.missing.is_empty() || !misfit.misshapen.is_empty();
     if differs && !differs_elsewhere {
         misfit.advice = Some(
-            "only the classifier differs: load the features only (`features_only`, `--features-only`), \
-             and it starts anew",
+            "only the classifier differs: load the features only (`features_only`, \
+                `--features-only`), and it gets initial values",
         );
     }
     Ok((state, report, misfit))

@@ -6,12 +6,12 @@
 //! [`Executor`](crate::Executor) keeps them, so a state moves between a file, a model and an
 //! executor without code for any particular network.
 //!
-//! Files are written as safetensors under torchvision's names; [`Notes`] stand beside the tensors.
-//! What `torch.save` writes is read as well (`.pth`, `.pt`, `.bin`; the feature `pytorch`): state
+//! Files are written as safetensors under torchvision's names, with [`Notes`] beside the tensors.
+//! Files of `torch.save` are read as well (`.pth`, `.pt`, `.bin`; the feature `pytorch`): state
 //! dicts, checkpoints that contain one, whole modules. Nothing in such a file is executed.
-//! [`State::load`] understands the names of timm, MONAI, torchxrayvision and CheXNet, and reports what
-//! it used; [`plan_of`] tells the network by its shapes, and [`convert`] writes it in another format.
-//! [`onnx::write`] makes a file for programs that know nothing of DenseNets.
+//! [`State::load`] understands the names of timm, MONAI, torchxrayvision and CheXNet, and reports
+//! which tensors it used. [`plan_of`] recognises the network by its shapes, and [`convert`] writes
+//! it in another format. [`onnx::write`] writes a file for programs that know nothing of DenseNets.
 //!
 //! ```
 //! use densenet_runtime::{plan::Plan, weights::{State, WeightsError}};
@@ -42,7 +42,7 @@ pub use error::{Misfit, Misshapen, WeightsError};
 #[cfg(feature = "train")]
 pub(crate) use file::CHECKPOINT;
 pub use file::TensorFile;
-pub use load::{LoadOptions, Report, Unexpected};
+pub use load::{LoadOptions, LoadReport, Unexpected};
 pub use named::NamedTensor;
 pub use notes::Notes;
 pub use shapes::plan_of;

@@ -1,8 +1,8 @@
 //! The names of a network's tensors in files.
 //!
 //! Our names are torchvision's current ones. Files may have others: those of older versions of
-//! torchvision or of this crate, those of MONAI and of CheXNet, and any of these with a prefix before
-//! all of them. timm's and torchxrayvision's are torchvision's.
+//! torchvision or of this crate, those of MONAI and of CheXNet, and any of these with a common
+//! prefix. timm and torchxrayvision use torchvision's.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,11 +10,11 @@ use densenet_plan::Plan;
 
 use super::TensorFile;
 
-/// The stem's convolution, which every network has; what stands before its name is the prefix.
+/// The stem's convolution, which every network has; the text before its name is the prefix.
 pub(super) const STEM: &str = "features.conv0.weight";
 /// PyTorch's counters, which are not part of a network: batches seen, models averaged.
 const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
-/// What libraries keep beside a network's tensors: torchxrayvision's thresholds.
+/// Tensors that libraries keep beside a network's: torchxrayvision's thresholds.
 const BESIDE: [&str; 1] = ["op_threshs"];
 /// The prefix of a checkpoint's momentum.
 pub(crate) const MOMENTUM: &str = "momentum.";
@@ -29,7 +29,7 @@ pub(crate) const TRAINING: &str = "training.";
 /// The names in a file.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// What all names of the network start with.
+    /// The common prefix of the network's names.
     pub prefix: String,
     /// The file's name of each tensor, by current name.
     pub sources: HashMap<String, String>,

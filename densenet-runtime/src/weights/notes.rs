@@ -23,7 +23,7 @@ pub struct Notes {
     /// How pictures were normalised in training.
     pub normalization: Option<Normalization>,
     /// For each class the probability from which on it is present, of independent classes; `None`
-    /// where there is none, as of a class that no picture had. Empty if there are none at all.
+    /// for a class without a threshold, such as one that no picture had. Empty without thresholds.
     pub thresholds: Vec<Option<f32>>,
 }
 
@@ -64,7 +64,7 @@ impl Notes {
         })
     }
 
-    /// As they stand in a file of a network, whose classes the plan may name where the notes do not.
+    /// As in a file of a network. The plan may name the classes if the notes do not.
     pub(super) fn lines_for(&self, plan: &Plan) -> BTreeMap<String, String> {
         let mut notes = self.clone();
         if notes.classes.is_empty() {
@@ -74,7 +74,7 @@ impl Notes {
         notes.lines()
     }
 
-    /// As they stand in a file.
+    /// As in a file.
     pub(crate) fn lines(&self) -> BTreeMap<String, String> {
         let mut lines = BTreeMap::new();
         let mut add = |note: &str, value: serde_json::Value| {

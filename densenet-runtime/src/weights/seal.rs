@@ -1,7 +1,7 @@
 //! The checksum of the files that we write.
 //!
-//! It is the CRC-32 of all bytes of the file, with its own digits taken as zeros, so every changed
-//! bit is noticed. In checkpoints of format 1 it covers only the numbers.
+//! It is the CRC-32 of all bytes of the file, with its own digits taken as zeros, so it detects
+//! every changed bit. In checkpoints of format 1 it covers only the numbers.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! A network told by the shapes of its tensors.
+//! Recognises a network by the shapes of its tensors.
 
 use densenet_plan::{Block, Plan, Stem, StemKind, Transition};
 
@@ -20,9 +20,7 @@ use super::{TensorFile, WeightsError};
 /// }
 /// ```
 ///
-/// # Errors
-/// When the tensors are not those of a DenseNet, with the name of the first that does not fit, or the
-/// pictures are too small for it.
+/// # Errors When the tensors are not those of a DenseNet (the error names the first that does not fit), or the pictures are too small for it.
 pub fn plan_of(file: &TensorFile, input: Option<[usize; 2]>) -> Result<Plan, WeightsError> {
     let shapes = Shapes {
         file,
@@ -66,7 +64,8 @@ impl Shapes<'_> {
         match found {
             [maps, c, h, w] if [c, h, w] == [channels, kernel, kernel] => Ok(maps),
             _ => Err(format!(
-                "`{name}` has the shape {found:?} where {channels} channels and a {kernel}x{kernel} kernel are expected"
+                "`{name}` has the shape {found:?}, but {channels} channels and a \
+                    {kernel}x{kernel} kernel are expected"
             )),
         }
     }
@@ -96,7 +95,7 @@ impl Shapes<'_> {
         })
     }
 
-    /// A block of layers after so many maps.
+    /// A block of layers after this many maps.
     fn block(&self, number: usize, input: usize, size: (usize, usize)) -> Result<Block, String> {
         let name = |layer: usize, tensor: &str| {
             format!("features.denseblock{number}.denselayer{layer}.{tensor}.weight")

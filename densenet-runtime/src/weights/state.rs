@@ -19,8 +19,8 @@ pub struct State {
 
 impl State {
     /// Writes the state to a file with the tensors that torchvision's `load_state_dict` accepts:
-    /// one for `torch.load` if it is called `.pth`, `.pt` or `.bin`, and safetensors otherwise. The
-    /// file appears at once or not at all.
+    /// one for `torch.load` if its name ends in `.pth`, `.pt` or `.bin`, and safetensors otherwise.
+    /// The file is written completely or not at all.
     ///
     /// # Errors
     /// When the state belongs to another network, or the file cannot be written.
@@ -28,7 +28,7 @@ impl State {
         self.write_with(plan, path, &Notes::default())
     }
 
-    /// The same with notes. Classes that the plan names are written where the notes have none.
+    /// The same with notes. If they have no classes, those of the plan are written.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -41,7 +41,7 @@ impl State {
         self.write_noted(plan, path, notes, BTreeMap::new())
     }
 
-    /// The same with notes of others besides, by their keys.
+    /// The same with further notes, by their keys.
     pub(super) fn write_noted(
         &self,
         plan: &Plan,
@@ -114,7 +114,7 @@ impl State {
     }
 }
 
-/// Whether a file is called as those of `torch.save` are.
+/// Whether a file has an extension of `torch.save`.
 fn is_named_as_torch(path: &Path) -> bool {
     let extension = path.extension().map(|own| own.to_ascii_lowercase());
     extension.is_some_and(|own| own == "pth" || own == "pt" || own == "bin")
@@ -154,8 +154,8 @@ pub(crate) fn momentum(plan: &Plan, file: &TensorFile) -> Result<Vec<f32>, Weigh
     of_run(plan, file, names::MOMENTUM, Role::is_trainable)
 }
 
-/// What a checkpoint has under a prefix for the trainable tensors, or for the others, in the order of
-/// [`Plan::parameters`]; `None` if it has nothing.
+/// The numbers that a checkpoint has under a prefix for the trainable tensors, or for the others,
+/// in the order of [`Plan::parameters`]; `None` if it has none.
 ///
 /// # Errors
 /// As [`momentum`].
@@ -179,8 +179,8 @@ pub(crate) fn of_checkpoint(
     of_run(plan, file, prefix, chosen).map(Some)
 }
 
-/// What a checkpoint has under a prefix for each of the network's tensors that are `chosen`: of one
-/// arena, in the order of [`Plan::parameters`].
+/// The numbers that a checkpoint has under a prefix for the `chosen` tensors of the network, all of
+/// one arena, in the order of [`Plan::parameters`].
 fn of_run(
     plan: &Plan,
     file: &TensorFile,

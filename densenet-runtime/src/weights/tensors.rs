@@ -140,7 +140,7 @@ impl<S: Shape> AnyTensorMut for Tensor<S, f32, Cpu> {
     }
 }
 
-/// What is done with each tensor of a model that is changed: whether it is trainable comes first.
+/// A function that changes each tensor of a model; its first argument says whether the tensor is trainable.
 type Change<'a, E> = dyn FnMut(bool, &mut dyn AnyTensorMut) -> Result<(), E> + 'a;
 
 /// Visits each tensor of a model to change it, in the order of [`each_tensor`].

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{golden, records::Records};
 
-/// A file, and what Pillow makes of it.
+/// A file, and Pillow's result for it.
 struct Case {
     name: String,
     file: Vec<u8>,
@@ -37,7 +37,7 @@ fn summed(picture: &Rgb) -> [u32; 3] {
     [picture.width, picture.height, sum]
 }
 
-/// What is said of a picture that is refused.
+/// The message for a refused picture.
 fn refusal(file: &[u8]) -> String {
     decode(file).unwrap_err().to_string()
 }

@@ -283,7 +283,10 @@ fn a_picture_without_pixels_is_an_error() {
 #[test]
 fn what_is_no_picture_is_told_which_formats_there_are() {
     let words = decode(b"%PDF-1.4").unwrap_err().to_string();
-    assert!(words.contains("none of JPEG, PNG, WebP, TIFF"), "{words}");
+    assert!(
+        words.contains("not begin as a JPEG, PNG, WebP, TIFF"),
+        "{words}"
+    );
 }
 
 #[test]
@@ -454,7 +457,7 @@ fn pictures_have_one_channel_or_three_and_the_usual_normalisation() {
     let colour = Pictures::shaped([3, 8, 8]).unwrap();
     assert_eq!(colour.normalization(), &Normalization::imagenet());
     let words = Pictures::shaped([4, 8, 8]).unwrap_err().to_string();
-    assert!(words.contains("images of 4 were asked for"), "{words}");
+    assert!(words.contains("images of 4 were requested"), "{words}");
 }
 
 #[test]

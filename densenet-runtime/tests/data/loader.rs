@@ -416,7 +416,7 @@ fn balanced_sampling_makes_classes_and_their_images_equally_likely() {
             }
         }
     }
-    // 30,000 images, of which a class has a third: five standard deviations are 408.
+    // 30,000 images, a third of them in one class: five standard deviations are 408.
     assert!(
         classes.iter().all(|&n: &i32| n.abs_diff(10_000) < 410),
         "{classes:?}"
@@ -559,7 +559,7 @@ fn mixing_blends_what_would_have_been_served() {
 fn mixing_is_refused_where_it_makes_no_sense() {
     let mix = |mixup| Mix { mixup, cutmix: 0.0 };
     for (loader, mix, classes, words) in [
-        (evaluation(numbers(8), 4), mix(1.0), 8, "in training alone"),
+        (evaluation(numbers(8), 4), mix(1.0), 8, "only in training"),
         (training(numbers(8), 4), mix(1.0), 7, "set `classes: 8`"),
         (training(numbers(8), 4), mix(-1.0), 8, "alpha of mixup"),
         (training(numbers(8), 4), mix(f64::NAN), 8, "alpha of mixup"),

@@ -1,5 +1,5 @@
-//! Data: pictures and files become the images that they should be, batches are the same however
-//! they are loaded, and what is wrong with data is said.
+//! Data: pictures and files become the right images, batches are the same however they are loaded,
+//! and bad data is reported.
 
 use std::path::{Path, PathBuf};
 

@@ -17,7 +17,7 @@ fn labelled(labels: &[u32]) -> InMemory {
     InMemory::new([1, 1, 1], images, labels.to_vec(), classes).unwrap()
 }
 
-/// Labels of which class `c` has `counts[c]`, in random order.
+/// Labels, `counts[c]` of them for class `c`, in random order.
 fn labels(counts: &[usize], seed: u64) -> Vec<u32> {
     let classes = (0..).zip(counts);
     let mut labels: Vec<u32> = classes
@@ -219,7 +219,9 @@ fn a_share_or_groups_that_cannot_be_are_refused() {
     }
     let one: Vec<Box<str>> = vec!["a".into(); 3];
     assert!(refused(Some(&one), 0.2).contains("at least two groups, but there is 1"));
-    assert!(refused(Some(&one[..2]), 0.2).contains("there are 3 images, but groups of 2"));
+    assert!(
+        refused(Some(&one[..2]), 0.2).contains("there are 3 images, but names of groups for 2")
+    );
     let one = labelled(&[0]);
     let error = Split::draw(&one, None, 0.5, 0).unwrap_err().to_string();
     assert!(error.contains("at least two images"), "{error}");
@@ -234,7 +236,7 @@ fn a_group_in_both_sets_is_an_error_that_names_it() {
     let split = Split::read(&labelled(&[0; 4]), &file).unwrap();
     let error = split.check_groups(&groups).unwrap_err().to_string();
     assert!(
-        error.contains("1 groups are in training and in validation, such as `a`"),
+        error.contains("1 groups are in both training and validation, such as `a`"),
         "{error}"
     );
     assert!(split.check_groups(&groups[..3]).is_err());
@@ -258,7 +260,7 @@ fn tables_that_share_a_group_or_a_picture_are_refused() {
     let group = table("group.csv", "path,patient,cat\nc,Bob,1\n");
     let error = check_apart(&train, &group).unwrap_err().to_string();
     assert!(
-        error.contains("groups are in training and in validation, such as `Bob`"),
+        error.contains("groups are in both training and validation, such as `Bob`"),
         "{error}"
     );
     let picture = table("picture.csv", "path,patient,cat\nb,Cyd,1\n");

@@ -79,7 +79,7 @@ fn numbers_that_do_not_fit_a_byte_are_refused_in_any_type() {
     }
 }
 
-/// The file of doubles with other labels: numbers of a type and of so many bytes.
+/// The file of doubles with other labels: numbers of a type and of this many bytes.
 fn with_labels(kind: u32, size: usize, labels: &[i64; 4]) -> Vec<u8> {
     let whole = fs::read(golden("svhn_doubles.mat")).unwrap();
     // The last element: a tag and four doubles.
@@ -116,7 +116,7 @@ fn the_extra_images_follow_the_training_set() {
     assert_eq!(train.normalization(), &Normalization::none(3));
 }
 
-/// What is said of a file with these bytes.
+/// The message for a file with these bytes.
 fn refusal(bytes: &[u8]) -> String {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("train_32x32.mat");
@@ -142,7 +142,7 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
 #[test]
 fn a_damaged_file_is_refused_or_says_what_it_holds() {
     let whole = fs::read(golden("svhn_bytes.mat")).unwrap();
-    // The text at its front means nothing, and so do the lengths of what is passed over.
+    // The text at its start means nothing, and neither do the lengths of skipped elements.
     for at in 124..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;

@@ -428,7 +428,7 @@ fn missing_pictures_are_counted_and_the_first_are_named() {
     assert!(nowhere.with_pictures_there().is_err());
 }
 
-/// The pictures of a table in a folder with three, of which the second is broken.
+/// The pictures of a table in a folder with three; the second is broken.
 fn pictures(text: &str, columns: &Columns) -> (TempDir, TablePictures) {
     let dir = TempDir::new().unwrap();
     for name in ["1.png", "3.png"] {

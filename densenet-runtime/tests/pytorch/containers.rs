@@ -1,4 +1,4 @@
-//! Containers: what `torch.save` and others wrote, and what nobody should.
+//! Containers: files of `torch.save` and others, and malicious ones.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Files of PyTorch are read as what they hold, and networks of all libraries under their names.
-//! `scripts/golden_weights.py` made them.
+//! PyTorch files are read correctly, and so are networks of all libraries under their names.
+//! `scripts/golden_weights.py` made the files.
 
 mod containers;
 mod networks;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use densenet_runtime::Pixels;
 use densenet_runtime::cpu::{Frozen, FrozenOptions};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
-use densenet_runtime::weights::{LoadOptions, Report, State, TensorFile, plan_of};
+use densenet_runtime::weights::{LoadOptions, LoadReport, State, TensorFile, plan_of};
 
 fn golden(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch");
@@ -38,11 +38,11 @@ fn network(name: &str) -> TensorFile {
     TensorFile::read(golden("networks").join(format!("{name}.pth"))).unwrap()
 }
 
-fn load(plan: &Plan, file: &TensorFile) -> (State, Report) {
+fn load(plan: &Plan, file: &TensorFile) -> (State, LoadReport) {
     State::load(plan, file, &LoadOptions::default()).unwrap()
 }
 
-/// What a network makes of one image.
+/// A network's output for one image.
 fn logits(plan: &Plan, state: &State) -> Vec<f32> {
     let channels = plan.stem().channels;
     let pixel = |index: usize| (index * 37 % 101) as f32 / 50.0 - 1.0;

@@ -28,7 +28,7 @@ fn each_librarys_network_is_told_by_its_shapes_and_has_the_librarys_outputs() {
         assert_eq!(report.used.len(), told.parameters().len(), "{name}");
         assert!(report.missing.is_empty(), "{report}");
         assert_close(&logits(&told, &state), expected, name);
-        // Refusing what is left over, it is the same.
+        // The same if left-over tensors are refused.
         let strict = State::from_file(&told, &file, Unexpected::Refuse).unwrap();
         assert!(strict == state, "{name}");
     }
@@ -100,7 +100,7 @@ fn a_stem_for_colour_becomes_one_for_grey_and_back_and_it_is_said() {
         "colour",
     );
 
-    // Not where nobody is told, nor for other channels.
+    // Not without a report, nor for other channels.
     let error = State::from_file(&plan(1, 3), &network("torchvision"), Unexpected::Ignore);
     assert!(
         error
@@ -141,7 +141,7 @@ fn other_classes_are_refused_with_advice_and_the_features_alone_are_taken() {
     let said = report.to_string();
     assert!(
         said.ends_with(
-            "; missing, so that they start anew (2): classifier.weight, classifier.bias; \
+            "; new, with initial values (2): classifier.weight, classifier.bias; \
              left over (2): module.densenet121.classifier.0.bias, \
              module.densenet121.classifier.0.weight"
         ),

@@ -29,7 +29,7 @@ use networks::{One, networks};
 use results::{Results, Trained};
 
 /// Trains DenseNets of four kinds and four sizes each, and draws their errors against their
-/// parameters. Networks whose results are in the file already are not trained again.
+/// parameters. Networks whose results are already in the file are not trained again.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -42,16 +42,16 @@ struct Arguments {
     /// The number of images in a step; the learning rate is proportional to it.
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch_size: usize,
-    /// How often each network is trained, each time with another seed.
+    /// The number of times that each network is trained, each time with another seed.
     #[arg(long, value_name = "N", default_value_t = 2)]
     seeds: u64,
     /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// The type of numbers that products are computed in.
+    /// The number format of products.
     #[arg(long, value_name = "f32|bf16", default_value_t = Precision::F32)]
     precision: Precision,
-    /// How many networks are trained at a time; on a CUDA device small ones leave room for others.
+    /// The number of networks that are trained at a time; on a CUDA device small ones leave room for others.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     jobs: u8,
     /// Trains every N-th network, from the I-th on, so that several devices divide the work, each
@@ -111,7 +111,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     );
     let results = Mutex::new(results);
     if !left.is_empty() && train_all(arguments, &left, &results)? == Ending::Interrupted {
-        say!("\ninterrupted; the same command goes on with the networks that are left");
+        say!("\ninterrupted; the same command continues with the remaining networks");
         return Ok(Ending::Interrupted);
     }
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     Ok(Ending::Finished)
 }
 
-/// Trains networks, some at a time, and adds what comes of each to the results.
+/// Trains networks, some at a time, and adds each outcome to the results.
 fn train_all(
     arguments: &Arguments,
     left: &[One],
@@ -153,7 +153,7 @@ fn train_all(
         }
         Ok(Ending::Finished)
     };
-    // If one job fails, the others need not go on.
+    // If one job fails, the others stop.
     let job = || job().inspect_err(|_| interrupt.request());
     let endings: Vec<_> = std::thread::scope(|scope| {
         let jobs = usize::from(arguments.jobs).min(left.len());

@@ -3,14 +3,14 @@
 use std::fmt;
 
 use densenet_runtime::plan::Plan;
-use densenet_spec::{Spec, SpecErrors};
+use densenet_spec::{ParsedSpec, SpecErrors};
 
 /// The growth rate of all, as in the paper's Fig. 4.
 pub const GROWTH: usize = 12;
 
-/// A kind: its name, its words in a spec, and the layers of each block of its sizes. The smallest of
-/// all kinds have 37,000 to 53,000 parameters; the largest are the paper's L = 40 with a million, its
-/// BC with L = 100, and a C and a B of about as many parameters as that.
+/// A kind: its name, its words in a spec, and the layers of each block of its sizes. The smallest
+/// sizes have 37,000 to 53,000 parameters. The largest are the paper's L = 40 with a million, its
+/// BC with L = 100, and a C and a B with about as many parameters as that BC.
 const KINDS: [(&str, &str, [usize; 4]); 4] = [
     ("DenseNet-BC", "theta: 0.5, bottleneck, ", [2, 4, 8, 16]),
     ("DenseNet-B", "bottleneck, ", [2, 4, 6, 12]),
@@ -37,7 +37,7 @@ impl fmt::Display for One {
     }
 }
 
-/// All networks: the costly ones first, since the last ones to end leave a device idle.
+/// All networks, the costly ones first, since the last ones to end leave a device idle.
 pub fn networks(seeds: u64) -> Result<Vec<One>, SpecErrors> {
     let mut all = Vec::new();
     for size in (0..4).rev() {
@@ -46,7 +46,7 @@ pub fn networks(seeds: u64) -> Result<Vec<One>, SpecErrors> {
             let spec = format!(
                 "blocks: [{layers}, {layers}, {layers}], k: {GROWTH}, {words}input: [1, 28, 28]"
             );
-            let plan = Spec::parse(&spec)?.plan;
+            let plan = ParsedSpec::parse(&spec)?.plan;
             all.extend((0..seeds).map(|seed| One {
                 kind,
                 plan: plan.clone(),

@@ -1,4 +1,4 @@
-//! What came of the networks: a file of a line for each, the picture, and the comparison.
+//! The outcomes of the networks: a file with a line for each, the picture, and the comparison.
 
 use std::error::Error;
 use std::fs::{self, OpenOptions};
@@ -24,7 +24,7 @@ pub struct Trained {
     pub multiply_adds: u64,
     pub seed: u64,
     pub recipe: String,
-    /// Test images that are taken for another class, after each epoch.
+    /// Misclassified test images after each epoch.
     pub curve: Vec<usize>,
     /// Test images.
     pub images: usize,
@@ -34,7 +34,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Test images that are taken for another class in the end.
+    /// Misclassified test images at the end.
     pub fn mistakes(&self) -> usize {
         self.curve.last().copied().unwrap_or(self.images)
     }
@@ -52,11 +52,9 @@ pub struct Results {
 }
 
 impl Results {
-    /// Reads the file, or makes one. A last line that was cut off is dropped: its network is trained
-    /// again.
+    /// Reads the file, or makes one. A truncated last line is dropped, and its network is trained again.
     ///
-    /// # Errors
-    /// When it cannot be read or made, a line is malformed, or is of another recipe.
+    /// # Errors When it cannot be read or made, a line is malformed, or belongs to another recipe.
     pub fn open(path: &Path, recipe: &str) -> Result<Self, Box<dyn Error>> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         if let Some(folder) = path.parent() {
@@ -74,7 +72,8 @@ impl Results {
                 .map_err(|error| said(&format!("{place} is no result: {error}")))?;
             if one.recipe != recipe {
                 return Err(said(&format!(
-                    "{place} is of another recipe ({}, not {recipe}); give another file with --out",
+                    "{place} belongs to another recipe ({}, not {recipe}); name another file with \
+                        --out",
                     one.recipe
                 ))
                 .into());
@@ -86,7 +85,7 @@ impl Results {
             file.and_then(|file| file.set_len(whole as u64))
                 .map_err(|error| said(&error))?;
             tell!(
-                "{}: the last line is cut off, and is dropped",
+                "{}: the last line is truncated, and is dropped",
                 path.display()
             );
         }
@@ -176,7 +175,7 @@ impl Results {
         }
         figure.draw(
             picture,
-            "Fashion-MNIST, k = 12: test error against what a network costs (the numbers are L)",
+            "Fashion-MNIST, k = 12: test error against cost (the numbers are L)",
             "test error (%)",
         )?;
         Ok(())

@@ -17,7 +17,7 @@ pub enum PicturesError {
         /// The system's error.
         source: io::Error,
     },
-    /// Pictures that cannot be drawn were asked for.
+    /// The requested pictures cannot be drawn.
     #[error("{0}")]
     Options(String),
     /// The folder holds something else.
@@ -25,7 +25,7 @@ pub enum PicturesError {
     Occupied {
         /// The folder.
         path: PathBuf,
-        /// What is there.
+        /// What was found.
         found: String,
     },
 }

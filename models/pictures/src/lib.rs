@@ -1,4 +1,4 @@
-//! A small set of drawn pictures, to train on when there is nothing else at hand.
+//! A small set of drawn pictures, to train on when no other data is at hand.
 //!
 //! Ten classes of figures and textures in random colours, places, sizes and rotations on uneven
 //! ground, as JPEG files in the layout that [`ImageFolder`](densenet_runtime::data::ImageFolder)
@@ -25,7 +25,7 @@ pub use subject::Subject;
 
 /// The pictures to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pictures {
+pub struct PictureSet {
     /// The seed of all pictures.
     pub seed: u64,
     /// The approximate number of pixels of the short side; sizes vary by up to an eighth.
@@ -36,7 +36,7 @@ pub struct Pictures {
     pub val: usize,
 }
 
-impl Default for Pictures {
+impl Default for PictureSet {
     /// 64 pictures of each class for training and 16 for validation, of 256 pixels.
     fn default() -> Self {
         Self {
@@ -48,8 +48,7 @@ impl Default for Pictures {
     }
 }
 
-/// The file in a folder of pictures that says which they are. Pictures that are drawn otherwise
-/// need another version.
+/// The file in a folder of pictures that identifies them. A change of the drawings needs a new version.
 const MARKER: &str = "pictures.txt";
 /// The prefix of the folders in which pictures are drawn, and the file in them that the drawing
 /// program has locked.
@@ -60,7 +59,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 const VERSION: u32 = 3;
 
 /// Makes `DIR/train/CLASS/*.jpg` and `DIR/val/CLASS/*.jpg`, unless they exist, and returns
-/// whether it made them. The same [`Pictures`] give the same files.
+/// whether it made them. The same [`PictureSet`] give the same files.
 ///
 /// They are drawn beside the folder and moved there when they are complete: a folder that exists is
 /// whole, and several programs may make it at once. The remains of programs that were killed
@@ -69,7 +68,7 @@ const VERSION: u32 = 3;
 /// # Errors
 /// If the folder holds anything but these pictures, or cannot be written; when there
 /// would be no pictures, or too small ones.
-pub fn make(dir: impl AsRef<Path>, pictures: &Pictures) -> Result<bool, PicturesError> {
+pub fn make(dir: impl AsRef<Path>, pictures: &PictureSet) -> Result<bool, PicturesError> {
     let dir = dir.as_ref();
     pictures.check()?;
     if is_there(dir, pictures)? {
@@ -129,7 +128,7 @@ fn remove_left_workshops(parent: &Path) {
 }
 
 /// Whether a folder holds these pictures. An empty folder counts as missing.
-fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, PicturesError> {
+fn is_there(dir: &Path, pictures: &PictureSet) -> Result<bool, PicturesError> {
     let occupied = |found: String| PicturesError::Occupied {
         path: dir.to_owned(),
         found,
@@ -139,7 +138,7 @@ fn is_there(dir: &Path, pictures: &Pictures) -> Result<bool, PicturesError> {
         Ok(found) if found == pictures.description() => return Ok(true),
         Ok(found) => {
             return Err(occupied(format!(
-                "holds other pictures ({}) than asked for ({})",
+                "holds other pictures ({}) than those requested ({})",
                 found.trim(),
                 pictures.description().trim()
             )));
@@ -169,20 +168,20 @@ struct File {
     rng: Rng,
 }
 
-impl Pictures {
+impl PictureSet {
     fn check(&self) -> Result<(), PicturesError> {
         const LEAST: u32 = 32;
         const MOST: u32 = 4096;
         if !(LEAST..=MOST).contains(&self.size) {
             return Err(PicturesError::Options(format!(
-                "pictures of {} pixels were asked for; {LEAST} to {MOST} can be drawn",
+                "pictures of {} pixels were requested; {LEAST} to {MOST} can be drawn",
                 self.size
             )));
         }
         if self.train == 0 || self.val == 0 {
             return Err(PicturesError::Options(
-                "no pictures were asked for; training and validation each need at least one of \
-                 each class"
+                "no pictures were requested; training and validation each need at least one of \
+                    each class"
                     .to_owned(),
             ));
         }
@@ -247,7 +246,7 @@ impl File {
 
 fn encode(picture: &Rgb) -> Result<Vec<u8>, EncodingError> {
     const QUALITY: u8 = 90;
-    // A side has at most 1.25 times the 4096 pixels that can be asked for.
+    // A side has at most 1.25 times the 4096 pixels that can be requested.
     let (width, height) = (picture.width as u16, picture.height as u16);
     let mut bytes = Vec::new();
     Encoder::new(&mut bytes, QUALITY).encode(&picture.pixels, width, height, ColorType::Rgb)?;

@@ -3,10 +3,10 @@
 use std::fs;
 
 use densenet_runtime::data::{Dataset, ImageFolder};
-use drawn_pictures::{Pictures, PicturesError, Subject, make};
+use drawn_pictures::{PictureSet, PicturesError, Subject, make};
 use tempfile::TempDir;
 
-const FEW: Pictures = Pictures {
+const FEW: PictureSet = PictureSet {
     seed: 5,
     size: 48,
     train: 3,
@@ -32,7 +32,7 @@ fn pictures_are_made_once_and_read_as_a_folder_of_classes() {
 #[test]
 fn the_same_seed_draws_the_same_pictures_and_none_twice() {
     let dir = TempDir::new().unwrap();
-    let files = |name: &str, pictures: &Pictures| {
+    let files = |name: &str, pictures: &PictureSet| {
         let made = dir.path().join(name);
         make(&made, pictures).unwrap();
         let mut files = Vec::new();
@@ -44,7 +44,7 @@ fn the_same_seed_draws_the_same_pictures_and_none_twice() {
     };
     let first = files("first", &FEW);
     assert_eq!(first, files("again", &FEW));
-    let others = files("others", &Pictures { seed: 6, ..FEW });
+    let others = files("others", &PictureSet { seed: 6, ..FEW });
     for (index, file) in first.iter().enumerate() {
         assert!(!first[..index].contains(file));
         assert!(!others.contains(file));
@@ -55,7 +55,7 @@ fn the_same_seed_draws_the_same_pictures_and_none_twice() {
 fn nothing_that_is_there_is_overwritten() {
     let dir = TempDir::new().unwrap();
     assert!(make(dir.path(), &FEW).unwrap(), "an empty folder is filled");
-    let other = make(dir.path(), &Pictures { train: 4, ..FEW }).unwrap_err();
+    let other = make(dir.path(), &PictureSet { train: 4, ..FEW }).unwrap_err();
     assert!(other.to_string().contains("train 3") && other.to_string().contains("train 4"));
     let taken = TempDir::new().unwrap();
     fs::write(taken.path().join("thesis.txt"), "precious").unwrap();
@@ -70,12 +70,12 @@ fn nothing_that_is_there_is_overwritten() {
 fn pictures_that_cannot_be_drawn_are_refused() {
     let dir = TempDir::new().unwrap();
     for pictures in [
-        Pictures { size: 0, ..FEW },
-        Pictures {
+        PictureSet { size: 0, ..FEW },
+        PictureSet {
             size: 1 << 20,
             ..FEW
         },
-        Pictures { val: 0, ..FEW },
+        PictureSet { val: 0, ..FEW },
     ] {
         let made = make(dir.path().join("new"), &pictures);
         assert!(

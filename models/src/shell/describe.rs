@@ -40,7 +40,7 @@ pub fn describe(
     say!("device    {}", in_words(device, config));
     let classes = train.classes().len();
     say!(
-        "data      {} pictures to train on, {} to validate on, {classes} classes, shown at {}x{}",
+        "data      {} pictures to train on, {} to validate on, {classes} classes, resized to {}x{}",
         thousands(train.len()),
         thousands(val.len()),
         plan.stem().height,

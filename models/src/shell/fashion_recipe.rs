@@ -1,4 +1,4 @@
-//! How networks are trained on Fashion-MNIST here.
+//! The recipe of training on Fashion-MNIST.
 
 use std::error::Error;
 
@@ -6,12 +6,12 @@ use clap::Args;
 use densenet_runtime::data::{Dataset, InMemory, ShiftAndFlip};
 use densenet_runtime::prelude::*;
 
-use super::{Fashion, Training};
+use super::{Fashion, TrainingOptions};
 
-/// The recipe of [`ClothesBc`](crate::ClothesBc)'s weights but for their 93 epochs and the rectangle
-/// erased from a quarter of their images, and what may be changed: SGD with
-/// Nesterov momentum 0.9, one cycle of the learning rate, label smoothing, images that are shifted by
-/// up to four pixels and mirrored.
+/// The recipe of [`ClothesBc`](crate::ClothesBc)'s weights, except for their 93 epochs and the
+/// rectangle erased from a quarter of their images, with options: SGD with Nesterov momentum 0.9,
+/// one cycle of the learning rate, label smoothing, and images shifted by up to four pixels and
+/// mirrored.
 #[derive(Args, Clone, Debug)]
 pub struct FashionRecipe {
     /// Trains without the first N training images and tests on them, to choose a recipe with.
@@ -30,7 +30,7 @@ pub struct FashionRecipe {
     #[arg(long, value_name = "F", default_value_t = 0.0)]
     pub erase: f64,
     /// Averages weights and statistics over the steps, with this decay, such as 0.999; the average
-    /// is what is evaluated and saved.
+    /// is evaluated and saved.
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
 }
@@ -51,12 +51,16 @@ impl FashionRecipe {
         }
     }
 
-    /// The settings that a command line asks for: those of its checkpoint, or else 50 epochs of this
-    /// recipe with what it changes.
+    /// The settings of a command line: those of its checkpoint, or else 50 epochs of this recipe,
+    /// with its options.
     ///
     /// # Errors
     /// When the checkpoint cannot be read, or the settings make no sense.
-    pub fn config(&self, options: &Training, ranks: &Ranks) -> Result<Config, Box<dyn Error>> {
+    pub fn config(
+        &self,
+        options: &TrainingOptions,
+        ranks: &Ranks,
+    ) -> Result<Config, Box<dyn Error>> {
         let mut config = options.config(self.settings(50, 64), ranks)?;
         if options.checkpoint().is_none() {
             config.schedule.warmup = self.warmup(config.epochs);
@@ -69,7 +73,7 @@ impl FashionRecipe {
         self.warmup.unwrap_or(f64::from(epochs) / 10.0)
     }
 
-    /// Images to train on, and to test on: those that are held out, if any are.
+    /// Images to train on, and to test on: the held-out ones, if there are any.
     ///
     /// # Errors
     /// When the files are missing or damaged, no image is left to train on, or the share of images

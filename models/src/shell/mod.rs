@@ -1,5 +1,4 @@
-//! What the command line `densenet` and the examples share: options of programs that train, and their
-//! messages.
+//! Shared by the command line `densenet` and the examples: options of programs that train, and their messages.
 
 mod command;
 mod describe;
@@ -16,5 +15,5 @@ pub use fashion::Fashion;
 pub use fashion_recipe::FashionRecipe;
 pub use normalization::normalization_for;
 pub use preset::{check_batch, recompute};
-pub use training::{Start, Training, exit_code};
+pub use training::{Start, TrainingOptions, exit_code};
 pub use variant::Variant;

@@ -3,11 +3,10 @@
 use densenet_runtime::weights::{Notes, TensorFile, WeightsError};
 use densenet_runtime::{Normalization, tell};
 
-/// How images are to be normalised for the weights of a file: as those of their training, or as
-/// `usual` if the file does not say. A difference between the two is reported on standard error.
+/// The normalisation of images for the weights of a file: that of their training, or `usual` if the
+/// file does not say. A difference between the two is reported on standard error.
 ///
-/// # Errors
-/// When the file's notes make no sense.
+/// # Errors When the file's notes are malformed.
 pub fn normalization_for(
     weights: &TensorFile,
     usual: &Normalization,

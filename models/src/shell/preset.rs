@@ -2,7 +2,7 @@
 
 use densenet_runtime::plan::{Plan, Recompute};
 
-/// Refuses a batch that has more pixels than kernels can count.
+/// Refuses a batch with more pixels than kernels can count.
 ///
 /// # Errors
 /// When it has, or is empty.

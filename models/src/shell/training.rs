@@ -16,7 +16,7 @@ use super::{CommandLine, normalization_for};
 
 /// The options of all programs that train.
 #[derive(Args)]
-pub struct Training {
+pub struct TrainingOptions {
     /// Passes over the training images.
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
@@ -36,8 +36,7 @@ pub struct Training {
     /// by the ranks on this machine].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// The type of numbers that products are computed in; sums and parameters are f32 [default:
-    /// f32].
+    /// The number format of products; sums and parameters are f32 [default: f32].
     #[arg(long, value_name = "f32|bf16")]
     precision: Option<Precision>,
     /// Recomputes the bottleneck maps in the backward pass instead of keeping them: less memory,
@@ -51,8 +50,7 @@ pub struct Training {
     /// The seed of the weights and of the order and augmentation of the images [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A checkpoint to resume, with its settings; `--lr` and `--epochs` change its schedule from
-    /// there on.
+    /// A checkpoint to resume, with its settings; `--lr` and `--epochs` change its schedule from that step on.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// The folder for checkpoint, metrics and curves [default: the checkpoint's folder, or a folder
@@ -61,7 +59,7 @@ pub struct Training {
     out: Option<PathBuf>,
 }
 
-/// The weights that an example starts from.
+/// The initial weights of an example.
 #[derive(Args)]
 pub struct Start {
     /// Weights of the same network to start from: safetensors under torchvision's names, or a
@@ -83,14 +81,14 @@ impl Start {
         Ok(model)
     }
 
-    /// How images are to be normalised: as those that the weights, or the checkpoint that is
-    /// resumed, were trained with, or as `usual`. A difference is reported on standard error.
+    /// The normalisation of images: that with which the weights, or the checkpoint to resume, were
+    /// trained, or `usual`. A difference is reported on standard error.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn normalization(
         &self,
-        training: &Training,
+        training: &TrainingOptions,
         usual: &Normalization,
     ) -> Result<Normalization, Box<dyn Error>> {
         match self.weights.as_deref().or(training.checkpoint()) {
@@ -100,9 +98,9 @@ impl Start {
     }
 }
 
-impl Training {
+impl TrainingOptions {
     /// The settings: those of the checkpoint, or else `new` with its learning rate scaled to the
-    /// images in a step; then the arguments change them.
+    /// batch; then the arguments change them.
     ///
     /// # Errors
     /// When the checkpoint cannot be read, or the settings make no sense.
@@ -139,17 +137,17 @@ impl Training {
         Ok(self.device.open_for(ranks)?)
     }
 
-    /// Refuses a step with more images than there are.
+    /// Refuses a batch larger than the data.
     ///
-    /// # Errors
-    /// When there are fewer images than a step has.
+    /// # Errors When there are fewer images than a batch has.
     pub fn check_batch(config: &Config, images: usize) -> Result<(), String> {
         let batch = config.batch;
         if batch <= images {
             return Ok(());
         }
         Err(format!(
-            "a step of {batch} images is more than the {images} to train on; take --batch-size {images} or less"
+            "a batch of {batch} images is more than the {images} to train on; use --batch-size \
+                {images} or less"
         ))
     }
 
@@ -195,8 +193,7 @@ impl Training {
 
     /// Settings of a run that writes its checkpoints to the folder, also when Ctrl-C ends it.
     ///
-    /// # Errors
-    /// When Ctrl-C cannot be listened for.
+    /// # Errors When no handler for Ctrl-C can be installed.
     pub fn fit(&self, folder: &RunFolder) -> Result<Fit, Box<dyn Error>> {
         Ok(Fit {
             steps: self.steps,
@@ -216,7 +213,7 @@ impl Training {
     ) {
         let start = match ranks.is_alone() {
             true => "to go on",
-            false => "to go on, start all ranks as before, each with",
+            false => "to continue, start all ranks as before, each with",
         };
         say!("\ninterrupted at step {}; {start}:", summary.step);
         let device = (self.device != DeviceChoice::Cpu).then_some(self.device);

@@ -1,4 +1,4 @@
-//! Variants of presets, for programs that measure or check shapes that no preset has.
+//! Variants of presets, for programs that measure or check other shapes.
 
 use std::str::FromStr;
 
@@ -8,13 +8,13 @@ use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec};
 /// What is changed of a preset.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Variant {
-    /// A growth rate in place of the preset's.
+    /// A growth rate that replaces the preset's.
     #[arg(long, value_name = "K")]
     pub growth: Option<usize>,
-    /// Numbers of layers in place of the preset's, such as 6,12,24,16.
+    /// Numbers of layers that replace the preset's, such as 6,12,24,16.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub layers: Option<Vec<usize>>,
-    /// A size of the images in place of the preset's, such as 225x301.
+    /// A size of the images that replaces the preset's, such as 225x301.
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     pub input: Option<(usize, usize)>,
 }
@@ -66,5 +66,5 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     let sides = text
         .split_once('x')
         .and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
-    sides.ok_or_else(|| format!("{text:?} is no size; write one as 224x224"))
+    sides.ok_or_else(|| format!("{text:?} is not a size; write one as 224x224"))
 }

@@ -1,11 +1,11 @@
-//! `densenet export`. What other runtimes make of such files: `tests/tests/onnx_agrees_with_pytorch.rs`.
+//! `densenet export`. For the results of other runtimes, see `tests/tests/onnx_agrees_with_pytorch.rs`.
 
 use std::fs;
 use std::path::Path;
 
 use densenet_runtime::Normalization;
 use densenet_runtime::plan::Plan;
-use densenet_runtime::weights::onnx::{self, Options, Output};
+use densenet_runtime::weights::onnx::{self, ExportOptions, Output};
 use densenet_runtime::weights::{Notes, State};
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use crate::{SPEC, refusal, said, train, with_pictures};
 fn with_weights(notes: &Notes) -> (TempDir, Plan, State) {
     let folder = TempDir::new().unwrap();
     let words = format!("{SPEC}, classes: 2");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let state = State::initial(&plan, 3);
     let path = folder.path().join("weights.safetensors");
     state.write_with(&plan, path, notes).unwrap();
@@ -62,7 +62,7 @@ fn a_file_is_what_the_options_ask_for() {
         let spec = "blocks: [1, 1], k: 4, theta: 0.5, bottleneck, classes: 2";
         let metadata = [("densenet.view", view), ("densenet.spec", spec)];
         let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string()));
-        let options = Options {
+        let options = ExportOptions {
             fold,
             f16,
             output,
@@ -149,7 +149,7 @@ fn what_cannot_be_exported_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "--weights weights.safetensors --onnx weights.safetensors",
-            "weights.safetensors is not called .onnx",
+            "weights.safetensors does not end in .onnx",
         ),
         (
             "--weights weights.safetensors --onnx folder.onnx",

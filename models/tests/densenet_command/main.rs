@@ -23,7 +23,7 @@ use std::process::{Command, Output};
 
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::{TensorFile, plan_of};
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,7 +50,7 @@ fn said(folder: &Path, arguments: &[&str]) -> String {
     said
 }
 
-/// What it said of what it refused.
+/// The error of a refused command.
 fn refusal(folder: &Path, arguments: &[&str]) -> String {
     support::refusal(&run(folder, arguments))
 }
@@ -58,11 +58,11 @@ fn refusal(folder: &Path, arguments: &[&str]) -> String {
 /// A folder with pictures of ten classes: `data/train` and `data/val`.
 fn with_pictures() -> TempDir {
     let folder = TempDir::new().unwrap();
-    let pictures = Pictures {
+    let pictures = PictureSet {
         size: 64,
         train: 4,
         val: 2,
-        ..Pictures::default()
+        ..PictureSet::default()
     };
     drawn_pictures::make(folder.path().join("data"), &pictures).unwrap();
     folder
@@ -100,7 +100,7 @@ fn with_table() -> TempDir {
     folder
 }
 
-/// What `evaluate` has written to `scores.json`.
+/// The contents of the `scores.json` of `evaluate`.
 fn scores(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("scores.json")).unwrap()).unwrap()
 }
@@ -120,7 +120,7 @@ fn last_evaluation(run: &Path) -> Value {
     evaluations(run).pop().unwrap()
 }
 
-/// Trains the small network for some steps; returns what was said.
+/// Trains the small network for some steps; returns the messages.
 fn train(folder: &Path, more: &[&str]) -> String {
     said(folder, &[&SMALL[..], &["--data", "data"], more].concat())
 }
@@ -129,7 +129,7 @@ fn plan_in(file: &Path) -> Plan {
     plan_of(&TensorFile::read(file).unwrap(), Some([32, 32])).unwrap()
 }
 
-/// The first so many numbers after the path on each line of a table of probabilities.
+/// The first numbers after the path on each line of a table of probabilities.
 fn numbers(table: &str, count: usize) -> Vec<Vec<f64>> {
     let row = |line: &str| {
         let cells = line.split(',').skip(1).take(count);
@@ -144,8 +144,8 @@ fn paths(table: &str) -> impl Iterator<Item = &str> {
     lines.map(|line| line.split(',').next().unwrap())
 }
 
-/// The probability of a class in `judged.csv`, and whether it applies by the table of labels, of the
-/// pictures of which this is known. Labels begin in the third column.
+/// The probability of a class in `judged.csv`, and whether it applies by the table of labels, for
+/// the pictures with a known label. Labels begin in the third column.
 fn judged(folder: &Path, labels: &str, class: usize) -> Vec<(f64, bool)> {
     let table = fs::read_to_string(folder.join(labels)).unwrap();
     let labels: HashMap<_, _> = table

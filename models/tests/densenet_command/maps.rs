@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use crate::{SPEC, numbers, refusal, said, with_pictures};
 
-/// Pictures, and weights of a network of ten classes that have numbers for names.
+/// Pictures, and weights of a network with ten classes, whose names are numbers.
 fn with_weights() -> TempDir {
     let folder = with_pictures();
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let weights = folder.path().join("weights.safetensors");
     State::initial(&plan, 3).write(&plan, weights).unwrap();
     folder
@@ -81,8 +81,8 @@ fn what_is_there_is_not_overwritten_and_unknown_classes_are_refused() {
         ),
         (
             ["--features", "features.txt"],
-            "error: --features features.txt: the name ends in .safetensors or in .csv, which says \
-             how it is written\n",
+            "error: --features features.txt: the name must end in .safetensors or .csv, which \
+                decides the format\n",
         ),
     ] {
         assert_eq!(refusal(folder, &predict(&more)), words);
@@ -95,7 +95,8 @@ fn what_is_there_is_not_overwritten_and_unknown_classes_are_refused() {
         folder,
         &predict(&["--maps", "new", "--maps-of", "class 3,cat"]),
     );
-    let words = "error: --maps-of: there is no class \"cat\"; there are \"class 0\", \"class 1\", ";
+    let words =
+        "error: --maps-of: there is no class \"cat\"; the classes are \"class 0\", \"class 1\", ";
     assert!(said.starts_with(words), "{said}");
     assert!(!folder.join("new").exists());
 }

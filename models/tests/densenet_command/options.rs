@@ -1,4 +1,4 @@
-//! The options that change how a network is trained: each does what it says.
+//! The options of training: each does what it says.
 
 use std::fs;
 use std::path::Path;
@@ -221,7 +221,7 @@ fn a_part_has_its_share_of_the_rate_and_what_is_not_to_decay_does_not() {
         assert_eq!(is_still, expected, "{}", own.torchvision);
     }
 
-    // Gradients of no length: what is left is the decay.
+    // Gradients of length zero: only the decay is left.
     let decays = ["--clip", "1e-12", "--weight-decay", "0.5"];
     let plain = &PLAIN[..10];
     for (more, gamma) in [(&[][..], 1.0 - 0.1 * 0.5 * 1.9), (&["--no-decay"][..], 1.0)] {

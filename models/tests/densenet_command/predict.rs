@@ -16,7 +16,7 @@ fn on_a_cuda_device_it_says_what_it_says_on_the_cpu() {
     let folder = folder.path();
     let words = "blocks: [3, 2, 2], k: 4, theta: 0.5, bottleneck, stem: cifar, init: 8, \
                  input: [3, 13, 13], classes: 10";
-    let plan = densenet_spec::Spec::parse(words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(words).unwrap().plan;
     let weights = folder.join("weights.safetensors");
     State::initial(&plan, 3).write(&plan, weights).unwrap();
     let emulator = cuda_emulator::build(&cuda_emulator::folder());
@@ -58,7 +58,7 @@ fn a_picture_that_cannot_be_read_is_reported_and_the_others_are_still_asked_abou
     let folder = with_pictures();
     let folder = folder.path();
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     State::initial(&plan, 3)
         .write(&plan, folder.join("weights.safetensors"))
         .unwrap();

@@ -10,7 +10,7 @@ use crate::{SPEC, refusal, with_pictures};
 /// Writes weights for two classes, some with notes that make no sense, and a table for two.
 fn write_noted(folder: &Path) {
     let words = format!("{SPEC}, classes: 2");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let two = folder.join("two.safetensors");
     State::initial(&plan, 3).write(&plan, &two).unwrap();
     let file = TensorFile::read(&two).unwrap();
@@ -37,7 +37,7 @@ fn write_noted(folder: &Path) {
 fn bad_input_is_refused_by_what_is_wrong_with_it() {
     let folder = with_pictures();
     let folder = folder.path();
-    let plan = densenet_spec::Spec::parse(SPEC).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(SPEC).unwrap().plan;
     State::initial(&plan, 3)
         .write(&plan, folder.join("weights.safetensors"))
         .unwrap();
@@ -71,17 +71,14 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
             "train --data data/train --val 1.5",
             "it must be above 0 and below 1",
         ),
-        (
-            "train --data data --group patient",
-            "--group is for a table",
-        ),
+        ("train --data data --group patient", "--group is for tables"),
         (
             "train --data data --val 0.5",
-            "data has pictures for validation in data/val; leave --val and --split out",
+            "data has validation pictures in data/val; leave --val and --split out",
         ),
         (
             "train --data data/train --val labels.csv",
-            "--val labels.csv: a table validates the pictures of another table",
+            "--val labels.csv: a table for validation needs a table for training",
         ),
         (
             "train --data data --input 32x",
@@ -143,11 +140,11 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "evaluate --weights weights.safetensors --data data --split labels.csv",
-            "data has pictures for validation in data/val",
+            "data has validation pictures in data/val",
         ),
         (
             "evaluate --weights weights.safetensors --data data --crops 5",
-            "5 crops are not known; there are 1 and 10",
+            "the number of crops must be 1 or 10, not 5",
         ),
         (
             "evaluate --weights weights.safetensors --data data --out own.safetensors",
@@ -159,7 +156,7 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --crops 10",
-            "it shows one crop of each, not 10; leave --crops out",
+            "one crop of each picture, not 10; leave --crops out",
         ),
         (
             "evaluate --weights two.safetensors --input 32 --csv two.csv --root data/train --threshold youden --out own.onnx",
@@ -179,7 +176,7 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "train --data data --threshold 0.5",
-            "`0.5` is no rule for thresholds; write youden, or sensitivity=0.9",
+            "`0.5` is not a rule for thresholds; write youden, or sensitivity=0.9",
         ),
         (
             "train --data data --threshold youden",
@@ -191,7 +188,7 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "train --data data --crop-pct 1.5",
-            "it is a share above 0 and at most 1",
+            "it must be a share above 0 and at most 1",
         ),
         (
             "train --data data --range 4095 0",
@@ -203,11 +200,11 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "train --data data --auto-augment rand=3",
-            "it is none, trivial, rand, or rand=3,12",
+            "it must be none, trivial, rand, or rand=3,12",
         ),
         (
             "train --data data --mixup 101",
-            "it is a number from 0 (none) to 100",
+            "it must be a number from 0 (none) to 100",
         ),
         (
             "train --data data --part-rate denseblock9=0.1",
@@ -250,7 +247,7 @@ fn bad_input_is_refused_by_what_is_wrong_with_it() {
         ),
         (
             "predict --weights weights.safetensors --classes names.txt x.jpg",
-            "2 names are given for the 10 classes of weights.safetensors",
+            "2 names were given for the 10 classes of weights.safetensors",
         ),
         (
             "predict --weights view.safetensors x.jpg",

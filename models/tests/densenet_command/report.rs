@@ -93,10 +93,10 @@ fn the_page_stands_alone_and_has_the_numbers_of_the_json() {
     let folder = with_pictures();
     let folder = folder.path();
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let weights = folder.join("w.safetensors");
     State::initial(&plan, 3).write(&plan, weights).unwrap();
-    // A class whose name is no HTML, and is a path of JSON's.
+    // A class whose name is not valid HTML, and is a path of JSON.
     for class in fs::read_dir(folder.join("data/val")).unwrap().take(1) {
         let odd = folder.join("data/val/<b>a&~1\"'");
         fs::rename(class.unwrap().path(), odd).unwrap();

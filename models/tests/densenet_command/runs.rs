@@ -1,4 +1,4 @@
-//! Runs: trained, resumed, and what they leave evaluated and asked.
+//! Runs: trained, resumed, evaluated, and used for prediction.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -41,7 +41,7 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
     let shown = said(folder, &[&arguments[..], &files].concat());
     assert!(shown.starts_with("pictures     20\nloss  "), "{shown}");
     let scores = scores(folder);
-    // What the run itself found, but for the folded form's rounding.
+    // The run's own result, except for the folded form's rounding.
     let last = last_evaluation(&folder.join("run"));
     let [own, run] = [&scores["loss"], &last["val_loss"]].map(|loss| loss.as_f64().unwrap());
     assert!((own - run).abs() < 1e-4 * run, "{own} {run}");
@@ -95,7 +95,7 @@ fn a_run_on_folders_is_trained_resumed_evaluated_and_asked() {
 }
 
 /// The share of pairs of a picture with the class and one without it in which the first is the more
-/// probable: the definition of AUROC. Half of those that are alike count.
+/// probable: the definition of AUROC. Ties count half.
 fn in_order(known: &[(f64, bool)]) -> f64 {
     let of = |kind| known.iter().filter(move |(_, applies)| *applies == kind);
     let pairs = of(true).flat_map(|one| of(false).map(move |other| (one.0, other.0)));
@@ -217,7 +217,7 @@ fn the_pictures_that_validated_a_run_are_judged_by_its_split() {
         ],
     );
     assert!(
-        refused.contains("data has pictures for validation in data/val"),
+        refused.contains("data has validation pictures in data/val"),
         "{refused}"
     );
 }

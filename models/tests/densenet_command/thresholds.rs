@@ -1,4 +1,4 @@
-//! Thresholds: chosen at a run's evaluations, kept in its files, and decided by.
+//! Thresholds: chosen at a run's evaluations, kept in its files, and used for prediction.
 
 use std::collections::HashMap;
 use std::fs;
@@ -48,8 +48,7 @@ fn trained(rule: &str) -> TempDir {
     folder
 }
 
-/// The probabilities of a class and whether it applies, of the pictures that validated of which this
-/// is known.
+/// The probabilities of a class and whether it applies, for the validation pictures with a known label.
 fn known(folder: &Path, class: usize) -> Vec<(f64, bool)> {
     let evaluate = [
         "evaluate",
@@ -63,7 +62,7 @@ fn known(folder: &Path, class: usize) -> Vec<(f64, bool)> {
     judged(folder, "more.csv", class)
 }
 
-/// How many of the pictures that a class applies to, and how many others, a threshold finds.
+/// The numbers of true and of false positives at a threshold.
 fn found(known: &[(f64, bool)], threshold: f64) -> [usize; 2] {
     [true, false].map(|kind| {
         let own = known.iter().filter(|(_, applies)| *applies == kind);
@@ -103,7 +102,7 @@ fn thresholds_are_youdens_of_the_pictures_that_validated() {
     assert_eq!(own[2], None);
     for class in [0, 1] {
         let best = youdens(&known(folder, class));
-        // But for the folded form's rounding.
+        // Except for the folded form's rounding.
         let own = f64::from(own[class].unwrap());
         assert!((own - best).abs() < 1e-5, "{own} {best}");
     }
@@ -114,7 +113,7 @@ fn thresholds_for_weights_of_others_are_chosen_by_evaluate_and_kept_in_a_copy() 
     let folder = with_more();
     let folder = folder.path();
     let words = format!("{SPEC}, classes: 3");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let state = State::initial(&plan, 3);
     let theirs = folder.join("theirs.pth");
     state.write(&plan, &theirs).unwrap();
@@ -141,7 +140,7 @@ fn thresholds_for_weights_of_others_are_chosen_by_evaluate_and_kept_in_a_copy() 
     assert_eq!((thresholds[2], json["never"].is_null()), (None, true));
     assert_eq!(State::read(&plan, &own).unwrap(), state);
 
-    // Pictures are shown as those by which the thresholds were chosen, and decided by these.
+    // Pictures are preprocessed as those that the thresholds were chosen on, and predicted by these.
     let table = fs::read_to_string(folder.join("judged.csv")).unwrap();
     let asked = ["predict", "--weights", "own.safetensors", "--format", "csv"];
     let answers = said(folder, &[&asked[..], &["data/train"]].concat());
@@ -160,7 +159,7 @@ fn thresholds_for_weights_of_others_are_chosen_by_evaluate_and_kept_in_a_copy() 
     }
     assert!(decided.iter().all(|&count| count > 0), "{decided:?}");
 
-    // Nothing that there was is lost.
+    // Nothing is lost.
     let kept = fs::read(&own).unwrap();
     let refused = refusal(folder, &line);
     assert!(
@@ -208,7 +207,7 @@ fn thresholds_find_the_share_that_is_asked_for_and_predictions_are_decided_by_th
             }
         }
     }
-    // By 0.5 they would all be decided alike.
+    // With 0.5 all predictions would be equal.
     assert!(
         decided[..2].iter().flatten().all(|&count| count > 0),
         "{decided:?}"
@@ -225,7 +224,7 @@ fn thresholds_find_the_share_that_is_asked_for_and_predictions_are_decided_by_th
         "{resumed:?}"
     );
     assert_eq!(resumed[2], None);
-    // What is converted is still decided by them.
+    // Converted weights still use them.
     said(folder, &["convert", CHECKPOINT, "own.pth"]);
     let asked = ["predict", "--weights", "own.pth", "--format", "jsonl"];
     let answer = said(folder, &[&asked[..], &["data/val"]].concat());

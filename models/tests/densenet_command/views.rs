@@ -1,4 +1,4 @@
-//! How pictures are shown and varied: as is asked for, and by later commands as by the run.
+//! Preprocessing and augmentation: as requested, and in later commands as in the run.
 
 use std::fs;
 use std::path::Path;
@@ -68,13 +68,14 @@ fn a_picture_is_shown_as_validation_showed_it_unless_something_else_is_asked_for
         ),
     ] {
         let (errors, agrees) = evaluate(&more);
-        let expected = format!("pictures are not shown as in the run of {CHECKPOINT}: {words}\n");
+        let expected =
+            format!("pictures are not preprocessed as in the run of {CHECKPOINT}: {words}\n");
         assert_eq!((errors, agrees), (expected, false));
         let asked = said(folder, &[&asked[..], &weights, &more].concat());
         assert_ne!(numbers(&answers, 10), numbers(&asked, 10));
     }
 
-    // What is converted is the same network, shown the same.
+    // A converted file is the same network with the same preprocessing.
     said(folder, &["convert", CHECKPOINT, "own.pth"]);
     let converted = said(folder, &[&asked[..], &["--weights", "own.pth"]].concat());
     assert_eq!(converted, answers);
@@ -112,13 +113,13 @@ fn a_run_from_pretrained_weights_shows_pictures_as_theirs_did_unless_it_is_told_
         (
             &[][..],
             "next",
-            "pictures are shown as in the run of run/checkpoint.safetensors: --crop-pct 0.5, --interpolation bicubic\n",
+            "pictures are preprocessed as in the run of run/checkpoint.safetensors: --crop-pct 0.5, --interpolation bicubic\n",
         ),
         (
             &["--crop-pct", "1"][..],
             "other",
-            "pictures are not shown as in the run of run/checkpoint.safetensors: --crop-pct was 0.5 and is 1.0\n\
-             pictures are shown as in the run of run/checkpoint.safetensors: --interpolation bicubic\n",
+            "pictures are not preprocessed as in the run of run/checkpoint.safetensors: --crop-pct was 0.5 and is 1.0\n\
+             pictures are preprocessed as in the run of run/checkpoint.safetensors: --interpolation bicubic\n",
         ),
     ] {
         let start = ["--data", "data", "--pretrained", CHECKPOINT];
@@ -128,7 +129,7 @@ fn a_run_from_pretrained_weights_shows_pictures_as_theirs_did_unless_it_is_told_
         // The progress of the run follows.
         let (before, _) = errors.split_once("epoch ").unwrap();
         assert_eq!(before, words);
-        // What the run remembers is what it did.
+        // The run remembers what it did.
         let share = if given.is_empty() { "0.5" } else { "1" };
         let asked = ["--crop-pct", share, "--interpolation", "bicubic"];
         let weights = format!("{out}/checkpoint.safetensors");
@@ -144,7 +145,7 @@ fn ten_crops_are_judged_by_the_mean_of_their_logits() {
     let folder = with_pictures();
     let folder = folder.path();
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let state = State::initial(&plan, 3);
     state.write(&plan, folder.join("own.safetensors")).unwrap();
     let asked = ["evaluate", "--weights", "own.safetensors", "--input", "32"];
@@ -185,7 +186,7 @@ fn ten_crops_are_judged_by_the_mean_of_their_logits() {
     assert_ne!(one, found);
 }
 
-/// A grey picture of 16 bits, whose samples are those of a picture of 8 bits, so many times.
+/// A grey picture of 16 bits, whose samples are multiples of those of a picture of 8 bits.
 fn deepen(from: &Path, to: &Path, times: u16) {
     let picture = densenet_runtime::data::read(from).unwrap();
     let mut bytes = format!("P5 {} {} 65535\n", picture.width, picture.height).into_bytes();
@@ -245,7 +246,7 @@ fn samples_of_a_range_are_shown_in_it_by_all_commands() {
     assert_ne!(dark, predict(&["full/val"]));
 }
 
-/// The loss of the first step of a run that varies pictures so.
+/// The loss of the first step of a run with this augmentation.
 fn expected(folder: &Path, augmentation: Augmentation, mix: Mix) -> f64 {
     let config = Config::of_checkpoint(folder.join(CHECKPOINT)).unwrap();
     let pictures = Pictures::sized([32, 32]).unwrap();
@@ -259,7 +260,7 @@ fn expected(folder: &Path, augmentation: Augmentation, mix: Mix) -> f64 {
         .evaluated(evaluation);
     let set = Arc::new(ImageFolder::open_as(folder.join("data/train"), pictures).unwrap());
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let loader = Loader::training(set.clone(), config.batch).unwrap();
     let loader = loader.seeded(config.seed).mixed(mix, 10).unwrap();
     let batch = loader.epoch(0).next().unwrap().unwrap();

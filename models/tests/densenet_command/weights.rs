@@ -1,4 +1,4 @@
-//! Files of weights: what a run starts from, what belongs to them, and their conversion.
+//! Files of weights: the start of a run, their notes, and their conversion.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn other_classes_need_the_features_only_and_the_message_says_so() {
     let folder = folder.path();
     // Weights of the same layers for five classes.
     let words = format!("{SPEC}, classes: 5");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let weights = folder.join("weights.safetensors");
     let state = State::initial(&plan, 3);
     state.write(&plan, &weights).unwrap();
@@ -38,7 +38,7 @@ fn other_classes_need_the_features_only_and_the_message_says_so() {
         .concat(),
     );
     assert!(shown.contains("classifier.weight"), "{shown}");
-    // With a rate of 0 they are as they were.
+    // With a learning rate of 0 they do not change.
     let checkpoint = folder.join("run/checkpoint.safetensors");
     let own = State::from_file(
         &plan_in(&checkpoint),
@@ -54,7 +54,7 @@ fn other_classes_need_the_features_only_and_the_message_says_so() {
 fn weights_are_converted_there_and_back() {
     let folder = TempDir::new().unwrap();
     let folder = folder.path();
-    let plan = densenet_spec::Spec::parse(SPEC).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(SPEC).unwrap().plan;
     let state = State::initial(&plan, 3);
     let [first, there, back] = ["a.safetensors", "b.pth", "c.safetensors"];
     state.write(&plan, folder.join(first)).unwrap();
@@ -82,7 +82,7 @@ fn pictures_are_normalised_as_the_weights_were_trained_and_a_difference_is_said(
         std: vec![0.5, 1.5, 0.75],
     };
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let state = State::initial(&plan, 3);
     let notes = Notes {
         normalization: Some(normalization.clone()),
@@ -156,7 +156,7 @@ fn weights_for_colour_are_used_for_grey_pictures_as_those_are_usually_normalised
     let folder = with_pictures();
     let folder = folder.path();
     let words = format!("{SPEC}, classes: 10");
-    let plan = densenet_spec::Spec::parse(&words).unwrap().plan;
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let notes = Notes {
         normalization: Some(Normalization::imagenet()),
         ..Notes::default()

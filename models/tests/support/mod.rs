@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use drawn_pictures::Pictures;
+use drawn_pictures::PictureSet;
 
 /// An example; `cargo test` builds them beside the tests.
 pub fn example(name: &str) -> PathBuf {
@@ -37,7 +37,7 @@ pub fn said(output: Output) -> [String; 2] {
     [said, errors]
 }
 
-/// The error of a program that refuses what it is asked.
+/// The error of a program that refuses its arguments.
 pub fn refusal(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{said}");
@@ -57,8 +57,7 @@ pub fn on_one_thread(mut command: Command) -> Command {
     command
 }
 
-/// Records of a label and an image of so many bytes, whose brightness is its class, but for some
-/// noise.
+/// Records of a label and an image of this many bytes, whose brightness is its class plus some noise.
 pub fn records(count: usize, bytes: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
     let mut noise = 1_u32;
     let mut all = Vec::new();
@@ -72,13 +71,13 @@ pub fn records(count: usize, bytes: usize, label: impl Fn(u8) -> Vec<u8>) -> Vec
     all
 }
 
-/// Small drawn pictures, so many of each of ten classes to train on, and one for validation.
+/// Small drawn pictures, this many of each of ten classes to train on, and one for validation.
 pub fn pictures(data: &Path, train: usize) {
-    let pictures = Pictures {
+    let pictures = PictureSet {
         size: 64,
         train,
         val: 1,
-        ..Pictures::default()
+        ..PictureSet::default()
     };
     drawn_pictures::make(data, &pictures).unwrap();
 }
@@ -89,7 +88,7 @@ pub fn a_class(data: &Path, set: &str) -> PathBuf {
     class.unwrap().unwrap().path()
 }
 
-/// So many images of CIFAR-10 in each of its six files, in a folder that is made.
+/// This many images of CIFAR-10 in each of its six files, in a new folder.
 pub fn cifar10(data: &Path, count: usize) {
     fs::create_dir_all(data).unwrap();
     let records = records(count, 3072, |class| vec![class]);
@@ -101,7 +100,7 @@ pub fn cifar10(data: &Path, count: usize) {
     fs::write(data.join("batches.meta.txt"), names).unwrap();
 }
 
-/// So many images to train on and to test on in the four files of Fashion-MNIST.
+/// This many images to train on and to test on in the four files of Fashion-MNIST.
 pub fn fashion(data: &Path, count: u32) {
     fs::create_dir_all(data).unwrap();
     let header = |magic: u32, dimensions: &[u32]| -> Vec<u8> {

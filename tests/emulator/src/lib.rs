@@ -1,28 +1,27 @@
 //! Runs CUDA code on machines without a GPU: an emulated `libcuda`, `libnvrtc` and `libnccl`.
 //!
-//! The code under test is unmodified: [`Emulator::load`] compiles the libraries (`cpp/`)
-//! with the host's C++ compiler, opens them, and whoever then looks for `libcuda.so` by name
-//! finds ours. Kernels are compiled by the host's compiler as well. A thread of a block is a
-//! fiber.
+//! The code under test is unmodified: [`Emulator::load`] compiles the libraries (`cpp/`) with the
+//! host's C++ compiler and opens them, so code that then looks for `libcuda.so` by name finds ours.
+//! Kernels are compiled by the host's compiler as well. A thread of a block is a fiber.
 //!
-//! It is strict, for it is there to find mistakes:
+//! It is strict, because its purpose is to find mistakes:
 //! - memory starts as NaN, device memory and shared memory of each block alike;
 //! - an access beyond an allocation, at or beyond the next multiple of 16 bytes, ends the process,
 //!   with the kernel's name and thread (so allocate the buffers of a test apart); so does one
-//!   beyond a shared or local array. Up to there, and in front of an allocation up to the start of
-//!   its page, what is read is NaN, and what is written ends the process after the launch;
-//! - memory comes from a pool, as on a card: it is there, and is taken back, when its stream comes to
-//!   it. Who uses it before or after, another stream that has not waited for instance, ends the
+//!   beyond a shared or local array. Up to there, and before an allocation back to the start of its
+//!   page, reads give NaN, and writes end the process after the launch;
+//! - memory comes from a pool, as on a card: it is allocated, and freed, when its stream comes to
+//!   it. A use before or after that, for example by another stream that has not waited, ends the
 //!   process, under some seeds if not under all;
 //! - a barrier or warp collective that not all threads reach at one line ends the process;
 //! - blocks, warps and lanes run in an order drawn from a seed, and streams run late, in such an
-//!   order, so that what is not ordered by barriers and events goes wrong.
+//!   order, so that work that barriers and events do not order goes wrong.
 //!
-//! A captured graph has the streams that were joined to it, as branches beside each other, and
+//! A captured graph has the streams that were joined to it as parallel branches, and
 //! [NCCL](Emulator::load_with_nccl) averages over threads of this process.
 //!
-//! It cannot show: memory ordering within a warp, occupancy, tensor-core rounding, speed, and
-//! alignment but where a kernel says what it expects.
+//! It cannot show memory ordering within a warp, occupancy, tensor-core rounding, speed, or
+//! alignment, except where a kernel states what it expects.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
@@ -53,7 +52,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// (`scripts/cuda/kit`).
 const ROOT: &str = "DENSENET_ROOT";
 
-/// The project's folder, where tests find the files that they read: that which `DENSENET_ROOT`
+/// The project's folder, where tests find the files that they read: the one that `DENSENET_ROOT`
 /// names, or else the one that they were built in.
 pub fn root() -> PathBuf {
     let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -104,7 +103,7 @@ pub enum EmulatorError {
     Open(#[from] libloading::Error),
 }
 
-/// What a launch touched: different bytes of the device's memory.
+/// The number of different bytes of the device's memory that a launch touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touched {
     /// The kernel, or `memset`.
@@ -136,7 +135,7 @@ pub enum Kind {
     Replay,
     /// An event recorded in a stream.
     Record,
-    /// A stream that is to wait for an event.
+    /// A stream that must wait for an event.
     Wait,
     /// NCCL's average over ranks.
     Average,
@@ -151,11 +150,11 @@ pub struct Call {
     pub kernel: String,
     /// Bytes that are allocated, copied or cleared.
     pub bytes: u64,
-    /// In which stream, by a number that says no more.
+    /// The number of the stream.
     pub stream: u64,
-    /// By which of the host's threads, likewise.
+    /// The number of the host's thread.
     pub thread: u64,
-    /// Whether it went into a graph, and was not done.
+    /// Whether it was captured into a graph instead of executed.
     pub captured: bool,
     /// Whether the host's side of a copy is pinned memory.
     pub pinned: bool,
@@ -220,7 +219,7 @@ pub struct Emulator {
     _nccl: Option<Library>,
 }
 
-/// What a machine has besides the driver.
+/// The libraries of a machine besides the driver.
 #[derive(Clone, Copy)]
 struct Has {
     compiler: bool,
@@ -285,7 +284,7 @@ impl Emulator {
             });
         }
         let folder = build(folder)?;
-        // SAFETY: the libraries are ours; what runs when they are opened is nothing.
+        // SAFETY: the libraries are ours; opening them runs nothing.
         let library = |name: &str| unsafe { Library::new(folder.join(name)) };
         Ok(Self {
             driver: Some(library("libcuda.so")?),
@@ -339,7 +338,7 @@ impl Emulator {
         self.get("emulator_launches")
     }
 
-    /// Has the kernels that are compiled during `load` tell of each access. They are slower, and
+    /// Has the kernels that are compiled during `load` report each access. They are slower, and
     /// must not come from a cache of others.
     pub fn watched<T>(&self, load: impl FnOnce() -> T) -> T {
         self.compile_with("emulator_watch", 1);
@@ -360,8 +359,8 @@ impl Emulator {
         }
     }
 
-    /// What the kernels that run during `work` touch, launch by launch, if they were compiled to
-    /// be [`watched`](Self::watched). `work` waits for them.
+    /// The bytes that the kernels of `work` touch, launch by launch, if they were compiled to be
+    /// [`watched`](Self::watched). `work` waits for them.
     pub fn touched(&self, work: impl FnOnce()) -> Vec<Touched> {
         self.set("emulator_watch_memory", 1i32);
         work();
@@ -385,8 +384,8 @@ impl Emulator {
         all
     }
 
-    /// What the driver is asked for during `work`, by all threads, in its order. A replayed graph
-    /// is one call. Nothing on a card.
+    /// The driver's calls during `work`, by all threads, in order. A replayed graph is one call.
+    /// Empty on a card.
     pub fn calls(&self, work: impl FnOnce()) -> Vec<Call> {
         self.set("emulator_listen", 1i32);
         work();
@@ -462,7 +461,7 @@ fn build_with(compiler: &str, folder: &Path) -> Result<PathBuf, EmulatorError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(EmulatorError::NoCompiler(compiler.into()));
         }
-        // What else is wrong with it, compiling will tell.
+        // Compiling reports everything else that is wrong with it.
         _ => {}
     }
     let file = |path: &Path| {
@@ -484,7 +483,7 @@ fn build_with(compiler: &str, folder: &Path) -> Result<PathBuf, EmulatorError> {
     compile("driver.cpp", "libcuda.so", &[])?;
     compile("compiler.cpp", "libnvrtc.so", &[])?;
     compile("nccl.cpp", "libnccl.so.2", &["-L.", "-l:libcuda.so"])?;
-    // Where another test was quicker, its libraries are as good.
+    // If another test was quicker, its libraries are as good.
     match fs::rename(place.path(), &done) {
         Err(_) if done.exists() => {}
         renamed => renamed.map_err(file(&done))?,

@@ -125,7 +125,7 @@ extern "C" __global__ void around(const float *x, float *y) { y[threadIdx.x] = x
     assert_eq!(nan, [true, false, false, true, true], "{y:?}");
 }
 
-/// In which order `kernel`, launched as `shape` says, puts its numbers down, under each of some
+/// The order in which `kernel`, launched with `shape`, writes its numbers, under each of some
 /// seeds. It appends them to `order`, which holds up to `count`, one at a time.
 fn orders(kernel: &str, shape: (u32, u32), count: usize) -> Vec<Vec<u32>> {
     let (context, stream) = device();
@@ -302,7 +302,7 @@ extern "C" __global__ void twice(const float *x, float *y) { y[0] = 2.0f * x[0];
 "#;
     let module = module(&context, source);
     let [add, twice] = ["add", "twice"].map(|name| module.load_function(name).unwrap());
-    // SAFETY: what orders the streams is what is tested.
+    // SAFETY: the test is about the order of the streams.
     unsafe { context.disable_event_tracking() };
     // Whether the second stream sees what the first one wrote, under each of some seeds.
     let seen = |waits: bool| -> Vec<bool> {
@@ -379,7 +379,7 @@ fn source_is_compiled_where_temporary_files_are_to_be() {
     let broken = "extern \"C\" __global__ void broken(float *x) { x = y; }";
     if std::env::var_os(CHILD).is_some() {
         emulator();
-        // What the compiler says has its file's path.
+        // The compiler's message has the path of the file.
         return println!("{:?}", compile_ptx(broken).unwrap_err());
     }
     let folder = tempfile::Builder::new().prefix("of the user").tempdir();
@@ -412,7 +412,7 @@ fn memory_comes_from_a_pool_and_goes_back_when_its_stream_comes_to_it() {
     assert_eq!(emulator().memory_used(), before);
     let allocated = calls.iter().find(|call| call.kind == Kind::Allocation);
     assert_eq!(allocated.map(|call| call.bytes), Some(1000));
-    // What is about to be freed is waited for.
+    // Memory that is about to be freed is waited for.
     emulator().set_memory(before + 1000);
     for _ in 0..2 {
         // SAFETY: as above.

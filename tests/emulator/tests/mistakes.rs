@@ -1,4 +1,4 @@
-//! What the emulator must catch: each mistake ends a child process, which says what and where.
+//! Mistakes that the emulator must catch: each one ends a child process, which says what and where.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use cuda_emulator::Emulator;
 use cudarc::driver::{CudaContext, DevicePtr, LaunchConfig, PushKernelArg, result};
 use cudarc::nvrtc::compile_ptx;
 
-/// Says which mistake a child process makes.
+/// The variable that names the mistake of a child process.
 const MISTAKE: &str = "EMULATOR_MISTAKE";
 
 /// Runs `test` of this file again in a child process, which launches `body` as a kernel of two
@@ -15,7 +15,7 @@ fn caught(test: &str, body: &str, expected: &[&str]) {
     caught_on(64, test, body, expected);
 }
 
-/// The same, on so many floats.
+/// The same, on this many floats.
 fn caught_on(floats: usize, test: &str, body: &str, expected: &[&str]) {
     if std::env::var(MISTAKE).is_ok_and(|mistake| mistake == test) {
         Emulator::load(env!("CARGO_TARGET_TMPDIR"));
@@ -37,8 +37,7 @@ fn caught_on(floats: usize, test: &str, body: &str, expected: &[&str]) {
     said_in_a_child(test, expected);
 }
 
-/// Runs `test` again in a child process, which is to make its mistake; what it says must contain all
-/// of `expected`.
+/// Runs `test` again in a child process, which makes its mistake; its output must contain all of `expected`.
 fn said_in_a_child(test: &str, expected: &[&str]) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

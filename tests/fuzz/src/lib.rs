@@ -1,4 +1,4 @@
-//! What the fuzzers of all parsers share.
+//! Code that the fuzzers of all parsers share.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
@@ -18,8 +18,8 @@ thread_local! {
     static DESK: RefCell<Desk> = RefCell::new(desk());
 }
 
-/// A desk, with panics that are caught: those of decoders are no finding. The fuzzer ends the process
-/// at any.
+/// A desk whose panics are caught, because those of decoders are not findings. The fuzzer ends the
+/// process at any panic.
 fn desk() -> Desk {
     panic::set_hook(Box::new(|info| {
         *SAID.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();

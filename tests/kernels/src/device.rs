@@ -93,17 +93,17 @@ impl Gpu {
         self.maps(precision, &(0..weight.len()).map(place).collect::<Vec<_>>())
     }
 
-    /// So many bytes that hold NaNs.
+    /// This many bytes that hold NaNs.
     pub fn nothing(&self, bytes: usize) -> Buffer {
         self.bytes(&vec![0xff; bytes])
     }
 
-    /// So many f32, NaNs.
+    /// This many f32, all NaNs.
     pub fn no_floats(&self, count: usize) -> Buffer {
         self.nothing(4 * count)
     }
 
-    /// So many values of maps, NaNs.
+    /// This many values of maps, all NaNs.
     pub fn no_maps(&self, precision: Precision, count: usize) -> Buffer {
         match precision {
             Precision::F32 => self.nothing(4 * count),
@@ -244,7 +244,7 @@ fn compile(source: &str, options: &[String]) -> Vec<u8> {
     }
 }
 
-/// The file appears whole or not at all; where another test was quicker, its file is as good.
+/// The file is written completely or not at all; if another test was quicker, its file is as good.
 fn keep(path: &Path, bytes: &[u8]) {
     let part = path.with_extension(process::id().to_string());
     fs::create_dir_all(scratch()).unwrap();

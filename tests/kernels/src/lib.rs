@@ -1,9 +1,9 @@
-//! What the tests of the kernels share: programs, buffers and launches on the emulated driver,
-//! and the plain references' arithmetic.
+//! Shared by the tests of the kernels: programs, buffers and launches on the emulated driver, and
+//! the plain references' arithmetic.
 //!
 //! A reference takes the numbers that the kernel reads, as they are stored, rounds operands as the
-//! kernel does, and sums in f64 in an order of its own. So what differs is the order of f32 sums,
-//! and in bf16 the last bit of what is stored.
+//! kernel does, and sums in f64 in an order of its own. So only the order of f32 sums differs, and
+//! in bf16 the last bit of stored values.
 
 mod device;
 mod reference;
@@ -11,7 +11,7 @@ mod reference;
 pub use device::{Argument, Buffer, Gpu, Program, family, vector};
 pub use reference::{Dropout, Norm, Numbers, check, check_stored, random};
 
-/// What maps are stored in and products are made of.
+/// The number format of maps and of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
@@ -46,11 +46,11 @@ pub const COLUMNS: usize = 64;
 pub const THREADS: usize = 256;
 /// Threads of a reduction.
 pub const REDUCTION_THREADS: usize = 128;
-/// Threads of a block that puts together what tiles and slices have left.
+/// Threads of a block that combines the results of tiles and slices.
 pub const GATHER_THREADS: usize = 512;
 /// Channels of a tile where a weight's gradient is summed.
 pub const TILE_CHANNELS: usize = 64;
-/// What programs are given that have no constants of their own under these names.
+/// Constants of programs that do not define them otherwise.
 pub const CONSTANTS: [(&str, usize); 8] = [
     ("ROWS", ROWS),
     ("COLUMNS", COLUMNS),

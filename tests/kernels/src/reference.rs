@@ -17,18 +17,18 @@ impl Numbers {
         (mix(self.0) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// So many in [middle - reach, middle + reach).
+    /// This many in [middle - reach, middle + reach).
     pub fn around(&mut self, count: usize, middle: f32, reach: f32) -> Vec<f32> {
         (0..count).map(|_| middle + reach * self.draw()).collect()
     }
 
-    /// So many in [-1, 1).
+    /// This many in [-1, 1).
     pub fn take(&mut self, count: usize) -> Vec<f32> {
         self.around(count, 0.0, 1.0)
     }
 }
 
-/// So many in [-1, 1).
+/// This many in [-1, 1).
 pub fn random(count: usize, seed: u64) -> Vec<f32> {
     Numbers::new(seed).take(count)
 }
@@ -53,14 +53,14 @@ impl Dropout {
     const THRESHOLD: u32 = u32::MAX / 4;
     const SCALE: f32 = 4.0 / 3.0;
 
-    /// What a program with dropout is compiled with.
+    /// The constants of a program with dropout.
     pub const CONSTANTS: [(&'static str, usize); 3] = [
         ("DROPOUT", 1),
         ("DROPOUT_THRESHOLD", Self::THRESHOLD as usize),
         ("DROPOUT_SCALE", 0x3faa_aaab),
     ];
 
-    /// What value number `index` is multiplied with.
+    /// The factor of value number `index`.
     pub fn factor(&self, index: usize) -> f32 {
         if self.site < 0 {
             return 1.0;
@@ -88,7 +88,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Numbers for so many channels.
+    /// Numbers for this many channels.
     pub fn random(channels: usize, seed: u64) -> Self {
         let mut numbers = Numbers::new(seed);
         Self {
@@ -111,7 +111,7 @@ impl Norm {
 }
 
 /// The largest difference, relative to the largest value expected, is at most `tolerance`; a NaN
-/// is expected where there is to be one, and nowhere else.
+/// must be exactly where it is expected.
 pub fn check(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     let numbers = expected.iter().filter(|value| !value.is_nan());

@@ -1,6 +1,6 @@
-//! Which lane of a warp has which element, as CUTLASS's CuTe writes it down
-//! (`MMA_Traits<SM80_16x8x16_F32BF16BF16F32_TN>`, `SM75_U32x4_LDSM_N` and `_T`): what kernels, and
-//! the emulator, take from PTX's manual is held against another's reading of it.
+//! Which lane of a warp has which element, according to CUTLASS's CuTe
+//! (`MMA_Traits<SM80_16x8x16_F32BF16BF16F32_TN>`, `SM75_U32x4_LDSM_N` and `_T`). Kernels and the
+//! emulator follow PTX's manual, and this compares them with an independent reading of it.
 
 use cuda_kernel_tests::{Gpu, Numbers, Precision, Program, arguments, family};
 

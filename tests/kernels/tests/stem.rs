@@ -1,4 +1,4 @@
-//! The stem: the convolution of images, BN, ReLU and max pool, and the way back through all.
+//! The stem: the convolution of images, BN, ReLU and max pool, and their backward pass.
 
 use cuda_kernel_tests::{
     COLUMNS, Gpu, Norm, Numbers, Precision, Program, ROWS, SHARED, arguments, check, check_stored,
@@ -69,7 +69,7 @@ impl Case {
         self.patch().div_ceil(tiles).next_multiple_of(32)
     }
 
-    /// Height and width of what the convolution returns.
+    /// Height and width of the convolution's output.
     fn convolved(&self) -> [usize; 2] {
         [
             self.size[1].div_ceil(self.step),
@@ -145,8 +145,8 @@ impl Case {
         precision.round_all(&Numbers::new(count as u64).take(count))
     }
 
-    /// What the convolution returned, as far as the pool is concerned. Few different values, so
-    /// that there are ties; of the first map all are cut off by the ReLU.
+    /// The convolution's output, as input of the pool. It has few different values, so that there
+    /// are ties; the ReLU cuts off the whole first map.
     fn maps(&self, precision: Precision) -> Vec<f32> {
         let mut numbers = Numbers::new(5);
         let value = |i: usize| match i % self.maps {
@@ -215,7 +215,7 @@ impl Case {
     }
 }
 
-/// Moments of the tiles, of so many pixels, of some maps in rows of `stride`.
+/// Moments of some maps, in rows of `stride`, for tiles of this many pixels.
 fn moments(stored: &[f32], tile: usize, pixels: usize, maps: usize, stride: usize) -> Vec<f64> {
     let mut moments = Vec::new();
     for first in (0..pixels).step_by(tile) {
@@ -238,7 +238,7 @@ fn each(test: impl Fn(&Case, Precision)) {
     }
 }
 
-/// What the convolution returns, with NaN where nothing is written.
+/// The convolution's output, with NaN where nothing is written.
 fn convolution(case: &Case, precision: Precision, images: &[f32], weight: &[f32]) -> Vec<f64> {
     let mut expected = vec![f64::NAN; case.pixels() * case.stride];
     let places = case.kernel * case.kernel;
@@ -257,7 +257,7 @@ fn convolution(case: &Case, precision: Precision, images: &[f32], weight: &[f32]
     expected
 }
 
-/// Runs the convolution with tiles of so many pixels, by one block for each tile or fewer.
+/// Runs the convolution with tiles of this many pixels, with at most one block for each tile.
 fn convolve(case: &Case, precision: Precision, strips: bool, blocks: usize) {
     let gpu = Gpu::new(1);
     let images = case.images(precision);
@@ -305,7 +305,7 @@ fn convolution_of_patches_and_its_statistics() {
 
 /// Tests kernels that stage rows of the images.
 fn each_of_strips(test: impl Fn(&Case)) {
-    // The rows under so many images of a pixel do not fit.
+    // The rows under this many images of one pixel do not fit.
     CASES.iter().filter(|case| case.pixels() > 1).for_each(test);
 }
 
@@ -445,7 +445,7 @@ fn weight(case: &Case, precision: Precision, strips: bool) {
                 length
             ],
         );
-        // Behind the pool BN is undone as the gradient is loaded.
+        // After the pool, BN is undone as the gradient is loaded.
         let gradient: Vec<f64> = match case.pooled() {
             false => dout.iter().map(|&d| d.into()).collect(),
             true => {

@@ -1,5 +1,5 @@
-//! What surrounds a step: the images' way in, maps' way out, gradients started and gathered, gradient
-//! descent.
+//! The start and the end of a step: images copied in, maps copied out, gradients cleared and
+//! gathered, gradient descent.
 
 use cuda_kernel_tests::{
     Buffer, Gpu, Norm, Numbers, Precision, Program, REDUCTION_THREADS, arguments, check,

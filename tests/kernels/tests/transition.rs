@@ -57,7 +57,7 @@ impl Case {
         if self.output > 64 { 128 } else { 64 }
     }
 
-    /// Its kernels, whose products make their operand, or read what was made before.
+    /// Its kernels, whose products compute their operand, or read a precomputed one.
     fn program(&self, gpu: &Gpu, precision: Precision, made: bool) -> Program {
         let mut constants = vec![
             ("POOLED", usize::from(made)),
@@ -76,7 +76,7 @@ impl Case {
         gpu.program(&family(&["stage/transition.cu"]), precision, &constants)
     }
 
-    /// What was made of the input before the products.
+    /// The operand that was computed before the products.
     fn pool(&self, gpu: &Gpu, program: &Program, precision: Precision, data: &Data) -> Buffer {
         let into = gpu.no_maps(precision, self.pooled() * self.input);
         let width = vector(precision, &[self.input, self.output, self.out_stride]);
@@ -250,7 +250,7 @@ fn forward_and_its_statistics() {
     });
 }
 
-/// The gradient of the convolution's output at a pixel under a pooled one, but for the pool's 1/4.
+/// The gradient of the convolution's output at a pixel under a pooled one, without the pool's 1/4.
 fn behind(
     case: &Case,
     data: &Data,
@@ -293,7 +293,7 @@ fn gradient_of_the_input() {
                 pooled
             ],
         );
-        // What an odd side leaves out of the pool is left alone.
+        // Pixels that an odd side leaves out of the pool do not change.
         let mut expected = vec![f64::NAN; case.pixels() * input];
         let mut sums = vec![0.0; tiles * input * 2];
         for q in 0..pooled {

@@ -15,7 +15,7 @@ pub struct Layer {
     pub conv: usize,
 }
 
-/// A block, and what its latest pass left.
+/// A block, and the state of its latest pass.
 pub struct Block {
     plan: plan::Block,
     layers: Vec<Layer>,
@@ -85,8 +85,7 @@ impl Block {
         self.sums = vec![[0.0; 2]; maps.channels];
     }
 
-    /// Adds what a consumer of the first channels returns: `d` is the gradient of its ReLU's
-    /// result.
+    /// Adds the gradient of a consumer of the first channels: `d` is the gradient of its ReLU's result.
     pub fn consume(
         &mut self,
         norm: &Norm,

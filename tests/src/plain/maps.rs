@@ -107,7 +107,7 @@ impl Maps {
         d
     }
 
-    /// Averages over each image of what BN and ReLU return.
+    /// Averages over each image of the output of BN and ReLU.
     pub fn averaged(&self, norm: &Norm) -> Vec<f32> {
         let area = self.height * self.width;
         let after = self.normalised(norm);

@@ -2,8 +2,8 @@
 //!
 //! The same mathematics as the executors', read from the plan and nothing else, in which every map
 //! and every gradient of a map is rounded where an executor stores it, and every operand of a
-//! product where it loads it. Without rounding it is the CPU executor's step; with that of
-//! bfloat16 it is what the CUDA executor's bf16 mode must compute, but for the order of sums.
+//! product where it loads it. Without rounding it is the CPU executor's step; with the rounding of
+//! bfloat16 it is the step of the CUDA executor's bf16 mode, except for the order of sums.
 //!
 //! Why not compare with f32: rounding in the middle moves small gradients by a tenth and more,
 //! whoever does it, so such a comparison would let mistakes of that size through.
@@ -44,7 +44,7 @@ pub struct Plain {
     pub logits: Vec<f32>,
 }
 
-/// What a forward pass keeps for the backward pass.
+/// The values that a forward pass keeps for the backward pass.
 struct Trace {
     /// All maps of each block.
     blocks: Vec<Maps>,
@@ -216,7 +216,7 @@ impl Plain {
         }
     }
 
-    /// The gradient of what the last BN and ReLU returned.
+    /// The gradient of the output of the last BN and ReLU.
     fn head_backward(&mut self, trace: &Trace) -> Vec<f32> {
         let last = trace.blocks.last().unwrap();
         let (channels, classes, area) =

@@ -96,8 +96,9 @@ impl Norm {
         x.mul_add(self.scale[c], self.shift[c])
     }
 
-    /// Takes the gradient of what ReLU returned: masks it, adds to the gradients of gamma and beta,
-    /// and returns it with, for each channel, its sum and that of it times the normalised value.
+    /// Takes the gradient of the ReLU's output: masks it, adds to the gradients of gamma and beta,
+    /// and returns it with two sums for each channel: its own, and that of its product with the
+    /// normalised value.
     pub fn mask(&self, maps: &Maps, d: &[f32], gradients: &mut [f32]) -> (Vec<f32>, Vec<[f64; 2]>) {
         let mut sums = vec![[0.0f64; 2]; self.channels];
         let mut masked = Vec::with_capacity(d.len());

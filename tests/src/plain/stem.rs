@@ -7,7 +7,7 @@ use super::maps::{Maps, Product};
 use super::norm::{Norm, undo};
 use super::rounded;
 
-/// The stem, and what its latest pass left.
+/// The stem, and the state of its latest pass.
 pub struct Stem {
     plan: plan::Stem,
     weight: usize,

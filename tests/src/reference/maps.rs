@@ -53,7 +53,7 @@ impl<T: Tape<f64, Cpu>> Maps<T> {
         self.values.shape().1
     }
 
-    /// The same values; what is done with them is recorded on a tape of its own.
+    /// The same values, with a tape of their own.
     pub fn fork(&self) -> Self {
         Self {
             values: self.values.retaped(),
@@ -92,8 +92,8 @@ impl Window {
         (length + 2 * self.padding - self.side) / self.stride + 1
     }
 
-    /// What the window sees at each of its positions: positions x its pixels x channels. Pixels
-    /// outside the maps are 0. Also returns the positions down and across.
+    /// The contents of the window at each of its positions: positions x its pixels x channels.
+    /// Pixels outside the maps are 0. Also returns the numbers of positions down and across.
     #[allow(clippy::type_complexity)]
     pub fn patches<T: Tape<f64, Cpu>>(
         self,

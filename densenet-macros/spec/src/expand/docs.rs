@@ -3,13 +3,13 @@
 use densenet_plan::Recompute;
 
 use crate::bytes;
-use crate::check::Network;
+use crate::check::CheckedNetwork;
 
 /// Batch sizes whose memory is shown.
 const BATCHES: [usize; 4] = [1, 32, 64, 256];
 
 /// The lines of a network's documentation, below the user's own.
-pub fn network(network: &Network) -> Vec<String> {
+pub fn network(network: &CheckedNetwork) -> Vec<String> {
     let plan = &network.plan;
     let stem = plan.stem();
     let mut lines = vec![

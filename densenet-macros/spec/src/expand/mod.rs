@@ -17,12 +17,12 @@ use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{Ident, Path, Visibility};
 
-use crate::check::Network;
-use stage::Stage;
+use crate::check::CheckedNetwork;
+use stage::ExpandedStage;
 pub use stub::stub;
 
 /// All types of a network.
-pub fn network(network: &Network) -> TokenStream {
+pub fn network(network: &CheckedNetwork) -> TokenStream {
     let scope = Scope {
         runtime: &network.runtime,
         vis: &network.vis,
@@ -33,7 +33,7 @@ pub fn network(network: &Network) -> TokenStream {
     let whole = network::Whole::new(&scope, network, &stages);
     let structs = stages.iter().map(|stage| stage.definition(&scope));
     let whole_struct = whole.definition(&scope);
-    let impls = stages.iter().map(Stage::impls);
+    let impls = stages.iter().map(ExpandedStage::impls);
     let whole_impls = whole.impls(&scope);
     quote! {
         #whole_struct

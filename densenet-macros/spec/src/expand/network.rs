@@ -4,20 +4,20 @@ use densenet_plan::{Block, Recompute};
 use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
-use super::stage::{Stage, definition};
+use super::stage::{ExpandedStage, definition};
 use super::{Field, Scope, collection, docs, input, layer, literal, loss};
-use crate::check::Network;
+use crate::check::CheckedNetwork;
 
 /// The network's struct and impls.
 pub struct Whole<'a> {
-    network: &'a Network,
-    stages: &'a [Stage],
+    network: &'a CheckedNetwork,
+    stages: &'a [ExpandedStage],
     fields: Vec<Field>,
 }
 
 impl<'a> Whole<'a> {
     /// The network of these stages.
-    pub fn new(scope: &Scope, network: &'a Network, stages: &'a [Stage]) -> Self {
+    pub fn new(scope: &Scope, network: &'a CheckedNetwork, stages: &'a [ExpandedStage]) -> Self {
         let plan = &network.plan;
         let features = plan.features();
         let norm = layer::norm(scope, "Normalises the last block's feature maps.", features);
@@ -29,7 +29,7 @@ impl<'a> Whole<'a> {
         );
         let fields = stages
             .iter()
-            .map(Stage::as_field)
+            .map(ExpandedStage::as_field)
             .chain([norm, classifier])
             .collect();
         Self {
@@ -63,7 +63,7 @@ impl<'a> Whole<'a> {
 }
 
 /// The constants of the network.
-fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream {
+fn constants(scope: &Scope, network: &CheckedNetwork, stages: &[ExpandedStage]) -> TokenStream {
     let Scope { runtime, name, .. } = scope;
     let plan = &network.plan;
     let name_in_words = name.to_string();
@@ -125,7 +125,7 @@ fn constants(scope: &Scope, network: &Network, stages: &[Stage]) -> TokenStream 
     }
 }
 
-/// `CLASSES`, where the classes have names.
+/// `CLASSES`, if the classes have names.
 pub fn class_names(names: &[String]) -> TokenStream {
     if names.is_empty() {
         return TokenStream::new();
@@ -135,9 +135,9 @@ pub fn class_names(names: &[String]) -> TokenStream {
     }
 }
 
-/// Stage after stage.
-fn forward(network: &Network, stages: &[Stage]) -> TokenStream {
-    let Network { name, plan, .. } = network;
+/// Stage by stage.
+fn forward(network: &CheckedNetwork, stages: &[ExpandedStage]) -> TokenStream {
+    let CheckedNetwork { name, plan, .. } = network;
     let input = input::name(name);
     let fields: Vec<_> = stages.iter().map(|stage| &stage.field).collect();
     let (height, width) = plan

@@ -13,7 +13,7 @@ use syn::Ident;
 use super::{Field, Maps, Scope, collection, input, literal};
 
 /// A stage of a network.
-pub struct Stage {
+pub struct ExpandedStage {
     /// Its type.
     pub name: Ident,
     /// Its field in the network.
@@ -41,7 +41,7 @@ pub struct Stage {
 }
 
 /// The stages of a network, first to last.
-pub fn all(scope: &Scope, plan: &Plan) -> Vec<Stage> {
+pub fn all(scope: &Scope, plan: &Plan) -> Vec<ExpandedStage> {
     let mut stages = vec![stem::stem(scope, plan)];
     for (index, block) in plan.blocks().iter().enumerate() {
         stages.push(block::block(scope, plan, index + 1, block));
@@ -52,7 +52,7 @@ pub fn all(scope: &Scope, plan: &Plan) -> Vec<Stage> {
     stages
 }
 
-impl Stage {
+impl ExpandedStage {
     /// The stage as a field of its network.
     pub fn as_field(&self) -> Field {
         let name = &self.name;

@@ -6,9 +6,8 @@ use quote::quote;
 use super::{literal, network::class_names};
 use crate::parse::Written;
 
-/// A type of the network's name with what people use of a network, so that its uses are not
-/// reported as well. It takes batches of any shape, and returns logits for the classes that are
-/// given.
+/// A type of the network's name with the usual interface of a network, so that its uses are not
+/// reported as well. It takes batches of any shape, and returns logits for the given classes.
 pub fn stub(written: &Written) -> TokenStream {
     let Written {
         vis, name, runtime, ..

@@ -1,4 +1,4 @@
-//! The classes that a network tells apart: their number, or their names.
+//! The classes of a network: their number, or their names.
 
 use quote::ToTokens;
 use syn::parse::ParseStream;
@@ -11,11 +11,11 @@ use crate::keys::value::{Given, at, colon, list, rest_of_value, text, whole};
 /// How to write names, for a message.
 const USAGE: &str = r#"write it as `classes: ["cat", "dog"]`"#;
 
-/// What a spec says of its classes.
+/// The classes in a spec.
 pub enum Classes {
     /// How many there are.
     Number(usize),
-    /// What they are called. A label is an index into them.
+    /// Their names. A label is an index into them.
     Names(Vec<String>),
 }
 
@@ -28,7 +28,7 @@ impl Classes {
         }
     }
 
-    /// Their names; none if only their number is given.
+    /// Their names; empty if only their number is given.
     pub fn names(&self) -> &[String] {
         match self {
             Self::Number(_) => &[],
@@ -73,18 +73,13 @@ fn name(input: ParseStream) -> syn::Result<Given<String>> {
     let value = name.value();
     if value.trim().is_empty() {
         let message = "the name of a class is empty";
-        return Err(at(
-            name,
-            message,
-            "name it as its folder of pictures is named",
-        ));
+        return Err(at(name, message, "name it after its folder of pictures"));
     }
     let tokens = name.into_token_stream();
     Ok(Given { value, tokens })
 }
 
-/// Reports each name that an earlier class has. Where a name could not be read, an empty one
-/// stands in for it.
+/// Reports each name that an earlier class has. An empty name stands for one that could not be read.
 fn report_repeated(names: &[Given<String>], errors: &mut Errors) {
     for (index, name) in names.iter().enumerate() {
         let value = &name.value;

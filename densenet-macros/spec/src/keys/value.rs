@@ -287,7 +287,7 @@ fn numbers(
     list(input, errors, "numbers", number, || 1)
 }
 
-/// A list in brackets. An element that cannot be read is reported, and something stands in for it.
+/// A list in brackets. An element that cannot be read is reported and replaced by a placeholder.
 pub fn list<T>(
     input: ParseStream,
     errors: &mut Errors,

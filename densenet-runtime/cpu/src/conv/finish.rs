@@ -1,4 +1,4 @@
-//! Normalisation undone over a whole buffer.
+//! Undoes the normalisation of a whole buffer.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::kernel::simd::{Kernel, Simd};
 /// How many rows ahead values are prefetched: rows are far apart.
 const AHEAD: usize = 16;
 
-/// What remains to be done with a block's maps after all consumers of some channels.
+/// The input of the work that remains after all consumers of some channels.
 #[derive(Clone)]
 pub struct Source<'a> {
     /// The gradient after the normalisation, and the maps: rows of `stride`.

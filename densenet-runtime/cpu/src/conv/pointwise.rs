@@ -13,7 +13,9 @@ use crate::kernel::load::Load;
 use crate::kernel::matrix::Matrix;
 use crate::kernel::normal::Norm;
 use crate::kernel::pairs;
-use crate::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, blocks, multiply_while};
+use crate::kernel::product::{
+    Contraction, Form, Out, Panels, Rows, accumulate, blocks, multiply_while,
+};
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 
@@ -27,14 +29,14 @@ const BACK_TILE: usize = 56;
 const BACK_CHANNELS: usize = 256;
 
 /// Where the maps of a convolution are written, and what is done with them at that time.
-pub struct Target<'a> {
+pub struct Destination<'a> {
     pub values: &'a mut [f32],
-    pub columns: Columns,
+    pub columns: OutputColumns,
 }
 
 /// The columns from `column` on, in rows of `stride` elements.
 #[derive(Clone, Copy)]
-pub struct Columns {
+pub struct OutputColumns {
     pub stride: usize,
     pub column: usize,
     /// The dropout of the maps.
@@ -43,7 +45,7 @@ pub struct Columns {
     pub measure: bool,
 }
 
-impl Columns {
+impl OutputColumns {
     /// All columns, without dropout or measurement.
     pub fn all(stride: usize) -> Self {
         Self {
@@ -62,7 +64,7 @@ pub fn convolve(
     pixels: usize,
     channels: usize,
     weight: &[f32],
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let form = engine.form;
     let panels = Panels {
@@ -83,10 +85,10 @@ pub fn forward(
     pixels: usize,
     channels: usize,
     panels: Panels,
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let level = engine.level;
-    let Target { values, columns } = target;
+    let Destination { values, columns } = target;
     engine.over_rows(values, columns.stride, pixels, |share| {
         level.run(Forward {
             load,
@@ -94,7 +96,7 @@ pub fn forward(
             channels,
             panels,
             b: share.packed,
-            target: Target {
+            target: Destination {
                 values: share.values,
                 columns,
             },
@@ -110,7 +112,7 @@ struct Forward<'a, L> {
     channels: usize,
     panels: Panels,
     b: &'a [f32],
-    target: Target<'a>,
+    target: Destination<'a>,
     scratch: &'a mut Scratch,
 }
 
@@ -127,10 +129,10 @@ impl<L: Load> Kernel for Forward<'_, L> {
             scratch,
         } = self;
         let Panels { columns, form, .. } = panels;
-        let Target {
+        let Destination {
             values,
             columns:
-                Columns {
+                OutputColumns {
                     stride,
                     column,
                     dropout,
@@ -168,7 +170,7 @@ impl<L: Load> Kernel for Forward<'_, L> {
                 multiply_while(
                     simd,
                     operand,
-                    Depth {
+                    Contraction {
                         channels: form.whole(depth),
                         first: from,
                     },
@@ -323,7 +325,7 @@ impl Kernel for Backward<'_> {
                 };
                 let left = pairs::of_columns(simd, form, dy, &mut scratch.pairs);
                 let tile = need(&mut scratch.tile, count * width);
-                let depth = Depth {
+                let depth = Contraction {
                     channels: whole,
                     first: 0,
                 };

@@ -1,6 +1,6 @@
 //! Folds BN into the convolution before it, and packs the weights.
 
-use super::program::{Norm, Packed, Program};
+use super::program::{FrozenProgram, Norm, Packed};
 use crate::engine::padded;
 use crate::kernel::winograd::{PLACES, of_kernel};
 use densenet_plan::norm::EPSILON;
@@ -42,12 +42,12 @@ impl<'a> Source<'a> {
 }
 
 /// The arena that the numbers are written to.
-struct Target<'a> {
+struct Writer<'a> {
     values: &'a mut [f32],
     lanes: usize,
 }
 
-impl Target<'_> {
+impl Writer<'_> {
     fn vector(&mut self, at: usize, values: &[f32]) {
         self.values[at..][..values.len()].copy_from_slice(values);
     }
@@ -87,7 +87,7 @@ impl Target<'_> {
 /// lengths that the plan gives.
 pub(super) fn fold(
     plan: &Plan,
-    program: &Program,
+    program: &FrozenProgram,
     lanes: usize,
     (parameters, running): (&[f32], &[f32]),
     values: &mut [f32],
@@ -96,7 +96,7 @@ pub(super) fn fold(
         parameters,
         running,
     };
-    let mut target = Target { values, lanes };
+    let mut target = Writer { values, lanes };
     let tensors = plan.tensors();
     let stem = plan.stem();
     let weight = source.weight(tensors.stem.conv.weight);

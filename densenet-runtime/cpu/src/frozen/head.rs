@@ -2,7 +2,7 @@
 
 use super::memory::Shared;
 use super::pointwise::Maps;
-use super::product::{Depth, Out, Right, Start, count, multiply};
+use super::product::{Contraction, Out, Right, Start, count, multiply};
 use super::share;
 use crate::kernel::bounds::span;
 use crate::kernel::product::Rows;
@@ -83,7 +83,7 @@ impl Kernel for Classify<'_> {
             stride: self.stride,
             count: self.images,
         };
-        let depth = Depth {
+        let depth = Contraction {
             taps: &[0],
             channels: self.weight.panels.depth,
             first: 0,

@@ -1,5 +1,4 @@
-//! The frozen form of a network, for inference; that of its first stages is also for training, where
-//! they are frozen.
+//! The frozen form of a network for inference, and of its first stages for training with these frozen.
 //!
 //! It is made once from trained weights. The BN of the stem, and the BN after each 1x1
 //! convolution, are folded into the convolution before them. The BN that reads a block's feature
@@ -31,7 +30,7 @@ use super::threads::threads;
 use crate::memory::{Memory, OutOfMemory, zeros};
 use densenet_plan::{Frozen, Inference, MapsOf, Outputs, Pixels, Plan, Precision};
 pub use pass::Output;
-use program::Program;
+use program::FrozenProgram;
 
 /// How a network is frozen.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +44,7 @@ pub struct FrozenOptions {
     pub level: Level,
     /// The number format of the products in blocks and transitions.
     pub precision: Precision,
-    /// What it gives beside logits and pooled features.
+    /// The outputs beside logits and pooled features.
     pub outputs: Outputs,
 }
 
@@ -72,19 +71,19 @@ impl Default for FrozenOptions {
 
 /// The first stages of a network with their BN folded and their weights packed.
 pub struct FoldedStages {
-    program: Program,
+    program: FrozenProgram,
     level: Level,
     weights: Memory<f32>,
     activations: Memory<f32>,
-    /// What is given to the caller (see [`outputs`]).
+    /// The outputs for the caller (see [`outputs`]).
     outputs: Memory<f32>,
     /// The classes of the class maps: images x wanted classes.
     mapped: Vec<usize>,
 }
 
 impl FoldedStages {
-    /// Memory for the first stages, of which there is at least one. The number of threads is that of
-    /// the team that will run them. The weights are zeros until they are [folded](Self::fold).
+    /// Memory for the first stages, at least one. The number of threads is that of the team that
+    /// will run them. The weights are zeros until they are [folded](Self::fold).
     ///
     /// # Errors
     /// If there is not enough memory.
@@ -109,7 +108,7 @@ impl FoldedStages {
     }
 
     /// Runs the stages on some images, at most as many as they were made for; `pixels` holds exactly
-    /// these. `into` is for what the last stage makes, and has room for it.
+    /// these. `into` receives the output of the last stage, and has room for it.
     pub fn run(
         &mut self,
         plan: &Plan,
@@ -120,16 +119,16 @@ impl FoldedStages {
         pass::run(self, plan, team, (pixels, images), into);
     }
 
-    /// The bytes of packed weights, activations and outputs, of which nothing is allocated.
+    /// The bytes of packed weights, activations and outputs. Nothing is allocated.
     pub fn bytes_of(plan: &Plan, stages: Frozen, options: FrozenOptions) -> u64 {
         program(plan, stages, options).bytes()
     }
 }
 
-fn program(plan: &Plan, stages: Frozen, options: FrozenOptions) -> Program {
+fn program(plan: &Plan, stages: Frozen, options: FrozenOptions) -> FrozenProgram {
     let level = options.level.at_most();
     let form = Form::of(options.precision, level);
-    Program::new(plan, stages, options, level.lanes(), form)
+    FrozenProgram::new(plan, stages, options, level.lanes(), form)
 }
 
 /// A trained network with its BN folded and its weights packed.
@@ -171,8 +170,8 @@ impl Folded {
         self.infer_with(pixels, images, MapsOf::Nothing).logits
     }
 
-    /// What it says of some images. The classes are the network's, and of an image no more than
-    /// [`FrozenOptions::outputs`] says.
+    /// The outputs for some images. The network has these classes, and there are no more per image
+    /// than [`FrozenOptions::outputs`] says.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,
@@ -207,7 +206,7 @@ impl Folded {
         self.stages.level
     }
 
-    /// The [bytes](Self::bytes) of a network that is frozen so. Nothing is allocated for it.
+    /// The [bytes](Self::bytes) of a network that is frozen with these options. Nothing is allocated.
     pub fn bytes_of(plan: &Plan, options: FrozenOptions) -> u64 {
         let options = FrozenOptions {
             threads: threads(options.threads),

@@ -1,4 +1,4 @@
-//! What a call gives beside logits: where it is kept, and how maps leave the arena of activations.
+//! The outputs of a call beside logits: where they are kept, and how maps leave the arena of activations.
 //!
 //! The arena has pixels x channels. Callers get channels x pixels, as other libraries have them.
 
@@ -27,7 +27,7 @@ pub(super) struct Kept {
     pub block_maps: usize,
     /// How many numbers the arena has.
     pub len: usize,
-    /// How many classes of class maps there can be.
+    /// The largest number of class maps of an image.
     pub mapped: usize,
 }
 
@@ -58,7 +58,7 @@ impl Kept {
     }
 }
 
-/// Room for so many classes.
+/// Room for this many classes.
 pub(super) fn classes(count: usize) -> Result<Vec<usize>, OutOfMemory> {
     let mut classes = Vec::new();
     let bytes = (count as u64).saturating_mul(size_of::<usize>() as u64);
@@ -69,7 +69,7 @@ pub(super) fn classes(count: usize) -> Result<Vec<usize>, OutOfMemory> {
     Ok(classes)
 }
 
-/// What is in the arena of outputs after a call for so many images.
+/// The contents of the arena of outputs after a call with this many images.
 pub(super) fn inference<'a>(
     plan: &'a Plan,
     kept: &Kept,
@@ -100,7 +100,7 @@ pub(super) fn inference<'a>(
     }
 }
 
-/// Copies maps from pixels x channels to channels x pixels, through a BN and a ReLU if there are.
+/// Copies maps from pixels x channels to channels x pixels, through a BN and a ReLU if there are any.
 pub(super) struct Leave<'a> {
     /// Images x pixels x stride.
     pub values: &'a [f32],

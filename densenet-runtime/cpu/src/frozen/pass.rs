@@ -7,7 +7,9 @@ use super::memory::Shared;
 use super::outputs::{Classed, Leave};
 use super::pointwise::{Affine, Maps, Normalise, Pointwise};
 use super::product::{Out, Right};
-use super::program::{BlockStep, ClassifierStep, FeaturesStep, LayerStep, Norm, Packed, Program};
+use super::program::{
+    BlockStep, ClassifierStep, FeaturesStep, FrozenProgram, LayerStep, Norm, Packed,
+};
 use super::winograd::Spatial;
 use super::{head, stem};
 use crate::engine::{Parts, padded, shares, split_rows};
@@ -20,7 +22,7 @@ use densenet_plan::{Block, MapsOf, Pixels, Plan};
 /// What a pass works with.
 struct Pass<'a> {
     plan: &'a Plan,
-    program: &'a Program,
+    program: &'a FrozenProgram,
     level: Level,
     team: &'a mut Team,
     weights: &'a [f32],
@@ -31,18 +33,17 @@ struct Pass<'a> {
     images: usize,
 }
 
-/// Where what the last stage makes goes.
+/// Where the output of the last stage goes.
 pub enum Output<'a> {
-    /// Logits, features and maps stay with the stages, which are all.
+    /// The stages are the whole network; logits, features and maps stay with them.
     Inference(MapsOf<'a>),
     /// The pooled features, if the classifier alone trains: images x features.
     Features(&'a mut [f32]),
-    /// The maps of the last block that frozen stages write to: pixels x stride, of which the first
-    /// channels are written.
+    /// The maps of the last block that frozen stages write to: pixels x stride. The first channels are written.
     Maps(&'a mut [f32], usize),
 }
 
-/// From pixels to what the last stage makes.
+/// From pixels to the output of the last stage.
 pub(super) fn run(
     stages: &mut FoldedStages,
     plan: &Plan,
@@ -94,7 +95,7 @@ impl<'a> Pass<'a> {
     /// and its scratch.
     fn phase<K: Kernel>(&mut self, kernel: impl Fn(usize, usize, Shared<'a>) -> K + Sync) {
         let (level, threads) = (self.level, self.team.threads());
-        let Program {
+        let FrozenProgram {
             scratch,
             scratch_len,
             ..
@@ -143,7 +144,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Pools the features of some images, a group, of so many pixels each.
+    /// Pools the features of a group of images, with this many pixels each.
     fn pool(
         &mut self,
         step: &BlockStep,
@@ -268,8 +269,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Gives what has left a block: channels first, the blocks of the call's images one after
-    /// another.
+    /// Copies out the output of a block, channels first, image by image.
     fn leave(&mut self, index: usize, first: usize, images: usize) {
         let blocks = self.plan.blocks();
         let len = |block: &Block| block.output() * block.pixels();
@@ -293,7 +293,7 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Gives logits, features and class maps.
+    /// Returns logits, features and class maps.
     fn give(
         &mut self,
         pooled: FeaturesStep,

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::memory::Shared;
-use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
+use super::product::{Contraction, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::engine::padded;
 use crate::kernel::bounds::span;
@@ -142,7 +142,7 @@ impl Kernel for Pointwise<'_> {
                             stride,
                             count,
                         },
-                        Depth {
+                        Contraction {
                             taps: &[0],
                             channels: form.whole(depth),
                             first: from,

@@ -23,7 +23,7 @@ pub(super) struct Right<'a> {
 /// The part of the depth that a product sums over. With one tap at 0, the product is a matrix
 /// product; with a tap for each row of a kernel, it is a convolution over a padded image.
 #[derive(Clone, Copy)]
-pub(super) struct Depth<'a> {
+pub(super) struct Contraction<'a> {
     /// The offset of each tap in the left operand. Tap t is multiplied with the rows of the right
     /// operand from `t * channels` on.
     pub taps: &'a [usize],
@@ -79,7 +79,7 @@ pub(super) fn count(panels: Panels, lanes: usize) -> usize {
 pub(super) unsafe fn multiply<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    depth: Depth<'_>,
+    depth: Contraction<'_>,
     b: Right<'_>,
     panels: Range<usize>,
     out: Out<'_>,

@@ -1,4 +1,4 @@
-//! What frozen stages compute with: the positions of their weights and activations.
+//! The positions of the frozen stages' weights and activations.
 //!
 //! All sizes follow from the plan, so both arenas are planned before anything is allocated.
 
@@ -52,9 +52,9 @@ pub(super) struct LayerStep {
 
 /// A block and its feature maps.
 pub(super) struct BlockStep {
-    /// None if what the block reads is frozen, and the block itself is not.
+    /// `None` if the block's input is frozen, and the block itself is not.
     pub layers: Vec<LayerStep>,
-    /// The maps that frozen stages make: those of the layers above, and what the first one reads.
+    /// The maps that frozen stages make: those of the layers above, and the first layer's input.
     pub channels: usize,
     /// How many images go through it together.
     pub group: usize,
@@ -85,7 +85,7 @@ pub(super) struct FeaturesStep {
 pub(super) struct ClassifierStep {
     pub weight: Packed,
     pub bias: usize,
-    /// Where the weight is as it was, classes x features, if class maps are wanted.
+    /// Where the weight is unpacked, classes x features, if class maps are wanted.
     pub rows: usize,
     /// Where the logits are: images x stride.
     pub at: usize,
@@ -93,7 +93,7 @@ pub(super) struct ClassifierStep {
 }
 
 /// The first stages of a network, up to all of them.
-pub(super) struct Program {
+pub(super) struct FrozenProgram {
     pub stem: Packed,
     pub stem_bias: usize,
     pub blocks: Vec<BlockStep>,
@@ -112,7 +112,7 @@ pub(super) struct Program {
     pub scratch_len: usize,
     /// How many numbers the arena of activations has.
     pub activations: usize,
-    /// What is kept for the caller; nothing if the network is not whole.
+    /// The outputs that are kept for the caller; nothing if the network is not whole.
     pub outputs: Kept,
 }
 
@@ -137,7 +137,7 @@ fn group(len: usize, batch: usize, weights: usize) -> usize {
     batch.div_ceil(batch.div_ceil(most))
 }
 
-impl Program {
+impl FrozenProgram {
     /// The bytes of its arenas, and of the numbers of mapped classes.
     pub fn bytes(&self) -> u64 {
         let bytes = |numbers: usize, each: usize| (numbers as u64).saturating_mul(each as u64);
@@ -150,9 +150,8 @@ impl Program {
             )
     }
 
-    /// For the first stages, of which there is at least one, and exactly as many threads as the options
-    /// say. `form` is the form of the products in blocks and transitions. Stem and classifier compute
-    /// in f32.
+    /// For the first stages, at least one, and exactly as many threads as the options say. `form`
+    /// is the form of the products in blocks and transitions. Stem and classifier compute in f32.
     pub fn new(
         plan: &Plan,
         stages: Frozen,
@@ -296,7 +295,7 @@ mod tests {
             threads: 2,
             ..FrozenOptions::for_batch(7)
         };
-        let program = Program::new(&plan, Frozen::all(&plan), options, 8, Form::Plain);
+        let program = FrozenProgram::new(&plan, Frozen::all(&plan), options, 8, Form::Plain);
         let groups: Vec<_> = program.blocks.iter().map(|block| block.group).collect();
         assert_eq!(groups, [2, 7]);
     }

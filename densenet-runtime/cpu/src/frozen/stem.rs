@@ -5,7 +5,7 @@
 //! kernel, and no patches are gathered.
 
 use super::memory::Shared;
-use super::product::{Depth, Out, Right, Start, count, multiply};
+use super::product::{Contraction, Out, Right, Start, count, multiply};
 use super::share;
 use crate::kernel::product::Rows;
 use crate::kernel::simd::{Kernel, Simd};
@@ -141,7 +141,7 @@ impl Convolve<'_> {
             stride: stem.stride() * channels,
             count: stem.convolved_size().1,
         };
-        let depth = Depth {
+        let depth = Contraction {
             taps: &taps[..kernel],
             channels: kernel * channels,
             first: 0,

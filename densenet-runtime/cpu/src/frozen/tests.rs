@@ -1,7 +1,7 @@
 //! Products with shapes that a frozen network never has.
 
 use super::memory::Shared;
-use super::product::{Depth, Out, Right, Start, multiply};
+use super::product::{Contraction, Out, Right, Start, multiply};
 use crate::Level;
 use crate::kernel::product::{Form, Panels, Rows};
 use crate::kernel::simd::{Kernel, Simd};
@@ -28,7 +28,7 @@ impl Kernel for Wrapping {
             stride: self.stride,
             count: self.rows,
         };
-        let depth = Depth {
+        let depth = Contraction {
             taps: &[self.tap],
             channels: 1,
             first: 0,

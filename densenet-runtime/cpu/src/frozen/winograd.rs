@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::memory::Shared;
-use super::product::{Depth, Out, Right, Start, chunks, count, multiply};
+use super::product::{Contraction, Out, Right, Start, chunks, count, multiply};
 use super::share;
 use crate::engine::padded;
 use crate::kernel::bounds::span;
@@ -112,7 +112,7 @@ impl Kernel for Spatial<'_> {
                                 stride,
                                 count: patches,
                             },
-                            Depth {
+                            Contraction {
                                 taps: &[0],
                                 channels: self.form.whole(depth),
                                 first: from,

@@ -87,8 +87,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Cuts `n` items into steps of `step`: yields the start and the length of each. The last may be
-/// shorter.
+/// Divides `n` items into steps of `step`: yields the start and the length of each. The last may be shorter.
 #[inline(always)]
 fn strides(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n)

@@ -205,7 +205,7 @@ pub struct Rows<'a> {
 
 /// The part of the depth that a call of [`multiply`] sums over.
 #[derive(Clone, Copy)]
-pub struct Depth {
+pub struct Contraction {
     /// Channels of the left operand.
     pub channels: usize,
     /// The row of the right operand that the first channel is multiplied with.
@@ -232,7 +232,7 @@ pub struct Out<'a> {
 pub fn multiply<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    depth: Depth,
+    depth: Contraction,
     panels: Panels,
     b: &[f32],
     out: Out<'_>,
@@ -246,7 +246,7 @@ pub fn multiply<S: Simd>(
 pub fn multiply_while<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    depth: Depth,
+    depth: Contraction,
     panels: Panels,
     b: &[f32],
     out: Out<'_>,

@@ -5,15 +5,15 @@ use super::simd::Simd;
 /// The largest number of lanes of a vector.
 pub const LANES: usize = 16;
 
-/// A block of vectors, of which the first [`Simd::LANES`] are used.
-pub type Block<S> = [<S as Simd>::Vector; LANES];
+/// A block of vectors; the first [`Simd::LANES`] are used.
+pub type Square<S> = [<S as Simd>::Vector; LANES];
 
 /// Lane c of vector r becomes lane r of vector c.
 ///
 /// Write the number of a vector and the number of a lane in bits, one after the other. Each round
 /// of interleaving the first half of the vectors with the second half rotates these bits by one.
 #[inline(always)]
-pub fn transpose<S: Simd>(simd: S, block: Block<S>) -> Block<S> {
+pub fn transpose<S: Simd>(simd: S, block: Square<S>) -> Square<S> {
     let half = S::LANES / 2;
     let mut block = block;
     for _ in 0..S::LANES.ilog2() {

@@ -6,7 +6,7 @@ use crate::engine::{Engine, Parts, need, need_zeros, padded, split_rows};
 use crate::kernel::load::NormRelu;
 use crate::kernel::matrix::Matrix;
 use crate::kernel::normal::Sums;
-use crate::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, multiply};
+use crate::kernel::product::{Contraction, Form, Out, Panels, Rows, accumulate, multiply};
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::memory::Memory;
@@ -211,7 +211,7 @@ impl Kernel for Classify<'_> {
             stride: channels,
             count: rows.len() / channels,
         };
-        let depth = Depth { channels, first: 0 };
+        let depth = Contraction { channels, first: 0 };
         multiply(
             simd,
             a,
@@ -407,7 +407,7 @@ impl Kernel for FeatureGradient<'_> {
             out,
             width,
         } = self;
-        let depth = Depth {
+        let depth = Contraction {
             channels: count,
             first: 0,
         };

@@ -55,7 +55,7 @@ pub struct Backward<'a> {
 /// The gradients of the parameters that train, which are added to.
 pub struct Gradients<'a> {
     values: &'a mut [f32],
-    /// The parameter that the first is of.
+    /// The parameter of the first gradient.
     first: usize,
 }
 

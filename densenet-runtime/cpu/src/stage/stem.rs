@@ -1,13 +1,13 @@
 //! The first layers: a convolution of the image, and for ImageNet also BN, ReLU and a 3x3 max pool.
 //!
 //! The convolution is a product over patches that are gathered as they are loaded. The max pool
-//! normalises what it reads, writes straight into the first block's buffer, and stores in a byte
-//! which of its nine pixels was the largest.
+//! normalises its input, writes straight into the first block's buffer, and stores in a byte which
+//! of its nine pixels was the largest.
 
 use std::ops::Range;
 
 use super::{Backward, Forward};
-use crate::conv::pointwise::{self, Columns, Target};
+use crate::conv::pointwise::{self, Destination, OutputColumns};
 use crate::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::kernel::emit::{Runs, emit};
 use crate::kernel::load::{Load, Patches};
@@ -21,7 +21,7 @@ use densenet_plan::{Stem, StemTensors};
 /// The byte of a pooled pixel if the ReLU cut off all nine values.
 const NONE: u8 = u8::MAX;
 
-/// What the ImageNet stem keeps of a training step besides its maps, and memory for its BN.
+/// The state of the ImageNet stem in a training step besides its maps, and memory for its BN.
 pub struct StemState {
     statistics: Statistics,
     affine: Affine,
@@ -74,7 +74,7 @@ pub fn forward(
     pass: &mut Forward<'_>,
     state: &mut StemState,
     buffers: StemBuffers<'_>,
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let training = pass.training();
     let (height, width) = stem.convolved_size();
@@ -98,11 +98,11 @@ pub fn forward(
     match &tensors.norm {
         None => pointwise::forward(engine, &load, pixels, channels, panels, target),
         Some(norm) => {
-            let convolved = Target {
+            let convolved = Destination {
                 values: buffers.convolved,
-                columns: Columns {
+                columns: OutputColumns {
                     measure: training,
-                    ..Columns::all(stem.maps)
+                    ..OutputColumns::all(stem.maps)
                 },
             };
             pointwise::forward(engine, &load, pixels, channels, panels, convolved);
@@ -124,12 +124,12 @@ fn max_pool(
     batch: usize,
     buffers: StemBuffers<'_>,
     affine: &Affine,
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let (height, width) = stem.output_size();
     let shares = engine.shares(batch * height);
     let level = engine.level;
-    let Target { values, columns } = target;
+    let Destination { values, columns } = target;
     let convolved = &*buffers.convolved;
     let choice = &mut buffers.choice[..batch * height * width * stem.maps];
     let mut parts: Parts<_> = shares
@@ -147,7 +147,7 @@ fn max_pool(
                 convolved,
                 affine,
                 rows: rows.clone(),
-                target: Target {
+                target: Destination {
                     values: out,
                     columns,
                 },
@@ -164,7 +164,7 @@ struct MaxPool<'a> {
     affine: &'a Affine,
     /// Rows of pooled pixels, counted over all images.
     rows: Range<usize>,
-    target: Target<'a>,
+    target: Destination<'a>,
     choice: &'a mut [u8],
     scratch: &'a mut Scratch,
 }
@@ -181,7 +181,7 @@ impl Kernel for MaxPool<'_> {
             choice,
             scratch,
         } = self;
-        let Columns {
+        let OutputColumns {
             stride,
             column,
             measure,

@@ -7,14 +7,14 @@
 use std::ops::Range;
 
 use super::{Forward, Maps, MapsGradient};
-use crate::conv::pointwise::{self, Columns, Input, Target};
+use crate::conv::pointwise::{self, Destination, Input, OutputColumns};
 use crate::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::kernel::dropout::Dropout;
 use crate::kernel::emit::{Runs, emit};
 use crate::kernel::load::{Load, NormRelu, Pool, Pooled};
 use crate::kernel::matrix::Matrix;
 use crate::kernel::pairs;
-use crate::kernel::product::{Depth, Form, Out, Panels, Rows, accumulate, blocks, multiply};
+use crate::kernel::product::{Contraction, Form, Out, Panels, Rows, accumulate, blocks, multiply};
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::stage;
@@ -31,7 +31,7 @@ pub fn forward(
     (transition, tensors): (&Transition, &TransitionTensors),
     pass: &mut Forward<'_>,
     maps: Maps<'_>,
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let pool = Pool {
         height: transition.height,
@@ -41,10 +41,10 @@ pub fn forward(
     let channels = transition.input;
     let weight = tensors.conv.weight.of(pass.parameters);
     let source = maps.normalised(pass, &tensors.norm, pass.batch * transition.pixels());
-    let Target { values, columns } = target;
+    let Destination { values, columns } = target;
     let Some(dropout) = columns.dropout else {
         let load = Pooled { source, pool };
-        let target = Target { values, columns };
+        let target = Destination { values, columns };
         return pointwise::convolve(engine, &load, pixels, channels, weight, target);
     };
     let form = engine.form;
@@ -63,7 +63,7 @@ pub fn forward(
             pixels: share.rows,
             panels,
             b: share.packed,
-            target: Target {
+            target: Destination {
                 values: share.values,
                 columns,
             },
@@ -81,7 +81,7 @@ struct Dropped<'a> {
     pixels: Range<usize>,
     panels: Panels,
     b: &'a [f32],
-    target: Target<'a>,
+    target: Destination<'a>,
     dropout: Dropout,
     scratch: &'a mut Scratch,
 }
@@ -100,7 +100,7 @@ impl Kernel for Dropped<'_> {
             dropout,
             scratch,
         } = self;
-        let Columns {
+        let OutputColumns {
             stride: out_stride,
             column,
             measure,
@@ -127,7 +127,7 @@ impl Kernel for Dropped<'_> {
                 count: 4 * count,
             };
             let rows = pairs::of_columns(simd, form, rows, &mut scratch.pairs);
-            let depth = Depth {
+            let depth = Contraction {
                 channels: form.whole(channels),
                 first: 0,
             };
@@ -343,7 +343,7 @@ impl Kernel for PullBackRows<'_> {
                     count: count * group,
                 };
                 let tile = need(&mut scratch.tile, count * group * width);
-                let depth = Depth {
+                let depth = Contraction {
                     channels: whole,
                     first: 0,
                 };

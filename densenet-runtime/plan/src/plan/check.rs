@@ -284,7 +284,7 @@ impl Count {
             Some(maps) => (block.layers as u128 + 1) * maps as u128,
             None => 0,
         };
-        // The maps, their gradient, and what blocks and layers hand over to each other.
+        // The maps, their gradient, and the values that blocks and layers pass to each other.
         self.values += pixels * (4 * block.output() as u128 + bottleneck);
     }
 

@@ -37,7 +37,7 @@ fn plan(
     .unwrap()
 }
 
-/// Plain, B, C and BC, both stems, odd sizes, channels that are no multiple of a vector.
+/// Plain, B, C and BC, both stems, odd sizes, channels that are not a multiple of a vector.
 fn networks() -> Vec<(&'static str, Plan)> {
     let half = Ratio::new(1, 2);
     let third = Ratio::new(1, 3);
@@ -169,7 +169,7 @@ fn frozen_with(executor: &CpuExecutor, options: FrozenOptions) -> Frozen {
     Frozen::new(plan, &parameters, &running, options).unwrap()
 }
 
-/// What the executor says of some images.
+/// The executor's outputs for some images.
 fn evaluated(executor: &mut CpuExecutor, pixels: Pixels<'_>, count: usize) -> Vec<f32> {
     let labels = vec![0; count];
     let batch = Batch::of_classes(pixels, &labels);
@@ -244,7 +244,7 @@ fn in_bfloat16_agrees_but_for_rounding_and_levels_agree() {
             let what = format!("{name}, {level:?}");
             assert_within(2e-2, &what, found, &expected);
             assert_ne!(found, expected, "{what}: nothing was rounded");
-            // They round the same values, but for sums that differ in the last digit.
+            // They round the same values, except for sums that differ in the last digit.
             let others = others.get_or_insert_with(|| found.to_vec());
             assert_within(5e-3, &what, found, others);
         }
@@ -268,7 +268,7 @@ fn fewer_images_than_it_was_made_for_give_the_same_logits() {
 
 #[test]
 fn groups_of_images_give_the_same_logits_as_images_alone() {
-    // The groups of this plan's two blocks have several images, and not equally many: see
+    // The groups of this plan's two blocks have several images each, in different numbers: see
     // `frozen::program` of `densenet-cpu`.
     let half = Ratio::new(1, 2);
     let stem = (StemKind::Cifar, 130);

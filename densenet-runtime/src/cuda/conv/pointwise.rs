@@ -14,8 +14,8 @@ use crate::plan::{Block, Precision};
 
 /// Channels of a tile in the backward pass.
 const TILE_CHANNELS: usize = 64;
-/// Bytes of a line of the forward pass's operands that are copied at once: so many that a thread's
-/// lines have the same channels, whose scale and shift it loads once.
+/// Bytes of a line of the forward pass's operands that are copied at once. With this many, a
+/// thread's lines have the same channels, so it loads their scale and shift once.
 const DEPTH_BYTES: usize = 128;
 /// Pixels of an image whose batch has few tiles.
 const FEW_PIXELS: usize = 64;
@@ -64,10 +64,10 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
     of.tiled("pointwise", &[file], &constants)
 }
 
-/// Pieces of the weight that the forward pass has in shared memory: one in use, the others on their
-/// way. A network's last block has fewer tiles than a card has multiprocessors. A tile that is alone
-/// waits for memory at each piece, so three pieces are loaded ahead; otherwise the tiles beside it
-/// compute meanwhile. Short vectors would need too many registers.
+/// Pieces of the weight that the forward pass has in shared memory: one in use, the others in
+/// flight. A network's last block has fewer tiles than a card has multiprocessors. A single tile
+/// per multiprocessor waits for memory at each piece, so three pieces are loaded ahead; with more
+/// tiles, the others compute meanwhile. Short vectors would need too many registers.
 fn stages(precision: Precision, vector: usize, pixels_of_image: usize) -> usize {
     match precision {
         Precision::Bf16 if vector >= 4 && pixels_of_image <= FEW_PIXELS => MOST_STAGES,
@@ -96,7 +96,7 @@ fn back_shared(maps: usize, precision: Precision) -> (usize, usize) {
     let weight = group * line(TILE_CHANNELS, precision);
     let dout = ROWS * line(group, precision);
     let operand = ROWS * line(TILE_CHANNELS, precision);
-    // Only in bf16 there is room for the input and its gradient of the next tile.
+    // Only bf16 leaves room for the input of the next tile and its gradient.
     let ahead = match precision {
         Precision::F32 => 32,
         Precision::Bf16 => 2 * operand,

@@ -12,13 +12,13 @@ use super::super::traffic::{Counter, Traffic};
 use super::Input;
 use crate::plan::{Block, Precision};
 
-/// Maps of a tile, also of a tile of the weight's gradient.
+/// Maps of a tile; a tile of the weight's gradient has as many.
 const TILE_MAPS: usize = 32;
 /// Channels of a tile of the input's gradient.
 const TILE_CHANNELS: usize = 64;
 /// Channels of a tile of the weight's gradient. It has all taps, so that a thread has 72 sums.
 const WEIGHT_CHANNELS: usize = 32;
-/// Lines of zeros that are read for what is outside an image, each in banks of its own.
+/// Lines of zeros that are read for pixels outside an image, each in banks of its own.
 const ZEROS: usize = 8;
 
 arguments! {
@@ -79,9 +79,9 @@ fn tile(block: &Block) -> usize {
     if block.pixels() > 200 { 128 } else { ROWS }
 }
 
-/// Pixels of a tile of maps. The largest have so many that
-/// each warp has 32 rows by 32 columns: in f32 threads would have too many sums, and in very wide
-/// images too many pixels would be staged.
+/// Pixels of a tile of maps. The largest tiles give each warp 32 rows by 32 columns. In f32,
+/// threads would have too many sums for this, and in very wide images too many pixels would be
+/// staged.
 fn rows(block: &Block, precision: Precision) -> usize {
     let large = block.pixels() > 500 && block.width <= 224;
     match precision {
@@ -100,7 +100,7 @@ fn pull_rows(block: &Block, precision: Precision) -> usize {
     }
 }
 
-/// Pixels of a tile of the weight's gradient. Of f32, fewer fit.
+/// Pixels of a tile of the weight's gradient. In f32, fewer fit.
 fn weight_rows(block: &Block, precision: Precision) -> usize {
     match precision {
         Precision::F32 => ROWS,

@@ -9,13 +9,13 @@ use cudarc::nvrtc;
 use super::super::error::CudaError;
 use super::{compiler_version, driver_error};
 
-/// The oldest driver, as `cuDriverGetVersion` counts: what runs CUBINs of NVRTC 12.
+/// The oldest supported driver, as `cuDriverGetVersion` counts: it runs CUBINs of NVRTC 12.
 const OLDEST_DRIVER: i32 = 12_000;
 /// The oldest compute capability: bf16 `mma`.
 const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
 
 /// A device that can run the kernels.
-pub(super) struct Found {
+pub(super) struct Discovered {
     pub context: Arc<CudaContext>,
     pub name: String,
     /// Compute capability, major and minor.
@@ -23,7 +23,7 @@ pub(super) struct Found {
 }
 
 /// Finds the device with this number.
-pub(super) fn device(ordinal: usize) -> Result<Found, CudaError> {
+pub(super) fn device(ordinal: usize) -> Result<Discovered, CudaError> {
     let driver = driver_version()?;
     let count = count()?;
     if ordinal >= count {
@@ -50,7 +50,7 @@ pub(super) fn device(ordinal: usize) -> Result<Found, CudaError> {
         let found = format!("{}.{}", capability.0, capability.1);
         return Err(CudaError::TooOld { name, found });
     }
-    Ok(Found {
+    Ok(Discovered {
         context,
         name,
         capability,
@@ -89,7 +89,8 @@ fn find_compiler() -> Result<(), CudaError> {
     Err(missing(
         "NVRTC, CUDA's run-time compiler",
         &names(&["nvrtc"]),
-        "it comes with the CUDA toolkit 12 or 13, or with PyPI's nvidia-cuda-nvrtc-cu12 or nvidia-cuda-nvrtc, whose folder `lib` is to be in LD_LIBRARY_PATH",
+        "it comes with the CUDA toolkit 12 or 13, or with PyPI's nvidia-cuda-nvrtc-cu12 or \
+            nvidia-cuda-nvrtc, whose folder `lib` must be in LD_LIBRARY_PATH",
     ))
 }
 
@@ -117,7 +118,7 @@ pub(super) fn missing(what: &'static str, names: &[String], remedy: &'static str
         Ok(path) if !path.is_empty() => format!("LD_LIBRARY_PATH ({path})"),
         _ => "LD_LIBRARY_PATH (not set)".into(),
     };
-    // The first, and those that have a version after it, are what installations have.
+    // Installations have the first name, or one with a version appended.
     let first = names.first().map_or("", String::as_str);
     let usual: Vec<_> = names
         .iter()

@@ -1,8 +1,8 @@
 //! Kernels, and their arguments.
 //!
 //! The values of a launch are a struct ([`arguments`]), whose fields are the kernel's parameters
-//! by name, in their order. When a kernel is found, the fields are compared with its declaration in
-//! the source, so that a launch itself has nothing left to check.
+//! by name, in their order. When a kernel is looked up, the fields are compared with its
+//! declaration in the source, so a launch itself has nothing left to check.
 
 use std::marker::PhantomData;
 
@@ -75,8 +75,8 @@ pub trait Arguments {
     fn pass<R>(self, with: impl FnOnce(&[Value]) -> R) -> R;
 }
 
-/// Structs of the values that kernels are launched with. Fields are named as the kernel's source
-/// names its parameters, and stand in their order.
+/// Structs of the values that kernels are launched with. Fields have the names and the order of the
+/// parameters in the kernel's source.
 macro_rules! arguments {
     ($($(#[$docs:meta])* $visibility:vis struct $name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {$(
         $(#[$docs])*
@@ -126,7 +126,7 @@ pub(in super::super) use kernels;
 
 /// A parameter of a kernel, as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
+pub struct KernelParameter {
     /// Its name.
     pub name: String,
     /// Its type, or what it points to, without `const`.
@@ -153,7 +153,7 @@ pub struct Declared {
     pub family: &'static str,
     /// The constants that it was compiled with.
     pub constants: Vec<(&'static str, usize)>,
-    pub parameters: Vec<Parameter>,
+    pub parameters: Vec<KernelParameter>,
 }
 
 /// A kernel that is launched with such arguments.
@@ -236,7 +236,7 @@ impl<A: Arguments> Kernel<A> {
         })
     }
 
-    /// Hands a launch to `to`: so many blocks along each axis, of so many threads.
+    /// Passes `to` a launch with these numbers of blocks along each axis, and of threads per block.
     pub fn launch<R>(
         &self,
         grid: [usize; 3],
@@ -258,16 +258,16 @@ impl<A: Arguments> Kernel<A> {
 /// Whether a launch's values have the names, the order and the kinds of a kernel's parameters.
 fn check(
     kernel: &'static str,
-    parameters: &[Parameter],
+    parameters: &[KernelParameter],
     named: &[(&str, bool)],
 ) -> Result<(), CudaError> {
-    let fits = |(own, &(name, pointer)): (&Parameter, &(&str, bool))| {
+    let fits = |(own, &(name, pointer)): (&KernelParameter, &(&str, bool))| {
         own.name == name && own.pointer == pointer && (pointer || own.of == "int")
     };
     if parameters.len() == named.len() && parameters.iter().zip(named).all(fits) {
         return Ok(());
     }
-    let declared = |own: &Parameter| {
+    let declared = |own: &KernelParameter| {
         let star = if own.pointer { "*" } else { "" };
         format!("{} {star}{}", own.of, own.name)
     };
@@ -287,7 +287,7 @@ fn check(
 }
 
 /// A kernel's parameters, from its declaration.
-fn parameters(name: &str, source: &str) -> Vec<Parameter> {
+fn parameters(name: &str, source: &str) -> Vec<KernelParameter> {
     let start = format!(" {name}(");
     let declared = source.split("__global__").skip(1).find_map(|text| {
         let (before, parameters) = text.split_once(&start)?;
@@ -303,7 +303,7 @@ fn parameters(name: &str, source: &str) -> Vec<Parameter> {
                 .filter(|word| !matches!(*word, "const" | "__restrict__"))
                 .collect();
             let (name, of) = words.split_last()?;
-            Some(Parameter {
+            Some(KernelParameter {
                 name: (*name).to_owned(),
                 of: of.join(" "),
                 pointer: text.contains('*'),
@@ -338,7 +338,7 @@ mod tests {
         struct Scaled { x: Address, scale: Address, count: usize }
     }
 
-    /// What is said of a kernel with these parameters that is launched with [`Scaled`].
+    /// The message for a kernel with these parameters that is launched with [`Scaled`].
     fn refused(parameters: &str) -> Option<String> {
         let source = Source {
             family: "test",

@@ -1,5 +1,4 @@
-//! Copies that do not stop the host: pinned memory, streams beside each other, events between
-//! them.
+//! Copies that do not block the host: pinned memory, parallel streams, and events between them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -83,7 +82,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // A device that has failed copies no more; the error has nobody to report it to.
+        // A device that has failed copies nothing more; nobody is left to take the error.
         let _ = self.wait();
         let _ = self.context.bind_to_thread();
         // SAFETY: the memory came from `malloc_host`, and no copy is under way.
@@ -108,7 +107,7 @@ impl CudaDevice {
         let memory = unsafe { result::malloc_host(bytes, 0) }
             .map_err(|error| driver_error(&format!("pinning {bytes} bytes of memory"), error))?;
         let memory = memory.cast::<u8>();
-        // SAFETY: so many bytes were allocated, and nobody else knows of them.
+        // SAFETY: this many bytes were allocated, and nobody else knows of them.
         unsafe { memory.write_bytes(0, bytes) };
         let copied = event(&self.context);
         let copied = copied.inspect_err(|_| {

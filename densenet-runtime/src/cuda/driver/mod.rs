@@ -1,12 +1,12 @@
 //! Safe calls of CUDA: discovery, memory, launches, graphs. All unsafe code is here.
 //!
 //! They are safe for the host's memory. On the device an `Address` is a number, as it is to a
-//! kernel: the layout and the kernels are responsible that a launch keeps within its slots, and the
-//! emulated device checks it.
+//! kernel. The layout and the kernels ensure that a launch stays within its slots, and the emulated
+//! device checks it.
 //!
-//! One stream computes everything in order; what runs beside it (`lanes`) is held together by
-//! events. Nothing is asked of the loader that `is_culib_present` has not seen (`discover`), since
-//! cudarc panics where a library is missing.
+//! One stream computes everything in order; events synchronise the streams beside it (`lanes`). A
+//! library is used only after `is_culib_present` has found it (`discover`), because cudarc panics
+//! if it is missing.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl CudaDevice {
     /// # Errors
     /// If there is no driver, no NVRTC, no such device, or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        let discover::Found {
+        let discover::Discovered {
             context,
             name,
             capability,
@@ -238,7 +238,7 @@ impl CudaDevice {
     }
 }
 
-/// A compiled program on the device; nothing on paper, where launches are counted and not done.
+/// A compiled program on the device; nothing on paper, where launches are only counted.
 pub(super) struct Module(Option<Arc<CudaModule>>);
 
 impl Module {
@@ -271,7 +271,7 @@ impl Address {
         Self(1 << 40)
     }
 
-    /// How many bytes it lies behind another one, if it does.
+    /// The number of bytes from another address to this one, if this one is not lower.
     #[cfg(feature = "roofline")]
     pub fn behind(self, start: Self) -> Option<u64> {
         self.0.checked_sub(start.0)

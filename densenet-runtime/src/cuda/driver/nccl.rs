@@ -19,7 +19,7 @@ pub(in super::super) const ID_BYTES: usize = 128;
 
 const NAMES: [&str; 2] = ["libnccl.so", "libnccl.so.2"];
 
-/// What is used of the library, with the types of `nccl.h`; results are numbers here, since later
+/// The functions that are used, with the types of `nccl.h`. Results are numbers here, since later
 /// versions have more of them than cudarc's type.
 struct Functions {
     get_unique_id: unsafe extern "C" fn(*mut sys::ncclUniqueId) -> c_int,
@@ -54,7 +54,8 @@ impl Functions {
             return Err(missing(
                 "NCCL, which averages over several devices",
                 &NAMES.map(String::from),
-                "it comes with the package libnccl2, or with PyPI's nvidia-nccl-cu12 or -cu13, whose folder `lib` is to be in LD_LIBRARY_PATH",
+                "it comes with the package libnccl2, or with PyPI's nvidia-nccl-cu12 or -cu13, \
+                    whose folder `lib` must be in LD_LIBRARY_PATH",
             ));
         };
         let found = Self::of(library).map_err(|error| CudaError::Driver {
@@ -95,7 +96,7 @@ impl Functions {
         };
         Err(CudaError::Driver {
             doing: format!("NCCL, {doing}"),
-            message: format!("{text} ({result}; NCCL_DEBUG=WARN has it say more)"),
+            message: format!("{text} ({result}; NCCL_DEBUG=WARN prints more)"),
         })
     }
 }
@@ -112,7 +113,7 @@ struct Communicator {
 
 struct Handle(sys::ncclComm_t);
 
-// SAFETY: a communicator may be used by any thread, by one at a time: a lock sees to that.
+// SAFETY: a communicator may be used by any thread, but by one at a time; a lock ensures that.
 unsafe impl Send for Handle {}
 
 impl Nccl {
@@ -181,7 +182,7 @@ impl Nccl {
     }
 
     /// A function that aborts the averages in progress and all later ones. It is called when
-    /// another member was lost, for which the device would wait for ever.
+    /// another member was lost, since the device would wait for it forever.
     pub fn abort(&self) -> impl FnOnce() + Send + 'static {
         let own = Arc::downgrade(&self.0);
         move || {
@@ -203,8 +204,8 @@ impl Communicator {
         let taken = self.handle().take();
         if let Some(Handle(handle)) = taken {
             let _ = self.context.bind_to_thread();
-            // SAFETY: it was made by `comm_init_rank`, and is taken by whoever ends it first. What
-            // cannot be ended is lost.
+            // SAFETY: it was made by `comm_init_rank`, and whoever ends it first takes it. A
+            // communicator that cannot be ended is lost.
             let _ = unsafe { how(handle) };
         }
     }

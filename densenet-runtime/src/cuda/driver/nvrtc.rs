@@ -50,7 +50,7 @@ pub fn compiler_version() -> Result<(i32, i32), CudaError> {
     Ok((major, minor))
 }
 
-/// Compiles a program to a CUBIN; where it cannot be, returns the log.
+/// Compiles a program to a CUBIN; if that fails, returns the log.
 pub fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
     let text = CString::new(source).map_err(|error| error.to_string())?;
     let say = |error: nvrtc::result::NvrtcError| error.to_string();

@@ -109,8 +109,8 @@ impl Executor for CudaExecutor {
             outcome.loss = reducer.mean(outcome.loss)?;
         }
         if !outcome.loss.is_finite() {
-            // The host knows now, so gradient descent is up to it again. The running statistics are
-            // restored; since this is rare, they are copied by way of the host.
+            // The host knows now, so it decides about gradient descent again. The running
+            // statistics are restored; since this is rare, they are copied through the host.
             let (running, range) = self.arena(Arena::Running);
             let mut before = vec![0.0f32; range.len()];
             let kept = self.buffers.at(self.slots.running_before);
@@ -147,7 +147,7 @@ impl Executor for CudaExecutor {
     }
 
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        // The gradients stay, as if they were accumulated.
+        // The gradients stay, as accumulated ones do.
         let step = Step {
             accumulate: true,
             ..Step::default()

@@ -33,8 +33,8 @@ pub struct CudaExecutor {
     kernels: Kernels,
     offsets: Offsets,
     slots: Slots,
-    /// The graphs of the work on a full batch, recorded when it is first done: of each work, by the
-    /// loss.
+    /// The graphs of the work on a full batch, recorded when it is first done: one for each kind of
+    /// work and loss.
     recorded: Recorded,
     /// How a recorded step descends.
     manner: Manner,
@@ -132,8 +132,8 @@ impl CudaExecutor {
         self.with(Reducer::by_nccl(&self.device, group, gradients, &counts)?)
     }
 
-    /// From now on, trains with other ranks by way of the host, which averages the gradients of
-    /// each stage and waits for them.
+    /// From now on, trains with other ranks through the host, which averages the gradients of each
+    /// stage and waits for them.
     ///
     /// # Errors
     /// If the device fails.
@@ -194,7 +194,7 @@ impl CudaExecutor {
     }
 
     /// Checks that the executor keeps what a descent needs. Steps that are recorded descend in one
-    /// manner; another one is recorded anew.
+    /// manner; another one is recorded again.
     fn prepare(&mut self, descent: Descent) -> Result<(), ExecutorError> {
         let adamw = matches!(descent.optimizer, Optimizer::AdamW(_));
         if adamw {
@@ -222,7 +222,7 @@ impl CudaExecutor {
         Ok(())
     }
 
-    /// Has these groups of parameters move by their shares.
+    /// Sets the groups of parameters and their shares.
     fn write_groups(&mut self, groups: &[Group]) -> Result<(), CudaError> {
         // Of the parameters that train.
         let groups = Group::after(groups, self.slots.trainable[0].start);
@@ -241,8 +241,8 @@ impl CudaExecutor {
         })
     }
 
-    /// Starts work on a batch; returns the number to ask for its outcome with. The host does not
-    /// wait, unless two batches are pending.
+    /// Starts work on a batch, and returns the number that identifies its outcome. The host does
+    /// not wait, unless two batches are pending.
     fn begin(
         &mut self,
         batch: Batch<'_>,
@@ -355,7 +355,7 @@ impl CudaExecutor {
 impl Drop for CudaExecutor {
     fn drop(&mut self) {
         // Graphs are dropped when they are done, and before the kernels, the memory and the ranks
-        // that they use. An error of the device has nobody to report it to.
+        // that they use. Nobody is left to take an error of the device.
         let _ = self.device.wait("ending");
         self.recorded = Recorded::default();
     }

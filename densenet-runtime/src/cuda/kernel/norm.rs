@@ -1,5 +1,5 @@
-//! Batch normalisation around the convolutions. Each stage does its own: as a multiply-add before
-//! it reads its input, and in the backward pass from the sums of its tiles.
+//! Batch normalisation around the convolutions. Each stage does its own: forward as a multiply-add
+//! that is applied as it reads its input, and backward from the sums of its tiles.
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
@@ -87,7 +87,7 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// None: nobody has measured the maps.
+    /// None: the maps are not measured.
     pub const NONE: Self = Self {
         first: 0,
         count: 0,
@@ -122,8 +122,8 @@ pub struct Shares {
     pub weight: usize,
     pub slices: usize,
     pub count: usize,
-    /// If a share is maps x taps x channels, which is written faster than the weight's order: the
-    /// weight's taps and channels. Of a share in the weight's order, 1 and 1.
+    /// The weight's taps and channels, if a share is maps x taps x channels, which is written
+    /// faster than the weight's order. For a share in the weight's order, 1 and 1.
     pub taps: usize,
     pub channels: usize,
 }
@@ -139,14 +139,15 @@ impl Shares {
     };
 }
 
-/// How many channels a block has whose threads share their `tiles`, a power of two: if there are
-/// few tiles, so many channels that each thread has something to load; and a whole sector's.
+/// The channels of a block whose threads share `tiles`, a power of two: enough that each thread has
+/// something to load if there are few tiles, and at least a whole sector's.
 fn lanes(tiles: usize) -> usize {
     1 << (GATHER_THREADS / tiles.max(1)).clamp(4, 32).ilog2()
 }
 
-/// How many threads sum the shares of each value of a weight, a power of two: of a small weight
-/// several, so that a large card's multiprocessors all load what they can, each some slices.
+/// The threads that sum the shares of each value of a weight, a power of two. For a small weight
+/// there are several, each with some slices, so that all multiprocessors of a large card load as
+/// much as they can.
 fn parts(of: Shares) -> usize {
     let values = (MULTIPROCESSORS * 2048 / of.count.max(1)).min(of.slices / 4);
     1 << values.clamp(1, 16).ilog2()

@@ -58,7 +58,7 @@ kernels! {
     }
 }
 
-/// What a descent launches, whatever its numbers.
+/// The launches of a descent, which do not depend on its numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
     /// AdamW; else SGD.
@@ -285,7 +285,7 @@ impl Surroundings<'_> {
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     let count = of.count("count");
-    // Of one group, its shares; of several, where each but the first begins as well.
+    // With one group, its shares; with several, also where each but the first begins.
     let groups = || 3 * of.count("group_count") - 1;
     Some(match of.kernel() {
         "images_from_nchw" => {

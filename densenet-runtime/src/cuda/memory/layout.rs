@@ -13,8 +13,8 @@ pub enum Placement {
     /// One allocation.
     #[default]
     Together,
-    /// One allocation for each buffer: what goes beyond a buffer is then seen by tools that
-    /// watch allocations (compute-sanitizer, the emulator of the tests).
+    /// One allocation for each buffer, so that tools that watch allocations (compute-sanitizer, the
+    /// emulator of the tests) see accesses beyond a buffer.
     Apart,
 }
 
@@ -54,7 +54,7 @@ impl Layout {
     }
 
     /// Addresses without memory: to be counted, not used. Buffers are so far apart that an address
-    /// tells which it lies in, or behind.
+    /// tells which buffer it lies in, or beyond.
     #[cfg(feature = "roofline")]
     pub fn on_paper(&self) -> Buffers {
         let mut next = Address::on_paper();

@@ -1,4 +1,4 @@
-//! The offsets of a plan's parameters, and of what is computed from them: packed weights, BN as
+//! The offsets of a plan's parameters, and of the numbers computed from them: packed weights, BN as
 //! multiply-adds.
 
 use std::ops::Range;
@@ -166,14 +166,14 @@ impl Offsets {
         }
     }
 
-    /// The parameters that kernels read as they are, and not packed or as a multiply-add: the stem's
+    /// The parameters that kernels read directly, not packed or as a multiply-add: the stem's
     /// weight; the classifier's weight and bias.
     pub fn read_alone(&self, plan: &Plan) -> [Range<usize>; 2] {
         let stem = self.stem..self.stem + plan.stem().weight_len();
         [stem, self.classifier..self.bias + plan.classes()]
     }
 
-    /// The same, where there are no other parameters.
+    /// The same, if there are no other parameters.
     pub fn of_read_alone(self, plan: &Plan) -> Self {
         let [stem, _] = self.read_alone(plan);
         Self {

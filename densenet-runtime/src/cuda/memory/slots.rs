@@ -16,10 +16,10 @@ pub struct Stored {
     pub precision: Precision,
     /// What is kept beside them.
     pub training: Training,
-    /// Whether nothing is trained or judged: there are no gradients and no targets, and of the
-    /// parameters only those that kernels read as they are ([`Offsets::read_alone`]).
+    /// Whether nothing is trained or evaluated: there are no gradients and no targets, and the only
+    /// parameters are those that kernels read directly ([`Offsets::read_alone`]).
     pub inference: bool,
-    /// What is given beside logits and features.
+    /// The outputs beside logits and features.
     pub outputs: Outputs,
 }
 
@@ -45,8 +45,8 @@ pub fn most_groups(plan: &Plan) -> usize {
     trainable.count()
 }
 
-/// The number of the buffer that has a block's maps: frozen blocks take turns in the first two, so
-/// that a block and the next one never share one.
+/// The number of the buffer that has a block's maps. Frozen blocks alternate between the first two,
+/// so that a block and the next one never share one.
 fn maps_buffer(plan: &Plan, frozen: Frozen, index: usize) -> usize {
     let blocks = frozen.blocks(plan);
     match index.checked_sub(blocks) {
@@ -76,7 +76,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// For two sums, or moments, of each channel and tile of so many pixels.
+    /// For two sums, or moments, of each channel and each tile of this many pixels.
     pub fn sums(&mut self, pixels: usize, channels: usize) {
         self.partial = self.partial.max(2 * tiles(pixels) * channels);
     }
@@ -101,13 +101,13 @@ pub struct BlockSlots {
     pub statistics: Slot,
     /// Sums of g, and of g times the normalised value, of each channel.
     pub totals: Slot,
-    /// Outputs of the 1x1 convolutions, a buffer a layer; one for all where they are recomputed.
+    /// Outputs of the 1x1 convolutions, a buffer for each layer; one for all if they are recomputed.
     pub narrow: Vec<Slot>,
     /// Their statistics, a buffer a layer.
     pub narrow_statistics: Vec<Slot>,
 }
 
-/// All buffers of an executor, or of the frozen form. Where that has no use for one, it is of no size.
+/// All buffers of an executor, or of the frozen form. Buffers that the frozen form does not use are empty.
 pub struct Slots {
     /// What trains, of the parameters and of the running statistics. Only that has gradients and moments.
     pub trainable: [Range<usize>; 2],
@@ -118,7 +118,7 @@ pub struct Slots {
     pub second_moments: Slot,
     pub average: Slot,
     pub average_running: Slot,
-    /// Groups of parameters that move alike: where they begin, and their shares.
+    /// Groups of parameters with the same shares: where they begin, and their shares.
     pub groups: Slot,
     /// Sums of squares of gradients.
     pub norm_sums: Slot,
@@ -151,7 +151,7 @@ pub struct Slots {
     pub stem_totals: Slot,
     pub stem_undo: Slot,
     pub blocks: Vec<BlockSlots>,
-    /// What the products of each transition read, if it is made before them.
+    /// The operand of the products of each transition, if it is made before them.
     pub pooled: Vec<Slot>,
     /// Gradient of a block's maps, after their BN.
     pub gradient: Slot,
@@ -179,7 +179,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Lays out what passes with `batch` images need.
+    /// Lays out the buffers for passes with `batch` images.
     pub fn new(
         plan: &Plan,
         batch: usize,

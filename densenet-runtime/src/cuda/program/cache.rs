@@ -39,8 +39,8 @@ impl Cache {
 }
 
 /// Compiles a program for a device, or takes it from the cache. A damaged entry is compiled again.
-/// A cache that cannot be written is an error, because otherwise every start would silently spend
-/// the time to compile.
+/// A cache that cannot be written is an error; without one, every start would silently spend the
+/// time to compile.
 pub(super) fn image(
     device: &CudaDevice,
     source: &Source,

@@ -1,9 +1,9 @@
 //! Programs: the text and the constants that they share, how they are compiled, and where they are
 //! cached.
 //!
-//! What all layers of a block share is a constant of its program: size, strides, maps. What grows
-//! from layer to layer is a launch argument, so that a block needs one program for each of its two
-//! convolutions, whatever its depth.
+//! Values that all layers of a block share are constants of its program: size, strides, maps.
+//! Values that grow from layer to layer are launch arguments, so a block of any depth needs one
+//! program for each of its two convolutions.
 //!
 //! Sizes of tiles are constants of the kernels too. Each is defined once, here ([`tile`]) or in the
 //! module of the kernels that use such tiles.
@@ -20,8 +20,8 @@ pub(super) mod tile;
 pub use cache::Cache;
 pub(super) use library::Library;
 
-/// The words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent, and
-/// whether a loss was not finite, with the factor of clipped gradients and a word that aligns.
+/// The words of the kernels' `Scalars` (`common.cuh`): those of a step, those of the descent,
+/// whether a loss was not finite, the factor of clipped gradients, and a word of padding.
 pub(super) const STEP_WORDS: usize = 5;
 pub(super) const DESCENT_WORDS: usize = 12;
 pub(super) const BROKEN: usize = STEP_WORDS + DESCENT_WORDS;
@@ -72,7 +72,7 @@ impl Sources<'_> {
         )
     }
 
-    /// A program whose kernels make none.
+    /// A program whose kernels make no products.
     pub fn plain(
         &self,
         family: &'static str,

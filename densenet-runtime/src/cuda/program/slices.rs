@@ -1,4 +1,4 @@
-//! How pixels are cut into slices if kernels sum weights' gradients over them.
+//! How pixels are divided into slices, over which kernels sum weights' gradients.
 
 /// The limit for the slices' shares of a weight's gradient, in f32.
 const MOST_SHARES: usize = 4 << 20;

@@ -11,14 +11,14 @@ pub const COLUMNS: usize = 64;
 pub const THREADS: usize = 256;
 /// Threads that add up the sums of a channel's tiles, or those of an image's classes.
 pub const REDUCTION_THREADS: usize = 128;
-/// Threads of a block that puts together what tiles and slices have left.
+/// Threads of a block that combines the results of tiles and slices.
 pub const GATHER_THREADS: usize = 512;
 /// Values of weights that a block packs.
 pub const PACKED: usize = 2048;
 /// Vectors that a thread loads at once where it sweeps over pixels.
 pub const SWEPT: usize = 4;
-/// The most blocks of a sweep. Their threads compute what they have to know of their channels, so
-/// there are no more than level out the multiprocessors of a large card.
+/// The most blocks of a sweep. Each of their threads computes constants of its channels, so there
+/// are only enough to load the multiprocessors of a large card evenly.
 pub const SWEEPING: usize = 12 * MULTIPROCESSORS;
 /// Bytes of an operand's line that are copied to shared memory at once.
 pub const DEPTH_BYTES: usize = 64;
@@ -36,8 +36,8 @@ pub fn pointwise_columns(maps: usize) -> usize {
     if maps > 64 { 128 } else { 64 }
 }
 
-/// How many values are loaded and stored at once: as many as divide all these counts, up to 16
-/// bytes.
+/// The number of values that are loaded and stored at once: the largest that divides all these
+/// counts, up to 16 bytes.
 pub fn vector(precision: Precision, counts: &[usize]) -> usize {
     let most = 16 / precision.bytes();
     let fits = |width: &usize| counts.iter().all(|count| count.is_multiple_of(*width));

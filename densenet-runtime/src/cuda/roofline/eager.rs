@@ -1,4 +1,4 @@
-//! What eager PyTorch moves for the same network, at least.
+//! The least traffic of eager PyTorch for the same network.
 
 use crate::plan::{Plan, Precision, StemKind};
 
@@ -65,8 +65,7 @@ impl Count {
     }
 }
 
-/// What eager PyTorch moves in a training step, at least. If the precision is bf16, it is that of
-/// autocast.
+/// The least traffic of a training step in eager PyTorch. In bf16 it is that of autocast.
 pub fn eager(plan: &Plan, batch: usize, precision: Precision) -> Eager {
     let images = batch as u64;
     let mut count = Count::default();

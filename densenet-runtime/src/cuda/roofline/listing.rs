@@ -1,5 +1,5 @@
-//! Launches with all that the driver is asked for, and the buffers that they use: enough to run them
-//! elsewhere.
+//! Launches with everything that the driver is given, and the buffers that they use: enough to run
+//! them elsewhere.
 
 use super::Launch;
 
@@ -8,8 +8,9 @@ use super::Launch;
 pub struct Listing {
     /// The sizes of the buffers, in bytes.
     pub buffers: Vec<usize>,
-    /// What the host writes for `pack_weights`: of each weight its place among the parameters and
-    /// among the packed weights, its channels, taps and maps, and the first block that packs it.
+    /// The table that the host writes for `pack_weights`: for each weight, its offsets in the
+    /// parameters and in the packed weights, its channels, taps and maps, and the first block that
+    /// packs it.
     pub weight_table: Vec<i32>,
     /// The launches.
     pub launches: Vec<Listed>,

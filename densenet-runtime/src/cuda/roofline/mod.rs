@@ -1,14 +1,14 @@
-//! What a training step moves and computes, counted from the launches themselves.
+//! The traffic and the operations of a training step, counted from the launches themselves.
 //!
 //! The code that launches a step on a device launches it here on paper: each launch is a kernel
 //! with its constants and the values of its parameters, and the kernel's module says which elements
 //! such a launch reads and writes. The kernel's declaration gives the size of an element. So the
-//! list of launches cannot drift from what runs. The traffic is held by a test that watches every
-//! access of the kernels on an emulated device.
+//! list of launches cannot drift from what runs. A test checks the traffic by watching every access
+//! of the kernels on an emulated device.
 //!
 //! Bytes are those that a launch must move if each is read once and written once: repeated reads
-//! are assumed to come from the caches. Operations are those of the products; the operations as
-//! values are loaded and written are a few for each value that is moved.
+//! are assumed to come from the caches. Operations are those of the products; loading and writing
+//! take only a few operations for each value.
 
 mod cards;
 mod eager;
@@ -20,7 +20,7 @@ pub use eager::{Eager, eager};
 pub use listing::{Argument, Listed, Listing, Value};
 pub use paper::{everything, launches, launches_towards, listing};
 
-/// A kernel's launch, and what it costs at least.
+/// A kernel's launch, and its least cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The kernel's name; `memset` if the driver clears memory.

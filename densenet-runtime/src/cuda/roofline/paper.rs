@@ -13,7 +13,7 @@ use crate::cuda::launch::Launcher;
 use crate::cuda::memory::{Buffers, Offsets};
 use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
-use crate::cuda::target::Target;
+use crate::cuda::target::LaunchTarget;
 use crate::cuda::traffic::{Counter, Traffic};
 use crate::executor::{Targets, check_capacity};
 use crate::plan::{Plan, Precision, Recompute};
@@ -33,7 +33,7 @@ pub fn launches(
     launches_towards(Targets::Classes(&[]), plan, batch, precision, recompute)
 }
 
-/// The same for targets of this kind; how many there are does not matter.
+/// The same for targets of this kind; their number does not matter.
 ///
 /// # Errors
 /// As [`launches`].
@@ -48,7 +48,7 @@ pub fn launches_towards(
     Ok(listed.into_iter().map(|one| one.cost).collect())
 }
 
-/// The launches of [`launches`] with all that the driver is asked for.
+/// The launches of [`launches`] with everything that the driver is given.
 ///
 /// # Errors
 /// As [`launches`].
@@ -201,7 +201,7 @@ impl Paper<'_> {
     }
 }
 
-impl Target for Paper<'_> {
+impl LaunchTarget for Paper<'_> {
     fn launch(&self, launch: &driver::Launch<'_>) -> Result<(), CudaError> {
         let grid = launch.grid();
         if grid.contains(&0) {

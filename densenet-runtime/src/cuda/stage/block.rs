@@ -78,7 +78,7 @@ struct Narrow<'a> {
 
 /// Some columns of a block.
 #[derive(Clone, Copy)]
-struct Columns {
+struct ColumnRange {
     first: usize,
     count: usize,
 }
@@ -108,13 +108,13 @@ impl<'a> Block<'a> {
     }
 
     /// From the gradient of the maps, after their BN, to that of the block's input.
-    /// This gradient is left out if nobody wants it.
+    /// This gradient is left out if it is not wanted.
     pub fn backward(&self, recompute: Recompute, wanted: bool) -> Result<(), CudaError> {
         let (on, bn) = (self.bn.on, self.bn);
         let fresh = on.at(on.slots.fresh);
         let recomputed = self.index < on.plan.recomputed_blocks(recompute);
         for (number, layer) in on.offsets.blocks[self.index].iter().enumerate().rev() {
-            let own = Columns {
+            let own = ColumnRange {
                 first: layer.norm1.channels,
                 count: self.shape().growth,
             };
@@ -146,7 +146,7 @@ impl<'a> Block<'a> {
         if !wanted {
             return Ok(());
         }
-        let input = Columns {
+        let input = ColumnRange {
             first: 0,
             count: self.shape().input,
         };
@@ -198,7 +198,7 @@ impl<'a> Block<'a> {
     }
 
     /// Undoes the BN of some columns, after all their consumers.
-    fn finish(&self, columns: Columns, into: Address, site: i32) -> Result<(), CudaError> {
+    fn finish(&self, columns: ColumnRange, into: Address, site: i32) -> Result<(), CudaError> {
         let (on, pixels) = (self.bn.on, self.pixels());
         let (statistics, totals) = (self.statistics(), self.totals());
         on.sweep(
@@ -241,7 +241,7 @@ impl<'a> Block<'a> {
         self.bn.statistics(slot, self.shape().output())
     }
 
-    /// The sums that their consumers have left in the backward pass.
+    /// The sums that their consumers wrote in the backward pass.
     fn totals(&self) -> Totals {
         let slot = self.bn.on.slots.blocks[self.index].totals;
         self.bn.totals(slot, self.shape().output())

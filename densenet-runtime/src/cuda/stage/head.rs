@@ -11,7 +11,8 @@ use super::super::traffic::{Counter, Traffic};
 use crate::executor::Targets;
 
 /// Bytes of an operand's line that are copied to shared memory at once. The classifier's products
-/// have few tiles and a long depth, so that they wait for memory at each piece; these are large.
+/// have few tiles and a long depth, so they wait for memory at each piece. Large pieces make fewer
+/// waits.
 const DEPTH_BYTES: usize = 128;
 
 arguments! {

@@ -90,7 +90,7 @@ fn strip_maps(maps: usize) -> usize {
 }
 
 /// Bytes of two tiles' rows with the weight and the sums of a tile, and with two tiles of the
-/// gradient and where patches start.
+/// gradient and the starts of patches.
 fn strip_bytes(plan: &Plan) -> [usize; 2] {
     let stem = plan.stem();
     let (kernel, step, channels) = (stem.kernel(), stem.stride(), stem.channels);

@@ -14,7 +14,7 @@ use crate::plan::{self, Plan, Precision};
 /// Channels of a tile of the weight's gradient.
 const TILE_CHANNELS: usize = 64;
 
-/// Tiles of maps from which on the operand of their products is made once before them.
+/// The number of tiles of maps from which on the operand of the products is made once, before them.
 const POOLED_TILES: usize = 2;
 
 arguments! {
@@ -256,7 +256,7 @@ impl Transition<'_> {
         pooled_first(self.shape()) && !self.bn.on.drops()
     }
 
-    /// What the products read: the block's maps, or what was made of them.
+    /// The operand of the products: the block's maps, or the values made from them.
     fn operand(&self) -> Address {
         let slots = self.bn.on.slots;
         self.bn.on.at(if self.pooled_first() {

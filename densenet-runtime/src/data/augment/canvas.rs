@@ -1,4 +1,4 @@
-//! An image that is varied: its colours and its geometry, as `torchvision.transforms.v2.functional`
+//! Transforms of an image's colours and geometry, as `torchvision.transforms.v2.functional`
 //! computes them for tensors of bytes or floats.
 
 use super::super::raster::Sample;
@@ -15,7 +15,7 @@ pub struct Canvas {
     pub most: f32,
 }
 
-/// How an image is read between its pixels when it is turned or moved.
+/// How an image is sampled between its pixels when it is rotated or translated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampling {
     /// The nearest pixel.
@@ -25,7 +25,7 @@ pub enum Sampling {
     Bilinear,
 }
 
-/// How an image is turned and moved. The default leaves it as it is.
+/// An affine transform of an image. The default changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
     /// Degrees, clockwise.
@@ -50,8 +50,8 @@ impl Default for Affine {
 }
 
 impl Affine {
-    /// Where a point of the result comes from, both measured from the image's centre. The image is
-    /// turned and sheared about `about`.
+    /// The source of a point of the result, both measured from the image's centre. The image is
+    /// rotated and sheared about `about`.
     fn inverse(self, about: [f64; 2]) -> [[f64; 3]; 2] {
         let rotation = self.angle.to_radians();
         let [shear_x, shear_y] = self.shear.map(f64::to_radians);
@@ -94,7 +94,7 @@ impl Canvas {
         self.most > 1.0
     }
 
-    /// A value as it is stored: within the bounds, and cut to a byte.
+    /// A value as it is stored: within the bounds, and truncated to a byte.
     fn kept(&self, value: f32) -> f32 {
         let value = value.clamp(0.0, self.most);
         if self.is_whole() {
@@ -145,7 +145,7 @@ impl Canvas {
         }
     }
 
-    /// Turns the colours round, by a share of the circle. Grey images have none.
+    /// Rotates the hue, by a share of the circle. Grey images have none.
     pub fn hue(&mut self, by: f32) {
         if self.channels != 3 {
             return;
@@ -175,7 +175,7 @@ impl Canvas {
         }
     }
 
-    /// Inverts what is as bright as the threshold, a share of white, or brighter.
+    /// Inverts samples that are at least as bright as the threshold, a share of white.
     pub fn solarize(&mut self, threshold: f32) {
         let most = self.most;
         self.each(|value| match value >= threshold * most {
@@ -201,7 +201,7 @@ impl Canvas {
         }
     }
 
-    /// Gives each channel a level histogram, of 256 steps.
+    /// Equalises the histogram of each channel, in 256 steps.
     pub fn equalize(&mut self) {
         let byte = |value: f32, most: f32| match most > 1.0 {
             true => value as u8,
@@ -231,7 +231,7 @@ impl Canvas {
         }
     }
 
-    /// Blends with a blurred image: 0 is blurred, 1 as it is, 2 sharpened.
+    /// Blends with a blurred image: 0 is blurred, 1 unchanged, 2 sharpened.
     pub fn sharpness(&mut self, factor: f32) {
         let (w, h, channels) = (self.width, self.height, self.channels);
         if w <= 2 || h <= 2 {
@@ -257,8 +257,7 @@ impl Canvas {
         }
     }
 
-    /// Turns and moves the image about its centre, or its upper left corner. What comes in from
-    /// outside is `fill`.
+    /// Transforms the image about its centre, or its upper left corner. Pixels from outside are `fill`.
     pub fn warp(&mut self, affine: Affine, about_corner: bool, how: Sampling, fill: &[f32]) {
         let (w, h, channels) = (self.width, self.height, self.channels);
         let half = [w as f64 / 2.0, h as f64 / 2.0];

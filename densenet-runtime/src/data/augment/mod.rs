@@ -16,12 +16,12 @@ use super::{
 };
 use canvas::{Affine, Canvas};
 
-/// How a picture is varied in training, in this order: a random part of it is resized, mirrored, turned
-/// upside down, turned and moved, its colours are varied, operations are drawn by a policy, and a
-/// rectangle is erased. What each step does is what torchvision's transform of the same name does;
-/// the random numbers depend on seed, epoch and image alone.
+/// How a picture is augmented in training, in this order: a random crop is resized, mirrored,
+/// turned upside down, rotated and translated, its colours are varied, a policy draws operations,
+/// and a rectangle is erased. Each step equals torchvision's transform of the same name; the random
+/// numbers depend only on seed, epoch and image.
 ///
-/// The default is a random part, mirrored half of the time.
+/// The default is a random crop, mirrored half of the time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augmentation {
     /// The part that is shown.
@@ -32,17 +32,17 @@ pub struct Augmentation {
     pub mirror: f64,
     /// The share of images that are turned upside down.
     pub flip: f64,
-    /// Degrees by which images are turned at most, either way (`RandomRotation`).
+    /// The largest rotation in degrees, either way (`RandomRotation`).
     pub rotation: f64,
-    /// Shares of width and height by which images are moved at most, either way (`RandomAffine`).
+    /// The largest translation as shares of width and height, either way (`RandomAffine`).
     pub translation: [f64; 2],
-    /// By how much images are scaled at least and at most (`RandomAffine`).
+    /// The smallest and the largest scale (`RandomAffine`).
     pub scale: [f64; 2],
-    /// Degrees by which images are sheared along x at most, either way (`RandomAffine`).
+    /// The largest shear along x in degrees, either way (`RandomAffine`).
     pub shear: f64,
-    /// How images are read between their pixels when they are turned or moved.
+    /// How images are sampled between their pixels when they are rotated or translated.
     pub sampling: Sampling,
-    /// What comes in from outside, from 0 (black) to 1.
+    /// The value of pixels from outside the image, from 0 (black) to 1.
     pub fill: f32,
     /// How colours vary (`ColorJitter`).
     pub jitter: Jitter,
@@ -53,7 +53,7 @@ pub struct Augmentation {
     pub erase: f64,
 }
 
-/// By how much colours vary, in random order. Of grey images only brightness and contrast do.
+/// How much colours vary, in random order. In grey images only brightness and contrast do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Jitter {
     /// The factor is from 1 - this, or 0, to 1 + this.
@@ -62,7 +62,7 @@ pub struct Jitter {
     pub contrast: f64,
     /// As `brightness`.
     pub saturation: f64,
-    /// The share of the circle of colours by which they are turned at most, either way; 0.5 at most.
+    /// The largest rotation of the hue, either way, as a share of the circle; 0.5 at most.
     pub hue: f64,
 }
 
@@ -156,7 +156,7 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Writes a varied image of a picture. `mean` is what is erased with, of each channel.
+    /// Writes an augmented image of a picture. `mean` has each channel's value for erased pixels.
     pub(super) fn apply<T: Sample>(
         &self,
         picture: View<'_, T>,
@@ -193,7 +193,7 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Whether nothing is done to images that needs each of their values.
+    /// Whether no step needs all values of an image.
     fn is_of_crops_alone(&self) -> bool {
         let &Self {
             rotation,
@@ -277,8 +277,8 @@ fn erase(image: &mut Canvas, rng: &mut Rng, fill: &[f32]) {
     }
 }
 
-/// The place (left, top) and size (width, height) of a rectangle to erase from an image of this
-/// size (width, height): 2% to 33% of the area, 3:10 to 10:3. If ten do not fit, there is none.
+/// The position (left, top) and size (width, height) of a rectangle to erase from an image of this
+/// size (width, height): 2% to 33% of the area, 3:10 to 10:3. `None` if ten in a row do not fit.
 pub(super) fn erased(
     [width, height]: [usize; 2],
     rng: &mut Rng,

@@ -22,7 +22,7 @@ pub enum Policy {
     },
 }
 
-/// How many strengths there are.
+/// The number of strengths.
 pub(super) const STRENGTHS: usize = 31;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! BMP: palettes, 16, 24 and 32 bits, bit fields and run lengths.
 //!
-//! The decoder is our own because it is short; the crates that have one bring much else.
+//! The decoder is our own because it is short, and the crates with one bring much more.
 
 use super::{PictureError, Rgb, broken, checked, room, too_few, within};
 

@@ -2,7 +2,7 @@
 
 use super::{PictureError, Rgb, checked};
 
-/// The values of samples that become 0 and 1. What lies outside becomes the nearer of the two.
+/// The values of samples that become 0 and 1. Values outside become the nearer of the two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleRange {
     /// What becomes 0.
@@ -18,7 +18,7 @@ impl SampleRange {
         high: 255.0,
     };
 
-    /// Whether both ends are numbers, and in their order.
+    /// Whether both ends are numbers, and in order.
     pub fn is_valid(self) -> bool {
         self.low.is_finite() && self.high.is_finite() && self.low < self.high
     }
@@ -40,8 +40,8 @@ pub struct Deep {
     pub channels: usize,
     /// Height x width x channels; all are finite.
     pub samples: Vec<f32>,
-    /// What the file's type says: 0 to 65,535 for 16 bits, 0 to 1 for floats, a DICOM file's
-    /// window. It runs from above to below where the least sample is white (MONOCHROME1).
+    /// The range of the file's type: 0 to 65,535 for 16 bits, 0 to 1 for floats, a DICOM file's
+    /// window. It is descending if the smallest sample is white (MONOCHROME1).
     pub range: SampleRange,
 }
 

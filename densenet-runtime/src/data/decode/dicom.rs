@@ -1,7 +1,7 @@
 //! DICOM: one frame of grey, not compressed, with or without explicit types.
 //!
-//! The reader is our own because it needs a dozen of the standard's elements, and believes no length
-//! that a file claims.
+//! The reader is our own because it needs only a dozen of the standard's elements, and does not
+//! trust the lengths that a file claims.
 
 use super::{
     PictureError, broken,
@@ -27,10 +27,10 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
         is_explicit: true,
         depth: 0,
     };
-    let mut found = Found::default();
+    let mut found = Attributes::default();
     while let Some((tag, value)) = elements.next()? {
         found.take(tag, value);
-        // What follows the first group is in the syntax that it names.
+        // The rest of the file is in the syntax that the first group names.
         if elements.group() != Some(2) && tag >> 16 == 2 {
             elements.is_explicit = found.is_explicit()?;
         }
@@ -41,9 +41,9 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
     found.picture(max_pixels)
 }
 
-/// The elements that a picture depends on, as they are in the file.
+/// The elements that a picture depends on, as in the file.
 #[derive(Default)]
-struct Found<'a> {
+struct Attributes<'a> {
     syntax: Option<&'a [u8]>,
     samples: Option<&'a [u8]>,
     photometric: Option<&'a [u8]>,
@@ -62,7 +62,7 @@ struct Found<'a> {
     pixels: Option<&'a [u8]>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Attributes<'a> {
     fn take(&mut self, tag: u32, value: &'a [u8]) {
         let place = match tag {
             0x0002_0010 => &mut self.syntax,
@@ -169,7 +169,7 @@ impl<'a> Found<'a> {
         };
         let range = match (number(self.centre)?, number(self.width)?) {
             (Some(centre), Some(width)) => {
-                // Of the standard's functions, LINEAR is between the centres of its steps.
+                // Among the standard's functions, LINEAR is defined between the centres of its steps.
                 let (centre, width) = match text(self.window) {
                     Some("LINEAR_EXACT") => (centre, width),
                     _ => (centre - 0.5, (width - 1.0).max(1e-3)),
@@ -231,7 +231,7 @@ fn number(value: Option<&[u8]>) -> Result<Option<f64>, PictureError> {
 struct Elements<'a> {
     rest: &'a [u8],
     is_explicit: bool,
-    /// Of sequences and their items whose ends are marked.
+    /// The depth in sequences and items whose ends are marked.
     depth: usize,
 }
 

@@ -36,8 +36,8 @@ pub struct Rgb {
 }
 
 /// Reads a picture of at most [`MAX_PIXELS`]: JPEG, PNG, WebP, TIFF, BMP, PNM, or the first frame
-/// of a GIF; with the feature `dicom` also DICOM: one frame of grey, not compressed, whose window (or
-/// else all its bits) is the range. The contents decide which it is, not the name.
+/// of a GIF; with the feature `dicom` also DICOM: one uncompressed grey frame, whose range is its
+/// window, or else all its bits. The contents decide the format, not the name.
 ///
 /// Grey, palette and 16-bit pictures become 8-bit RGB, transparency is dropped, CMYK is converted.
 /// [`decode_deep`] keeps the bits.
@@ -46,10 +46,9 @@ pub struct Rgb {
 /// # Strictness
 /// Every pixel must be there. A JPEG is refused if its compressed data end early (even if an end
 /// marker follows), are damaged, or lack a scan or a restart marker; a PNG is refused if rows are
-/// missing, or if its header or palette does not match its checksum. Viewers, and in part Pillow,
-/// show what is left of such pictures.
+/// missing, or if its header or palette does not match its checksum. Viewers, and in part Pillow, show the rest of such pictures.
 ///
-/// What does not affect pixels is ignored, as by Pillow: a missing end marker or `IEND`, bytes
+/// Data that does not affect pixels is ignored, as in Pillow: a missing end marker or `IEND`, bytes
 /// between the segments of a JPEG and after its data, damaged metadata, and the checksums of a
 /// PNG's data chunks. The checksum within the data is checked if it is there.
 ///
@@ -62,8 +61,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Rgb, DataError> {
 }
 
 /// [Reads](read) a picture of at most `max_pixels`, its width times its height. The limit is
-/// checked before memory is allocated; decoding takes up to 15 bytes a pixel, of a
-/// TIFF of 64 bits a sample up to 60.
+/// checked before memory is allocated; decoding takes up to 15 bytes per pixel, and up to 60 for a
+/// TIFF of 64 bits per sample.
 ///
 /// # Errors
 /// As [`read`].
@@ -100,7 +99,7 @@ pub fn decode_deep(bytes: &[u8], max_pixels: u64) -> Result<Picture, PictureErro
     picture(bytes, max_pixels, Depth::Floats)
 }
 
-/// What a file's samples need, as its header says; bytes for what cannot be read.
+/// The format that a file's samples need, by its header; bytes for files that cannot be read.
 pub(super) fn depth(bytes: &[u8]) -> Depth {
     let is_deep = || {
         Ok(match Format::of(bytes) {
@@ -118,13 +117,13 @@ pub(super) fn depth(bytes: &[u8]) -> Depth {
     }
 }
 
-/// What images are made of.
+/// The format of an image's samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// Bytes: of pictures of more than 8 bits a sample, the upper 8.
+    /// Bytes: the upper 8 bits of samples with more.
     #[default]
     Bytes,
-    /// Floats in [0, 1], with all bits that the files have.
+    /// Floats in [0, 1], with all bits of the files.
     Floats,
 }
 
@@ -188,7 +187,7 @@ pub(super) fn picture(
         return Err(broken("the file is empty"));
     }
     let format = Format::of(bytes).ok_or_else(|| {
-        broken("it begins as none of JPEG, PNG, WebP, TIFF, BMP, GIF and PNM does")
+        broken("it does not begin as a JPEG, PNG, WebP, TIFF, BMP, GIF or PNM file does")
     })?;
     caught(|| match format {
         Format::Jpeg => jpeg::decode(bytes, max_pixels).map(Picture::Bytes),

@@ -69,7 +69,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
             }
         }
     }
-    // In text nothing else would be noticed; binary data are cut off, as by Pillow.
+    // In text this is the only check; binary data are truncated, as in Pillow.
     if matches!(kind, 2 | 3) && samples.iter().any(|&sample| u32::from(sample) > most) {
         return Err(broken(format!(
             "a sample is above {most}, its largest value"

@@ -19,7 +19,7 @@ use super::{
 /// A sample has at most this many bytes.
 const MOST_BYTES: usize = 8;
 
-/// LZW, which expands most, makes this many bytes of one: 4096 of a code of 12 bits.
+/// LZW expands most: a code of 12 bits becomes up to 4096 bytes, so a byte becomes this many.
 const MOST_EXPANDED: usize = 2731;
 
 /// Decodes a file that begins as a TIFF does.
@@ -77,7 +77,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
         };
         Ok(Picture::Deep(deep.checked()?))
     };
-    // Signed samples and those of 32 bits as far as f32 has them.
+    // Signed samples and those of 32 bits, to the precision of f32.
     match samples {
         DecodingResult::U8(samples) => {
             let bits = u16::from(colour.bit_depth());
@@ -144,7 +144,7 @@ fn failed(error: TiffError) -> PictureError {
     }
 }
 
-/// How the samples that pixels need lie among those of the file.
+/// The layout of the samples that pixels need among those of the file.
 struct Gather {
     area: usize,
     /// Samples of a pixel in the file, and how many of them are needed.

@@ -11,8 +11,8 @@ use crate::{
     executor::{Batch, Targets},
 };
 
-/// What the images of a batch are made of: image after image, each height x width x channels; the
-/// views of an image follow one another.
+/// The pixels of a batch: image by image, each height x width x channels; the views of an image are
+/// consecutive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LoadedPixels {
     /// Bytes.
@@ -30,7 +30,7 @@ impl LoadedPixels {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -59,7 +59,7 @@ impl LoadedPixels {
         }
     }
 
-    /// Room for so many bytes or floats, of any value.
+    /// Room for this many bytes or floats, of any value.
     pub(super) fn resize(&mut self, length: usize) {
         match self {
             Self::Bytes(bytes) => bytes.resize(length, 0),
@@ -128,7 +128,7 @@ pub struct LoadedBatch {
     /// The batch's index in its epoch.
     pub number: usize,
     images: Vec<usize>,
-    home: Arc<Buffers>,
+    home: Arc<Recycled>,
 }
 
 /// The targets of a batch.
@@ -137,7 +137,7 @@ pub struct LoadedBatch {
 pub enum LoadedTargets {
     /// The class of each image.
     Classes(Vec<u32>),
-    /// The probability of each class, images x classes: of images that are mixed ([`Mix`](super::Mix)).
+    /// The probability of each class, images x classes, for mixed images ([`Mix`](super::Mix)).
     Probabilities(Vec<f32>),
     /// Whether each class applies, images x classes: from 0 (no) to 1 (yes), or NaN if it is unknown.
     Independent(Vec<f32>),
@@ -192,8 +192,8 @@ impl LoadedBatch {
         &self.images
     }
 
-    /// The label of each image, repeated for each of its views; none where classes are independent
-    /// or images are mixed.
+    /// The label of each image, repeated for each of its views; empty if classes are independent or
+    /// images are mixed.
     pub fn labels(&self) -> &[u32] {
         match &self.targets {
             LoadedTargets::Classes(labels) => labels,
@@ -212,13 +212,13 @@ impl LoadedBatch {
         }
     }
 
-    /// The batch of some images of a dataset, of which these are the pixels.
+    /// The batch of some images of a dataset, with their pixels.
     pub(super) fn new(
         pixels: LoadedPixels,
         (dataset, images): (&dyn Dataset, &[usize]),
         views: usize,
         number: usize,
-        home: Arc<Buffers>,
+        home: Arc<Recycled>,
     ) -> Result<Self, DataError> {
         Ok(Self {
             pixels,
@@ -250,11 +250,10 @@ impl Drop for LoadedBatch {
 
 /// Memory of batches that were dropped, to be used again.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<LoadedPixels>>);
+pub(super) struct Recycled(Mutex<Vec<LoadedPixels>>);
 
-impl Buffers {
-    /// No more than this are kept. Otherwise a program that collects batches would never get their
-    /// memory back.
+impl Recycled {
+    /// No more than this many are kept, or a program that collects batches would never get their memory back.
     const MOST: usize = 8;
 
     /// A buffer of `length` bytes or floats, of any value.

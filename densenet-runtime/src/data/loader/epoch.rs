@@ -15,14 +15,14 @@ use crossbeam_channel::Sender;
 
 use super::{
     LoadedBatch, LoadedTargets, Loader,
-    batch::Buffers,
+    batch::Recycled,
     order::Order,
     worker::{Assembled, Assembly, Shared, Task, Whole, work},
 };
 use crate::data::{DataError, Depth};
 
-/// Images are handed to workers in pieces of about this many bytes: small images together, so that
-/// handing them out costs little; large ones alone, so that all workers share a batch.
+/// Workers get images in pieces of about this many bytes: small images together, so that
+/// distributing them costs little; large ones alone, so that all workers share a batch.
 const PIECE: usize = 1 << 16;
 
 /// Iterates over the batches of an epoch, in order, while threads load the next ones.
@@ -30,7 +30,7 @@ const PIECE: usize = 1 << 16;
 /// An error ends it. Dropping it stops its threads, each after the image at hand.
 pub struct Epoch {
     shared: Arc<Shared>,
-    buffers: Arc<Buffers>,
+    buffers: Arc<Recycled>,
     workers: Vec<JoinHandle<()>>,
     /// `None` when there is nothing left to load.
     tasks: Option<Sender<Task>>,
@@ -42,9 +42,9 @@ pub struct Epoch {
     classes: usize,
     piece: usize,
     prefetch: usize,
-    /// The index of the batch to be served next.
+    /// The index of the next batch to serve.
     next: usize,
-    /// The index of the batch to be handed out next.
+    /// The index of the next batch to distribute.
     handed_out: usize,
     /// The error that ends the epoch.
     failure: Option<DataError>,

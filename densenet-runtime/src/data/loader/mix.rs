@@ -3,15 +3,15 @@
 use super::{LoadedPixels, LoadedTargets};
 use crate::data::{DataError, Rng};
 
-/// How the images of a batch are mixed with each other in training, and their targets with them. Each
-/// image is mixed with the one before it, the first with the last, as in torchvision; the share of
-/// the images themselves is drawn once for a batch, from Beta(alpha, alpha).
+/// How the images of a batch, and their targets, are mixed in training. Each image is mixed with
+/// the one before it, the first with the last, as in torchvision; the share of the image itself is
+/// drawn once for a batch, from Beta(alpha, alpha).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mix {
     /// Alpha of mixup, which blends whole images (Zhang et al., 2017); 0 for none.
     pub mixup: f64,
     /// Alpha of cutmix, which pastes a rectangle of the other image (Yun et al., 2019); 0 for none.
-    /// Where there is mixup, too, each batch has either, half of the time.
+    /// If mixup is on as well, each batch has one or the other, half of the time.
     pub cutmix: f64,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum Mixing {
 }
 
 impl Mixing {
-    /// The rectangle about a point, of which so much is inside the image.
+    /// The rectangle around a point, as far as it is inside the image.
     fn paste([width, height]: [usize; 2], [x, y]: [usize; 2], share: f64) -> Self {
         let half = 0.5 * (1.0 - share).max(0.0).sqrt();
         let span = |at: usize, side: usize| {
@@ -127,7 +127,7 @@ impl Mixing {
         });
     }
 
-    /// Mixes targets, which become probabilities of so many classes.
+    /// Mixes targets, which become probabilities of this many classes.
     pub(super) fn targets(self, targets: LoadedTargets, classes: usize) -> LoadedTargets {
         let share = self.share();
         let blend = |mut rows: Vec<f32>| {
@@ -149,13 +149,13 @@ impl Mixing {
                 LoadedTargets::Probabilities(blend(rows))
             }
             LoadedTargets::Probabilities(rows) => LoadedTargets::Probabilities(blend(rows)),
-            // What is unknown of either is unknown of both.
+            // A target that is unknown for either image is unknown for the mix.
             LoadedTargets::Independent(rows) => LoadedTargets::Independent(blend(rows)),
         }
     }
 }
 
-/// Hands each row over with the one before it as it was, the first one with the last.
+/// Passes on each row with the original of the one before it, the first one with the last.
 fn with_those_before<T: Copy>(
     values: &mut [T],
     row: usize,
@@ -177,7 +177,7 @@ fn with_those_before<T: Copy>(
 fn beta(alpha: f64, rng: &mut Rng) -> f64 {
     let (one, other) = (gamma(alpha, rng), gamma(alpha, rng));
     let share = one / (one + other);
-    // Both may be too small for a number: then it is one end or the other.
+    // Both may underflow; then the result is one end or the other.
     if share.is_nan() {
         return f64::from(u8::from(rng.coin()));
     }
@@ -210,7 +210,7 @@ mod tests {
     #[derive(serde::Deserialize)]
     struct Case {
         share: f64,
-        /// Where the rectangle's centre is; none of mixup.
+        /// The rectangle's centre; `None` for mixup.
         at: Option<[usize; 2]>,
         images: Vec<f32>,
         labels: Vec<u32>,

@@ -1,9 +1,9 @@
 //! Prefetches a dataset in the background and serves it in batches.
 //!
-//! An [`Epoch`] hands out images to its workers. Each batch is assembled under a lock that a worker
-//! holds only while it copies an image in, and is served when its turn comes. An image's
-//! augmentation depends on seed, epoch and image alone, so the batches are the same for any number
-//! of workers, and an epoch can be resumed at any batch.
+//! An [`Epoch`] distributes images to its workers. Each batch is assembled under a lock that a
+//! worker holds only while it copies an image in, and is served in turn. An image's augmentation
+//! depends only on seed, epoch and image, so the batches are the same for any number of workers,
+//! and an epoch can be resumed at any batch.
 
 mod batch;
 mod epoch;
@@ -20,7 +20,7 @@ use std::{
 use super::{DataError, Dataset, Depth, balance};
 use crate::parallel::Ranks;
 use crate::tell;
-use batch::Buffers;
+use batch::Recycled;
 use order::Order;
 
 pub use batch::{LoadedBatch, LoadedPixels, LoadedTargets};
@@ -79,9 +79,9 @@ pub struct Loader {
     prefetch: usize,
     on_broken: OnBroken,
     reports: Arc<Reports>,
-    buffers: Arc<Buffers>,
+    buffers: Arc<Recycled>,
     shard: Shard,
-    /// The images of each class, where classes are balanced.
+    /// The images of each class, if classes are balanced.
     strata: Option<Arc<[Vec<u32>]>>,
 }
 
@@ -146,18 +146,16 @@ impl Loader {
         Self { seed, ..self }
     }
 
-    /// Mixes the images of each batch with each other, for a network of so many classes. The targets
-    /// are probabilities then. The numbers drawn for a batch depend on seed, epoch, rank and batch
-    /// alone. Images that mixup blends are floats.
+    /// Mixes the images of each batch with each other, for a network with this many classes. The
+    /// targets then are probabilities. The numbers drawn for a batch depend only on seed, epoch,
+    /// rank and batch. Images that mixup blends are floats.
     ///
-    /// # Errors
-    /// When the loader is not one of training, the network has fewer classes than the dataset (or
-    /// others than its independent ones), or an alpha is out of range.
+    /// # Errors When the loader is not for training, the network has fewer classes than the dataset (or, with independent classes, another number), or an alpha is out of range.
     pub fn mixed(self, mix: Mix, classes: usize) -> Result<Self, DataError> {
         mix.check()?;
         if !self.training && !mix.is_none() {
             return Err(DataError::Options(
-                "images are mixed in training alone; leave `mixed` out of evaluation".to_owned(),
+                "images are mixed only in training; leave `mixed` out of evaluation".to_owned(),
             ));
         }
         super::check_fit(&*self.dataset, self.dataset.shape(), classes)?;
@@ -168,7 +166,7 @@ impl Loader {
         })
     }
 
-    /// What the images are made of as they are served.
+    /// The format of the served images.
     pub fn depth(&self) -> Depth {
         match self.mix.mixup > 0.0 {
             true => Depth::Floats,
@@ -243,13 +241,13 @@ impl Loader {
         }
     }
 
-    /// In training, draws each image of an epoch anew, so that all classes are equally likely,
-    /// however rare: first a class, then one of its images. Images of rare classes are there several
-    /// times, varied each time, and others are not there at all. An epoch has as many images as
-    /// before.
+    /// In training, draws each image of an epoch with replacement, so that all classes are equally
+    /// likely, however rare: first a class, then one of its images. Images of rare classes occur
+    /// several times, with a new augmentation each time, and others not at all. An epoch has as
+    /// many images as before.
     ///
-    /// Of independent classes, an image belongs to the rarest that applies; images to which none
-    /// applies are a class of their own.
+    /// With independent classes, an image belongs to the rarest one that applies; images without
+    /// any form a class of their own.
     pub fn balanced(self) -> Self {
         let strata = balance::strata(&*self.dataset);
         Self {
@@ -271,8 +269,8 @@ impl Loader {
         Self { on_broken, ..self }
     }
 
-    /// Calls `report` for each skipped image when it is first met, from the thread that met it;
-    /// by default it is told on standard error.
+    /// Calls `report` for each skipped image when it is first met, from the thread that met it; by
+    /// default, skipped images are reported on standard error.
     pub fn report(self, report: impl Fn(&SkippedImage) + Send + Sync + 'static) -> Self {
         Self {
             reports: Arc::new(Reports {
@@ -341,12 +339,12 @@ impl fmt::Debug for Loader {
 }
 
 /// Called for each skipped image.
-type Report = dyn Fn(&SkippedImage) + Send + Sync;
+type OnSkipped = dyn Fn(&SkippedImage) + Send + Sync;
 
 /// The images that were skipped, each listed once.
 struct Reports {
     skipped: Mutex<BTreeMap<usize, SkippedImage>>,
-    report: Box<Report>,
+    report: Box<OnSkipped>,
 }
 
 impl Default for Reports {

@@ -5,11 +5,10 @@ use std::ops::Range;
 use super::{Loader, Shard};
 use crate::data::Rng;
 
-/// Takes the place of an image's index when the order itself is drawn.
+/// Replaces an image's index when the order itself is drawn.
 const ORDER: u64 = u64::MAX;
 
-/// Takes the place of the highest bit of an image's index, which none has, where numbers are drawn
-/// for a batch.
+/// A bit that no image's index has, set when numbers are drawn for a batch.
 const BATCHES: u64 = 1 << 63;
 
 /// The order of an epoch's images.
@@ -18,7 +17,7 @@ pub(super) struct Order {
     images: Option<Vec<u32>>,
     /// Seeds the images' augmentation; `None` without it.
     augmentation: Option<(u64, u64)>,
-    /// Whether an image may be there several times.
+    /// Whether an image may occur several times.
     repeats: bool,
     served: usize,
     batch: usize,
@@ -62,15 +61,14 @@ impl Order {
         }
     }
 
-    /// The place of a position in the epoch of all ranks: in their batch, of which this rank's is a
-    /// part.
+    /// The index of a position in the epoch of all ranks; this rank's batch is a part of theirs.
     const fn place(&self, position: usize) -> usize {
         let Shard { rank, world_size } = self.shard;
         let (batch, inside) = (position / self.batch, position % self.batch);
         (batch * world_size + rank) * self.batch + inside
     }
 
-    /// The random numbers of what is done to a batch as a whole; each rank has its own.
+    /// The random numbers for a whole batch; each rank has its own.
     pub(super) fn batch_rng(&self, batch: usize) -> Option<Rng> {
         let (seed, epoch) = self.augmentation?;
         let Shard { rank, world_size } = self.shard;
@@ -81,8 +79,8 @@ impl Order {
         ))
     }
 
-    /// The random numbers of the augmentation of the image at a position. An image that is there
-    /// several times is varied each time.
+    /// The random numbers for augmenting the image at a position. An image that occurs several
+    /// times gets new ones each time.
     pub(super) fn rng(&self, position: usize) -> Option<Rng> {
         let (seed, epoch) = self.augmentation?;
         let index = match self.repeats {

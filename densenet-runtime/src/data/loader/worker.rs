@@ -15,7 +15,7 @@ use crossbeam_channel::Receiver;
 use super::{LoadedPixels, Mix, OnBroken, Reports, mix::Mixing, order::Order};
 use crate::data::{DataError, Dataset, Depth, Rng, decode::message_of};
 
-/// How many replacements for a broken image are tried before all are taken to be broken.
+/// The number of replacements for a broken image that are tried before all are taken to be broken.
 const REPLACEMENTS: usize = 32;
 
 /// What the workers of an epoch share.
@@ -24,7 +24,7 @@ pub(super) struct Shared {
     pub(super) order: Order,
     pub(super) on_broken: OnBroken,
     pub(super) reports: Arc<Reports>,
-    /// What images are made of, and how many bytes or floats one has with all its views.
+    /// The format of images, and the number of bytes or floats of one with all its views.
     pub(super) depth: Depth,
     pub(super) image_length: usize,
     pub(super) mix: Mix,
@@ -36,10 +36,10 @@ pub(super) struct Shared {
 pub(super) struct Assembly {
     pub(super) number: usize,
     pub(super) positions: Range<usize>,
-    state: Mutex<State>,
+    state: Mutex<PartialBatch>,
 }
 
-struct State {
+struct PartialBatch {
     pixels: LoadedPixels,
     /// Which image was copied in at each place so far.
     images: Vec<Option<usize>>,
@@ -74,7 +74,7 @@ impl Assembly {
         Self {
             number,
             positions,
-            state: Mutex::new(State {
+            state: Mutex::new(PartialBatch {
                 pixels,
                 images: vec![None; size],
                 missing: size,
@@ -111,7 +111,7 @@ impl Assembly {
     }
 }
 
-impl State {
+impl PartialBatch {
     fn finish(&mut self, shared: &Shared, number: usize) -> Result<Whole, DataError> {
         if let Some((_, error)) = self.failure.take() {
             return Err(error);

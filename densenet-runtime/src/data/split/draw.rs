@@ -2,9 +2,9 @@
 
 use crate::data::{Dataset, Rng, Target, dataset::APPLIES};
 
-/// Takes the place of an image's index when a split is drawn.
+/// Replaces an image's index when a split is drawn.
 const SPLIT: u64 = u64::MAX - 1;
-/// How often each unit is looked at again; moving stops long before.
+/// The number of passes over all units; moving stops long before.
 const MOST_PASSES: usize = 32;
 
 /// Whether each image has one class.
@@ -18,8 +18,8 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// Draws from each class its part of the share: rounded down, and up where the most is lost, until
-/// there are as many images as the share of all.
+/// Draws each class's part of the share: rounded down, and then up where the most was lost, until
+/// the total is the share of all images.
 pub(super) fn by_class(dataset: &dyn Dataset, share: f64, seed: u64) -> Vec<bool> {
     let images = dataset.len();
     let class_of = |image: usize| dataset.target(image).class().unwrap_or_default() as usize;
@@ -32,7 +32,7 @@ pub(super) fn by_class(dataset: &dyn Dataset, share: f64, seed: u64) -> Vec<bool
     // The last image of a class is for training, if enough others are there.
     let spared: usize = counts.iter().map(|count| count.saturating_sub(1)).sum();
     let most = |class: usize| counts[class] - usize::from(spared >= wanted && counts[class] > 0);
-    // In whole numbers: `count * wanted / images`, and what remains of the division.
+    // In whole numbers: `count * wanted / images`, and the remainder.
     let parts = counts.iter().map(|count| count * wanted / images);
     let mut drawn: Vec<usize> = parts.collect();
     let mut by_remainder: Vec<usize> = (0..classes).collect();
@@ -57,11 +57,11 @@ pub(super) fn by_class(dataset: &dyn Dataset, share: f64, seed: u64) -> Vec<bool
     validates
 }
 
-/// What stays together: an image, or the images of a group.
+/// A unit that stays together: an image, or the images of a group.
 #[derive(Clone, Default)]
 struct Unit {
     images: usize,
-    /// How many images each class applies to, where there are any.
+    /// The number of images of each class that has any.
     classes: Vec<(usize, usize)>,
 }
 
@@ -88,7 +88,7 @@ impl Unit {
     }
 }
 
-/// Divides units, of which `unit_of` says which one each image is in.
+/// Divides units; `unit_of` gives the unit of each image.
 pub(super) fn by_unit(
     dataset: &dyn Dataset,
     unit_of: &[usize],
@@ -115,7 +115,7 @@ struct Division<'a> {
     validates: Vec<bool>,
     /// Units that validate.
     validating: usize,
-    /// Images, and images of each class: how many there are, and how many more should validate.
+    /// Counts of images, and of images of each class: how many there are, and how many more should validate.
     images: Lack,
     classes: Vec<Lack>,
 }
@@ -134,8 +134,8 @@ impl Lack {
         }
     }
 
-    /// How much farther from the share the set is with so many more (or fewer) images: the change of
-    /// the square of what is lacking, as a part of all.
+    /// How much farther the set is from the share with this many more (or fewer) images: the change
+    /// of the squared deficit, as a part of all.
     fn cost(&self, more: f64) -> f64 {
         let after = self.lacking - more;
         (after * after - self.lacking * self.lacking) / self.all.max(1.0)
@@ -188,7 +188,7 @@ impl<'a> Division<'a> {
                 of_class[class].push(unit);
             }
         }
-        // What is left to divide, of all images and of each class.
+        // The images that are left to divide, in total and of each class.
         let mut left_images = self.images.all;
         let mut left: Vec<f64> = self.classes.iter().map(|class| class.all).collect();
         let mut is_placed = vec![false; units.len()];
@@ -196,7 +196,7 @@ impl<'a> Division<'a> {
             if std::mem::replace(&mut is_placed[unit], true) {
                 return;
             }
-            // Training lacks what is left and not lacking here.
+            // Training lacks the rest that validation does not.
             let ahead = |lack: &Lack, left: f64| 2.0 * lack.lacking - left;
             let by_images = ahead(&division.images, left_images);
             let by_class = own.map_or(0.0, |class| ahead(&division.classes[class], left[class]));
@@ -233,7 +233,7 @@ impl<'a> Division<'a> {
         weight * self.images.cost(sign * *images as f64) + of_classes.sum::<f64>()
     }
 
-    /// Sees to it that neither side is empty.
+    /// Ensures that neither side is empty.
     fn fill(&mut self) {
         if (1..self.units.len()).contains(&self.validating) {
             return;
@@ -244,7 +244,7 @@ impl<'a> Division<'a> {
         }
     }
 
-    /// Moves units as long as that brings the division nearer to the share.
+    /// Moves units as long as that brings the split nearer to the share.
     fn refine(&mut self, order: &[usize]) {
         for _ in 0..MOST_PASSES {
             let mut is_moved = false;

@@ -17,7 +17,7 @@ const VAL: &str = "val";
 
 impl Split {
     /// Writes the split as a CSV file with the columns `path` and `set` (`train` or `val`), by the
-    /// [names](Dataset::name) of the images. The file is whole or does not change.
+    /// [names](Dataset::name) of the images. The file is written completely or not at all.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -37,8 +37,8 @@ impl Split {
         files::replace(file, &bytes).map_err(DataError::io("write", file))
     }
 
-    /// Reads the split of a dataset from a file that was [written](Self::write), or made by others
-    /// in the same form.
+    /// Reads the split of a dataset from a file that [`write`](Self::write) wrote, or another
+    /// program in the same form.
     ///
     /// # Errors
     /// When the file cannot be read or is not of this form, when it does not have every image of

@@ -1,4 +1,4 @@
-//! Which images train and which validate, where no folders say so.
+//! Splits images into training and validation if no folders do.
 
 mod draw;
 mod file;
@@ -10,7 +10,7 @@ use std::{
 
 use super::{DataError, Dataset, Subset, Table, nearest};
 
-/// The division of a dataset into training and validation.
+/// The split of a dataset into training and validation.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -34,19 +34,17 @@ impl Split {
     /// Draws a `share` of the images for validation, in (0, 1), so that each class has about this
     /// share. The same seed draws the same images on every machine.
     ///
-    /// With one class an image, the number of images is the share, rounded, and each class has its
-    /// part of it, rounded up or down; a class of one image is for training. Independent classes are
-    /// divided one after another, the rarest first, each image to the set that lacks more images
-    /// of the class (iterative stratification, Sechidis et al. 2011); an image counts for the
-    /// classes that apply by 0.5 or more.
+    /// If each image has one class, the number of images is the share, rounded, and each class
+    /// contributes its part, rounded up or down; a class with a single image is for training.
+    /// Independent classes are divided one after another, the rarest first, and each image goes to
+    /// the set that lacks more images of the class (iterative stratification, Sechidis et al.
+    /// 2011); an image counts for the classes with a target of 0.5 or more.
     ///
-    /// `groups` names the group of each image, such as the patient. A group is never divided. Then
-    /// whole groups are divided in that way, and moved as long as moving one brings the numbers
-    /// of images and of each class nearer to the share.
+    /// `groups` names the group of each image, such as the patient. A group is never divided: whole
+    /// groups are assigned in the same way, and then moved as long as that brings the numbers of
+    /// images and of each class nearer to the share.
     ///
-    /// # Errors
-    /// When the share is out of range, there are fewer than two images or groups, or not as many
-    /// groups as images are named.
+    /// # Errors When the share is out of range, there are fewer than two images or groups, or `groups` does not have one name for each image.
     pub fn draw(
         dataset: &dyn Dataset,
         groups: Option<&[Box<str>]>,
@@ -109,8 +107,7 @@ impl Split {
 
     /// Checks that no group is in both sets.
     ///
-    /// # Errors
-    /// When one is; the error names the first of them. When not as many groups as images are named.
+    /// # Errors When one is; the error names the first of them. When `groups` does not have one name for each image.
     pub fn check_groups(&self, groups: &[Box<str>]) -> Result<(), DataError> {
         check_count(groups.len(), self.validates.len())?;
         let of = |validates: bool| {
@@ -124,8 +121,7 @@ impl Split {
 
 /// Checks that two tables, of training and of validation, share no picture and no group.
 ///
-/// # Errors
-/// When they do; the error names the first that are in both.
+/// # Errors When they do; the error names the first in both.
 pub fn check_apart(train: &Table, val: &Table) -> Result<(), DataError> {
     let (ours, theirs) = (pictures(train), pictures(val));
     let paths = ours.iter().map(String::as_str);
@@ -168,7 +164,8 @@ fn check_count(groups: usize, images: usize) -> Result<(), DataError> {
         return Ok(());
     }
     Err(DataError::Options(format!(
-        "there are {images} images, but groups of {groups}; each image needs the name of its group"
+        "there are {images} images, but names of groups for {groups}; each image needs the name \
+            of its group"
     )))
 }
 

@@ -1,4 +1,4 @@
-//! What a cell says: a number for a class, or names of classes.
+//! The contents of a cell: a number for a class, or names of classes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +33,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Reads the cells of a column, each with its line. If no kind of labels is asked for, pictures
-    /// have several classes where any cell has.
+    /// Reads the cells of a column, each with its line. If no kind of labels is requested, pictures
+    /// may have several classes if any cell has several.
     pub(super) fn parse<'a>(
         file: &Path,
         column: Option<&str>,
@@ -91,7 +91,9 @@ impl Names {
                         return Err(refuse(
                             line,
                             format!(
-                                "`{cell}` is no class, but each picture needs one; remove the line, or let classes be independent, of which any may be unknown"
+                                "`{cell}` is not a class, but each picture needs one; remove the \
+                                    line, or let classes be independent, any of which may be \
+                                    unknown"
                             ),
                         ));
                     }

@@ -3,10 +3,10 @@
 /// Which columns of a [`Table`](super::Table) are read, and how. Other columns are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// The column of paths. By default the one that is called `path`, `image`, `file`, `filename`
-    /// or `image index`, in any case.
+    /// The column of paths. By default the one named `path`, `image`, `file`, `filename` or `image
+    /// index`, in any case.
     pub path: Option<String>,
-    /// What is added to each path, such as `.jpg` to names without an extension.
+    /// A suffix for each path, such as `.jpg` for names without an extension.
     pub suffix: String,
     /// The columns of labels: one for each class, or one with names of classes. A single column has
     /// names unless all its cells are numbers from 0 to 1, or unknown. By default
@@ -20,12 +20,12 @@ pub struct Columns {
     /// together.
     pub group: Option<String>,
     /// Whether a picture has one class or several. By default, columns of classes are independent,
-    /// and names are where a cell has several.
+    /// and names are if a cell has several.
     pub kind: Option<LabelKind>,
     /// The classes in their order. By default those of the columns, in their order, or all names
     /// that occur, sorted.
     pub classes: Vec<String>,
-    /// The name that stands for none of the classes where pictures may have several, such as `No
+    /// The name that stands for none of the classes if pictures may have several, such as `No
     /// Finding`. An empty cell says that all are unknown.
     pub no_class: Option<String>,
 }

@@ -1,20 +1,20 @@
 //! The labels and groups in the columns of a sheet.
 
 use super::{
-    Found, Labels, Row,
+    Labels, ParsedTable, Row,
     cells::{Names, number},
     columns::{Columns, LabelKind},
 };
 use crate::data::{DataError, nearest, sheet::Sheet};
 
-/// What a column of paths may be called, in any case; the first of these counts.
+/// The default names of the column of paths, in any case; the first of these counts.
 const PATHS: [&str; 5] = ["path", "image", "file", "filename", "image index"];
-/// What a column with names of classes may be called, in any case.
+/// The default names of a column with names of classes, in any case.
 const NAMES: [&str; 5] = ["label", "labels", "class", "classes", "finding labels"];
 
 impl Columns {
     /// Reads these columns of a sheet.
-    pub(super) fn cut(&self, sheet: &Sheet<'_>, labelled: bool) -> Result<Found, DataError> {
+    pub(super) fn cut(&self, sheet: &Sheet<'_>, labelled: bool) -> Result<ParsedTable, DataError> {
         let path = self.path_in(sheet)?;
         let group = self.group.as_deref();
         let group = group.map(|name| find(sheet, name, "groups")).transpose()?;
@@ -36,7 +36,7 @@ impl Columns {
             ..columns
         };
         if labels.is_empty() {
-            return Ok(Found {
+            return Ok(ParsedTable {
                 classes: self.classes.clone(),
                 columns,
                 rows,
@@ -49,7 +49,7 @@ impl Columns {
         {
             let cells = sheet.column(column);
             let names = Names::parse(sheet.file, Some(sheet.name(column)), cells, &columns)?;
-            return Ok(Found::named(columns, rows, names, groups));
+            return Ok(ParsedTable::named(columns, rows, names, groups));
         }
         let kind = self.kind.unwrap_or(LabelKind::Independent);
         let classes = columns.labels.clone();
@@ -65,7 +65,7 @@ impl Columns {
                 ),
             ));
         }
-        Ok(Found {
+        Ok(ParsedTable {
             columns: Self {
                 kind: Some(kind),
                 classes: classes.clone(),
@@ -147,7 +147,7 @@ impl Columns {
         let others = others.filter(|&column| column != path && Some(column) != group);
         let others: Vec<_> = others.collect();
         for &column in &others {
-            // Says so if there are two of a name.
+            // Reports two columns of one name.
             find(sheet, sheet.name(column), "labels")?;
         }
         Ok(others)
@@ -155,9 +155,9 @@ impl Columns {
 
     fn is_of_names(&self, sheet: &Sheet<'_>, column: usize) -> bool {
         let name = sheet.name(column);
-        // Numbers are about the class that their column is called after.
+        // Numbers refer to the class of their column's name.
         let other_classes = !self.classes.is_empty() && self.classes != [name];
-        // A single class would leave nothing to tell apart.
+        // A single class would leave nothing to distinguish.
         let exclusive = self.kind == Some(LabelKind::Exclusive);
         let is_number = |(_, cell)| number(cell).is_some();
         other_classes

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Found, Labels, Row, cells::Names, columns::Columns};
+use super::{Labels, ParsedTable, Row, cells::Names, columns::Columns};
 use crate::data::DataError;
 
 pub(super) fn parse(
@@ -10,7 +10,7 @@ pub(super) fn parse(
     text: &str,
     columns: &Columns,
     labelled: bool,
-) -> Result<Found, DataError> {
+) -> Result<ParsedTable, DataError> {
     let lines = (1..).zip(text.lines().map(str::trim));
     let lines = lines.filter(|(_, line)| !line.is_empty());
     let mut rows = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn parse(
         ));
     }
     if labels.is_empty() {
-        return Ok(Found {
+        return Ok(ParsedTable {
             columns: columns.clone(),
             classes: columns.classes.clone(),
             rows,
@@ -52,7 +52,7 @@ pub(super) fn parse(
         });
     }
     let names = Names::parse(file, None, labels.iter().copied(), columns)?;
-    Ok(Found::named(columns.clone(), rows, names, None))
+    Ok(ParsedTable::named(columns.clone(), rows, names, None))
 }
 
 /// The path and the label of a line: what is before and after its last tab, or else its last space.

@@ -54,11 +54,11 @@ struct Row {
     line: usize,
 }
 
-/// What a table says of the pictures' classes.
+/// The labels of a table's pictures.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Labels {
-    /// Nothing: the pictures are for prediction.
+    /// No labels: the pictures are for prediction.
     None,
     /// The class of each picture.
     Classes(Vec<u32>),
@@ -67,7 +67,7 @@ pub enum Labels {
 }
 
 impl Table {
-    /// Reads a file. Paths in it begin at the file's folder, unless another
+    /// Reads a file. Its paths are relative to the file's folder, unless another
     /// [root](Self::rooted) is set. No picture is looked for yet.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Sets the folder at which the paths begin.
+    /// Sets the folder that the paths are relative to.
     pub fn rooted(self, root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -147,12 +147,12 @@ impl Table {
         Some(self.root.join(self.path(index)?))
     }
 
-    /// The columns as they were found, with the classes: to read another table in the same way.
+    /// The columns that were found, with the classes, to read another table in the same way.
     pub fn columns(&self) -> &Columns {
         &self.columns
     }
 
-    /// Checks that all pictures are there.
+    /// Checks that all pictures exist.
     ///
     /// # Errors
     /// When some are missing; the error counts them and names the first.
@@ -173,7 +173,7 @@ impl Table {
         })
     }
 
-    /// The table without the pictures that are missing, and how many they are.
+    /// The table without the missing pictures, and their number.
     ///
     /// # Errors
     /// When all are missing.
@@ -234,8 +234,8 @@ fn retain<T>(items: &mut Vec<T>, each: usize, is_kept: &[bool]) {
     });
 }
 
-/// What was read of a file.
-struct Found {
+/// The parsed contents of a file.
+struct ParsedTable {
     columns: Columns,
     classes: Vec<String>,
     rows: Vec<Row>,
@@ -243,7 +243,7 @@ struct Found {
     groups: Option<Vec<Box<str>>>,
 }
 
-impl Found {
+impl ParsedTable {
     fn named(
         columns: Columns,
         rows: Vec<Row>,

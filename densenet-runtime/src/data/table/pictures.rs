@@ -27,8 +27,8 @@ pub struct TablePictures {
 }
 
 impl TablePictures {
-    /// Serves the pictures of a table, which are read and shown as `pictures` says. Where a table
-    /// has no labels, all classes that [`Columns`](super::Columns) names are unknown.
+    /// Serves the pictures of a table, which are read and preprocessed as `pictures` says. If a
+    /// table has no labels, all classes that [`Columns`](super::Columns) names are unknown.
     ///
     /// # Errors
     /// When the table has no classes.

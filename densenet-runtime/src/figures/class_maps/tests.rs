@@ -70,7 +70,7 @@ fn what_cannot_be_drawn_is_refused() {
     let refused = |maps: ClassMaps<'_>| maps.draw(&path, "").unwrap_err().to_string();
     let said = refused(of(&[0; 57], &MAP));
     assert!(
-        said.ends_with("a picture of 5x4 in RGB and maps of 2x3 have other lengths"),
+        said.ends_with("the data has the wrong length for a picture of 5x4 in RGB and maps of 2x3"),
         "{said}"
     );
     let said = refused(of(&[0; 60], &[f32::NAN; 6]));

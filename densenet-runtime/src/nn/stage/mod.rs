@@ -7,7 +7,7 @@ pub(crate) use shapes::Part;
 
 use crate::plan::{Block, DropoutSites, Head, Stem, StemKind, Transition};
 use densenet_cpu::conv::finish::{Source, finish};
-use densenet_cpu::conv::pointwise::{Columns, Target};
+use densenet_cpu::conv::pointwise::{Destination, OutputColumns};
 use densenet_cpu::kernel::normal::{Affine, GradientSums, Norms, Statistics, Undo};
 use densenet_cpu::layout::{to_nchw, to_nhwc};
 use densenet_cpu::stage::block::{self, BlockBuffers, BlockGradients, BlockState, Bottlenecks};
@@ -16,7 +16,7 @@ use densenet_cpu::stage::measure::measure;
 use densenet_cpu::stage::stem::{self, StemBuffers, StemState};
 use densenet_cpu::stage::{Backward, Drops, Forward, Gradients, Maps, MapsGradient, transition};
 
-/// What a stage keeps for its backward pass.
+/// The values that a stage keeps for its backward pass.
 pub(crate) struct Record {
     batch: usize,
     drops: Drops,
@@ -52,7 +52,7 @@ enum Memory {
 }
 
 /// Runs a stage with the batch's statistics, which update the running ones, or with the running
-/// ones, as `norms` says. Input and output are NCHW, but for a head's logits. The caller has
+/// ones, as `norms` says. Input and output are NCHW, except for a head's logits. The caller has
 /// checked that the numbers fit the stage ([`Part::images`]).
 pub(crate) fn forward(
     engine: &mut Engine,
@@ -103,9 +103,9 @@ fn run_stem(
         convolved: &mut convolved,
         choice: &mut choice,
     };
-    let target = Target {
+    let target = Destination {
         values: &mut output,
-        columns: Columns::all(stem.maps),
+        columns: OutputColumns::all(stem.maps),
     };
     let stage = (&stem, &stem.tensors());
     stem::forward(engine, stage, pass, &mut state, buffers, target);
@@ -193,11 +193,11 @@ fn run_transition(
         statistics: &statistics,
         affine: &mut Affine::default(),
     };
-    let target = Target {
+    let target = Destination {
         values: &mut output,
-        columns: Columns {
+        columns: OutputColumns {
             dropout: drops.at(DropoutSites::alone(0)).transition(),
-            ..Columns::all(transition.output)
+            ..OutputColumns::all(transition.output)
         },
     };
     let stage = (&transition, &transition.tensors());
@@ -341,8 +341,8 @@ impl Record {
     }
 }
 
-/// The gradient of the input of a transition or a head: `backward` leaves that of the normalised
-/// input, from which BN is undone here.
+/// The gradient of the input of a transition or a head: `backward` computes that of the normalised
+/// input, and BN is undone here.
 fn undone(
     engine: &mut Engine,
     x: &[f32],

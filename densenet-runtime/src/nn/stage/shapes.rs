@@ -63,8 +63,7 @@ impl Part {
         images > 1 || (images == 1 && pixels > 1)
     }
 
-    /// The numbers for the shapes, if they are possible: sizes have 31 bits, so that products of
-    /// four fit.
+    /// The numbers for the shapes, if they are valid: sizes have 31 bits, so products of four fit.
     fn counts(self) -> Option<Counts> {
         let wide = |size: usize| size as u128;
         let counts = match self {

@@ -1,4 +1,4 @@
-//! What two runs' settings differ in, in words.
+//! The differences between two runs' settings, in words.
 
 use std::fmt::Display;
 

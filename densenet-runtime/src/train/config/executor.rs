@@ -22,8 +22,7 @@ impl Config {
         self.executor_among(plan, device, &Ranks::alone())
     }
 
-    /// The same for one of several processes that train together; their process group is formed
-    /// here.
+    /// The same for one of several processes that train together; this forms their process group.
     pub(in crate::train) fn executor_among(
         &self,
         plan: Plan,
@@ -80,7 +79,7 @@ impl Config {
     /// Bytes that an executor of a plan allocates on a device.
     ///
     /// # Errors
-    /// If what is to be frozen cannot be.
+    /// If these parts cannot be frozen.
     pub fn bytes(&self, plan: &Plan, device: &Device) -> Result<u64, PartError> {
         let training = self.training(plan)?;
         Ok(match device {
@@ -93,7 +92,7 @@ impl Config {
     /// What an executor of a plan keeps with these settings, for [`Plan::training_footprint`].
     ///
     /// # Errors
-    /// If what is to be frozen cannot be.
+    /// If these parts cannot be frozen.
     pub fn training(&self, plan: &Plan) -> Result<Training, PartError> {
         Ok(Training {
             recompute: self.recompute,

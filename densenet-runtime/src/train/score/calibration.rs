@@ -1,7 +1,7 @@
-//! Whether predictions are right as often as they say.
+//! Whether predictions are correct as often as their probabilities say.
 
-/// Bins of confidence, each as wide and without its lower end (Guo et al., 2017, On Calibration of
-/// Modern Neural Networks).
+/// Bins of confidence, equally wide and without their lower ends (Guo et al., 2017, On Calibration
+/// of Modern Neural Networks).
 const BINS: usize = 15;
 
 /// The predictions whose confidence is in a range, without its lower end.
@@ -19,8 +19,7 @@ pub struct CalibrationBin {
     pub confidence: f64,
 }
 
-/// The expected calibration error: the mean difference between confidence and the share that is
-/// right, over bins of confidence.
+/// The expected calibration error: the mean difference between confidence and accuracy over bins of confidence.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Calibration {
     bins: [Bin; BINS],

@@ -1,22 +1,20 @@
 //! The curves of a class, for plots.
 
-/// What is found of a class as the score from which a decision is yes falls: a point for each
-/// distinct score.
+/// A class's positive predictions as their threshold falls: a point for each distinct score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// At each score: images that the class applies to, and others.
+    /// At each score: true and false positives.
     found: Vec<[u64; 2]>,
 }
 
 impl Curve {
-    /// The last point has all images, of both kinds.
+    /// The last point has all images.
     pub(super) fn new(found: Vec<[u64; 2]>) -> Self {
         Self { found }
     }
 
-    /// The receiver operating characteristic: the share of the other images that are found (the
-    /// false positive rate), and that of the images that the class applies to (the true positive
-    /// rate); from (0, 0) to (1, 1).
+    /// The receiver operating characteristic: false positive rates and true positive rates, from
+    /// (0, 0) to (1, 1).
     pub fn roc(&self) -> Vec<[f64; 2]> {
         let all = self.found.last().copied().unwrap_or([1, 1]);
         let points = std::iter::once(&[0, 0]).chain(&self.found);
@@ -25,8 +23,8 @@ impl Curve {
             .collect()
     }
 
-    /// The share of the images that the class applies to that are found (recall), and the share of
-    /// them among all that are found (precision); from (0, 1) to a recall of 1.
+    /// Recall, the share of the positive images that are found, and precision, the share of
+    /// positives among the images found; from (0, 1) to a recall of 1.
     pub fn precision_recall(&self) -> Vec<[f64; 2]> {
         let all = self.found.last().map_or(1, |&[right, _]| right);
         let points = self.found.iter().map(|&[right, wrong]| {

@@ -1,9 +1,8 @@
 //! How good predictions are: errors, AUROC, average precision, calibration, and thresholds for
 //! decisions.
 //!
-//! [`Predictions`] are the logits and the targets of a whole evaluation. They are judged as
-//! scikit-learn does it, ties included. [`BestBy`] says which score makes an evaluation the best of
-//! a run.
+//! [`Predictions`] are the logits and the targets of a whole evaluation. They are scored as in
+//! scikit-learn, ties included. [`BestBy`] says which score makes an evaluation the best of a run.
 
 mod best_by;
 mod calibration;

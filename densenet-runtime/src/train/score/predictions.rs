@@ -7,7 +7,7 @@ use super::curve::Curve;
 use super::ranking::{Ranking, ThresholdRule};
 use crate::Targets;
 
-/// The logits and targets of a whole evaluation, image after image.
+/// The logits and targets of a whole evaluation, image by image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Predictions {
     classes: usize,
@@ -42,22 +42,22 @@ impl Kept {
 /// The scores of a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ClassScore {
-    /// Images of which it is known whether the class applies.
+    /// Images whose label for the class is known.
     pub known: usize,
     /// Those that it applies to.
     pub positive: usize,
-    /// Of independent targets, the share of the known ones that are decided rightly at a probability
-    /// of 0.5; else the share of the images of this class for which it is predicted. `None` without
-    /// such images.
+    /// For independent targets, the share of the known ones that are predicted correctly at a
+    /// threshold of 0.5; otherwise the share of this class's images for which it is predicted.
+    /// `None` without such images.
     pub accuracy: Option<f64>,
     /// The area under the receiver operating characteristic, of this class against all others;
-    /// `None` unless it applies to some of the known images and not to others.
+    /// `None` unless the known labels are both positive and negative.
     pub auroc: Option<f64>,
     /// The average precision, in the same way.
     pub average_precision: Option<f64>,
 }
 
-/// The scores of all classes: means over those that have one.
+/// The mean scores, each over the classes that have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeanScores {
     /// The mean accuracy of the classes.
@@ -66,8 +66,8 @@ pub struct MeanScores {
     pub auroc: Option<f64>,
     /// The mean of the average precisions.
     pub average_precision: Option<f64>,
-    /// The expected calibration error, over 15 bins: of the highest probability of each image, or of
-    /// each decision on an independent target.
+    /// The expected calibration error, over 15 bins, of each image's highest probability, or of
+    /// each prediction of an independent target.
     pub calibration_error: Option<f64>,
 }
 
@@ -81,7 +81,7 @@ pub struct Scores {
 }
 
 impl Predictions {
-    /// No images yet, of a network of so many classes.
+    /// No images yet, for a network with this many classes.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -89,8 +89,8 @@ impl Predictions {
         }
     }
 
-    /// Adds images: their logits, batch x classes, and their targets, which must be of the kind of
-    /// those before.
+    /// Adds images: their logits, batch x classes, and their targets, which must be of the same
+    /// kind as earlier ones.
     ///
     /// # Errors
     /// What does not fit, in words. Nothing has changed then.
@@ -146,8 +146,8 @@ impl Predictions {
         self.targets.targets()
     }
 
-    /// The probability of each class, images x classes: of independent targets the sigmoid of the
-    /// logits, else their softmax.
+    /// The probability of each class, images x classes: the sigmoid of the logits for independent
+    /// targets, otherwise their softmax.
     pub fn probabilities(&self) -> Vec<f64> {
         let wide = |&logit: &f32| f64::from(logit);
         if let Kept::Independent(_) = self.targets {
@@ -166,7 +166,7 @@ impl Predictions {
     }
 
     /// The share of images whose class is not among the `k` highest logits; `None` without images,
-    /// and where targets are independent. Equal logits count as higher.
+    /// and if targets are independent. Equal logits count as higher.
     pub fn top_k_error(&self, k: usize) -> Option<f64> {
         let labels = self.labels()?;
         let is_wrong = |(row, label): &(&[f32], &u32)| {
@@ -180,9 +180,8 @@ impl Predictions {
         (!labels.is_empty()).then(|| wrong as f64 / labels.len() as f64)
     }
 
-    /// The number of images by their class (rows) and the predicted class (columns), which has the
-    /// highest logit and is the first of equals: classes x classes, or nothing where targets are
-    /// independent.
+    /// The number of images by their class (rows) and the predicted class (columns), the first one
+    /// with the highest logit: classes x classes, or empty if targets are independent.
     pub fn confusion(&self) -> Option<Vec<Vec<usize>>> {
         let labels = self.labels()?;
         let mut counts = vec![vec![0; self.classes]; self.classes];
@@ -238,8 +237,8 @@ impl Predictions {
         Scores { classes, means }
     }
 
-    /// A threshold for the probability of each class, from which a decision is yes; `None` unless
-    /// the class applies to some of the known images and not to others.
+    /// A threshold for each class: a prediction is positive if the probability reaches it. `None`
+    /// unless the class's known labels are both positive and negative.
     pub fn thresholds(&self, rule: ThresholdRule) -> Vec<Option<f32>> {
         let (probabilities, labels) = (self.probabilities(), self.labels());
         (0..self.classes)
@@ -255,8 +254,7 @@ impl Predictions {
             .collect()
     }
 
-    /// The curves of each class; `None` unless it applies to some of the known images and not to
-    /// others.
+    /// The curves of each class; `None` unless its known labels are both positive and negative.
     pub fn curves(&self) -> Vec<Option<Curve>> {
         let (probabilities, labels) = (self.probabilities(), self.labels());
         let known = |class| self.known(class, &probabilities, labels.as_deref());
@@ -264,8 +262,8 @@ impl Predictions {
         rankings.map(|ranking| Some(ranking?.curve())).collect()
     }
 
-    /// How often predictions are right, by their confidence: what the
-    /// [calibration error](MeanScores::calibration_error) is made of.
+    /// How often predictions are correct, by their confidence: the bins of the [calibration
+    /// error](MeanScores::calibration_error).
     pub fn calibration(&self) -> Vec<CalibrationBin> {
         self.confidences(&self.probabilities()).bins()
     }
@@ -274,7 +272,7 @@ impl Predictions {
         self.logits.chunks_exact(self.classes.max(1))
     }
 
-    /// The class of each image: of probabilities, the first of the most probable. `None` where
+    /// The class of each image; for probabilities, the first of the most probable ones. `None` if
     /// targets are independent.
     fn labels(&self) -> Option<Vec<u32>> {
         match &self.targets {
@@ -287,9 +285,9 @@ impl Predictions {
         }
     }
 
-    /// The score of each image of which it is known whether a class applies, and whether it does.
-    /// The score is the logit of an independent target, which is never rounded to 1, else the
-    /// probability. `labels` are those of the images, which independent targets do not have.
+    /// The score of each image with a known label for a class, and whether the label is positive.
+    /// The score is the logit of an independent target, which is never rounded to 1, or else the
+    /// probability. `labels` are the images' classes, which independent targets do not have.
     fn known(
         &self,
         class: usize,
@@ -333,7 +331,7 @@ impl Predictions {
         calibration
     }
 
-    /// The evaluation as numbers, to be put together with those of other ranks.
+    /// The evaluation as numbers, to be combined with those of other ranks.
     pub(in crate::train) fn to_numbers(&self) -> Vec<f64> {
         let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
         let targets: Vec<f64> = match &self.targets {
@@ -351,7 +349,7 @@ impl Predictions {
         numbers
     }
 
-    /// The evaluation of all ranks, which have targets of the kind of `like`.
+    /// The evaluation of all ranks, whose targets are of the same kind as those of `like`.
     pub(in crate::train) fn of_numbers(classes: usize, numbers: &[f64], like: Targets<'_>) -> Self {
         let width = match like {
             Targets::Classes(_) => 1,

@@ -1,4 +1,4 @@
-//! What the order of scores says: AUROC, average precision, thresholds.
+//! Scores that depend on the order of predictions: AUROC, average precision, thresholds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use super::curve::Curve;
 
-/// How the threshold of a class is chosen. A decision is yes from the threshold on.
+/// How the threshold of a class is chosen. A prediction is positive if its probability reaches the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThresholdRule {
     /// The highest sum of sensitivity and specificity (Youden's J); the highest such threshold.
     Youden,
-    /// The highest threshold at which at least this share of the images that the class applies to
-    /// is found, in (0, 1].
+    /// The highest threshold with at least this sensitivity, the share of positive images that are
+    /// found, in (0, 1].
     Sensitivity(f64),
 }
 
-/// A rule that there is not.
+/// An unknown rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no rule for thresholds; write youden, or sensitivity=0.9 for any share above 0 and at most 1"
+    "`{0}` is not a rule for thresholds; write youden, or sensitivity=0.9 for any share above 0 \
+        and at most 1"
 )]
 pub struct UnknownRule(String);
 
@@ -60,15 +61,15 @@ impl fmt::Display for ThresholdRule {
     }
 }
 
-/// The images of a class at each distinct score, from the highest to the lowest. There are some
-/// that the class applies to, and some others.
+/// The images of a class at each distinct score, from the highest to the lowest. Some are positive
+/// and some negative.
 pub(super) struct Ranking {
     points: Vec<Point>,
     positives: u64,
     negatives: u64,
 }
 
-/// What is found where a decision is yes from a score on.
+/// The positives that a threshold at a score finds.
 #[derive(Clone, Copy, Default)]
 struct Point {
     score: f64,
@@ -79,7 +80,7 @@ struct Point {
 }
 
 impl Ranking {
-    /// Of scores, with whether the class applies; `None` unless there are both kinds.
+    /// From scores and whether each image is positive; `None` unless there are both kinds.
     pub(super) fn new(mut scores: Vec<(f64, bool)>) -> Option<Self> {
         scores.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let mut points: Vec<Point> = Vec::new();
@@ -103,9 +104,8 @@ impl Ranking {
         })
     }
 
-    /// The area under the receiver operating characteristic: the share of pairs of an image that
-    /// the class applies to and another one in which the first has the higher score. Equal scores
-    /// count half.
+    /// The area under the receiver operating characteristic: the share of pairs of a positive and a
+    /// negative image in which the positive one has the higher score. Equal scores count half.
     pub(super) fn auroc(&self) -> f64 {
         let mut before = Point::default();
         let mut doubled: u128 = 0;
@@ -117,7 +117,7 @@ impl Ranking {
         doubled as f64 / (2.0 * self.positives as f64 * self.negatives as f64)
     }
 
-    /// The mean of the precision over the images that the class applies to, at the score of each.
+    /// The mean of the precision at the score of each positive image.
     pub(super) fn average_precision(&self) -> f64 {
         let mut before = 0;
         let mut sum = 0.0;
@@ -135,7 +135,7 @@ impl Ranking {
         Curve::new(points.map(|point| [point.right, point.wrong]).collect())
     }
 
-    /// The score from which a decision is yes.
+    /// The score from which a prediction is positive.
     pub(super) fn threshold(&self, rule: ThresholdRule) -> f64 {
         let enough = |point: &Point| match rule {
             ThresholdRule::Youden => true,
@@ -155,7 +155,7 @@ impl Ranking {
                 _ => best = Some((j, point.score)),
             }
         }
-        // No share is above 1, so the lowest score is enough for any that can be asked for.
+        // No share is above 1, so the lowest score reaches any of them.
         let lowest = self.points.last().map_or(0.0, |point| point.score);
         best.map_or(lowest, |(_, score)| score)
     }
@@ -187,7 +187,7 @@ mod tests {
         ] {
             let error = text.parse::<ThresholdRule>().unwrap_err().to_string();
             assert!(
-                error.starts_with(&format!("`{text}` is no rule")),
+                error.starts_with(&format!("`{text}` is not a rule")),
                 "{error}"
             );
         }

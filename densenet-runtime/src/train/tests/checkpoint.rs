@@ -10,28 +10,28 @@ use super::*;
 use crate::Arena;
 use crate::weights::{self, State, TensorFile, Unexpected};
 
-fn saved(folder: &Path) -> (Engine, std::path::PathBuf) {
+fn saved(folder: &Path) -> (Runner, std::path::PathBuf) {
     let images = Images::new(8, 8);
-    let mut engine = engine(config());
+    let mut runner = runner(config());
     for _ in 0..3 {
-        engine.step(images.first(8), Instant::now()).unwrap();
+        runner.step(images.first(8), Instant::now()).unwrap();
     }
     let path = folder.join("checkpoint.safetensors");
-    engine.save(&path).unwrap();
-    (engine, path)
+    runner.save(&path).unwrap();
+    (runner, path)
 }
 
 fn refusal(path: &Path, config: Config, dropout: f64) -> String {
     let executor = Box::new(Regression::new(dropout, 8));
-    let mut engine = Engine::new("Regression", executor, config).unwrap();
-    let before = engine.state().unwrap();
-    let message = engine.restore(path).unwrap_err().to_string();
+    let mut runner = Runner::new("Regression", executor, config).unwrap();
+    let before = runner.state().unwrap();
+    let message = runner.restore(path).unwrap_err().to_string();
     assert_eq!(
-        engine.state().unwrap(),
+        runner.state().unwrap(),
         before,
         "changed by a file that was refused"
     );
-    assert_eq!(engine.position.step, 0);
+    assert_eq!(runner.position.step, 0);
     message
 }
 
@@ -39,7 +39,7 @@ fn refusal(path: &Path, config: Config, dropout: f64) -> String {
 fn a_checkpoint_gives_back_all_that_it_took() {
     let folder = tempfile::tempdir().unwrap();
     let (mut before, path) = saved(folder.path());
-    let mut after = engine(config());
+    let mut after = runner(config());
     after.restore(&path).unwrap();
     assert_eq!(after.position, before.position);
     assert_eq!(after.state().unwrap(), before.state().unwrap());
@@ -48,7 +48,7 @@ fn a_checkpoint_gives_back_all_that_it_took() {
     let images = Images::new(8, 8);
     for _ in 0..2 {
         let [a, b] = [&mut before, &mut after]
-            .map(|engine| engine.step(images.first(8), Instant::now()).unwrap().loss);
+            .map(|runner| runner.step(images.first(8), Instant::now()).unwrap().loss);
         assert_eq!(a.to_bits(), b.to_bits());
     }
 }
@@ -100,7 +100,7 @@ fn checkpoints_of_format_1_go_on() {
         let folder = tempfile::tempdir().unwrap();
         let (before, path) = saved(folder.path());
         in_format_1(&path, classes);
-        let mut after = engine(config());
+        let mut after = runner(config());
         after.restore(&path).unwrap();
         assert_eq!(after.state().unwrap(), before.state().unwrap());
         assert_eq!(after.position, before.position);
@@ -194,17 +194,17 @@ fn equal_runs_write_equal_files() {
 fn a_checkpoint_of_numbers_that_are_not_finite_is_not_written() {
     for arena in [Arena::Parameters, Arena::Running, Arena::Momentum] {
         let folder = tempfile::tempdir().unwrap();
-        let (mut engine, path) = saved(folder.path());
+        let (mut runner, path) = saved(folder.path());
         let before = std::fs::read(&path).unwrap();
-        let plan = engine.executor().plan();
+        let plan = runner.executor().plan();
         let count = match arena {
             Arena::Running => plan.running_count(),
             _ => plan.parameter_count(),
         };
         let mut values = vec![1.0; count];
         values[1] = f32::INFINITY;
-        engine.executor_mut().write(arena, &values).unwrap();
-        let message = engine.save(&path).unwrap_err().to_string();
+        runner.executor_mut().write(arena, &values).unwrap();
+        let message = runner.save(&path).unwrap_err().to_string();
         assert!(message.contains("holds inf"), "{message}");
         assert!(std::fs::read(&path).unwrap() == before);
     }
@@ -213,11 +213,11 @@ fn a_checkpoint_of_numbers_that_are_not_finite_is_not_written() {
 #[test]
 fn a_checkpoint_loads_as_weights_under_torchvisions_names() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, path) = saved(folder.path());
+    let (runner, path) = saved(folder.path());
     let file = TensorFile::read(&path).unwrap();
-    let plan = engine.executor().plan();
+    let plan = runner.executor().plan();
     let state = State::from_file(plan, &file, Unexpected::Ignore).unwrap();
-    assert_eq!(state, engine.state().unwrap());
+    assert_eq!(state, runner.state().unwrap());
     assert!(file.shape("features.conv0.weight").is_some());
     assert!(file.shape("momentum.features.conv0.weight").is_some());
 }
@@ -278,9 +278,9 @@ fn a_checkpoint_with_a_flipped_bit_is_refused() {
 fn weights_without_a_run_are_no_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
-    let engine = engine(config());
-    let state = engine.state().unwrap();
-    state.write(engine.executor().plan(), &path).unwrap();
+    let runner = runner(config());
+    let state = runner.state().unwrap();
+    state.write(runner.executor().plan(), &path).unwrap();
     let message = refusal(&path, config(), 0.2);
     assert!(message.contains("no run to resume"), "{message}");
 }
@@ -294,12 +294,12 @@ fn a_checkpoint_that_is_not_there_is_named() {
 #[test]
 fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, path) = saved(folder.path());
+    let (runner, path) = saved(folder.path());
     let before = std::fs::read(&path).unwrap();
     // A folder in the file's place: the rename fails, as late as it can.
     let blocked = folder.path().join("blocked");
     std::fs::create_dir_all(blocked.join("full")).unwrap();
-    let message = engine.save(&blocked).unwrap_err().to_string();
+    let message = runner.save(&blocked).unwrap_err().to_string();
     assert!(message.contains("blocked"), "{message}");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 2, "{left:?}");

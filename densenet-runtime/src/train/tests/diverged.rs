@@ -4,8 +4,8 @@ use super::super::fit;
 use super::*;
 use crate::train::{Decay, Fit, Metric, Metrics, Milestone, lines};
 
-/// Rates of 0.2, and from an epoch on of 2e25: it stands for whatever makes a run diverge. The step
-/// that diverges has a finite loss itself; that of the next one is not.
+/// Learning rates of 0.2, and from an epoch on of 2e25, which stands for whatever makes a run
+/// diverge. The loss of the step that diverges is still finite; that of the next one is not.
 fn diverging_after(epochs: f64) -> Config {
     Config {
         epochs: 4,
@@ -26,9 +26,9 @@ fn one_step() -> Images {
     Images::new(8, 8)
 }
 
-fn error_of(engine: &mut Engine, train: &Images, fit: &Fit, observer: &mut dyn Observer) -> String {
+fn error_of(runner: &mut Runner, train: &Images, fit: &Fit, observer: &mut dyn Observer) -> String {
     let validation = Images::new(20, 8);
-    let error = fit::run(engine, train, &validation, fit, observer).unwrap_err();
+    let error = fit::run(runner, train, &validation, fit, observer).unwrap_err();
     error.to_string()
 }
 
@@ -46,7 +46,7 @@ fn a_last_step_of_an_epoch_that_diverges_costs_no_checkpoint() {
         || ["checkpoint.safetensors", "best.safetensors"].map(|n| std::fs::read(at(n)).unwrap());
     let metrics = at("metrics.jsonl");
 
-    let mut good = engine(diverging_after(1.0));
+    let mut good = runner(diverging_after(1.0));
     let mut written = Metrics::create(&metrics, 0).unwrap();
     fit::run(
         &mut good,
@@ -67,7 +67,7 @@ fn a_last_step_of_an_epoch_that_diverges_costs_no_checkpoint() {
     // As the message says.
     let mut config = Config::of_checkpoint(at("checkpoint.safetensors")).unwrap();
     config.schedule = Schedule::constant(0.01);
-    let mut resumed = engine(config);
+    let mut resumed = runner(config);
     resumed
         .restore_with_schedule(&at("checkpoint.safetensors"))
         .unwrap();
@@ -91,7 +91,7 @@ fn a_first_best_is_not_of_a_network_that_has_diverged() {
         ..Fit::default()
     };
     error_of(
-        &mut engine(diverging_after(0.0)),
+        &mut runner(diverging_after(0.0)),
         &one_step(),
         &fit,
         &mut (),
@@ -109,11 +109,11 @@ fn a_step_that_diverges_before_a_checkpoint_within_an_epoch_costs_none() {
         ..Fit::default()
     };
     // Three steps an epoch: step 4 diverges, and a checkpoint is due after it.
-    let mut diverging = engine(diverging_after(1.0));
+    let mut diverging = runner(diverging_after(1.0));
     let message = error_of(&mut diverging, &Images::new(19, 8), &fit, &mut ());
     assert!(message.contains("training loss is"), "{message}");
     assert!(message.contains("after step 4"), "{message}");
-    let mut resumed = engine(Config::of_checkpoint(&path).unwrap());
+    let mut resumed = runner(Config::of_checkpoint(&path).unwrap());
     resumed.restore(&path).unwrap();
     assert_eq!(resumed.position.step, 3);
 }
@@ -129,10 +129,10 @@ fn an_interrupt_after_a_step_that_diverges_costs_no_checkpoint() {
             ..Fit::default()
         };
         let mut interrupting = InterruptAt(step, fit.interrupt.clone(), Memory::default());
-        let mut diverging = engine(diverging_after(1.0));
+        let mut diverging = runner(diverging_after(1.0));
         let message = error_of(&mut diverging, &train, &fit, &mut interrupting);
         assert!(message.contains("training has diverged"), "{message}");
-        let mut resumed = engine(Config::of_checkpoint(&path).unwrap());
+        let mut resumed = runner(Config::of_checkpoint(&path).unwrap());
         resumed.restore(&path).unwrap();
         assert_eq!(resumed.position.epoch, 1);
     }
@@ -148,10 +148,10 @@ fn the_look_at_the_weights_before_a_checkpoint_changes_nothing() {
             ..Fit::default()
         };
         let mut memory = Memory::default();
-        let mut engine = engine(config());
+        let mut runner = runner(config());
         let images = Images::new(19, 8);
-        fit::run(&mut engine, &images, &images, &fit, &mut memory).unwrap();
-        (memory.steps(), engine.state().unwrap())
+        fit::run(&mut runner, &images, &images, &fit, &mut memory).unwrap();
+        (memory.steps(), runner.state().unwrap())
     };
     assert!(run(Some(1)) == run(None));
 }

@@ -8,18 +8,18 @@ fn train() -> Images {
     Images::new(19, 8)
 }
 
-fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
-    fit::run(engine, &train(), &Images::new(20, 8), fit, observer).unwrap()
+fn run(runner: &mut Runner, fit: &Fit, observer: &mut dyn Observer) -> Summary {
+    fit::run(runner, &train(), &Images::new(20, 8), fit, observer).unwrap()
 }
 
 #[test]
 fn a_run_learns_and_ends_with_its_epochs() {
-    let mut engine = engine(Config {
+    let mut runner = runner(Config {
         epochs: 30,
         ..config()
     });
     let mut memory = Memory::default();
-    let summary = run(&mut engine, &Fit::default(), &mut memory);
+    let summary = run(&mut runner, &Fit::default(), &mut memory);
     assert_eq!(summary.ending, Ending::Finished);
     assert_eq!((summary.step, memory.0.len()), (90, 90));
     assert!(memory.0[89].loss < 0.5 * memory.0[0].loss);
@@ -33,9 +33,9 @@ fn a_run_learns_and_ends_with_its_epochs() {
 fn the_same_seed_gives_the_same_run_bit_for_bit() {
     let run = |seed| {
         let mut memory = Memory::default();
-        let mut engine = engine(Config { seed, ..config() });
-        run(&mut engine, &Fit::default(), &mut memory);
-        (memory.steps(), engine.state().unwrap())
+        let mut runner = runner(Config { seed, ..config() });
+        run(&mut runner, &Fit::default(), &mut memory);
+        (memory.steps(), runner.state().unwrap())
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1).1, run(2).1);
@@ -44,7 +44,7 @@ fn the_same_seed_gives_the_same_run_bit_for_bit() {
 #[test]
 fn the_rate_falls_where_the_schedule_says() {
     let mut memory = Memory::default();
-    run(&mut engine(config()), &Fit::default(), &mut memory);
+    run(&mut runner(config()), &Fit::default(), &mut memory);
     let rates: Vec<f32> = memory.0.iter().map(|report| report.learning_rate).collect();
     // 9 steps: half is 4.5, three quarters are 6.75.
     let (whole, tenth, hundredth) = (0.2, 0.2 / 10.0, 0.2 / 100.0);
@@ -55,8 +55,8 @@ fn the_rate_falls_where_the_schedule_says() {
 #[test]
 fn a_run_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been() {
     let mut whole = Memory::default();
-    let mut engine_of_whole = engine(config());
-    run(&mut engine_of_whole, &Fit::default(), &mut whole);
+    let mut whole_runner = runner(config());
+    run(&mut whole_runner, &Fit::default(), &mut whole);
 
     let folder = tempfile::tempdir().unwrap();
     for at in 1..9 {
@@ -65,33 +65,33 @@ fn a_run_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been() {
             ..Fit::default()
         };
         let mut before = InterruptAt(at, fit.interrupt.clone(), Memory::default());
-        let summary = run(&mut engine(config()), &fit, &mut before);
+        let summary = run(&mut runner(config()), &fit, &mut before);
         assert_eq!((summary.ending, summary.step), (Ending::Interrupted, at));
 
-        let mut engine = engine(config());
-        engine.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
+        let mut runner = runner(config());
+        runner.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
         let mut after = Memory::default();
-        let summary = run(&mut engine, &Fit::default(), &mut after);
+        let summary = run(&mut runner, &Fit::default(), &mut after);
         assert_eq!(summary.ending, Ending::Finished);
         let steps = [before.2.steps(), after.steps()].concat();
         assert_eq!(steps, whole.steps(), "interrupted after step {at}");
-        assert_eq!(engine.state().unwrap(), engine_of_whole.state().unwrap());
-        assert_eq!(engine.position, engine_of_whole.position);
+        assert_eq!(runner.state().unwrap(), whole_runner.state().unwrap());
+        assert_eq!(runner.position, whole_runner.position);
     }
 }
 
 #[test]
 fn a_limit_of_steps_ends_a_run_that_then_goes_on_as_if_it_had_none() {
     let mut whole = Memory::default();
-    run(&mut engine(config()), &Fit::default(), &mut whole);
+    run(&mut runner(config()), &Fit::default(), &mut whole);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     let mut steps = Vec::new();
     for limit in [2, 3, 7, 100] {
-        let mut engine = engine(config());
+        let mut runner = runner(config());
         if path.exists() {
-            engine.restore(&path).unwrap();
+            runner.restore(&path).unwrap();
         }
         let fit = Fit {
             steps: Some(limit),
@@ -99,7 +99,7 @@ fn a_limit_of_steps_ends_a_run_that_then_goes_on_as_if_it_had_none() {
             ..Fit::default()
         };
         let mut memory = Memory::default();
-        let summary = run(&mut engine, &fit, &mut memory);
+        let summary = run(&mut runner, &fit, &mut memory);
         assert_eq!(summary.step, limit.min(9));
         assert!(summary.evaluation.is_some());
         steps.extend(memory.steps());
@@ -116,7 +116,7 @@ fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
         ..Fit::default()
     };
     // At this learning rate the errors go up and down.
-    let mut trained = engine(Config {
+    let mut trained = runner(Config {
         epochs: 20,
         schedule: Schedule::constant(4.0),
         ..config()
@@ -127,7 +127,7 @@ fn the_best_checkpoint_is_that_of_the_lowest_validation_error() {
     let last = evaluations.0.last().copied().unwrap();
     assert!(least < last, "{:?}", evaluations.0);
 
-    let mut best = engine(Config::of_checkpoint(&path).unwrap());
+    let mut best = runner(Config::of_checkpoint(&path).unwrap());
     best.restore(&path).unwrap();
     assert_eq!(best.position.step, summary.best.unwrap().step);
     let images = Images::new(20, 8);
@@ -149,27 +149,27 @@ impl Observer for Errors {
 
 #[test]
 fn a_run_that_is_done_has_nothing_left_to_do() {
-    let mut engine = engine(config());
-    run(&mut engine, &Fit::default(), &mut ());
-    let summary = run(&mut engine, &Fit::default(), &mut ());
+    let mut runner = runner(config());
+    run(&mut runner, &Fit::default(), &mut ());
+    let summary = run(&mut runner, &Fit::default(), &mut ());
     assert_eq!(summary.ending, Ending::Finished);
     assert_eq!((summary.step, summary.last), (9, None));
 }
 
 #[test]
 fn other_data_than_the_checkpoints_is_refused() {
-    let mut engine = engine(config());
+    let mut runner = runner(config());
     let fit = Fit {
         steps: Some(1),
         ..Fit::default()
     };
-    run(&mut engine, &fit, &mut ());
+    run(&mut runner, &fit, &mut ());
     let more = Images::new(40, 8);
-    let error = fit::run(&mut engine, &more, &more, &fit, &mut ()).unwrap_err();
+    let error = fit::run(&mut runner, &more, &more, &fit, &mut ()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("3 steps in an epoch"), "{message}");
     // And the run can still go on with its own.
-    assert_eq!(run(&mut engine, &Fit::default(), &mut ()).step, 9);
+    assert_eq!(run(&mut runner, &Fit::default(), &mut ()).step, 9);
 }
 
 #[test]
@@ -182,15 +182,15 @@ fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
         ..Fit::default()
     };
     let go_on = |classes: &[&str]| {
-        let mut engine = engine(config());
-        engine.restore(&path).unwrap();
+        let mut runner = runner(config());
+        runner.restore(&path).unwrap();
         let train = train().named(classes);
         let fit = Fit::default();
-        fit::run(&mut engine, &train, &Images::new(20, 8), &fit, &mut ())
+        fit::run(&mut runner, &train, &Images::new(20, 8), &fit, &mut ())
     };
     let validation = Images::new(20, 8);
     let first = train().named(&["cat", "dog", "hen"]);
-    fit::run(&mut engine(config()), &first, &validation, &fit, &mut ()).unwrap();
+    fit::run(&mut runner(config()), &first, &validation, &fit, &mut ()).unwrap();
     let names = TensorFile::read(&path).unwrap().classes().unwrap();
     assert_eq!(names, ["cat", "dog", "hen"]);
     for (classes, difference) in [
@@ -224,19 +224,19 @@ fn data_that_is_normalised_otherwise_than_the_checkpoints_is_refused_with_both()
     };
     let validation = Images::new(20, 8);
     let first = train().normalized(0.449, 0.226);
-    fit::run(&mut engine(config()), &first, &validation, &fit, &mut ()).unwrap();
+    fit::run(&mut runner(config()), &first, &validation, &fit, &mut ()).unwrap();
     let notes = Notes::of(&TensorFile::read(&path).unwrap()).unwrap();
     assert_eq!(notes.normalization, first.normalization);
 
     let go_on = |train: Images| {
-        let mut engine = engine(config());
-        engine.restore(&path).unwrap();
+        let mut runner = runner(config());
+        runner.restore(&path).unwrap();
         let steps = Some(2);
         let fit = Fit {
             steps,
             ..fit.clone()
         };
-        fit::run(&mut engine, &train, &validation, &fit, &mut ())
+        fit::run(&mut runner, &train, &validation, &fit, &mut ())
     };
     let message = go_on(train().normalized(0.5, 0.226))
         .unwrap_err()
@@ -262,7 +262,7 @@ fn a_run_without_images_is_refused() {
         (train(), Images::new(0, 8), "validation"),
     ] {
         let fit = Fit::default();
-        let error = fit::run(&mut engine(config()), &train, &validation, &fit, &mut ());
+        let error = fit::run(&mut runner(config()), &train, &validation, &fit, &mut ());
         let message = error.unwrap_err().to_string();
         assert!(message.contains(word), "{message}");
     }
@@ -288,7 +288,7 @@ fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
         lines(&metrics).unwrap().iter().map(of).collect()
     };
     run(
-        &mut engine(config()),
+        &mut runner(config()),
         &fit(None),
         &mut Metrics::create(&metrics, 0).unwrap(),
     );
@@ -312,7 +312,7 @@ fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let mut killed = KillAt5(Metrics::create(&metrics, 0).unwrap());
     let (train, validation) = (train(), Images::new(20, 8));
     fit::run(
-        &mut engine(config()),
+        &mut runner(config()),
         &train,
         &validation,
         &fit(None),
@@ -322,11 +322,11 @@ fn metrics_of_a_resumed_run_are_those_of_a_whole_one() {
     let text = std::fs::read_to_string(&metrics).unwrap();
     std::fs::write(&metrics, text + "{\"step\":6,\"epo").unwrap();
 
-    let mut engine = engine(config());
-    engine.restore(&checkpoint).unwrap();
-    assert_eq!(engine.position.step, 4);
-    let mut resumed = Metrics::create(&metrics, engine.position.step).unwrap();
-    run(&mut engine, &fit(None), &mut resumed);
+    let mut runner = runner(config());
+    runner.restore(&checkpoint).unwrap();
+    assert_eq!(runner.position.step, 4);
+    let mut resumed = Metrics::create(&metrics, runner.position.step).unwrap();
+    run(&mut runner, &fit(None), &mut resumed);
     assert_eq!(figures(), whole);
 }
 
@@ -335,7 +335,7 @@ fn metrics_have_the_keys_that_are_promised() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     run(
-        &mut engine(config()),
+        &mut runner(config()),
         &Fit::default(),
         &mut Metrics::create(&path, 0).unwrap(),
     );
@@ -384,7 +384,7 @@ fn curves_are_drawn_as_a_picture_in_colour() {
         Box::new(Metrics::create(&metrics, 0).unwrap()),
         Box::new(Curves::new(&metrics, &picture, "Regression")),
     ];
-    run(&mut engine(config()), &Fit::default(), &mut observers);
+    run(&mut runner(config()), &Fit::default(), &mut observers);
     let image = crate::data::read(&picture).unwrap();
     let coloured = |&[r, g, b]: &[u8; 3]| r.abs_diff(g).max(g.abs_diff(b)) > 60;
     let pixels = image.pixels.as_chunks().0.iter();

@@ -10,15 +10,15 @@ fn folder(temporary: &tempfile::TempDir) -> RunFolder {
     RunFolder::create(temporary.path().join("a/b")).unwrap()
 }
 
-fn run(folder: &RunFolder, engine: &mut Engine, train: &Images) -> Result<(), TrainError> {
+fn run(folder: &RunFolder, runner: &mut Runner, train: &Images) -> Result<(), TrainError> {
     let fit = Fit {
         checkpoint: Some(folder.checkpoint()),
         best: Some(folder.best()),
         ..Fit::default()
     };
-    let step = engine.position.step;
+    let step = runner.position.step;
     let mut observers = folder.observers_from(step, "Regression")?;
-    fit::run(engine, train, &Images::new(20, 8), &fit, &mut observers)?;
+    fit::run(runner, train, &Images::new(20, 8), &fit, &mut observers)?;
     Ok(())
 }
 
@@ -42,9 +42,9 @@ fn each_new_run_keeps_the_files_of_all_before() {
     let folder = folder(&temporary);
     let mut left = Vec::new();
     for seed in 1..4 {
-        let mut engine = engine(Config { seed, ..config() });
-        run(&folder, &mut engine, &Images::new(19, 8)).unwrap();
-        left.push((engine.state().unwrap(), files(folder.path())));
+        let mut runner = runner(Config { seed, ..config() });
+        run(&folder, &mut runner, &Images::new(19, 8)).unwrap();
+        left.push((runner.state().unwrap(), files(folder.path())));
     }
     let names: Vec<_> = left[0].1.keys().collect();
     assert_eq!(
@@ -61,7 +61,7 @@ fn each_new_run_keeps_the_files_of_all_before() {
         assert!(files(&kept) == *before, "previous-{number}");
         // And it is a run to go on from.
         let checkpoint = kept.join("checkpoint.safetensors");
-        let mut resumed = engine(Config::of_checkpoint(&checkpoint).unwrap());
+        let mut resumed = runner(Config::of_checkpoint(&checkpoint).unwrap());
         resumed.restore(&checkpoint).unwrap();
         assert_eq!(resumed.state().unwrap(), *state);
     }
@@ -72,7 +72,7 @@ fn each_new_run_keeps_the_files_of_all_before() {
 fn a_run_that_goes_on_in_another_folder_takes_the_best_checkpoint_along() {
     let temporary = tempfile::tempdir().unwrap();
     let first = folder(&temporary);
-    run(&first, &mut engine(config()), &Images::new(19, 8)).unwrap();
+    run(&first, &mut runner(config()), &Images::new(19, 8)).unwrap();
     let other = RunFolder::create(temporary.path().join("other")).unwrap();
     other.bring_best(first.checkpoint()).unwrap();
     let best = std::fs::read(first.best()).unwrap();
@@ -92,16 +92,16 @@ fn a_run_that_goes_on_in_another_folder_takes_the_best_checkpoint_along() {
 fn a_run_that_is_refused_leaves_all_files_as_they_were() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = folder(&temporary);
-    run(&folder, &mut engine(config()), &Images::new(19, 8)).unwrap();
+    run(&folder, &mut runner(config()), &Images::new(19, 8)).unwrap();
     let before = files(folder.path());
     // A checkpoint of an earlier step than the last line of the metrics, on other data.
-    let mut early = engine(config());
+    let mut early = runner(config());
     early.position.step = 2;
     early.position.epoch_steps = Some(3);
     run(&folder, &mut early, &Images::new(40, 8)).unwrap_err();
     assert!(files(folder.path()) == before);
     // And a start without images.
-    run(&folder, &mut engine(config()), &Images::new(0, 8)).unwrap_err();
+    run(&folder, &mut runner(config()), &Images::new(0, 8)).unwrap_err();
     assert!(files(folder.path()) == before);
     assert!(!folder.path().join("previous-1").exists());
 }

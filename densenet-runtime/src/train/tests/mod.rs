@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 
 use double::{CLASSES, PIXELS, Regression};
 
-use super::engine::Engine;
+use super::runner::Runner;
 use super::{Batches, Config, Interrupt, Observer, Schedule, StepReport, TrainError};
 use crate::{Batch, Normalization, Pixels};
 
@@ -126,9 +126,9 @@ fn config() -> Config {
 }
 
 /// With dropout, so that the seeds matter.
-fn engine(config: Config) -> Engine {
+fn runner(config: Config) -> Runner {
     let executor = Regression::new(0.2, 8);
-    Engine::new("Regression", Box::new(executor), config).unwrap()
+    Runner::new("Regression", Box::new(executor), config).unwrap()
 }
 
 /// Remembers each step.

@@ -1,12 +1,12 @@
-//! What a run makes of evaluations that stop improving.
+//! Runs whose evaluations stop improving.
 
 use super::super::fit;
 use super::*;
 use crate::train::{Ending, Fit, Summary};
 
-fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
+fn run(runner: &mut Runner, fit: &Fit, observer: &mut dyn Observer) -> Summary {
     fit::run(
-        engine,
+        runner,
         &Images::new(19, 8),
         &Images::new(20, 8),
         fit,
@@ -23,8 +23,8 @@ fn a_run_with_plateaus_goes_on_as_if_it_had_not_been_interrupted() {
         ..config()
     };
     let mut whole = Memory::default();
-    let mut engine_of_whole = engine(config.clone());
-    run(&mut engine_of_whole, &Fit::default(), &mut whole);
+    let mut whole_runner = runner(config.clone());
+    run(&mut whole_runner, &Fit::default(), &mut whole);
     let rates = whole.0.iter().map(|report| report.learning_rate.to_bits());
     let rates = rates.collect::<std::collections::BTreeSet<_>>().len();
     assert!(rates > 2, "{rates} learning rates show little");
@@ -36,14 +36,14 @@ fn a_run_with_plateaus_goes_on_as_if_it_had_not_been_interrupted() {
             ..Fit::default()
         };
         let mut before = InterruptAt(at, fit.interrupt.clone(), Memory::default());
-        run(&mut engine(config.clone()), &fit, &mut before);
-        let mut engine = engine(config.clone());
-        engine.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
+        run(&mut runner(config.clone()), &fit, &mut before);
+        let mut runner = runner(config.clone());
+        runner.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
         let mut after = Memory::default();
-        run(&mut engine, &Fit::default(), &mut after);
+        run(&mut runner, &Fit::default(), &mut after);
         let steps = [before.2.steps(), after.steps()].concat();
         assert_eq!(steps, whole.steps(), "interrupted after step {at}");
-        assert_eq!(engine.position, engine_of_whole.position);
+        assert_eq!(runner.position, whole_runner.position);
     }
 }
 
@@ -55,15 +55,15 @@ fn an_evaluation_in_the_middle_of_an_epoch_changes_no_learning_rate() {
         ..config()
     };
     let mut whole = Memory::default();
-    run(&mut engine(config.clone()), &Fit::default(), &mut whole);
+    run(&mut runner(config.clone()), &Fit::default(), &mut whole);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     let mut steps = Vec::new();
     for limit in [2, 4, 5, 10, 11, 24] {
-        let mut engine = engine(config.clone());
+        let mut runner = runner(config.clone());
         if path.exists() {
-            engine.restore(&path).unwrap();
+            runner.restore(&path).unwrap();
         }
         let fit = Fit {
             steps: Some(limit),
@@ -71,7 +71,7 @@ fn an_evaluation_in_the_middle_of_an_epoch_changes_no_learning_rate() {
             ..Fit::default()
         };
         let mut memory = Memory::default();
-        run(&mut engine, &fit, &mut memory);
+        run(&mut runner, &fit, &mut memory);
         steps.extend(memory.steps());
     }
     assert_eq!(steps, whole.steps());
@@ -92,16 +92,16 @@ fn a_run_ends_when_its_patience_does_and_stays_ended() {
         checkpoint: Some(path.clone()),
         ..Fit::default()
     };
-    let summary = run(&mut engine(config.clone()), &fit, &mut Memory::default());
+    let summary = run(&mut runner(config.clone()), &fit, &mut Memory::default());
     assert_eq!((summary.ending, summary.step), (Ending::Stalled, 9));
 
-    let mut again = engine(config.clone());
+    let mut again = runner(config.clone());
     again.restore(&path).unwrap();
     let summary = run(&mut again, &fit, &mut Memory::default());
     assert_eq!((summary.ending, summary.step), (Ending::Stalled, 9));
 
     // Without patience the same run goes on.
-    let mut patient = engine(config);
+    let mut patient = runner(config);
     patient.restore(&path).unwrap();
     let summary = run(&mut patient, &Fit::default(), &mut Memory::default());
     assert_eq!((summary.ending, summary.step), (Ending::Finished, 24));
@@ -122,14 +122,14 @@ fn an_interrupted_run_keeps_count_of_its_patience() {
             ..Fit::default()
         };
         let mut before = InterruptAt(at, fit.interrupt.clone(), Memory::default());
-        run(&mut engine(config.clone()), &fit, &mut before);
-        let mut engine = engine(config.clone());
-        engine.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
+        run(&mut runner(config.clone()), &fit, &mut before);
+        let mut runner = runner(config.clone());
+        runner.restore(fit.checkpoint.as_ref().unwrap()).unwrap();
         let fit = Fit {
             patience: Some(2),
             ..Fit::default()
         };
-        let summary = run(&mut engine, &fit, &mut Memory::default());
+        let summary = run(&mut runner, &fit, &mut Memory::default());
         assert_eq!((summary.ending, summary.step), (Ending::Stalled, 9));
     }
 }

@@ -1,4 +1,4 @@
-//! Runs that go on: with another schedule, and with a best checkpoint that is not the one that the
+//! Resumed runs: with another schedule, and with a best checkpoint other than the one that the
 //! checkpoint names.
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ fn train() -> Images {
     Images::new(19, 8)
 }
 
-fn run(engine: &mut Engine, fit: &Fit, observer: &mut dyn Observer) -> Summary {
-    fit::run(engine, &train(), &Images::new(20, 8), fit, observer).unwrap()
+fn run(runner: &mut Runner, fit: &Fit, observer: &mut dyn Observer) -> Summary {
+    fit::run(runner, &train(), &Images::new(20, 8), fit, observer).unwrap()
 }
 
 /// The files of a run.
@@ -36,15 +36,15 @@ impl Files {
         }
     }
 
-    fn resumed(&self) -> Engine {
+    fn resumed(&self) -> Runner {
         resumed(&self.at("checkpoint"))
     }
 }
 
-fn resumed(path: &Path) -> Engine {
-    let mut engine = engine(Config::of_checkpoint(path).unwrap());
-    engine.restore(path).unwrap();
-    engine
+fn resumed(path: &Path) -> Runner {
+    let mut runner = runner(Config::of_checkpoint(path).unwrap());
+    runner.restore(path).unwrap();
+    runner
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
     let files = Files::new();
     let metrics = files.at("metrics");
     let mut observer = Metrics::create(&metrics, 0).unwrap();
-    run(&mut engine(config()), &files.fit(Some(4)), &mut observer);
+    run(&mut runner(config()), &files.fit(Some(4)), &mut observer);
     let lower = Config {
         epochs: 4,
         schedule: Schedule::constant(0.01),
@@ -60,7 +60,7 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
     };
     // Not without being asked.
     let path = files.at("checkpoint");
-    let message = engine(lower.clone())
+    let message = runner(lower.clone())
         .restore(&path)
         .unwrap_err()
         .to_string();
@@ -73,7 +73,7 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
         seed: 7,
         ..lower.clone()
     };
-    let error = engine(other).restore_with_schedule(&path).unwrap_err();
+    let error = runner(other).restore_with_schedule(&path).unwrap_err();
     assert!(
         error.to_string().contains("seed was 42 and is 7"),
         "{error}"
@@ -88,19 +88,19 @@ fn a_run_takes_another_schedule_where_it_is_asked_by_name() {
     };
     // Twice: killed before its first checkpoint, it starts again from the same one.
     for _ in 0..2 {
-        let mut engine = engine(lower.clone());
-        engine.restore_with_schedule(&path).unwrap();
-        let mut observer = Metrics::create(&metrics, engine.position.step).unwrap();
+        let mut runner = runner(lower.clone());
+        runner.restore_with_schedule(&path).unwrap();
+        let mut observer = Metrics::create(&metrics, runner.position.step).unwrap();
         let fit = Fit {
             checkpoint: None,
             ..files.fit(Some(5))
         };
-        run(&mut engine, &fit, &mut observer);
+        run(&mut runner, &fit, &mut observer);
     }
-    let mut engine = engine(lower.clone());
-    engine.restore_with_schedule(&path).unwrap();
-    let mut observer = Metrics::create(&metrics, engine.position.step).unwrap();
-    let summary = run(&mut engine, &files.fit(Some(7)), &mut observer);
+    let mut runner = runner(lower.clone());
+    runner.restore_with_schedule(&path).unwrap();
+    let mut observer = Metrics::create(&metrics, runner.position.step).unwrap();
+    let summary = run(&mut runner, &files.fit(Some(7)), &mut observer);
     assert_eq!(summary.last.unwrap().learning_rate, 0.01);
 
     let changes: Vec<_> = lines(&metrics)
@@ -145,12 +145,12 @@ fn improving() -> Config {
 #[test]
 fn a_run_killed_between_its_two_files_ends_as_one_that_was_not() {
     let whole = Files::new();
-    let end = run(&mut engine(improving()), &whole.fit(None), &mut ());
+    let end = run(&mut runner(improving()), &whole.fit(None), &mut ());
     let best = end.best.unwrap();
     assert!(best.step > 3, "the best is not the first: {best:?}");
 
     let files = Files::new();
-    let mut killed = engine(improving());
+    let mut killed = runner(improving());
     let fit = files.fit(None);
     let validation = Images::new(20, 8);
     let mut kill = KillAfter(best.step - 1);
@@ -181,12 +181,12 @@ impl Observer for Notices {
 fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     let files = Files::new();
     // The best of the first epoch, and the checkpoint of a later one with a better best.
-    run(&mut engine(improving()), &files.fit(Some(3)), &mut ());
+    run(&mut runner(improving()), &files.fit(Some(3)), &mut ());
     let first = std::fs::read(files.at("best")).unwrap();
     let best = loop {
-        let mut engine = files.resumed();
-        let step = engine.position.step + 3;
-        let best = run(&mut engine, &files.fit(Some(step)), &mut ())
+        let mut runner = files.resumed();
+        let step = runner.position.step + 3;
+        let best = run(&mut runner, &files.fit(Some(step)), &mut ())
             .best
             .unwrap();
         if best.step > 3 {
@@ -214,12 +214,12 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
 
     // The checkpoint is newer: the file counts, and this is reported.
     let step = best.step + 1;
-    let mut engine = files.resumed();
+    let mut runner = files.resumed();
     let fit = Fit {
         best: None,
         ..files.fit(Some(step))
     };
-    run(&mut engine, &fit, &mut ());
+    run(&mut runner, &fit, &mut ());
     std::fs::write(files.at("best"), &first).unwrap();
     let mut notices = Notices::default();
     let mut after = files.resumed();
@@ -235,7 +235,7 @@ fn a_best_file_that_is_not_the_one_of_the_checkpoint_is_noticed() {
     assert_eq!(run(&mut after, &files.fit(None), &mut notices).best, None);
     assert!(notices.0[0].contains("is missing"), "{:?}", notices.0);
 
-    // A damaged one is nobody's to write over.
+    // A damaged file is not overwritten.
     let mut damaged = right.clone();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
@@ -278,7 +278,7 @@ fn an_evaluation_that_a_killed_run_wrote_down_is_not_there_twice() {
         let of = |line: &Metric| (line.step(), matches!(line, Metric::Evaluation { .. }));
         lines.iter().map(of).collect()
     };
-    run(&mut engine(config()), &files.fit(None), &mut written(0));
+    run(&mut runner(config()), &files.fit(None), &mut written(0));
     let whole = figures();
 
     // Interrupted after the last step of an epoch: its checkpoint has the evaluation to come.
@@ -287,14 +287,14 @@ fn an_evaluation_that_a_killed_run_wrote_down_is_not_there_twice() {
         Box::new(written(0)),
         Box::new(InterruptAt(3, fit.interrupt.clone(), Memory::default())),
     ];
-    run(&mut engine(config()), &fit, &mut observers);
+    run(&mut runner(config()), &fit, &mut observers);
     // Killed between the evaluation's line and the checkpoint that follows, twice.
     for _ in 0..2 {
         let mut killed = KillAfterEvaluation(written(3));
         let fit = files.fit(None);
         let (train, validation) = (train(), Images::new(20, 8));
-        let mut engine = files.resumed();
-        fit::run(&mut engine, &train, &validation, &fit, &mut killed).unwrap_err();
+        let mut runner = files.resumed();
+        fit::run(&mut runner, &train, &validation, &fit, &mut killed).unwrap_err();
     }
     run(&mut files.resumed(), &files.fit(None), &mut written(3));
     assert_eq!(figures(), whole);

@@ -24,7 +24,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
-/// The fields of a message: numbers, and the bytes of what is none.
+/// The fields of a message: numbers, and the bytes of fields that are not numbers.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, &[u8])> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
@@ -146,22 +146,22 @@ fn tensorboard_shows_what_the_metrics_say_of_a_run_that_was_resumed() {
         checkpoint_every: Some(3),
         ..Fit::default()
     };
-    let mut engine = self::engine(config());
+    let mut runner = self::runner(config());
     let mut first = observers(&folder, 0);
-    fit::run(&mut engine, &images, &validation, &fit, &mut first).unwrap();
+    fit::run(&mut runner, &images, &validation, &fit, &mut first).unwrap();
     let (before, files) = shown(&folder.tensorboard());
     let metrics = written(&folder.metrics());
     assert_eq!((of_tags(&before, &metrics), files), (metrics, 1));
 
     // Goes on from a step in the middle, as after a kill.
-    let mut engine = self::engine(config());
+    let mut runner = self::runner(config());
     let stopped = Fit {
         steps: Some(7),
         ..Fit::default()
     };
-    fit::run(&mut engine, &images, &validation, &stopped, &mut ()).unwrap();
+    fit::run(&mut runner, &images, &validation, &stopped, &mut ()).unwrap();
     let mut second = observers(&folder, 7);
-    fit::run(&mut engine, &images, &validation, &fit, &mut second).unwrap();
+    fit::run(&mut runner, &images, &validation, &fit, &mut second).unwrap();
     let (after, files) = shown(&folder.tensorboard());
     let metrics = written(&folder.metrics());
     assert_eq!((of_tags(&after, &metrics), files), (metrics, 2));
@@ -180,7 +180,7 @@ fn a_new_run_in_an_old_folder_replaces_what_was_shown() {
             ..Fit::default()
         };
         let mut board = TensorBoard::new(folder.tensorboard());
-        fit::run(&mut engine(config()), &images, &images, &fit, &mut board).unwrap();
+        fit::run(&mut runner(config()), &images, &images, &fit, &mut board).unwrap();
         let (scalars, _) = shown(&folder.tensorboard());
         lengths.push(scalars["train/loss"].len());
     }
@@ -196,7 +196,7 @@ fn a_run_folder_keeps_the_events_of_the_run_before() {
         let mut observers = folder.observers_from(0, "A run").unwrap();
         observers.push(Box::new(TensorBoard::new(folder.tensorboard())));
         fit::run(
-            &mut engine(config()),
+            &mut runner(config()),
             &images,
             &images,
             &Fit::default(),
@@ -217,7 +217,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let images = Images::new(40, 8);
     let mut board = TensorBoard::new(taken.join("events"));
     let error = fit::run(
-        &mut engine(config()),
+        &mut runner(config()),
         &images,
         &images,
         &Fit::default(),

@@ -6,7 +6,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
 use super::proto::{Attribute, Element, Message, Node, batch_of, tensor};
-use super::{Options, Output};
+use super::{ExportOptions, Output};
 use crate::weights::State;
 
 /// The images, batch x channels x height x width.
@@ -22,29 +22,29 @@ pub(super) struct BeyondF16 {
     pub found: f32,
 }
 
-/// A convolution's weight, or a BN's four tensors, or the classifier's two.
+/// A convolution's weight, a BN's four tensors, or the classifier's two.
 type Module<'a> = &'a [Parameter];
 
-/// What a module is called: the names of its tensors without their last part.
+/// A module's name: the names of its tensors without their last part.
 fn module(parameter: &Parameter) -> &str {
     let name = &parameter.torchvision;
     name.rsplit_once('.').map_or(name, |(module, _)| module)
 }
 
-/// What an operator gives. Values and operators could have the same names, but some programs look both up
-/// in one table.
+/// An operator's output. Values and operators could have the same names, but some programs look up
+/// both in one table.
 fn output_of(operator: &str) -> String {
     format!("{operator}.output")
 }
 
-/// The name of a part without tensors, a sibling of the module that gives this value.
+/// The name of a part without tensors, a sibling of the module that outputs this value.
 fn beside(value: &str, name: &str) -> String {
     let parent = value.rsplitn(3, '.').nth(2).unwrap_or_default();
     format!("{parent}.{name}")
 }
 
-/// The graph while it is built. Each method takes the names of values and returns that of its own. The
-/// order of what it adds is that of the plan's tensors, which it takes one module after another.
+/// The graph while it is built. Each method takes the names of values and returns that of its own.
+/// It adds nodes in the order of the plan's tensors, which it takes module by module.
 struct Builder<'a, Modules> {
     state: &'a State,
     modules: Modules,
@@ -55,7 +55,11 @@ struct Builder<'a, Modules> {
 }
 
 /// The graph (`GraphProto`) of a network with this state, whose lengths are the plan's.
-pub(super) fn graph(plan: &Plan, state: &State, options: &Options) -> Result<Message, BeyondF16> {
+pub(super) fn graph(
+    plan: &Plan,
+    state: &State,
+    options: &ExportOptions,
+) -> Result<Message, BeyondF16> {
     let element = options.element();
     let bytes = element.size() * (plan.parameter_count() + plan.running_count());
     let parameters = plan.parameters();
@@ -92,7 +96,7 @@ pub(super) fn output(output: Output) -> &'static str {
 }
 
 impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
-    fn network(&mut self, plan: &Plan, options: &Options) -> Result<(), BeyondF16> {
+    fn network(&mut self, plan: &Plan, options: &ExportOptions) -> Result<(), BeyondF16> {
         let mut maps = match self.element {
             Element::F32 => IMAGES.to_string(),
             Element::F16 => {
@@ -148,7 +152,7 @@ impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
         Ok(())
     }
 
-    /// The maps before a layer with its own after them.
+    /// The maps before a layer, followed by its own.
     fn layer(&mut self, maps: &str, has_bottleneck: bool) -> Result<String, BeyondF16> {
         let mut read = self.norm_relu(maps)?;
         if has_bottleneck {
@@ -171,7 +175,7 @@ impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
         Ok(self.node("AveragePool", &name, &[&compressed], &attributes))
     }
 
-    /// Logits in f32, whatever they are computed in.
+    /// Logits in f32, whatever the format of the computation.
     fn classifier(&mut self, features: &str) -> Result<(), BeyondF16> {
         let tensors = self.module();
         for tensor in tensors {
@@ -204,7 +208,7 @@ impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
         Ok(())
     }
 
-    /// A convolution, the BN after it, in it or as a node of its own, and ReLU.
+    /// A convolution, the BN after it, folded or as a node of its own, and ReLU.
     fn conv_norm_relu(&mut self, maps: &str, stride: usize) -> Result<String, BeyondF16> {
         if !self.fold {
             let convolved = self.conv(maps, stride)?;
@@ -234,7 +238,7 @@ impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
         Ok(self.convolution(conv, stride, &[maps, &conv.torchvision]))
     }
 
-    /// The node of a convolution whose sides stay, but for the stride.
+    /// The node of a convolution that keeps the sides, except for the stride.
     fn convolution(&mut self, conv: &Parameter, stride: usize, inputs: &[&str]) -> String {
         let kernel = &conv.shape[2..];
         let attributes = [
@@ -317,7 +321,7 @@ impl<'a, Modules: Iterator<Item = Module<'a>>> Builder<'a, Modules> {
         Ok(())
     }
 
-    /// Adds an operator; returns the name of what it gives.
+    /// Adds an operator; returns the name of its output.
     fn node(
         &mut self,
         operator: &'static str,

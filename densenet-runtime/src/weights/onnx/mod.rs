@@ -1,10 +1,10 @@
-//! A trained network as a file of ONNX, for ONNX Runtime, OpenVINO and whatever else reads it.
+//! A trained network as an ONNX file, for ONNX Runtime, OpenVINO and other runtimes.
 //!
 //! The graph follows from the plan: one operator for each module, under torchvision's names; the
-//! tensors have the names of its state dict. It takes `images` (a batch of any size x channels x height
-//! x width, f32, normalised) and gives `logits`, or `probabilities`. Only common operators are used: `Conv`,
-//! `BatchNormalization`, `Relu`, `Concat`, `MaxPool`, `AveragePool`, `GlobalAveragePool`, `Flatten`, `Gemm`,
-//! for f16 `Cast`, and `Softmax` or `Sigmoid` if they are asked for.
+//! tensors have the names of its state dict. Its input is `images` (a batch of any size x channels x height
+//! x width, f32, normalised) and its output `logits`, or `probabilities`. It has only common operators:
+//! `Conv`, `BatchNormalization`, `Relu`, `Concat`, `MaxPool`, `AveragePool`, `GlobalAveragePool`,
+//! `Flatten`, `Gemm`, for f16 `Cast`, and `Softmax` or `Sigmoid` on request.
 
 mod graph;
 mod proto;
@@ -21,28 +21,28 @@ use self::proto::{Element, Message};
 use super::{Notes, State, WeightsError};
 use crate::files;
 
-/// The version of the operators: the oldest in which all of them have today's meaning, and which every
-/// runtime since 2022 reads.
+/// The version of the operators: the oldest one in which all of them have today's meaning. Every
+/// runtime since 2022 reads it.
 const OPSET: u64 = 17;
 /// The version of the format that belongs to it.
 const IR: u64 = 8;
-/// Where protocol buffers end: lengths are signed and have 32 bits.
+/// The limit of protocol buffers: lengths are signed and have 32 bits.
 const LIMIT: u64 = i32::MAX as u64;
 
 /// How a network is written as ONNX.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
-    /// Whether each BN that follows a convolution becomes part of its weight and a bias: `norm0` of
-    /// ImageNet's stem, and `norm2` of each layer with a bottleneck. A BN that reads a block's maps stays,
-    /// as other layers read them, too.
+pub struct ExportOptions {
+    /// Whether to fold each BN that follows a convolution into its weight and a bias: `norm0` of
+    /// ImageNet's stem, and `norm2` of each layer with a bottleneck. A BN that reads a block's maps
+    /// stays, as other layers read them, too.
     pub fold: bool,
-    /// Whether tensors are f16, and computed with. Images and what the network gives stay f32.
+    /// Whether tensors and computation are f16. Inputs and outputs stay f32.
     pub f16: bool,
     /// What it gives.
     pub output: Output,
-    /// What belongs to the weights: entries of the file's metadata, in JSON, as in other files
-    /// (`densenet.classes`, `densenet.normalization`, `densenet.thresholds`). Classes that the plan
-    /// names are written where the notes have none.
+    /// The notes of the weights: entries of the file's metadata, in JSON, as in other files
+    /// (`densenet.classes`, `densenet.normalization`, `densenet.thresholds`). If the notes have no
+    /// classes, those of the plan are written.
     pub notes: Notes,
     /// Other entries of the metadata, by their keys.
     pub metadata: BTreeMap<String, String>,
@@ -54,13 +54,13 @@ pub enum Output {
     /// `logits`.
     #[default]
     Logits,
-    /// `probabilities` that sum to 1: of classes of which a picture has exactly one.
+    /// `probabilities` that sum to 1, if a picture has exactly one class.
     Softmax,
-    /// `probabilities`, each by itself: of independent classes.
+    /// `probabilities` of independent classes.
     Sigmoid,
 }
 
-impl Options {
+impl ExportOptions {
     fn element(&self) -> Element {
         match self.f16 {
             true => Element::F16,
@@ -75,27 +75,26 @@ impl Options {
 }
 
 /// Writes a trained network as ONNX: its inference form, operators of version 17. The same network and
-/// options give the same bytes. The file appears at once or not at all.
+/// options give the same bytes. The file is written completely or not at all.
 ///
 /// ```
 /// use densenet_runtime::prelude::*;
-/// use densenet_runtime::weights::onnx::{self, Options};
+/// use densenet_runtime::weights::onnx::{self, ExportOptions};
 /// use densenet_runtime::weights::{State, WeightsError};
 ///
 /// fn export<N: Network>(model: &N) -> Result<(), WeightsError> {
-///     let options = Options { fold: true, ..Options::default() };
+///     let options = ExportOptions { fold: true, ..ExportOptions::default() };
 ///     onnx::write(&N::PLAN, &State::of(model), "pets.onnx", &options)
 /// }
 /// ```
 ///
 /// # Errors
-/// When the file is not called `.onnx` or cannot be written, the state belongs to another network, a
-/// number is beyond f16, or the file would have 2 GiB or more, where protocol buffers end.
+/// When the file is not called `.onnx` or cannot be written, the state belongs to another network, a number is beyond f16, or the file would reach 2 GiB, the limit of protocol buffers.
 pub fn write(
     plan: &Plan,
     state: &State,
     path: impl AsRef<Path>,
-    options: &Options,
+    options: &ExportOptions,
 ) -> Result<(), WeightsError> {
     let path = path.as_ref();
     let extension = path.extension();
@@ -116,7 +115,7 @@ fn encode(
     plan: &Plan,
     state: &State,
     path: &Path,
-    options: &Options,
+    options: &ExportOptions,
 ) -> Result<Vec<u8>, WeightsError> {
     // Before anything of this size is made.
     let numbers = plan.parameter_count() as u64 + plan.running_count() as u64;

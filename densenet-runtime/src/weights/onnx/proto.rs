@@ -1,8 +1,8 @@
-//! The wire format of protocol buffers, as much of it as ONNX needs.
+//! The part of protocol buffers' wire format that ONNX needs.
 //!
-//! A field is a key (its number and how its value is written) and the value. The numbers are those of
-//! `onnx.proto`, and stand where they are used. This is two hundred lines; prost with generated code would be
-//! a thousand more, a dependency, and every tensor twice in memory.
+//! A field is a key (its number and how its value is written) and the value. The numbers are those
+//! of `onnx.proto`, and are written where they are used. This is two hundred lines; prost with
+//! generated code would be a thousand more, a dependency, and every tensor twice in memory.
 
 /// The type of a tensor's elements, in files.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ enum Wire {
 pub(super) struct Message(Vec<u8>);
 
 impl Message {
-    /// No fields yet, with memory for so many bytes of them.
+    /// No fields yet, with memory for this many bytes of them.
     pub fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
@@ -160,7 +160,7 @@ impl Node<'_> {
     }
 }
 
-/// All of a tensor (`TensorProto`) but its elements, which are little-endian and come last.
+/// All of a tensor (`TensorProto`) except its elements, which are little-endian and come last.
 pub(super) fn tensor(name: &str, shape: &[usize], element: Element, bytes: usize) -> Message {
     let mut message = Message::default();
     shape.iter().for_each(|&side| message.int(1, side as u64));
@@ -170,7 +170,7 @@ pub(super) fn tensor(name: &str, shape: &[usize], element: Element, bytes: usize
     message
 }
 
-/// A tensor of f32 that a graph takes or gives (`ValueInfoProto`): a batch of any size of this shape.
+/// A graph's input or output of f32 (`ValueInfoProto`): a batch of any size of this shape.
 pub(super) fn batch_of(name: &str, shape: &[usize]) -> Message {
     let mut sides = Message::default();
     let mut symbol = Message::default();

@@ -1,10 +1,10 @@
-//! The size of files, and what no file can hold.
+//! The size of files, and networks that no file can hold.
 
 use std::path::Path;
 
 use densenet_plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 
-use super::{Options, encode};
+use super::{ExportOptions, encode};
 use crate::weights::{State, WeightsError};
 
 fn plan(blocks: &[usize], init: usize, classes: usize) -> Plan {
@@ -24,7 +24,7 @@ fn plan(blocks: &[usize], init: usize, classes: usize) -> Plan {
     spec.plan().unwrap()
 }
 
-fn bytes(plan: &Plan, state: &State, options: &Options) -> Result<Vec<u8>, WeightsError> {
+fn bytes(plan: &Plan, state: &State, options: &ExportOptions) -> Result<Vec<u8>, WeightsError> {
     encode(plan, state, Path::new("a.onnx"), options)
 }
 
@@ -35,10 +35,10 @@ fn the_file_of_densenet201_is_at_most_a_hundredth_larger_than_its_weights() {
     let numbers = densenet201.parameter_count() + densenet201.running_count();
     let state = State::zeros(&densenet201);
     for (fold, f16) in [(false, false), (true, false), (false, true)] {
-        let options = Options {
+        let options = ExportOptions {
             fold,
             f16,
-            ..Options::default()
+            ..ExportOptions::default()
         };
         let found = bytes(&densenet201, &state, &options).unwrap().len();
         let weights = numbers * if f16 { 2 } else { 4 };
@@ -52,15 +52,15 @@ fn the_file_of_densenet201_is_at_most_a_hundredth_larger_than_its_weights() {
 fn what_is_too_large_for_the_format_is_refused_before_it_is_made() {
     // 2.4 GB in f32, 1.2 GB in f16.
     let large = plan(&[1], 60_000, 10_000);
-    let error = bytes(&large, &State::default(), &Options::default()).unwrap_err();
+    let error = bytes(&large, &State::default(), &ExportOptions::default()).unwrap_err();
     let said = error.to_string();
     assert!(
         said.starts_with("cannot write a.onnx: it would have 24") && said.contains("2 GiB"),
         "{said}"
     );
-    let halves = Options {
+    let halves = ExportOptions {
         f16: true,
-        ..Options::default()
+        ..ExportOptions::default()
     };
     let error = bytes(&large, &State::default(), &halves).unwrap_err();
     assert!(matches!(error, WeightsError::Length { .. }), "{error}");
@@ -73,16 +73,16 @@ fn a_number_that_f16_does_not_have_is_refused_by_its_name() {
     let variance = small.tensors().blocks[1][0].norm1.variance.start;
     state.running[variance] = 70_000.0;
     let write = |f16| {
-        let options = Options {
+        let options = ExportOptions {
             f16,
-            ..Options::default()
+            ..ExportOptions::default()
         };
         bytes(&small, &state, &options)
     };
     write(false).unwrap();
     assert_eq!(
         write(true).unwrap_err().to_string(),
-        "cannot write a.onnx: `features.denseblock2.denselayer1.norm1.running_var` holds 70000, and f16 \
-         ends at 65504; write it in f32"
+        "cannot write a.onnx: `features.denseblock2.denselayer1.norm1.running_var` holds 70000, \
+            and the largest f16 is 65504; write it in f32"
     );
 }

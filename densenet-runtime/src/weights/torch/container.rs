@@ -18,8 +18,8 @@ const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const MOST_PICKLE: u64 = 1 << 26;
 /// The most bytes of our notes.
 const MOST_NOTES: u64 = 1 << 24;
-/// What is unpacked from a zip is at most so many times as long as the zip, and [`MOST_PICKLE`] more.
-/// PyTorch packs nothing; who packs weights later saves a few per cent.
+/// A zip's contents are at most this many times as long as the zip, plus [`MOST_PICKLE`]. PyTorch
+/// does not compress; compressing weights later saves a few per cent.
 const MOST_PACKED: u64 = 16;
 /// The longest name of a storage or of a tensor in a tar.
 const LONGEST_KEY: usize = 256;
@@ -57,7 +57,7 @@ pub(super) struct Contents<'a> {
     pub storages: Storages<'a>,
     /// The tensors of a tar, by the names that its pickle has for them.
     pub tensors: HashMap<String, View>,
-    /// What our writer leaves beside the tensors.
+    /// The notes that our writer adds to the tensors.
     pub notes: BTreeMap<String, String>,
 }
 
@@ -123,7 +123,7 @@ pub(super) fn key(graph: &Graph, id: Id) -> Option<String> {
     }
 }
 
-/// A zip, whose storages are read as they are asked for.
+/// A zip, whose storages are read on request.
 struct Zip<'a> {
     archive: zip::ZipArchive<Cursor<&'a [u8]>>,
     /// What all names start with.
@@ -134,8 +134,8 @@ struct Zip<'a> {
 }
 
 impl Zip<'_> {
-    /// The bytes of an entry, at most so many, with the right checksum if it has one; `None` if there is
-    /// no entry of this name.
+    /// The bytes of an entry, up to a limit, with the right checksum if it has one; `None` if there
+    /// is no entry of this name.
     fn entry(&mut self, name: &str, most: u64) -> Result<Option<Vec<u8>>, TorchError> {
         let name = format!("{}{name}", self.folder);
         let Some(index) = self.archive.index_for_name(&name) else {
@@ -155,8 +155,8 @@ impl Zip<'_> {
                 "its zip unpacks to far more bytes than it has",
             ));
         }
-        // What a zip says of its sizes is not believed: memory grows as bytes arrive. The checksum is
-        // compared at the end, which is found by trying to read another byte.
+        // The sizes that a zip claims are not trusted: memory grows as bytes arrive. The checksum
+        // is compared at the end, which is found by trying to read another byte.
         let mut bytes = Vec::new();
         entry.take(size.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 != size {
@@ -329,7 +329,7 @@ fn read_tar(bytes: &[u8]) -> Result<Contents<'_>, TorchError> {
     })
 }
 
-/// The number of things that follow, as a pickle.
+/// The number of items that follow, as a pickle.
 fn count(reader: &mut Reader<'_>) -> Result<usize, TorchError> {
     let count = reader.pickle()?;
     let count = count.integer(count.root());
@@ -394,7 +394,7 @@ fn tar_tensors(
         };
         let own = key(&graph, own).ok_or(MALFORMED)?;
         let storage = key(&graph, storage).ok_or(MALFORMED)?;
-        // The number of dimensions is of eight bytes, of which four count.
+        // The number of dimensions has eight bytes, but only four count.
         let dimensions = u32::from_le_bytes(reader.array()?);
         reader.take(4)?;
         let dimensions = dimensions.min(MOST_DIMENSIONS) as usize;

@@ -1,15 +1,15 @@
-//! Why a file of PyTorch's cannot be used.
+//! Why a PyTorch file cannot be used.
 
 use std::borrow::Cow;
 
-/// Why a file that starts like one of `torch.save` cannot be used.
+/// Why a file that begins like one of `torch.save` cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorchError {
     /// The bytes are not those of a whole file.
-    #[error("{0}; it is damaged or cut short: copy or download it again")]
+    #[error("{0}; it is damaged or truncated: copy or download it again")]
     Damaged(Cow<'static, str>),
-    /// The file is sound, but something else.
+    /// The file is sound, but has other contents.
     #[error("{0}")]
     Other(&'static str),
     /// The file takes more memory than weights need.

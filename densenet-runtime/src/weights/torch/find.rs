@@ -1,4 +1,4 @@
-//! The tensors of a network among all that a file holds.
+//! Finds the tensors of a network among a file's contents.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -27,21 +27,21 @@ const KEYS: [&str; 14] = [
     "swa",
     "average",
 ];
-/// How deep a network may lie in a checkpoint, and a tensor in what makes it.
+/// The largest depth of a network in a checkpoint, and of a tensor in its constructor's arguments.
 const DEPTH: usize = 4;
-/// The most elements of a list that are looked at.
+/// The most elements of a list that are examined.
 const MOST_ELEMENTS: usize = 16;
 /// How deep a module may lie in modules.
 const MODULE_DEPTH: usize = 64;
-/// The most that a search costs: the bytes of names, and [`ENTRY`] for each. Objects are shared, so
-/// that a short pickle may have any number of paths.
+/// The limit on the cost of a search: the bytes of names, and [`ENTRY`] for each. Objects are
+/// shared, so a short pickle may have any number of paths.
 const MOST_WORK: usize = 1 << 25;
 /// What an entry with a name costs.
 const ENTRY: usize = 32;
-/// The most dimensions of a tensor that are looked at.
+/// The most dimensions of a tensor that are examined.
 const MOST_DIMENSIONS: usize = 64;
 
-/// What the tensors of a file of PyTorch's were found in.
+/// Where the tensors of a PyTorch file were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The key in the checkpoint, such as `state_dict`, or several with `/` between them; `None` if
@@ -49,7 +49,7 @@ pub struct Found {
     pub key: Option<String>,
     /// Whether it is a whole pickled module, and not a state dict.
     pub is_module: bool,
-    /// Other keys that hold a network, too, and were passed over.
+    /// Other keys that also hold a network and were skipped.
     pub others: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Where its key stands among those that people use.
+    /// The rank of its key among those that people use.
     fn rank(&self) -> usize {
         let last = self.key.as_deref().and_then(|key| key.rsplit('/').next());
         let known = |key| KEYS.iter().position(|&known| known == key);
@@ -88,9 +88,9 @@ impl Candidate {
     }
 }
 
-/// The tensors of the network in a file, by name. Of all dictionaries and modules, it is one with at
-/// least half as many tensors as the largest: the one whose key comes first in [`KEYS`], and of those
-/// under other keys the largest.
+/// The tensors of the network in a file, by name. Among all dictionaries and modules with at least
+/// half as many tensors as the largest, it is the one whose key comes first in [`KEYS`], or else
+/// the largest.
 pub(super) fn tensors(
     graph: &Graph,
     storages: &mut Storages<'_>,
@@ -127,7 +127,7 @@ pub(super) fn tensors(
     Ok((views, found))
 }
 
-/// What a file without tensors holds, in words.
+/// The contents of a file without tensors, in words.
 fn described(graph: &Graph) -> String {
     let Some(entries) = graph.entries(graph.root()) else {
         return "it is not a dictionary or a module".to_string();
@@ -148,7 +148,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Takes a step of the search into account.
+    /// Counts a step of the search.
     fn spend(&mut self, cost: usize) -> Result<(), TorchError> {
         let left = self.left.checked_sub(cost);
         self.left = left.ok_or(TorchError::too_large("its objects have too many names"))?;
@@ -167,7 +167,7 @@ impl Search<'_> {
         Ok(self.graph.entry(state, "_modules").map(|_| state))
     }
 
-    /// Looks at an object and, so deep, at what it contains.
+    /// Examines an object and, to this depth, its contents.
     fn collect(&mut self, id: Id, key: Option<String>, depth: usize) -> Result<(), TorchError> {
         let graph = self.graph;
         if let Some(state) = self.module(id)? {
@@ -186,7 +186,7 @@ impl Search<'_> {
         };
         let mut inner = Vec::new();
         if let Some(entries) = graph.entries(id) {
-            let mut tensors = Tensors::default();
+            let mut tensors = TensorList::default();
             for &(name, value) in entries {
                 let Some(name) = graph.text(name) else {
                     self.spend(1)?;
@@ -230,7 +230,7 @@ impl Search<'_> {
             let own = graph.entry(state, kind);
             own.and_then(|own| graph.entries(own)).unwrap_or_default()
         };
-        let mut own = Tensors::default();
+        let mut own = TensorList::default();
         for &(name, value) in entries("_parameters").iter().chain(entries("_buffers")) {
             let name = graph.text(name).unwrap_or_default();
             self.spend(ENTRY + prefix.len() + name.len())?;
@@ -254,12 +254,12 @@ impl Search<'_> {
 
 /// The tensors of a dictionary.
 #[derive(Default)]
-struct Tensors {
+struct TensorList {
     list: Vec<(String, Id)>,
     places: HashMap<String, usize>,
 }
 
-impl Tensors {
+impl TensorList {
     /// Adds a tensor. A key that is set twice has its last value.
     fn set(&mut self, name: String, value: Id) {
         let place = self.places.get(&name);
@@ -279,7 +279,7 @@ enum Made<'a> {
     View(&'a [Id], Option<Id>),
     /// One of a tar's, by its key.
     InTar(String),
-    /// Of another kind: sparse, quantised, or on no device.
+    /// A tensor of another kind: sparse, quantised, or on no device.
     Other,
 }
 
@@ -301,7 +301,7 @@ impl From<TorchError> for Flaw {
     }
 }
 
-/// How a tensor is made; `None` if this is no tensor.
+/// How a tensor is constructed; `None` if this is not a tensor.
 fn made(graph: &Graph, id: Id) -> Option<Made<'_>> {
     match graph.node(id) {
         Node::Persistent(name) => container::key(graph, *name).map(Made::InTar),

@@ -32,7 +32,7 @@ pub(super) struct TorchFile {
 }
 
 impl TorchFile {
-    /// Takes the tensors out of a file's bytes.
+    /// Reads the tensors from a file's bytes.
     ///
     /// # Errors
     /// When the bytes are damaged, take more memory than such a file needs, or hold no tensors with
@@ -56,7 +56,7 @@ impl TorchFile {
         &self.found
     }
 
-    /// What our writer left beside the tensors.
+    /// The notes that our writer added to the tensors.
     pub fn notes(&self) -> &BTreeMap<String, String> {
         &self.notes
     }

@@ -1,8 +1,8 @@
 //! Pickles, read as data: nothing in them is executed.
 //!
 //! A pickle is a program for a small stack machine that makes objects and calls functions. Here it
-//! makes a [`Graph`]: what would be called is an inert [`Node::Object`] that names its function and
-//! holds its arguments. Protocols 0 to 5 of Python's `pickle.py`.
+//! makes a [`Graph`]: each call becomes an inert [`Node::Object`] that names the function and holds
+//! its arguments. Protocols 0 to 5 of Python's `pickle.py` are understood.
 //!
 //! Memory is bounded by the length of the pickle and by [`MOST_NODES`], whatever its instructions
 //! repeat. There is no recursion: objects that contain each other are numbers in a list.
@@ -23,7 +23,7 @@ pub(super) struct Id(u32);
 /// What a pickle makes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
-    /// `None`, and what no tensor needs: extensions, numbers of more than 128 bits.
+    /// `None`, and values that no tensor needs: extensions, numbers of more than 128 bits.
     None,
     Bool(bool),
     Int(i128),
@@ -38,7 +38,7 @@ pub(super) enum Node {
     Global(String),
     /// What a call would make.
     Object(Box<Object>),
-    /// What the file around the pickle holds, by this name.
+    /// An object outside the pickle, in the file around it, by this name.
     Persistent(Id),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Object {
     pub arguments: Id,
     /// What `__setstate__` would be given.
     pub state: Option<Id>,
-    /// What was put in, if it is a dictionary.
+    /// Its entries, if it is a dictionary.
     pub items: Vec<(Id, Id)>,
     /// What was appended, if it is a list.
     pub elements: Vec<Id>,
@@ -66,7 +66,7 @@ pub(super) struct Graph {
     pub len: usize,
 }
 
-/// Why bytes are no pickle that can be read.
+/// Why bytes cannot be read as a pickle.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PickleError {
     #[error("its pickle ends in the middle of an instruction (byte {0})")]
@@ -120,7 +120,7 @@ impl Graph {
         }
     }
 
-    /// The names of all that the pickle expects outside of it.
+    /// The names of all objects that the pickle expects outside of it.
     pub fn persistent(&self) -> impl Iterator<Item = Id> + '_ {
         self.nodes.iter().filter_map(|node| match node {
             Node::Persistent(name) => Some(*name),

@@ -65,7 +65,7 @@ impl ElementType {
         }
     }
 
-    /// Bytes of an element; 1 where they are not known.
+    /// Bytes of an element; 1 if they are unknown.
     pub const fn bytes(self) -> usize {
         match self {
             Self::C128 => 16,
@@ -95,11 +95,11 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Checks that every element lies within a storage of so many bytes, and that the elements can
-    /// be counted and are not far more than the storage has.
+    /// Checks that every element lies within a storage of this many bytes, and that the elements
+    /// can be counted and are not far more than the storage has.
     pub fn check(&self, bytes: usize) -> Result<(), &'static str> {
         if self.shape.len() != self.strides.len() || self.shape.len() > MOST_DIMENSIONS {
-            return Err("its shape and its strides do not go together; the file is damaged");
+            return Err("its shape and its strides do not match; the file is damaged");
         }
         let len = self
             .shape
@@ -118,14 +118,12 @@ impl View {
             return Err("it reaches beyond the end of its storage; the file is damaged");
         }
         if len > has.max(MOST_REPEATED) {
-            return Err(
-                "it is an expanded view of few numbers; save a copy of it, by contiguous()",
-            );
+            return Err("it is an expanded view of few numbers; save a contiguous() copy of it");
         }
         Ok(())
     }
 
-    /// The elements, where they are floating-point numbers.
+    /// The elements, if they are floating-point numbers.
     pub fn floats(&self, storage: &Storage) -> Option<Vec<f32>> {
         match self.element {
             ElementType::F64 => self.each(storage, |b| f64::from_le_bytes(b) as f32),
@@ -136,7 +134,7 @@ impl View {
         }
     }
 
-    /// The elements, where they are integers.
+    /// The elements, if they are integers.
     pub fn integers(&self, storage: &Storage) -> Option<Vec<i64>> {
         match self.element {
             ElementType::I64 => self.each(storage, i64::from_le_bytes),
@@ -148,7 +146,7 @@ impl View {
         }
     }
 
-    /// Each element, last dimension innermost. It is there, since the view was [checked](Self::check).
+    /// Each element, last dimension innermost. It exists, since the view was [checked](Self::check).
     fn each<const N: usize, T>(
         &self,
         storage: &Storage,
@@ -235,8 +233,8 @@ mod tests {
             (view(&[3], &[usize::MAX / 2], 2), "beyond the end"),
             (view(&[1 << 33, 1 << 33], &[0, 0], 0), "than can be counted"),
             (view(&[1 << 40], &[0], 0), "expanded view"),
-            (view(&[2], &[1, 1], 0), "do not go together"),
-            (view(&[1; 17], &[1; 17], 0), "do not go together"),
+            (view(&[2], &[1, 1], 0), "do not match"),
+            (view(&[1; 17], &[1; 17], 0), "do not match"),
         ] {
             let why = view.check(24).unwrap_err();
             assert!(why.contains(said), "{view:?}: {why}");

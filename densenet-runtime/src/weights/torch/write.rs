@@ -16,7 +16,7 @@ pub(super) const NOTES: &str = "densenet.json";
 const ALIGNMENT: u16 = 64;
 
 /// The bytes of a state dict of f32 tensors, in the container of PyTorch 1.6 and later, with notes
-/// that PyTorch passes over. The same tensors and notes give the same bytes.
+/// that PyTorch ignores. The same tensors and notes give the same bytes.
 ///
 /// # Errors
 /// When a shape does not match its elements, or the zip cannot be made.

@@ -1,4 +1,4 @@
-//! `densenet convert`: weights of other programs, and for them.
+//! `densenet convert`: weights from and for other programs.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use densenet_runtime::{say, weights};
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Weights of a DenseNet in any format and under anybody's names: safetensors, a checkpoint, or
-    /// what `torch.save` wrote. Nothing in the file is executed.
+    /// Weights of a DenseNet in any format and under any library's names: safetensors, a
+    /// checkpoint, or a file of `torch.save`. Nothing in the file is executed.
     #[arg(value_name = "IN")]
     from: PathBuf,
     /// The file to write, under torchvision's names: .safetensors, or .pth, .pt or .bin for

@@ -1,4 +1,4 @@
-//! `densenet evaluate`: how well a trained network does on pictures with labels.
+//! `densenet evaluate`: evaluates a trained network on labelled pictures.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::network::Choice;
 use crate::pictures::{Judged, Source, kind_of};
 use crate::report::{self, Report};
 use crate::saved::Saved;
-use crate::table::Table;
+use crate::table::CsvTable;
 use crate::thresholds::{self, Thresholds};
 use crate::view::View;
 
@@ -29,14 +29,14 @@ pub struct Arguments {
     judged: Judged,
     #[command(flatten)]
     view: View,
-    /// The number of crops of each picture whose logits are averaged: 1, its centre, or 10, its
-    /// corners and centre and the same mirrored (paper, Table 3).
+    /// The number of crops of each picture whose logits are averaged: 1, the centre, or 10, the
+    /// corners, the centre and their mirror images (paper, Table 3).
     #[arg(long, value_name = "1|10", default_value_t, value_parser = crops)]
     crops: Crops,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    options: infer::Options,
+    options: infer::InferenceOptions,
     /// Writes the measures to a file: loss, top1_error, and by class and as means auroc and
     /// average_precision.
     #[arg(long, value_name = "FILE")]
@@ -44,8 +44,7 @@ pub struct Arguments {
     /// Writes the probability of each class for each picture to a file.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
-    /// Writes a report for people to a new folder: one HTML file with measures, curves, and pictures
-    /// with what the network saw in them.
+    /// Writes a report to a new folder: one HTML file with measures, curves, and pictures with class maps.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     #[command(flatten)]
@@ -60,11 +59,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut saved = Saved::read(&arguments.weights, &arguments.choice)?;
     let Arguments { view, crops, .. } = arguments;
     let set = (arguments.source).labelled(&arguments.judged, (view, *crops), &saved)?;
-    // What the labels are decides how the network is judged.
+    // The kind of labels decides how the network is evaluated.
     saved.kind = kind_of(&*set);
     arguments.thresholds.check(saved.kind, *crops)?;
     let mut names = saved.class_names();
-    // Of a network with more classes than its data had, the others have no names.
+    // If a network has more classes than its data had, the others have no names.
     for (name, own) in names.iter_mut().zip(set.classes()) {
         name.clone_from(own);
     }
@@ -73,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         None => None,
     };
     let mut table = match &arguments.predictions {
-        Some(file) => Some(Table::create(file, &names)?),
+        Some(file) => Some(CsvTable::create(file, &names)?),
         None => None,
     };
     let mut answers = Predictions::new(saved.plan.classes());
@@ -150,8 +149,8 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
     std::fs::write(file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
 
-/// The mean loss of what is known: cross-entropy, or binary cross-entropy where classes are independent.
-/// Labels are not smoothed.
+/// The mean loss over known labels: cross-entropy, or binary cross-entropy if classes are
+/// independent. Labels are not smoothed.
 fn loss(answers: &Predictions, classes: usize) -> Option<f64> {
     let rows = answers.logits().chunks_exact(classes);
     let (mut sum, mut known) = (0.0, 0_usize);

@@ -10,7 +10,7 @@ use densenet_runtime::weights::{LoadOptions, Notes, State};
 use densenet_runtime::{Normalization, say};
 
 use crate::network::Choice;
-use crate::remembered::Options as _;
+use crate::remembered::Remembered as _;
 use crate::saved::Saved;
 use crate::view::View;
 
@@ -24,16 +24,16 @@ pub struct Arguments {
     onnx: PathBuf,
     #[command(flatten)]
     choice: Choice,
-    /// Makes each BN that follows a convolution part of it.
+    /// Folds each BN that follows a convolution into it.
     #[arg(long)]
     fold: bool,
-    /// Writes tensors of f16, which are also computed with; images and logits stay f32.
+    /// Stores tensors and computes in f16; images and logits stay f32.
     #[arg(long)]
     f16: bool,
-    /// Gives probabilities that sum to 1 in place of logits, of classes of which a picture has one.
+    /// Outputs probabilities that sum to 1 instead of logits, if a picture has one class.
     #[arg(long, conflicts_with = "sigmoid")]
     softmax: bool,
-    /// Gives the probability of each class by itself in place of logits.
+    /// Outputs the probability of each class on its own instead of logits.
     #[arg(long)]
     sigmoid: bool,
 }
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (view, _) = View::default().after(&saved.file)?;
     let mut metadata = saved.words();
     metadata.insert(View::NOTE.to_string(), view.in_full().words());
-    let options = onnx::Options {
+    let options = onnx::ExportOptions {
         fold: arguments.fold,
         f16: arguments.f16,
         output: arguments.output(&saved)?,
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 impl Arguments {
-    /// What is asked for, if the network's classes are of that kind.
+    /// The requested output, if the network's classes are of that kind.
     fn output(&self, saved: &Saved) -> Result<Output, String> {
         let (output, kind) = match (self.softmax, self.sigmoid) {
             (true, _) => (Output::Softmax, LabelKind::Exclusive),
@@ -90,8 +90,7 @@ impl Arguments {
     }
 }
 
-/// What belongs to the weights. Pictures are normalised as `predict` does it, also where the file does not
-/// say how.
+/// The notes of the weights. Pictures are normalised as in `predict`, even if the file does not say how.
 fn notes(saved: &Saved) -> Notes {
     let channels = saved.plan.stem().channels;
     let own = saved.notes.normalization.clone();

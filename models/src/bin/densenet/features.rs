@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use densenet_runtime::weights::{NamedTensor, TensorFile};
 use serde_json::Value;
 
-use crate::table::Table;
+use crate::table::CsvTable;
 
 /// The tensor of a safetensors file: pictures x features.
 const TENSOR: &str = "features";
-/// The note with the paths of the pictures, a list of JSON.
+/// The note with the paths of the pictures, a JSON list.
 const PATHS: &str = "paths";
 
 /// A file of features that is being written.
 pub enum Features {
     /// A line for each picture.
-    Csv(Box<Table>),
+    Csv(Box<CsvTable>),
     /// One tensor, with the paths in its notes.
     Safetensors {
         file: PathBuf,
@@ -28,12 +28,12 @@ pub enum Features {
 }
 
 impl Features {
-    /// Begins a file whose format its name says, for so many features of each picture.
+    /// Begins a file, in the format of its extension, for this many features of each picture.
     pub fn create(file: &Path, width: usize) -> Result<Self, Box<dyn Error>> {
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => {
                 let names: Vec<_> = (0..width).map(|index| format!("feature {index}")).collect();
-                Ok(Self::Csv(Box::new(Table::create(file, &names)?)))
+                Ok(Self::Csv(Box::new(CsvTable::create(file, &names)?)))
             }
             Some("safetensors") => Ok(Self::Safetensors {
                 file: file.to_path_buf(),
@@ -42,7 +42,8 @@ impl Features {
                 values: Vec::new(),
             }),
             _ => Err(format!(
-                "--features {}: the name ends in .safetensors or in .csv, which says how it is written",
+                "--features {}: the name must end in .safetensors or .csv, which decides the \
+                    format",
                 file.display()
             )
             .into()),

@@ -1,4 +1,4 @@
-//! What a network says of pictures: batches through its frozen form, while others are decoded.
+//! Runs a network on pictures: batches go through its frozen form while others are decoded.
 
 use std::error::Error;
 use std::ops::Range;
@@ -13,8 +13,8 @@ use crate::saved::Saved;
 
 /// The options of commands that run a trained network.
 #[derive(Args)]
-pub struct Options {
-    /// The number of pictures that go through the network together.
+pub struct InferenceOptions {
+    /// The number of pictures in a batch.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
     /// The device that computes: cpu, cuda (the first CUDA device), cuda:N, or best.
@@ -23,21 +23,21 @@ pub struct Options {
     /// The number of CPU threads [default: OMP_NUM_THREADS, or else all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// The type of numbers that products are computed in: f32 or bf16.
+    /// The number format of products: f32 or bf16.
     #[arg(long, value_name = "f32|bf16", default_value_t)]
     precision: Precision,
 }
 
-/// What a network is asked for beside logits and features.
+/// The outputs that are wanted beside logits and features.
 #[derive(Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// What it is frozen for.
+    /// The outputs that it is frozen for.
     pub outputs: Outputs,
     /// The classes that have maps.
     pub of: MapsOf<'a>,
 }
 
-/// What a network says of a picture.
+/// A network's outputs for a picture.
 pub struct Said<'a> {
     /// The picture's index in its set.
     pub index: usize,
@@ -54,9 +54,9 @@ pub struct Said<'a> {
 /// What is done with each answer.
 pub type Each<'a> = dyn FnMut(Said<'_>) -> Result<(), Box<dyn Error>> + 'a;
 
-impl Options {
-    /// Calls `each` with what a network says of each picture that can be read, in their order, until
-    /// it returns an error. Others are reported on standard error; returns how many they are.
+impl InferenceOptions {
+    /// Calls `each` with the outputs for each readable picture, in order, until it returns an
+    /// error. Unreadable pictures are reported on standard error; returns their number.
     pub fn each(
         &self,
         saved: &Saved,
@@ -100,7 +100,7 @@ impl Options {
         Ok(loader.skipped().len())
     }
 
-    /// The frozen form of a network, for so many images at a time.
+    /// The frozen form of a network, for this many images at a time.
     pub fn frozen(
         &self,
         saved: &Saved,

@@ -1,4 +1,4 @@
-//! `densenet info`: what is known of a network before it runs.
+//! `densenet info`: the shapes, counts and memory of a network before it runs.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,7 +9,7 @@ use densenet_models::{PRESETS, UnknownPreset};
 use densenet_runtime::cpu::{Frozen, FrozenOptions};
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::{Outputs, say};
-use densenet_spec::{Spec, in_words};
+use densenet_spec::{ParsedSpec, in_words};
 
 use crate::network::{self, Change, Choice, Input, of_preset};
 use crate::saved::Saved;
@@ -19,11 +19,12 @@ const BATCHES: [usize; 5] = [1, 8, 32, 64, 256];
 
 #[derive(Args)]
 pub struct Arguments {
-    /// A preset's name, a file of weights, or a network in the words of `densenet!`: 'blocks: [6, 12,
-    /// 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18'. Without one, all presets.
+    /// A preset's name, a file of weights, or a network in the words of `densenet!`: 'blocks: [6,
+    /// 12, 24, 16], k: 32, theta: 0.5, bottleneck, classes: 18'. Without a network, all presets are
+    /// listed.
     #[arg(value_name = "PRESET|FILE|WORDS")]
     network: Option<String>,
-    /// The size of its images in place of its own: 224, 192x256, or 1x224x224 for grey ones.
+    /// A size of the images that replaces the network's own: 224, 192x256, or 1x224x224 for grey ones.
     #[arg(long, value_name = "SIZE", requires = "network")]
     input: Option<Input>,
 }
@@ -42,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 /// The network of a preset's name, of a file, or of words.
-fn named(network: &str) -> Result<Spec, Box<dyn Error>> {
+fn named(network: &str) -> Result<ParsedSpec, Box<dyn Error>> {
     match of_preset(network) {
         Ok(spec) => Ok(spec),
         Err(_) if Path::new(network).is_file() => {
@@ -52,7 +53,7 @@ fn named(network: &str) -> Result<Spec, Box<dyn Error>> {
         Err(unknown) if unknown.is::<UnknownPreset>() && !network.contains([':', ',']) => {
             Err(unknown)
         }
-        Err(_) => Ok(Spec::parse(network)?),
+        Err(_) => Ok(ParsedSpec::parse(network)?),
     }
 }
 
@@ -80,7 +81,7 @@ fn presets() {
     }
 }
 
-fn show(spec: &Spec) {
+fn show(spec: &ParsedSpec) {
     let plan = &spec.plan;
     let stem = plan.stem();
     say!("{}", spec.name);
@@ -121,7 +122,7 @@ fn memory(plan: &Plan) {
             Frozen::bytes_of(plan, options)
         });
         let [Some(frozen), Some(maps)] = frozen else {
-            // A batch that has more pixels than kernels can count.
+            // A batch with more pixels than kernels can count.
             break;
         };
         let [kept, recomputed, frozen, maps] =

@@ -1,4 +1,4 @@
-//! DenseNets on the command line: any network, trained on one's own pictures.
+//! DenseNets on the command line: any network, trained on your own pictures.
 //!
 //! ```text
 //! cargo run --release -p densenet-models --bin densenet -- train --data DIR --pretrained FILE --features-only
@@ -33,7 +33,7 @@ use clap::{Parser, Subcommand};
 use densenet_models::shell::exit_code;
 use densenet_runtime::train::Ending;
 
-/// DenseNets: trained on your own pictures, evaluated, and asked about pictures.
+/// Trains DenseNets on your own pictures, evaluates them, and classifies pictures with them.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -47,17 +47,16 @@ enum Command {
     Info(info::Arguments),
     /// Trains a network on pictures.
     ///
-    /// Without other settings this is a recipe that is good for a few thousand pictures: 20 epochs of
-    /// SGD with Nesterov momentum, 32 pictures a step; the learning rate rises to 0.01 in the first
-    /// epoch (to 0.1 without --pretrained) and falls to 0 as a cosine; label smoothing 0.1; random
-    /// parts of the pictures, mirrored half of the time. The last checkpoint and the best one are
-    /// kept.
+    /// The default recipe suits a few thousand pictures: 20 epochs of SGD with Nesterov momentum
+    /// and batches of 32; a learning rate that rises to 0.01 in the first epoch (to 0.1 without
+    /// --pretrained) and falls to 0 as a cosine; label smoothing 0.1; random crops of the pictures,
+    /// mirrored half of the time. The last checkpoint and the best one are kept.
     Train(Box<train::Arguments>),
-    /// Judges a trained network on pictures with labels.
+    /// Evaluates a trained network on labelled pictures.
     Evaluate(evaluate::Arguments),
-    /// Says what a trained network sees in pictures.
+    /// Classifies pictures with a trained network.
     Predict(predict::Arguments),
-    /// Writes weights of other programs under torchvision's names, as safetensors or `.pth`.
+    /// Writes other programs' weights under torchvision's names, as safetensors or `.pth`.
     Convert(convert::Arguments),
     /// Writes a trained network as ONNX, for ONNX Runtime, OpenVINO and others.
     Export(export::Arguments),

@@ -14,14 +14,14 @@ use crate::seen::{file_name, fresh_folder, rgb};
 /// The options that say which class maps are drawn.
 #[derive(Args)]
 pub struct MapOptions {
-    /// Writes each picture, as the network sees it, with class maps over it, which show what each place
-    /// adds to the logit of a class: a PNG for each picture, in a new folder.
+    /// Writes each picture, as the network sees it, with class maps over it, which show what each
+    /// position adds to the logit of a class: a PNG for each picture, in a new folder.
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
-    /// How many of the likeliest classes of a picture have maps.
+    /// The number of a picture's likeliest classes that get maps.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "maps", value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
-    /// The classes that have maps, by their names, in place of the likeliest.
+    /// The names of the classes that get maps, instead of the likeliest.
     #[arg(
         long,
         value_name = "CLASS,..",
@@ -33,7 +33,7 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// What is drawn of a network's answers; `None` if nothing is.
+    /// The maps to draw; `None` if there are none.
     pub fn drawn(&self, saved: &Saved) -> Result<Option<Drawn>, Box<dyn Error>> {
         let Some(folder) = self.maps.clone() else {
             return Ok(None);
@@ -45,7 +45,7 @@ impl MapOptions {
                 let shown = names.iter().take(20).map(|name| format!("{name:?}"));
                 let more = if names.len() > 20 { ", .." } else { "" };
                 let shown = shown.collect::<Vec<_>>().join(", ");
-                format!("--maps-of: there is no class {wanted:?}; there are {shown}{more}")
+                format!("--maps-of: there is no class {wanted:?}; the classes are {shown}{more}")
             })
         };
         let classes: Vec<usize> = self.maps_of.iter().map(number).collect::<Result<_, _>>()?;
@@ -63,7 +63,7 @@ impl MapOptions {
 pub struct Drawn {
     folder: PathBuf,
     top: usize,
-    /// The classes that are asked for; the likeliest if there are none.
+    /// The requested classes, or the likeliest if there are none.
     classes: Vec<usize>,
     names: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl Drawn {
         }
     }
 
-    /// Draws the maps of a picture, one of so many.
+    /// Draws the maps of a picture, one of this many.
     pub fn draw(
         &self,
         saved: &Saved,

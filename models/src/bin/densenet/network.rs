@@ -6,9 +6,9 @@ use std::str::FromStr;
 use clap::Args;
 use densenet_models::preset;
 use densenet_runtime::plan::Plan;
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 
-/// The network that is trained where no other is asked for.
+/// The network that is trained by default.
 const DEFAULT: &str = "densenet121";
 
 /// The options that choose a network.
@@ -22,23 +22,23 @@ pub struct Choice {
     /// bottleneck'.
     #[arg(long, value_name = "WORDS")]
     pub spec: Option<String>,
-    /// The size of its images in place of its own: 224, 192x256, or 1x224x224 for grey ones.
+    /// A size of the images that replaces the network's own: 224, 192x256, or 1x224x224 for grey ones.
     #[arg(long, value_name = "SIZE")]
     pub input: Option<Input>,
 }
 
 impl Choice {
-    /// The network that is asked for, with the images that are asked for.
-    pub fn network(&self) -> Result<Spec, Box<dyn Error>> {
+    /// The requested network, with the requested size of images.
+    pub fn network(&self) -> Result<ParsedSpec, Box<dyn Error>> {
         let spec = match (&self.model, &self.spec) {
-            (_, Some(words)) => Spec::parse(words)?,
+            (_, Some(words)) => ParsedSpec::parse(words)?,
             (Some(name), None) => of_preset(name)?,
             (None, None) => of_preset(DEFAULT)?,
         };
         self.sized(spec)
     }
 
-    /// Height and width of the images that are asked for.
+    /// The requested height and width of images.
     pub fn size(&self) -> Option<[usize; 2]> {
         self.input.map(|input| [input.height, input.width])
     }
@@ -48,8 +48,8 @@ impl Choice {
         self.model.is_some() || self.spec.is_some()
     }
 
-    /// A network with the images that are asked for.
-    pub fn sized(&self, spec: Spec) -> Result<Spec, Box<dyn Error>> {
+    /// A network with the requested size of images.
+    pub fn sized(&self, spec: ParsedSpec) -> Result<ParsedSpec, Box<dyn Error>> {
         match self.input {
             Some(input) => with(&spec, &[Change::Input(input)]),
             None => Ok(spec),
@@ -57,7 +57,7 @@ impl Choice {
     }
 }
 
-/// The size of images as it is given: the channels may be left out.
+/// The size of images on the command line: the channels may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {
     channels: Option<usize>,
@@ -97,8 +97,8 @@ pub enum Change<'a> {
     Classes(&'a [String]),
 }
 
-/// The network of the same layers, changed.
-pub fn with(spec: &Spec, changes: &[Change<'_>]) -> Result<Spec, Box<dyn Error>> {
+/// The network with the same layers and these changes.
+pub fn with(spec: &ParsedSpec, changes: &[Change<'_>]) -> Result<ParsedSpec, Box<dyn Error>> {
     let Some(mut keys) = spec.keys() else {
         return Err(format!(
             "{} has layers that no spec describes, so its input and classes are those of its weights",
@@ -119,27 +119,27 @@ pub fn with(spec: &Spec, changes: &[Change<'_>]) -> Result<Spec, Box<dyn Error>>
         keys.retain(|written| !written.starts_with(&start));
         keys.push(format!("{start} {value}"));
     }
-    // A name of its own is not among the keys.
+    // The name is not one of the keys.
     let name = spec.name.clone();
-    Ok(Spec {
+    Ok(ParsedSpec {
         name,
-        ..Spec::parse(&keys.join(", "))?
+        ..ParsedSpec::parse(&keys.join(", "))?
     })
 }
 
 /// The network of a preset.
-pub fn of_preset(name: &str) -> Result<Spec, Box<dyn Error>> {
+pub fn of_preset(name: &str) -> Result<ParsedSpec, Box<dyn Error>> {
     let preset = preset(name)?;
-    Ok(Spec {
+    Ok(ParsedSpec {
         name: preset.network.to_string(),
         plan: preset.plan(),
         classes: Vec::new(),
     })
 }
 
-/// A network as a line of words, for a file's note; `None` if there is no spec of it.
+/// A network's spec in one line, for a file's note; `None` if no spec describes it.
 pub fn words(plan: &Plan) -> Option<String> {
-    let spec = Spec {
+    let spec = ParsedSpec {
         name: String::new(),
         plan: plan.clone(),
         classes: Vec::new(),
@@ -157,7 +157,11 @@ mod tests {
     fn each_preset_has_words_that_give_its_plan() {
         for preset in PRESETS {
             let words = words(&preset.plan()).expect(preset.name);
-            assert_eq!(Spec::parse(&words).unwrap().plan, preset.plan(), "{words}");
+            assert_eq!(
+                ParsedSpec::parse(&words).unwrap().plan,
+                preset.plan(),
+                "{words}"
+            );
         }
     }
 

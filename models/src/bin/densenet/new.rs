@@ -1,4 +1,4 @@
-//! `densenet new`: a crate of one's own that trains a network on pictures.
+//! `densenet new`: a crate of your own that trains a network on pictures.
 
 use std::error::Error;
 use std::fs;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use densenet_runtime::data::{Dataset, ImageFolder};
 use densenet_runtime::say;
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 
 use crate::network::{self, Change, Choice};
 
-/// Pictures of a step, unless there are fewer.
+/// The batch size, unless there are fewer pictures.
 const BATCH: usize = 32;
 
-/// Names that cargo or Rust have for something else.
+/// Names that cargo or Rust reserve.
 const TAKEN: [&str; 24] = [
     "alloc",
     "as",
@@ -44,7 +44,7 @@ const TAKEN: [&str; 24] = [
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The folder of the new crate, which is made.
+    /// The folder of the new crate, which must not exist.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Pictures in folders of their classes: PICTURES/train/CLASS/* and PICTURES/val/CLASS/*.
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let spec = arguments.choice.network()?;
     let stem = spec.plan.stem();
     let (train, _) = ImageFolder::train_and_val(&arguments.data, [stem.height, stem.width])?;
-    let spec = Spec {
+    let spec = ParsedSpec {
         classes: train.classes().to_vec(),
         ..network::with(&spec, &[Change::Classes(train.classes())])?
     };
@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let dir = &arguments.dir;
     let failed =
         |what: &str, path: &Path, error| format!("cannot {what} {}: {error}", path.display());
-    // Nothing that is there is written over.
+    // No existing file is overwritten.
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).map_err(|error| failed("create", parent, error))?;
     }
@@ -119,7 +119,7 @@ impl Arguments {
     }
 }
 
-/// A path that is the same from everywhere.
+/// An absolute path.
 fn absolute(path: &Path) -> Result<String, Box<dyn Error>> {
     let absolute = fs::canonicalize(path)
         .map_err(|error| format!("cannot find {}: {error}", path.display()))?;
@@ -139,7 +139,7 @@ struct Package {
     name: String,
     /// Its network's type: `MyPetsNet`.
     network: String,
-    /// What it is made of: `DenseNet121`.
+    /// The preset that it is derived from: `DenseNet121`.
     model: String,
 }
 
@@ -193,7 +193,7 @@ opt-level = 3
 
 fn program(
     package: &Package,
-    spec: &Spec,
+    spec: &ParsedSpec,
     data: &str,
     batch: usize,
 ) -> Result<String, Box<dyn Error>> {
@@ -206,7 +206,7 @@ fn program(
     let (height, width) = (stem.height, stem.width);
     Ok(format!(
         r#"//! Trains {network} on pictures: `cargo run`. Ctrl-C ends a run with a checkpoint, and the next
-//! `cargo run` goes on with it.
+//! `cargo run` continues the run.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The pictures that a command is given.
+//! The pictures of a command.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use densenet_runtime::prelude::*;
 use crate::saved::Saved;
 use crate::view::View;
 
-/// The share of the pictures that validates where nothing says which do.
+/// The default share of pictures for validation.
 const SHARE: f64 = 0.2;
-/// The file in a run's folder that says which pictures validate.
+/// The file in a run's folder that lists the pictures for validation.
 const SPLIT: &str = "split.csv";
 
 /// Pictures with labels.
 pub type Set = Arc<dyn Dataset>;
 
-/// The options that say where labelled pictures are.
+/// The options for the source of labelled pictures.
 #[derive(Args)]
 pub struct Source {
     /// Pictures in folders of their classes: DIR/CLASS/*, or DIR/train/CLASS/* and DIR/val/CLASS/*.
@@ -34,7 +34,7 @@ pub struct Source {
     /// cat|dog.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     csv: Option<PathBuf>,
-    /// The folder at which the table's paths begin [default: the table's].
+    /// The folder that the table's paths are relative to [default: the table's].
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// The table's columns of labels [default: see --csv].
@@ -48,40 +48,39 @@ pub struct Source {
     no_class: Option<String>,
 }
 
-/// The options that say which pictures validate.
+/// The options for the validation pictures.
 #[derive(Args)]
 pub struct Validation {
-    /// Which pictures validate: a share of them, drawn so that each class has it [default: 0.2 where
-    /// there is no DIR/val], or another table.
+    /// The pictures for validation: a share, drawn from each class alike [default: 0.2 if there is
+    /// no DIR/val], or another table.
     #[arg(long, value_name = "SHARE|FILE")]
     val: Option<String>,
-    /// The table's column of groups, such as patients: a group is never divided.
+    /// The table's column of groups, such as patients: a group is never split.
     #[arg(long, value_name = "COLUMN")]
     group: Option<String>,
-    /// The division of an earlier run: its split.csv.
+    /// The split of an earlier run: its split.csv.
     #[arg(long, value_name = "FILE", conflicts_with = "val")]
     split: Option<PathBuf>,
 }
 
-/// The options that say which pictures of a run are judged.
+/// The options for the pictures of a run to evaluate on.
 #[derive(Args)]
 pub struct Judged {
-    /// The division of a run, its split.csv, of the pictures that it was given: those that
-    /// validated are judged.
+    /// A run's split, its split.csv, to evaluate on its validation pictures.
     #[arg(long, value_name = "FILE")]
     split: Option<PathBuf>,
-    /// The part of them that is judged.
+    /// The part of them to evaluate on.
     #[arg(long, value_enum, default_value_t, requires = "split")]
     part: Part,
 }
 
-/// A part of a division.
+/// A part of a split.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Part {
-    /// Those that validated.
+    /// The validation pictures.
     #[default]
     Val,
-    /// Those that were trained on.
+    /// The training pictures.
     Train,
 }
 
@@ -97,12 +96,12 @@ pub struct Sets {
     pub train: Set,
     /// Those to validate on.
     pub val: Set,
-    /// The pictures that were divided, and how.
+    /// The pictures that were split, and how.
     division: Option<(Set, Split)>,
 }
 
 impl Sets {
-    /// Writes beside a run how the pictures were divided, if they were.
+    /// Writes the split into a run's folder, if there is one.
     pub fn note_split(&self, folder: &RunFolder) -> Result<(), Box<dyn Error>> {
         if let Some((all, split)) = &self.division {
             split.write(&**all, folder.path().join(SPLIT))?;
@@ -112,8 +111,8 @@ impl Sets {
 }
 
 impl Source {
-    /// The pictures of a run, as they are to be `shown`. `resumed` is its checkpoint, if there is
-    /// one: the division of the pictures is the one beside it.
+    /// The pictures of a run, preprocessed as `shown` says. If it is resumed from the checkpoint
+    /// `resumed`, the split is the one beside that.
     pub fn sets(
         &self,
         validation: &Validation,
@@ -172,7 +171,8 @@ impl Source {
             }
             (None, Some(Validating::Table(file))) => {
                 return Err(format!(
-                    "--val {}: a table validates the pictures of another table (--csv); with --data it is a share, such as 0.2",
+                    "--val {}: a table for validation needs a table for training (--csv); with \
+                        --data it is a share, such as 0.2",
                     file.display()
                 )
                 .into());
@@ -190,8 +190,7 @@ impl Source {
         })
     }
 
-    /// Pictures to evaluate a trained network on: those of a part of a division, or of DIR/val, if
-    /// there are any, or all.
+    /// Pictures to evaluate a trained network on: a part of a split, or DIR/val if it exists, or all.
     pub fn labelled(
         &self,
         judged: &Judged,
@@ -238,7 +237,7 @@ impl Source {
         Ok(set)
     }
 
-    /// Refuses options of tables for folders.
+    /// Refuses options for tables if the pictures are in folders.
     fn check(&self, group: bool) -> Result<(), String> {
         let of_tables = [
             ("--root", self.root.is_some()),
@@ -249,7 +248,7 @@ impl Source {
         ];
         match of_tables.iter().find(|(_, given)| *given) {
             Some((option, _)) if self.data.is_some() => Err(format!(
-                "{option} is for a table; give one with --csv FILE instead of --data"
+                "{option} is for tables; use --csv FILE instead of --data"
             )),
             _ => Ok(()),
         }
@@ -305,7 +304,8 @@ impl Validation {
             Ok(share) => Ok(Some(Validating::Share(share))),
             Err(_) if Path::new(text).is_file() => Ok(Some(Validating::Table(text.into()))),
             Err(_) => Err(format!(
-                "--val {text}: it is a share of the pictures, such as 0.2, or the file of a table; there is no such file"
+                "--val {text}: it must be a share of the pictures, such as 0.2, or the file of a \
+                    table; there is no such file"
             )
             .into()),
         }
@@ -319,7 +319,7 @@ impl Validation {
     }
 }
 
-/// The folders of a set that is divided already.
+/// The folders of a set that is already split.
 fn divided(dir: &Path) -> Option<[PathBuf; 2]> {
     let folders = ["train", "val"].map(|name| dir.join(name));
     folders
@@ -328,11 +328,12 @@ fn divided(dir: &Path) -> Option<[PathBuf; 2]> {
         .then_some(folders)
 }
 
-/// Why it is not divided in another way.
+/// Why it is not split in another way.
 fn already_divided(dir: &Path) -> String {
     let [train, val] = ["train", "val"].map(|name| dir.join(name).display().to_string());
     format!(
-        "{} has pictures for validation in {val}; leave --val and --split out, or divide others with --data {train}",
+        "{} has validation pictures in {val}; leave --val and --split out, or split only the \
+            training pictures with --data {train}",
         dir.display(),
     )
 }
@@ -345,7 +346,8 @@ pub fn kind_of(set: &dyn Dataset) -> LabelKind {
     }
 }
 
-/// Loaders of both sets, for a network of so many classes. Pictures that cannot be read are reported and skipped.
+/// Loaders of both sets, for a network with this many classes. Pictures that cannot be read are
+/// reported and skipped.
 pub fn loaders(
     sets: &Sets,
     (mix, classes): (Mix, usize),
@@ -366,12 +368,12 @@ pub struct Unlabelled {
     paths: Vec<PathBuf>,
     pictures: Pictures,
     classes: Vec<String>,
-    /// Of each class it is unknown whether it applies.
+    /// All classes are unknown.
     unknown: Vec<f32>,
 }
 
 impl Unlabelled {
-    /// The pictures at these paths, those in folders among them, and those of a list.
+    /// The pictures at these paths and in these folders, and those of a list.
     pub fn find(
         given: &[PathBuf],
         list: Option<&Path>,

@@ -1,4 +1,4 @@
-//! `densenet predict`: what a trained network says of pictures.
+//! `densenet predict`: classifies pictures with a trained network.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::pictures::{Set, Unlabelled};
 use crate::saved::Saved;
 use crate::view::View;
 
-/// The number of classes that a table shows of a picture.
+/// The number of classes that a table shows for each picture.
 const BEST: usize = 5;
 
 #[derive(Args)]
@@ -31,14 +31,14 @@ pub struct Arguments {
     /// How the answers are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// A class applies from this probability on, where a picture may have several [default: the
+    /// The probability from which a class applies, if a picture may have several [default: the
     /// threshold of each class in the weights, or 0.5].
     #[arg(long, value_name = "P", value_parser = probability)]
     threshold: Option<f32>,
     #[command(flatten)]
     maps: MapOptions,
-    /// Writes what the classifier reads of each picture, its pooled features: a tensor `features` of
-    /// pictures x features with the note `paths`, or a line for each picture.
+    /// Writes the pooled features of each picture, which the classifier reads: a tensor `features`
+    /// of pictures x features with the note `paths`, or a line for each picture.
     #[arg(long, value_name = "FILE.safetensors|FILE.csv")]
     features: Option<PathBuf>,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub struct Arguments {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    options: infer::Options,
+    options: infer::InferenceOptions,
     /// Pictures, and folders of them.
     #[arg(value_name = "PICTURE", required_unless_present = "list")]
     pictures: Vec<PathBuf>,
@@ -61,13 +61,13 @@ enum Format {
     /// The likeliest classes of each picture.
     #[default]
     Table,
-    /// A line for each picture: its path, a probability for each class, the classes that apply.
+    /// A line for each picture: its path, a probability for each class, and the classes that apply.
     Csv,
-    /// The same as an object of JSON on each line.
+    /// The same as a JSON object on each line.
     Jsonl,
 }
 
-/// A probability as it is given.
+/// A probability on the command line.
 fn probability(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
@@ -110,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if let Some(features) = &mut features {
             features.add(&path, said.features)?;
         }
-        // Nobody reads any more, so there is nothing left to do.
+        // The output is closed, so nothing is left to do.
         Ok(console::check()?)
     })?;
     if let Some(features) = features {
@@ -147,7 +147,7 @@ impl Answers {
         Ok(())
     }
 
-    /// The classes that apply: the likeliest, or all from their thresholds on.
+    /// The classes that apply: the likeliest, or all that reach their thresholds.
     fn decisions(&self, probabilities: &[f64]) -> Vec<&str> {
         let named = || self.classes.iter().zip(probabilities);
         match self.kind {

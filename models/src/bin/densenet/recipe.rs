@@ -12,7 +12,7 @@ use crate::pictures::kind_of;
 /// The options that change the recipe of a run.
 #[derive(Args)]
 pub struct Recipe {
-    /// How the learning rate goes on after its warm-up [default: cosine].
+    /// The learning-rate schedule after the warm-up [default: cosine].
     #[arg(long, value_enum)]
     schedule: Option<Shape>,
     /// Lowers the momentum (AdamW's first beta) from 0.95 to 0.85 while the learning rate of one
@@ -22,9 +22,9 @@ pub struct Recipe {
     /// Epochs over which the learning rate rises [default: 1].
     #[arg(long, value_name = "EPOCHS", value_parser = at_least_zero)]
     warmup: Option<f64>,
-    /// The optimiser [default: sgd, with Nesterov momentum 0.9]; a rate for AdamW is about 0.0003.
+    /// The optimiser [default: sgd, with Nesterov momentum 0.9]; AdamW needs a learning rate of about 0.0003.
     #[arg(long, value_enum)]
-    optimizer: Option<Optimizer>,
+    optimizer: Option<OptimizerName>,
     /// Weight decay [default: 1e-4].
     #[arg(long, value_name = "F")]
     weight_decay: Option<f32>,
@@ -34,12 +34,12 @@ pub struct Recipe {
     /// The largest norm of all gradients together; larger ones are scaled down to it.
     #[arg(long, value_name = "NORM")]
     clip: Option<f32>,
-    /// Averages weights and statistics over the steps, with this decay, such as 0.999; the average is
-    /// what is evaluated and saved.
+    /// Averages weights and statistics over the steps, with this decay, such as 0.999; the average
+    /// is evaluated and saved.
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
-    /// Parts that do not train: features (all but the classifier), conv0, denseblock1, ...; they are
-    /// the first ones.
+    /// Parts that do not train: features (all but the classifier), conv0, denseblock1, ...; they
+    /// must be the first ones.
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     freeze: Vec<String>,
     /// The first stage that trains, such as denseblock4; those before it do not.
@@ -48,31 +48,31 @@ pub struct Recipe {
     /// A part's share of the learning rate, such as denseblock1=0.1.
     #[arg(long, value_name = "PART=SHARE", value_delimiter = ',', value_parser = part_rate)]
     part_rate: Vec<PartRate>,
-    /// The share of the target that is spread over all classes [default: 0.1, or 0 where a picture
-    /// may have several classes].
+    /// Label smoothing: the share of the target that is spread over all classes [default: 0.1, or 0
+    /// if a picture may have several classes].
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f32>,
-    /// The score by which an evaluation is the best: top1_error, loss, accuracy, auroc,
-    /// average_precision, ... [default: top1_error, or auroc where a picture may have several
+    /// The score that selects the best evaluation: top1_error, loss, accuracy, auroc,
+    /// average_precision, ... [default: top1_error, or auroc if a picture may have several
     /// classes].
     #[arg(long, value_name = "SCORE")]
     best_by: Option<BestBy>,
-    /// Chooses a threshold for each class at each evaluation, by which `predict` decides where a
-    /// picture may have several: youden (the highest sum of sensitivity and specificity), or
-    /// sensitivity=0.9 (the highest at which this share of the pictures of the class is found).
+    /// Chooses each class's threshold for `predict` at each evaluation, if a picture may have
+    /// several classes: youden (the highest sum of sensitivity and specificity), or sensitivity=0.9
+    /// (the highest threshold that finds this share of the class's pictures).
     #[arg(long, value_name = "RULE")]
     threshold: Option<ThresholdRule>,
-    /// Gives rare classes more weight in the loss, so that all together weigh the same.
+    /// Gives rare classes more weight in the loss, so that all classes have the same total weight.
     #[arg(long)]
     balance: bool,
-    /// Ends the run when so many evaluations in a row were no better than the best one.
+    /// Ends the run after this many evaluations in a row that did not improve on the best one.
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
 }
 
 /// An optimiser.
 #[derive(Clone, Copy, ValueEnum)]
-enum Optimizer {
+enum OptimizerName {
     /// Stochastic gradient descent with momentum.
     Sgd,
     /// AdamW, with PyTorch's betas and epsilon.
@@ -82,20 +82,20 @@ enum Optimizer {
 /// How a learning rate goes on.
 #[derive(Clone, Copy, ValueEnum)]
 enum Shape {
-    /// It stays as it is.
+    /// It does not change.
     Constant,
-    /// It falls to a tenth when half of the run is done, and again when three quarters are.
+    /// It falls to a tenth after half of the run, and again after three quarters.
     Steps,
     /// It falls to 0 as half a cosine.
     Cosine,
-    /// It rises from a 25th as half a cosine, and falls as another, to a ten-thousandth of that.
+    /// It rises from a 25th as half a cosine, and falls as another to a ten-thousandth of the first value.
     OneCycle,
     /// It falls to a tenth when evaluations stop improving.
     Plateau,
 }
 
 impl Shape {
-    /// As PyTorch's schedulers have it by default; a plateau is three evaluations.
+    /// With the defaults of PyTorch's schedulers; a plateau is three evaluations.
     fn decay(self) -> Decay {
         match self {
             Self::Constant => Schedule::constant(1.0),
@@ -109,7 +109,7 @@ impl Shape {
 }
 
 impl Recipe {
-    /// The settings of a new run, before its own options change them.
+    /// The settings of a new run, before options change them.
     pub fn settings(is_pretrained: bool, kind: LabelKind) -> Config {
         Config {
             epochs: 20,
@@ -123,7 +123,7 @@ impl Recipe {
         }
     }
 
-    /// Changes settings as they are asked for, for these pictures.
+    /// Changes settings by the options, for these pictures.
     pub fn change(&self, mut config: Config, set: &dyn Dataset) -> Result<Config, DataError> {
         if let Some(shape) = self.schedule {
             config.schedule.decay = shape.decay();
@@ -142,15 +142,17 @@ impl Recipe {
         config.label_smoothing = self.label_smoothing.unwrap_or(config.label_smoothing);
         if let Some(optimizer) = self.optimizer {
             config.optimizer = match optimizer {
-                Optimizer::Sgd => Algorithm::Sgd,
-                Optimizer::Adamw => Algorithm::adamw(),
+                OptimizerName::Sgd => Algorithm::Sgd,
+                OptimizerName::Adamw => Algorithm::adamw(),
             };
         }
         config.best_by = self.best_by.unwrap_or(config.best_by);
         config.threshold = self.threshold.or(config.threshold);
         if config.threshold.is_some() && kind_of(set) == LabelKind::Exclusive {
             return Err(DataError::Options(
-                "--threshold is for pictures that may have several classes; these have one each, and the likeliest is the decision".into(),
+                "--threshold is for pictures that may have several classes; these have one each, \
+                    and the likeliest class is predicted"
+                    .into(),
             ));
         }
         config.no_decay |= self.no_decay;

@@ -1,4 +1,4 @@
-//! Options that the files of a run remember, each as a number or a word in a note of JSON.
+//! Options that the files of a run remember, each as a number or a word in a JSON note.
 
 use std::error::Error;
 
@@ -7,18 +7,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Options of which those that are not given are `None`.
-pub trait Options: Serialize + DeserializeOwned {
+/// Options that are `None` if they are not given.
+pub trait Remembered: Serialize + DeserializeOwned {
     /// The note's key in a file of weights.
     const NOTE: &'static str;
 
-    /// As they stand in a file.
+    /// As in a file.
     fn words(&self) -> String {
         Value::Object(given(self)).to_string()
     }
 
-    /// Those that a file remembers, with those that are given in their place, and how these differ,
-    /// in words. A file that remembers none differs in nothing.
+    /// The options that a file remembers, replaced by those that are given, and their differences
+    /// in words. A file that remembers no options differs in nothing.
     fn after(&self, file: &TensorFile) -> Result<(Self, Vec<String>), Box<dyn Error>> {
         let own = given(self);
         let refused = |reason: String| {
@@ -46,7 +46,7 @@ pub trait Options: Serialize + DeserializeOwned {
         ))
     }
 
-    /// Those that others do not have, as on a command line.
+    /// The options that others do not have, as on a command line.
     fn besides(&self, others: &Self) -> String {
         let others = given(others);
         let own = given(self).into_iter();

@@ -1,4 +1,4 @@
-//! A file of weights, and the network that it is of.
+//! A file of weights, and its network.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,7 +9,7 @@ use densenet_runtime::plan::Plan;
 use densenet_runtime::say;
 use densenet_runtime::train::PlanTrainer;
 use densenet_runtime::weights::{LoadOptions, Notes, State, TensorFile, plan_of};
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 
 use crate::network::{Choice, words};
 
@@ -17,40 +17,40 @@ use crate::network::{Choice, words};
 const SPEC: &str = "densenet.spec";
 /// The note with its name.
 const NAME: &str = "densenet.name";
-/// The note that says how its classes relate: `exclusive` or `independent`.
+/// The note for the kind of classes: `exclusive` or `independent`.
 const LABELS: &str = "densenet.labels";
 const INDEPENDENT: &str = "independent";
-/// The name of a network that has none.
+/// The name of a network without a name.
 const UNNAMED: &str = "DenseNet";
 
-/// What a file of weights says.
+/// The contents of a file of weights.
 pub struct Saved {
     /// The name of the network.
     pub name: String,
     /// Its shapes.
     pub plan: Plan,
-    /// What it says beside its tensors.
+    /// The notes beside its tensors.
     pub notes: Notes,
     /// How its classes relate.
     pub kind: LabelKind,
-    /// Where it was read from, and what it holds.
+    /// The path and the contents of the file.
     pub file: TensorFile,
 }
 
 impl Saved {
-    /// Reads a file. Its network is the one that is chosen, or that it notes, or else the one whose
+    /// Reads a file. Its network is the chosen one, or the one in its notes, or else the one whose
     /// tensors have its shapes.
     pub fn read(path: &Path, choice: &Choice) -> Result<Self, Box<dyn Error>> {
         let file = TensorFile::read(path)?;
         let spec = match file.note(SPEC) {
             _ if choice.is_given() => choice.network()?,
             Some(words) => {
-                let spec = Spec::parse(words)
+                let spec = ParsedSpec::parse(words)
                     .map_err(|error| format!("{}, its note {SPEC}: {error}", path.display()))?;
                 let name = file.note(NAME).unwrap_or(UNNAMED).to_string();
-                choice.sized(Spec { name, ..spec })?
+                choice.sized(ParsedSpec { name, ..spec })?
             }
-            None => Spec {
+            None => ParsedSpec {
                 name: UNNAMED.to_string(),
                 plan: plan_of(&file, choice.size())?,
                 classes: Vec::new(),
@@ -65,7 +65,7 @@ impl Saved {
             )
             .into());
         }
-        // Where a picture has one class, there are no thresholds.
+        // If a picture has one class, there are no thresholds.
         let is_independent = file.note(LABELS) == Some(INDEPENDENT) || !notes.thresholds.is_empty();
         Ok(Self {
             name: spec.name,
@@ -79,13 +79,12 @@ impl Saved {
         })
     }
 
-    /// Whether the file says how its classes relate; otherwise a picture is taken to have one.
+    /// Whether the file notes the kind of its classes; if not, a picture is assumed to have one.
     pub fn says_kind(&self) -> bool {
         self.kind == LabelKind::Independent || self.file.note(LABELS).is_some()
     }
 
-    /// Its name, its spec, and how its classes relate, as the files of a run note them; what is not known is
-    /// left out.
+    /// Its name, its spec and the kind of its classes, as the files of a run note them, if they are known.
     pub fn words(&self) -> BTreeMap<String, String> {
         let is_known = |key: &str| match key {
             NAME => self.name != UNNAMED,
@@ -99,9 +98,9 @@ impl Saved {
             .collect()
     }
 
-    /// The network as a spec. Its classes are for the data to name.
-    pub fn spec(&self) -> Spec {
-        Spec {
+    /// The network as a spec. The data names its classes.
+    pub fn spec(&self) -> ParsedSpec {
+        ParsedSpec {
             name: self.name.clone(),
             plan: self.plan.clone(),
             classes: Vec::new(),
@@ -110,17 +109,17 @@ impl Saved {
 
     /// Its weights.
     pub fn state(&self) -> Result<State, Box<dyn Error>> {
-        // What the file has besides, such as a checkpoint's momentum, is not asked for.
+        // Other contents of the file, such as a checkpoint's momentum, are not read.
         let (state, _) = State::load(&self.plan, &self.file, &LoadOptions::default())?;
         Ok(state)
     }
 
-    /// Names the classes anew.
+    /// Renames the classes.
     pub fn name_classes(&mut self, names: Vec<String>) -> Result<(), Box<dyn Error>> {
         let (found, expected) = (names.len(), self.plan.classes());
         if found != expected {
             return Err(format!(
-                "{found} names are given for the {expected} classes of {}",
+                "{found} names were given for the {expected} classes of {}",
                 self.file.path().display()
             )
             .into());
@@ -137,7 +136,7 @@ impl Saved {
         own.iter().cloned().chain(numbers).collect()
     }
 
-    /// The probability from which on each class applies: 0.5 where the file has none.
+    /// The probability from which each class applies: 0.5 if the file has no threshold.
     pub fn thresholds(&self) -> Vec<f32> {
         let own = self.notes.thresholds.iter().map(|own| own.unwrap_or(0.5));
         own.chain(std::iter::repeat(0.5))
@@ -146,14 +145,14 @@ impl Saved {
     }
 }
 
-/// Notes in a run's files what network they are of, and how its classes relate.
-pub fn note(trainer: &mut PlanTrainer, spec: &Spec, kind: LabelKind) {
+/// Notes the network and the kind of its classes in a run's files.
+pub fn note(trainer: &mut PlanTrainer, spec: &ParsedSpec, kind: LabelKind) {
     for (key, note) in lines(&spec.name, &spec.plan, kind) {
         trainer.note(key, &note);
     }
 }
 
-/// The notes of what network a file is of, and how its classes relate, by their keys.
+/// The notes for a network and the kind of its classes, by their keys.
 pub fn lines(name: &str, plan: &Plan, kind: LabelKind) -> Vec<(&'static str, String)> {
     let labels = match kind {
         LabelKind::Exclusive => "exclusive",
@@ -164,10 +163,10 @@ pub fn lines(name: &str, plan: &Plan, kind: LabelKind) -> Vec<(&'static str, Str
     known.into_iter().chain(spec).collect()
 }
 
-/// The state that a run starts from: that of a file, or all of it but the classifier's.
+/// The initial state of a run: that of a file, or all of it except the classifier.
 pub fn pretrained(
     file: &TensorFile,
-    spec: &Spec,
+    spec: &ParsedSpec,
     options: &LoadOptions,
 ) -> Result<State, Box<dyn Error>> {
     let (state, report) = State::load(&spec.plan, file, options)?;

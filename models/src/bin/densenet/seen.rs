@@ -1,4 +1,4 @@
-//! Pictures as a network sees them, and folders of pictures that are written.
+//! Pictures as a network sees them, and folders to write pictures to.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use densenet_runtime::Pixels;
 
-/// A picture in red, green and blue, from the pixels of one image of so many channels: grey ones, and
-/// those of other channels than three, show their first channel.
+/// A picture in red, green and blue, from the pixels of one image with this many channels. Images
+/// without three channels show their first channel.
 pub fn rgb(pixels: Pixels<'_>, channels: usize) -> Vec<u8> {
     let bytes: Vec<u8> = match pixels {
         Pixels::Nhwc { bytes, .. } => bytes.to_vec(),
@@ -25,7 +25,7 @@ pub fn rgb(pixels: Pixels<'_>, channels: usize) -> Vec<u8> {
     }
 }
 
-/// Makes a folder to write to, or takes one that is empty: what is there is never overwritten.
+/// Makes a folder to write to, or uses an empty one: nothing is ever overwritten.
 pub fn fresh_folder(option: &str, folder: &Path) -> Result<(), String> {
     let refused = |what: String| format!("{option} {}: {what}", folder.display());
     match fs::read_dir(folder) {
@@ -44,7 +44,7 @@ pub fn fresh_folder(option: &str, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// A name for a picture's own file: its number, which no other has, and what its path ends in.
+/// The name of a picture's own file: its unique number, and the end of its path.
 pub fn file_name(number: usize, of: usize, path: &str) -> String {
     let width = of.to_string().len().max(4);
     let stem = Path::new(path).file_stem().unwrap_or_default();

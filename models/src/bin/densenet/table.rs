@@ -6,12 +6,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A file with a line for each picture: its path, and numbers.
-pub struct Table {
+pub struct CsvTable {
     path: PathBuf,
     file: csv::Writer<File>,
 }
 
-impl Table {
+impl CsvTable {
     /// Begins a file, with the names of the numbers.
     pub fn create(path: &Path, names: &[String]) -> Result<Self, Box<dyn Error>> {
         let file = csv::Writer::from_path(path)

@@ -1,5 +1,4 @@
-//! `densenet evaluate --threshold`: thresholds by the pictures that are judged, kept in a copy of the
-//! weights.
+//! `densenet evaluate --threshold`: thresholds chosen on the evaluated pictures, kept in a copy of the weights.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -12,51 +11,55 @@ use densenet_runtime::weights::{self, Notes};
 use serde_json::{Map, Value};
 
 use crate::pictures::Set;
-use crate::remembered::Options;
+use crate::remembered::Remembered;
 use crate::saved::{self, Saved};
 use crate::view::View;
 
 #[derive(Args)]
 pub struct Thresholds {
-    /// Chooses a threshold for each class by the pictures that are judged, where a picture may have
-    /// several: youden (the highest sum of sensitivity and specificity), or sensitivity=0.9 (the
-    /// highest at which this share of the pictures of the class is found).
+    /// Chooses a threshold for each class on the evaluated pictures, if a picture may have several:
+    /// youden (the highest sum of sensitivity and specificity), or sensitivity=0.9 (the highest
+    /// threshold that finds this share of the class's pictures).
     #[arg(long, value_name = "RULE")]
     threshold: Option<ThresholdRule>,
-    /// Writes a copy of the weights with these thresholds, by which `predict` decides: .safetensors,
-    /// or .pth for PyTorch. The file must not exist.
+    /// Writes a copy of the weights with these thresholds for `predict`: .safetensors, or .pth for
+    /// PyTorch. The file must not exist.
     #[arg(long, value_name = "FILE", requires = "threshold")]
     out: Option<PathBuf>,
 }
 
-/// A threshold for each class; `None` for one of which it is not known of some pictures that it
-/// applies and of others that it does not.
+/// A threshold for each class; `None` unless its known labels are both positive and negative.
 pub type Chosen = Vec<Option<f32>>;
 
 impl Thresholds {
-    /// Refuses what cannot be done, before pictures are judged.
+    /// Refuses impossible requests before the evaluation.
     pub fn check(&self, kind: LabelKind, crops: Crops) -> Result<(), Box<dyn Error>> {
         if self.threshold.is_none() {
             return Ok(());
         }
         if kind == LabelKind::Exclusive {
-            return Err("--threshold is for pictures that may have several classes; these have one each, and the likeliest is the decision".into());
+            return Err(
+                "--threshold is for pictures that may have several classes; these have one \
+                each, and the likeliest class is predicted"
+                    .into(),
+            );
         }
         if crops != Crops::Centre {
             return Err(format!(
-                "--threshold is for pictures as `predict` shows them, and it shows one crop of each, not {crops}; leave --crops out"
+                "--threshold is for the preprocessing of `predict`, which takes one crop of each \
+                    picture, not {crops}; leave --crops out"
             )
             .into());
         }
         self.out.as_deref().map_or(Ok(()), check_free)
     }
 
-    /// Those of the pictures that were judged, if they are asked for.
+    /// The thresholds on the evaluated pictures, if they are requested.
     pub fn choose(&self, answers: &Predictions) -> Option<Chosen> {
         Some(answers.thresholds(self.threshold?))
     }
 
-    /// Prints them, and writes them into a copy of the weights if it is asked for.
+    /// Prints the thresholds, and writes them into a copy of the weights if one is requested.
     pub fn keep(
         &self,
         chosen: Chosen,
@@ -71,7 +74,8 @@ impl Thresholds {
             match threshold {
                 Some(threshold) => say!("{name:width$}  {threshold:>9.4}"),
                 None => say!(
-                    "{name:width$}  {:>9}  (0.5 decides: pictures with this class and without it are needed)",
+                    "{name:width$}  {:>9}  (0.5 is used: a threshold needs pictures with this \
+                        class and without it)",
                     "-"
                 ),
             }
@@ -85,7 +89,7 @@ impl Thresholds {
             normalization: Some(set.normalization().clone()),
             thresholds: chosen,
         };
-        // They are for pictures that are shown as these were.
+        // They are valid for pictures that are preprocessed like these.
         let (view, _) = view.after(&saved.file)?;
         let shown = (View::NOTE, view.words());
         let network = saved::lines(&saved.name, &saved.plan, saved.kind);
@@ -103,7 +107,7 @@ pub fn json(chosen: &Chosen, names: &[String]) -> Value {
     Value::Object(names.iter().cloned().zip(values).collect::<Map<_, _>>())
 }
 
-/// Refuses a file that cannot be written, or that would be lost.
+/// Refuses a file that cannot be written, or that would be overwritten.
 fn check_free(out: &Path) -> Result<(), Box<dyn Error>> {
     weights::check_name(out)?;
     if out.exists() {

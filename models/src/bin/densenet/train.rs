@@ -4,22 +4,22 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
-use densenet_models::shell::{CommandLine, Training, describe};
+use densenet_models::shell::{CommandLine, TrainingOptions, describe};
 use densenet_runtime::data::check_fit;
 use densenet_runtime::prelude::*;
 use densenet_runtime::say;
 use densenet_runtime::train::{Evaluation, PlanTrainer, Summary, TensorBoard};
 use densenet_runtime::weights::{LoadOptions, State, TensorFile};
-use densenet_spec::Spec;
+use densenet_spec::ParsedSpec;
 
 use crate::network::{self, Change, Choice};
 use crate::pictures::{self, Source, Validation, kind_of};
 use crate::recipe::Recipe;
-use crate::remembered::Options;
+use crate::remembered::Remembered;
 use crate::saved::{self, Saved};
 use crate::view::{Variation, View};
 
-/// Where a run's files go if nothing else is asked for.
+/// The default folder of a run's files.
 const OUT: &str = "out/densenet";
 
 #[derive(Args)]
@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Weights to start from: safetensors, or a checkpoint, of the same layers.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pretrained: Option<PathBuf>,
-    /// Takes all of them but the classifier, which starts anew: for other classes.
+    /// Loads all of them except the classifier, which gets initial values: for other classes.
     #[arg(long, requires = "pretrained")]
     features_only: bool,
     #[command(flatten)]
@@ -42,11 +42,11 @@ pub struct Arguments {
     variation: Variation,
     #[command(flatten)]
     recipe: Recipe,
-    /// Writes TensorBoard's event files, too [default: in the folder tensorboard of the run's].
+    /// Also writes TensorBoard's event files [default: in the run's folder, to tensorboard].
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<Option<PathBuf>>,
     #[command(flatten)]
-    training: Training,
+    training: TrainingOptions,
 }
 
 pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let stem = spec.plan.stem();
     let input = [stem.channels, stem.height, stem.width];
     check_fit(&*sets.train, input, spec.plan.classes())?;
-    Training::check_batch(&config, sets.train.len())?;
+    TrainingOptions::check_batch(&config, sets.train.len())?;
     let state = arguments.start(weights, &spec, config.seed)?;
     let network = (spec.name.as_str(), &spec.plan);
     describe(network, &config, &device, [&*sets.train, &*sets.val]);
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let plan = spec.plan.clone();
     let mut trainer = PlanTrainer::among(&spec.name, plan, &state, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
-    // Nothing is made before all is known to fit.
+    // No file is made before everything is known to fit.
     let folder = options.folder(OUT)?;
     saved::note(&mut trainer, &spec, kind);
     trainer.note(View::NOTE, &view.words());
@@ -127,16 +127,15 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         }
         Some(evaluation) => conclude(&summary, &evaluation, &folder),
         None => {
-            say!("all steps of this run were done before; evaluating");
+            say!("all steps of this run are already done; evaluating");
             conclude(&summary, &trainer.evaluate(&val)?, &folder);
         }
     }
     Ok(summary.ending)
 }
 
-/// The options of a run: those that its checkpoint remembers, if it is resumed. Others cannot be given
-/// then.
-fn as_before<T: Options + Clone>(
+/// The options of a run. A resumed run has those of its checkpoint, and no others can be given.
+fn as_before<T: Remembered + Clone>(
     given: &T,
     checkpoint: Option<&TensorFile>,
 ) -> Result<T, Box<dyn Error>> {
@@ -148,7 +147,8 @@ fn as_before<T: Options + Clone>(
         return Ok(options);
     }
     Err(format!(
-        "the run of {} was made otherwise: {}; leave these options out, and it goes on as it was, or start a new run",
+        "the run of {} has other options: {}; leave these options out to continue it, or start a \
+            new run",
         file.path().display(),
         differences.join(", ")
     )
@@ -156,10 +156,11 @@ fn as_before<T: Options + Clone>(
 }
 
 /// The network with the classes of the data.
-fn for_classes(spec: Spec, classes: &[String]) -> Result<Spec, Box<dyn Error>> {
+fn for_classes(spec: ParsedSpec, classes: &[String]) -> Result<ParsedSpec, Box<dyn Error>> {
     if !spec.classes.is_empty() && spec.classes != classes {
         return Err(format!(
-            "the spec names the classes {:?}, but those of the pictures are {classes:?}; leave `classes` out to take them",
+            "the spec names the classes {:?}, but those of the pictures are {classes:?}; leave \
+                `classes` out to use them",
             spec.classes
         )
         .into());
@@ -171,11 +172,11 @@ fn for_classes(spec: Spec, classes: &[String]) -> Result<Spec, Box<dyn Error>> {
 }
 
 impl Arguments {
-    /// The weights that a run starts from: those of a file, if one is given.
+    /// The initial weights of a run: those of a file, if one is given.
     fn start(
         &self,
         weights: Option<TensorFile>,
-        spec: &Spec,
+        spec: &ParsedSpec,
         seed: u64,
     ) -> Result<State, Box<dyn Error>> {
         let Some(file) = weights.filter(|_| self.pretrained.is_some()) else {

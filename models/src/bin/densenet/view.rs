@@ -1,4 +1,4 @@
-//! How pictures are shown to a network, and varied in training.
+//! The preprocessing of pictures, and their augmentation in training.
 
 use std::error::Error;
 
@@ -13,17 +13,17 @@ use densenet_runtime::tell;
 use densenet_runtime::weights::TensorFile;
 use serde::{Deserialize, Serialize};
 
-use crate::remembered::Options;
+use crate::remembered::Remembered;
 
-/// How pictures are shown, in evaluation as in prediction.
+/// The preprocessing of pictures in evaluation and prediction.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct View {
-    /// The share of a picture's resized short side that evaluation and prediction show: timm's
-    /// crop_pct [default: that of the run whose weights these are, or 0.875].
+    /// The crop's share of a picture's resized short side in evaluation and prediction: timm's
+    /// crop_pct [default: that of the run that trained the weights, or 0.875].
     #[arg(long, value_name = "SHARE", value_parser = crop_share)]
     crop_pct: Option<f64>,
-    /// How pictures are resized [default: as in the run whose weights these are, or bilinear].
+    /// The interpolation of resizing [default: that of the run that trained the weights, or bilinear].
     #[arg(
         long,
         value_enum,
@@ -32,7 +32,7 @@ pub struct View {
     )]
     interpolation: Option<Between>,
     /// The samples that become black and white, such as 0 4095 for 12 bits in files of 16 [default:
-    /// those of the run whose weights these are, or what each file's type says].
+    /// those of the run that trained the weights, or the range of each file's type].
     #[arg(long, value_names = ["LOW", "HIGH"], num_args = 2, action = ArgAction::Set, allow_negative_numbers = true)]
     range: Option<Vec<f64>>,
 }
@@ -45,13 +45,13 @@ enum Between {
     Bicubic,
 }
 
-impl Options for View {
+impl Remembered for View {
     const NOTE: &'static str = "densenet.view";
 }
 
 impl View {
-    /// How pictures are shown to a network of this plan: normalised as its weights were trained, if
-    /// they are those of a file that says how. A difference from what is usual is reported.
+    /// The preprocessing for a network of this plan. Pictures are normalised as its weights' file
+    /// says, if it does; a difference from the usual normalisation is reported.
     pub fn pictures(
         &self,
         plan: &Plan,
@@ -76,8 +76,8 @@ impl View {
         Ok(pictures)
     }
 
-    /// The same as in the run whose weights these are, but for what is given here, which is
-    /// reported, and with these crops.
+    /// The preprocessing of the run that trained these weights, with these crops. Options given
+    /// here replace it, which is reported.
     pub fn pictures_for(
         &self,
         plan: &Plan,
@@ -89,30 +89,30 @@ impl View {
         Ok(pictures.evaluated(EvaluationCrop { crops, ..shown }))
     }
 
-    /// How pictures are shown in a run that starts from these weights: as in the run that they are
-    /// of, which is reported, but for what is given here.
+    /// The preprocessing of a run that starts from these weights: that of the run that trained
+    /// them, which is reported, unless options are given here.
     pub fn after_pretrained(&self, weights: &TensorFile) -> Result<Self, Box<dyn Error>> {
         let view = self.as_in(weights)?;
         let taken = view.besides(self);
         if !taken.is_empty() {
             let path = weights.path().display();
-            tell!("pictures are shown as in the run of {path}: {taken}");
+            tell!("pictures are preprocessed as in the run of {path}: {taken}");
         }
         Ok(view)
     }
 
-    /// The view of the run whose weights these are, but for what is given here, which is reported.
+    /// The view of the run that trained these weights. Options given here replace it, which is reported.
     fn as_in(&self, weights: &TensorFile) -> Result<Self, Box<dyn Error>> {
         let (view, differences) = self.after(weights)?;
         if !differences.is_empty() {
             let path = weights.path().display();
             let differences = differences.join(", ");
-            tell!("pictures are not shown as in the run of {path}: {differences}");
+            tell!("pictures are not preprocessed as in the run of {path}: {differences}");
         }
         Ok(view)
     }
 
-    /// The same with what is usual where nothing is given, for programs that do not know what that is.
+    /// The same with all defaults filled in, for programs that do not know them.
     pub fn in_full(&self) -> Self {
         let between = match self.interpolation() {
             Interpolation::Bilinear => Between::Bilinear,
@@ -134,15 +134,15 @@ impl View {
     }
 }
 
-/// How pictures are varied and mixed in training, as by torchvision's transforms.
+/// How pictures are augmented and mixed in training, as by torchvision's transforms.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[command(next_help_heading = "Augmentation")]
 #[serde(default)]
 pub struct Variation {
-    /// The smallest and largest share of a picture's area that is shown [default: 0.08 1].
+    /// The smallest and largest share of a picture's area in a crop [default: 0.08 1].
     #[arg(long, value_names = ["LOW", "HIGH"], num_args = 2, action = ArgAction::Set)]
     crop_area: Option<Vec<f64>>,
-    /// The smallest and largest ratio of width to height of this part [default: 0.75 1.3333].
+    /// The smallest and largest ratio of width to height of a crop [default: 0.75 1.3333].
     #[arg(long, value_names = ["LOW", "HIGH"], num_args = 2, action = ArgAction::Set)]
     crop_aspect: Option<Vec<f64>>,
     /// The share of pictures that are mirrored from left to right [default: 0.5].
@@ -151,23 +151,22 @@ pub struct Variation {
     /// The share of pictures that are turned upside down.
     #[arg(long, value_name = "SHARE")]
     flip: Option<f64>,
-    /// Degrees by which pictures are turned at most, either way.
+    /// The largest rotation in degrees, either way.
     #[arg(long, value_name = "DEGREES")]
     rotate: Option<f64>,
-    /// Shares of width and height by which pictures are moved at most, either way.
+    /// The largest translation as shares of width and height, either way.
     #[arg(long, value_name = "SHARE")]
     translate: Option<f64>,
-    /// Factors by which pictures are scaled at least and at most.
+    /// The smallest and the largest scale.
     #[arg(long, value_names = ["LOW", "HIGH"], num_args = 2, action = ArgAction::Set)]
     zoom: Option<Vec<f64>>,
-    /// Degrees by which pictures are sheared at most, either way.
+    /// The largest shear in degrees, either way.
     #[arg(long, value_name = "DEGREES")]
     shear: Option<f64>,
-    /// What comes in from outside of turned or moved pictures, from 0 (black) to 1 (white) [default:
-    /// 0].
+    /// The value of pixels from outside the picture, from 0 (black) to 1 (white) [default: 0].
     #[arg(long, value_name = "GREY")]
     fill: Option<f64>,
-    /// By how much brightness varies: 0.4 for factors from 0.6 to 1.4.
+    /// How much brightness varies: 0.4 for factors from 0.6 to 1.4.
     #[arg(long, value_name = "BY")]
     brightness: Option<f64>,
     /// By how much contrast varies.
@@ -176,7 +175,7 @@ pub struct Variation {
     /// By how much saturation varies.
     #[arg(long, value_name = "BY")]
     saturation: Option<f64>,
-    /// By which share of the circle colours are turned at most, up to 0.5.
+    /// The largest rotation of the hue, as a share of the circle, up to 0.5.
     #[arg(long, value_name = "BY")]
     hue: Option<f64>,
     /// Operations drawn at random: trivial (TrivialAugmentWide), rand (RandAugment, two of strength
@@ -189,18 +188,18 @@ pub struct Variation {
     /// Alpha of mixup, which blends pictures of a batch and their labels, such as 0.2.
     #[arg(long, value_name = "ALPHA", value_parser = alpha)]
     mixup: Option<f64>,
-    /// Alpha of cutmix, which pastes a part of another picture, such as 1; with --mixup either
-    /// happens half of the time.
+    /// Alpha of cutmix, which pastes a part of another picture, such as 1; with --mixup, each is
+    /// used half of the time.
     #[arg(long, value_name = "ALPHA", value_parser = alpha)]
     cutmix: Option<f64>,
 }
 
-impl Options for Variation {
+impl Remembered for Variation {
     const NOTE: &'static str = "densenet.variation";
 }
 
 impl Variation {
-    /// How pictures that are shown in this way are varied.
+    /// The augmentation of pictures with this preprocessing.
     pub fn augmentation(&self, view: &View) -> Augmentation {
         let usual = Augmentation::default();
         let pair = |given: &Option<Vec<f64>>, usual: (f64, f64)| match given.as_deref() {
@@ -265,22 +264,24 @@ fn policy(word: &str) -> Option<Policy> {
 fn policy_word(word: &str) -> Result<String, String> {
     match policy(word) {
         Some(_) => Ok(word.to_string()),
-        None => {
-            Err("it is none, trivial, rand, or rand=3,12 (operations and strength)".to_string())
-        }
+        None => Err(
+            "it must be none, trivial, rand, or rand=3,12 (operations and \
+                strength)"
+                .to_string(),
+        ),
     }
 }
 
 fn crop_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("it is a share above 0 and at most 1, such as 0.875".to_string()),
+        _ => Err("it must be a share above 0 and at most 1, such as 0.875".to_string()),
     }
 }
 
 fn alpha(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(alpha) if (0.0..=100.0).contains(&alpha) => Ok(alpha),
-        _ => Err("it is a number from 0 (none) to 100".to_string()),
+        _ => Err("it must be a number from 0 (none) to 100".to_string()),
     }
 }

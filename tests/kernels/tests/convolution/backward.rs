@@ -28,8 +28,8 @@ impl Data {
         gradient
     }
 
-    /// What is in `before`, with the masked gradient stored, or added times gamma; and the sums for
-    /// gamma and beta of each `length` pixels.
+    /// The values of `before`, with the masked gradient stored, or added times gamma; and the sums
+    /// for gamma and beta of each `length` pixels.
     fn pulled(
         &self,
         case: &Case,
@@ -229,7 +229,7 @@ fn back(case: &Case, precision: Precision, data: &Data, length: usize) {
         &data.norm.gamma,
     ];
     let [scale, shift, mean, gamma] = norm.map(|values| gpu.floats(values));
-    // A group of maps after the other, each adding to what those before have left.
+    // Groups of maps one after another, each adding to the results of the previous ones.
     let group = case.group(precision);
     for map in (0..case.maps).step_by(group) {
         let before: Vec<f64> = into

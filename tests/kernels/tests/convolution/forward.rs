@@ -27,7 +27,7 @@ fn evaluation_has_the_same_maps_and_leaves_no_statistics() {
     });
 }
 
-/// What the kernel leaves: maps, and a mean and squares of each tile's for each of them.
+/// The kernel's results: maps, and for each map and tile a mean and a sum of squares.
 fn maps_and_moments(
     case: &Case,
     precision: Precision,

@@ -1,4 +1,4 @@
-//! The losses: their values, what they count, and their gradients.
+//! The losses: their values, counts and gradients.
 
 use cuda_kernel_tests::{Gpu, Numbers, Precision, REDUCTION_THREADS, arguments, check};
 
@@ -65,7 +65,7 @@ fn weights(classes: usize, weighted: bool) -> Vec<f32> {
     (0..classes).map(weight).collect()
 }
 
-/// Compares results and, in training, the gradient; where there is none, `before` stays.
+/// Compares results and, in training, the gradient; without a gradient, `before` stays.
 fn check_loss(what: &str, found: (&[f64], &[f32]), expected: (&[f64], &[f64]), training: i32) {
     for (i, (found, expected)) in found.0.iter().zip(expected.0).enumerate() {
         assert!(
@@ -144,7 +144,7 @@ fn loss_counts_and_gradient_towards_probabilities() {
             let mut targets = Vec::new();
             let mut labels = Vec::new();
             for image in 0..batch {
-                // Sixteenths, of which two classes may have as many: the first of them counts.
+                // Sixteenths, so that two classes may tie: the first of them counts.
                 let mut row = vec![0.0f32; classes];
                 for part in 0..16 {
                     row[(part * part + image) % classes] += 1.0 / 16.0;
@@ -194,7 +194,7 @@ fn loss_counts_and_gradient_towards_probabilities() {
     }
 }
 
-/// The loss of each image, how many decisions are right, how many targets are known; and the
+/// The loss of each image, the numbers of correct predictions and of known targets, and the
 /// gradient of the logits.
 fn binary_cross_entropy(
     logits: &[f32],

@@ -1,4 +1,4 @@
-//! The last layers: BN, ReLU, global average pool, classifier, loss, and the way back.
+//! The last layers: BN, ReLU, global average pool, classifier, loss, and their backward pass.
 
 mod loss;
 

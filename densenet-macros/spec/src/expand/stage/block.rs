@@ -3,11 +3,11 @@
 use densenet_plan::{Block, Plan};
 use quote::{format_ident, quote};
 
-use super::Stage;
+use super::ExpandedStage;
 use crate::expand::{Maps, Scope, layer, literal};
 
 /// The block with this number, counted from 1.
-pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage {
+pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> ExpandedStage {
     let fields = block
         .iter()
         .zip(1..)
@@ -20,7 +20,7 @@ pub fn block(scope: &Scope, plan: &Plan, number: usize, block: &Block) -> Stage 
         block.growth,
     ]
     .map(literal::number);
-    Stage {
+    ExpandedStage {
         name: scope.name_of(&format!("Block{number}")),
         field: format_ident!("block{number}"),
         title: format!("block {number}"),

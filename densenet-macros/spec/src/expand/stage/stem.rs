@@ -3,11 +3,11 @@
 use densenet_plan::{Plan, StemKind};
 use quote::{format_ident, quote};
 
-use super::Stage;
+use super::ExpandedStage;
 use crate::expand::{Maps, Scope, layer, literal};
 
 /// The stem of a network.
-pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
+pub fn stem(scope: &Scope, plan: &Plan) -> ExpandedStage {
     let stem = plan.stem();
     let (docs, conv) = match stem.kind {
         StemKind::ImageNet => (
@@ -31,7 +31,7 @@ pub fn stem(scope: &Scope, plan: &Plan) -> Stage {
         ));
     }
     let [channels, kernel, maps] = [stem.channels, stem.kernel(), stem.maps].map(literal::number);
-    Stage {
+    ExpandedStage {
         name: scope.name_of("Stem"),
         field: format_ident!("stem"),
         title: "stem".into(),

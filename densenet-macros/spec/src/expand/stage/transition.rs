@@ -3,11 +3,16 @@
 use densenet_plan::{Plan, Transition};
 use quote::{format_ident, quote};
 
-use super::Stage;
+use super::ExpandedStage;
 use crate::expand::{Maps, Scope, layer, literal};
 
 /// The transition after the block with this number, counted from 1.
-pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transition) -> Stage {
+pub fn transition(
+    scope: &Scope,
+    plan: &Plan,
+    number: usize,
+    transition: &Transition,
+) -> ExpandedStage {
     let Transition {
         input,
         output,
@@ -15,7 +20,7 @@ pub fn transition(scope: &Scope, plan: &Plan, number: usize, transition: &Transi
         width,
     } = *transition;
     let [from, to] = [input, output].map(literal::number);
-    Stage {
+    ExpandedStage {
         name: scope.name_of(&format!("Transition{number}")),
         field: format_ident!("transition{number}"),
         title: format!("transition {number}"),

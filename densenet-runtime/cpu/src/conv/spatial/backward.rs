@@ -9,7 +9,7 @@ use crate::engine::{Engine, Scratch, need, padded};
 use crate::kernel::load::{NormRelu, Values};
 use crate::kernel::normal::Norm;
 use crate::kernel::pairs;
-use crate::kernel::product::{Depth, Form, Out, Panels, accumulate, multiply};
+use crate::kernel::product::{Contraction, Form, Out, Panels, accumulate, multiply};
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
 use crate::kernel::simd::{Kernel, Simd};
 use crate::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
@@ -185,7 +185,7 @@ impl Kernel for Backward<'_> {
                     multiply(
                         simd,
                         inner.rows(inputs, place),
-                        Depth {
+                        Contraction {
                             channels: whole,
                             first: 0,
                         },

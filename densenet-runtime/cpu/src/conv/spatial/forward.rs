@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::Shape;
 use super::patches::{PatchRows, transform_tile};
-use crate::conv::pointwise::{Columns, Target};
+use crate::conv::pointwise::{Destination, OutputColumns};
 use crate::engine::{Engine, Scratch, need};
 use crate::kernel::emit::{Runs, emit};
 use crate::kernel::load::NormRelu;
 use crate::kernel::pairs;
-use crate::kernel::product::{Depth, Form, Out, Panels, multiply};
+use crate::kernel::product::{Contraction, Form, Out, Panels, multiply};
 use crate::kernel::pullback::TileMut;
 use crate::kernel::simd::{Kernel, Simd};
 use crate::kernel::winograd::{Layout, PLACES, Pairs, transform_back};
@@ -27,7 +27,7 @@ pub fn forward(
     shape: Shape,
     batch: usize,
     source: NormRelu<'_>,
-    target: Target<'_>,
+    target: Destination<'_>,
 ) {
     let (level, form) = (engine.level, engine.form);
     let Shape {
@@ -36,7 +36,7 @@ pub fn forward(
         maps,
     } = shape;
     let patches = PatchRows(size);
-    let Target { values, columns } = target;
+    let Destination { values, columns } = target;
     let at = |row| patches.start(row) * size.width * columns.stride;
     engine.over(values, patches.count(batch), at, |share| {
         level.run(Forward {
@@ -47,7 +47,7 @@ pub fn forward(
             maps,
             rows: share.rows,
             b: share.packed,
-            target: Target {
+            target: Destination {
                 values: share.values,
                 columns,
             },
@@ -65,7 +65,7 @@ struct Forward<'a> {
     maps: usize,
     rows: Range<usize>,
     b: &'a [f32],
-    target: Target<'a>,
+    target: Destination<'a>,
     scratch: &'a mut Scratch,
 }
 
@@ -83,7 +83,7 @@ impl Kernel for Forward<'_> {
             target,
             scratch,
         } = self;
-        let Columns {
+        let OutputColumns {
             stride,
             column,
             dropout,
@@ -123,7 +123,7 @@ impl Kernel for Forward<'_> {
                     multiply(
                         simd,
                         layout.rows(operand, place),
-                        Depth {
+                        Contraction {
                             channels: form.whole(range.len()),
                             first: from,
                         },

@@ -1,7 +1,7 @@
 //! Compares with the definition, computed in f64.
 
 use super::*;
-use crate::conv::pointwise::{Columns, Target};
+use crate::conv::pointwise::{Destination, OutputColumns};
 use crate::engine::Engine;
 use crate::kernel::load::NormRelu;
 use crate::kernel::normal::{Affine, Norm, NormWeights, Sums};
@@ -127,12 +127,12 @@ impl Case {
             stride: channels,
             affine: &affine,
         };
-        let columns = Columns {
+        let columns = OutputColumns {
             column: 2,
             measure: true,
-            ..Columns::all(stride)
+            ..OutputColumns::all(stride)
         };
-        let target = Target {
+        let target = Destination {
             values: &mut out,
             columns,
         };

@@ -52,7 +52,7 @@ impl Kernel for Multiply {
             stride,
             count: rows,
         };
-        let depth = Depth { channels, first };
+        let depth = Contraction { channels, first };
         multiply(
             simd,
             left,
@@ -227,7 +227,7 @@ impl Kernel for Paired {
         let mut out = vec![f32::NAN; rows * stride];
         let left = pairs::of_columns(simd, form, all, &mut narrow);
         for first in [0, channels] {
-            let depth = Depth { channels, first };
+            let depth = Contraction { channels, first };
             multiply(
                 simd,
                 left,
@@ -327,7 +327,7 @@ impl Kernel for Wrapping {
             columns: 1,
             form: Form::Plain,
         };
-        let depth = Depth {
+        let depth = Contraction {
             channels: 1,
             first: 0,
         };
@@ -352,14 +352,14 @@ impl Kernel for Wrapping {
             2 => multiply(rows(huge, 0), depth, wide, 2),
             3 => {
                 let first = usize::MAX;
-                multiply(rows(1, 1), Depth { first, ..depth }, wide, 16);
+                multiply(rows(1, 1), Contraction { first, ..depth }, wide, 16);
             }
             4 => {
                 let depth = 1 << 60;
                 let panels = Panels { depth, ..wide };
                 multiply(
                     rows(1, 1),
-                    Depth {
+                    Contraction {
                         channels: 1,
                         first: 0,
                     },

@@ -4,7 +4,7 @@ use super::forward::spatial_shape;
 use super::layer::{LayerGradients, Weights};
 use super::{BlockState, Bottlenecks, LayerNorms, Sites};
 use crate::conv::finish::{Narrow, Source, finish, undo_norm};
-use crate::conv::pointwise::{self, Columns, Input, Target};
+use crate::conv::pointwise::{self, Destination, Input, OutputColumns};
 use crate::conv::spatial::{self, Sink};
 use crate::engine::{Engine, padded};
 use crate::kernel::load::NormRelu;
@@ -97,11 +97,11 @@ pub fn backward(
                         stride,
                         affine: norm1.affine,
                     };
-                    let target = Target {
+                    let target = Destination {
                         values: &mut *y,
-                        columns: Columns {
+                        columns: OutputColumns {
                             dropout: sites.bottleneck(index),
-                            ..Columns::all(maps)
+                            ..OutputColumns::all(maps)
                         },
                     };
                     let weight = weights.conv1;

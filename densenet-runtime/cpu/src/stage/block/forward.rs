@@ -2,7 +2,7 @@
 
 use super::layer::Weights;
 use super::{BlockBuffers, BlockState, LayerNorms, Sites};
-use crate::conv::pointwise::{self, Columns, Target};
+use crate::conv::pointwise::{self, Destination, OutputColumns};
 use crate::conv::spatial::{self, Shape, Size};
 use crate::engine::Engine;
 use crate::kernel::load::NormRelu;
@@ -41,7 +41,7 @@ pub fn forward(
             affine: affine1,
         };
         let shape = spatial_shape(block, layer);
-        let columns = Columns {
+        let columns = OutputColumns {
             stride,
             column: layer.input,
             dropout: sites.maps(index),
@@ -50,12 +50,12 @@ pub fn forward(
         match &tensors.narrow {
             Some((conv, norm2)) => {
                 let y = buffers.bottleneck.layer(index, pixels * conv.maps);
-                let narrow = Columns {
+                let narrow = OutputColumns {
                     dropout: sites.bottleneck(index),
                     measure,
-                    ..Columns::all(conv.maps)
+                    ..OutputColumns::all(conv.maps)
                 };
-                let target = Target {
+                let target = Destination {
                     values: &mut *y,
                     columns: narrow,
                 };
@@ -71,7 +71,7 @@ pub fn forward(
                     stride: conv.maps,
                     affine: affine2,
                 };
-                let target = Target {
+                let target = Destination {
                     values: &mut *buffers.x,
                     columns,
                 };
@@ -80,9 +80,9 @@ pub fn forward(
             None => {
                 spatial::pack_forward(engine, weights.conv2, layer.growth, layer.input);
                 let fresh = &mut buffers.fresh[..pixels * layer.growth];
-                let target = Target {
+                let target = Destination {
                     values: fresh,
-                    columns: Columns {
+                    columns: OutputColumns {
                         stride: layer.growth,
                         column: 0,
                         ..columns

@@ -19,7 +19,7 @@ use crate::kernel::dropout::Dropout;
 use crate::kernel::normal::{Affine, GradientSums, Statistics, Undo};
 use densenet_plan::{Block, DropoutSites, Layer};
 
-/// What a block keeps of a training step besides its feature maps.
+/// The state of a block in a training step, besides its feature maps.
 pub struct BlockState {
     /// The statistics of the feature maps.
     pub maps: Statistics,

@@ -1,4 +1,4 @@
-//! What a frozen network gives beside logits.
+//! The outputs of a frozen network beside logits.
 
 use super::*;
 use crate::executor::{Inference, MapsOf, Outputs};
@@ -80,7 +80,7 @@ fn the_mean_of_a_class_map_and_the_bias_are_the_logit() {
     }
 }
 
-/// The part of one image, of what leaves the last block.
+/// One image's part of the last block's output.
 fn last_block<'a>(said: &Inference<'a>, image: usize) -> &'a [f32] {
     let last = said.block(said.plan.blocks().len() - 1);
     let len = last.len() / said.images;
@@ -167,10 +167,10 @@ fn maps_that_cannot_be_given_are_refused() {
     };
     assert_eq!(
         refused(MapsOf::Classes(&[1, 7])),
-        "a map of class 7 is asked for, but the network has 7 classes (0 to 6)"
+        "a map of class 7 was requested, but the network has 7 classes (0 to 6)"
     );
-    let few = "3 class maps of each image are asked for, but the network was frozen for 2; freeze \
-               it with more (`outputs.class_maps`), or ask for each class once";
+    let few = "3 class maps per image were requested, but the network was frozen for 2; freeze it \
+        with more (`outputs.class_maps`), or request each class once";
     assert_eq!(refused(MapsOf::Top(3)), few);
     assert_eq!(refused(MapsOf::Classes(&[1, 1, 1])), few);
     assert!(

@@ -2,11 +2,11 @@
 
 use super::{
     Broken,
-    huffman::{Bits, Table},
+    huffman::{Bits, HuffmanTable},
 };
 
 /// The coefficients of 8x8 samples, row by row.
-pub(super) type Block = [i16; 64];
+pub(super) type DctBlock = [i16; 64];
 
 /// The index in a block of each coefficient, in the order of the file (zigzag).
 pub(super) const NATURAL: [u8; 64] = [
@@ -19,10 +19,10 @@ pub(super) const NATURAL: [u8; 64] = [
 /// that is not zero.
 pub(super) fn sequential(
     bits: &mut Bits,
-    dc: &Table,
-    ac: &Table,
+    dc: &HuffmanTable,
+    ac: &HuffmanTable,
     predictor: &mut i32,
-    block: &mut Block,
+    block: &mut DctBlock,
 ) -> Result<usize, Broken> {
     let size = bits.symbol(dc)?;
     *predictor = predictor.wrapping_add(bits.signed(size.into()));
@@ -65,10 +65,10 @@ pub(super) struct Band {
 /// The upper bits of the first coefficient.
 pub(super) fn first_dc(
     bits: &mut Bits,
-    dc: &Table,
+    dc: &HuffmanTable,
     low: u32,
     predictor: &mut i32,
-    block: &mut Block,
+    block: &mut DctBlock,
 ) -> Result<(), Broken> {
     let size = bits.symbol(dc)?;
     *predictor = predictor.wrapping_add(bits.signed(size.into()));
@@ -77,7 +77,7 @@ pub(super) fn first_dc(
 }
 
 /// One more bit of the first coefficient.
-pub(super) fn finer_dc(bits: &mut Bits, low: u32, block: &mut Block) -> Result<(), Broken> {
+pub(super) fn finer_dc(bits: &mut Bits, low: u32, block: &mut DctBlock) -> Result<(), Broken> {
     if bits.bit() {
         block[0] |= 1 << low;
     }
@@ -89,10 +89,10 @@ pub(super) fn finer_dc(bits: &mut Bits, low: u32, block: &mut Block) -> Result<(
 // of a sequential file are read with their number at once: one loop for both would test for each.
 pub(super) fn first_ac(
     bits: &mut Bits,
-    ac: &Table,
+    ac: &HuffmanTable,
     band: Band,
     skip: &mut u32,
-    block: &mut Block,
+    block: &mut DctBlock,
 ) -> Result<(), Broken> {
     if *skip > 0 {
         *skip -= 1;
@@ -121,10 +121,10 @@ pub(super) fn first_ac(
 /// One more bit of other coefficients, and those that first become nonzero with it.
 pub(super) fn finer_ac(
     bits: &mut Bits,
-    ac: &Table,
+    ac: &HuffmanTable,
     band: Band,
     skip: &mut u32,
-    block: &mut Block,
+    block: &mut DctBlock,
 ) -> Result<(), Broken> {
     let one = 1_i16.wrapping_shl(band.low);
     let mut at = band.first;

@@ -1,10 +1,10 @@
-//! What a JPEG file says about itself: its segments up to the data of each scan.
+//! A JPEG file's headers: its segments up to the data of each scan.
 //!
 //! Like libjpeg and therefore Pillow, this skips bytes that stand between segments.
 
 use std::ops::RangeInclusive;
 
-use super::{Broken, Kind, PictureError, huffman::Table, standard};
+use super::{Broken, Kind, PictureError, huffman::HuffmanTable, standard};
 use crate::data::decode::within;
 
 /// The order in which the coefficients of a picture are stored.
@@ -79,8 +79,8 @@ pub(super) struct Reader<'a> {
     pub(super) frame: Option<Frame>,
     /// 8-bit or 16-bit numbers, in natural order.
     pub(super) quantization: [Option<[u16; 64]>; 4],
-    pub(super) dc: [Option<Table>; 4],
-    pub(super) ac: [Option<Table>; 4],
+    pub(super) dc: [Option<HuffmanTable>; 4],
+    pub(super) ac: [Option<HuffmanTable>; 4],
     /// MCUs between restart markers; zero if there are none.
     pub(super) restart: usize,
     is_jfif: bool,
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
             let (counts, rest) = rest.split_first_chunk::<16>().ok_or(Broken::Tables)?;
             let total = counts.iter().map(|&count| usize::from(count)).sum();
             let (symbols, behind) = rest.split_at_checked(total).ok_or(Broken::Tables)?;
-            let table = Table::new(counts, symbols)?;
+            let table = HuffmanTable::new(counts, symbols)?;
             let (tables, place) = match first >> 4 {
                 0 if table.is_below(15) => (&mut self.dc, first & 15),
                 1 => (&mut self.ac, first & 15),

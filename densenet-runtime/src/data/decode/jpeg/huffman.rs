@@ -17,7 +17,7 @@ pub(super) struct Coefficient {
 
 /// A Huffman table from a file.
 #[derive(Clone)]
-pub(super) struct Table {
+pub(super) struct HuffmanTable {
     /// By the next bits: a coefficient with the zeros before it, if code and number fit.
     whole: Box<[Coefficient; 1 << AT_ONCE]>,
     /// By the next bits: a code's length above its symbol; zero if the code is longer.
@@ -29,7 +29,7 @@ pub(super) struct Table {
     symbols: Vec<u8>,
 }
 
-impl Table {
+impl HuffmanTable {
     /// `counts` has the number of codes of 1 to 16 bits; as many `symbols` follow.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl<'a> Bits<'a> {
 
     /// The next symbol; the 16 bits after it stay available.
     #[inline(always)]
-    pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, Broken> {
+    pub(super) fn symbol(&mut self, table: &HuffmanTable) -> Result<u8, Broken> {
         self.refill();
         let short = table.short[(self.buffer >> (64 - AT_ONCE)) as usize];
         if short != 0 {
@@ -169,7 +169,7 @@ impl<'a> Bits<'a> {
 
     /// The next coefficient, if code and number are short.
     #[inline(always)]
-    pub(super) fn coefficient(&mut self, table: &Table) -> Option<Coefficient> {
+    pub(super) fn coefficient(&mut self, table: &HuffmanTable) -> Option<Coefficient> {
         self.refill();
         let coefficient = table.whole[(self.buffer >> (64 - AT_ONCE)) as usize];
         if coefficient.length == 0 {
@@ -180,7 +180,7 @@ impl<'a> Bits<'a> {
     }
 
     #[cold]
-    fn long_symbol(&mut self, table: &Table) -> Result<u8, Broken> {
+    fn long_symbol(&mut self, table: &HuffmanTable) -> Result<u8, Broken> {
         let next = (self.buffer >> 48) as u32;
         for length in AT_ONCE + 1..=16 {
             if next < table.above[length as usize] {

@@ -1,7 +1,7 @@
 //! From coefficients to samples: libjpeg's integer inverse DCT (`jidctint`, after Loeffler,
 //! Ligtenberg and Moschytz), with its constants and rounding, so that the samples are the same.
 
-use super::block::Block;
+use super::block::DctBlock;
 use densenet_cpu::Level;
 use densenet_cpu::kernel::simd::{Kernel, Simd};
 
@@ -18,7 +18,7 @@ const fn fixed(number: f64) -> i32 {
 /// the order of the file, are zero.
 pub(super) fn samples(
     level: Level,
-    block: &Block,
+    block: &DctBlock,
     last: usize,
     quantization: &[u16; 64],
     into: &mut [u8],
@@ -42,7 +42,7 @@ pub(super) fn samples(
 
 /// The transform of a block.
 struct Whole<'a> {
-    block: &'a Block,
+    block: &'a DctBlock,
     quantization: &'a [u16; 64],
     into: &'a mut [u8],
     stride: usize,

@@ -1,10 +1,10 @@
-//! JPEG, decoded as by libjpeg and therefore Pillow: to the last bit, with any layout of scans,
-//! sampling and restart intervals.
+//! JPEG, decoded bit for bit as by libjpeg and therefore Pillow, with any layout of scans, sampling
+//! and restart intervals.
 //!
 //! The decoder is our own because no crate gets all of this right. zune-jpeg and jpeg-decoder both
 //! decode some layouts wrongly without an error (components in separate scans, luma that is not
 //! sampled most finely, narrow pictures, the last column of most), and neither reports a picture
-//! that is cut short before an end marker.
+//! that is truncated before an end marker.
 
 mod block;
 mod header;
@@ -16,7 +16,7 @@ mod standard;
 
 use super::{PictureError, Rgb, checked};
 use header::{Process, Reader};
-use picture::Picture;
+use picture::Decoding;
 
 /// What is wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +98,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, PictureError> 
         return Err(Broken::Claim(frame.width, frame.height).into());
     }
     let (width, height) = (frame.width as u32, frame.height as u32);
-    let mut picture = Picture::new(frame)?;
+    let mut picture = Decoding::new(frame)?;
     for _ in 0..MOST_SCANS {
         picture.take(&scan, &reader)?;
         if picture.is_complete() {

@@ -4,9 +4,9 @@ use std::iter;
 
 use super::{
     Broken,
-    block::{self, Band, Block},
+    block::{self, Band, DctBlock},
     header::{Frame, Process, Reader, Scan},
-    huffman::{Bits, Table},
+    huffman::{Bits, HuffmanTable},
     idct, room,
 };
 use densenet_cpu::Level;
@@ -23,7 +23,7 @@ pub(super) struct Plane {
     pub(super) stride: usize,
     pub(super) samples: Vec<u8>,
     /// The coefficients of a progressive file, until it is complete.
-    coefficients: Vec<Block>,
+    coefficients: Vec<DctBlock>,
     quantization: Option<[u16; 64]>,
     level: Level,
     /// The lowest known bit of each coefficient, in the order of the file.
@@ -31,13 +31,13 @@ pub(super) struct Plane {
 }
 
 /// A picture that is being decoded.
-pub(super) struct Picture {
+pub(super) struct Decoding {
     pub(super) frame: Frame,
     pub(super) level: Level,
     pub(super) planes: Vec<Plane>,
 }
 
-impl Picture {
+impl Decoding {
     /// # Errors
     /// When there is no memory for it.
     pub(super) fn new(frame: Frame) -> Result<Self, Broken> {
@@ -104,11 +104,11 @@ impl Picture {
             (Process::Sequential, ..) => {
                 let (dc, ac) = (there(dc())?, there(ac())?);
                 self.blocks(scan, tables.restart, |step| match step {
-                    Step::Restart => {
+                    ScanItem::Restart => {
                         predictors = [0; 4];
                         Ok(())
                     }
-                    Step::Block {
+                    ScanItem::Block {
                         bits,
                         part,
                         plane,
@@ -126,11 +126,11 @@ impl Picture {
             (Process::Progressive, 0, 0) => {
                 let dc = there(dc())?;
                 self.blocks(scan, tables.restart, |step| match step {
-                    Step::Restart => {
+                    ScanItem::Restart => {
                         predictors = [0; 4];
                         Ok(())
                     }
-                    Step::Block {
+                    ScanItem::Block {
                         bits,
                         part,
                         plane,
@@ -142,8 +142,8 @@ impl Picture {
                 })
             }
             (Process::Progressive, 0, _) => self.blocks(scan, tables.restart, |step| match step {
-                Step::Restart => Ok(()),
-                Step::Block {
+                ScanItem::Restart => Ok(()),
+                ScanItem::Block {
                     bits, plane, at, ..
                 } => block::finer_dc(bits, band.low, plane.block(at)),
             }),
@@ -156,11 +156,11 @@ impl Picture {
                     block::finer_ac
                 };
                 self.blocks(scan, tables.restart, |step| match step {
-                    Step::Restart => {
+                    ScanItem::Restart => {
                         skip = 0;
                         Ok(())
                     }
-                    Step::Block {
+                    ScanItem::Block {
                         bits, plane, at, ..
                     } => decode(bits, ac, band, &mut skip, plane.block(at)),
                 })
@@ -174,7 +174,7 @@ impl Picture {
         &mut self,
         scan: &Scan,
         restart: usize,
-        mut take: impl FnMut(Step<'_, '_>) -> Result<(), Broken>,
+        mut take: impl FnMut(ScanItem<'_, '_>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         let mut bits = Bits::new(scan.data);
         // In a scan of one component an MCU is one block, and blocks outside the picture are left
@@ -200,7 +200,7 @@ impl Picture {
             for column in 0..across {
                 if restart > 0 && left == 0 {
                     bits.restart(number)?;
-                    take(Step::Restart)?;
+                    take(ScanItem::Restart)?;
                     number = (number + 1) % 8;
                     left = restart;
                 }
@@ -209,7 +209,7 @@ impl Picture {
                     let plane = &mut self.planes[scan.parts[part].component];
                     for y in row * v..(row + 1) * v {
                         for x in column * h..(column + 1) * h {
-                            take(Step::Block {
+                            take(ScanItem::Block {
                                 bits: &mut bits,
                                 part,
                                 plane,
@@ -236,12 +236,14 @@ impl Picture {
 }
 
 /// The tables that a scan needs.
-fn there<'a>(tables: impl Iterator<Item = Option<&'a Table>>) -> Result<Vec<&'a Table>, Broken> {
+fn there<'a>(
+    tables: impl Iterator<Item = Option<&'a HuffmanTable>>,
+) -> Result<Vec<&'a HuffmanTable>, Broken> {
     tables.collect::<Option<_>>().ok_or(Broken::Tables)
 }
 
 /// The next item of a scan.
-enum Step<'a, 'b> {
+enum ScanItem<'a, 'b> {
     /// A restart marker: predictions start again.
     Restart,
     /// A block.
@@ -256,11 +258,11 @@ enum Step<'a, 'b> {
 }
 
 impl Plane {
-    fn block(&mut self, (x, y): (usize, usize)) -> &mut Block {
+    fn block(&mut self, (x, y): (usize, usize)) -> &mut DctBlock {
         &mut self.coefficients[y * (self.stride / 8) + x]
     }
 
-    fn show(&mut self, block: &Block, last: usize, x: usize, y: usize) {
+    fn show(&mut self, block: &DctBlock, last: usize, x: usize, y: usize) {
         let Some(quantization) = &self.quantization else {
             return;
         };

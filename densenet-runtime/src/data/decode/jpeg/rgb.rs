@@ -4,12 +4,12 @@
 use super::{
     Broken,
     header::{Colour, Component},
-    picture::{Picture, Plane},
+    picture::{Decoding, Plane},
     room,
 };
 use densenet_cpu::kernel::simd::{Kernel, Simd};
 
-impl Picture {
+impl Decoding {
     /// The picture in RGB, row by row.
     pub(super) fn rgb(&self, colour: Colour) -> Result<Vec<u8>, Broken> {
         let (width, height) = (self.frame.width, self.frame.height);
@@ -24,7 +24,7 @@ impl Picture {
 }
 
 struct Convert<'a> {
-    picture: &'a Picture,
+    picture: &'a Decoding,
     colour: Colour,
     pixels: &'a mut [u8],
 }
@@ -32,7 +32,7 @@ struct Convert<'a> {
 impl Kernel for Convert<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Picture { frame, planes, .. } = self.picture;
+        let Decoding { frame, planes, .. } = self.picture;
         let width = frame.width;
         // Doubled rows may be one pixel wider than the picture.
         let mut rows = vec![vec![0; width + 4]; planes.len()];

@@ -212,7 +212,7 @@ impl<'a> Machine<'a> {
                 let key = u32::from_le_bytes(self.array()?);
                 self.get(key.into())?;
             }
-            // Names, calls, and what stands outside.
+            // Names, calls, and objects outside the pickle.
             b'c' => {
                 let name = self.two_lines()?;
                 self.push(Node::Global(name))?;
@@ -498,7 +498,7 @@ impl<'a> Machine<'a> {
         self.push(node)
     }
 
-    /// A string of Python 2: text where it is UTF-8.
+    /// A string of Python 2: text if it is UTF-8.
     fn ascii(&mut self, len: usize) -> Result<(), PickleError> {
         let bytes = self.take(len)?.to_vec();
         let node = match String::from_utf8(bytes) {
@@ -529,7 +529,7 @@ fn check_room(len: usize) -> Result<(), PickleError> {
     }
 }
 
-/// A string as Python writes it, without its quotes; with escapes it is left as it stands.
+/// A string as Python writes it, without its quotes; escapes are kept.
 fn unquoted(line: &str) -> Option<String> {
     let line = line.trim();
     ['\'', '"'].into_iter().find_map(|quote| {

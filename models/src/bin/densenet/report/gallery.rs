@@ -8,7 +8,7 @@ use densenet_runtime::{Frozen, MapsOf, Outputs, Targets};
 
 use super::Report;
 use super::html::{self, escape};
-use super::picture::Rgb;
+use super::picture::RgbPicture;
 use crate::seen::rgb;
 
 /// How many pictures each gallery shows.
@@ -197,7 +197,7 @@ fn figure(
         }
     };
     let said = network.infer_with(pixels, views, MapsOf::Classes(&item.classes))?;
-    let picture = Rgb {
+    let picture = RgbPicture {
         bytes: rgb(pixels.slice(0..len), stem.channels),
         size: [stem.height, stem.width],
     };
@@ -217,7 +217,11 @@ fn figure(
         for (number, (name, _)) in maps.maps.iter().enumerate() {
             if let Some(bytes) = maps.over(number, range) {
                 let size = picture.size;
-                images += &cell(&Rgb { bytes, size }, &format!("class map of {name}"), name)?;
+                images += &cell(
+                    &RgbPicture { bytes, size },
+                    &format!("class map of {name}"),
+                    name,
+                )?;
             }
         }
         images += &format!(
@@ -233,7 +237,7 @@ fn figure(
 }
 
 /// A picture with its name under it.
-fn cell(picture: &Rgb, words: &str, name: &str) -> Result<String, Box<dyn Error>> {
+fn cell(picture: &RgbPicture, words: &str, name: &str) -> Result<String, Box<dyn Error>> {
     Ok(format!(
         "<div>{}<small>{}</small></div>",
         picture.image(words)?,

@@ -23,7 +23,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// A number of the measures: where it is in their JSON (RFC 6901), all of its digits for programs,
-/// and how it is shown. A dash if there is none.
+/// and how it is shown. A dash if it is missing.
 pub fn number(measures: &Value, path: &[&str], shown: fn(f64) -> String) -> String {
     let path: String = path
         .iter()

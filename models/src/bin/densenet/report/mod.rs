@@ -27,7 +27,7 @@ use html::escape;
 /// The file in the report's folder.
 const FILE: &str = "index.html";
 
-/// What a report is of.
+/// The contents of a report.
 pub struct Report<'a> {
     /// The network.
     pub saved: &'a Saved,
@@ -44,7 +44,7 @@ pub struct Report<'a> {
     /// The probability from which on each class applies, where a picture may have several.
     pub thresholds: &'a [f32],
     /// How the network runs.
-    pub options: &'a infer::Options,
+    pub options: &'a infer::InferenceOptions,
 }
 
 /// The folder of a report, which is new.

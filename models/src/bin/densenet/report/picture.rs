@@ -14,12 +14,12 @@ const LARGEST: usize = 224;
 const QUALITY: u8 = 80;
 
 /// A picture in red, green and blue, with its height and width.
-pub struct Rgb {
+pub struct RgbPicture {
     pub bytes: Vec<u8>,
     pub size: [usize; 2],
 }
 
-impl Rgb {
+impl RgbPicture {
     /// In a size that is good to look at on a page.
     pub fn for_page(self) -> Self {
         let side = self.size[0].max(self.size[1]).max(1);
@@ -90,7 +90,7 @@ mod tests {
     fn pictures_get_a_size_for_the_page() {
         let size = |height: usize, width: usize| {
             let bytes = vec![100; 3 * height * width];
-            let page = Rgb {
+            let page = RgbPicture {
                 bytes,
                 size: [height, width],
             }
@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn pixels_are_repeated_and_averaged() {
         let bytes = vec![0, 0, 0, 10, 20, 30, 2, 4, 6, 4, 8, 12];
-        let two = Rgb {
+        let two = RgbPicture {
             bytes,
             size: [2, 2],
         };
         assert_eq!(
-            Rgb {
+            RgbPicture {
                 bytes: two.bytes.clone(),
                 ..two
             }

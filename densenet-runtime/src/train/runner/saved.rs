@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::checkpoint::{self, Header, Numbers};
 use super::super::schedule::PlateauState;
 use super::super::{Best, CheckpointError, Rescheduled, TrainError};
-use super::Engine;
+use super::Runner;
 use crate::Arena;
 
 /// Whether a run may be resumed with another schedule and another number of epochs.
@@ -15,7 +15,7 @@ enum Reschedule {
     Allow,
 }
 
-impl Engine {
+impl Runner {
     pub(in crate::train) fn save(&self, path: &Path) -> Result<(), TrainError> {
         let plan = self.executor.plan();
         let parameters = plan.parameter_count();
@@ -109,7 +109,7 @@ impl Engine {
             // Another schedule starts at its own learning rate.
             self.position.plateau = PlateauState::default();
         }
-        // Statistics that were evaluated and are neither in training nor averages were recomputed.
+        // Evaluated statistics that are neither those of training nor averages were recomputed.
         let average = numbers.ema.as_ref().map(|ema| &ema.running);
         let is_precise = numbers.trained.is_some() && average != Some(&numbers.state.running);
         let precise = is_precise.then_some(numbers.state.running);

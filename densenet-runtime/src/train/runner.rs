@@ -18,7 +18,7 @@ use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Step};
 use densenet_cpu::loss::Loss;
 
 /// A network in training.
-pub(super) struct Engine {
+pub(super) struct Runner {
     network: String,
     executor: Box<dyn Executor>,
     pub(super) config: Config,
@@ -33,11 +33,11 @@ pub(super) struct Engine {
     /// Recomputed running statistics, and the step after which they belong to the weights. The
     /// executor keeps those of training.
     precise: Option<(u64, Vec<f32>)>,
-    /// The running statistics that are not of frozen stages.
+    /// The running statistics of stages that are not frozen.
     own_statistics: Range<usize>,
     /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
-    /// What the run's files say beside their numbers, by key.
+    /// The notes in the run's files, by key.
     pub(super) notes: BTreeMap<String, String>,
     /// Whether this process writes the run's files.
     pub(super) writes: bool,
@@ -69,7 +69,7 @@ impl Started {
     }
 }
 
-impl Engine {
+impl Runner {
     pub(super) fn new(
         network: &str,
         mut executor: Box<dyn Executor>,
@@ -232,8 +232,8 @@ impl Engine {
         }
     }
 
-    /// Checks that the current weights give a finite loss on a batch: when a run has just diverged,
-    /// its weights are still finite. Only the gradients change.
+    /// Checks that the current weights give a finite loss on a batch, because the weights of a run
+    /// that has just diverged are still finite. Only the gradients change.
     pub(super) fn check_weights(&mut self, batch: Batch<'_>) -> Result<(), TrainError> {
         let Some(&piece) = self.pieces(batch, self.config.accumulation).first() else {
             return Ok(());
@@ -253,7 +253,7 @@ impl Engine {
     }
 
     /// Waits for a step; `since` is when the previous step was done. If the loss is not finite, the
-    /// run is back where it was before the step.
+    /// run returns to its state before the step.
     pub(super) fn finish(
         &mut self,
         mut started: Started,
@@ -362,8 +362,7 @@ impl Engine {
         done
     }
 
-    /// Puts the parameters of a state, if there is one, in the place of those in the executor, which
-    /// it returns.
+    /// Replaces the executor's parameters by those of a state, if there is one, and returns the old ones.
     fn exchange_parameters(&mut self, state: Option<&State>) -> Result<Option<State>, TrainError> {
         let Some(state) = state else {
             return Ok(None);
@@ -394,7 +393,7 @@ impl Engine {
         (*step == self.position.step).then_some(statistics)
     }
 
-    /// Adds a batch to an evaluation. It has `views` views of each image, one after another.
+    /// Adds a batch to an evaluation. It has `views` consecutive views of each image.
     pub(super) fn evaluate(
         &mut self,
         batch: Batch<'_>,
@@ -448,7 +447,7 @@ impl Engine {
         Ok(sums[0] > 0.0)
     }
 
-    /// Cuts a batch into pieces of nearly equal size; at most one for each image.
+    /// Divides a batch into pieces of nearly equal size; at most one for each image.
     fn pieces<'a>(&self, batch: Batch<'a>, pieces: usize) -> Vec<Batch<'a>> {
         let plan = self.executor.plan();
         let (stem, classes) = (plan.stem(), plan.classes());
