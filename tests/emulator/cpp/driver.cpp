@@ -4,6 +4,7 @@
 // somebody waits, in an order drawn from a seed; a launch copies its parameters at once, as the
 // real one does; blocks run in a shuffled order.
 #include "memory.hpp"
+#include "tensor.hpp"
 #include <csignal>
 #include <cstdlib>
 #include <deque>
@@ -34,6 +35,7 @@ void touch(const void *at, unsigned size, bool write) {
     auto &[start, allocation] = *std::prev(next);
     if (from + size > start + allocation.size) return;
     auto &bytes = write ? allocation.written : allocation.read;
+    bytes.resize(allocation.size);
     for (unsigned i = 0; i < size; ++i) bytes[from - start + i] = true;
 }
 
@@ -220,6 +222,7 @@ bool run(Launch &launch) {
     running_kernel = launch.function->kernel->name;
     context.block_size = launch.block, context.grid_size = launch.grid;
     context.barrier = barrier, context.meet = meet, context.touch = touch;
+    context.mma_m16n8k16_bf16 = mma_m16n8k16_bf16, context.ldmatrix_x4 = ldmatrix_x4;
     context.refuse = [](const char *what) { refuse(what); };
     context.dynamic = dynamic_shared(launch.shared);
     const Dim &grid = launch.grid;
@@ -279,7 +282,7 @@ thread_local void *current_context = nullptr;
 
 extern "C" {
 // ---- what the tests set ----
-void emulator_seed(uint64_t seed) { EXCLUSIVE; chance.seed(seed); }
+void emulator_seed(uint64_t seed) { EXCLUSIVE; chance.seed(seed), orders.seed(seed); }
 void emulator_memory(size_t bytes) { EXCLUSIVE; memory_limit = bytes; }
 // The n-th launch from now on fails, as a fault on a card would.
 void emulator_fail_launch(long n) { EXCLUSIVE; failing_launch = launches + n; }

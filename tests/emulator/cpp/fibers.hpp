@@ -2,6 +2,9 @@
 //
 // Warps, and lanes of a warp, run in an order drawn from a seed, each as far as it can: what
 // needs a barrier and has none goes wrong. Barriers are matched by their source line.
+//
+// A kernel switches fibers millions of times: a lane that waits goes on in the next lane that can
+// run, and in `Block::run_warp` only when there is none.
 #pragma once
 #include "shim.hpp"
 #undef threadIdx
@@ -10,6 +13,7 @@
 #undef gridDim
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <random>
 #include <string>
 #include <sys/mman.h>
@@ -34,23 +38,46 @@ inline std::mt19937_64 chance{0};
     _exit(86);
 }
 
-enum class State { Ready, Barrier, Warp, Done };
+// Orders of the lanes of a warp: each is one of 256 shuffles, with some bits of all lanes flipped.
+class Orders {
+  public:
+    Orders() {
+        std::mt19937_64 random{1};
+        for (auto &order : shuffles) {
+            for (unsigned i = 0; i < 32; ++i) order[i] = i;
+            std::shuffle(order, order + 32, random);
+        }
+    }
+    void seed(uint64_t seed) { state = seed; }
+    // Of lanes 0 to `count`.
+    void draw(unsigned char *into, unsigned count) {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        uint64_t z = state += 0x9e3779b97f4a7c15;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        z ^= z >> 31;
+        const unsigned char *from = shuffles[z % 256], flip = z >> 8 & 31;
+        unsigned n = 0;
+        for (unsigned i = 0; i < 32; ++i) {
+            into[n] = from[i] ^ flip;
+            n += into[n] < count;
+        }
+    }
 
-struct Fiber {
-    char *stack = nullptr;
-    State state = State::Done;
-    int line = 0;
-#if defined(__x86_64__)
-    void *pointer = nullptr;
-#else
-    ucontext_t place;
-#endif
+  private:
+    uint64_t state = 0;
+    unsigned char shuffles[256][32];
 };
+inline Orders orders;
+
+enum State : unsigned char { Ready, Barrier, Warp, Done };
 
 constexpr size_t STACK = 64 << 10;
+constexpr unsigned MOST_THREADS = 1024;
 
 #if defined(__x86_64__)
 // Saves what a call preserves and the stack pointer, and goes on from another stack.
+typedef void *Place;
 extern "C" void emulated_switch(void **save, void *load);
 asm(R"(
 .text
@@ -75,31 +102,78 @@ emulated_switch:
     ret
 .size emulated_switch, .-emulated_switch
 )");
+inline void change(Place &from, Place &to) { emulated_switch(&from, to); }
+#else
+typedef ucontext_t Place;
+inline void change(Place &from, Place &to) { swapcontext(&from, &to); }
 #endif
+
+// What a warp does at once when all its lanes have met.
+typedef void (*Together)(Slot *slots);
 
 class Block {
   public:
     // Runs one block of `count` threads.
     void run(unsigned count, void (*call)(void **), void **parameters);
-    void yield() { leave(); }
-    Fiber &current() { return fibers[now]; }
-    Slot slots[32][2][32];
-    unsigned parity[32];
+    // The running thread waits for the others at a line.
+    void barrier(int at) {
+        if (!waiting++) barrier_at = at;
+        barriers_differ |= at != barrier_at;
+        line[now] = at;
+        leave(Barrier);
+    }
+    // The running lane brings a value; where all others have brought theirs.
+    Slot *meet(int at, const void *value, unsigned size, Together together) {
+        if (!met++) met_at = at;
+        meetings_differ |= at != met_at;
+        last = together;
+        Slot *own = slots[side];
+        memcpy(own[now - first].bytes, value, size);
+        leave(Warp);
+        return own;
+    }
+    // What follows is said of this lane of the running warp.
+    void tell_lane(unsigned lane) { tell(first + lane); }
 
   private:
-    std::vector<Fiber> fibers;
+    char *stacks[MOST_THREADS] = {};
+    Place place[MOST_THREADS], scheduler;
+    State state[MOST_THREADS];
+    int line[MOST_THREADS];
+    Dim thread[MOST_THREADS];
+    Dim size{};
     unsigned now = 0, count = 0;
+    // The order of the running warp's lanes, and how many have had their turn.
+    unsigned char order[33];
+    unsigned first = 0, lanes = 0, turn = 0;
+    // Threads that wait at a barrier, its line; lanes of the running warp that have met, their line.
+    unsigned waiting = 0, met = 0;
+    int barrier_at = 0, met_at = 0;
+    bool barriers_differ = false, meetings_differ = false;
+    Together last = nullptr;
+    // What the running warp's lanes brought, now and the time before.
+    Slot slots[2][32];
+    unsigned side = 0;
     void (*call)(void **) = nullptr;
     void **parameters = nullptr;
-#if defined(__x86_64__)
-    void *scheduler = nullptr;
-#else
-    ucontext_t scheduler;
-#endif
+
     static void body();
-    void start(Fiber &fiber);
-    void enter(unsigned index);
-    void leave();
+    void start(unsigned index);
+    void tell(unsigned index) { context.thread = thread[index], context.lane = index % 32; }
+    // The next lane that can run, or none.
+    bool next() {
+        while (turn < lanes) {
+            unsigned index = first + order[turn++];
+            if (state[index] == Ready) return now = index, tell(index), true;
+        }
+        return false;
+    }
+    void leave(State why) {
+        unsigned own = now;
+        state[own] = why;
+        bool more = next();
+        change(place[own], more ? place[now] : scheduler);
+    }
     void run_warp(unsigned warp);
 };
 
@@ -107,120 +181,84 @@ inline Block block;
 
 inline void Block::body() {
     block.call(block.parameters);
-    block.current().state = State::Done;
-    block.leave();
+    block.leave(Done);
     abort();
 }
 
-inline void Block::start(Fiber &fiber) {
-    if (!fiber.stack) {
+inline void Block::start(unsigned index) {
+    if (!stacks[index]) {
         // A page without access below each stack: an overflow is a fault, not another's memory.
         char *memory = (char *)mmap(nullptr, STACK + 4096, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         mprotect(memory, 4096, PROT_NONE);
-        fiber.stack = memory + 4096;
+        stacks[index] = memory + 4096;
     }
-    fiber.state = State::Ready;
+    state[index] = Ready;
 #if defined(__x86_64__)
-    void **top = (void **)(fiber.stack + STACK);
+    void **top = (void **)(stacks[index] + STACK);
     *--top = nullptr;
     *--top = (void *)&Block::body;
-    fiber.pointer = top - 6;
+    place[index] = top - 6;
 #else
-    getcontext(&fiber.place);
-    fiber.place.uc_stack.ss_sp = fiber.stack;
-    fiber.place.uc_stack.ss_size = STACK;
-    makecontext(&fiber.place, &Block::body, 0);
-#endif
-}
-
-inline void Block::enter(unsigned index) {
-    now = index;
-    const Dim &size = context.block_size;
-    context.thread = {index % size.x, index / size.x % size.y, index / size.x / size.y};
-    context.lane = index % 32;
-#if defined(__x86_64__)
-    emulated_switch(&scheduler, fibers[index].pointer);
-#else
-    swapcontext(&scheduler, &fibers[index].place);
-#endif
-}
-
-inline void Block::leave() {
-#if defined(__x86_64__)
-    emulated_switch(&fibers[now].pointer, scheduler);
-#else
-    swapcontext(&fibers[now].place, &scheduler);
+    getcontext(&place[index]);
+    place[index].uc_stack.ss_sp = stacks[index];
+    place[index].uc_stack.ss_size = STACK;
+    makecontext(&place[index], &Block::body, 0);
 #endif
 }
 
 // Runs a warp until all its lanes stand at a barrier or are done.
 inline void Block::run_warp(unsigned warp) {
-    unsigned first = warp * 32, last = std::min(first + 32, count);
-    unsigned order[32];
-    for (unsigned i = 0; i < last - first; ++i) order[i] = first + i;
+    first = warp * 32, lanes = std::min(32u, count - first);
     for (;;) {
-        std::shuffle(order, order + (last - first), chance);
-        for (unsigned i = 0; i < last - first; ++i)
-            if (fibers[order[i]].state == State::Ready) enter(order[i]);
-        unsigned meeting = 0, line = 0;
-        for (unsigned i = first; i < last; ++i)
-            if (fibers[i].state == State::Warp) ++meeting, line = fibers[i].line;
-        if (meeting == 0) return;
-        for (unsigned i = first; i < last; ++i) {
-            if (fibers[i].state == State::Warp && fibers[i].line == (int)line) continue;
-            refuse("a warp collective at line " + std::to_string(line) + " was not reached by all lanes of warp " +
+        orders.draw(order, lanes);
+        turn = met = 0, meetings_differ = false;
+        if (next()) change(scheduler, place[now]);
+        if (met == 0) return;
+        if (met < lanes || meetings_differ)
+            refuse("a warp collective at line " + std::to_string(met_at) + " was not reached by all lanes of warp " +
                    std::to_string(warp));
-        }
-        for (unsigned i = first; i < last; ++i) fibers[i].state = State::Ready;
-        parity[warp] ^= 1;
+        memset(state + first, Ready, lanes);
+        if (last) last(slots[side]);
+        side ^= 1;
     }
 }
 
 inline void Block::run(unsigned threads, void (*function)(void **), void **values) {
-    count = threads, call = function, parameters = values;
-    if (fibers.size() < count) fibers.resize(count);
-    for (unsigned i = 0; i < count; ++i) start(fibers[i]);
-    unsigned warps = (count + 31) / 32, order[32];
-    for (unsigned i = 0; i < warps; ++i) order[i] = i, parity[i] = 0;
+    call = function, parameters = values;
+    const Dim &shape = context.block_size;
+    if (threads != count || memcmp(&shape, &size, sizeof size)) {
+        count = threads, size = shape;
+        for (unsigned i = 0; i < count; ++i) thread[i] = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    }
+    for (unsigned i = 0; i < count; ++i) start(i);
+    unsigned warps = (count + 31) / 32;
+    unsigned char of_warps[33];
     for (;;) {
-        std::shuffle(order, order + warps, chance);
-        for (unsigned i = 0; i < warps; ++i) run_warp(order[i]);
-        unsigned waiting = 0, stranger = 0;
-        for (unsigned i = 0; i < count; ++i) waiting += fibers[i].state == State::Barrier;
+        orders.draw(of_warps, warps);
+        waiting = 0, barriers_differ = false;
+        for (unsigned i = 0; i < warps; ++i) run_warp(of_warps[i]);
         if (waiting == 0) return;
-        for (unsigned i = 1; i < count; ++i)
-            if (fibers[i].state != fibers[0].state || fibers[i].line != fibers[0].line) stranger = i;
-        if (waiting < count || stranger) {
+        if (waiting < count || barriers_differ) {
+            unsigned stranger = 0;
+            for (unsigned i = 1; i < count; ++i)
+                if (state[i] != state[0] || line[i] != line[0]) stranger = i;
             std::string lines;
             for (unsigned i : {0u, stranger})
                 lines += ", thread " + std::to_string(i) +
-                         (fibers[i].state == State::Done ? " returned" : " is at line " + std::to_string(fibers[i].line));
+                         (state[i] == Done ? " returned" : " is at line " + std::to_string(line[i]));
             refuse("a barrier was reached by " + std::to_string(waiting) + " of " + std::to_string(count) +
                    " threads" + lines);
         }
-        for (unsigned i = 0; i < count; ++i) fibers[i].state = State::Ready;
+        memset(state, Ready, count);
     }
 }
 
-inline void barrier(int line) {
-    Fiber &fiber = block.current();
-    fiber.state = State::Barrier;
-    fiber.line = line;
-    block.yield();
-}
+inline void barrier(int line) { block.barrier(line); }
 
 inline const Slot *meet(int line, unsigned mask, const void *value, unsigned size) {
     if (mask != ~0u) refuse("a warp collective at line " + std::to_string(line) + " is not for all lanes");
     if (size > sizeof(Slot)) refuse("a warp collective of more than 64 bytes a lane");
-    unsigned lane = context.lane, flat = context.thread.x + context.block_size.x *
-                    (context.thread.y + context.block_size.y * context.thread.z);
-    unsigned warp = flat / 32, side = block.parity[warp];
-    memcpy(block.slots[warp][side][lane].bytes, value, size);
-    Fiber &fiber = block.current();
-    fiber.state = State::Warp;
-    fiber.line = line;
-    block.yield();
-    return block.slots[warp][side];
+    return block.meet(line, value, size, nullptr);
 }
 } // namespace emulated

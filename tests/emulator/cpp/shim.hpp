@@ -1,13 +1,19 @@
 // What CUDA C++ needs in order to be host C++: put in front of every kernel by the emulated
 // NVRTC. A thread of a block is a fiber; it leaves the processor at barriers and warp
 // collectives only. The emulated driver runs the fibers and talks to a module through `Context`.
+//
+// Kernels are compiled many times, with other constants, and C++'s headers would take a third of that:
+// what is needed of the library is declared here.
 #pragma once
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
-#include <vector>
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+void *memcpy(void *, const void *, size_t) noexcept;
+void *realloc(void *, size_t) noexcept;
+float fmaf(float, float, float) noexcept, sqrtf(float) noexcept, expf(float) noexcept, logf(float) noexcept;
+double sqrt(double) noexcept, exp(double) noexcept, log(double) noexcept, log1p(double) noexcept;
+}
 
 #define CUDA_EMULATOR 1
 
@@ -22,8 +28,11 @@ struct Context {
     unsigned lane;
     // All threads of the block meet here.
     void (*barrier)(int line);
-    // The 32 lanes meet; each sees what all brought. Valid until the lane's next-but-one meeting.
+    // The 32 lanes meet; each sees what all brought. Valid until the lane's next barrier or next-but-one meeting.
     const Slot *(*meet)(int line, unsigned mask, const void *value, unsigned size);
+    // The whole warp's products and loads of matrices, as the tensor cores have them (fibers.hpp).
+    void (*mma_m16n8k16_bf16)(int line, float *d, const unsigned *a, const unsigned *b);
+    void (*ldmatrix_x4)(int line, bool transposed, unsigned *into, const void *row);
     // A kernel that was compiled to be watched reads or writes here.
     void (*touch)(const void *at, unsigned size, bool write);
     // Shared memory whose size the launch gives.
@@ -42,17 +51,21 @@ struct Kernel {
     void (*call)(void **parameters);
 };
 
+template <size_t... I> struct Indices {};
+template <size_t N, size_t... I> struct CountTo : CountTo<N - 1, N - 1, I...> {};
+template <size_t... I> struct CountTo<0, I...> { typedef Indices<I...> All; };
+
 template <class... A> struct Signature {
     static constexpr unsigned sizes[] = {unsigned(sizeof(A))..., 0};
     template <size_t... I>
-    static void call(void (*kernel)(A...), void **p, std::index_sequence<I...>) {
+    static void call(void (*kernel)(A...), void **p, Indices<I...>) {
         forget_copies();
         kernel(*static_cast<A *>(p[I])...);
     }
 };
 template <class... A> const unsigned *sizes_of(void (*)(A...)) { return Signature<A...>::sizes; }
 template <class... A> void call(void (*kernel)(A...), void **p) {
-    Signature<A...>::call(kernel, p, std::index_sequence_for<A...>{});
+    Signature<A...>::call(kernel, p, typename CountTo<sizeof...(A)>::All{});
 }
 } // namespace emulated
 
@@ -62,36 +75,52 @@ namespace emulated {
 // Copies that a thread has asked for. They are done when it waits for them, and not before, so that
 // who does not wait reads what was there. `group` counts the thread's groups until then.
 struct Copy { unsigned char *into; const unsigned char *from; unsigned size, group; };
-struct Copies { std::vector<Copy> asked; unsigned groups = 0; };
+struct Copies { Copy *asked; unsigned count, room, groups; };
 static Copies copies[1024];
 inline Copies &own_copies() {
     const Dim &t = emulated_context->thread, &size = emulated_context->block_size;
     return copies[t.x + size.x * (t.y + size.y * t.z)];
 }
-inline void forget_copies() { own_copies() = {}; }
+inline void forget_copies() {
+    Copies &own = own_copies();
+    own.count = own.groups = 0;
+}
 // Zeros from nowhere. A card copies 4, 8 or 16 bytes; less is copied at once.
 inline void copy_async(void *into, const void *from, unsigned size) {
     if ((uintptr_t)into % size || (uintptr_t)from % size) emulated_context->refuse("copies a vector that is not aligned");
     Copies &own = own_copies();
-    own.asked.push_back({(unsigned char *)into, (const unsigned char *)from, size, own.groups});
+    if (own.count == own.room) {
+        own.room = own.room ? 2 * own.room : 16;
+        own.asked = (Copy *)realloc(own.asked, own.room * sizeof(Copy));
+    }
+    own.asked[own.count++] = {(unsigned char *)into, (const unsigned char *)from, size, own.groups};
 }
 inline void copies_grouped() { ++own_copies().groups; }
+inline void copy(const Copy &asked) {
+    static const unsigned char zeros[16] = {};
+    const unsigned char *from = asked.from ? asked.from : zeros;
+#if __SANITIZE_THREAD__
+    // In pieces that a watched kernel tells of.
+    for (unsigned i = 0; i < asked.size; i += 2) *(uint16_t *)(asked.into + i) = *(const uint16_t *)(from + i);
+#else
+    if (asked.size == 16) memcpy(asked.into, from, 16);
+    else memcpy(asked.into, from, asked.size);
+#endif
+}
 // Does the copies of the groups before `group`.
 inline void copies_done_before(unsigned group) {
-    std::vector<Copy> &asked = own_copies().asked;
-    size_t done = 0;
-    for (; done < asked.size() && asked[done].group < group; ++done)
-        // In pieces that a watched kernel tells of.
-        for (unsigned i = 0; i < asked[done].size; i += 2)
-            *(uint16_t *)(asked[done].into + i) = asked[done].from ? *(const uint16_t *)(asked[done].from + i) : 0;
-    asked.erase(asked.begin(), asked.begin() + done);
+    Copies &own = own_copies();
+    unsigned done = 0;
+    for (; done < own.count && own.asked[done].group < group; ++done) copy(own.asked[done]);
+    own.count -= done;
+    for (unsigned i = 0; done && i < own.count; ++i) own.asked[i] = own.asked[done + i];
 }
 inline void copies_done() { copies_done_before(own_copies().groups + 1); }
 inline void copies_done_but(unsigned later) {
     unsigned groups = own_copies().groups;
     copies_done_before(groups > later ? groups - later : 0);
 }
-template <class T> T *aligned(T *at, unsigned size) {
+template <class T> inline T *aligned(T *at, unsigned size) {
     if ((uintptr_t)at % size) emulated_context->refuse("loads or stores a vector that is not aligned");
     return at;
 }
@@ -147,7 +176,7 @@ struct alignas(16) float4 { float x, y, z, w; };
 namespace emulated {
 template <class T> T of_lane(const Slot *slots, unsigned lane) {
     T value;
-    std::memcpy(&value, slots[lane % 32].bytes, sizeof(T));
+    memcpy(&value, slots[lane % 32].bytes, sizeof(T));
     return value;
 }
 template <class T> T shuffle(int line, unsigned mask, T value, int from) {
@@ -155,9 +184,9 @@ template <class T> T shuffle(int line, unsigned mask, T value, int from) {
 }
 } // namespace emulated
 
-inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
-inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
+inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
+inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
-inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }

@@ -32,11 +32,12 @@ use std::{env, fs, io};
 use libloading::Library;
 
 /// The sources: name, text.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 7] = [
     ("driver.cpp", include_str!("../cpp/driver.cpp")),
     ("compiler.cpp", include_str!("../cpp/compiler.cpp")),
     ("nccl.cpp", include_str!("../cpp/nccl.cpp")),
     ("memory.hpp", include_str!("../cpp/memory.hpp")),
+    ("tensor.hpp", include_str!("../cpp/tensor.hpp")),
     ("fibers.hpp", include_str!("../cpp/fibers.hpp")),
     ("shim.hpp", include_str!("../cpp/shim.hpp")),
 ];
@@ -501,6 +502,7 @@ fn compile(
     let mut command = Command::new(compiler);
     command
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Werror"])
+        .args(["-march=native", "-ffp-contract=off"])
         .arg(format!("-Wl,-soname,{library}"))
         .arg(format!("-DEMULATOR_KEY={}", key() as u32 >> 2 << 1))
         .args(["-o", library, source, "-ldl"])

@@ -27,23 +27,7 @@ constexpr int UNROLL = BF16 ? 8 : 2;
 // of each), b of the same depths and column g, d of rows g, g + 8 and columns 2t, 2t + 1.
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned *b) {
 #ifdef CUDA_EMULATOR
-    struct { unsigned a[4], b[2]; } own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    const emulated::Slot *slots = emulated_context->meet(__LINE__, ~0u, &own, sizeof own);
-    auto value = [&](int lane, int reg, int half) {
-        unsigned bits;
-        memcpy(&bits, slots[lane].bytes + 4 * reg, 4);
-        return __uint_as_float(half ? bits & 0xffff0000u : bits << 16);
-    };
-    int g = emulated_context->lane / 4, t = emulated_context->lane % 4;
-    for (int i = 0; i < 4; ++i) {
-        int row = g + 8 * (i / 2), column = 2 * t + i % 2;
-        for (int k = 0; k < 16; ++k) {
-            int pair = k % 8 / 2, upper = k / 8;
-            float x = value(row % 8 * 4 + pair, 2 * upper + row / 8, k % 2);
-            float y = value(column * 4 + pair, 4 + upper, k % 2);
-            d[i] += x * y;
-        }
-    }
+    emulated_context->mma_m16n8k16_bf16(__LINE__, d, a, b);
 #else
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -56,16 +40,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
 // g.
 template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned (&into)[4], const store_t *row) {
 #ifdef CUDA_EMULATOR
-    const emulated::Slot *slots = emulated_context->meet(__LINE__, ~0u, &row, sizeof row);
-    int g = emulated_context->lane / 4, t = emulated_context->lane % 4;
-    for (int i = 0; i < 4; ++i) {
-        auto bits = [&](int line, int element) -> unsigned {
-            const store_t *from;
-            memcpy(&from, slots[8 * i + line].bytes, sizeof from);
-            return ALIGNED(from, 16)[element].bits;
-        };
-        into[i] = TRANSPOSED ? bits(2 * t, g) | bits(2 * t + 1, g) << 16 : bits(g, 2 * t) | bits(g, 2 * t + 1) << 16;
-    }
+    emulated_context->ldmatrix_x4(__LINE__, TRANSPOSED, into, row);
 #else
     unsigned at = (unsigned)__cvta_generic_to_shared(row);
     if (TRANSPOSED)
