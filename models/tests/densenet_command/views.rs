@@ -196,11 +196,19 @@ fn deepen(from: &Path, to: &Path, times: u16) {
     fs::write(to, bytes).unwrap();
 }
 
-#[test]
-fn samples_of_a_range_are_shown_in_it_by_all_commands() {
-    let folder = with_pictures();
-    let folder = folder.path();
-    // Twice the same, of samples up to 2550, and of samples up to 255 * 257.
+/// Trains the small network on grey pictures.
+const GREY: [&str; 7] = [
+    "train",
+    "--spec",
+    SPEC,
+    "--input",
+    "1x32x32",
+    "--batch-size",
+    "8",
+];
+
+/// Twice the same grey pictures: in `dark` of samples up to 2550, in `full` of samples up to 255 * 257.
+fn dark_and_full(folder: &Path) {
     for (name, times) in [("dark", 10), ("full", 257)] {
         for set in ["train", "val"] {
             for class in fs::read_dir(folder.join("data").join(set)).unwrap() {
@@ -214,19 +222,17 @@ fn samples_of_a_range_are_shown_in_it_by_all_commands() {
             }
         }
     }
-    let grey = [
-        "train",
-        "--spec",
-        SPEC,
-        "--input",
-        "1x32x32",
-        "--batch-size",
-        "8",
-    ];
+}
+
+#[test]
+fn samples_of_a_range_are_shown_in_it_by_all_commands() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    dark_and_full(folder);
     let range = [
         "--data", "dark", "--range", "0", "2550", "--steps", "2", "--out", "run",
     ];
-    said(folder, &[&grey[..], &range].concat());
+    said(folder, &[&GREY[..], &range].concat());
     let weights = ["--weights", CHECKPOINT];
     let json = ["--json", "scores.json"];
     let evaluate = ["evaluate", "--data", "dark"];
@@ -246,8 +252,49 @@ fn samples_of_a_range_are_shown_in_it_by_all_commands() {
     assert_ne!(dark, predict(&["full/val"]));
 }
 
-/// The loss of the first step of a run with this augmentation.
-fn expected(folder: &Path, augmentation: Augmentation, mix: Mix) -> f64 {
+#[test]
+fn a_run_from_pretrained_weights_takes_their_range_of_samples_unless_it_is_told_otherwise() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    dark_and_full(folder);
+    let range = ["--data", "dark", "--range", "0", "2550"];
+    let short = ["--steps", "1", "--out", "run"];
+    said(folder, &[&GREY[..], &range, &short].concat());
+    let as_before = "pictures are preprocessed as in the run of run/checkpoint.safetensors: --range 0.0 2550.0\n";
+    let otherwise = "pictures are not preprocessed as in the run of run/checkpoint.safetensors: \
+                     --range was 0.0 2550.0 and is 0.0 65535.0\n";
+    let whole = ["--range", "0", "65535"];
+    let cases = [
+        ("dark", "as_before", &[][..], as_before),
+        ("full", "otherwise", &whole[..], otherwise),
+        ("full", "too_bright", &[][..], as_before),
+    ];
+    let losses = cases.map(|(data, out, given, words)| {
+        let start = ["--data", data, "--pretrained", CHECKPOINT];
+        let short = ["--steps", "1", "--out", out];
+        let [_, errors] = support::said(run(folder, &[&GREY[..], &start, &short, given].concat()));
+        // The progress of the run follows.
+        let (before, _) = errors.split_once("epoch ").unwrap();
+        assert_eq!(before, words);
+        let last = last_evaluation(&folder.join(out));
+        last["val_loss"].as_f64().unwrap()
+    });
+    // Samples of either range are the same pictures, and in the range of the others they are not.
+    let [dark, full, too_bright] = losses;
+    assert!((dark - full).abs() < 1e-5 * dark, "{dark} {full}");
+    assert!(
+        (dark - too_bright).abs() > 1e-3 * dark,
+        "{dark} {too_bright}"
+    );
+    // It is remembered.
+    let evaluate = ["evaluate", "--data", "dark", "--json", "scores.json"];
+    let weights = ["--weights", "as_before/checkpoint.safetensors"];
+    said(folder, &[&evaluate[..], &weights].concat());
+    assert!(agrees_with(folder, "as_before"));
+}
+
+/// The loss of the first step of a run with this augmentation and loading.
+fn expected(folder: &Path, augmentation: Augmentation, loading: &dyn Fn(Loader) -> Loader) -> f64 {
     let config = Config::of_checkpoint(folder.join(CHECKPOINT)).unwrap();
     let pictures = Pictures::sized([32, 32]).unwrap();
     let evaluation = EvaluationCrop {
@@ -262,7 +309,7 @@ fn expected(folder: &Path, augmentation: Augmentation, mix: Mix) -> f64 {
     let words = format!("{SPEC}, classes: 10");
     let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
     let loader = Loader::training(set.clone(), config.batch).unwrap();
-    let loader = loader.seeded(config.seed).mixed(mix, 10).unwrap();
+    let loader = loading(loader.seeded(config.seed));
     let batch = loader.epoch(0).next().unwrap().unwrap();
     let start = State::initial(&plan, config.seed);
     let mut trainer = PlanTrainer::new("DenseNet", plan, &start, config).unwrap();
@@ -375,7 +422,9 @@ fn pictures_are_varied_and_mixed_as_is_asked_for() {
         let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
         let (found, expected) = (
             first["loss"].as_f64().unwrap(),
-            expected(folder, augmentation, mix),
+            expected(folder, augmentation, &|loader| {
+                loader.mixed(mix, 10).unwrap()
+            }),
         );
         assert!(
             (found - expected).abs() < 1e-5,
@@ -388,6 +437,34 @@ fn pictures_are_varied_and_mixed_as_is_asked_for() {
         losses.iter().all(|loss| (loss - usual).abs() > 1e-4),
         "{usual} {losses:?}"
     );
+}
+
+#[test]
+fn pictures_are_drawn_for_balance_where_it_is_asked_for_and_a_resumed_run_keeps_it() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let asked = ["--sampling", "balanced", "--steps", "1", "--out", "run"];
+    train(folder, &asked);
+    let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    let found = first["loss"].as_f64().unwrap();
+    let [balanced, each] = [true, false].map(|is_balanced| {
+        expected(folder, Augmentation::default(), &|loader| {
+            if is_balanced {
+                loader.balanced()
+            } else {
+                loader
+            }
+        })
+    });
+    assert!((found - balanced).abs() < 1e-5, "{found}, not {balanced}");
+    assert!((found - each).abs() > 1e-4, "{found}, as {each}");
+    let resume = ["train", "--data", "data", "--resume", CHECKPOINT];
+    let otherwise = ["--steps", "2", "--sampling", "each"];
+    let refused = refusal(folder, &[&resume[..], &otherwise].concat());
+    let words = "--sampling was balanced and is each; leave";
+    assert!(refused.contains(words), "{refused}");
+    said(folder, &[&resume[..], &["--steps", "2"]].concat());
 }
 
 #[test]

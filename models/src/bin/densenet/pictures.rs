@@ -7,13 +7,13 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use densenet_models::shell::{CommandLine, describe_left_out};
 use densenet_runtime::data::{
-    Columns, Crops, Dataset, ImageFolder, LabelKind, Mix, PictureFiles, Pictures, Split, Table,
+    Columns, Crops, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table,
     TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::prelude::*;
 
 use crate::saved::Saved;
-use crate::view::View;
+use crate::view::{Variation, View};
 
 /// The default share of pictures for validation.
 const SHARE: f64 = 0.2;
@@ -350,12 +350,16 @@ pub fn kind_of(set: &dyn Dataset) -> LabelKind {
 /// reported and skipped.
 pub fn loaders(
     sets: &Sets,
-    (mix, classes): (Mix, usize),
+    (variation, classes): (&Variation, usize),
     config: &Config,
     ranks: &Ranks,
 ) -> Result<(Loader, Loader), Box<dyn Error>> {
     let train = Loader::training(sets.train.clone(), config.batch)?.among(ranks)?;
-    let train = train.mixed(mix, classes)?;
+    let train = match variation.is_balanced() {
+        true => train.balanced(),
+        false => train,
+    };
+    let train = train.mixed(variation.mix(), classes)?;
     let val = Loader::evaluation(sets.val.clone(), config.piece())?.among(ranks)?;
     Ok((
         train.seeded(config.seed).on_broken(OnBroken::Skip),

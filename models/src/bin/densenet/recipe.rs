@@ -140,6 +140,11 @@ impl Recipe {
         config.schedule.warmup = self.warmup.unwrap_or(config.schedule.warmup);
         config.weight_decay = self.weight_decay.unwrap_or(config.weight_decay);
         config.label_smoothing = self.label_smoothing.unwrap_or(config.label_smoothing);
+        if config.label_smoothing != 0.0 && kind_of(set) == LabelKind::Independent {
+            return Err(DataError::Options(
+                "--label-smoothing is for pictures that have one class each; these may have several, whose labels are not smoothed: leave it out".into(),
+            ));
+        }
         if let Some(optimizer) = self.optimizer {
             config.optimizer = match optimizer {
                 OptimizerName::Sgd => Algorithm::Sgd,
@@ -189,6 +194,6 @@ fn part_rate(text: &str) -> Result<PartRate, String> {
 fn at_least_zero(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (0.0..f64::INFINITY).contains(&number) => Ok(number),
-        _ => Err("it is a number of 0 or more".to_string()),
+        _ => Err("it must be a number of 0 or more".to_string()),
     }
 }

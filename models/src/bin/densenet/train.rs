@@ -91,8 +91,8 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     describe(network, &config, &device, [&*sets.train, &*sets.val]);
 
     let title = format!("{}, {} pictures", spec.name, sets.train.len());
-    let mix = (variation.mix(), spec.plan.classes());
-    let (train, val) = pictures::loaders(&sets, mix, &config, &ranks)?;
+    let variation_of = (&variation, spec.plan.classes());
+    let (train, val) = pictures::loaders(&sets, variation_of, &config, &ranks)?;
     let plan = spec.plan.clone();
     let mut trainer = PlanTrainer::among(&spec.name, plan, &state, config, &device, &ranks)?;
     options.resume(&mut trainer)?;

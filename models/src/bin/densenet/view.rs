@@ -192,6 +192,23 @@ pub struct Variation {
     /// used half of the time.
     #[arg(long, value_name = "ALPHA", value_parser = alpha)]
     cutmix: Option<f64>,
+    /// Which pictures an epoch shows: each of them, or, balanced, as many that are drawn so that all
+    /// classes are equally likely, those of rare ones again and again [default: each].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "each|balanced",
+        hide_possible_values = true
+    )]
+    sampling: Option<Draws>,
+}
+
+/// Which pictures an epoch shows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Draws {
+    Each,
+    Balanced,
 }
 
 impl Remembered for Variation {
@@ -242,6 +259,11 @@ impl Variation {
             mixup: self.mixup.unwrap_or(0.0),
             cutmix: self.cutmix.unwrap_or(0.0),
         }
+    }
+
+    /// Whether pictures are drawn so that classes are equally likely.
+    pub fn is_balanced(&self) -> bool {
+        self.sampling == Some(Draws::Balanced)
     }
 }
 
