@@ -144,10 +144,37 @@ fn what_a_dicom_file_claims_is_checked() {
     };
     let colour = replaced(b"MONOCHROME2 ", b"RGB         ");
     assert!(words(colour).contains("a DICOM file in RGB"));
-    let compressed = replaced(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0");
-    assert!(words(compressed).contains("of the transfer syntax 1.2.840.10008.1.2.5"));
+    let swapped = replaced(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0");
+    assert!(words(swapped).contains("of the transfer syntax 1.2.840.10008.1.2.2"));
     let frames = replaced(b"IS\x02\x001 ", b"IS\x02\x0012");
     assert!(words(frames).contains("several frames"));
+}
+
+#[test]
+fn a_dicom_file_with_compressed_pixels_is_refused_with_the_method_and_what_undoes_it() {
+    let whole = cases().swap_remove(0).file;
+    let plain = b"UI\x14\x001.2.840.10008.1.2.1\0";
+    let at = whole.windows(plain.len()).position(|bytes| bytes == plain);
+    let at = at.unwrap();
+    for (number, method) in [
+        ("5", "RLE"),
+        ("4.50", "JPEG"),
+        ("4.70", "lossless JPEG"),
+        ("4.80", "JPEG-LS"),
+        ("4.91", "JPEG 2000"),
+        ("4.201", "high-throughput JPEG 2000"),
+    ] {
+        let mut syntax = format!("1.2.840.10008.1.2.{number}");
+        if syntax.len() % 2 == 1 {
+            syntax.push('\0');
+        }
+        let length = (syntax.len() as u16).to_le_bytes();
+        let rest = &whole[at + plain.len()..];
+        let file = [&whole[..at], b"UI", &length, syntax.as_bytes(), rest].concat();
+        let error = decode(&file).unwrap_err().to_string();
+        let words = format!("compressed by {method} (`gdcmconv --raw IN OUT` writes one");
+        assert!(error.contains(&words), "{error}");
+    }
 }
 
 #[test]

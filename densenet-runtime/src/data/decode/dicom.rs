@@ -91,7 +91,12 @@ impl<'a> Attributes<'a> {
         match text(self.syntax) {
             Some("1.2.840.10008.1.2") => Ok(false),
             Some("1.2.840.10008.1.2.1") => Ok(true),
-            Some(other) => Err(unsupported(format!("of the transfer syntax {other}"))),
+            Some(other) => Err(unsupported(match compression(other) {
+                Some(method) => format!(
+                    "whose pixels are compressed by {method} (`gdcmconv --raw IN OUT` writes one whose are not)"
+                ),
+                None => format!("of the transfer syntax {other}"),
+            })),
             None => Err(broken("it names no transfer syntax")),
         }
     }
@@ -206,6 +211,20 @@ impl<'a> Attributes<'a> {
 
 fn unsupported(what: String) -> PictureError {
     PictureError::Unsupported(format!("a DICOM file {what}"))
+}
+
+/// How a transfer syntax compresses pixels, if it does.
+fn compression(syntax: &str) -> Option<&'static str> {
+    let number = syntax.strip_prefix("1.2.840.10008.1.2.")?;
+    match (number, number.strip_prefix("4.")) {
+        ("5", _) => Some("RLE"),
+        (_, Some("50" | "51")) => Some("JPEG"),
+        (_, Some("57" | "70")) => Some("lossless JPEG"),
+        (_, Some("80" | "81")) => Some("JPEG-LS"),
+        (_, Some("90" | "91")) => Some("JPEG 2000"),
+        (_, Some("201" | "202" | "203")) => Some("high-throughput JPEG 2000"),
+        _ => None,
+    }
 }
 
 /// Text without what fills it up.

@@ -187,7 +187,9 @@ pub(super) fn picture(
         return Err(broken("the file is empty"));
     }
     let format = Format::of(bytes).ok_or_else(|| {
-        broken("it does not begin as a JPEG, PNG, WebP, TIFF, BMP, GIF or PNM file does")
+        broken(
+            "it does not begin as a JPEG, PNG, WebP, TIFF, BMP, GIF or PNM file does; save it as one of them",
+        )
     })?;
     caught(|| match format {
         Format::Jpeg => jpeg::decode(bytes, max_pixels).map(Picture::Bytes),

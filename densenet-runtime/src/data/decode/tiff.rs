@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use tiff::{
     ColorType, TiffError,
-    decoder::{Decoder, DecodingResult, Limits},
+    decoder::{ChunkType, Decoder, DecodingResult, Limits},
     tags::Tag,
 };
 
@@ -58,6 +58,12 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
         }
     };
     let is_planar = layout.planes > 1;
+    // The decoder panics.
+    if is_planar && decoder.get_chunk_type() == ChunkType::Tile {
+        return Err(PictureError::Unsupported(
+            "a TIFF whose colours are apart (planar) and in tiles".to_owned(),
+        ));
+    }
     let mut samples = DecodingResult::U8(Vec::new());
     decoder.read_image_to_buffer(&mut samples).map_err(failed)?;
 
@@ -119,6 +125,9 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
         DecodingResult::F16(samples) => deep(gather.of(&samples, f32::from), 0.0, 1.0),
         DecodingResult::F32(samples) => deep(gather.of(&samples, |sample| sample), 0.0, 1.0),
         DecodingResult::F64(samples) => deep(gather.of(&samples, |sample| sample as f32), 0.0, 1.0),
+        DecodingResult::I8(_) => Err(PictureError::Unsupported(
+            "a TIFF of signed samples of 8 bits".to_owned(),
+        )),
         _ => Err(PictureError::Unsupported(format!(
             "a TIFF of {} bits a sample",
             colour.bit_depth()
