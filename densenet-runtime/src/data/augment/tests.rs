@@ -277,6 +277,49 @@ fn images_are_turned_upside_down_and_erased_as_often_as_asked() {
 }
 
 #[test]
+fn erased_rectangles_are_distributed_as_torchvisions() {
+    const DRAWS: usize = 20_000;
+    let golden = include_str!("../../../tests/data/golden/erased.json");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(golden).unwrap();
+    for case in cases {
+        let [width, height] = ["width", "height"].map(|side| case[side].as_u64().unwrap() as usize);
+        let mut found: [Vec<f64>; 4] = Default::default();
+        let mut draws = 0;
+        while found[0].len() < DRAWS {
+            draws += 1;
+            let mut rng = Rng::new(7, 0, draws);
+            let Some(([left, top], [wide, high])) = super::erased([width, height], &mut rng) else {
+                continue;
+            };
+            let place = |at: usize, room: usize| at as f64 / room.max(1) as f64;
+            let [left, top] = [place(left, width - wide), place(top, height - high)];
+            for (all, value) in found.iter_mut().zip([wide as f64, high as f64, left, top]) {
+                all.push(value);
+            }
+        }
+        let none = 1.0 - DRAWS as f64 / draws as f64;
+        assert!(
+            (none - case["none"].as_f64().unwrap()).abs() < 0.01,
+            "{none}"
+        );
+        // A share of a side, or of the places; and the whole pixel that widths and heights are.
+        let scales = [width, height, 1, 1].map(|side| side as f64);
+        for (at, (mut values, scale)) in found.into_iter().zip(scales).enumerate() {
+            values.sort_by(f64::total_cmp);
+            for (decile, expected) in case["quantiles"][at].as_array().unwrap().iter().enumerate() {
+                let own = values[DRAWS * (2 * decile + 1) / 20];
+                let expected = expected.as_f64().unwrap();
+                let most = 0.02 * scale + if at < 2 { 1.0 } else { 0.0 };
+                assert!(
+                    (own - expected).abs() <= most,
+                    "{width}x{height}, {at}: {own} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_setting_that_is_out_of_range_is_named() {
     let with = |change: fn(&mut Augmentation)| {
         let mut augmentation = Augmentation::default();
