@@ -55,7 +55,7 @@ fn open(partial: &Path) -> io::Result<File> {
                     "another process is writing it now",
                 ));
             }
-            // The file system has no locks; go on without one.
+            // The file system has no locks; continue without one.
             Err(TryLockError::Error(_)) => return Ok(file),
         }
         // Another process may have moved it to its final name before we got the lock.

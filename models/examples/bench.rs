@@ -139,8 +139,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .map(|_| rng.random_range(0..plan.classes() as u32))
         .collect();
     let mut milliseconds = Vec::new();
-    // As in the trainer, the outcome of a device's step is asked for when the next step has
-    // started.
+    // As in the trainer, the outcome of a device's step is read when the next step has started.
     let mut pending = None;
     for step in 0..=arguments.steps {
         let batch = Batch {

@@ -50,7 +50,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// On an emulated device, since a card is not at hand: from the command line to the checkpoint,
-/// which the CPU goes on from.
+/// which the CPU resumes.
 #[test]
 fn on_a_cuda_device_a_step_is_that_of_the_cpu() {
     let folder = TempDir::new().unwrap();
@@ -133,7 +133,7 @@ fn it_learns_in_parts_and_writes_the_files_of_a_run() {
     let part = run(&other, &["--steps", "12"]);
     assert!(part.status.success());
     let checkpoint = other.join("checkpoint.safetensors");
-    // Without --out it goes on where the checkpoint is.
+    // Without --out it continues in the checkpoint's folder.
     let settings = ["--epochs", "3", "--batch-size", "10"];
     let resume = ["--resume", text(&checkpoint)];
     let rest = test_error(example(&[&common[..], &settings, &resume].concat()));

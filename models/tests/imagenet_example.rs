@@ -48,7 +48,7 @@ fn metrics(path: &Path) -> Vec<(Vec<String>, Value)> {
     text.lines().map(line).collect()
 }
 
-/// A run of three steps, and a run of two that goes on for one: the same files and figures.
+/// A run of three steps, and a run of two that is resumed for one: the same files and figures.
 #[test]
 fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
     let folder = TempDir::new().unwrap();
@@ -145,7 +145,7 @@ fn a_run_writes_metrics_checkpoint_and_curves_and_resumes_exactly() {
         "evaluation",
     ]);
     assert!(said.contains("(10 pictures, ten crops)"), "{said}");
-    // Only files that are there are listed.
+    // Only existing files are listed.
     let listed = said
         .lines()
         .filter_map(|line| line.strip_prefix("  evaluation/"));

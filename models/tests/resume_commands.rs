@@ -64,14 +64,14 @@ fn kill(signal: &str, process: u32) {
     assert!(kill.status().unwrap().success());
 }
 
-/// What is printed after "to go on".
+/// The command that is printed after "to continue".
 fn to_go_on(output: &Output) -> Vec<u8> {
     let said = &output.stdout;
     let text = String::from_utf8_lossy(said);
     assert_eq!(output.status.code(), Some(130), "{text}");
-    let marker = b"to go on:\n  ";
+    let marker = b"to continue:\n  ";
     let start = said.windows(marker.len()).position(|part| part == marker);
-    let line = &said[start.expect("how to go on") + marker.len()..];
+    let line = &said[start.expect("how to continue") + marker.len()..];
     // The names have line breaks; "see ..." follows them.
     let end = line.windows(5).position(|part| part == b"\nsee ");
     line[..end.unwrap_or(line.len())].to_vec()

@@ -61,8 +61,8 @@ fn batch(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     (pixels, labels)
 }
 
-/// Images that are nearly their class's colour: what the pixels say of a weight adds up,
-/// where in noise it would cancel and leave the rounding.
+/// Images that are nearly their class's colour: the pixels' contributions to a weight's gradient
+/// add up, while in noise they would cancel and leave the rounding.
 fn coloured(plan: &Plan, images: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
     let (mut pixels, labels) = random::batch(plan, images, seed);
     let (area, channels) = (plan.stem().height * plan.stem().width, plan.stem().channels);

@@ -269,7 +269,7 @@ fn a_run_moves_between_the_executors_by_its_checkpoint() {
             "{name}: {found:?}\n{expected:?}"
         );
     }
-    // On one device it goes on bit for bit.
+    // On one device it resumes bit for bit.
     let mut found = part(on_the_device(config()), &file("again"), 7);
     found.extend(part(on_the_device(config()), &file("again"), 18));
     assert_eq!(found, alone);
@@ -358,7 +358,7 @@ fn a_device_that_runs_out_of_memory_leaves_the_last_checkpoint_whole() {
     assert_eq!(found.len(), 16);
     assert_alone_and_whole(&path, &whole);
     drop(trainer);
-    // From step 16 on it goes on as a run that had memory, bit for bit.
+    // From step 16 on it equals a run that had memory, bit for bit.
     let other = folder.path().join("other");
     let expected = part(on_the_device(config(Precision::F32)), &other, 18);
     let resumed = part(on_the_device(config(Precision::F32)), &path, 18);

@@ -1,5 +1,5 @@
 //! Pictures of 16 bits reach a grey network with all their bits, on both devices, augmented and mixed;
-//! and such a run goes on from the middle of an epoch as if it had never stopped.
+//! and such a run resumes in the middle of an epoch as if it had never stopped.
 
 use std::path::Path;
 use std::sync::Arc;

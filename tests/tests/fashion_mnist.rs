@@ -47,7 +47,7 @@ fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
     let error = |precision| error_after_training(train.clone(), test.clone(), epochs, precision);
     let [f32, bf16] = [Precision::F32, Precision::Bf16].map(error);
     assert!(f32 < 0.15 && bf16 < 0.15, "{f32} in f32, {bf16} in bf16");
-    // Runs that differ in their seed alone are as far apart.
+    // Runs that differ only in their seed are as far apart.
     assert!((f32 - bf16).abs() < 0.01, "{f32} in f32, {bf16} in bf16");
 }
 
@@ -93,7 +93,7 @@ fn error_after_training(train: InMemory, test: InMemory, epochs: u32, precision:
     assert_eq!(summary.ending, Ending::Finished);
     let evaluation = summary.evaluation.unwrap();
     assert_eq!(evaluation.images, 10_000);
-    // Clothes are not told apart by accident: most of the rest is among the five best.
+    // Clothes are not distinguished by accident: most of the rest is among the five best.
     assert!(evaluation.top5_error() < 0.01, "{evaluation:?}");
     evaluation.top1_error()
 }

@@ -1,5 +1,5 @@
-//! The message of an error contains that of its cause, so that a program that prints it alone says
-//! everything; `source` is for programs that match causes.
+//! The message of an error contains that of its cause, so a program that prints only the message
+//! says everything; `source` is for programs that match causes.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A network that is known by its plan alone trains as its type does, bit for bit, and each goes on
-//! with the other's runs.
+//! A network that is known only by its plan trains as its type does, bit for bit, and each resumes
+//! the other's runs.
 
 use std::fs;
 

@@ -502,7 +502,7 @@ fn a_checkpoint_that_a_full_disk_cuts_off_leaves_the_one_before_whole() {
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
-    // And a run goes on from it.
+    // And a run can be resumed from it.
     let mut resumed = trainer(&config(Precision::F32), 2);
     resumed.resume(&path).unwrap();
     assert!(end(&mut resumed) == end(&mut first));

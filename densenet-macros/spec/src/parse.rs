@@ -1,6 +1,6 @@
 //! The grammar of `densenet!`.
 //!
-//! Parsing never gives up: a key that cannot be read is reported, and reading goes on after it.
+//! Parsing never gives up: a key that cannot be read is reported, and parsing continues after it.
 
 use densenet_plan::StemKind;
 use proc_macro2::{Span, TokenStream, TokenTree};

@@ -110,7 +110,7 @@ impl Team {
             caller: Mutex::new(None),
             spins,
         });
-        // If a thread cannot be started, the team is smaller; the program goes on.
+        // If a thread cannot be started, the team is smaller, and the program continues.
         let workers: Vec<_> = (1..threads.max(1))
             .map_while(|index| {
                 let shared = Arc::clone(&shared);

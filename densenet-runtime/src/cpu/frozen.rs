@@ -1,4 +1,4 @@
-//! The frozen form of a network, for inference alone: the CPU crate's, with the executors' checks.
+//! The frozen form of a network, only for inference: the CPU crate's, with the executors' checks.
 
 use densenet_cpu::Level;
 use densenet_cpu::frozen::{Folded, FrozenOptions};

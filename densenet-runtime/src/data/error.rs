@@ -81,7 +81,7 @@ pub enum DataError {
         table: PathBuf,
         /// The folder that its paths are relative to.
         root: PathBuf,
-        /// How many are missing.
+        /// The number of missing ones.
         missing: usize,
         /// The expected number.
         pictures: usize,
@@ -175,7 +175,7 @@ pub enum DataError {
     /// No replacement for a broken image could be read, either.
     #[error("{tried} images in a row cannot be read; the last: {last}")]
     AllBroken {
-        /// How many were tried.
+        /// The number of tries.
         tried: usize,
         /// The error of the last one.
         #[source]

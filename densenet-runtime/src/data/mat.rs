@@ -260,8 +260,8 @@ impl Tag {
         Ok(bytes)
     }
 
-    /// Reads the bytes piece by piece, so that an element takes no memory before its bytes are
-    /// there. Every piece but the last is a multiple of eight bytes long.
+    /// Reads the bytes piece by piece, so that an element takes no memory before its bytes arrive.
+    /// Every piece but the last is a multiple of eight bytes long.
     fn pieces(&self, from: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         if let Some(bytes) = self.within {
             take(&bytes[..self.length as usize]);

@@ -7,9 +7,9 @@ use rand_chacha::{
 
 /// The random generator of one image in one epoch.
 ///
-/// Its numbers depend on seed, epoch and image alone, not on the thread that loads the image or on
-/// what was loaded before. The numbers are ChaCha8's, and every method here says how it uses them,
-/// so that they are the same in every version and on every machine.
+/// Its numbers depend only on seed, epoch and image, not on the thread that loads the image or on
+/// earlier loads. The numbers are ChaCha8's, and every method here says how it uses them, so that
+/// they are the same in every version and on every machine.
 #[derive(Clone, Debug)]
 pub struct Rng(ChaCha8Rng);
 

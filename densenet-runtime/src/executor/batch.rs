@@ -136,7 +136,7 @@ pub(crate) fn check_outputs(
     Ok(())
 }
 
-/// Checks that a frozen network has the classes whose maps are asked for, and room for them.
+/// Checks that a frozen network has the classes of the requested maps, and room for them.
 pub(crate) fn check_maps(
     plan: &Plan,
     outputs: Outputs,
@@ -155,7 +155,7 @@ pub(crate) fn check_maps(
     Ok(())
 }
 
-/// Checks that a buffer that was handed in has the length that is asked for.
+/// Checks that a buffer from the caller has the right length.
 pub(crate) fn check_length(
     what: &'static str,
     expected: usize,

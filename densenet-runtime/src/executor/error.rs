@@ -16,10 +16,10 @@ pub enum ExecutorError {
         /// The most that fit.
         capacity: usize,
     },
-    /// The largest batch that is asked for is zero, or more than can be counted.
+    /// The requested batch size is zero, or more than can be counted.
     #[error("{}; an executor of this network can be made for 1 to {most} images", requested(*.found))]
     Capacity {
-        /// Images asked for.
+        /// Images requested.
         found: usize,
         /// The most that can be counted
         /// ([`Plan::countable_batch`](crate::plan::Plan::countable_batch)).
@@ -130,7 +130,7 @@ pub enum ExecutorError {
         "label smoothing is {smoothing}, but the batch has independent targets, which are not smoothed; set it to 0"
     )]
     Smoothing {
-        /// The share that was asked for.
+        /// The requested share.
         smoothing: f32,
     },
     /// All stages are frozen.
@@ -147,7 +147,7 @@ pub enum ExecutorError {
     /// The executor was made without the requested part.
     #[error("this executor does not keep {what}; make it with `{option}: true`")]
     NotKept {
-        /// What is asked for.
+        /// The requested part.
         what: &'static str,
         /// The option that it is made with.
         option: &'static str,
@@ -156,7 +156,7 @@ pub enum ExecutorError {
     #[error("a map of class {found} was requested, but the network has {classes} classes (0 to \
         {})", .classes - 1)]
     ClassOfMap {
-        /// The class that is asked for.
+        /// The requested class.
         found: usize,
         /// Classes of the network.
         classes: usize,
@@ -167,7 +167,7 @@ pub enum ExecutorError {
             freeze it with more (`outputs.class_maps`), or request each class once"
     )]
     ClassMaps {
-        /// Class maps of an image that are asked for.
+        /// Class maps of an image that were requested.
         found: usize,
         /// The most that it was frozen for.
         kept: usize,
@@ -207,7 +207,7 @@ pub enum ExecutorError {
     },
 }
 
-/// What is wrong with the batch size that was asked for.
+/// What is wrong with the requested batch size.
 fn requested(batch: usize) -> String {
     match batch {
         0 => "the requested batch size is zero".into(),

@@ -3,7 +3,7 @@
 //! An executor owns a network's whole training state: parameters, gradients, moments, averages,
 //! running statistics, activations. It is made for one plan and one largest batch, allocates once, and
 //! then computes. The CPU and CUDA executors implement this trait with the same arithmetic. Nothing
-//! here knows about devices: this module depends on the plan alone.
+//! here knows about devices: this module depends only on the plan.
 
 mod batch;
 mod error;
@@ -195,7 +195,7 @@ pub trait Executor: Send {
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Outcome, ExecutorError>;
 
     /// Adds up numbers over all executors that train together ([`parallel`](crate::parallel)). An
-    /// executor that trains alone leaves them as they are.
+    /// executor that trains alone does not change them.
     ///
     /// # Errors
     /// When another rank was lost.

@@ -26,8 +26,8 @@ macro_rules! batched {
     };
 }
 
-// Networks take four dimensions. With the others here, a tensor of another rank is refused for its
-// shape alone, and not also for having no batch.
+// Networks take four dimensions. With the others here, a tensor of another rank is refused only for
+// its shape, and not also for having no batch.
 batched!();
 batched!(D2);
 batched!(D2, D3);

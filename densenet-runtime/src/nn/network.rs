@@ -146,7 +146,7 @@ pub trait Network:
         State::of(self).write(&Self::PLAN, path)
     }
 
-    /// The frozen form of the network, for inference alone: several times as fast as `forward`.
+    /// The frozen form of the network, which is only for inference: several times as fast as `forward`.
     ///
     /// # Errors
     /// If the batch is empty or too large to be counted, or there is not enough memory.

@@ -29,7 +29,7 @@ pub(super) fn failed(ranks: &Ranks, what: &'static str, reason: String) -> Paral
     }
 }
 
-/// Rank 0 listens on the master's address alone. If that address does not reach this machine from
+/// Rank 0 listens only on the master's address. If that address does not reach this machine from
 /// others (Debian gives a machine's own name a loopback address; an address may be a router's), it
 /// listens on all addresses of the machine.
 pub(super) fn listen(ranks: &Ranks) -> Result<TcpListener, ParallelError> {

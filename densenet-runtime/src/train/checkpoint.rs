@@ -46,7 +46,7 @@ pub(super) struct Numbers {
     pub(super) ema: Option<State>,
 }
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Position {
     /// Steps done.
@@ -118,7 +118,7 @@ pub(super) struct Header {
     /// the data names them.
     #[serde(skip)]
     pub(super) classes: Vec<String>,
-    /// How the data was normalised, a note of its own, too.
+    /// How the data was normalised, also a note of its own.
     #[serde(skip)]
     pub(super) normalization: Option<Normalization>,
     /// The thresholds of the classes, a note of their own; empty if there are none.

@@ -8,7 +8,7 @@ use crate::weights::WeightsError;
 /// What to do when a run has diverged.
 const ADVICE: &str = "Resume the last checkpoint with a lower learning rate (`--resume FILE --lr RATE` of the examples, `Trainer::resume_with_schedule`), or start again with one, or with a longer warm-up";
 
-/// Why a run could not go on.
+/// Why a run could not continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {

@@ -255,7 +255,7 @@ impl Run<'_> {
         }
     }
 
-    /// The remaining steps of an epoch, or as many as were asked for. Breaks on an interrupt.
+    /// The remaining steps of an epoch, or the requested number. Breaks on an interrupt.
     fn epoch(&mut self, train: &dyn Batches) -> Result<ControlFlow<()>, TrainError> {
         let (epoch, first) = (self.runner.position.epoch, self.runner.position.epoch_step);
         if first >= self.outline.epoch_steps {

@@ -11,7 +11,7 @@ use crate::{files, tell};
 const BEST: &str = "best.safetensors";
 
 /// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and,
-/// if they are asked for, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
+/// on request, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 

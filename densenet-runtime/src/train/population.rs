@@ -11,7 +11,7 @@ use crate::plan::norm::MOMENTUM;
 /// With `m` and `v` a batch's mean and biased variance, averages over the batches, weighted by their
 /// images, give those of all: `mean = E[m]`, `variance = E[v + m^2] - mean^2`.
 pub(super) struct Population {
-    /// Of each BN: where its means lie, where its variances lie, and the pixels of an image.
+    /// For each BN: the positions of its means and variances, and the pixels of an image.
     norms: Vec<(Range<usize>, Range<usize>, usize)>,
     /// Images times `m`, and images times `v + m^2`, where running statistics have means and
     /// variances; then the images.

@@ -18,9 +18,9 @@ pub struct StepReport {
     pub learning_rate: f32,
     /// Images of the batch.
     pub images: usize,
-    /// How many of them have the highest logit for their class.
+    /// The number of them with the highest logit for their class.
     pub top1: usize,
-    /// How many of them have their class among the five highest logits.
+    /// The number of them with their class among the five highest logits.
     pub top5: usize,
     /// With independent targets, the number of correct predictions at a threshold of 0.5.
     pub right: usize,

@@ -53,7 +53,7 @@ pub enum Decay {
         first: f32,
         /// The last learning rate is the first one divided by this; PyTorch's default is 10,000.
         last: f32,
-        /// The lowest momentum, where the learning rate is highest, and the highest, at both ends:
+        /// The lowest momentum, at the highest learning rate, and the highest one, at both ends:
         /// `cycle_momentum` of PyTorch, whose defaults are [`CYCLED_MOMENTUM`]. They are SGD's
         /// momentum, or AdamW's first beta, in place of the run's. `None` if it does not change.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,11 +64,11 @@ pub enum Decay {
     Plateau {
         /// The divisor.
         by: f32,
-        /// How many evaluations in a row may be no better before the learning rate is divided.
+        /// The number of evaluations in a row that may be no better before the learning rate is divided.
         patience: u32,
         /// An evaluation is better if it improves on the best by more than this share of it.
         threshold: f32,
-        /// How many evaluations after a division are not counted as bad.
+        /// The number of evaluations after a division that are not counted as bad.
         cooldown: u32,
         /// The lowest learning rate.
         floor: f32,

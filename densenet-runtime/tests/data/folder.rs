@@ -273,7 +273,7 @@ fn a_dangling_link_is_a_picture_that_cannot_be_read() {
     assert!(error.is_about_one_image(), "{error}");
     let message = error.to_string();
     assert!(message.contains(&link.display().to_string()), "{message}");
-    // A loader reports it and goes on.
+    // A loader reports it and continues.
     let loader = Loader::evaluation(Arc::new(folder), 4)
         .unwrap()
         .on_broken(OnBroken::Skip);

@@ -124,7 +124,7 @@ impl Results {
         Ok(())
     }
 
-    /// Draws the errors, and prints them with what they say of the paper's claim.
+    /// Draws the errors, and prints them with a comparison with the paper's claim.
     ///
     /// # Errors
     /// When the picture cannot be drawn.

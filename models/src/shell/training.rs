@@ -168,7 +168,7 @@ impl TrainingOptions {
         Ok(())
     }
 
-    /// The seed that is asked for.
+    /// The requested seed.
     pub fn seed(&self) -> Option<u64> {
         self.seed
     }
@@ -212,7 +212,7 @@ impl TrainingOptions {
         ranks: &Ranks,
     ) {
         let start = match ranks.is_alone() {
-            true => "to go on",
+            true => "to continue",
             false => "to continue, start all ranks as before, each with",
         };
         say!("\ninterrupted at step {}; {start}:", summary.step);

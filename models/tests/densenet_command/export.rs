@@ -101,7 +101,7 @@ fn weights_of_a_run_are_exported_with_what_its_files_remember() {
     ] {
         assert!(contains(&folder.join("out.onnx"), text), "{text}");
     }
-    // It is said how classes relate.
+    // The kind of classes is noted.
     let refused = "export --weights run/checkpoint.safetensors --onnx no.onnx --sigmoid";
     let refused = refusal(folder, &refused.split(' ').collect::<Vec<_>>());
     assert!(refused.contains("use --softmax"), "{refused}");

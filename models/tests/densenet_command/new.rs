@@ -21,8 +21,8 @@ fn a_new_crate_trains_by_cargo_run() {
         program.contains("pub MyShapesNet {\n        blocks: [1, 1],"),
         "{program}"
     );
-    // The dependencies are those that the tests are made with, and nothing is fetched. They are built
-    // as for the tests, so that most are there.
+    // The dependencies are those that the tests are made with, and nothing is fetched. They are
+    // built as for the tests, so most exist already.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     fs::copy(root.join("Cargo.lock"), made.join("Cargo.lock")).unwrap();
     let own = fs::read_to_string(root.join("Cargo.toml")).unwrap();

@@ -126,7 +126,7 @@ fn pictures_are_normalised_as_the_weights_were_trained_and_a_difference_is_said(
         }
     }
 
-    // A run that starts from them goes on with it, and so does one that is resumed.
+    // A run that starts from them keeps it, and so does a resumed one.
     train(
         folder,
         &[

@@ -11,7 +11,7 @@ densenet_runtime::densenet! {
     }
 }
 
-// The type is there all the same: its uses are not reported.
+// The type exists all the same: its uses are not reported.
 fn main() {
     let _: Network = Cpu::default().build_module::<Network, f32>();
 }

@@ -22,7 +22,7 @@ mod private {
     }
 }
 
-// The type is there all the same: its uses are not reported.
+// The type exists all the same: its uses are not reported.
 fn main() {
     let _: public::Network = Cpu::default().build_module::<public::Network, f32>();
     private::layers();

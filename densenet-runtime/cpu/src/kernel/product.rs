@@ -217,7 +217,7 @@ pub struct Out<'a> {
     /// Row r starts at `r * stride`, and has whole vectors.
     pub values: &'a mut [f32],
     pub stride: usize,
-    /// Whether the sums are added to the values that are there.
+    /// Whether the sums are added to the existing values.
     pub add: bool,
 }
 

@@ -38,7 +38,7 @@ pub struct PullBack<'a> {
     pub x: Tile<'a>,
     /// Where the masked gradient is written.
     pub into: TileMut<'a>,
-    /// Whether it is added to the values that are there.
+    /// Whether it is added to the existing values.
     pub add: bool,
     /// Where BN and ReLU of the values are written, if they are needed.
     pub operand: Option<TileMut<'a>>,
@@ -295,7 +295,7 @@ mod tests {
                 }
                 assert_eq!((sum_scale[c], sum_bias[c]), (expected_scale, expected_bias));
             }
-            // What follows the channels is left alone.
+            // Values after the channels do not change.
             for row in 0..rows {
                 let rest = row * stride + channels..(row + 1) * stride;
                 assert_eq!(into[rest.clone()], before[rest]);

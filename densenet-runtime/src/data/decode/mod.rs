@@ -50,7 +50,7 @@ pub struct Rgb {
 ///
 /// Data that does not affect pixels is ignored, as in Pillow: a missing end marker or `IEND`, bytes
 /// between the segments of a JPEG and after its data, damaged metadata, and the checksums of a
-/// PNG's data chunks. The checksum within the data is checked if it is there.
+/// PNG's data chunks. The checksum within the data is checked if it exists.
 ///
 /// # Errors
 /// When the file cannot be read, is not a whole picture, has more pixels than allowed, or is a JPEG

@@ -210,11 +210,11 @@ fn pixels(file: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodingError
     Ok(pixels)
 }
 
-/// Checks the checksum of the data, if it is there.
+/// Checks the checksum of the data, if it exists.
 fn is_as_summed(reader: &mut Reader<Cursor<&[u8]>>) -> Result<(), DecodingError> {
     match reader.finish() {
         Err(error @ DecodingError::Format(_)) => Err(error),
-        // All rows are there, but the rest is missing.
+        // All rows exist, but the rest is missing.
         _ => Ok(()),
     }
 }

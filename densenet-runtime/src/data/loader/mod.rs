@@ -183,8 +183,8 @@ impl Loader {
         }
     }
 
-    /// Sets how many batches may be loaded or loading before they are asked for, at least one; 3 by
-    /// default.
+    /// Sets the prefetch depth: how many batches may be loaded or loading in advance, at least one;
+    /// 3 by default.
     pub fn prefetch(self, batches: usize) -> Self {
         Self {
             prefetch: batches.max(1),

@@ -29,7 +29,7 @@ pub(super) fn by_class(dataset: &dyn Dataset, share: f64, seed: u64) -> Vec<bool
         counts[class_of(image)] += 1;
     }
     let wanted = ((share * images as f64).round() as usize).clamp(1, images - 1);
-    // The last image of a class is for training, if enough others are there.
+    // The last image of a class is for training, if there are enough others.
     let spared: usize = counts.iter().map(|count| count.saturating_sub(1)).sum();
     let most = |class: usize| counts[class] - usize::from(spared >= wanted && counts[class] > 0);
     // In whole numbers: `count * wanted / images`, and the remainder.
@@ -221,7 +221,7 @@ impl<'a> Division<'a> {
         }
     }
 
-    /// How much farther from the share the division is when a unit has changed sides. The number of
+    /// How much farther the split is from the share when a unit has changed sides. The number of
     /// images weighs as much as all classes.
     fn cost(&self, unit: usize) -> f64 {
         let Unit { images, classes } = &self.units[unit];

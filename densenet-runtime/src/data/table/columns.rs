@@ -14,7 +14,7 @@ pub struct Columns {
     /// 1. the columns of the `classes`, if all have one,
     /// 2. or the column of names that is called `label`, `labels`, `class`, `classes` or `finding
     ///    labels`, in any case,
-    /// 3. or all but those of paths and groups.
+    /// 3. or all except those of paths and groups.
     pub labels: Vec<String>,
     /// The column of groups, such as patients: [`Split`](crate::data::Split) keeps a group
     /// together.

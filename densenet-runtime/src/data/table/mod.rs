@@ -77,7 +77,7 @@ impl Table {
         Self::parse(file.as_ref(), columns, true)
     }
 
-    /// Reads the paths alone (and the groups, if `columns` names them): pictures for prediction. In
+    /// Reads only the paths (and the groups, if `columns` names them): pictures for prediction. In
     /// a list, each line is a path.
     ///
     /// # Errors

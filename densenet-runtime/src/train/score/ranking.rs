@@ -27,7 +27,7 @@ pub enum ThresholdRule {
 pub struct UnknownRule(String);
 
 impl ThresholdRule {
-    /// Whether its share can be asked for.
+    /// Whether its share is valid.
     pub(in crate::train) fn is_valid(self) -> bool {
         match self {
             Self::Youden => true,

@@ -1,4 +1,4 @@
-//! Runs that diverge: nothing that was saved is lost, and they can go on.
+//! Runs that diverge: nothing that was saved is lost, and they can be resumed.
 
 use super::super::fit;
 use super::*;
@@ -61,7 +61,7 @@ fn a_last_step_of_an_epoch_that_diverges_costs_no_checkpoint() {
     assert!(message.contains("validation loss is"), "{message}");
     assert!(message.contains("after step 2"), "{message}");
     assert!(files() == before);
-    // What was measured can be read, and a run can go on in the folder.
+    // The metrics can be read, and a run can continue in the folder.
     assert!(lines(&metrics).is_ok());
 
     // As the message says.

@@ -168,7 +168,7 @@ fn other_data_than_the_checkpoints_is_refused() {
     let error = fit::run(&mut runner, &more, &more, &fit, &mut ()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("3 steps in an epoch"), "{message}");
-    // And the run can still go on with its own.
+    // And the run can still continue with its own.
     assert_eq!(run(&mut runner, &Fit::default(), &mut ()).step, 9);
 }
 
@@ -209,7 +209,7 @@ fn data_of_other_classes_than_the_checkpoints_is_refused_with_the_difference() {
         assert!(message.contains(difference), "{message}");
     }
     go_on(&["cat", "dog", "hen"]).unwrap();
-    // Data without names goes on, as before.
+    // Data without names is accepted, as before.
     go_on(&[]).unwrap();
 }
 
@@ -248,7 +248,7 @@ fn data_that_is_normalised_otherwise_than_the_checkpoints_is_refused_with_both()
         "{message}"
     );
     go_on(first).unwrap();
-    // Data that does not say goes on, and the checkpoint still says it.
+    // Data without a normalisation is accepted, and the checkpoint keeps its own.
     go_on(train()).unwrap();
     let notes = Notes::of(&TensorFile::read(&path).unwrap()).unwrap();
     assert!(notes.normalization.is_some());

@@ -59,7 +59,7 @@ fn each_new_run_keeps_the_files_of_all_before() {
     for (number, (state, before)) in (1..).zip(&left[..2]) {
         let kept = folder.path().join(format!("previous-{number}"));
         assert!(files(&kept) == *before, "previous-{number}");
-        // And it is a run to go on from.
+        // And it can be resumed.
         let checkpoint = kept.join("checkpoint.safetensors");
         let mut resumed = runner(Config::of_checkpoint(&checkpoint).unwrap());
         resumed.restore(&checkpoint).unwrap();
