@@ -21,24 +21,32 @@ from make import AGREEMENT, NETWORKS, OUT, difference
 IMAGES = 2
 
 
-def run(spec, state, images, dtype) -> dict[str, torch.Tensor]:
-    model = DenseNet(spec)
-    model.load_state_dict(state, strict=False)
-    model.to(dtype).eval()
-    out = {}
+def collect(model, images) -> dict[str, torch.Tensor]:
+    """All that a model in eval() gives of images."""
+    out, hooks = {}, []
     for name, module in model.features.named_children():
         if name.startswith("denseblock"):
             number = name.removeprefix("denseblock")
             keep = lambda _m, _i, y, number=number: out.update({f"block_maps.{number}": y})
-            module.register_forward_hook(keep)
+            hooks.append(module.register_forward_hook(keep))
     with torch.no_grad():
-        last = F.relu(model.features(images.to(dtype)))
+        last = F.relu(model.features(images))
         out["last_maps"] = last
         out["features"] = last.mean((2, 3))
         out["class_maps"] = torch.einsum("kc,ichw->ikhw", model.classifier.weight, last)
-        logits = model(images.to(dtype))
-        exact = out["class_maps"].mean((2, 3)) + model.classifier.bias
-        assert difference(exact, logits) < 1e-5
+        out["logits"] = model(images)
+    for hook in hooks:
+        hook.remove()
+    return out
+
+
+def run(spec, state, images, dtype) -> dict[str, torch.Tensor]:
+    model = DenseNet(spec)
+    model.load_state_dict(state, strict=False)
+    model.to(dtype).eval()
+    out = collect(model, images.to(dtype))
+    exact = out["class_maps"].mean((2, 3)) + model.classifier.bias
+    assert difference(exact, out.pop("logits")) < 1e-5
     return out
 
 

@@ -17,9 +17,19 @@ use densenet_tests::executor::{evaluate, load};
 use densenet_tests::networks::{Bc, Case, ImageNetBc, many_maps};
 use densenet_tests::{each_network, random};
 
-/// How far logits in bf16 may be from f32. Features and maps, whose roundings no product evens out, may
-/// be twice as far.
+/// How far bf16 may be from f32.
 const BFLOAT16: f64 = 2e-2;
+/// How far features and maps in bf16 may be from f32. `imagenet_bc`, whose last maps are one pixel, may be
+/// twice as far: with these weights and bytes, a pattern that repeats, 2.9e-2 are seen, on a card and on the
+/// emulated device. PyTorch's autocast is then 2.7e-2 away, and rounding the weights alone makes 2.1e-2, which
+/// no product of bf16 can do without. With the weights and images of the golden files it is 9e-3
+/// (`frozen_agrees_with_pytorch`).
+fn bfloat16_of_maps(golden: &str) -> f64 {
+    match golden {
+        ImageNetBc::GOLDEN => 2.0 * BFLOAT16,
+        _ => BFLOAT16,
+    }
+}
 /// All outputs, with the maps of two classes.
 const OUTPUTS: Outputs = Outputs::all(2);
 /// The most images of a call.
@@ -68,7 +78,7 @@ fn agrees(plan: &Plan, name: &str, precision: Precision, tolerance: f64) {
     let mut compare = Comparison::within(tolerance);
     let mut maps = Comparison::within(match precision {
         Precision::F32 => tolerance,
-        Precision::Bf16 => 2.0 * tolerance,
+        Precision::Bf16 => bfloat16_of_maps(name),
     });
     let calls = [
         (CAPACITY, false),
