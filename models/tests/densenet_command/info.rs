@@ -2,9 +2,20 @@
 
 use std::path::Path;
 
-use densenet_runtime::Network as _;
+use densenet_runtime::cuda::{self, Cache, CudaDevice};
+use densenet_runtime::plan::Precision;
+use densenet_runtime::weights::State;
+use densenet_runtime::{Network as _, Outputs};
+use densenet_spec::{ParsedSpec, in_words};
 
-use crate::{refusal, said};
+use crate::{EMULATED, refusal, said};
+
+/// The rows of one of the tables of memory.
+fn rows<'a>(shown: &'a str, of: &str) -> Vec<&'a str> {
+    let heading = format!("memory, {of} ");
+    let from = shown.lines().skip_while(|line| !line.starts_with(&heading));
+    from.skip(1).take_while(|line| !line.is_empty()).collect()
+}
 
 #[test]
 fn info_shows_a_preset_as_the_paper_does() {
@@ -37,6 +48,41 @@ fn info_shows_a_preset_as_the_paper_does() {
     assert!(error < 110.0, "{found} MiB, not {more} bytes");
     let all = said(here, &["info"]);
     assert!(all.contains("cifar_bc_190_40 "), "{all}");
+}
+
+#[test]
+fn info_says_what_a_network_allocates_on_a_cuda_device() {
+    let _alone = cuda_emulator::alone();
+    let emulator = cuda_emulator::Emulator::load(cuda_emulator::folder());
+    let device = CudaDevice::open(0).unwrap_or_else(|error| panic!("{error}"));
+    let plan = ParsedSpec::parse(EMULATED).unwrap().plan;
+    let state = State::initial(&plan, 1);
+    let shown = said(Path::new("."), &["info", EMULATED]);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let rows = rows(&shown, &format!("CUDA, {precision}"));
+        assert_eq!(rows.len(), 5, "{shown}");
+        for (row, batch) in [(rows[0], 1), (rows[2], 32)] {
+            let cells: Vec<_> = row.split("  ").map(str::trim).collect();
+            let cells: Vec<_> = cells.into_iter().filter(|cell| !cell.is_empty()).collect();
+            assert_eq!(cells[0], format!("batch {batch}"));
+            let mut expected = Vec::new();
+            for outputs in [Outputs::default(), Outputs::all(1)] {
+                let options = cuda::FrozenOptions {
+                    precision,
+                    outputs,
+                    cache: Cache::Folder(cuda_emulator::folder().join("kernels")),
+                    ..cuda::FrozenOptions::for_batch(batch)
+                };
+                let before = emulator.memory_used();
+                let frozen =
+                    cuda::Frozen::new(&device, &plan, &state.parameters, &state.running, options);
+                let frozen = frozen.unwrap_or_else(|error| panic!("{error}"));
+                expected.push(in_words((emulator.memory_used() - before) as u64));
+                drop(frozen);
+            }
+            assert_eq!(cells[3..], expected, "{precision}: {row}");
+        }
+    }
 }
 
 #[test]

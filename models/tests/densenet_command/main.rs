@@ -5,6 +5,7 @@ mod export;
 mod info;
 mod maps;
 mod new;
+mod on_cuda;
 mod options;
 mod predict;
 mod refusals;
@@ -30,7 +31,11 @@ use tempfile::TempDir;
 /// A network that trains in no time.
 const SPEC: &str = "blocks: [1, 1], k: 4, theta: 0.5, bottleneck, init: 8, input: [3, 32, 32]";
 
-/// Trains it in steps of few pictures.
+/// A network whose kernels other tests have compiled for the emulated device.
+const EMULATED: &str = "blocks: [3, 2, 2], k: 4, theta: 0.5, bottleneck, stem: cifar, init: 8, \
+                        input: [3, 13, 13], classes: 10";
+
+/// Trains [`SPEC`] in steps of few pictures.
 const SMALL: [&str; 5] = ["train", "--spec", SPEC, "--batch-size", "8"];
 
 /// The command with arguments, to be run in a folder, on one thread.

@@ -7,51 +7,7 @@ use densenet_runtime::data::{Dataset, idx};
 use densenet_runtime::weights::State;
 use tempfile::TempDir;
 
-use crate::{SPEC, densenet, numbers, run, support, with_pictures};
-
-/// On an emulated device, with the kernels that other tests of this network have compiled.
-#[test]
-fn on_a_cuda_device_it_says_what_it_says_on_the_cpu() {
-    let folder = with_pictures();
-    let folder = folder.path();
-    let words = "blocks: [3, 2, 2], k: 4, theta: 0.5, bottleneck, stem: cifar, init: 8, \
-                 input: [3, 13, 13], classes: 10";
-    let plan = densenet_spec::ParsedSpec::parse(words).unwrap().plan;
-    let weights = folder.join("weights.safetensors");
-    State::initial(&plan, 3).write(&plan, weights).unwrap();
-    let emulator = cuda_emulator::build(&cuda_emulator::folder());
-    let emulator = emulator.unwrap_or_else(|error| panic!("{error}"));
-    let kernels = cuda_emulator::folder().join("kernels");
-    fs::create_dir_all(&kernels).unwrap();
-    std::os::unix::fs::symlink(kernels, folder.join("densenet")).unwrap();
-    let [cuda, cpu] = ["cuda", "cpu"].map(|device| {
-        let model = [
-            "predict",
-            "--weights",
-            "weights.safetensors",
-            "--spec",
-            words,
-        ];
-        let asked = [
-            "--format",
-            "csv",
-            "--batch-size",
-            "8",
-            "--device",
-            device,
-            "data/val",
-        ];
-        let mut command = densenet(folder, &[&model[..], &asked].concat());
-        command.env("LD_LIBRARY_PATH", &emulator);
-        command.env("XDG_CACHE_HOME", folder);
-        let [said, _] = support::said(command.output().unwrap());
-        numbers(&said, 10)
-    });
-    assert_eq!(cuda.len(), 20);
-    for (cuda, cpu) in cuda.iter().flatten().zip(cpu.iter().flatten()) {
-        assert!((cuda - cpu).abs() < 1e-4, "{cuda}, not {cpu}");
-    }
-}
+use crate::{SPEC, run, with_pictures};
 
 #[test]
 fn a_picture_that_cannot_be_read_is_reported_and_the_others_are_still_asked_about() {

@@ -6,9 +6,8 @@ use std::path::Path;
 use clap::Args;
 use densenet_models::shell::thousands;
 use densenet_models::{PRESETS, UnknownPreset};
-use densenet_runtime::cpu::{Frozen, FrozenOptions};
-use densenet_runtime::plan::{Plan, Recompute};
-use densenet_runtime::{Outputs, say};
+use densenet_runtime::plan::{Plan, Precision, Recompute};
+use densenet_runtime::{Outputs, cpu, cuda, say};
 use densenet_spec::{ParsedSpec, in_words};
 
 use crate::network::{self, Change, Choice, Input, of_preset};
@@ -101,32 +100,82 @@ fn show(spec: &ParsedSpec) {
     memory(plan);
 }
 
-/// The memory of each way to run a network, on the CPU and in f32.
+/// The memory of each way to run a network: on the CPU in f32, and on a CUDA device.
 fn memory(plan: &Plan) {
-    let [kept, recomputed] =
-        [Recompute::Nothing, Recompute::Bottlenecks].map(|mode| plan.training_footprint(mode));
+    table("CPU, f32", |batch, own| on_cpu(plan, batch, own));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let heading = format!("CUDA, {precision}");
+        table(&heading, |batch, own| on_cuda(plan, batch, own, precision));
+    }
+}
+
+/// What a network has memory for.
+#[derive(Clone, Copy)]
+enum Use {
+    Training(Recompute),
+    Frozen(Outputs),
+}
+
+/// The bytes of each batch for each use, up to the largest batch whose pixels kernels can count.
+fn table(heading: &str, bytes: impl Fn(usize, Use) -> Option<u64>) {
     say!(
-        "\nmemory, f32  {:>12}  {:>12}  {:>12}  {:>12}",
+        "\nmemory, {heading:11} {:>12}  {:>12}  {:>12}  {:>12}",
         "training",
         "--recompute",
         "frozen",
         "with maps"
     );
+    // With maps: of one class, the last ones, and those that leave each block.
+    let uses = [
+        Use::Training(Recompute::Nothing),
+        Use::Training(Recompute::Bottlenecks),
+        Use::Frozen(Outputs::default()),
+        Use::Frozen(Outputs::all(1)),
+    ];
     for batch in BATCHES {
-        // With maps: of one class, the last ones, and those that leave each block.
-        let frozen = [Outputs::default(), Outputs::all(1)].map(|outputs| {
-            let options = FrozenOptions {
-                outputs,
-                ..FrozenOptions::for_batch(batch)
-            };
-            Frozen::bytes_of(plan, options)
-        });
-        let [Some(frozen), Some(maps)] = frozen else {
-            // A batch with more pixels than kernels can count.
+        let cells: Option<Vec<_>> = uses.iter().map(|&own| bytes(batch, own)).collect();
+        let Some(cells) = cells else {
             break;
         };
-        let [kept, recomputed, frozen, maps] =
-            [kept.bytes(batch), recomputed.bytes(batch), frozen, maps].map(in_words);
-        say!("batch {batch:<5}  {kept:>12}  {recomputed:>12}  {frozen:>12}  {maps:>12}");
+        let cells = cells
+            .iter()
+            .map(|&bytes| format!("{:>12}", in_words(bytes)));
+        say!("batch {batch:<13} {}", cells.collect::<Vec<_>>().join("  "));
+    }
+}
+
+fn on_cpu(plan: &Plan, batch: usize, own: Use) -> Option<u64> {
+    match own {
+        Use::Training(recompute) => Some(plan.training_footprint(recompute).bytes(batch)),
+        Use::Frozen(outputs) => {
+            let options = cpu::FrozenOptions {
+                outputs,
+                ..cpu::FrozenOptions::for_batch(batch)
+            };
+            cpu::Frozen::bytes_of(plan, options)
+        }
+    }
+}
+
+/// Compiled kernels and the driver's own memory come on top.
+fn on_cuda(plan: &Plan, batch: usize, own: Use, precision: Precision) -> Option<u64> {
+    match own {
+        Use::Training(recompute) => {
+            let options = cuda::CudaOptions {
+                precision,
+                recompute,
+                ..cuda::CudaOptions::for_batch(batch)
+            };
+            let is_countable = batch <= plan.countable_batch();
+            is_countable.then(|| options.bytes(plan) as u64)
+        }
+        Use::Frozen(outputs) => {
+            let options = cuda::FrozenOptions {
+                precision,
+                outputs,
+                ..cuda::FrozenOptions::for_batch(batch)
+            };
+            cuda::Frozen::bytes_of(plan, &options)
+        }
     }
 }
