@@ -1,20 +1,24 @@
 """Checks what `densenet export` writes with onnx, ONNX Runtime and OpenVINO, against PyTorch.
 
-Run from the root of the repository with torch, torchvision, safetensors, onnx, onnxscript, onnxruntime and
-openvino installed:
+Run from the root of the repository with torch, torchvision, safetensors, onnx, onnxscript, onnxruntime,
+openvino and pillow installed:
     cargo build -p densenet-models --bin densenet && python scripts/onnx_check.py
 `--program FILE` takes another build of the command, `--networks NAME...` some of the networks.
 
-torchvision's DenseNet-121 and DenseNet-201 with random weights and BN that is not trivial, and two small
-networks of scripts/reference: plain and BC, on odd sides. Each is exported plain and folded, in f32 and f16.
+torchvision's DenseNet-121 and DenseNet-201 with random weights and BN that is not trivial, and the small
+networks of scripts/reference, one of each kind. Each is exported plain and folded, in f32 and f16.
 `onnx.checker` checks the file in full, and shape inference must find the shape of each value. Logits of one
 image and of three are compared with PyTorch's in float64: the largest difference, relative to the largest
 logit, is at most 1e-4 in f32 and 2e-2 in f16. torchvision's networks are exported by `torch.onnx.export`,
 too, for the size of the file and the number of operators, and DenseNet-201's file must be at most 1% larger
-than its weights. The exit status is 1 if anything is not so.
+than its weights. The lines of Python in docs/onnx.md are run on a picture, and must give what `densenet predict`
+gives. The exit status is 1 if anything is not so.
 """
 
 import argparse
+import contextlib
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -28,6 +32,7 @@ import onnxruntime
 import openvino
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,9 +72,10 @@ def small(name: str):
 MODELS = {
     "densenet121": of_torchvision,
     "densenet201": of_torchvision,
-    "plain": small,
-    "imagenet_bc": small,
+    **dict.fromkeys(NETWORKS, small),
 }
+# How far probabilities may be from those of `densenet predict`, which resizes pictures by code of its own.
+PROBABILITY = 1e-3
 
 
 def difference(found, expected) -> float:
@@ -179,6 +185,38 @@ class Check:
         for name in names:
             assert (own[name] == state[name].numpy().astype(element)).all(), name
 
+    def document(self) -> None:
+        """The lines of Python in docs/onnx.md, on a picture whose sides fit none of the network's."""
+        text = (ROOT / "docs" / "onnx.md").read_text()
+        [lines] = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+        model, shape = small("imagenet_bc")
+        notes = {
+            "densenet.classes": json.dumps([f"flower {number}" for number in range(7)]),
+            "densenet.normalization": json.dumps({"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}),
+        }
+        worst = 0.0
+        for view, size in [(None, (70, 61)), ({"crop_pct": 0.9, "interpolation": "bicubic"}, (50, 240))]:
+            own = {**notes, **({"densenet.view": json.dumps(view)} if view else {})}
+            save_file(dict(model.state_dict()), self.folder / "flowers.safetensors", own)
+            rng = np.random.default_rng(5)
+            colours = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            colours.resize(size, Image.Resampling.BICUBIC).save(self.folder / "flower.jpg", quality=90)
+            self.export("flowers", shape, "--softmax")
+            names, printed = {}, io.StringIO()
+            with contextlib.chdir(self.folder), contextlib.redirect_stdout(printed):
+                exec(lines, names)
+            command = [self.program, "predict", "--weights", "flowers.safetensors", "--format", "csv"]
+            command += ["--input", "x".join(map(str, shape)), "flower.jpg"]
+            said = subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.PIPE, text=True)
+            [_, row] = csv.reader(said.stdout.splitlines())
+            expected = np.array([float(cell) for cell in row[1:-1]])
+            worst = max(worst, float(np.abs(names["answers"][0] - expected).max()))
+            if printed.getvalue().strip() != row[-1]:
+                print(f"  docs/onnx.md prints {printed.getvalue()!r}, BUT predict SAYS {row[-1]!r}")
+                self.agree = False
+        self.within("docs/onnx.md", worst, PROBABILITY)
+        print(f"docs/onnx.md: probabilities differ by {worst:.1e}")
+
     def theirs(self, name: str, model, images, truth) -> None:
         """torchvision's network as PyTorch exports it."""
         path = self.folder / f"{name}.torch.onnx"
@@ -220,7 +258,8 @@ if __name__ == "__main__":
     modules = (onnx, onnxruntime, openvino, torch, torchvision)
     print(", ".join(f"{module.__name__} {module.__version__}" for module in modules))
     with tempfile.TemporaryDirectory() as temporary:
-        check = Check(options.program, Path(temporary))
+        check = Check(options.program.resolve(), Path(temporary))
+        check.document()
         for name in options.networks:
             check.network(name)
     print("agrees" if check.agree else "DOES NOT AGREE")
