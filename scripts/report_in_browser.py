@@ -3,8 +3,8 @@
     python scripts/report_in_browser.py DIR FILE SCREENSHOTS
 
 needs Chromium (Debian's package `chromium`) and playwright. It fails if the console has an error, the
-page asks for anything over the network, it is wider than a phone, or a number on it is not that of the
-JSON. It takes screenshots: on a desktop, on a phone, dark, and in print.
+page asks for anything over the network, it is wider than the window, names overlap, or a number on it is
+not that of the JSON. It takes screenshots: on a desktop, on a phone, dark, and in print.
 """
 
 import json
@@ -16,6 +16,12 @@ from playwright.sync_api import sync_playwright
 NUMBERS = """() => [...document.querySelectorAll('data[data-json]')]
     .map(one => [one.dataset.json, one.value])"""
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Names over a matrix that reach into what is above them.
+OVERLAP = """() => [...document.querySelectorAll('.matrix table')].flatMap(table => {
+    const above = table.querySelector('caption').getBoundingClientRect().bottom;
+    return [...table.querySelectorAll('.turned')]
+        .filter(name => name.getBoundingClientRect().top < above).map(name => name.textContent);
+})"""
 KINDS = {
     "desktop": ((1280, 900), "light", "screen"),
     "phone": ((390, 844), "light", "screen"),
@@ -59,6 +65,8 @@ def main(report: Path, scores: Path, out: Path) -> None:
             wider = page.evaluate(WIDER)
             if wider > 0:
                 problems.append(f"{name}: the page is {wider} pixels wider than the window")
+            for text in page.evaluate(OVERLAP):
+                problems.append(f"{name}: {text!r} reaches into the caption")
             broken = "() => [...document.images].filter(one => !one.naturalWidth).length"
             if page.evaluate(broken):
                 problems.append(f"{name}: pictures are broken")

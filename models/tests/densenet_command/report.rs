@@ -115,6 +115,13 @@ fn the_page_stands_alone_and_has_the_numbers_of_the_json() {
     assert_eq!(lines.count(), 10 + 10 + 1);
     let cells = all(&page, "td").filter(|cell| cell.has_attribute("style"));
     assert_eq!(cells.count(), 100);
+    // The page may shorten the names over the matrix; a title has each in full.
+    let turned = all(&page, "span").filter(|span| span.attribute("class") == Some("turned"));
+    let turned: Vec<_> = turned.collect();
+    assert_eq!(turned.len(), 10);
+    for name in turned {
+        assert_eq!(name.attribute("title"), name.text());
+    }
     // Twelve pictures that are least certain, and as many mistakes, with a map of each of two classes.
     let images = all(&page, "img").collect::<Vec<_>>();
     assert_eq!(images.len(), 2 * 12 * 3);

@@ -133,7 +133,7 @@ fn confusion(report: &Report<'_>) -> String {
     head.extend(
         names
             .iter()
-            .map(|name| format!("<span class=\"turned\">{name}</span>")),
+            .map(|name| format!("<span class=\"turned\" title=\"{name}\">{name}</span>")),
     );
     let head: Vec<_> = head.iter().map(String::as_str).collect();
     let caption = "Pictures by their class (rows) and the class that they are taken for (columns). \
