@@ -144,6 +144,29 @@ fn the_page_stands_alone_and_has_the_numbers_of_the_json() {
 }
 
 #[test]
+fn the_page_of_thousands_of_pictures_is_as_small_as_that_of_a_few() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let words = format!("{SPEC}, classes: 10");
+    let plan = densenet_spec::ParsedSpec::parse(&words).unwrap().plan;
+    let weights = folder.join("w.safetensors");
+    State::initial(&plan, 3).write(&plan, weights).unwrap();
+    for class in 0..10_u8 {
+        let own = folder.join(format!("data/val/class {class}"));
+        fs::create_dir_all(&own).unwrap();
+        for number in 0..200_u8 {
+            let pixels =
+                (0..48).map(|place: u8| (7 * class).wrapping_add(number.wrapping_mul(place)));
+            let file = [b"P6 4 4 255\n".to_vec(), pixels.collect()].concat();
+            fs::write(own.join(format!("{number:03}.ppm")), file).unwrap();
+        }
+    }
+    let text = report(folder, "w.safetensors", &["--data", "data"]);
+    assert!(text.len() < 1_000_000, "{}", text.len());
+    check_numbers(&parse(&text), &scores(folder));
+}
+
+#[test]
 fn of_independent_classes_the_page_has_decisions_and_what_is_known() {
     let folder = with_table();
     let folder = folder.path();
