@@ -76,6 +76,11 @@ MODELS = {
 }
 # How far probabilities may be from those of `densenet predict`, which resizes pictures by code of its own.
 PROBABILITY = 1e-3
+# All that a file has; Cast is that of f16 files, whose images and logits are f32.
+OPERATORS = {
+    *("Conv", "BatchNormalization", "Relu", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("Flatten", "Gemm", "Softmax", "Sigmoid", "Cast"),
+}
 
 
 def difference(found, expected) -> float:
@@ -101,6 +106,8 @@ def checked(path: Path, output: str, classes: int):
     """The model, after what the package onnx has to say of it."""
     model = onnx.load(path)
     onnx.checker.check_model(path, full_check=True)
+    assert {node.op_type for node in model.graph.node} <= OPERATORS
+    assert [(own.domain, own.version) for own in model.opset_import] == [("", 17)]
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     found = {value.name for value in inferred.graph.value_info} | {output}
     assert all(name in found for node in model.graph.node for name in node.output)
