@@ -1,16 +1,22 @@
 """Compiles the CUDA kernels of presets (all, or those named) with NVIDIA's own NVRTC, which needs no card, and
 writes what ptxas says of them to docs/kernels.md: registers, shared memory, local memory.
 
-    python3 scripts/cuda/compile.py [--models densenet201 cifar_bc_100_12] [--out docs/kernels.md] [sm_80 ...]
+    python3 scripts/cuda/compile.py [sm_80 ...] [--models densenet201 cifar_bc_100_12] [--families norm ...] [--out docs/kernels.md]
 
 The programs are those that the CUDA executor compiles: `cargo run --example kernels` prints them.
 NVRTC is the library that the environment variable NVRTC names, or that of the interpreter's
 environment (PyPI's nvidia-cuda-nvrtc), or else fetched into target/nvrtc (nvrtc.py). Fails if a kernel does not compile, or has something in local memory.
+
+What is said of a program is kept in target/nvrtc/compiled, under a hash of all that it depends on: a later run compiles only
+what has changed since. Of the document, all from the line COUNTS on stays as it is, and with --families everything but the
+cells of these families and architectures.
 """
 
 import argparse
 import collections
 import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -23,6 +29,8 @@ import nvrtc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 20  # seconds that a first start of DenseNet-201 may compile
+KEPT = nvrtc.PLACE / "compiled"
+COUNTS = "## What a step launches and moves"
 
 
 def programs(models):
@@ -32,13 +40,26 @@ def programs(models):
     return [json.loads(line) for line in out.splitlines()]
 
 
+@functools.cache
+def library():
+    return nvrtc.Nvrtc(nvrtc.find())
+
+
 def compile_one(job):
-    """Whether it compiled, the log, and seconds."""
+    """Whether it compiled, the log, and the processor's seconds."""
     architecture, source, constants = job
-    library = nvrtc.Nvrtc(nvrtc.find())
-    start = time.perf_counter()
-    ptx, log = library.compile(source, constants, architecture, "--ptxas-options=-v")
-    return ptx is not None, log, time.perf_counter() - start
+    key = hashlib.sha256("\0".join([library().version, architecture, source, *constants]).encode()).hexdigest()
+    kept = KEPT / f"{key}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    start = time.process_time()
+    ptx, log = library().compile(source, constants, architecture, "--ptxas-options=-v")
+    found = ptx is not None, log, time.process_time() - start
+    KEPT.mkdir(parents=True, exist_ok=True)
+    fresh = kept.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps(found))
+    fresh.replace(kept)
+    return found
 
 
 def entries(log, constants):
@@ -54,10 +75,28 @@ def entries(log, constants):
         yield name, int(registers[1]), given + (int(shared[1]) if shared else 0), local
 
 
+def renewed(document, table):
+    """The document with these cells of its table, which has their rows."""
+    lines = document.splitlines()
+    architectures = next(line for line in lines if line.startswith("| family |")).strip("| ").split(" | ")[3:]
+    for (family, kernel, precision), of in table.items():
+        start = f"| {family} | `{kernel}` | {precision} | "
+        number = next((number for number, line in enumerate(lines) if line.startswith(start)), None)
+        if number is None:
+            sys.exit(f"the table has no row of {kernel} in {precision}: renew the whole")
+        cells = lines[number][len(start):].strip("| ").split(" | ")
+        for place, architecture in enumerate(architectures):
+            if architecture in of:
+                cells[place] = " / ".join(map(str, of[architecture]))
+        lines[number] = start + " | ".join(cells) + " |"
+    return "\n".join(lines) + "\n"
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("architectures", nargs="*")
     arguments.add_argument("--models", nargs="*", default=[])
+    arguments.add_argument("--families", nargs="*", help="only these, whose cells alone are renewed in the document")
     arguments.add_argument("--programs", type=pathlib.Path, help="what the example printed, instead of running it")
     arguments.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/kernels.md")
     arguments = arguments.parse_args()
@@ -67,13 +106,14 @@ def main():
         found = [json.loads(line) for line in arguments.programs.read_text().splitlines()]
     else:
         found = programs(arguments.models)
+    if arguments.families:
+        found = [program for program in found if program["family"] in arguments.families]
     jobs = {}
     for program in found:
         for architecture in architectures:
             job = (architecture, program["source"], tuple(program["constants"]))
             jobs.setdefault(job, []).append(program)
     nvrtc.fetch()
-    library = nvrtc.Nvrtc(nvrtc.find())
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
         results = dict(zip(jobs, pool.map(compile_one, jobs)))
 
@@ -99,11 +139,15 @@ def main():
             of = table[program["family"], kernel, "bf16" if bf16 else "f32"]
             of[architecture] = [max(pair) for pair in zip(of.get(architecture, [0, 0, 0]), numbers)]
 
+    if arguments.families:
+        arguments.out.write_text(renewed(arguments.out.read_text(), table))
+        print(f"renewed the cells of {', '.join(arguments.families)} in {arguments.out}: {len(jobs)} programs, {mistakes} mistakes")
+        sys.exit(mistakes > 0)
     models = sorted({program["model"] for program in found})
     lines = [
         "# Kernels, as ptxas sees them",
         "",
-        f"`scripts/cuda/compile.py` with NVRTC {library.version}: {len(jobs)} programs of {len(models)} presets,"
+        f"`scripts/cuda/compile.py` with NVRTC {library().version}: {len(jobs)} programs of {len(models)} presets,"
         f" for {', '.join(architectures)}. A cell gives the largest values over all programs with the kernel:"
         " registers per thread / bytes of shared memory per block / bytes of local memory, which must be 0 (no spills).",
         "",
@@ -116,8 +160,8 @@ def main():
     slow = []
     if "densenet201" in models:
         cores = os.cpu_count()
-        lines += ["", "Seconds to compile all programs of DenseNet-201, summed over the programs and measured"
-                  f" with {cores} cores compiling at once. The executor compiles on all cores, so a first start takes"
+        lines += ["", "Seconds of a processor to compile all programs of DenseNet-201, summed over the programs."
+                  " The executor compiles on all cores, so a first start takes"
                   f" the sum divided by their number; the limit is {LIMIT} s.", "",
                   "| products | " + " | ".join(architectures) + " |", "|---|" + "---|" * len(architectures)]
         for precision in ("f32", "bf16"):
@@ -125,7 +169,9 @@ def main():
             slow += [t for t in took if t / cores > LIMIT]
             lines.append(f"| {precision} | " + " | ".join(f"{t:.1f}" for t in took) + " |")
     arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text("\n".join(lines) + "\n")
+    before = arguments.out.read_text() if arguments.out.exists() else ""
+    counts = before[before.index(COUNTS):] if COUNTS in before else ""
+    arguments.out.write_text("\n".join(lines) + "\n" + ("\n" + counts if counts else ""))
     print(f"wrote {arguments.out}: {len(jobs)} programs, {mistakes} mistakes")
     sys.exit(mistakes > 0 or bool(slow))
 

@@ -384,6 +384,7 @@ impl DeviceNetwork {
             at_rest: true,
             ready,
             dropout: false,
+            beside: false,
         };
         let stored = Stored::for_inference(&self.plan, self.precision, self.outputs);
         Pass::new(on, &self.kernels, stored.training)

@@ -4,6 +4,7 @@ use super::driver::{Address, Arguments, Kernel};
 use super::error::CudaError;
 use super::memory::{Buffers, NormAt, Offsets, Slot, Slots, WeightAt};
 use super::program::BROKEN;
+use super::program::slices::multiprocessors;
 use super::program::tile::{
     GATHER_THREADS, REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of,
 };
@@ -29,6 +30,8 @@ pub(super) struct Launcher<'a> {
     pub ready: bool,
     /// Whether to use dropout, if the plan has any.
     pub dropout: bool,
+    /// Whether NCCL averages beside the launches.
+    pub beside: bool,
 }
 
 impl Launcher<'_> {
@@ -42,10 +45,12 @@ impl Launcher<'_> {
         self.at(self.slots.parameters).floats(offset)
     }
 
-    /// The gradient of a parameter that trains.
+    /// The gradient of a parameter that trains. A launch without a weight or a BN has offset 0 and
+    /// does not use the address.
     pub fn gradient_of(&self, offset: usize) -> Address {
         let first = self.slots.trainable[0].start;
-        self.at(self.slots.gradients).floats(offset - first)
+        self.at(self.slots.gradients)
+            .floats(offset.saturating_sub(first))
     }
 
     /// A weight as an operand.
@@ -62,6 +67,11 @@ impl Launcher<'_> {
     /// The shift of BN.
     pub fn shift(&self, norm: NormAt) -> Address {
         self.scale(norm).floats(norm.channels)
+    }
+
+    /// The multiprocessors that a weight's gradient is cut into slices for.
+    pub fn multiprocessors(&self) -> usize {
+        multiprocessors(self.beside)
     }
 
     /// Moments or sums of tiles.
@@ -121,10 +131,12 @@ impl Launcher<'_> {
     }
 
     /// Threads that sweep over pixels x channels of maps, each with a vector of channels: enough
-    /// for a pixel. They all load their vectors equally often, [`SWEPT`] at once.
+    /// for a pixel. They all load their vectors equally often, [`SWEPT`] at once. `others` blocks
+    /// before them do something else.
     pub fn sweep<A: Arguments>(
         &self,
         kernel: &Kernel<A>,
+        others: usize,
         [pixels, channels]: [usize; 2],
         arguments: A,
     ) -> Result<(), CudaError> {
@@ -132,7 +144,7 @@ impl Launcher<'_> {
         let loads = (pixels * across).div_ceil(SWEPT * THREADS);
         let blocks = loads.div_ceil(loads.div_ceil(SWEEPING));
         let blocks = blocks.max(across.div_ceil(THREADS));
-        self.tiled(kernel, [blocks, 1, 1], arguments)
+        self.tiled(kernel, [others + blocks, 1, 1], arguments)
     }
 
     /// Blocks of GATHER_THREADS.

@@ -120,7 +120,8 @@ def binary(root, parts, kind):
 
 def whole_product(machine, own, parts, put, kind):
     """mul and mad of whole numbers: the lower half, the upper half, or all of the product."""
-    twice = numpy.dtype(f"{numpy.dtype(kind).kind}{2 * numpy.dtype(kind).itemsize}").type if numpy.dtype(kind).itemsize < 8 else None
+    # Of 64 bits, Python's own numbers.
+    twice = numpy.dtype(f"{numpy.dtype(kind).kind}{2 * numpy.dtype(kind).itemsize}").type if numpy.dtype(kind).itemsize < 8 else object
     form, half = parts[1], 8 * numpy.dtype(kind).itemsize
     a, b = (machine.reader(own.arguments[number], kind) for number in (1, 2))
     if form == "lo":
@@ -128,7 +129,7 @@ def whole_product(machine, own, parts, put, kind):
     elif form == "wide":
         product = lambda: numpy.asarray(a(), twice) * numpy.asarray(b(), twice)
     else:
-        product = lambda: ((numpy.asarray(a(), twice) * numpy.asarray(b(), twice)) >> twice(half)).astype(kind)
+        product = lambda: (numpy.asarray(a()).astype(twice) * numpy.asarray(b()).astype(twice) >> (half if twice is object else twice(half))).astype(kind)
     if parts[0] == "mul":
         return lambda: put(product())
     c = machine.reader(own.arguments[3], twice if form == "wide" else kind)

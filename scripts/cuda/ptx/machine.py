@@ -66,7 +66,7 @@ class Machine:
         constant = lambda value: numpy.full(count, value, numpy.uint32)
         self.special = {"%tid.x": self.thread.astype(numpy.uint32), "%ntid.x": constant(self.threads),
                         "%ctaid.x": coordinates[:, 0], "%ctaid.y": coordinates[:, 1], "%ctaid.z": coordinates[:, 2],
-                        "%nctaid.x": constant(self.grid[0])}
+                        **{f"%nctaid.{axis}": constant(size) for axis, size in zip("xyz", self.grid)}}
         self.registers = {}
         self.shared = Shared(len(blocks), self.size, self.unit, self.teams)
         self.barrier, self.expected = numpy.zeros(count, numpy.int64), numpy.zeros(count, numpy.int64)

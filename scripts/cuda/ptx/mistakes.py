@@ -13,6 +13,8 @@ PLANTED = [
     ("copies are not waited for", "pointwise_forward", r"cp\.async\.wait_(all|group \d);", ""),
     ("one group of copies more is left under way", "pointwise_back", r"cp\.async\.wait_group (\d);", lambda own: f"cp.async.wait_group {int(own[1]) + 1};"),
     ("there are no barriers", "pointwise_forward", r"bar\.sync\s+0;", ""),
+    ("sums are read before all threads have put theirs", "finish", r"bar\.sync\s+0;", ""),
+    ("the tiles' sums take the place of operands that are still read", "spatial_weight", r"bar\.sync\s+0;", ""),
     ("stores are 2 bytes further on", "pointwise_forward", r"(st\.global\.\S+\s+\[%\w+)\+?(\d*)\]", lambda own: f"{own[1]}+{int(own[2] or 0) + 2}]"),
     ("loads are 2 bytes further on", "pointwise_forward", r"(ld\.global\.v\S+\s+\{[^}]*\}, \[%\w+)\+?(\d*)\]", lambda own: f"{own[1]}+{int(own[2] or 0) + 2}]"),
     ("loads begin in front of the buffer", "pointwise_forward", r"(ld\.global\.v\S+\s+\{[^}]*\}, \[%\w+)\]", r"\1+-4096]"),

@@ -6,9 +6,11 @@
 //! in bf16 the last bit of stored values.
 
 mod device;
+mod left;
 mod reference;
 
 pub use device::{Argument, Buffer, Gpu, Program, family, vector};
+pub use left::{Passed, PassedAt, Slices};
 pub use reference::{Dropout, Norm, Numbers, check, check_stored, random};
 
 /// The number format of maps and of products.

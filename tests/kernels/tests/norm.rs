@@ -2,11 +2,13 @@
 //! BN undone.
 
 use cuda_kernel_tests::{
-    Buffer, Dropout, GATHER_THREADS, Gpu, Numbers, Precision, Program, arguments, check,
-    check_stored, vector,
+    Dropout, GATHER_THREADS, Gpu, Numbers, Passed, Precision, Program, Slices, THREADS, arguments,
+    check, check_stored, vector,
 };
 
 const EPSILON: f64 = 1e-5;
+/// The most columns whose sums `finish` puts together.
+const FINISHED: usize = 64;
 
 /// The kernels for counts of channels.
 fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> Program {
@@ -16,12 +18,10 @@ fn program(gpu: &Gpu, precision: Precision, counts: &[usize]) -> Program {
         ("VECTOR", vector),
         ("SWEPT", 4),
         ("GATHER_THREADS", GATHER_THREADS),
+        ("FINISHED", FINISHED),
     ]);
-    gpu.program(
-        &["program/common.cuh", "kernel/norm.cu"],
-        precision,
-        &constants,
-    )
+    let files = ["program/common.cuh", "program/gather.cuh", "kernel/norm.cu"];
+    gpu.program(&files, precision, &constants)
 }
 
 /// Tiles, rows of a tile, pixels, channels, channels of a block: fewer tiles than threads, more, more
@@ -119,85 +119,43 @@ fn moments_of_tiles_are_those_of_all_values() {
 #[test]
 fn sums_of_tiles_are_added_once() {
     for [tiles, _, _, channels, lanes] in TILES {
-        for add in [0, 1] {
+        for add in [false, true] {
             let gpu = Gpu::new(2);
-            let mut numbers = Numbers::new(tiles as u64);
-            let partial = numbers.take(tiles * channels * 2);
-            let [gamma, inverse] = [(); 2].map(|()| numbers.around(channels, 1.5, 1.0));
-            let before: Vec<Vec<f32>> = (0..4).map(|_| numbers.take(channels)).collect();
-            let into: Vec<Buffer> = before.iter().map(|values| gpu.floats(values)).collect();
-            // A weight of some values goes along: 4 maps, 9 taps, 7 channels, in its order or not.
-            let (slices, count) = (tiles.min(64), 252);
-            let (taps, across) = if add == 1 { (9, 7) } else { (1, 1) };
+            let passed = Passed::random(tiles, channels, add);
+            let at = passed.on(&gpu);
+            // A weight goes along, in its order or not.
+            let slices = Slices::random(tiles.min(64), add);
+            let [share, gradient] = slices.on(&gpu);
             // The threads of a value: one, some, more than slices.
-            let parts = [1, 4, 16][(tiles + usize::from(add == 1)) % 3];
-            let (share, weight) = (numbers.take(slices * count), numbers.take(count));
-            let gradient = gpu.floats(&weight);
+            let parts = [1, 4, 16][(tiles + usize::from(add)) % 3];
+            let blocks = (slices.count * parts).div_ceil(GATHER_THREADS);
             program(&gpu, Precision::F32, &[1]).launch(
                 "gather",
-                [
-                    channels.div_ceil(lanes) + (count * parts).div_ceil(GATHER_THREADS),
-                    1,
-                    1,
-                ],
+                [channels.div_ceil(lanes) + blocks, 1, 1],
                 GATHER_THREADS,
                 arguments![
-                    &gpu.floats(&partial),
-                    &gpu.floats(&gamma),
-                    &gpu.floats(&inverse),
-                    &into[0],
-                    &into[1],
-                    &into[2],
-                    &into[3],
+                    &at.partial,
+                    &at.gamma,
+                    &at.inverse,
+                    &at.into[0],
+                    &at.into[1],
+                    &at.into[2],
+                    &at.into[3],
                     tiles,
                     channels,
-                    add,
+                    usize::from(add),
                     lanes,
-                    &gpu.floats(&share),
+                    &share,
                     &gradient,
-                    slices,
-                    count,
-                    taps,
-                    across,
+                    slices.slices,
+                    slices.count,
+                    slices.order[0],
+                    slices.order[1],
                     parts
                 ],
             );
-            let sum = |i: usize| -> f64 {
-                // Where value i of the weight, maps x channels x taps, is in a share.
-                let (map, channel, tap) = (i / taps / across, i / taps % across, i % taps);
-                let at = (map * taps + tap) * across + channel;
-                let shares = (0..slices).map(|slice| f64::from(share[slice * count + at]));
-                f64::from(weight[i]) + shares.sum::<f64>()
-            };
-            let expected: Vec<_> = (0..count).map(sum).collect();
-            check("weight", &gradient.read_floats(), &expected, 1e-5);
-            for c in 0..channels {
-                let sum = |which: usize| -> f64 {
-                    (0..tiles)
-                        .map(|tile| f64::from(partial[(tile * channels + c) * 2 + which]))
-                        .sum()
-                };
-                let (dgamma, dbeta) = (sum(0) * f64::from(inverse[c]), sum(1));
-                let g = f64::from(gamma[c]);
-                let kept = f64::from(add);
-                for (i, (more, keep)) in [
-                    (dgamma, 1.0),
-                    (dbeta, 1.0),
-                    (g * dbeta, kept),
-                    (g * dgamma, kept),
-                ]
-                .into_iter()
-                .enumerate()
-                {
-                    let expected = keep * f64::from(before[i][c]) + more;
-                    let found = into[i].read_floats()[c];
-                    let off = (f64::from(found) - expected).abs();
-                    assert!(
-                        off < 1e-5 * (1.0 + more.abs()),
-                        "{tiles} tiles, add {add}, sum {i}: {found}, not {expected}"
-                    );
-                }
-            }
+            passed.check(&format!("{tiles} tiles, add {add}"), &at, channels);
+            slices.check("weight", &gradient);
         }
     }
 }
@@ -331,45 +289,114 @@ const UNDONE: [[usize; 3]; 6] = [
 fn columns_of_a_block_are_finished() {
     for precision in Precision::ALL {
         for [pixels, stride, blocks] in UNDONE {
-            for (first, count, site) in [(0, stride, -1), (stride / 2, stride - stride / 2, 3)] {
-                let gpu = Gpu::new(4);
-                let sums = Sums::new(stride);
-                let mut numbers = Numbers::new(8);
-                let [g, x] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * stride)));
-                let into = gpu.no_maps(precision, pixels * count);
-                let dropout = Dropout { seed: 5, site };
-                let program = program(&gpu, precision, &[stride, first, count]);
-                program.tiled(
-                    "finish",
-                    [blocks, 1, 1],
-                    arguments![
-                        &gpu.maps(precision, &g),
-                        &gpu.maps(precision, &x),
-                        &gpu.floats(&sums.mean),
-                        &gpu.floats(&sums.inverse),
-                        &gpu.floats(&sums.plain),
-                        &gpu.floats(&sums.normalised),
-                        &into,
-                        &gpu.scalars(5, [0.0, 1.0], false, [0.0; 3], false),
-                        stride,
-                        first,
-                        count,
-                        pixels,
-                        site
-                    ],
-                );
-                let expected: Vec<f64> = (0..pixels * count)
-                    .map(|i| {
-                        let (p, c) = (i / count, first + i % count);
-                        let at = p * stride + c;
-                        sums.undo(c, 1.0, g[at], x[at], pixels) * f64::from(dropout.factor(i))
-                    })
-                    .collect();
-                let what = format!("{precision:?} {pixels} x {count} of {stride}");
-                check_stored(&what, precision, &into.read_maps(precision), &expected);
+            for (first, site) in [(0, -1), (stride / 2, 3)] {
+                let columns = [first, stride - first];
+                finish(precision, [pixels, stride, blocks], columns, site, 0);
             }
         }
     }
+}
+
+/// Tiles of the last consumer's sums, columns' first one and their number: fewer than are summed at
+/// once, more, the most.
+const LEFT: [[usize; 3]; 5] = [
+    [1, 0, 8],
+    [3, 24, 8],
+    [200, 16, 24],
+    [9, 64, 64],
+    [300, 5, 33],
+];
+
+#[test]
+fn columns_are_finished_with_what_their_last_consumer_left() {
+    for precision in Precision::ALL {
+        for [tiles, first, count] in LEFT {
+            for pixels in [1, 300] {
+                let size = [pixels, first + count, 2];
+                finish(precision, size, [first, count], 3, tiles);
+            }
+        }
+    }
+}
+
+/// Finishes columns, of which the last consumer may have left the sums of some tiles and the shares
+/// of a weight.
+fn finish(
+    precision: Precision,
+    [pixels, stride, blocks]: [usize; 3],
+    [first, count]: [usize; 2],
+    site: i32,
+    tiles: usize,
+) {
+    let gpu = Gpu::new(4);
+    let mut sums = Sums::new(stride);
+    let mut passed = Passed::random(tiles.max(1), stride, true);
+    passed.inverse = sums.inverse.clone();
+    passed.before[2] = sums.plain.clone();
+    passed.before[3] = sums.normalised.clone();
+    let at = passed.on(&gpu);
+    let mut slices = Slices::random(12, false);
+    if tiles == 0 {
+        slices.count = 0;
+    }
+    let [share, gradient] = slices.on(&gpu);
+    let (lanes, parts) = ([4, 32][tiles % 2], [1, 4][tiles % 2]);
+    let groups = if tiles > 0 { stride.div_ceil(lanes) } else { 0 };
+    let others = groups + (slices.count * parts).div_ceil(THREADS);
+    let mut numbers = Numbers::new(8);
+    let [g, x] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * stride)));
+    let into = gpu.no_maps(precision, pixels * count);
+    let dropout = Dropout { seed: 5, site };
+    let program = program(&gpu, precision, &[stride, first, count]);
+    program.tiled(
+        "finish",
+        [others + blocks, 1, 1],
+        arguments![
+            &gpu.maps(precision, &g),
+            &gpu.maps(precision, &x),
+            &gpu.floats(&sums.mean),
+            &at.inverse,
+            &at.into[2],
+            &at.into[3],
+            &into,
+            &gpu.scalars(5, [0.0, 1.0], false, [0.0; 3], false),
+            stride,
+            first,
+            count,
+            pixels,
+            site,
+            &at.partial,
+            &at.gamma,
+            &at.into[0],
+            &at.into[1],
+            tiles,
+            lanes,
+            &share,
+            &gradient,
+            slices.slices,
+            slices.count,
+            1usize,
+            1usize,
+            parts
+        ],
+    );
+    let what = format!("{precision:?} {pixels} x {count} of {stride}, {tiles} tiles");
+    if tiles > 0 {
+        passed.check(&what, &at, first);
+        slices.check(&what, &gradient);
+        for c in first..stride {
+            let [_, _, plain, normalised] = passed.expected(c);
+            (sums.plain[c], sums.normalised[c]) = (plain[0] as f32, normalised[0] as f32);
+        }
+    }
+    let expected: Vec<f64> = (0..pixels * count)
+        .map(|i| {
+            let (p, c) = (i / count, first + i % count);
+            let at = p * stride + c;
+            sums.undo(c, 1.0, g[at], x[at], pixels) * f64::from(dropout.factor(i))
+        })
+        .collect();
+    check_stored(&what, precision, &into.read_maps(precision), &expected);
 }
 
 #[test]
@@ -383,10 +410,15 @@ fn bottleneck_maps_are_undone_in_place() {
                 let [g, y] = [(); 2].map(|()| precision.round_all(&numbers.take(pixels * maps)));
                 let dy = gpu.maps(precision, &g);
                 let dropout = Dropout { seed: 6, site };
+                // The 3x3 weight's shares go along.
+                let slices = Slices::random(pixels.min(40), true);
+                let [share, gradient] = slices.on(&gpu);
+                let parts = [1, 8][pixels % 2];
+                let others = (slices.count * parts).div_ceil(THREADS);
                 let program = program(&gpu, precision, &[maps]);
                 program.tiled(
                     "undo",
-                    [blocks, 1, 1],
+                    [others + blocks, 1, 1],
                     arguments![
                         &dy,
                         &gpu.maps(precision, &y),
@@ -398,7 +430,14 @@ fn bottleneck_maps_are_undone_in_place() {
                         &gpu.scalars(6, [0.0, 1.0], false, [0.0; 3], false),
                         maps,
                         pixels,
-                        site
+                        site,
+                        &share,
+                        &gradient,
+                        slices.slices,
+                        slices.count,
+                        slices.order[0],
+                        slices.order[1],
+                        parts
                     ],
                 );
                 let expected: Vec<f64> = (0..pixels * maps)
@@ -410,6 +449,7 @@ fn bottleneck_maps_are_undone_in_place() {
                     .collect();
                 let what = format!("{precision:?} {pixels} x {maps}");
                 check_stored(&what, precision, &dy.read_maps(precision), &expected);
+                slices.check(&what, &gradient);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Shares, Statistics, Sums, Totals};
+use super::super::kernel::norm::{BatchNorm, Left, Shares, Statistics, Sums, Totals};
 use super::super::memory::WeightAt;
 use super::super::program::Sources;
 use super::super::program::slices::Slicing;
@@ -156,20 +156,20 @@ impl Pointwise<'_> {
         )
     }
 
-    /// From the gradient of the maps: adds the gradient of the weight; adds the gradient of the
-    /// input, masked and times gamma, to `into`; and adds the sums for gamma and beta. Groups of
-    /// maps are launched one after another.
+    /// From the gradient of the maps: adds the gradient of the
+    /// input, masked and times gamma, to `into`; and leaves the sums for gamma and beta, and the shares of
+    /// the weight's gradient. Groups of maps are launched one after another.
     pub fn backward(
         &self,
         dout: Address,
         into: Address,
         statistics: Statistics,
         totals: Totals,
-    ) -> Result<(), CudaError> {
+    ) -> Result<Left, CudaError> {
         let (on, norm) = (self.bn.on, self.input.norm);
         let (channels, maps) = (norm.channels, self.weight.maps);
         let slicing = slicing(channels, maps);
-        let (slices, length) = slicing.slices(self.pixels);
+        let (slices, length) = slicing.slices(self.pixels, on.multiprocessors());
         let sums = Sums {
             inverse: statistics.inverse,
             totals,
@@ -198,20 +198,21 @@ impl Pointwise<'_> {
                     length,
                 },
             )?;
-            // The shares are complete after the last group.
-            let shares = if map0 + group < maps {
-                Shares::NONE
-            } else {
-                Shares {
-                    weight: self.weight.parameter,
-                    slices,
-                    count: slicing.weight,
-                    ..Shares::NONE
-                }
-            };
-            self.bn.gather(norm, sums, shares)?;
+            // The next group leaves its sums in the same place.
+            if map0 + group < maps {
+                self.bn.gather(norm, sums, Shares::NONE)?;
+            }
         }
-        Ok(())
+        Ok(Left {
+            norm,
+            sums: Some(sums),
+            shares: Shares {
+                weight: self.weight.parameter,
+                slices,
+                count: slicing.weight,
+                ..Shares::NONE
+            },
+        })
     }
 }
 

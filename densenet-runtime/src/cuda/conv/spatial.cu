@@ -429,6 +429,8 @@ struct TapSums {
 #endif
 
 union Share {
+    // After all else.
+    Totals<THREADS> totals;
     struct {
         alignas(16) store_t lines[RING + ZEROS][WEIGHT_CHANNELS + PAD]; // the last are of zeros
         // One tile of dout is in use while the next is loaded.
@@ -442,9 +444,12 @@ static_assert(sizeof(Share) <= SPATIAL_WEIGHT_SHARED, "the host knows how much s
 // channels, so that adjacent lanes write adjacent values; `gather` puts them in the weight's order.
 // Grid: tiles of channels, tiles of maps, slices of `length` pixels. A block has all taps, so that
 // its pixels are read and normalised once.
+// At last, the blocks put together what `spatial_pull`'s tiles have left of the input's BN (`Passed`), which
+// is needed after this launch: `lanes` channels each, so that there are enough blocks.
 extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 : 1) spatial_weight(
     const grad_t *dout, const store_t *input, const float *scale, const float *shift, float *share, int pixels, int channels,
-    int length) {
+    int length, const float *partial, const float *gamma, const float *inverse, float *dgamma, float *dbeta, float *plain,
+    float *normalised, int tiles, int add, int lanes) {
     DYNAMIC_SHARED(memory);
     Share &shared = *reinterpret_cast<Share *>(memory);
     int channel0 = blockIdx.x * WEIGHT_CHANNELS, map0 = blockIdx.y * TILE_MAPS;
@@ -520,4 +525,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BF16 && Lines::WHOLE ? 2 :
             for (int i = 0; i < (int)sizeof...(values); ++i)
                 if (c + i < channels) at[i] = own[i];
     });
+    // After all else, when the registers are free.
+    int group = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    if (group * lanes < channels) {
+        __syncthreads();
+        Passed{partial, gamma, inverse, dgamma, dbeta, plain, normalised, tiles, channels, add}.gather(shared.totals, group, lanes, channels);
+    }
 }

@@ -2,11 +2,11 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Fresh, Shares};
+use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Statistics, Totals, lanes_on_the_way};
 use super::super::memory::WeightAt;
-use super::super::program::Sources;
 use super::super::program::slices::Slicing;
 use super::super::program::tile::{ROWS, depth, line, stage, vector};
+use super::super::program::{GATHER, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 use super::Input;
@@ -35,6 +35,8 @@ arguments! {
     pub struct Weight {
         dout: Address, input: Address, scale: Address, shift: Address, share: Address,
         pixels: usize, channels: usize, length: usize,
+        partial: Address, gamma: Address, inverse: Address, dgamma: Address, dbeta: Address,
+        plain: Address, normalised: Address, tiles: usize, add: bool, lanes: usize,
     }
 }
 kernels! {
@@ -69,7 +71,7 @@ pub fn source(of: Sources<'_>, block: &Block) -> Source {
         ("SPATIAL_WEIGHT_SHARED", weight),
     ];
     let file = ("spatial.cu", include_str!("spatial.cu"));
-    of.tiled("spatial", &[file], &constants)
+    of.tiled("spatial", &[GATHER, file], &constants)
 }
 
 /// Pixels of a tile of the weight's gradient in bfloat16, or whole fractions of it. Large tiles
@@ -171,7 +173,7 @@ pub struct Spatial<'a> {
 
 impl Spatial<'_> {
     /// The number of tiles of the input's gradient.
-    pub fn tiles(&self) -> usize {
+    fn tiles(&self) -> usize {
         let rows = pull_rows(self.block, self.bn.on.precision);
         self.pixels.div_ceil(rows)
     }
@@ -207,13 +209,14 @@ impl Spatial<'_> {
         })
     }
 
-    /// From the gradient of the maps to that of the input. Masked, it is stored in `into`; if `add`
-    /// is set, it is added to `into`, times gamma. Leaves tiles' sums and the shares of the
-    /// weight's gradient.
+    /// From the gradient of the maps to that of the input. Masked, it is stored in `into`; if the
+    /// input has had other consumers, it is added to `into`, times gamma. Completes the pass through
+    /// the input's BN, and leaves the shares of the weight's gradient.
     pub fn backward(
         &self,
         dout: Address,
-        mean: Address,
+        statistics: Statistics,
+        totals: Totals,
         into: Address,
         add: bool,
     ) -> Result<Shares, CudaError> {
@@ -229,7 +232,7 @@ impl Spatial<'_> {
                 input: self.input.x,
                 scale,
                 shift,
-                mean,
+                mean: statistics.mean,
                 gamma: on.parameter(norm.gamma),
                 into,
                 partial: on.partial(),
@@ -239,7 +242,7 @@ impl Spatial<'_> {
             },
         )?;
         let slicing = slicing(self.block, channels);
-        let (slices, length) = slicing.slices(pixels);
+        let (slices, length) = slicing.slices(pixels, on.multiprocessors());
         on.tiled(
             &self.kernels.spatial_weight,
             [
@@ -256,6 +259,16 @@ impl Spatial<'_> {
                 pixels,
                 channels,
                 length,
+                partial: on.partial(),
+                gamma: on.parameter(norm.gamma),
+                inverse: statistics.inverse,
+                dgamma: on.gradient_of(norm.gamma),
+                dbeta: on.gradient_of(norm.beta()),
+                plain: totals.plain,
+                normalised: totals.normalised,
+                tiles: self.tiles(),
+                add,
+                lanes: lanes_on_the_way(self.tiles(), channels, slicing.blocks * slices),
             },
         )?;
         Ok(Shares {
@@ -302,15 +315,31 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[("into", input), ("partial", of.partial(channels))],
             )
         }
-        "spatial_weight" => of.moves(
-            &[
-                ("dout", output),
-                ("input", input),
-                ("scale", channels),
-                ("shift", channels),
-            ],
-            &[("share", of.grid()[2] * weight)],
-        ),
+        "spatial_weight" => {
+            let added = of.count("add") * channels;
+            of.moves(
+                &[
+                    ("dout", output),
+                    ("input", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("partial", 2 * of.count("tiles") * channels),
+                    ("gamma", channels),
+                    ("inverse", channels),
+                    ("dgamma", channels),
+                    ("dbeta", channels),
+                    ("plain", added),
+                    ("normalised", added),
+                ],
+                &[
+                    ("share", of.grid()[2] * weight),
+                    ("dgamma", channels),
+                    ("dbeta", channels),
+                    ("plain", channels),
+                    ("normalised", channels),
+                ],
+            )
+        }
         _ => return None,
     };
     Some(moved.product(pixels, maps, 9 * channels))

@@ -311,6 +311,7 @@ impl CudaExecutor {
             at_rest: false,
             ready: false,
             dropout: training,
+            beside: self.reducer.as_ref().is_some_and(Reducer::is_recordable),
         };
         Pass::new(on, &self.kernels, self.options.training())
     }

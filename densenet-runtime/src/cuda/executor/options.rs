@@ -70,12 +70,17 @@ impl CudaOptions {
 
     /// The buffers of an executor of a plan, and their positions.
     pub(in crate::cuda) fn layout(&self, plan: &Plan) -> (Slots, Layout) {
+        self.layout_with(plan, Outputs::default())
+    }
+
+    /// The same with what the frozen form gives beside logits and features.
+    pub(in crate::cuda) fn layout_with(&self, plan: &Plan, outputs: Outputs) -> (Slots, Layout) {
         let mut layout = Layout::default();
         let stored = Stored {
             precision: self.precision,
             training: self.training(),
             inference: false,
-            outputs: Outputs::default(),
+            outputs,
         };
         let scratch = scratch(plan, self.batch);
         let slots = Slots::new(plan, self.batch, stored, scratch, &mut layout);

@@ -5,9 +5,9 @@ use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{NormAt, Slot};
-use super::super::program::Sources;
 use super::super::program::slices::MULTIPROCESSORS;
-use super::super::program::tile::{GATHER_THREADS, ROWS, SWEPT, tiles, vector_of};
+use super::super::program::tile::{GATHER_THREADS, ROWS, SWEPT, THREADS, tiles, vector_of};
+use super::super::program::{GATHER, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
 
@@ -30,11 +30,17 @@ arguments! {
         g: Address, x: Address, mean: Address, inverse: Address,
         plain: Address, normalised: Address, into: Address, scalars: Address,
         stride: usize, first: usize, count: usize, pixels: usize, site: i32,
+        partial: Address, gamma: Address, dgamma: Address, dbeta: Address,
+        tiles: usize, lanes: usize,
+        share: Address, gradient: Address, slices: usize, values: usize, taps: usize,
+        across: usize, parts: usize,
     }
     pub struct Undo {
         dy: Address, y: Address, mean: Address, inverse: Address, gamma: Address,
         plain: Address, normalised: Address, scalars: Address,
         maps: usize, pixels: usize, site: i32,
+        share: Address, gradient: Address, slices: usize, values: usize, taps: usize,
+        across: usize, parts: usize,
     }
     pub struct UndoNumbers {
         mean: Address, inverse: Address, gamma: Address, plain: Address, normalised: Address,
@@ -51,14 +57,20 @@ kernels! {
     }
 }
 
+/// The most columns of a block that `finish` undoes whose last consumer's sums it puts together itself:
+/// all of a layer's, in the paper's networks.
+pub const FINISHED: usize = 64;
+
 /// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
     let constants = [
         ("VECTOR", vector_of(of.plan, of.precision)),
         ("SWEPT", SWEPT),
         ("GATHER_THREADS", GATHER_THREADS),
+        ("FINISHED", FINISHED),
     ];
-    of.plain("norm", ("norm.cu", include_str!("norm.cu")), &constants)
+    let file = ("norm.cu", include_str!("norm.cu"));
+    of.plain("norm", &[GATHER, file], &constants)
 }
 
 /// Statistics of channels.
@@ -106,6 +118,23 @@ impl Fresh {
     }
 }
 
+/// Some columns of a block's maps, and where their gradient goes.
+#[derive(Clone, Copy)]
+pub struct ColumnRange {
+    pub first: usize,
+    pub count: usize,
+    /// All maps of the block: `pixels` of `stride` columns, their statistics, and the sums that their
+    /// consumers have left.
+    pub x: Address,
+    pub pixels: usize,
+    pub stride: usize,
+    pub statistics: Statistics,
+    pub totals: Totals,
+    pub into: Address,
+    /// The site of the maps' dropout.
+    pub site: i32,
+}
+
 /// What a backward pass through a BN leaves: sums of tiles for gamma and beta.
 #[derive(Clone, Copy)]
 pub struct Sums {
@@ -139,16 +168,34 @@ impl Shares {
     };
 }
 
+/// Sums and shares of a layer's backward pass that no launch needs before the one after it, which
+/// puts them together on the way.
+#[derive(Clone, Copy)]
+pub struct Left {
+    /// The BN of the layer's input.
+    pub norm: NormAt,
+    /// Its sums, if they are left.
+    pub sums: Option<Sums>,
+    pub shares: Shares,
+}
+
 /// The channels of a block whose threads share `tiles`, a power of two: enough that each thread has
 /// something to load if there are few tiles, and at least a whole sector's.
-fn lanes(tiles: usize) -> usize {
-    1 << (GATHER_THREADS / tiles.max(1)).clamp(4, 32).ilog2()
+fn lanes(tiles: usize, threads: usize) -> usize {
+    1 << (threads / tiles.max(1)).clamp(4, 32).ilog2()
+}
+
+/// The same for `blocks` that have other work and share `channels`, at most 32 each: few enough that
+/// a thread loads once, if there are enough blocks.
+pub fn lanes_on_the_way(tiles: usize, channels: usize, blocks: usize) -> usize {
+    let few = 1 << (8 * THREADS / tiles.max(1)).clamp(1, 32).ilog2();
+    channels.div_ceil(blocks).next_power_of_two().max(few)
 }
 
 /// The threads that sum the shares of each value of a weight, a power of two. For a small weight
 /// there are several, each with some slices, so that all multiprocessors of a large card load as
 /// much as they can.
-fn parts(of: Shares) -> usize {
+pub fn parts(of: Shares) -> usize {
     let values = (MULTIPROCESSORS * 2048 / of.count.max(1)).min(of.slices / 4);
     1 << values.clamp(1, 16).ilog2()
 }
@@ -195,7 +242,7 @@ impl BatchNorm<'_> {
         }
         let count = if on.training { fresh.count } else { 0 };
         let others = norm.channels - count;
-        let lanes = lanes(fresh.tiles);
+        let lanes = lanes(fresh.tiles, GATHER_THREADS);
         on.gathering(
             &self.kernels.prepare,
             count.div_ceil(lanes) + others.div_ceil(GATHER_THREADS),
@@ -237,7 +284,7 @@ impl BatchNorm<'_> {
     /// from the tiles' sums, and a weight's gradient from the slices' shares.
     pub fn gather(&self, norm: NormAt, sums: Sums, shares: Shares) -> Result<(), CudaError> {
         let on = self.on;
-        let (lanes, parts) = (lanes(sums.tiles), parts(shares));
+        let (lanes, parts) = (lanes(sums.tiles, GATHER_THREADS), parts(shares));
         on.gathering(
             &self.kernels.gather,
             norm.channels.div_ceil(lanes) + (shares.count * parts).div_ceil(GATHER_THREADS),
@@ -257,6 +304,71 @@ impl BatchNorm<'_> {
                 gradient: on.gradient_of(shares.weight),
                 slices: shares.slices,
                 count: shares.count,
+                taps: shares.taps,
+                across: shares.channels,
+                parts,
+            },
+        )
+    }
+
+    /// [`gather`](Self::gather) for what a layer has left.
+    pub fn gather_left(&self, left: Left) -> Result<(), CudaError> {
+        match left.sums {
+            Some(sums) => self.gather(left.norm, sums, left.shares),
+            None => self.add_shares(left.shares),
+        }
+    }
+
+    /// Undoes the BN of `count` columns of a block from `first` on, of all its maps `x`, after their
+    /// consumers, the last of which may have left something; writes their gradient, with the dropout
+    /// of `site`, into `into`.
+    pub fn finish(&self, columns: ColumnRange, left: Option<Left>) -> Result<(), CudaError> {
+        let on = self.on;
+        let ColumnRange { first, count, .. } = columns;
+        let left = match left {
+            Some(left) if left.sums.is_some() && count > FINISHED => {
+                self.gather_left(left)?;
+                None
+            }
+            left => left,
+        };
+        let left = left.unwrap_or(Left {
+            norm: NormAt::default(),
+            sums: None,
+            shares: Shares::NONE,
+        });
+        let shares = left.shares;
+        let tiles = left.sums.map_or(0, |sums| sums.tiles);
+        let (lanes, parts) = (lanes(tiles, THREADS), parts(shares));
+        let groups = left.sums.map_or(0, |_| (first + count).div_ceil(lanes));
+        on.sweep(
+            &self.kernels.finish,
+            groups + (shares.count * parts).div_ceil(THREADS),
+            [columns.pixels, count],
+            Finish {
+                g: on.at(on.slots.gradient),
+                x: columns.x,
+                mean: columns.statistics.mean,
+                inverse: columns.statistics.inverse,
+                plain: columns.totals.plain,
+                normalised: columns.totals.normalised,
+                into: columns.into,
+                scalars: on.scalars(),
+                stride: columns.stride,
+                first,
+                count,
+                pixels: columns.pixels,
+                site: columns.site,
+                partial: on.partial(),
+                gamma: on.parameter(left.norm.gamma),
+                dgamma: on.gradient_of(left.norm.gamma),
+                dbeta: on.gradient_of(left.norm.beta()),
+                tiles,
+                lanes,
+                share: on.shares(),
+                gradient: on.gradient_of(shares.weight),
+                slices: shares.slices,
+                values: shares.count,
                 taps: shares.taps,
                 across: shares.channels,
                 parts,
@@ -336,22 +448,39 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             )
         }
         "finish" => {
-            let count = of.count("count");
+            let (first, count) = (of.count("first"), of.count("count"));
+            // Of channels whose sums are put together.
+            let left = u64::from(of.count("tiles") > 0);
+            let (others, all) = (left * first, left * (first + count));
+            let values = of.count("values");
             of.moves(
                 &[
                     ("g", pixels * count),
                     ("x", pixels * count),
                     ("mean", count),
-                    ("inverse", count),
-                    ("plain", count),
-                    ("normalised", count),
+                    ("inverse", others + count),
+                    ("plain", others + count),
+                    ("normalised", others + count),
                     ("scalars", of.seed()),
+                    ("partial", 2 * of.count("tiles") * all),
+                    ("gamma", all),
+                    ("dgamma", all),
+                    ("dbeta", all),
+                    ("share", of.count("slices") * values),
+                    ("gradient", values),
                 ],
-                &[("into", pixels * count)],
+                &[
+                    ("into", pixels * count),
+                    ("plain", others),
+                    ("normalised", others),
+                    ("dgamma", all),
+                    ("dbeta", all),
+                    ("gradient", values),
+                ],
             )
         }
         "undo" => {
-            let maps = of.count("maps");
+            let (maps, values) = (of.count("maps"), of.count("values"));
             of.moves(
                 &[
                     ("dy", pixels * maps),
@@ -362,8 +491,10 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                     ("plain", maps),
                     ("normalised", maps),
                     ("scalars", of.seed()),
+                    ("share", of.count("slices") * values),
+                    ("gradient", values),
                 ],
-                &[("dy", pixels * maps)],
+                &[("dy", pixels * maps), ("gradient", values)],
             )
         }
         "undo_numbers" => {

@@ -71,7 +71,7 @@ pub struct Manner {
 
 /// The program of these kernels.
 pub fn source(of: Sources<'_>) -> Source {
-    of.plain("step", ("step.cu", include_str!("step.cu")), &[])
+    of.plain("step", &[("step.cu", include_str!("step.cu"))], &[])
 }
 
 /// The launches that precede and follow a pass.

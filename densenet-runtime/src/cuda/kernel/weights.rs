@@ -28,7 +28,7 @@ pub fn source(of: Sources<'_>) -> Source {
     ];
     of.plain(
         "weights",
-        ("weights.cu", include_str!("weights.cu")),
+        &[("weights.cu", include_str!("weights.cu"))],
         &constants,
     )
 }

@@ -38,6 +38,8 @@ pub(super) type File = (&'static str, &'static str);
 const COMMON: File = ("common.cuh", include_str!("common.cuh"));
 const PRODUCT: File = ("product.cuh", include_str!("product.cuh"));
 const PULL: File = ("pull.cuh", include_str!("pull.cuh"));
+/// What puts together what tiles and slices leave.
+pub(super) const GATHER: File = ("gather.cuh", include_str!("gather.cuh"));
 
 /// The constants of all programs. A program's own constants of the same names take precedence.
 const SHARED: [(&str, usize); 7] = [
@@ -76,10 +78,10 @@ impl Sources<'_> {
     pub fn plain(
         &self,
         family: &'static str,
-        file: File,
+        files: &[File],
         constants: &[(&'static str, usize)],
     ) -> Source {
-        self.of(family, &[COMMON, file], constants)
+        self.of(family, &[&[COMMON], files].concat(), constants)
     }
 
     fn of(

@@ -16,7 +16,7 @@ use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::LaunchTarget;
 use crate::cuda::traffic::{Counter, Traffic};
 use crate::executor::{Targets, check_capacity};
-use crate::plan::{Plan, Precision, Recompute};
+use crate::plan::{Outputs, Plan, Precision, Recompute};
 
 /// The launches of a training step in order: images from bytes, forward, loss, backward, gradient
 /// descent. It needs no CUDA.
@@ -62,7 +62,8 @@ pub fn listing(
 }
 
 /// Every kind of launch that an executor of a plan can be asked for: images of all kinds, a pass
-/// that trains with each loss, both descents, clipping and averages, and a pass that evaluates.
+/// that trains with each loss, both descents, clipping and averages, a pass that evaluates, and what
+/// the frozen form gives beside logits and features.
 ///
 /// # Errors
 /// As [`launches`].
@@ -73,7 +74,7 @@ pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Lis
         average: true,
         ..CudaOptions::for_batch(batch)
     };
-    on_paper(plan, &options, |pass| {
+    on_paper(plan, &options, Outputs::all(2), |pass| {
         let raw = pass.on.at(pass.on.slots.raw[0]);
         pass.surroundings().images_from_nchw(raw)?;
         pass.surroundings().images_from_bytes(raw)?;
@@ -102,6 +103,7 @@ pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Lis
         };
         let pass = Pass::new(evaluating, pass.kernels, pass.training);
         pass.forward()?;
+        pass.class_maps(plan.classes().min(2))?;
         pass.loss(head::Loss::Classes)
     })
 }
@@ -118,7 +120,7 @@ fn step(
         recompute,
         ..CudaOptions::for_batch(batch)
     };
-    on_paper(plan, &options, |pass| {
+    on_paper(plan, &options, Outputs::default(), |pass| {
         let raw = pass.on.at(pass.on.slots.raw[0]);
         pass.surroundings().images_from_bytes(raw)?;
         pass.forward()?;
@@ -135,12 +137,13 @@ fn step(
 fn on_paper(
     plan: &Plan,
     options: &CudaOptions,
+    outputs: Outputs,
     work: impl FnOnce(&Pass<'_>) -> Result<(), CudaError>,
 ) -> Result<Listing, CudaError> {
     let (batch, precision) = (options.batch, options.precision);
     check_capacity(plan, batch)?;
     let kernels = Kernels::on_paper(plan, precision)?;
-    let (slots, layout) = options.layout(plan);
+    let (slots, layout) = options.layout_with(plan, outputs);
     let (buffers, offsets) = (layout.on_paper(), Offsets::new(plan));
     let paper = Paper {
         buffers: &buffers,
@@ -158,6 +161,7 @@ fn on_paper(
         at_rest: false,
         ready: false,
         dropout: true,
+        beside: false,
     };
     work(&Pass::new(on, &kernels, options.training()))?;
     Ok(Listing {

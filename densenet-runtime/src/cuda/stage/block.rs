@@ -5,8 +5,11 @@ use super::super::conv::pointwise::{self, Pointwise, PointwiseKernels};
 use super::super::conv::spatial::{self, Spatial, SpatialKernels};
 use super::super::driver::{Address, Source};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Finish, Fresh, Statistics, Sums, Totals, Undo};
+use super::super::kernel::norm::{
+    BatchNorm, ColumnRange, Fresh, Left, Statistics, Totals, Undo, parts,
+};
 use super::super::memory::{LayerAt, Scratch, WeightAt};
+use super::super::program::tile::THREADS;
 use super::super::program::{Library, Sources};
 use crate::plan::{self, DropoutSites, Plan, Recompute};
 
@@ -76,13 +79,6 @@ struct Narrow<'a> {
     site: i32,
 }
 
-/// Some columns of a block.
-#[derive(Clone, Copy)]
-struct ColumnRange {
-    first: usize,
-    count: usize,
-}
-
 impl<'a> Block<'a> {
     /// The input's maps are fresh. Returns the last layer's maps, which are fresh too.
     pub fn forward(&self, input: Fresh) -> Result<Fresh, CudaError> {
@@ -112,70 +108,67 @@ impl<'a> Block<'a> {
     pub fn backward(&self, recompute: Recompute, wanted: bool) -> Result<(), CudaError> {
         let (on, bn) = (self.bn.on, self.bn);
         let fresh = on.at(on.slots.fresh);
+        // Of the layer after this one.
+        let mut left = None;
         let recomputed = self.index < on.plan.recomputed_blocks(recompute);
         for (number, layer) in on.offsets.blocks[self.index].iter().enumerate().rev() {
-            let own = ColumnRange {
-                first: layer.norm1.channels,
-                count: self.shape().growth,
-            };
-            self.finish(own, fresh, self.site(number))?;
+            let own = self.columns(
+                [layer.norm1.channels, self.shape().growth],
+                fresh,
+                self.site(number),
+            );
+            bn.finish(own, left.take())?;
             if let Some(narrow) = self.narrow(number, layer) {
                 if recomputed {
                     narrow
                         .convolution
                         .forward(narrow.maps.x, narrow.site, false)?;
                 }
-                self.narrow_backward(&narrow, layer.conv, fresh)?;
+                left = Some(self.narrow_backward(&narrow, layer.conv, fresh)?);
                 continue;
             }
             let wide = self.wide(layer);
             let spatial = self.spatial(wide, layer.conv);
-            let statistics = self.statistics();
             let into = on.at(on.slots.gradient);
-            let shares = spatial.backward(fresh, statistics.mean, into, true)?;
-            let sums = Sums {
-                inverse: statistics.inverse,
-                totals: self.totals(),
-                tiles: spatial.tiles(),
-                add: true,
-            };
-            bn.gather(wide.norm, sums, shares)?;
+            let (statistics, totals) = (self.statistics(), self.totals());
+            let shares = spatial.backward(fresh, statistics, totals, into, true)?;
+            left = Some(Left {
+                norm: wide.norm,
+                sums: None,
+                shares,
+            });
+        }
+        if let Some(left) = left {
+            bn.gather_left(left)?;
         }
         // The remaining columns are the gradient of the block's input, which goes to the stage
         // before.
         if !wanted {
             return Ok(());
         }
-        let input = ColumnRange {
-            first: 0,
-            count: self.shape().input,
-        };
-        self.finish(input, on.at(on.slots.handover), -1)
+        let into = on.at(on.slots.handover);
+        bn.finish(self.columns([0, self.shape().input], into, -1), None)
     }
 
-    /// The backward pass of a bottleneck layer, from the gradient of its new maps.
+    /// The backward pass of a bottleneck layer, from the gradient of its new maps. Returns what the
+    /// launch after it puts together.
     fn narrow_backward(
         &self,
         narrow: &Narrow<'_>,
         weight: WeightAt,
         dout: Address,
-    ) -> Result<(), CudaError> {
+    ) -> Result<Left, CudaError> {
         let (on, bn, pixels) = (self.bn.on, self.bn, self.pixels());
         let (statistics, norm) = (narrow.statistics, narrow.maps.norm);
         let maps = norm.channels;
         let dy = on.at(on.slots.narrow_gradient);
         let totals = bn.totals(on.slots.narrow_totals, maps);
         let spatial = self.spatial(narrow.maps, weight);
-        let shares = spatial.backward(dout, statistics.mean, dy, false)?;
-        let sums = Sums {
-            inverse: statistics.inverse,
-            totals,
-            tiles: spatial.tiles(),
-            add: false,
-        };
-        bn.gather(norm, sums, shares)?;
+        let shares = spatial.backward(dout, statistics, totals, dy, false)?;
+        let parts = parts(shares);
         on.sweep(
             &bn.kernels.undo,
+            (shares.count * parts).div_ceil(THREADS),
             [pixels, maps],
             Undo {
                 dy,
@@ -189,6 +182,13 @@ impl<'a> Block<'a> {
                 maps,
                 pixels,
                 site: narrow.site,
+                share: on.shares(),
+                gradient: on.gradient_of(shares.weight),
+                slices: shares.slices,
+                values: shares.count,
+                taps: shares.taps,
+                across: shares.channels,
+                parts,
             },
         )?;
         let into = on.at(on.slots.gradient);
@@ -197,29 +197,19 @@ impl<'a> Block<'a> {
             .backward(dy, into, self.statistics(), self.totals())
     }
 
-    /// Undoes the BN of some columns, after all their consumers.
-    fn finish(&self, columns: ColumnRange, into: Address, site: i32) -> Result<(), CudaError> {
-        let (on, pixels) = (self.bn.on, self.pixels());
-        let (statistics, totals) = (self.statistics(), self.totals());
-        on.sweep(
-            &self.bn.kernels.finish,
-            [pixels, columns.count],
-            Finish {
-                g: on.at(on.slots.gradient),
-                x: self.maps(),
-                mean: statistics.mean,
-                inverse: statistics.inverse,
-                plain: totals.plain,
-                normalised: totals.normalised,
-                into,
-                scalars: on.scalars(),
-                stride: self.shape().output(),
-                first: columns.first,
-                count: columns.count,
-                pixels,
-                site,
-            },
-        )
+    /// Columns of the block, `count` from `first` on, whose gradient goes to `into`.
+    fn columns(&self, [first, count]: [usize; 2], into: Address, site: i32) -> ColumnRange {
+        ColumnRange {
+            first,
+            count,
+            x: self.maps(),
+            pixels: self.pixels(),
+            stride: self.shape().output(),
+            statistics: self.statistics(),
+            totals: self.totals(),
+            into,
+            site,
+        }
     }
 
     fn shape(&self) -> &'a plan::Block {

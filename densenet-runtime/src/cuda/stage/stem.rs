@@ -243,7 +243,7 @@ impl Stem<'_> {
         }
         let [elements, maps] = weight_tiles(on.plan, on.precision);
         let slicing = slicing(on.plan, on.precision);
-        let (slices, length) = slicing.slices(pixels);
+        let (slices, length) = slicing.slices(pixels, on.multiprocessors());
         on.tiled(
             &self.kernels.stem_weight,
             [elements, maps, slices],

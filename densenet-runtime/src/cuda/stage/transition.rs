@@ -212,7 +212,7 @@ impl Transition<'_> {
             },
         )?;
         let slicing = slicing(shape);
-        let (slices, length) = slicing.slices(self.rows());
+        let (slices, length) = slicing.slices(self.rows(), on.multiprocessors());
         on.tiled(
             of_weight,
             [

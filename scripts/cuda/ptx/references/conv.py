@@ -2,6 +2,8 @@
 
 import numpy
 
+from . import norm
+
 
 def shifted(maps, dy, dx):
     """Of images x height x width x channels, the pixel dy below and dx to the right; zeros outside."""
@@ -94,3 +96,4 @@ def spatial_weight(launch):
         own = slice(number * length, (number + 1) * length)
         share, size = (numpy.stack([d[own].T @ z[own] for z in under], 1) for d in (dout, numpy.abs(dout)))
         launch.put("share", share.reshape(maps, -1), start=number * maps * 9 * channels, scale=size.reshape(maps, -1))
+    norm.passed(launch, channels, launch["add"], channels)

@@ -11,6 +11,16 @@ def head_pool(launch):
     launch.put("features", features, scale=features)
 
 
+def class_maps(launch):
+    images, wanted, pixels, channels, classes = (launch[name] for name in ("batch", "wanted", "PIXELS", "CHANNELS", "CLASSES"))
+    x = launch.take("x", (images * pixels, channels))
+    z = numpy.maximum(launch.normed(x, launch.vector("scale", channels, "positive"), launch.vector("shift", channels)), 0)
+    weight = launch.take("weight", (classes, channels))
+    chosen = launch.take("classes", (images, wanted), kind=launch.random.integers(0, classes, (images, wanted))).astype(int)
+    maps, size = (numpy.einsum("ipc,iwc->iwp", z.reshape(images, pixels, channels), own[chosen]) for own in (weight, numpy.abs(weight)))
+    launch.put("maps", maps.reshape(images * wanted, pixels), scale=size.reshape(images * wanted, pixels))
+
+
 def rounded(launch, name, shape):
     """f32 values that are rounded as they become operands."""
     return launch.stored(launch.take(name, shape))

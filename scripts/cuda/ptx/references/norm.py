@@ -41,32 +41,52 @@ def prepare(launch):
     launch.put("shift", beta - mean * scale, scale=numpy.abs(beta) + numpy.abs(mean * scale))
 
 
+def passed(launch, channels, add, done):
+    """Completes a pass backward through a BN; of channels from `done` on, the sums that undo it are not kept. Returns them."""
+    tiles = launch["tiles"]
+    sums = launch.take("partial", (tiles * channels, 2)).reshape(tiles, channels, 2)
+    gamma, inverse = launch.vector("gamma", channels), launch.vector("inverse", channels, "positive")
+    dgamma, dbeta = launch.vector("dgamma", channels), launch.vector("dbeta", channels)
+    (slope, bias), (sizes, size) = sums.sum(0).T, numpy.abs(sums).sum(0).T
+    slope, sizes = slope * inverse, sizes * inverse
+    launch.put("dgamma", dgamma + slope, scale=numpy.abs(dgamma) + sizes)
+    launch.put("dbeta", dbeta + bias, scale=numpy.abs(dbeta) + size)
+    found = []
+    for name, own, scale in (("plain", bias, size), ("normalised", slope, sizes)):
+        before = launch.vector(name, channels) if add else numpy.zeros(channels)
+        found.append(before + gamma * own)
+        launch.put(name, found[-1][:done], scale=(numpy.abs(before) + numpy.abs(gamma) * scale)[:done])
+    return found
+
+
+def shares(launch, values):
+    """Adds the slices' shares of a weight's gradient to it."""
+    if not values:
+        return
+    share = launch.take("share", (launch["slices"], values))
+    before = launch.vector("gradient", values)
+    taps, across = launch["taps"], launch["across"]
+    # From maps x taps x channels to the weight's order.
+    order = lambda part: part.reshape(-1, taps, across).transpose(0, 2, 1).reshape(-1) if taps > 1 else part
+    launch.put("gradient", before + order(share.sum(0)), scale=numpy.abs(before) + order(numpy.abs(share).sum(0)))
+
+
 def gather(launch):
-    channels, tiles, slices, values = launch["channels"], launch["tiles"], launch["slices"], launch["count"]
+    channels = launch["channels"]
     if channels:
-        sums = launch.take("partial", (tiles * channels, 2)).reshape(tiles, channels, 2)
-        gamma, inverse = launch.vector("gamma", channels), launch.vector("inverse", channels, "positive")
-        dgamma, dbeta = launch.vector("dgamma", channels), launch.vector("dbeta", channels)
-        (slope, bias), (sizes, size) = sums.sum(0).T, numpy.abs(sums).sum(0).T
-        slope, sizes = slope * inverse, sizes * inverse
-        launch.put("dgamma", dgamma + slope, scale=numpy.abs(dgamma) + sizes)
-        launch.put("dbeta", dbeta + bias, scale=numpy.abs(dbeta) + size)
-        for name, own, scale in (("plain", bias, size), ("normalised", slope, sizes)):
-            before = launch.vector(name, channels) if launch["add"] else numpy.zeros(channels)
-            launch.put(name, before + gamma * own, scale=numpy.abs(before) + numpy.abs(gamma) * scale)
-    if values:
-        share = launch.take("share", (slices, values))
-        before = launch.vector("gradient", values)
-        taps, across = launch["taps"], launch["across"]
-        # From maps x taps x channels to the weight's order.
-        order = lambda part: part.reshape(-1, taps, across).transpose(0, 2, 1).reshape(-1) if taps > 1 else part
-        launch.put("gradient", before + order(share.sum(0)), scale=numpy.abs(before) + order(numpy.abs(share).sum(0)))
+        passed(launch, channels, launch["add"], channels)
+    shares(launch, launch["count"])
 
 
-def coefficients(launch, count, gamma=1.0, start=0):
-    """What undoes BN: of g, of the deviation, and the constant; each in f32."""
+def coefficients(launch, count, gamma=1.0, start=0, left=None):
+    """What undoes BN: of g, of the deviation, and the constant; each in f32. `left` has the sums, if they are made in the launch."""
     read = lambda name, kind="signed": launch.take(name, (1, count), start=start, kind=kind)[0]
-    mean, inverse, plain, normalised = read("mean"), read("inverse", "positive"), read("plain"), read("normalised")
+    mean = read("mean")
+    if left:
+        inverse = launch.read("inverse", launch.places((1, count), start=start))[0]
+        plain, normalised = (own[start:] for own in left)
+    else:
+        inverse, plain, normalised = read("inverse", "positive"), read("plain"), read("normalised")
     share = 1 / launch["pixels"]
     return mean, inverse * gamma, -inverse ** 2 * normalised * share, -inverse * plain * share
 
@@ -80,8 +100,10 @@ def swept(launch, g, x, mean, scale, slope, shift):
 def finish(launch):
     pixels, count, first, stride = (launch[name] for name in ("pixels", "count", "first", "stride"))
     g, x = (launch.take(name, (pixels, count), stride, first) for name in ("g", "x"))
-    values, scale = swept(launch, g, x, *coefficients(launch, count, start=first))
+    left = passed(launch, first + count, True, first) if launch["tiles"] else None
+    values, scale = swept(launch, g, x, *coefficients(launch, count, start=first, left=left))
     launch.put("into", values, scale=scale)
+    shares(launch, launch["values"])
 
 
 def undo(launch):
@@ -89,6 +111,7 @@ def undo(launch):
     dy, y = launch.take("dy", (pixels, maps)), launch.take("y", (pixels, maps))
     values, scale = swept(launch, dy, y, *coefficients(launch, maps, launch.vector("gamma", maps)))
     launch.put("dy", values, scale=scale)
+    shares(launch, launch["values"])
 
 
 def undo_numbers(launch):

@@ -23,6 +23,15 @@ def images_from_floats(launch):
     normalised(launch, launch.take("from", (launch["pixels"], launch["channels"]), kind="positive"))
 
 
+def maps_to_nchw(launch):
+    channels, area = launch["channels"], launch["area"]
+    images = launch.grid[0] // -(-area // 32)
+    x = launch.take("x", (images * area, channels))
+    if launch["normalised"]:
+        x = numpy.maximum(launch.normed(x, launch.vector("scale", channels, "positive"), launch.vector("shift", channels)), 0)
+    launch.put("into", x.reshape(images, area, channels).transpose(0, 2, 1).reshape(images * channels, area), scale=1e-9)
+
+
 def start(launch):
     launch.scalars(accumulate=0, broken=0.0)
     running = launch.vector("running", launch["statistics"])

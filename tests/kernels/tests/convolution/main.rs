@@ -122,7 +122,7 @@ impl Case {
         let counts = [self.in_stride, self.channels, self.maps];
         let places = [self.column, self.out_stride];
         let mut constants = vec![("IN_STRIDE", self.in_stride), ("MAPS", self.maps)];
-        let file = match self.kernel {
+        let files = match self.kernel {
             1 => {
                 let vector = vector(precision, &counts);
                 let ahead = precision == Precision::Bf16
@@ -138,7 +138,7 @@ impl Case {
                     ("POINTWISE_FORWARD_SHARED", SHARED),
                     ("POINTWISE_BACK_SHARED", SHARED),
                 ]);
-                "conv/pointwise.cu"
+                &["conv/pointwise.cu"][..]
             }
             _ => {
                 constants.extend([
@@ -160,13 +160,13 @@ impl Case {
                     ("SPATIAL_PULL_SHARED", SHARED),
                     ("SPATIAL_WEIGHT_SHARED", SHARED),
                 ]);
-                "conv/spatial.cu"
+                &["program/gather.cuh", "conv/spatial.cu"]
             }
         };
         if dropout {
             constants.extend(Dropout::CONSTANTS);
         }
-        gpu.program(&family(&[file]), precision, &constants)
+        gpu.program(&family(files), precision, &constants)
     }
 
     /// The pixel under a tap of pixel `p`, unless it is in the padding.
