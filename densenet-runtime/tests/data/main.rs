@@ -17,6 +17,7 @@ mod several;
 mod split;
 mod svhn;
 mod table;
+mod tiff;
 
 /// A file that a script in `scripts` made.
 fn golden(name: &str) -> PathBuf {

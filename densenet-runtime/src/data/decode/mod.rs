@@ -40,6 +40,7 @@ pub struct Rgb {
 /// window, or else all its bits. The contents decide the format, not the name.
 ///
 /// Grey, palette and 16-bit pictures become 8-bit RGB, transparency is dropped, CMYK is converted.
+/// Colours of a TIFF that are multiplied by alpha are divided by it.
 /// [`decode_deep`] keeps the bits.
 /// An orientation in EXIF data is not applied; torchvision's default loader does not either.
 ///

@@ -22,6 +22,9 @@ const MOST_BYTES: usize = 8;
 /// LZW expands most: a code of 12 bits becomes up to 4096 bytes, so a byte becomes this many.
 const MOST_EXPANDED: usize = 2731;
 
+/// In the tag of extra samples: alpha, by which colours are multiplied.
+const ASSOCIATED_ALPHA: u16 = 1;
+
 /// Decodes a file that begins as a TIFF does.
 pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureError> {
     if !Directory::of(file).is_plausible() {
@@ -66,6 +69,12 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
     }
     let mut samples = DecodingResult::U8(Vec::new());
     decoder.read_image_to_buffer(&mut samples).map_err(failed)?;
+    if matches!(colour, ColorType::RGBA(_)) && !is_planar {
+        let extra = decoder.get_tag_u16_vec(Tag::ExtraSamples);
+        if extra.is_ok_and(|extra| extra.first() == Some(&ASSOCIATED_ALPHA)) {
+            divide_by_alpha(&mut samples);
+        }
+    }
 
     let gather = Gather {
         area,
@@ -132,6 +141,31 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
             "a TIFF of {} bits a sample",
             colour.bit_depth()
         ))),
+    }
+}
+
+/// Undoes the multiplication of colours by alpha, as Pillow does: without alpha they are black.
+fn divide_by_alpha(samples: &mut DecodingResult) {
+    let divided = |value: u32, alpha: u32, most: u32| {
+        let value = (value * most).checked_div(alpha);
+        value.map_or(0, |value| value.min(most))
+    };
+    match samples {
+        DecodingResult::U8(samples) => {
+            for [colours @ .., alpha] in samples.as_chunks_mut::<4>().0 {
+                for colour in colours {
+                    *colour = divided((*colour).into(), (*alpha).into(), 255) as u8;
+                }
+            }
+        }
+        DecodingResult::U16(samples) => {
+            for [colours @ .., alpha] in samples.as_chunks_mut::<4>().0 {
+                for colour in colours {
+                    *colour = divided((*colour).into(), (*alpha).into(), 65_535) as u16;
+                }
+            }
+        }
+        _ => {}
     }
 }
 
