@@ -76,14 +76,17 @@ def entries(log, constants):
 
 
 def renewed(document, table):
-    """The document with these cells of its table, which has their rows."""
+    """The document with these cells of its table."""
     lines = document.splitlines()
     architectures = next(line for line in lines if line.startswith("| family |")).strip("| ").split(" | ")[3:]
     for (family, kernel, precision), of in table.items():
         start = f"| {family} | `{kernel}` | {precision} | "
         number = next((number for number, line in enumerate(lines) if line.startswith(start)), None)
         if number is None:
-            sys.exit(f"the table has no row of {kernel} in {precision}: renew the whole")
+            row = lambda line: [cell.strip("` ") for cell in line.split("|")[1:4]]
+            rows = [number for number, line in enumerate(lines) if line.startswith("| ") and line.count("|") == 4 + len(architectures)][1:]
+            number = next((number for number in rows if row(lines[number]) > [family, kernel, precision]), rows[-1] + 1)
+            lines.insert(number, start + " | ".join("-" * len(architectures)) + " |")
         cells = lines[number][len(start):].strip("| ").split(" | ")
         for place, architecture in enumerate(architectures):
             if architecture in of:

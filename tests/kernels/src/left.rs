@@ -30,7 +30,8 @@ pub struct PassedAt {
 }
 
 impl Passed {
-    /// Numbers for so many tiles and channels; `add` says whether the two sums count as they were.
+    /// Random numbers for these tiles and channels; `add` says whether the two sums are added to what
+    /// they were before.
     pub fn random(tiles: usize, channels: usize, add: bool) -> Self {
         let mut numbers = Numbers::new(tiles as u64 + 1);
         Self {

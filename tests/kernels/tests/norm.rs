@@ -319,8 +319,8 @@ fn columns_are_finished_with_what_their_last_consumer_left() {
     }
 }
 
-/// Finishes columns, of which the last consumer may have left the sums of some tiles and the shares
-/// of a weight.
+/// Finishes columns whose last consumer may have left the sums of some tiles and the shares of a
+/// weight.
 fn finish(
     precision: Precision,
     [pixels, stride, blocks]: [usize; 3],

@@ -319,9 +319,8 @@ impl BatchNorm<'_> {
         }
     }
 
-    /// Undoes the BN of `count` columns of a block from `first` on, of all its maps `x`, after their
-    /// consumers, the last of which may have left something; writes their gradient, with the dropout
-    /// of `site`, into `into`.
+    /// Undoes the BN of some columns of a block after all their consumers, and writes their gradient.
+    /// If the last consumer has left sums or shares, the launch puts these together, too.
     pub fn finish(&self, columns: ColumnRange, left: Option<Left>) -> Result<(), CudaError> {
         let on = self.on;
         let ColumnRange { first, count, .. } = columns;

@@ -36,7 +36,7 @@ pub struct Slicing {
 }
 
 impl Slicing {
-    /// The number of slices for this many pixels on so many multiprocessors, and the pixels of each.
+    /// The number of slices for this many pixels on this many multiprocessors, and the pixels of each.
     pub fn slices(&self, pixels: usize, multiprocessors: usize) -> (usize, usize) {
         let length = pixels.div_ceil(self.most_on(multiprocessors, pixels));
         let length = length.next_multiple_of(self.tile);
