@@ -149,24 +149,24 @@ template <int M, int N> struct Sums {
             float4 all = *reinterpret_cast<const float4 *>(ALIGNED(f(line) + k, 16));
             into[0] = all.x, into[1] = all.y, into[2] = all.z, into[3] = all.w;
         } else {
-#pragma unroll
+#pragma unroll // on the host, too
             for (int i = 0; i < 4; ++i) into[i] = f(k + i)[line];
         }
     }
     template <bool ALONG, class A> __device__ __forceinline__ static Rows rows(const A &a, int k) {
         Rows rows;
-#pragma unroll
+#pragma unroll // on the host, too
         for (int i = 0; i < M / 16; ++i) four<ALONG>(rows.of[i], a, threadIdx.x / 16 + 16 * i, k);
         return rows;
     }
     template <bool ALONG, class B> __device__ __forceinline__ void multiply(const Rows &rows, const B &b, int k) {
-#pragma unroll
+#pragma unroll // on the host, too
         for (int j = 0; j < N / 16; ++j) {
             float own[4];
             four<ALONG>(own, b, threadIdx.x % 16 + 16 * j, k);
-#pragma unroll
+#pragma unroll // on the host, too
             for (int i = 0; i < M / 16; ++i)
-#pragma unroll
+#pragma unroll // on the host, too
                 for (int d = 0; d < 4; ++d) value[i * (N / 16) + j] = fmaf(rows.of[i][d], own[d], value[i * (N / 16) + j]);
         }
     }
