@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use densenet_models::clothes_mistakes;
 use densenet_models::shell::{CommandLine, Fashion, Start, TrainingOptions, describe, exit_code};
+use densenet_models::{CLOTHES_BC, clothes_logits, mistakes};
 use densenet_runtime::data::Dataset;
 use densenet_runtime::prelude::*;
 
@@ -93,7 +93,9 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
 fn evaluate(fashion: &Fashion) -> Result<Ending, Box<dyn Error>> {
     let (_, test) = fashion.read()?;
     let images = test.len();
-    let wrong = clothes_mistakes(test, FrozenOptions::for_batch(100))?;
+    let test = Arc::new(test);
+    let logits = clothes_logits(CLOTHES_BC, test.clone(), FrozenOptions::for_batch(100))?;
+    let wrong = mistakes(&logits, &*test);
     say!(
         "test error: {:.2}% ({wrong} of {images} images)",
         100.0 * wrong as f64 / images as f64

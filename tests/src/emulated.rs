@@ -1,7 +1,7 @@
 //! The emulated CUDA device, and executors on it.
 
 use cuda_emulator::Emulator;
-pub use cuda_emulator::{alone, folder};
+pub use cuda_emulator::{alone, folder, root};
 use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::Plan;
 use densenet_runtime::weights::State;

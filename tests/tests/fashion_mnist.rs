@@ -4,10 +4,8 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use densenet_models::clothes_mistakes;
-use densenet_runtime::cpu::{FrozenOptions, Level};
 use densenet_runtime::data::{Dataset, InMemory, Loader, idx};
 use densenet_runtime::densenet;
 use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
@@ -18,10 +16,6 @@ densenet! {
     /// 22 layers.
     Clothes { blocks: [3, 3, 3], k: 8, theta: 0.5, bottleneck, input: [1, 28, 28] }
 }
-
-/// Held by a test that keeps all cores busy: threads of two teams, waiting for each other's cores,
-/// take several times as long.
-static CORES: Mutex<()> = Mutex::new(());
 
 /// The environment variable that names a folder of the four IDX files.
 const VARIABLE: &str = "FASHION_MNIST";
@@ -37,7 +31,6 @@ const IMAGES: usize = 32_000;
 
 #[test]
 fn a_small_network_has_less_than_15_percent_error_on_fashion_mnist() {
-    let _alone = CORES.lock();
     let folder = folder(std::env::var_os(VARIABLE), PACKAGE);
     let (train, test) = idx::train_and_test(&folder, &idx::FASHION).unwrap();
     // The part is seen five times.
@@ -96,33 +89,4 @@ fn error_after_training(train: InMemory, test: InMemory, epochs: u32, precision:
     // Clothes are not distinguished by accident: most of the rest is among the five best.
     assert!(evaluation.top5_error() < 0.01, "{evaluation:?}");
     evaluation.top1_error()
-}
-
-/// The mistakes of the trained network on the first test images.
-fn mistakes(images: usize, options: FrozenOptions) -> usize {
-    let (_, test) = idx::train_and_test(PART, &idx::FASHION).unwrap();
-    let (test, _) = test.split(images);
-    clothes_mistakes(test, options).unwrap()
-}
-
-#[test]
-fn the_trained_network_has_its_recorded_mistakes() {
-    let _alone = CORES.lock();
-    let options = FrozenOptions::for_batch(100);
-    let found = mistakes(10_000, options);
-    assert_eq!(found, 449, "{:?}", options.level);
-    let of_a_part = mistakes(500, options);
-    for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
-        let found = mistakes(500, FrozenOptions { level, ..options });
-        assert_eq!(found, of_a_part, "{level:?}");
-    }
-    let precision = Precision::Bf16;
-    let found = mistakes(
-        10_000,
-        FrozenOptions {
-            precision,
-            ..options
-        },
-    );
-    assert!(found.abs_diff(449) <= 10, "{found} in bf16");
 }

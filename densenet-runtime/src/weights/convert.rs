@@ -20,13 +20,31 @@ use super::{LoadOptions, LoadReport, Notes, State, TensorFile, WeightsError, pla
 /// # }
 /// ```
 ///
-/// # Errors When the file cannot be read or does not hold a DenseNet, or when the other has another extension or cannot be written.
+/// # Errors
+/// When the file cannot be read or does not hold a DenseNet, or when the other has another extension or
+/// cannot be written.
 pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<LoadReport, WeightsError> {
-    let to = to.as_ref();
+    convert_to(from.as_ref(), to.as_ref(), false)
+}
+
+/// As [`convert`], with the weights of convolutions and of the classifier as f16, each rounded to the
+/// nearest: half the bytes. BN's parameters and statistics and the classifier's bias stay f32. Readers of
+/// such files compute in what they like; these are read into f32.
+///
+/// # Errors
+/// As [`convert`], and when a weight is beyond 65504.
+pub fn convert_to_f16(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+) -> Result<LoadReport, WeightsError> {
+    convert_to(from.as_ref(), to.as_ref(), true)
+}
+
+fn convert_to(from: &Path, to: &Path, f16: bool) -> Result<LoadReport, WeightsError> {
     check_name(to)?;
     let file = TensorFile::read(from)?;
     let plan = plan_of(&file, None)?;
-    copy(&file, &plan, to, &Notes::of(&file)?, [])
+    write(&file, &plan, to, &Notes::of(&file)?, [], f16)
 }
 
 /// Writes the weights of a file to another, as [`convert`] does, with these notes in place of the
@@ -42,12 +60,22 @@ pub fn copy(
     notes: &Notes,
     others: impl IntoIterator<Item = (String, String)>,
 ) -> Result<LoadReport, WeightsError> {
-    let to = to.as_ref();
-    check_name(to)?;
+    check_name(to.as_ref())?;
+    write(file, plan, to.as_ref(), notes, others, false)
+}
+
+fn write(
+    file: &TensorFile,
+    plan: &Plan,
+    to: &Path,
+    notes: &Notes,
+    others: impl IntoIterator<Item = (String, String)>,
+    f16: bool,
+) -> Result<LoadReport, WeightsError> {
     let (state, report) = State::load(plan, file, &LoadOptions::default())?;
     let mut lines = file.own_notes();
     lines.extend(others);
-    state.write_noted(plan, to, notes, lines)?;
+    state.write_noted(plan, to, notes, lines, f16)?;
     Ok(report)
 }
 

@@ -254,7 +254,7 @@ impl TensorFile {
         integers.ok_or_else(|| self.unreadable(name, "I64"))
     }
 
-    /// Writes tensors as `F32`, with notes for the file's reader and a checksum of all bytes. The
+    /// Writes tensors, with notes for the file's reader and a checksum of all bytes. The
     /// same tensors and notes give the same bytes.
     ///
     /// The file is written completely or not at all: the bytes go to a file beside it, which is then renamed.

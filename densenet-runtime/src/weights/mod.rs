@@ -37,7 +37,7 @@ mod tensors;
 #[cfg(feature = "pytorch")]
 mod torch;
 
-pub use convert::{check_name, convert, copy};
+pub use convert::{check_name, convert, convert_to_f16, copy};
 pub use error::{Misfit, Misshapen, WeightsError};
 #[cfg(feature = "train")]
 pub(crate) use file::CHECKPOINT;

@@ -38,23 +38,38 @@ impl State {
         path: impl AsRef<Path>,
         notes: &Notes,
     ) -> Result<(), WeightsError> {
-        self.write_noted(plan, path, notes, BTreeMap::new())
+        self.write_noted(plan, path, notes, BTreeMap::new(), false)
     }
 
-    /// The same with further notes, by their keys.
+    /// The same with further notes, by their keys; if `f16`, with the matrices as f16.
     pub(super) fn write_noted(
         &self,
         plan: &Plan,
         path: impl AsRef<Path>,
         notes: &Notes,
         mut lines: BTreeMap<String, String>,
+        f16: bool,
     ) -> Result<(), WeightsError> {
         self.check_lengths(plan.parameter_count(), plan.running_count())?;
         let parameters = plan.parameters();
         let tensors = parameters.iter().map(|parameter| {
             let values = self.of_parameter(parameter);
-            NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values)
+            let tensor =
+                NamedTensor::new(&parameter.torchvision, parameter.shape.as_slice(), values);
+            match f16 && parameter.shape.len() > 1 {
+                true => tensor.in_f16(),
+                false => tensor,
+            }
         });
+        for tensor in tensors.clone() {
+            if let Some(found) = tensor.beyond_f16() {
+                return Err(WeightsError::BeyondF16 {
+                    path: path.as_ref().to_path_buf(),
+                    name: tensor.name,
+                    found,
+                });
+            }
+        }
         lines.extend(notes.lines_for(plan));
         if is_named_as_torch(path.as_ref()) {
             return TensorFile::write_torch(path, tensors, lines);

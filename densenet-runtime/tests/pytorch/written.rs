@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use densenet_runtime::Normalization;
-use densenet_runtime::weights::{NamedTensor, Notes, State, TensorFile, convert};
+use densenet_runtime::weights::{NamedTensor, Notes, State, TensorFile, convert, convert_to_f16};
 use tempfile::TempDir;
 
 use crate::containers::assert_has_the_tensors;
@@ -49,6 +49,61 @@ fn notes() -> Notes {
         }),
         thresholds: vec![Some(0.5), None, Some(0.875)],
     }
+}
+
+/// The safetensors crate and `half` say what is in the file.
+#[test]
+fn in_f16_matrices_take_half_the_bytes_and_each_weight_is_rounded_to_the_nearest() {
+    let folder = TempDir::new().unwrap();
+    let [own, first, torch] =
+        ["own.safetensors", "half.safetensors", "half.pth"].map(|name| folder.path().join(name));
+    let plan = plan(3, 3);
+    let (state, _) = load(&plan, &network("monai"));
+    state.write_with(&plan, &own, &notes()).unwrap();
+    for to in [&first, &torch] {
+        convert_to_f16(&own, to).unwrap();
+        let file = TensorFile::read(to).unwrap();
+        assert_eq!(Notes::of(&file).unwrap(), notes());
+    }
+    let bytes = fs::read(&first).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let [file, torch] = [&first, &torch].map(|path| TensorFile::read(path).unwrap());
+    for parameter in plan.parameters() {
+        let name = &parameter.torchvision;
+        let values = state.of_parameter(&parameter);
+        let tensor = tensors.tensor(name).unwrap();
+        let (is_matrix, round) = (parameter.shape.len() > 1, half::f16::from_f32);
+        let expected: Vec<u8> = match is_matrix {
+            true => values
+                .iter()
+                .flat_map(|&v| round(v).to_le_bytes())
+                .collect(),
+            false => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        assert_eq!(tensor.data(), expected, "{name}");
+        assert_eq!(
+            tensor.dtype() == safetensors::Dtype::F16,
+            is_matrix,
+            "{name}"
+        );
+        let [read, of_torch] = [&file, &torch].map(|file| file.floats(name).unwrap());
+        assert_eq!(read, of_torch, "{name}");
+    }
+}
+
+#[test]
+fn a_weight_that_f16_does_not_have_is_refused_by_its_name() {
+    let folder = TempDir::new().unwrap();
+    let [own, half] = ["own.safetensors", "half.safetensors"].map(|name| folder.path().join(name));
+    let plan = plan(3, 3);
+    let (mut state, _) = load(&plan, &network("monai"));
+    let stem = plan.parameters().remove(0);
+    state.parameters[stem.range().start] = -70_000.0;
+    state.write(&plan, &own).unwrap();
+    let error = convert_to_f16(&own, &half).unwrap_err().to_string();
+    let expected = format!("`{}` holds -70000", stem.torchvision);
+    assert!(error.contains(&expected), "{error}");
+    assert!(!half.exists());
 }
 
 #[test]

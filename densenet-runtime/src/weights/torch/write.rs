@@ -48,8 +48,7 @@ pub(in crate::weights) fn state_dict(
     add("data.pkl", &pickle(tensors))?;
     add("byteorder", b"little")?;
     for (index, tensor) in tensors.iter().enumerate() {
-        let bytes: Vec<u8> = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        add(&format!("data/{index}"), &bytes)?;
+        add(&format!("data/{index}"), &tensor.bytes())?;
     }
     if !notes.is_empty() {
         add(NOTES, &serde_json::to_vec(notes)?)?;
@@ -68,7 +67,11 @@ fn pickle(tensors: &[NamedTensor<'_>]) -> Vec<u8> {
         text(&mut out, &tensor.name);
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         text(&mut out, "storage");
-        out.extend(b"ctorch\nFloatStorage\n");
+        let storage: &[u8] = match tensor.is_f16() {
+            true => b"ctorch\nHalfStorage\n",
+            false => b"ctorch\nFloatStorage\n",
+        };
+        out.extend(storage);
         text(&mut out, &index.to_string());
         text(&mut out, "cpu");
         number(&mut out, tensor.values.len());

@@ -16,10 +16,16 @@ pub struct Arguments {
     /// `torch.load`.
     #[arg(value_name = "OUT")]
     to: PathBuf,
+    /// Write the weights of convolutions and of the classifier as f16: half the bytes. The rest stays f32.
+    #[arg(long)]
+    f16: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let report = weights::convert(&arguments.from, &arguments.to)?;
+    let report = match arguments.f16 {
+        true => weights::convert_to_f16(&arguments.from, &arguments.to)?,
+        false => weights::convert(&arguments.from, &arguments.to)?,
+    };
     say!("{report}");
     say!("written to {}", arguments.to.display());
     Ok(())
