@@ -33,9 +33,12 @@ pub struct CudaExecutor {
     kernels: Kernels,
     offsets: Offsets,
     slots: Slots,
-    /// The graphs of the work on a full batch, recorded when it is first done: one for each kind of
+    /// The graphs of the work on a full batch, recorded when it is done for the second time: one for each kind of
     /// work and loss.
     recorded: Recorded,
+    /// The kinds of work that ran launch by launch before: the driver loads a kernel at its first launch, which
+    /// no graph should have to wait for.
+    ran: [[bool; 3]; 4],
     /// How a recorded step descends.
     manner: Manner,
     buffers: Buffers,
@@ -85,6 +88,7 @@ impl CudaExecutor {
             slots,
             buffers,
             recorded: Recorded::default(),
+            ran: Default::default(),
             manner: Manner::default(),
             reducer: None,
             latest: 0,
@@ -316,8 +320,10 @@ impl CudaExecutor {
         Pass::new(on, &self.kernels, self.options.training())
     }
 
-    /// Works on the current images. The work on a full batch is recorded once and replayed.
+    /// Works on the current images. The work on a full batch is recorded when it is done for the second time, and
+    /// replayed from then on.
     fn run(&mut self, work: Work, loss: Loss) -> Result<(), CudaError> {
+        let is_first = !std::mem::replace(&mut self.ran[work as usize][loss as usize], true);
         let member = self.member();
         let training = work != Work::Evaluate;
         let mut pass = self.pass(&member, training);
@@ -340,7 +346,8 @@ impl CudaExecutor {
             Ok(())
         };
         let recordable = self.reducer.as_ref().is_none_or(Reducer::is_recordable) || !training;
-        if !self.options.graphs || !recordable || self.latest < self.options.batch {
+        let is_full = self.latest == self.options.batch;
+        if is_first || !self.options.graphs || !recordable || !is_full {
             return launches();
         }
         if let Some(graph) = &self.recorded[work as usize][loss as usize] {

@@ -30,7 +30,7 @@ pub struct Arguments {
     validation: Validation,
     #[command(flatten)]
     choice: Choice,
-    /// Weights to start from: safetensors, or a checkpoint, of the same layers.
+    /// Weights of the same layers to start from: safetensors, a file of PyTorch (.pth, .pt, .bin), or a checkpoint.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pretrained: Option<PathBuf>,
     /// Loads all of them except the classifier, which gets initial values: for other classes.
