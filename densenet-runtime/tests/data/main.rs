@@ -11,6 +11,7 @@ mod dicom;
 mod folder;
 mod formats;
 mod idx;
+mod in_memory;
 mod loader;
 mod records;
 mod several;
