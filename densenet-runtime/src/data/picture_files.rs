@@ -11,8 +11,13 @@ use super::{DataError, Dataset, Depth, Normalization, Pictures, Rng, Target};
 /// use std::path::PathBuf;
 /// use densenet_runtime::data::{Dataset, PictureFiles, Pictures, Target};
 ///
-/// /// Pictures without labels. struct Unlabelled { paths: Vec<PathBuf>, pictures: Pictures,
-/// classes: Vec<String>, unknown: Vec<f32>, }
+/// /// Pictures without labels.
+/// struct Unlabelled {
+///     paths: Vec<PathBuf>,
+///     pictures: Pictures,
+///     classes: Vec<String>,
+///     unknown: Vec<f32>,
+/// }
 ///
 /// impl PictureFiles for Unlabelled {
 ///     fn pictures(&self) -> &Pictures {
