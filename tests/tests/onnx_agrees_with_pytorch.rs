@@ -15,7 +15,7 @@ use densenet_tests::each_network;
 use densenet_tests::golden::Golden;
 use densenet_tests::networks::{Bc, Case, ImageNetBc};
 use half::f16;
-use rten::{Dimension, Model, ModelOptions, Value};
+use rten::{Dimension, Model, ModelOptions, OpRegistry, RegisterOp, Value, op_types};
 use tempfile::TempDir;
 
 /// How far logits of f16 weights may be from those of f32.
@@ -41,9 +41,42 @@ fn infer(plan: &Plan, model: &Model, images: &[f32]) -> Vec<f32> {
     found
 }
 
+/// The operators in exported files. Files with f16 tensors also cast the images and the output.
+const OPERATORS: [&dyn RegisterOp; 11] = [
+    &op_types::AveragePool,
+    &op_types::BatchNormalization,
+    &op_types::Concat,
+    &op_types::Conv,
+    &op_types::Flatten,
+    &op_types::Gemm,
+    &op_types::GlobalAveragePool,
+    &op_types::MaxPool,
+    &op_types::Relu,
+    &op_types::Sigmoid,
+    &op_types::Softmax,
+];
+
+/// Runs a file, which is refused if it has any other operator.
 fn run(plan: &Plan, state: &State, options: &ExportOptions, images: &[f32]) -> Vec<f32> {
-    let model = Model::load(bytes(plan, state, options)).unwrap();
+    let mut operators = OPERATORS.to_vec();
+    if options.f16 {
+        operators.push(&op_types::Cast);
+    }
+    let model = ModelOptions::with_ops(OpRegistry::with_ops(&operators))
+        .load(bytes(plan, state, options))
+        .unwrap();
     infer(plan, &model, images)
+}
+
+#[test]
+fn a_file_with_another_operator_would_be_refused() {
+    let file = bytes(
+        &Bc::PLAN,
+        &State::initial(&Bc::PLAN, 1),
+        &ExportOptions::default(),
+    );
+    let but_one = OpRegistry::with_ops(&OPERATORS[1..]);
+    assert!(ModelOptions::with_ops(but_one).load(file).is_err());
 }
 
 fn frozen(plan: &Plan, state: &State, images: &[f32]) -> Vec<f32> {
