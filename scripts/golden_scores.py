@@ -143,8 +143,9 @@ def cases():
     yield of_classes("ties", logits, draw.integers(0, 3, 40))
 
 
-with warnings.catch_warnings():
-    warnings.simplefilter("error")
-    lines = ",\n".join(json.dumps(case) for case in cases())
-OUT.write_text(f'{{"made_with": "scikit-learn {sklearn.__version__}", "cases": [\n{lines}\n]}}\n')
-print(f"{OUT}: {OUT.stat().st_size} bytes")
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lines = ",\n".join(json.dumps(case) for case in cases())
+    OUT.write_text(f'{{"made_with": "scikit-learn {sklearn.__version__}", "cases": [\n{lines}\n]}}\n')
+    print(f"{OUT}: {OUT.stat().st_size} bytes")

@@ -35,11 +35,11 @@ from torchvision.transforms import v2
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts" / "reference"))
 from densenet import DenseNet, Spec  # noqa: E402
+from golden_scores import calibration, mean, two_kinds  # noqa: E402
 
 SIDE, RESIZED = 32, 40
 SHAPES = ["circle", "cross", "frame", "stripes"]
 CLASSES = ["warm", 'large "or" dark', "circle", "rare", "never"]
-BINS = 15
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -96,24 +96,9 @@ def draw(folder: Path, count: int, seed: int):
     return {row[0]: np.array([numbers(cell) for cell in row[2:]]) for row in rows}
 
 
-def mean(values):
-    values = [value for value in values if value is not None]
-    return float(np.mean(values)) if values else None
-
-
-def calibration_error(confidence, right):
-    """Of 15 bins, each without its lower end (Guo et al., 2017)."""
-    error = 0.0
-    for bin in range(BINS):
-        inside = (confidence > bin / BINS) & (confidence <= (bin + 1) / BINS)
-        if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    return error
-
-
 def ranked(labels, scores, sensitivity):
     """Of a class: AUROC, average precision, and its two thresholds."""
-    if not 0 < labels.sum() < len(labels):
+    if not two_kinds(labels):
         return None, None, None, None
     fpr, tpr, thresholds = metrics.roc_curve(labels, scores, drop_intermediate=False)
     yes, no = int(labels.sum()), int((~labels).sum())
@@ -155,7 +140,7 @@ def expected(probabilities, labels):
         "known": [len(yes) for yes, _ in sets],
         "positive": [int(yes.sum()) for yes, _ in sets],
         "confusion": None if confusion is None else confusion.tolist(),
-        "calibration_error": calibration_error(confidence, right),
+        "calibration_error": calibration(confidence, right),
         **{key: {"mean": mean(values), "by_class": values} for key, values in scores.items()},
     }, {"youden": youden, "sensitivity=0.9": sensitive}
 

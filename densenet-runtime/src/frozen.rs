@@ -35,7 +35,9 @@ impl Frozen {
     /// Freezes trained parameters and running statistics, each in the order of
     /// [`Plan::parameters`]. The options for threads and instruction set apply only to the CPU.
     ///
-    /// # Errors If the batch is empty or too large to be counted, the plan has a different number of values, there is not enough memory, or a CUDA device fails.
+    /// # Errors
+    /// If the batch is empty or too large to be counted, the plan has a different number of values,
+    /// there is not enough memory, or a CUDA device fails.
     pub fn on(
         device: &Device,
         plan: &Plan,
@@ -77,7 +79,9 @@ impl Frozen {
     /// frozen for ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer), bit
     /// for bit.
     ///
-    /// # Errors If the images do not fit the plan, the network has no such class, more class maps are requested than it was frozen for, or the device fails.
+    /// # Errors
+    /// If the images do not fit the plan, the network has no such class, more class maps are
+    /// requested than it was frozen for, or the device fails.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,

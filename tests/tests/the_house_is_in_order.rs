@@ -358,6 +358,24 @@ fn prose() -> Vec<(PathBuf, String)> {
     prose
 }
 
+/// Rustdoc shows the rest of a heading's line as a part of the heading.
+#[test]
+fn headings_of_docstrings_stand_alone() {
+    let headings = ["Errors", "Panics", "Safety"].map(|word| format!("# {word} "));
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        for line in text.lines() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
+            let doc = doc.unwrap_or_default().trim_start();
+            if headings.iter().any(|heading| doc.starts_with(heading)) {
+                found.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// Phrases that a native writer of English does not use like this.
 #[test]
 fn comments_and_documents_are_plain_english() {

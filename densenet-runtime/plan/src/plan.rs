@@ -344,7 +344,8 @@ impl Plan {
 
     /// The same network with names for its classes: a label is an index into them.
     ///
-    /// # Panics If their number is not that of the classes; a constant plan then does not compile.
+    /// # Panics
+    /// If their number is not that of the classes; a constant plan then does not compile.
     #[doc(hidden)]
     pub const fn with_class_names(mut self, names: &'static [&'static str]) -> Self {
         assert!(

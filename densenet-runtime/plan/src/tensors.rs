@@ -25,14 +25,16 @@ impl Span {
 
     /// The elements in their arena.
     ///
-    /// # Panics If the arena belongs to another network.
+    /// # Panics
+    /// If the arena belongs to another network.
     pub fn of<T>(self, arena: &[T]) -> &[T] {
         &arena[self.range()]
     }
 
     /// The elements of several tensors, mutably.
     ///
-    /// # Panics If the arena belongs to another network, or spans overlap.
+    /// # Panics
+    /// If the arena belongs to another network, or spans overlap.
     pub fn of_each<const N: usize, T>(spans: [Self; N], arena: &mut [T]) -> [&mut [T]; N] {
         match arena.get_disjoint_mut(spans.map(Self::range)) {
             Ok(elements) => elements,

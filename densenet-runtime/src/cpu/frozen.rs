@@ -30,7 +30,9 @@ impl Frozen {
     /// Freezes trained parameters and running statistics, each in the order of
     /// [`Plan::parameters`].
     ///
-    /// # Errors If the batch is empty or too large to be counted, the plan has a different number of values, or there is not enough memory.
+    /// # Errors
+    /// If the batch is empty or too large to be counted, the plan has a different number of values,
+    /// or there is not enough memory.
     pub fn new(
         plan: &Plan,
         parameters: &[f32],
@@ -77,7 +79,9 @@ impl Frozen {
     /// }
     /// ```
     ///
-    /// # Errors If the images do not fit the plan, the network has no such class, or more class maps are requested than it was frozen for.
+    /// # Errors
+    /// If the images do not fit the plan, the network has no such class, or more class maps are
+    /// requested than it was frozen for.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,

@@ -164,7 +164,9 @@ impl Frozen {
     /// The outputs for some images: logits, pooled features, and the maps that it was frozen for
     /// ([`FrozenOptions::outputs`]). The logits are those of [`infer`](Self::infer), bit for bit.
     ///
-    /// # Errors If the images do not fit the plan, the network has no such class, more class maps are asked for than it was frozen for, or the device fails.
+    /// # Errors
+    /// If the images do not fit the plan, the network has no such class, more class maps are asked
+    /// for than it was frozen for, or the device fails.
     pub fn infer_with(
         &mut self,
         pixels: Pixels<'_>,

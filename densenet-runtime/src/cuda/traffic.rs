@@ -116,6 +116,15 @@ impl<'a> Counter<'a> {
 }
 
 impl Traffic {
+    /// With what else the launch moves.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            writes: self.writes + other.writes,
+            operations: self.operations + other.operations,
+        }
+    }
+
     /// With a product of `rows` x `columns` x `depth`.
     pub fn product(self, rows: u64, columns: u64, depth: u64) -> Self {
         Self {

@@ -109,7 +109,9 @@ pub trait Dataset: Send + Sync {
 /// Checks that a network with this input (channels, height, width) and number of classes can be
 /// trained on a dataset.
 ///
-/// # Errors When the images have another shape, the dataset has more classes than the network, or it has fewer independent ones.
+/// # Errors
+/// When the images have another shape, the dataset has more classes than the network, or it has
+/// fewer independent ones.
 pub fn check_fit(
     dataset: &dyn Dataset,
     input: [usize; 3],

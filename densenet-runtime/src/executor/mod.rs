@@ -145,7 +145,8 @@ pub trait Executor: Send {
     /// Gives groups of parameters their own shares of the learning rate and the weight decay. The
     /// groups contain each parameter once, in order. At first there is one group.
     ///
-    /// # Errors When the groups do not fit the parameters, or the executor supports one group only.
+    /// # Errors
+    /// When the groups do not fit the parameters, or the executor supports one group only.
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         if groups == [Group::all(self.plan().parameter_count())] {
             return Ok(());

@@ -119,7 +119,8 @@ pub trait Network:
     /// # Ok::<(), densenet_runtime::weights::WeightsError>(())
     /// ```
     ///
-    /// # Errors As [`load_weights`](Self::load_weights). Other tensors in the file are not an error.
+    /// # Errors
+    /// As [`load_weights`](Self::load_weights). Other tensors in the file are not an error.
     fn load_weights_with(
         &mut self,
         path: impl AsRef<Path>,

@@ -81,7 +81,8 @@ fn write(
 
 /// Refuses to write a file whose extension is not `.safetensors`, `.pth`, `.pt` or `.bin`.
 ///
-/// # Errors When it has another extension.
+/// # Errors
+/// When it has another extension.
 pub fn check_name(to: impl AsRef<Path>) -> Result<(), WeightsError> {
     let to = to.as_ref();
     let is_known = to.extension().is_some_and(|own| {

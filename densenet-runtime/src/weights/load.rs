@@ -106,7 +106,9 @@ impl State {
 
     /// Takes the network's tensors from a file: see [`State::read`].
     ///
-    /// # Errors When the file does not fit the network or has other classes, no network can have its numbers, or they have changed since they were written.
+    /// # Errors
+    /// When the file does not fit the network or has other classes, no network can have its
+    /// numbers, or they have changed since they were written.
     pub fn from_file(
         plan: &Plan,
         file: &TensorFile,

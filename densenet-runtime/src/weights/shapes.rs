@@ -20,7 +20,9 @@ use super::{TensorFile, WeightsError};
 /// }
 /// ```
 ///
-/// # Errors When the tensors are not those of a DenseNet (the error names the first that does not fit), or the pictures are too small for it.
+/// # Errors
+/// When the tensors are not those of a DenseNet (the error names the first that does not fit), or
+/// the pictures are too small for it.
 pub fn plan_of(file: &TensorFile, input: Option<[usize; 2]>) -> Result<Plan, WeightsError> {
     let shapes = Shapes {
         file,

@@ -54,7 +54,8 @@ pub struct Results {
 impl Results {
     /// Reads the file, or makes one. A truncated last line is dropped, and its network is trained again.
     ///
-    /// # Errors When it cannot be read or made, a line is malformed, or belongs to another recipe.
+    /// # Errors
+    /// When it cannot be read or made, a line is malformed, or belongs to another recipe.
     pub fn open(path: &Path, recipe: &str) -> Result<Self, Box<dyn Error>> {
         let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         if let Some(folder) = path.parent() {

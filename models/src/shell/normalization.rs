@@ -6,7 +6,8 @@ use densenet_runtime::{Normalization, tell};
 /// The normalisation of images for the weights of a file: that of their training, or `usual` if the
 /// file does not say. A difference between the two is reported on standard error.
 ///
-/// # Errors When the file's notes are malformed.
+/// # Errors
+/// When the file's notes are malformed.
 pub fn normalization_for(
     weights: &TensorFile,
     usual: &Normalization,

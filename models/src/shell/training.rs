@@ -139,7 +139,8 @@ impl TrainingOptions {
 
     /// Refuses a batch larger than the data.
     ///
-    /// # Errors When there are fewer images than a batch has.
+    /// # Errors
+    /// When there are fewer images than a batch has.
     pub fn check_batch(config: &Config, images: usize) -> Result<(), String> {
         let batch = config.batch;
         if batch <= images {
@@ -193,7 +194,8 @@ impl TrainingOptions {
 
     /// Settings of a run that writes its checkpoints to the folder, also when Ctrl-C ends it.
     ///
-    /// # Errors When no handler for Ctrl-C can be installed.
+    /// # Errors
+    /// When no handler for Ctrl-C can be installed.
     pub fn fit(&self, folder: &RunFolder) -> Result<Fit, Box<dyn Error>> {
         Ok(Fit {
             steps: self.steps,

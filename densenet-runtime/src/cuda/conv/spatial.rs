@@ -2,6 +2,8 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
+#[cfg(feature = "roofline")]
+use super::super::kernel::norm::passed;
 use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Statistics, Totals, lanes_on_the_way};
 use super::super::memory::WeightAt;
 use super::super::program::slices::Slicing;
@@ -315,31 +317,17 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[("into", input), ("partial", of.partial(channels))],
             )
         }
-        "spatial_weight" => {
-            let added = of.count("add") * channels;
-            of.moves(
+        "spatial_weight" => of
+            .moves(
                 &[
                     ("dout", output),
                     ("input", input),
                     ("scale", channels),
                     ("shift", channels),
-                    ("partial", 2 * of.count("tiles") * channels),
-                    ("gamma", channels),
-                    ("inverse", channels),
-                    ("dgamma", channels),
-                    ("dbeta", channels),
-                    ("plain", added),
-                    ("normalised", added),
                 ],
-                &[
-                    ("share", of.grid()[2] * weight),
-                    ("dgamma", channels),
-                    ("dbeta", channels),
-                    ("plain", channels),
-                    ("normalised", channels),
-                ],
+                &[("share", of.grid()[2] * weight)],
             )
-        }
+            .and(passed(of)),
         _ => return None,
     };
     Some(moved.product(pixels, maps, 9 * channels))

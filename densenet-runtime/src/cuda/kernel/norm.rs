@@ -392,6 +392,31 @@ impl BatchNorm<'_> {
     }
 }
 
+/// The elements that a launch moves to complete a pass backward through the BN of its channels
+/// (`Passed` in gather.cuh).
+#[cfg(feature = "roofline")]
+pub fn passed(of: &Counter<'_>) -> Traffic {
+    let channels = of.count("channels");
+    let added = of.count("add") * channels;
+    of.moves(
+        &[
+            ("partial", 2 * of.count("tiles") * channels),
+            ("gamma", channels),
+            ("inverse", channels),
+            ("dgamma", channels),
+            ("dbeta", channels),
+            ("plain", added),
+            ("normalised", added),
+        ],
+        &[
+            ("dgamma", channels),
+            ("dbeta", channels),
+            ("plain", channels),
+            ("normalised", channels),
+        ],
+    )
+}
+
 /// The elements that a launch moves.
 #[cfg(feature = "roofline")]
 pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
@@ -423,28 +448,13 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
             )
         }
         "gather" => {
-            let added = of.count("add") * channels;
             let count = of.count("count");
+            let shares = of.count("slices") * count;
             of.moves(
-                &[
-                    ("partial", 2 * of.count("tiles") * channels),
-                    ("gamma", channels),
-                    ("inverse", channels),
-                    ("dgamma", channels),
-                    ("dbeta", channels),
-                    ("plain", added),
-                    ("normalised", added),
-                    ("share", of.count("slices") * count),
-                    ("gradient", count),
-                ],
-                &[
-                    ("dgamma", channels),
-                    ("dbeta", channels),
-                    ("plain", channels),
-                    ("normalised", channels),
-                    ("gradient", count),
-                ],
+                &[("share", shares), ("gradient", count)],
+                &[("gradient", count)],
             )
+            .and(passed(of))
         }
         "finish" => {
             let (first, count) = (of.count("first"), of.count("count"));

@@ -150,7 +150,9 @@ impl Loader {
     /// targets then are probabilities. The numbers drawn for a batch depend only on seed, epoch,
     /// rank and batch. Images that mixup blends are floats.
     ///
-    /// # Errors When the loader is not for training, the network has fewer classes than the dataset (or, with independent classes, another number), or an alpha is out of range.
+    /// # Errors
+    /// When the loader is not for training, the network has fewer classes than the dataset (or,
+    /// with independent classes, another number), or an alpha is out of range.
     pub fn mixed(self, mix: Mix, classes: usize) -> Result<Self, DataError> {
         mix.check()?;
         if !self.training && !mix.is_none() {

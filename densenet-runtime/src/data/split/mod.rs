@@ -44,7 +44,9 @@ impl Split {
     /// groups are assigned in the same way, and then moved as long as that brings the numbers of
     /// images and of each class nearer to the share.
     ///
-    /// # Errors When the share is out of range, there are fewer than two images or groups, or `groups` does not have one name for each image.
+    /// # Errors
+    /// When the share is out of range, there are fewer than two images or groups, or `groups` does
+    /// not have one name for each image.
     pub fn draw(
         dataset: &dyn Dataset,
         groups: Option<&[Box<str>]>,
@@ -107,7 +109,9 @@ impl Split {
 
     /// Checks that no group is in both sets.
     ///
-    /// # Errors When one is; the error names the first of them. When `groups` does not have one name for each image.
+    /// # Errors
+    /// When one is; the error names the first of them. When `groups` does not have one name for
+    /// each image.
     pub fn check_groups(&self, groups: &[Box<str>]) -> Result<(), DataError> {
         check_count(groups.len(), self.validates.len())?;
         let of = |validates: bool| {
@@ -121,7 +125,8 @@ impl Split {
 
 /// Checks that two tables, of training and of validation, share no picture and no group.
 ///
-/// # Errors When they do; the error names the first in both.
+/// # Errors
+/// When they do; the error names the first in both.
 pub fn check_apart(train: &Table, val: &Table) -> Result<(), DataError> {
     let (ours, theirs) = (pictures(train), pictures(val));
     let paths = ours.iter().map(String::as_str);
