@@ -3,6 +3,7 @@
 //! averaged before it is complete, or used before it is averaged, is seen.
 
 use std::thread;
+use std::time::Duration;
 
 use cuda_emulator::Emulator;
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
@@ -46,6 +47,14 @@ fn where_the_loss_of_one_is_not_finite_none_descends() {
 fn a_rank_that_waits_for_one_that_has_gone_is_told() {
     let _alone = alone();
     Emulator::load_with_nccl(folder());
+    // It is noticed while the device averages, or before averages are launched.
+    for pause in [0, 500].map(Duration::from_millis) {
+        one_goes(pause);
+    }
+}
+
+/// The second of two ranks goes after a step, and the first one takes another some time later.
+fn one_goes(pause: Duration) {
     let [first, second] = two_ranks();
     thread::scope(|scope| {
         let one_step = |executor: &mut dyn Executor| {
@@ -54,10 +63,13 @@ fn a_rank_that_waits_for_one_that_has_gone_is_told() {
             let started = executor.step(batch, Step::default(), Sgd::default().into())?;
             executor.finish(started)
         };
-        scope.spawn(move || one_step(&mut joined(second)).unwrap());
+        let other = scope.spawn(move || one_step(&mut joined(second)).unwrap());
         let mut executor = joined(first);
         one_step(&mut executor).unwrap();
-        // The device is at the first average when the host waits for the step's outcome.
+        if !pause.is_zero() {
+            other.join().unwrap();
+            thread::sleep(pause);
+        }
         let error = one_step(&mut executor).unwrap_err().to_string();
         assert!(error.contains("rank 0 lost rank 1"), "{error}");
     });

@@ -152,7 +152,12 @@ impl LaunchTarget for Member<'_> {
             return Ok(());
         };
         if let Some(own) = &reducer.nccl {
-            return own.average(self.device, at, count);
+            let averaged = own.average(self.device, at, count);
+            if averaged.is_err() && own.nccl.is_aborted() {
+                // NCCL does not know which rank was lost; the connection to it does.
+                reducer.mean(0.0).map_err(ExecutorError::from)?;
+            }
+            return averaged;
         }
         let mut values = vec![0.0f32; count];
         self.device.download(at, &mut values)?;

@@ -181,6 +181,11 @@ impl Nccl {
         })
     }
 
+    /// Whether averages were aborted, since another member was lost.
+    pub fn is_aborted(&self) -> bool {
+        self.0.handle().is_none()
+    }
+
     /// A function that aborts the averages in progress and all later ones. It is called when
     /// another member was lost, since the device would wait for it forever.
     pub fn abort(&self) -> impl FnOnce() + Send + 'static {
