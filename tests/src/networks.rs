@@ -130,6 +130,26 @@ networks! {
     }
 }
 
+/// A plan whose 1x1 convolutions read so many channels of so few pixels that several blocks of a CUDA launch
+/// share a tile; how many do depends on whether a batch has one image or four.
+pub fn many_channels() -> Plan {
+    let block = BlockSpec {
+        layers: 2,
+        growth: 4,
+    };
+    let spec = Spec {
+        blocks: vec![block],
+        theta: Ratio::new(1, 1),
+        bottleneck: Some(2),
+        stem: StemKind::Cifar,
+        init: 1024,
+        input: [1, 16, 17],
+        classes: 3,
+        dropout: 0.0,
+    };
+    spec.plan().expect("a plan")
+}
+
 /// A plan whose transition has so many maps that its pooled input is kept.
 pub fn many_maps() -> Plan {
     let block = BlockSpec {

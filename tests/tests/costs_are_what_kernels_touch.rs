@@ -8,7 +8,7 @@ use densenet_runtime::plan::{Plan, Precision, Recompute};
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, logits};
-use densenet_tests::networks::{Bc, Compressed, ImageNetBc, many_maps};
+use densenet_tests::networks::{Bc, Compressed, ImageNetBc, many_channels, many_maps};
 use densenet_tests::random;
 
 /// A training step on bytes of images, with kernels that report each access.
@@ -81,9 +81,37 @@ fn of_a_network_that_pools_before_a_transitions_product() {
 }
 
 #[test]
+fn of_a_network_whose_1x1_products_are_shared_by_blocks() {
+    agree(&many_channels(), 1, Precision::F32, Recompute::Nothing);
+}
+
+#[test]
 fn of_an_imagenet_network_in_f32_and_bf16() {
     agree(&ImageNetBc::PLAN, 2, Precision::F32, Recompute::Nothing);
     agree(&ImageNetBc::PLAN, 2, Precision::Bf16, Recompute::Nothing);
+}
+
+/// The launches of a step of DenseNet-201 with each of these kernels, and all.
+fn launched<const COUNT: usize>(batch: usize, kernels: [&str; COUNT]) -> ([usize; COUNT], usize) {
+    let plan = &DenseNet201::PLAN;
+    let launches = cuda::launches(plan, batch, Precision::Bf16, Recompute::Nothing).unwrap();
+    let own = |kernel| launches.iter().filter(|one| one.kernel == kernel).count();
+    (kernels.map(own), launches.len())
+}
+
+/// docs/kernels.md has these counts.
+#[test]
+fn a_step_of_densenet201_has_927_launches_of_which_211_are_only_for_sums() {
+    let (counts, all) = launched(128, ["prepare", "gather", "pointwise_part"]);
+    assert_eq!((counts, all), ([201, 10, 0], 927));
+}
+
+#[test]
+fn blocks_share_the_1x1_products_of_small_batches_alone() {
+    let kernels = ["pointwise_forward", "pointwise_part", "pointwise_joined"];
+    let of = |batch| launched(batch, kernels).0;
+    let shared = |count| [98 - count, count, count];
+    assert_eq!([1, 32, 64, 128].map(of), [69, 32, 29, 0].map(shared));
 }
 
 #[test]

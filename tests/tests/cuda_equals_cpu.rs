@@ -13,7 +13,7 @@ use densenet_runtime::{
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::emulated::{alone, device, device_that_is_emulated, on_cuda, options};
 use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
-use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc, many_maps};
+use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc, many_channels, many_maps};
 use densenet_tests::{each_network, random};
 
 /// Trains both for three steps, of a full, a partial and an accumulated batch, and compares
@@ -135,6 +135,13 @@ fn trains_alike<N: Case>() {
 }
 
 each_network!(trains_alike);
+
+#[test]
+fn maps_of_1x1_products_that_blocks_share_are_alike() {
+    let _alone = alone();
+    let plan = many_channels();
+    compare(&plan, "many channels", options(4), 1, TOLERANCE);
+}
 
 #[test]
 fn maps_that_a_transition_pools_before_its_product_are_alike() {

@@ -1,12 +1,12 @@
 //! The frozen form on a CUDA device has the outputs of the CPU's, and the bits of an evaluation by
-//! the executor, whose kernels it launches, in the memory that is known before it is made. On an
-//! emulated device, where memory starts as NaN and each buffer ends at a page without access.
+//! an executor of the same capacity, whose kernels it launches, in the memory that is known before it
+//! is made. On an emulated device, where memory starts as NaN and each buffer ends at a page without access.
 
 use cuda_emulator::{Call, Kind};
 use densenet_models::{DenseNet121, DenseNet201, DenseNetBC100K12};
 use densenet_runtime::cpu;
 use densenet_runtime::cuda::{self, CudaDevice, Placement};
-use densenet_runtime::plan::{Plan, Precision};
+use densenet_runtime::plan::{Block, Plan, Precision};
 use densenet_runtime::weights::State;
 use densenet_runtime::{Batch, ExecutorError, MapsOf, Network, Outputs, Pixels};
 use densenet_tests::compare::{Comparison, TOLERANCE};
@@ -14,7 +14,7 @@ use densenet_tests::emulated::{
     alone, device, device_that_is_emulated, frozen_on_cuda, frozen_options, on_cuda, options,
 };
 use densenet_tests::executor::{evaluate, load};
-use densenet_tests::networks::{Bc, Case, ImageNetBc, many_maps};
+use densenet_tests::networks::{Bc, Case, ImageNetBc, many_channels, many_maps};
 use densenet_tests::{each_network, random};
 
 /// How far bf16 may be from f32.
@@ -150,11 +150,15 @@ fn transitions_that_pool_before_their_product_take_turns() {
 fn it_has_the_bits_of_an_evaluation_whatever_the_batch_and_the_order_of_blocks() {
     let _alone = alone();
     let (emulator, device) = device();
-    let plan = ImageNetBc::PLAN;
-    let state = random::state(&plan, 5);
-    let (pixels, labels) = random::batch(&plan, CAPACITY, 6);
-    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
-    for precision in [Precision::F32, Precision::Bf16] {
+    for (plan, precision) in [
+        (ImageNetBc::PLAN, Precision::F32),
+        (ImageNetBc::PLAN, Precision::Bf16),
+        // How many blocks share a product depends on the largest batch, and on that alone.
+        (many_channels(), Precision::F32),
+    ] {
+        let state = random::state(&plan, 5);
+        let (pixels, labels) = random::batch(&plan, CAPACITY, 6);
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         let own = cuda::CudaOptions {
             precision,
             ..options(CAPACITY)
@@ -313,8 +317,21 @@ fn what_it_gives_is_planned_too() {
 }
 
 /// Bytes by the plan alone: weights, BN, and for a batch the raw and the normalised images, the
-/// stem's maps, two blocks' maps, one layer's bottleneck maps, and pooled values.
+/// stem's maps, two blocks' maps, one layer's bottleneck maps, pooled values, and sums of shared products.
 fn planned(plan: &Plan, batch: usize, precision: Precision) -> f64 {
+    // Blocks that share a 1x1 product leave each other f32: where there is room for several on 132 multiprocessors,
+    // each has some of the 64 channels, and at least 8 of these are saved.
+    let shared = |block: &Block| {
+        let (pixels, maps) = (batch * block.pixels(), block.bottleneck?);
+        let room = (132 / pixels.div_ceil(64)).clamp(1, 8);
+        let parts = block.iter().filter_map(|layer| {
+            let pieces = layer.input.div_ceil(64);
+            let own = pieces.div_ceil(room);
+            (pieces - own >= 8).then(|| pieces.div_ceil(own))
+        });
+        parts.max().map(|parts| parts * pixels * maps)
+    };
+    let shared = plan.blocks().iter().filter_map(shared).max().unwrap_or(0);
     let of_blocks = |first: usize| {
         let blocks = plan.blocks().iter().skip(first).step_by(2);
         blocks.map(|block| block.pixels() * block.output()).max()
@@ -340,7 +357,7 @@ fn planned(plan: &Plan, batch: usize, precision: Precision) -> f64 {
     let weights = plan.parameter_count() - classifier - plan.stem().weight_len();
     let alone = classifier + plan.stem().weight_len();
     let affine = plan.running_count();
-    (precision.bytes() * weights + 4 * (alone + affine) + batch * image) as f64
+    (precision.bytes() * weights + 4 * (alone + affine + shared) + batch * image) as f64
 }
 
 #[test]

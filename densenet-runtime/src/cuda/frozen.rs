@@ -77,7 +77,6 @@ pub struct Frozen {
     network: DeviceNetwork,
     /// The launches for a full batch.
     graph: Option<Graph>,
-    capacity: usize,
     /// Pinned memory for images, their normalisation and the numbers of classes.
     pixels: Pinned,
     norm: Pinned,
@@ -93,6 +92,8 @@ struct DeviceNetwork {
     plan: Plan,
     precision: Precision,
     outputs: Outputs,
+    /// The most images of a call.
+    capacity: usize,
     device: CudaDevice,
     kernels: Kernels,
     offsets: Offsets,
@@ -127,6 +128,7 @@ impl Frozen {
             plan: plan.clone(),
             precision: options.precision,
             outputs: options.outputs,
+            capacity,
             device: device.clone(),
             kernels,
             offsets: Offsets::new(plan),
@@ -142,7 +144,6 @@ impl Frozen {
         let given = capacity * given + mapped * plan.head().pixels();
         Ok(Self {
             graph: Some(graph),
-            capacity,
             pixels: device.pinned(4 * values)?,
             norm: device.pinned(4 * 2 * stem.channels)?,
             classes: device.pinned(4 * mapped)?,
@@ -157,7 +158,7 @@ impl Frozen {
     /// # Errors
     /// If the images do not fit the plan, or the device fails.
     pub fn infer(&mut self, pixels: Pixels<'_>, images: usize) -> Result<&[f32], ExecutorError> {
-        check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
+        check_pixels(self.plan().stem(), pixels, images, self.capacity())?;
         Ok(self.classify(pixels, images)?)
     }
 
@@ -173,7 +174,7 @@ impl Frozen {
         images: usize,
         of: MapsOf<'_>,
     ) -> Result<Inference<'_>, ExecutorError> {
-        check_pixels(self.plan().stem(), pixels, images, self.capacity)?;
+        check_pixels(self.plan().stem(), pixels, images, self.capacity())?;
         check_maps(self.plan(), self.network.outputs, of)?;
         Ok(self.say(pixels, images, of)?)
     }
@@ -271,7 +272,7 @@ impl Frozen {
         let pass = network.pass(&member, images, true);
         pass.surroundings().images(pixels, raw)?;
         match &self.graph {
-            Some(graph) if images == self.capacity => graph.replay(),
+            Some(graph) if images == network.capacity => graph.replay(),
             _ => pass.forward(),
         }
     }
@@ -283,7 +284,7 @@ impl Frozen {
 
     /// The most images of a call.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.network.capacity
     }
 
     /// The device.
@@ -382,6 +383,7 @@ impl DeviceNetwork {
             plan: &self.plan,
             precision: self.precision,
             batch: images,
+            capacity: self.capacity,
             training: false,
             at_rest: true,
             ready,

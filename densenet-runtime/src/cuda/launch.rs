@@ -22,6 +22,8 @@ pub(super) struct Launcher<'a> {
     pub precision: Precision,
     /// Images.
     pub batch: usize,
+    /// The most images of a batch.
+    pub capacity: usize,
     /// Whether the batch's statistics are measured. Then they normalise, and update the running ones.
     pub training: bool,
     /// Whether the running statistics normalise in spite of that, and stay as they are: in a frozen stage.
@@ -79,7 +81,7 @@ impl Launcher<'_> {
         self.at(self.slots.partial)
     }
 
-    /// Slices' shares of a weight's gradient.
+    /// Slices' shares of a weight's gradient, or sums of blocks that share a product's depth.
     pub fn shares(&self) -> Address {
         self.at(self.slots.shares)
     }

@@ -103,6 +103,64 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREE ? 3 : 2) pointwise_f
                training ? partial : nullptr);
 }
 
+// The same product where there are fewer tiles than multiprocessors: several blocks share a tile. Each
+// sums over `length` channels, a multiple of DEPTH, and `pointwise_joined` puts their sums together in
+// one order. sums[part][p][n]: a part writes P N f32 and reads its channels of the input and the weight.
+
+typedef Pieces<ROWS, COLUMNS, Normalised, Weight, PART_STAGES> PartPieces;
+static_assert(sizeof(PartPieces) <= POINTWISE_PART_SHARED, "the host knows how much shared memory there has to be");
+
+// Calls `what(run, v, row, column)` for each vector of the thread's runs that lies within the tile.
+template <class What> __device__ __forceinline__ void each_of_runs(int rows, int count, What what) {
+    typedef Sums<ROWS, COLUMNS> Own;
+#pragma unroll
+    for (int run = 0; run < Own::RUNS; ++run)
+#pragma unroll
+        for (int v = 0; v < Own::RUN / VECTOR; ++v) {
+            int row = Own::run_row(run), column = Own::run_column() + v * VECTOR;
+            if (row < rows && column < count) what(run, v, row, column);
+        }
+}
+
+// Grid: tiles of pixels, tiles of maps, parts.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) pointwise_part(
+    const store_t *input, const float *scale, const float *shift, const store_t *weight, float *sums, int pixels, int channels,
+    int length) {
+    DYNAMIC_SHARED(memory);
+    PartPieces &pieces = *reinterpret_cast<PartPieces *>(memory);
+    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0), count = min(COLUMNS, MAPS - map0);
+    int first = blockIdx.z * length;
+    Sums<ROWS, COLUMNS> own;
+    product(pieces, own, first, min(first + length, channels), Normalised{input, scale, shift, channels, pixels, row0},
+            Weight{weight, channels, map0});
+    float *into = sums + ((size_t)blockIdx.z * pixels + row0) * MAPS + map0;
+    each_of_runs(rows, count, [&](int run, int v, int row, int column) {
+        Values values;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) values[i] = own.of_run(run, v * VECTOR + i);
+        put_floats(into + (size_t)row * MAPS + column, values);
+    });
+}
+
+// Grid: tiles of pixels, tiles of maps. Reads `parts` P N f32, writes P N values.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) pointwise_joined(
+    const float *sums, store_t *out, float *partial, const Scalars *scalars, int site, int pixels, int parts, int training) {
+    __shared__ Columns<ROWS, COLUMNS> columns;
+    int row0 = blockIdx.x * ROWS, map0 = blockIdx.y * COLUMNS, rows = min(ROWS, pixels - row0), count = min(COLUMNS, MAPS - map0);
+    size_t first = (size_t)row0 * MAPS + map0;
+    Sums<ROWS, COLUMNS> own;
+    for (int part = 0; part < parts; ++part) {
+        const float *from = sums + (size_t)part * pixels * MAPS + first;
+        each_of_runs(rows, count, [&](int run, int v, int row, int column) {
+            Values more = floats_at(from + (size_t)row * MAPS + column);
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) own.of_run(run, v * VECTOR + i) += more[i];
+        });
+    }
+    write_runs(own, columns, rows, count, out + first, Dropout(scalars, site), first, MAPS, map0, blockIdx.x,
+               training ? partial : nullptr);
+}
+
 // The backward pass, in one kernel: the input, the wide end of a block, is passed once.
 //
 //     d[p][c] = sum over n of dout[p][n] w[n][c], masked by ReLU; into[p][c] += gamma[c] d[p][c]

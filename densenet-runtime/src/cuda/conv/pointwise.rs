@@ -5,7 +5,7 @@ use super::super::error::CudaError;
 use super::super::kernel::norm::{BatchNorm, Left, Shares, Statistics, Sums, Totals};
 use super::super::memory::WeightAt;
 use super::super::program::Sources;
-use super::super::program::slices::Slicing;
+use super::super::program::slices::{MULTIPROCESSORS, Slicing};
 use super::super::program::tile::{PAD_BYTES, ROWS, line, pointwise_columns, tiles, vector};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
@@ -21,6 +21,13 @@ const DEPTH_BYTES: usize = 128;
 const FEW_PIXELS: usize = 64;
 /// The most pieces of the weight in shared memory in the forward pass.
 const MOST_STAGES: usize = 4;
+/// Channels of a piece where blocks share the depth of a tile: a multiple of the depth in both precisions.
+const PIECE: usize = 64;
+/// The most blocks that share the depth of a tile.
+const MOST_PARTS: usize = 8;
+/// The fewest pieces that a tile must save by sharing: a piece takes 0.7 us where a tile is alone on a
+/// multiprocessor (an H100, bf16), the launch that puts the sums together about 4.
+const WORTH: usize = 8;
 /// Bytes of shared memory with which two blocks can run on a multiprocessor.
 const HALF: usize = 88 << 10;
 
@@ -30,6 +37,14 @@ arguments! {
         partial: Address, scalars: Address, site: i32, pixels: usize, channels: usize,
         training: bool,
     }
+    pub struct Part {
+        input: Address, scale: Address, shift: Address, weight: Address, sums: Address,
+        pixels: usize, channels: usize, length: usize,
+    }
+    pub struct Joined {
+        sums: Address, out: Address, partial: Address, scalars: Address, site: i32,
+        pixels: usize, parts: usize, training: bool,
+    }
     pub struct Back {
         dout: Address, weight: Address, input: Address,
         scale: Address, shift: Address, mean: Address, gamma: Address,
@@ -38,7 +53,12 @@ arguments! {
     }
 }
 kernels! {
-    pub struct PointwiseKernels { pointwise_forward: Forward, pointwise_back: Back }
+    pub struct PointwiseKernels {
+        pointwise_forward: Forward,
+        pointwise_part: Part,
+        pointwise_joined: Joined,
+        pointwise_back: Back,
+    }
 }
 
 /// The program of these kernels for a block.
@@ -47,6 +67,7 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
     let counts = [block.input, block.growth, maps];
     let vector = vector(of.precision, &counts);
     let stages = stages(of.precision, vector, block.pixels());
+    let part_stages = most_stages(of.precision, vector);
     let constants = [
         ("IN_STRIDE", block.output()),
         ("MAPS", maps),
@@ -57,7 +78,9 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
         ("VECTOR", vector),
         ("DEPTH_BYTES", DEPTH_BYTES),
         ("STAGES", stages),
+        ("PART_STAGES", part_stages),
         ("POINTWISE_FORWARD_SHARED", forward_shared(maps, stages)),
+        ("POINTWISE_PART_SHARED", forward_shared(maps, part_stages)),
         ("POINTWISE_BACK_SHARED", shared),
     ];
     let file = ("pointwise.cu", include_str!("pointwise.cu"));
@@ -69,9 +92,41 @@ pub fn source(of: Sources<'_>, block: &Block, maps: usize) -> Source {
 /// per multiprocessor waits for memory at each piece, so three pieces are loaded ahead; with more
 /// tiles, the others compute meanwhile. Short vectors would need too many registers.
 fn stages(precision: Precision, vector: usize, pixels_of_image: usize) -> usize {
+    if pixels_of_image <= FEW_PIXELS {
+        most_stages(precision, vector)
+    } else {
+        2
+    }
+}
+
+/// The same for a tile that is alone on its multiprocessor.
+fn most_stages(precision: Precision, vector: usize) -> usize {
     match precision {
-        Precision::Bf16 if vector >= 4 && pixels_of_image <= FEW_PIXELS => MOST_STAGES,
+        Precision::Bf16 if vector >= 4 => MOST_STAGES,
         _ => 2,
+    }
+}
+
+/// How blocks share the depth of the forward pass's tiles: their number, and the channels of each.
+/// They do where tiles fill at most half of a large card's multiprocessors, and the depth is long
+/// enough to be worth another launch. `pixels` are those of the largest batch, so that an image's
+/// maps are the same whatever is in its batch.
+fn shared_depth(pixels: usize, channels: usize, maps: usize) -> (usize, usize) {
+    let blocks = tiles(pixels) * maps.div_ceil(pointwise_columns(maps));
+    let pieces = channels.div_ceil(PIECE);
+    let own = pieces.div_ceil((MULTIPROCESSORS / blocks).clamp(1, MOST_PARTS));
+    if pieces - own < WORTH {
+        (1, channels)
+    } else {
+        (pieces.div_ceil(own), own * PIECE)
+    }
+}
+
+/// The f32 that blocks which share tiles' depth leave for each other, with `pixels` in the largest batch.
+pub fn sums_of_parts(pixels: usize, channels: usize, maps: usize) -> usize {
+    match shared_depth(pixels, channels, maps) {
+        (1, _) => 0,
+        (parts, _) => parts * pixels * maps,
     }
 }
 
@@ -133,13 +188,42 @@ impl Pointwise<'_> {
     /// Computes the maps. If `measured` is set, leaves their moments.
     pub fn forward(&self, out: Address, site: i32, measured: bool) -> Result<(), CudaError> {
         let (on, norm, maps) = (self.bn.on, self.input.norm, self.weight.maps);
+        let grid = [tiles(self.pixels), maps.div_ceil(pointwise_columns(maps))];
+        let most = self.pixels / on.batch * on.capacity;
+        let (parts, length) = shared_depth(most, norm.channels, maps);
+        if parts > 1 {
+            on.tiled(
+                &self.kernels.pointwise_part,
+                [grid[0], grid[1], parts],
+                Part {
+                    input: self.input.x,
+                    scale: on.scale(norm),
+                    shift: on.shift(norm),
+                    weight: on.packed(self.weight),
+                    sums: on.shares(),
+                    pixels: self.pixels,
+                    channels: norm.channels,
+                    length,
+                },
+            )?;
+            return on.tiled(
+                &self.kernels.pointwise_joined,
+                [grid[0], grid[1], 1],
+                Joined {
+                    sums: on.shares(),
+                    out,
+                    partial: on.partial(),
+                    scalars: on.scalars(),
+                    site,
+                    pixels: self.pixels,
+                    parts,
+                    training: measured,
+                },
+            );
+        }
         on.tiled(
             &self.kernels.pointwise_forward,
-            [
-                tiles(self.pixels),
-                maps.div_ceil(pointwise_columns(maps)),
-                1,
-            ],
+            [grid[0], grid[1], 1],
             Forward {
                 input: self.input.x,
                 scale: on.scale(norm),
@@ -235,6 +319,24 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
                 &[("out", pixels * maps), ("partial", of.moments(maps))],
             )
             .product(pixels, maps, channels),
+        "pointwise_part" => of
+            .moves(
+                &[
+                    ("input", input),
+                    ("scale", channels),
+                    ("shift", channels),
+                    ("weight", maps * channels),
+                ],
+                &[("sums", of.grid()[2] * pixels * maps)],
+            )
+            .product(pixels, maps, channels),
+        "pointwise_joined" => of.moves(
+            &[
+                ("sums", of.count("parts") * pixels * maps),
+                ("scalars", of.seed()),
+            ],
+            &[("out", pixels * maps), ("partial", of.moments(maps))],
+        ),
         "pointwise_back" => {
             // For one group of maps.
             let slices = of.grid()[1];

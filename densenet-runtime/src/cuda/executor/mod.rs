@@ -311,6 +311,7 @@ impl CudaExecutor {
             plan: &self.plan,
             precision: self.options.precision,
             batch: self.latest,
+            capacity: self.options.batch,
             training,
             at_rest: false,
             ready: false,

@@ -72,6 +72,7 @@ fn maps_buffers(plan: &Plan, frozen: Frozen, size: impl Fn(&PlanBlock) -> usize)
 pub struct Scratch {
     partial: usize,
     shares: usize,
+    parts: usize,
     pooled: Vec<usize>,
 }
 
@@ -84,6 +85,11 @@ impl Scratch {
     /// For the shares of a weight's gradient.
     pub fn shares(&mut self, pixels: usize, slicing: Slicing) {
         self.shares = self.shares.max(slicing.most(pixels) * slicing.weight);
+    }
+
+    /// For `count` sums of blocks that share the depth of a product, which inference needs, too.
+    pub fn parts(&mut self, count: usize) {
+        self.parts = self.parts.max(count);
     }
 
     /// For the pooled values of the next transition.
@@ -174,7 +180,8 @@ pub struct Slots {
     pub logit_gradient: Slot,
     /// Tiles' moments or sums.
     pub partial: Slot,
-    /// Slices' shares of a weight's gradient.
+    /// Slices' shares of a weight's gradient; in the forward pass, sums of blocks that share a
+    /// product's depth.
     pub shares: Slot,
 }
 
@@ -315,7 +322,7 @@ impl Slots {
                 .collect(),
             logit_gradient: layout.floats(trained(batch * plan.classes())),
             partial: layout.floats(trained(scratch.partial)),
-            shares: layout.floats(trained(scratch.shares)),
+            shares: layout.floats(trained(scratch.shares).max(scratch.parts)),
             trainable,
         }
     }

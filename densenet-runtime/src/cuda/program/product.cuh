@@ -94,9 +94,9 @@ template <int M, int N> struct Sums {
         asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / (32 * ACROSS)), "n"(32 * ACROSS) : "memory");
 #endif
     }
-    __device__ __forceinline__ float of_run(int run, int i) const {
+    __device__ static int place_in_run(int run, int i) {
         static_assert(WIDE == 32, "a warp's columns are a run for each of four threads");
-        return value[run / 2 * 16 + i / 2 * 4 + run % 2 * 2 + i % 2];
+        return run / 2 * 16 + i / 2 * 4 + run % 2 * 2 + i % 2;
     }
 
     template <bool ALONG, class A> __device__ __forceinline__ static Rows rows(const A &a, int k) {
@@ -141,7 +141,7 @@ template <int M, int N> struct Sums {
     __device__ static int run_column() { return threadIdx.x % 16 * RUN; }
     __device__ static int sharer() { return threadIdx.x / 16; }
     __device__ __forceinline__ static void rows_meet() { __syncthreads(); }
-    __device__ __forceinline__ float of_run(int run, int i) const { return value[run * RUN + i]; }
+    __device__ static int place_in_run(int run, int i) { return run * RUN + i; }
 
     // Four depths of a line.
     template <bool ALONG, class F> __device__ __forceinline__ static void four(float (&into)[4], const F &f, int line, int k) {
@@ -171,6 +171,8 @@ template <int M, int N> struct Sums {
         }
     }
 #endif
+    __device__ __forceinline__ float of_run(int run, int i) const { return value[place_in_run(run, i)]; }
+    __device__ __forceinline__ float &of_run(int run, int i) { return value[place_in_run(run, i)]; }
     // Sums over `depth` depths, which AT_ONCE divides.
     template <bool ALONG_A, bool ALONG_B, class A, class B>
     __device__ __forceinline__ void add(int depth, const A &a, const B &b) {

@@ -157,6 +157,7 @@ fn on_paper(
         plan,
         precision,
         batch,
+        capacity: batch,
         training: true,
         at_rest: false,
         ready: false,

@@ -57,6 +57,7 @@ pub fn scratch(scratch: &mut Scratch, plan: &Plan, batch: usize) {
             scratch.shares(pixels, spatial::slicing(shape, read));
             if let Some(maps) = layer.bottleneck {
                 scratch.shares(pixels, pointwise::slicing(layer.input, maps));
+                scratch.parts(pointwise::sums_of_parts(pixels, layer.input, maps));
             }
         }
     }

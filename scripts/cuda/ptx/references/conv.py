@@ -38,6 +38,24 @@ def pointwise_forward(launch):
     launch.moments("partial", maps, launch["ROWS"], launch.grid[0], lambda: launch.read("out", where))
 
 
+def pointwise_part(launch):
+    pixels, channels, maps, length = launch["pixels"], launch["channels"], launch["MAPS"], launch["length"]
+    _, z, _ = operand(launch, channels, launch["IN_STRIDE"])
+    weight = launch.take("weight", (maps, channels))
+    for part in range(launch.grid[2]):
+        own = slice(part * length, (part + 1) * length)
+        found, scale = (a[:, own] @ b[:, own].T for a, b in ((z, weight), (numpy.abs(z), numpy.abs(weight))))
+        launch.put("sums", found, start=part * pixels * maps, scale=scale)
+
+
+def pointwise_joined(launch):
+    pixels, maps, parts = launch["pixels"], launch["MAPS"], launch["parts"]
+    sums = launch.take("sums", (parts * pixels, maps)).reshape(parts, pixels, maps)
+    drop = launch.factors(launch.places((pixels, maps)))
+    where = launch.put("out", sums.sum(0) * drop, scale=numpy.abs(sums).sum(0) * drop)
+    launch.moments("partial", maps, launch["ROWS"], launch.grid[0], lambda: launch.read("out", where))
+
+
 def pointwise_back(launch):
     pixels, channels, maps, map0 = launch["pixels"], launch["channels"], launch["MAPS"], launch["map0"]
     group, length, slices = min(launch["GROUP"], maps - map0), launch["length"], launch.grid[1]

@@ -4,11 +4,26 @@ use cuda_kernel_tests::{Dropout, Gpu, Precision, arguments, check, check_stored}
 
 use crate::{Case, Data, TILE_MAPS, each};
 
+/// How many channels the blocks that share a product's depth have each.
+type Shared = Option<usize>;
+
 #[test]
 fn forward_and_its_statistics() {
     each(|case, precision, data| {
         for site in [-1, 5] {
-            forward(case, precision, data, Dropout { seed: 77, site });
+            forward(case, precision, data, Dropout { seed: 77, site }, None);
+        }
+    });
+}
+
+#[test]
+fn blocks_that_share_the_depth_of_a_1x1_product_have_its_maps_and_statistics() {
+    each(|case, precision, data| {
+        for (length, site) in [(64, 5), (128, -1), (256, -1)] {
+            if case.kernel == 1 && case.channels > length {
+                let dropout = Dropout { seed: 78, site };
+                forward(case, precision, data, dropout, Some(length));
+            }
         }
     });
 }
@@ -18,7 +33,7 @@ fn evaluation_has_the_same_maps_and_leaves_no_statistics() {
     each(|case, precision, data| {
         let none = Dropout { seed: 0, site: -1 };
         let [trained, evaluated] =
-            [1, 0].map(|training| maps_and_moments(case, precision, data, none, training));
+            [1, 0].map(|training| maps_and_moments(case, precision, data, none, training, None));
         let what = format!("{case:?} {precision:?}");
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert!(bits(&evaluated.0) == bits(&trained.0), "{what}");
@@ -34,6 +49,7 @@ fn maps_and_moments(
     data: &Data,
     dropout: Dropout,
     training: i32,
+    shared: Shared,
 ) -> (Vec<f32>, Vec<f32>) {
     let gpu = Gpu::new(1);
     let program = case.program(&gpu, precision, dropout.site >= 0);
@@ -45,10 +61,43 @@ fn maps_and_moments(
     let (scale, shift) = (gpu.floats(&data.norm.scale), gpu.floats(&data.norm.shift));
     let weight = gpu.packed(precision, &data.weight, case.channels, case.taps());
     let scalars = gpu.scalars(dropout.seed, [0.0, 1.0], false, [0.0; 3], false);
-    match case.kernel {
-        1 => program.tiled_in_shared(
+    let of_maps = maps.div_ceil(case.columns());
+    match (case.kernel, shared) {
+        (1, Some(length)) => {
+            let parts = case.channels.div_ceil(length);
+            let sums = gpu.no_floats(parts * pixels * maps);
+            program.tiled_in_shared(
+                "pointwise_part",
+                [tiles, of_maps, parts],
+                arguments![
+                    &input,
+                    &scale,
+                    &shift,
+                    &weight,
+                    &sums,
+                    pixels,
+                    case.channels,
+                    length
+                ],
+            );
+            program.tiled(
+                "pointwise_joined",
+                [tiles, of_maps, 1],
+                arguments![
+                    &sums,
+                    &out,
+                    &partial,
+                    &scalars,
+                    dropout.site,
+                    pixels,
+                    parts,
+                    training
+                ],
+            );
+        }
+        (1, None) => program.tiled_in_shared(
             "pointwise_forward",
-            [tiles, maps.div_ceil(case.columns()), 1],
+            [tiles, of_maps, 1],
             arguments![
                 &input,
                 &scale,
@@ -85,8 +134,8 @@ fn maps_and_moments(
     (out.read_maps(precision), partial.read_floats())
 }
 
-fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout) {
-    let (stored, left) = maps_and_moments(case, precision, data, dropout, 1);
+fn forward(case: &Case, precision: Precision, data: &Data, dropout: Dropout, shared: Shared) {
+    let (stored, left) = maps_and_moments(case, precision, data, dropout, 1, shared);
     let (pixels, maps) = (case.pixels(), case.maps);
     let tiles = pixels.div_ceil(case.rows);
     // Columns that are not its own stay as they were.

@@ -125,9 +125,8 @@ impl Case {
         let files = match self.kernel {
             1 => {
                 let vector = vector(precision, &counts);
-                let ahead = precision == Precision::Bf16
-                    && vector >= 4
-                    && self.size[1] * self.size[2] <= 64;
+                let short = precision == Precision::F32 || vector < 4;
+                let ahead = !short && self.size[1] * self.size[2] <= 64;
                 constants.extend([
                     ("COLUMNS", self.columns()),
                     ("GROUP", self.group(precision)),
@@ -135,7 +134,9 @@ impl Case {
                     ("VECTOR", vector),
                     ("DEPTH_BYTES", 128),
                     ("STAGES", if ahead { 4 } else { 2 }),
+                    ("PART_STAGES", if short { 2 } else { 4 }),
                     ("POINTWISE_FORWARD_SHARED", SHARED),
+                    ("POINTWISE_PART_SHARED", SHARED),
                     ("POINTWISE_BACK_SHARED", SHARED),
                 ]);
                 &["conv/pointwise.cu"][..]
