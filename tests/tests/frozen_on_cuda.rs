@@ -197,6 +197,15 @@ fn a_call_is_one_graph_of_the_way_forward_alone() {
         frozen = Some(on_device(&device, &plan, &state, Precision::F32));
     });
     assert_eq!(count(&made, Kind::Capture), 1);
+    // Each kernel of the graph has been launched, and so loaded, before it is recorded.
+    let recorded = made.iter().position(|call| call.kind == Kind::Capture);
+    let (before, after) = made.split_at(recorded.expect("a graph"));
+    for call in after.iter().filter(|call| call.captured) {
+        assert!(
+            before.iter().any(|own| own.kernel == call.kernel),
+            "{call:?}"
+        );
+    }
     let mut frozen = frozen.expect("a network");
     let mut launched = |images| {
         let (pixels, _) = random::batch(&plan, images, 1);

@@ -138,6 +138,9 @@ impl Frozen {
         prepared.map_err(CudaError::in_inference)?;
         let stem = plan.stem();
         let values = capacity * stem.channels * stem.height * stem.width;
+        // Without images yet: the driver loads kernels at their first launch, which no graph should have to wait for.
+        network.forward(capacity)?;
+        device.wait("loading kernels")?;
         let graph = device.capture(|| network.forward(capacity))?;
         let mapped = capacity * options.outputs.most_class_maps(plan);
         let given: usize = network.given().map(|(_, each)| each).sum();
