@@ -5,8 +5,8 @@ Run from the root of the repository with torch, torchvision, scikit-learn and Pi
 `--program FILE` takes another build of the command, `--keep DIR` a folder for what is made.
 
 Pictures of coloured shapes are drawn, and two networks trained on them through the command line: one on a
-table of five independent classes, of which a quarter of the labels is unknown, one class is rare and one
-never applies; and one on folders of four classes. Then `evaluate --json --predictions` judges both parts of
+table of five independent classes, where a quarter of the labels is unknown, one class is rare and one never
+applies; and one on folders of four classes. Then `evaluate --json --predictions` judges both parts of
 each division. From the probabilities written out and the labels, scikit-learn computes AUROC, average
 precision, accuracy, thresholds and the confusion matrix, and numpy the loss and the calibration error: all
 numbers of the JSON must be these, to 1e-6. And torchvision's Resize, CenterCrop and TenCrop before a network
@@ -118,14 +118,16 @@ def expected(probabilities, labels):
         own = np.where(yes, probabilities, 1 - probabilities)[known]
         loss, right = -np.log(own).mean(), ((probabilities >= 0.5) == yes)[known]
         confidence = np.maximum(probabilities, 1 - probabilities)[known]
-        top1 = confusion = None
+        top1 = top5 = confusion = None
         sets = [(yes[known[:, k], k], probabilities[known[:, k], k]) for k in range(classes)]
         accuracy = [metrics.accuracy_score(yes, score >= 0.5) if len(yes) else None for yes, score in sets]
     else:
         said = probabilities.argmax(1)
         loss = metrics.log_loss(labels, probabilities, labels=range(classes))
         confidence, right = probabilities.max(1), said == labels
-        top1 = 1 - metrics.accuracy_score(labels, said)
+        top1, top5 = 1 - metrics.accuracy_score(labels, said), None
+        if classes > 5:
+            top5 = 1 - metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(classes))
         confusion = metrics.confusion_matrix(labels, said, labels=range(classes))
         sets = [(labels == k, probabilities[:, k]) for k in range(classes)]
         accuracy = metrics.recall_score(labels, said, labels=range(classes), average=None).tolist()
@@ -137,6 +139,7 @@ def expected(probabilities, labels):
         "unread": 0,
         "loss": loss,
         "top1_error": top1,
+        "top5_error": top5,
         "known": [len(yes) for yes, _ in sets],
         "positive": [int(yes.sum()) for yes, _ in sets],
         "confusion": None if confusion is None else confusion.tolist(),

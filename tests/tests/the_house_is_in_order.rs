@@ -42,12 +42,23 @@ fn published() -> Vec<Value> {
 
 /// The Rust files of the repository.
 fn sources() -> Vec<(PathBuf, String)> {
-    let folders = ["densenet-macros", "densenet-runtime", "models", "tests"];
+    files(
+        &["densenet-macros", "densenet-runtime", "models", "tests"],
+        &["rs"],
+    )
+}
+
+/// Files of these folders with one of these extensions; those without one have `""`.
+fn files(folders: &[&str], extensions: &[&str]) -> Vec<(PathBuf, String)> {
     let entries = folders
         .iter()
         .flat_map(|folder| walkdir::WalkDir::new(root().join(folder)));
-    let paths = entries.map(|entry| entry.unwrap().into_path());
-    let paths = paths.filter(|path| path.extension().is_some_and(|own| own == "rs"));
+    let entries = entries.map(Result::unwrap);
+    let paths = entries.filter(|entry| entry.file_type().is_file());
+    let paths = paths.map(walkdir::DirEntry::into_path).filter(|path| {
+        let own = path.extension().unwrap_or_default();
+        extensions.iter().any(|extension| own == *extension)
+    });
     // The fuzzers' workspace has a folder of its own for what is built.
     let paths = paths.filter(|path| path.components().all(|part| part.as_os_str() != "target"));
     paths
@@ -323,12 +334,18 @@ fn a_type_that_users_import_has_its_name_to_itself() {
     }
 }
 
-/// The comments of the Rust files and the documents, paragraph by paragraph, each on one line.
+/// The comments of Rust files, kernels and scripts, and the documents, paragraph by paragraph, each on
+/// one line.
 fn prose() -> Vec<(PathBuf, String)> {
     let mut prose = Vec::new();
-    for (path, text) in sources() {
+    let sources = sources().into_iter().map(|source| ("//", source));
+    let kernels = files(&["densenet-runtime/src/cuda"], &["cu", "cuh"]);
+    let kernels = kernels.into_iter().map(|source| ("//", source));
+    let scripts = files(&["scripts", ".ci"], &["py", ""]);
+    let scripts = scripts.into_iter().map(|source| ("#", source));
+    for (sign, (path, text)) in sources.chain(kernels).chain(scripts) {
         let lines = text.lines().map(|line| {
-            let line = line.trim_start().strip_prefix("//").unwrap_or_default();
+            let line = line.trim_start().strip_prefix(sign).unwrap_or_default();
             line.trim_start_matches(['/', '!']).trim()
         });
         let lines: Vec<_> = lines.collect();

@@ -489,6 +489,7 @@ pub(super) fn evaluate(
         step,
         epoch,
         images: tally.images,
+        classes: runner.executor().plan().classes(),
         loss: outcome.loss,
         top1: outcome.top1,
         top5: outcome.top5,

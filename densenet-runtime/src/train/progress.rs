@@ -218,7 +218,10 @@ fn scores(evaluation: &Evaluation) -> String {
     let mut shown = Vec::new();
     if !evaluation.independent {
         shown.push(format!("top-1 error {}", percent(evaluation.top1_error())));
-        shown.push(format!("top-5 error {}", percent(evaluation.top5_error())));
+        // Among five classes or fewer, no image can be wrong.
+        if evaluation.classes > 5 {
+            shown.push(format!("top-5 error {}", percent(evaluation.top5_error())));
+        }
     }
     if let Some(auroc) = means.auroc {
         shown.push(format!("AUROC {auroc:.3}"));
@@ -343,22 +346,27 @@ mod tests {
         for step in 1..=40 {
             lines.step(&report(step)).unwrap();
         }
-        lines
-            .evaluation(&Evaluation {
-                step: 40,
-                epoch: 1.0,
-                images: 200,
-                loss: 1.25,
-                top1: 150,
-                top5: 190,
-                right: 0,
-                known: 0,
-                independent: false,
-                means: None,
-                by: BestBy::Top1Error,
-                seconds: 3.0,
-            })
-            .unwrap();
+        let evaluation = Evaluation {
+            step: 40,
+            epoch: 1.0,
+            images: 200,
+            classes: 6,
+            loss: 1.25,
+            top1: 150,
+            top5: 190,
+            right: 0,
+            known: 0,
+            independent: false,
+            means: None,
+            by: BestBy::Top1Error,
+            seconds: 3.0,
+        };
+        lines.evaluation(&evaluation).unwrap();
+        let few = Evaluation {
+            classes: 5,
+            ..evaluation
+        };
+        lines.evaluation(&few).unwrap();
         let text = String::from_utf8(page.0.borrow().clone()).unwrap();
         assert_eq!(
             text.lines().collect::<Vec<_>>(),
@@ -366,6 +374,7 @@ mod tests {
                 "epoch 1 · step 1/40 · loss 2.500 · top-1 acc 25.0% · lr 0.05 · 4.0 images/s · 1 min 18 s left",
                 "epoch 1 · step 40/40 · loss 2.500 · top-1 acc 25.0% · lr 0.05 · 4.0 images/s · 0.0 s left",
                 "epoch 1 · step 40 · validation: top-1 error 25.0%, top-5 error 5.0%, loss 1.250 (200 images in 3.0 s)",
+                "epoch 1 · step 40 · validation: top-1 error 25.0%, loss 1.250 (200 images in 3.0 s)",
             ]
         );
     }

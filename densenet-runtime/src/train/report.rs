@@ -46,6 +46,8 @@ pub struct Evaluation {
     pub epoch: f64,
     /// Images evaluated.
     pub images: usize,
+    /// Classes of the network.
+    pub classes: usize,
     /// Mean loss over the images, not smoothed; 0 if none of their targets is known.
     pub loss: f64,
     /// Images whose class has the highest logit.

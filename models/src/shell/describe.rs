@@ -25,8 +25,8 @@ pub fn describe(
         plan.multiply_adds() as f64 / 1e9,
     );
     say!(
-        "memory    {:.2} GiB for a training step of {piece} images",
-        bytes as f64 / f64::from(1 << 30),
+        "memory    {} for a training step of {piece} images",
+        densenet_spec::in_words(bytes),
     );
     if config.freeze != Freeze::Nothing {
         let [own, all] = [training.frozen, Frozen::default()]

@@ -1,5 +1,5 @@
 """Runs the items of a measurement, one after another or together, each with a limit of its own; a failure costs its own
-item only. What comes of an item is written when it ends: a line of JSON in results.jsonl, its output in logs/."""
+item only. An item's result is written when it ends: a line of JSON in results.jsonl, its output in logs/."""
 
 import concurrent.futures
 import json

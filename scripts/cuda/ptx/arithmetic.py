@@ -112,7 +112,7 @@ def binary(root, parts, kind):
         return lambda a, b: a - quotient(a, b).astype(a.dtype) * b
     if root in ("min", "max"):
         if kind == "f" and "NaN" not in parts:
-            # A number where one of them is none.
+            # A number where one of them is not.
             return numpy.fmin if root == "min" else numpy.fmax
         return numpy.minimum if root == "min" else numpy.maximum
     raise KeyError(root)

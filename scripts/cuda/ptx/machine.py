@@ -1,5 +1,5 @@
-"""A machine for PTX: the threads of some blocks at once, of which those at the lowest instruction go on. So threads that part
-meet again where their ways do, and what does not depend on the order of warps is the same as on a card."""
+"""A machine for PTX: it runs the threads of some blocks at once, and of these always those at the lowest instruction. So
+threads that part meet again where their ways do, and what does not depend on the order of warps is the same as on a card."""
 
 import re
 

@@ -255,7 +255,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUP > 128 ? 1 : 2) point
         own_scale[v] = c < count ? floats_at(scale + channel0 + c) : Values{};
         own_shift[v] = c < count ? floats_at(shift + channel0 + c) : Values{};
     }
-    // A thread's rows are so many pixels apart.
+    // The distance between a thread's rows, in pixels.
     constexpr int APART = Pulled::RUNS > 1 ? BF16 ? 8 : 16 : 0;
     const int own_row = pixel_of(Pulled::run_row(0));
     const size_t own = (size_t)own_row * IN_STRIDE + channel0 + column;

@@ -56,8 +56,8 @@ struct Normalised {
     }
 };
 
-// The same value, of which the compiler knows nothing: what is computed from it is not kept in
-// registers from one round of a loop to the next.
+// The same value, hidden from the compiler, so that what is computed from it is not kept in registers
+// from one round of a loop to the next.
 __device__ __forceinline__ unsigned unknown(unsigned value) {
 #ifndef CUDA_EMULATOR
     asm volatile("" : "+r"(value));

@@ -74,8 +74,8 @@ __device__ __forceinline__ float relu(float z) {
 #endif
 }
 
-// The same value, of which the compiler for compute capability 10.0 and later knows nothing: what is
-// computed from it is computed again where it is used, since that compiler finds no registers to keep it.
+// The same value, hidden from the compiler for compute capability 10.0 and later, which would keep
+// what is computed from it and has no registers for that: it is computed again where it is used.
 __device__ __forceinline__ int afresh(int value) {
 #if !defined CUDA_EMULATOR && __CUDA_ARCH__ >= 1000
     asm volatile("" : "+r"(value));

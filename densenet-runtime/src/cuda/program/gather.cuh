@@ -16,7 +16,7 @@ constexpr int LOADED = 8;
 // The exponent of a power of two: dividing by one takes as long as several loads' start.
 __device__ __forceinline__ int bits_of(int power) { return 31 - __clz(power); }
 
-// Calls `add(tile, numbers)` for the thread's tiles, the loads of LOADED of which run at once. The
+// Calls `add(tile, numbers)` for the thread's tiles. The loads of LOADED tiles run at once, and the
 // first are started before anything else.
 template <int OWN, class Add>
 __device__ __forceinline__ void each_tile(const float *partial, int tiles, int channels, int channel, int lanes, Add add) {

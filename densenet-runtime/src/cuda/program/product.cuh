@@ -60,7 +60,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix_x4(unsigned 
 // A thread's columns are not adjacent. But the order of the columns is the caller's choice: if
 // column c is line `line_of(c)` of b, a thread has RUNS rows of RUN adjacent columns each, and can
 // load, compute and store them as vectors, without the detour through shared memory. `of_run` is
-// such a value; SHARERS threads, of which this is number `sharer`, have the same columns.
+// such a value. SHARERS threads have the same columns, and this is number `sharer` of them.
 template <int M, int N> struct Sums {
     static constexpr int COUNT = M * N / THREADS;
     float value[COUNT];

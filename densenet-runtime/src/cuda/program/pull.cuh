@@ -62,7 +62,7 @@ struct Masked {
     }
 };
 
-// `pixel(row)` is the pixel of a row, negative if there is none; `d(row, column)` is its gradient;
+// `pixel(row)` is the pixel of a row, negative if the row has none; `d(row, column)` is its gradient;
 // `store(pixel, channel, masked)` writes it. Works on `count` channels from `first` on.
 template <int M, int N, class Pixel, class Gradient, class Store>
 __device__ __forceinline__ void pull(Stage<M, N> &stage, const Norm &norm, const store_t *x, int stride, int first, int count,

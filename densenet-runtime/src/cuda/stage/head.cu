@@ -146,7 +146,7 @@ __device__ __forceinline__ double softplus(double x) { return (x > 0 ? x : 0) + 
 
 __device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
-// Binary cross-entropy towards independent targets, of which NaN are unknown: one block per image. A
+// Binary cross-entropy towards independent targets, where NaN is unknown: one block per image. A
 // block computes the image's loss, how many decisions at a logit of 0 are right, how many targets
 // are known, and in training the gradient, as above. `weights` has a weight for each class that
 // applies. An unknown target has the factor 0 and is not left out: if its logit is not finite,

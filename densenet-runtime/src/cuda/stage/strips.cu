@@ -17,7 +17,7 @@
 // has TALL rows.
 constexpr int BORDER = KERNEL / 2 * CHANNELS, TAPS = KERNEL * CHANNELS, ROW = WIDTH * CHANNELS;
 constexpr int TALL = (CONVOLVED_HEIGHT - 1) * STEP + KERNEL;
-// The most rows of the tall image under so many pixels.
+// The most rows of the tall image under this many pixels.
 __device__ constexpr int lines_under(int pixels) {
     int below = (pixels - 1 + CONVOLVED_WIDTH - 1) / CONVOLVED_WIDTH;
     return below * STEP + KERNEL + (below + CONVOLVED_HEIGHT - 1) / CONVOLVED_HEIGHT * (KERNEL - STEP);
@@ -220,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) stem_forward(
 // The gradient of the weight. Of WARPS, each has a row of the patch and all maps, or some if there
 // are warps enough.
 constexpr int SHARERS = WARPS / KERNEL, HELD = ACROSS / 16 / SHARERS;
-// Two groups of a patch's row are read in pairs of elements, of which one belongs to each.
+// Two groups of a patch's row are read in pairs of elements, one of each group.
 constexpr int PAIRS = PAIRED ? GROUPS / 2 : 0;
 struct Slice {
     Lines<ROWS> lines;

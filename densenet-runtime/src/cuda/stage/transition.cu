@@ -10,7 +10,7 @@
 //
 // The forward pass, and the gradient of the weight, read the input once for each tile of COLUMNS
 // maps. The blocks that do this run at the same time, so that all but the first find it mostly in
-// cache. But each makes the operand anew, which is more work than its product. So with many tiles
+// cache. But each makes the operand again, which is more work than its product. So with many tiles
 // (POOLED) the operand is made once, by transition_pool, and kept for the backward pass; then it is
 // what both read as their `input`. The backward pass reads the input and writes its gradient once.
 // Q N values are written, or read.

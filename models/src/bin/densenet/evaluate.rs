@@ -37,8 +37,8 @@ pub struct Arguments {
     choice: Choice,
     #[command(flatten)]
     options: infer::InferenceOptions,
-    /// Writes the measures to a file: loss, top1_error, and by class and as means auroc and
-    /// average_precision.
+    /// Writes the measures to a file: loss, top1_error, top5_error, and by class and as means auroc
+    /// and average_precision.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Writes the probability of each class for each picture to a file.
@@ -109,6 +109,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         unread,
         loss: loss(&answers, saved.plan.classes()),
         top1_error: answers.top_k_error(1),
+        top5_error: (saved.plan.classes() > 5)
+            .then(|| answers.top_k_error(5))
+            .flatten(),
         scores: answers.scores(),
         confusion: answers.confusion(),
         names,
@@ -189,6 +192,8 @@ struct Measures {
     loss: Option<f64>,
     /// `None` where classes are independent.
     top1_error: Option<f64>,
+    /// `None` there, and among five classes or fewer.
+    top5_error: Option<f64>,
     scores: Scores,
     /// `None` where classes are independent.
     confusion: Option<Vec<Vec<usize>>>,
@@ -207,6 +212,9 @@ impl Measures {
         }
         if let Some(error) = self.top1_error {
             say!("top-1 error  {:.2}%", 100.0 * error);
+        }
+        if let Some(error) = self.top5_error {
+            say!("top-5 error  {:.2}%", 100.0 * error);
         }
         let width = self.names.iter().map(|name| name.chars().count()).max();
         let width = width.unwrap_or(0).clamp(5, 40);
@@ -253,6 +261,7 @@ impl Measures {
             "unread": self.unread,
             "loss": self.loss,
             "top1_error": self.top1_error,
+            "top5_error": self.top5_error,
             "auroc": {
                 "mean": scores.means.auroc,
                 "by_class": by_class(|score| score.auroc.into()),

@@ -78,7 +78,7 @@ def transition_pull(launch):
 
 
 def by_rows(launch, masked, size, x, mean, rows):
-    """Sums of tiles of so many pooled pixels."""
+    """Sums of tiles of this many pooled pixels."""
     channels = launch["IN"]
     flat = [numpy.asarray(part).reshape(-1, channels) for part in (masked, size, x)]
     sums(launch, *flat, mean, 4 * rows, -(-launch["pooled"] // rows))

@@ -24,6 +24,9 @@ fn cards(report: &Report<'_>) -> String {
     }
     if report.saved.kind == LabelKind::Exclusive {
         cards.push(card("top-1 error", &of(&["top1_error"], percent)));
+        if !report.measures["top5_error"].is_null() {
+            cards.push(card("top-5 error", &of(&["top5_error"], percent)));
+        }
     }
     cards.extend([
         card("loss", &of(&["loss"], four)),
