@@ -86,6 +86,7 @@ fn agree(make: impl Fn() -> Box<dyn Executor>) {
                 range,
                 rate: rate.unwrap() as f32,
                 decay: decay.unwrap() as f32,
+                frozen: false,
             }
         };
         let groups = [group(0..split, 0), group(split..count, 1)];
@@ -184,7 +185,7 @@ fn groups_that_leave_parameters_out_are_refused() {
     let group = |range, rate| Group {
         range,
         rate,
-        decay: 1.0,
+        ..Group::all(count)
     };
     for groups in [
         vec![],

@@ -1,8 +1,8 @@
-//! Stages that do not train.
+//! Stages and tensors that do not train.
 
 use std::ops::Range;
 
-use crate::Plan;
+use crate::{NormTensors, Plan, Span};
 
 /// The first stages of a network, which do not train. They need no gradient and keep nothing for a
 /// backward pass.
@@ -69,6 +69,48 @@ impl Frozen {
     /// The number of a network's blocks that are frozen together with the stage that normalises all their maps.
     pub fn readers(self, plan: &Plan) -> usize {
         (self.stages.saturating_sub(1) / 2).min(plan.blocks().len())
+    }
+}
+
+/// The tensors that are frozen besides the first stages, as ranges of parameters in their order.
+///
+/// A frozen tensor has no gradient. A frozen BN normalises with its running statistics in training
+/// too. Each tensor is frozen as a whole, and a BN's scale with its bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrozenTensors<'a>(&'a [Range<usize>]);
+
+impl<'a> FrozenTensors<'a> {
+    /// Those in these ranges, which follow one another with gaps between them.
+    pub const fn in_ranges(ranges: &'a [Range<usize>]) -> Self {
+        Self(ranges)
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a tensor of parameters is frozen.
+    pub fn has(self, tensor: Span) -> bool {
+        let ends_before = |range: &Range<usize>| range.end <= tensor.start;
+        let next = self.0.get(self.0.partition_point(ends_before));
+        next.is_some_and(|range| range.start <= tensor.start)
+    }
+
+    /// Whether a BN is frozen.
+    pub fn has_norm(self, norm: &NormTensors) -> bool {
+        self.has(norm.scale)
+    }
+
+    /// The first parameter from `start` on that trains.
+    pub fn first_trained(self, start: usize) -> usize {
+        let tensor = Span { start, len: 1 };
+        let ends_before = |range: &Range<usize>| range.end <= start;
+        if self.has(tensor) {
+            self.0[self.0.partition_point(ends_before)].end
+        } else {
+            start
+        }
     }
 }
 

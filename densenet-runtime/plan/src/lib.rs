@@ -25,7 +25,7 @@ mod tensors;
 pub use dropout::{Dropout, DropoutSites};
 pub use error::{PlanError, TooSmall};
 pub use footprint::{Buffers, Footprint, Recompute, Training};
-pub use frozen::Frozen;
+pub use frozen::{Frozen, FrozenTensors};
 pub use inference::{Inference, MapsOf, Outputs};
 pub use outcome::Outcome;
 pub use parameter::{Parameter, Role};

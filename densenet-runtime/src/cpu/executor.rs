@@ -424,7 +424,8 @@ impl Executor for CpuExecutor {
     }
 
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
-        Group::check(groups, self.plan.parameter_count())?;
+        Group::check(groups, &self.plan)?;
+        Group::check_none_frozen(groups)?;
         self.groups = Group::after(groups, self.trainable[0].start);
         Ok(())
     }

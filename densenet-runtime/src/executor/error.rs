@@ -182,6 +182,15 @@ pub enum ExecutorError {
         /// Where it must start.
         from: usize,
     },
+    /// A tensor or a BN is frozen in part.
+    #[error(
+        "{part} would be partly frozen, but a tensor is frozen as a whole, and a BN's scale with \
+            its bias; freeze all of it, or nothing"
+    )]
+    FrozenInPart {
+        /// The tensor or the BN, by its name in torchvision's checkpoints.
+        part: String,
+    },
     /// A buffer handed in has the wrong length.
     #[error("{what} has {expected} elements, found {found}")]
     Length {

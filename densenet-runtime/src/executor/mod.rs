@@ -142,11 +142,13 @@ pub trait Executor: Send {
         pending.into_outcome()
     }
 
-    /// Gives groups of parameters their own shares of the learning rate and the weight decay. The
-    /// groups contain each parameter once, in order. At first there is one group.
+    /// Gives groups of parameters their own shares of the learning rate and the weight decay, and
+    /// freezes some ([`Group::frozen`]). The groups contain each parameter once, in order. At first
+    /// there is one group. They change between steps, not between batches that are accumulated.
     ///
     /// # Errors
-    /// When the groups do not fit the parameters, or the executor supports one group only.
+    /// When the groups do not fit the parameters, freeze a tensor or a BN in part, or the executor
+    /// supports one group only.
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         if groups == [Group::all(self.plan().parameter_count())] {
             return Ok(());

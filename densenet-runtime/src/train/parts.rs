@@ -168,6 +168,7 @@ pub(super) fn groups(
                 range: parameter.range(),
                 rate,
                 decay,
+                frozen: false,
             }),
         }
     }
@@ -407,7 +408,7 @@ mod tests {
             share("features", 0.1),
         ];
         let groups = groups(&plan, &rates, true).unwrap();
-        Group::check(&groups, plan.parameter_count()).unwrap();
+        Group::check(&groups, &plan).unwrap();
         for tensor in plan.parameters() {
             if !tensor.role.is_trainable() {
                 continue;

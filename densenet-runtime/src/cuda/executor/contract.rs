@@ -123,7 +123,8 @@ impl Executor for CudaExecutor {
     }
 
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
-        Group::check(groups, self.plan.parameter_count())?;
+        Group::check(groups, &self.plan)?;
+        Group::check_none_frozen(groups)?;
         let most = most_groups(&self.plan);
         check_length(
             "the most groups of parameters",
