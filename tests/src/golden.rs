@@ -57,6 +57,11 @@ impl Golden {
         rate.parse().expect("a number")
     }
 
+    /// Whether the file has a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.file.names().iter().any(|own| own == name)
+    }
+
     /// A tensor by its name in the file.
     ///
     /// # Panics

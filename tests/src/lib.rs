@@ -9,6 +9,7 @@ pub mod compare;
 pub mod dfdx_way;
 pub mod emulated;
 pub mod executor;
+pub mod frozen_parts;
 pub mod golden;
 pub mod memory;
 pub mod mutations;

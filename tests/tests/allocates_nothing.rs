@@ -7,6 +7,7 @@ use densenet_runtime::cpu::{self, FrozenOptions, Precision};
 use densenet_runtime::plan::{BlockSpec, Frozen, Plan, Ratio, Recompute, Spec, StemKind};
 use densenet_runtime::{Batch, Executor, MapsOf, Network, Outputs, Pixels, Sgd, Step};
 use densenet_tests::executor::load;
+use densenet_tests::frozen_parts::groups;
 use densenet_tests::memory::{Counting, fewest_allocations};
 use densenet_tests::random;
 
@@ -14,6 +15,16 @@ use densenet_tests::random;
 static ALLOCATOR: Counting = Counting;
 
 fn check_step(plan: &Plan, precision: Precision, recompute: Recompute, frozen: Frozen) {
+    check_step_of(plan, precision, recompute, frozen, &[]);
+}
+
+fn check_step_of(
+    plan: &Plan,
+    precision: Precision,
+    recompute: Recompute,
+    frozen: Frozen,
+    parts: &[&str],
+) {
     let options = cpu::CpuOptions {
         recompute,
         precision,
@@ -23,6 +34,7 @@ fn check_step(plan: &Plan, precision: Precision, recompute: Recompute, frozen: F
     };
     let mut executor = cpu::CpuExecutor::new(plan.clone(), options).unwrap();
     load(&mut executor, &random::state(plan, 1));
+    executor.set_groups(&groups(plan, parts)).unwrap();
     let (pixels, labels) = random::batch(plan, 2, 1);
     let mut step = || {
         let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
@@ -33,7 +45,7 @@ fn check_step(plan: &Plan, precision: Precision, recompute: Recompute, frozen: F
     let allocations = fewest_allocations(3, step);
     assert_eq!(
         allocations, 0,
-        "{plan}\n{precision:?}, {recompute:?}, {frozen:?}"
+        "{plan}\n{precision:?}, {recompute:?}, {frozen:?}, {parts:?}"
     );
 }
 
@@ -60,6 +72,17 @@ fn a_training_step_with_frozen_stages_allocates_nothing() {
     for count in [1, 2, 3, 7] {
         let frozen = Frozen::first(count);
         check_step(&plan, Precision::F32, Recompute::Nothing, frozen);
+    }
+}
+
+#[test]
+fn a_training_step_with_frozen_parts_allocates_nothing() {
+    let _alone = alone();
+    let plan = DenseNetBC100K12::PLAN;
+    let parts = ["features.denseblock1.denselayer3", "features.transition1"];
+    for parts in [&parts[..], &["norms"]] {
+        let recompute = Recompute::Bottlenecks;
+        check_step_of(&plan, Precision::F32, recompute, Frozen::default(), parts);
     }
 }
 

@@ -70,7 +70,7 @@ pub fn forward(
         if training {
             a.blocks[index].maps.merge(0, engine.moments());
         }
-        let sites = drops.at(plan.dropout_sites(index));
+        let sites = drops.at(plan.dropout_sites(index), pass.frozen);
         let (own, next) = a.maps.split_at_mut(index + 1);
         let x = &mut own[index][..batch * block.pixels() * block.stride()];
         if !frozen.block(index) {
@@ -93,14 +93,14 @@ pub fn forward(
             affine: &mut a.affine,
         };
         if let Some(transition) = plan.transitions().get(index) {
+            let stage = (transition, &tensors.transitions[index]);
             let target = Destination {
                 values: &mut next[0],
                 columns: OutputColumns {
-                    dropout: sites.transition(),
+                    dropout: sites.transition(&stage.1.conv),
                     ..into_block(&plan.blocks()[index + 1])
                 },
             };
-            let stage = (transition, &tensors.transitions[index]);
             transition::forward(engine, stage, pass, maps, target);
         } else {
             let stage = (&plan.head(), &tensors.head);
@@ -153,7 +153,7 @@ pub fn backward(
     let batch = pass.batch;
     for (index, block) in plan.blocks().iter().enumerate().rev() {
         let pixels = batch * block.pixels();
-        let sites = drops.at(plan.dropout_sites(index));
+        let sites = drops.at(plan.dropout_sites(index), pass.frozen);
         let state = &mut a.blocks[index];
         let maps = Maps {
             x: &a.maps[index],
@@ -185,6 +185,11 @@ pub fn backward(
             g: &mut *g,
             sums: &mut state.gradient,
         };
+        if let Some(transition) = tensors.transitions.get(index)
+            && pass.is_done(transition.conv.weight.range().end)
+        {
+            return;
+        }
         match plan.transitions().get(index) {
             None => {
                 let features = &a.features[..features];
@@ -193,7 +198,7 @@ pub fn backward(
             Some(transition) => {
                 let dout = &a.handover;
                 let stage = (transition, &tensors.transitions[index]);
-                let dropout = sites.transition();
+                let dropout = sites.transition(&stage.1.conv);
                 transition::backward(engine, stage, pass, maps, dout, dropout, into);
             }
         }
@@ -222,6 +227,14 @@ pub fn backward(
         if frozen.input(index) {
             return;
         }
+    }
+    let stem = tensors.stem;
+    let end = stem
+        .norm
+        .map_or(stem.conv.weight.range(), |norm| norm.trainable())
+        .end;
+    if pass.is_done(end) {
+        return;
     }
     let first = &plan.blocks()[0];
     let dout = &a.handover[..batch * first.pixels() * first.input];

@@ -19,7 +19,7 @@ use crate::executor::{
     Step, check_capacity, check_frozen, check_length, check_loss_weights, check_smoothing,
     check_training,
 };
-use crate::plan::{Frozen, Plan, Precision, Recompute, Tensors, Training};
+use crate::plan::{Frozen, FrozenTensors, Plan, Precision, Recompute, Tensors, Training};
 
 /// How a [`CpuExecutor`] is made.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +129,9 @@ pub struct CpuExecutor {
     average_running: Memory<f32>,
     /// Of the parameters that train.
     groups: Vec<Group>,
+    /// The parameters that groups freeze, and the first that trains.
+    frozen: Vec<Range<usize>>,
+    first_trained: usize,
     /// The parameters and running statistics that train.
     trainable: [Range<usize>; 2],
     /// The state that it keeps for them.
@@ -185,6 +188,8 @@ impl CpuExecutor {
             average: zeros("averages", kept(parameters, training.average))?,
             average_running: zeros("averages", kept(plan.running_count(), training.average))?,
             groups: Group::after(&[Group::all(parameters)], trainable[0].start),
+            frozen: Vec::new(),
+            first_trained: trainable[0].start,
             trainable,
             training,
             running: zeros("running statistics", plan.running_count())?,
@@ -307,6 +312,7 @@ impl CpuExecutor {
                 Mode::Train { .. } | Mode::Measure => Norms::Batch(&mut self.running),
                 Mode::Evaluate => Norms::Running(&self.running),
             },
+            frozen: FrozenTensors::in_ranges(&self.frozen),
         };
         let drops = match mode {
             Mode::Train { seed } => Drops {
@@ -336,6 +342,9 @@ impl CpuExecutor {
             batch: self.latest,
             parameters: &self.parameters,
             gradients: Gradients::after(self.trainable[0].start, &mut self.gradients),
+            frozen: FrozenTensors::in_ranges(&self.frozen),
+            running: &self.running,
+            first_trained: self.first_trained,
         };
         let drops = Drops {
             probability: self.plan.dropout(),
@@ -425,8 +434,10 @@ impl Executor for CpuExecutor {
 
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         Group::check(groups, &self.plan)?;
-        Group::check_none_frozen(groups)?;
-        self.groups = Group::after(groups, self.trainable[0].start);
+        let start = self.trainable[0].start;
+        self.groups = Group::after(groups, start);
+        self.frozen = Group::frozen(groups);
+        self.first_trained = FrozenTensors::in_ranges(&self.frozen).first_trained(start);
         Ok(())
     }
 

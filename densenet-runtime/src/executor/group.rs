@@ -120,6 +120,7 @@ impl Group {
     }
 
     /// Refuses frozen groups, for an executor that cannot freeze parts after those that train.
+    #[cfg(feature = "cuda")]
     pub(crate) fn check_none_frozen(groups: &[Self]) -> Result<(), ExecutorError> {
         match groups.iter().find(|group| group.frozen) {
             None => Ok(()),

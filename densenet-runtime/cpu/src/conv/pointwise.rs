@@ -250,9 +250,15 @@ pub fn pack_backward(engine: &mut Engine, weight: &[f32], maps: usize, channels:
 ///
 /// `dy` is the gradient of the convolution's maps (pixels x maps). Adds gamma times the masked
 /// gradient to `g` (rows of `input.stride`). `engine.packed` holds the packed weight. The engine's
-/// scratch receives the sums and the threads' shares of the weight's gradient (rows of
+/// scratch receives the sums and, if the weight trains, the threads' shares of its gradient (rows of
 /// `padded(channels)`).
-pub fn backward(engine: &mut Engine, input: Input<'_>, dy: &[f32], maps: usize, g: &mut [f32]) {
+pub fn backward(
+    engine: &mut Engine,
+    input: Input<'_>,
+    (dy, maps): (&[f32], usize),
+    weight_trains: bool,
+    g: &mut [f32],
+) {
     let (level, form) = (engine.level, engine.form);
     engine.over_rows(g, input.stride, dy.len() / maps, |share| {
         level.run(Backward {
@@ -263,6 +269,7 @@ pub fn backward(engine: &mut Engine, input: Input<'_>, dy: &[f32], maps: usize, 
             pixels: share.rows,
             b: share.packed,
             g: share.values,
+            weight_trains,
             scratch: share.scratch,
         });
     });
@@ -277,6 +284,7 @@ struct Backward<'a> {
     pixels: Range<usize>,
     b: &'a [f32],
     g: &'a mut [f32],
+    weight_trains: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -291,6 +299,7 @@ impl Kernel for Backward<'_> {
             pixels,
             b,
             g,
+            weight_trains,
             scratch,
         } = self;
         let Input {
@@ -356,6 +365,10 @@ impl Kernel for Backward<'_> {
                 for row in operand.chunks_exact_mut(width) {
                     row[range.len()..].fill(0.0);
                 }
+                let operand_of_weight = weight_trains.then_some(TileMut {
+                    values: &mut *operand,
+                    stride: width,
+                });
                 let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
                 PullBack {
                     rows: count,
@@ -374,15 +387,15 @@ impl Kernel for Backward<'_> {
                         stride,
                     },
                     add: true,
-                    operand: Some(TileMut {
-                        values: &mut *operand,
-                        stride: width,
-                    }),
+                    operand: operand_of_weight,
                     sum_scale,
                     sum_bias,
                 }
                 .run(simd);
                 scratch.sums.flush(range.clone(), inverse);
+                if !weight_trains {
+                    continue;
+                }
                 let a = Rows {
                     values: operand,
                     stride: width,

@@ -60,9 +60,9 @@ pub fn backward(
     into: MapsGradient<'_>,
 ) {
     let dfeatures = classifier_backward(engine, (head, tensors), pass, features, gradients);
-    let input = maps.input(pass.parameters, &tensors.norm);
-    pool_backward(engine, input, head.pixels(), dfeatures, &mut *into.g);
-    into.start(engine, pass, &tensors.norm);
+    let input = maps.input(pass, &tensors.norm);
+    pool_backward(engine, input, head.pixels(), dfeatures, into.g);
+    pass.start(engine, &tensors.norm, into.sums);
 }
 
 /// Goes back through the classifier alone; returns the gradient of the features.
@@ -79,8 +79,20 @@ pub fn classifier_backward<'a>(
     } = gradients;
     let weight = tensors.weight.of(pass.parameters);
     let [dweight, dbias] = pass.gradients.of_each([tensors.weight, tensors.bias]);
-    let own = (dweight, dbias);
-    classify_backward(engine, features, weight, logits, own, dfeatures);
+    let [weight_trains, bias_trains] =
+        [tensors.weight, tensors.bias].map(|tensor| !pass.frozen.has(tensor));
+    if bias_trains {
+        for dlogits in logits.chunks_exact(dbias.len()) {
+            dbias
+                .iter_mut()
+                .zip(dlogits)
+                .for_each(|(sum, value)| *sum += value);
+        }
+    }
+    if weight_trains {
+        add_class_gradients(engine, features, logits, dweight, pass.batch);
+    }
+    feature_gradients(engine, weight, logits, dfeatures, pass.batch);
     dfeatures
 }
 
@@ -227,25 +239,15 @@ impl Kernel for Classify<'_> {
     }
 }
 
-/// Goes back through the classifier: adds to the gradients of weight and bias, and writes the
-/// gradient of the features (batch x channels).
-fn classify_backward(
+/// Adds to the gradient of the classifier's weight (classes x channels).
+fn add_class_gradients(
     engine: &mut Engine,
     features: &[f32],
-    weight: &[f32],
     dlogits: &[f32],
-    (weight_gradient, bias_gradient): (&mut [f32], &mut [f32]),
-    dfeatures: &mut [f32],
+    weight_gradient: &mut [f32],
+    batch: usize,
 ) {
-    let classes = bias_gradient.len();
-    let channels = weight.len() / classes;
-    let batch = features.len() / channels;
-    for dlogits in dlogits.chunks_exact(classes) {
-        bias_gradient
-            .iter_mut()
-            .zip(dlogits)
-            .for_each(|(sum, value)| *sum += value);
-    }
+    let [channels, classes] = [features.len(), dlogits.len()].map(|len| len / batch);
     // The features, padded to whole vectors in each row.
     let width = padded(channels);
     let rows = need_zeros(&mut engine.packed, batch * width);
@@ -296,8 +298,20 @@ fn classify_backward(
                 }
             }
         });
-    drop(parts);
-    // The features' gradient: each thread sums over its classes, then the shares are added.
+}
+
+/// Writes the gradient of the features (batch x channels): each thread sums over its classes, then
+/// the shares are added.
+fn feature_gradients(
+    engine: &mut Engine,
+    weight: &[f32],
+    dlogits: &[f32],
+    dfeatures: &mut [f32],
+    batch: usize,
+) {
+    let [channels, classes] = [dfeatures.len(), dlogits.len()].map(|len| len / batch);
+    let width = padded(channels);
+    let level = engine.level;
     let panels = Panels {
         depth: CLASSES,
         columns: channels,

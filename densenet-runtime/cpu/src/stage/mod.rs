@@ -12,7 +12,7 @@ use super::conv::pointwise::Input;
 use super::engine::Engine;
 use super::kernel::load::NormRelu;
 use super::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Norms, Statistics};
-use densenet_plan::{DropoutSites, NormTensors, Span};
+use densenet_plan::{DropoutSites, FrozenTensors, NormTensors, Span};
 
 /// What all stages receive in the forward pass.
 pub struct Forward<'a> {
@@ -20,12 +20,30 @@ pub struct Forward<'a> {
     pub batch: usize,
     pub parameters: &'a [f32],
     pub norms: Norms<'a>,
+    pub frozen: FrozenTensors<'a>,
 }
 
 impl Forward<'_> {
     /// Whether the batch's statistics are used.
     pub fn training(&self) -> bool {
         matches!(self.norms, Norms::Batch(_))
+    }
+
+    /// Prepares the BN of a consumer of maps with these statistics, over `pixels`. A frozen BN uses
+    /// its running statistics.
+    fn prepare(
+        &mut self,
+        affine: &mut Affine,
+        tensors: &NormTensors,
+        statistics: &Statistics,
+        pixels: usize,
+    ) {
+        let norms = match &mut self.norms {
+            Norms::Batch(running) if self.frozen.has_norm(tensors) => Norms::Running(running),
+            Norms::Batch(running) => Norms::Batch(running),
+            Norms::Running(running) => Norms::Running(running),
+        };
+        affine.prepare(self.parameters, tensors, statistics, norms, pixels);
     }
 }
 
@@ -39,8 +57,12 @@ pub struct Drops {
 
 impl Drops {
     /// The dropout of a block and of the transition that follows it, by their sites.
-    pub fn at(self, sites: DropoutSites) -> block::Sites {
-        block::Sites { drops: self, sites }
+    pub fn at(self, sites: DropoutSites, frozen: FrozenTensors<'_>) -> block::Sites<'_> {
+        block::Sites {
+            drops: self,
+            sites,
+            frozen,
+        }
     }
 }
 
@@ -50,6 +72,56 @@ pub struct Backward<'a> {
     pub batch: usize,
     pub parameters: &'a [f32],
     pub gradients: Gradients<'a>,
+    pub frozen: FrozenTensors<'a>,
+    /// The running statistics, which frozen BNs have normalised with.
+    pub running: &'a [f32],
+    /// The first parameter that trains. The pass ends when no tensor before trains.
+    pub first_trained: usize,
+}
+
+impl<'a> Backward<'a> {
+    /// The BN of a consumer of maps with these statistics, whose multiply-add is computed into
+    /// `affine`.
+    fn norm<'n>(
+        &self,
+        affine: &'n mut Affine,
+        tensors: &NormTensors,
+        statistics: &'n Statistics,
+    ) -> Norm<'n>
+    where
+        'a: 'n,
+    {
+        let weights = NormWeights::of(self.parameters, tensors);
+        if self.frozen.has_norm(tensors) {
+            let running = &self.running[tensors.running()];
+            Norm::of_running(affine, weights, running, statistics)
+        } else {
+            Norm::of_batch(affine, weights, statistics)
+        }
+    }
+
+    /// Starts `sums` with those that the last consumer of some maps left in the engine's scratch.
+    fn start(&mut self, engine: &Engine, tensors: &NormTensors, sums: &mut GradientSums) {
+        sums.reset(tensors.channels());
+        self.add(engine, tensors, sums);
+    }
+
+    /// Adds the sums that a consumer left in the engine's scratch, also to the gradients of its BN.
+    /// A frozen BN has none: its statistics do not depend on the maps.
+    fn add(&mut self, engine: &Engine, tensors: &NormTensors, sums: &mut GradientSums) {
+        if self.frozen.has_norm(tensors) {
+            return;
+        }
+        let gamma = tensors.scale.of(self.parameters);
+        let own = self.gradients.range(tensors.trainable());
+        let own = own.split_at_mut(tensors.channels());
+        sums.add(engine.sums(), gamma, own);
+    }
+
+    /// Whether neither the tensor that ends there nor one before it trains.
+    pub fn is_done(&self, end: usize) -> bool {
+        end <= self.first_trained
+    }
 }
 
 /// The gradients of the parameters that train, which are added to.
@@ -108,11 +180,7 @@ impl<'a> Maps<'a> {
         tensors: &NormTensors,
         pixels: usize,
     ) -> NormRelu<'a> {
-        let Forward {
-            parameters, norms, ..
-        } = pass;
-        self.affine
-            .prepare(parameters, tensors, self.statistics, norms, pixels);
+        pass.prepare(self.affine, tensors, self.statistics, pixels);
         NormRelu {
             x: self.x,
             stride: self.stride,
@@ -121,14 +189,12 @@ impl<'a> Maps<'a> {
     }
 
     /// The maps with the reader's BN, for the backward pass.
-    fn input(self, parameters: &'a [f32], tensors: &NormTensors) -> Input<'a> {
-        let weights = NormWeights::of(parameters, tensors);
-        let statistics = self.statistics;
+    fn input<'p: 'a>(self, pass: &Backward<'p>, tensors: &NormTensors) -> Input<'a> {
         Input {
             x: self.x,
             stride: self.stride,
             channels: tensors.channels(),
-            norm: Norm::of_batch(self.affine, weights, statistics),
+            norm: pass.norm(self.affine, tensors, self.statistics),
         }
     }
 }
@@ -138,15 +204,4 @@ pub struct MapsGradient<'a> {
     /// Gamma times the masked gradient: rows of the maps' stride.
     pub g: &'a mut [f32],
     pub sums: &'a mut GradientSums,
-}
-
-impl MapsGradient<'_> {
-    /// Takes the sums that the reader left in the engine's scratch, and adds them to the gradients
-    /// of its BN.
-    fn start(self, engine: &Engine, pass: &mut Backward<'_>, tensors: &NormTensors) {
-        let gamma = tensors.scale.of(pass.parameters);
-        let own = pass.gradients.range(tensors.trainable());
-        let own = own.split_at_mut(tensors.channels());
-        self.sums.start(engine.sums(), gamma, own);
-    }
 }

@@ -11,7 +11,7 @@ use crate::conv::pointwise::{self, Destination, OutputColumns};
 use crate::engine::{Engine, Parts, Scratch, need, need_zeros, padded, split_rows};
 use crate::kernel::emit::{Runs, emit};
 use crate::kernel::load::{Load, Patches};
-use crate::kernel::normal::{Affine, GradientSums, Norm, NormWeights, Statistics, Undo, relu};
+use crate::kernel::normal::{Affine, GradientSums, Norm, Statistics, Undo, relu};
 use crate::kernel::pairs;
 use crate::kernel::product::{Form, Out, Panels, Rows, accumulate};
 use crate::kernel::pullback::{PullBack, Tile, TileMut};
@@ -112,7 +112,7 @@ pub fn forward(
             let StemState {
                 statistics, affine, ..
             } = state;
-            affine.prepare(pass.parameters, norm, statistics, &mut pass.norms, pixels);
+            pass.prepare(affine, norm, statistics, pixels);
             max_pool(engine, stem, pass.batch, buffers, affine, target);
         }
     }
@@ -261,39 +261,40 @@ pub fn backward(
                 totals,
                 undo,
             } = state;
-            let weights = NormWeights::of(pass.parameters, at);
-            let norm = Norm::of_batch(affine, weights, statistics);
+            let norm = pass.norm(affine, at, statistics);
             let pool = Unpool {
                 dout,
                 choice,
                 x: convolved,
             };
-            back_rows(engine, stem, batch, Task::Sum(norm, pool));
-            let into = pass.gradients.range(at.trainable()).split_at_mut(stem.maps);
-            totals.start(engine.sums(), weights.scale, into);
+            if !pass.frozen.has_norm(at) {
+                back_rows(engine, stem, batch, Task::Sum(norm, pool));
+            }
+            pass.start(engine, at, totals);
             let (height, width) = stem.convolved_size();
             let pixels = batch * height * width;
-            let gamma = Some(weights.scale);
-            undo.set(statistics, 0..stem.maps, gamma, totals, pixels);
+            undo.set(statistics, 0..stem.maps, Some(norm.gamma), totals, pixels);
             Way::Pooled(pool, undo)
         }
     };
-    back_rows(
-        engine,
-        stem,
-        batch,
-        Task::Weight(patches(stem, images), way),
-    );
-    let share = padded(channels);
-    let shares = &engine.scratch;
-    let weight_gradient = pass.gradients.range(tensors.conv.weight.range());
-    for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
-        for share in shares
-            .iter()
-            .map(|scratch| &scratch.weight[m * share..][..channels])
-        {
-            for (k, value) in share.iter().enumerate() {
-                into[place(stem, k)] += value;
+    if !pass.frozen.has(tensors.conv.weight) {
+        back_rows(
+            engine,
+            stem,
+            batch,
+            Task::Weight(patches(stem, images), way),
+        );
+        let share = padded(channels);
+        let shares = &engine.scratch;
+        let weight_gradient = pass.gradients.range(tensors.conv.weight.range());
+        for (m, into) in weight_gradient.chunks_exact_mut(channels).enumerate() {
+            for share in shares
+                .iter()
+                .map(|scratch| &scratch.weight[m * share..][..channels])
+            {
+                for (k, value) in share.iter().enumerate() {
+                    into[place(stem, k)] += value;
+                }
             }
         }
     }

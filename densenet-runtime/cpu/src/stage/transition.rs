@@ -177,31 +177,27 @@ pub fn backward(
     let (channels, output) = (transition.input, transition.output);
     let weight = tensors.conv.weight;
     pointwise::pack_backward(engine, weight.of(pass.parameters), output, channels);
-    let input = maps.input(pass.parameters, &tensors.norm);
-    pull_back(
-        engine,
-        transition,
-        pass.batch,
-        input,
-        dout,
-        dropout,
-        &mut *into.g,
-    );
-    into.start(engine, pass, &tensors.norm);
-    let weight_gradient = pass.gradients.range(weight.range());
-    engine.add_weight(weight_gradient, channels, padded(channels));
+    let input = maps.input(pass, &tensors.norm);
+    let weight_trains = !pass.frozen.has(weight);
+    let dout = (dout, dropout);
+    let stage = (transition, weight_trains);
+    pull_back(engine, stage, pass.batch, input, dout, into.g);
+    pass.start(engine, &tensors.norm, into.sums);
+    if weight_trains {
+        let weight_gradient = pass.gradients.range(weight.range());
+        engine.add_weight(weight_gradient, channels, padded(channels));
+    }
 }
 
 /// Sets `g` to gamma times the masked gradient. `engine.packed` holds the packed weight. The
-/// engine's scratch receives the sums and the threads' shares of the weight's gradient (rows of
-/// `padded(channels)`).
+/// engine's scratch receives the sums and, if the weight trains, the threads' shares of its gradient
+/// (rows of `padded(channels)`).
 fn pull_back(
     engine: &mut Engine,
-    transition: &Transition,
+    (transition, weight_trains): (&Transition, bool),
     batch: usize,
     input: Input<'_>,
-    dout: &[f32],
-    dropout: Option<Dropout>,
+    (dout, dropout): (&[f32], Option<Dropout>),
     g: &mut [f32],
 ) {
     let pool = Pool {
@@ -240,6 +236,7 @@ fn pull_back(
                 b,
                 g,
                 dropout,
+                weight_trains,
                 scratch,
             });
         });
@@ -260,6 +257,7 @@ struct PullBackRows<'a> {
     b: &'a [f32],
     g: &'a mut [f32],
     dropout: Option<Dropout>,
+    weight_trains: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -277,6 +275,7 @@ impl Kernel for PullBackRows<'_> {
             b,
             g,
             dropout,
+            weight_trains,
             scratch,
         } = self;
         let Input {
@@ -359,18 +358,6 @@ impl Kernel for PullBackRows<'_> {
                         add: false,
                     },
                 );
-                let operand = need_zeros(&mut scratch.operand, count * group * width);
-                match dropout {
-                    None => load.load(simd, start..start + count, range.clone(), operand, width),
-                    Some(_) => {
-                        let corners = (start..start + count).flat_map(|q| pool.corners(q));
-                        for (corner, row) in corners.zip(operand.chunks_exact_mut(width)) {
-                            let row = &mut row[..range.len()];
-                            load.source.pixel(simd, corner, range.clone(), row);
-                            row.iter_mut().for_each(|value| *value *= 0.25);
-                        }
-                    }
-                }
                 let (sum_scale, sum_bias) = scratch.sums.tile(range.clone());
                 for q in 0..count {
                     for (corner, p) in pool.corners(start + q).into_iter().enumerate() {
@@ -399,6 +386,21 @@ impl Kernel for PullBackRows<'_> {
                     }
                 }
                 scratch.sums.flush(range.clone(), norm.inverse);
+                if !weight_trains {
+                    continue;
+                }
+                let operand = need_zeros(&mut scratch.operand, count * group * width);
+                match dropout {
+                    None => load.load(simd, start..start + count, range.clone(), operand, width),
+                    Some(_) => {
+                        let corners = (start..start + count).flat_map(|q| pool.corners(q));
+                        for (corner, row) in corners.zip(operand.chunks_exact_mut(width)) {
+                            let row = &mut row[..range.len()];
+                            load.source.pixel(simd, corner, range.clone(), row);
+                            row.iter_mut().for_each(|value| *value *= 0.25);
+                        }
+                    }
+                }
                 let a = Rows {
                     values: operand,
                     stride: width,

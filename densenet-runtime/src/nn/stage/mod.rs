@@ -5,7 +5,7 @@ mod shapes;
 pub(crate) use densenet_cpu::engine::Engine;
 pub(crate) use shapes::Part;
 
-use crate::plan::{Block, DropoutSites, Head, Stem, StemKind, Transition};
+use crate::plan::{Block, DropoutSites, FrozenTensors, Head, Stem, StemKind, Transition};
 use densenet_cpu::conv::finish::{Source, finish};
 use densenet_cpu::conv::pointwise::{Destination, OutputColumns};
 use densenet_cpu::kernel::normal::{Affine, GradientSums, Norms, Statistics, Undo};
@@ -66,6 +66,7 @@ pub(crate) fn forward(
         batch: input.len() / part.values(),
         parameters,
         norms,
+        frozen: FrozenTensors::default(),
     };
     let batch = pass.batch;
     let (output, memory) = match part {
@@ -147,7 +148,7 @@ fn run_block(
         fresh: &mut fresh,
     };
     let stage = (&block, &block.tensors()[..]);
-    let sites = drops.at(DropoutSites::alone(block.layers));
+    let sites = drops.at(DropoutSites::alone(block.layers), pass.frozen);
     block::forward(engine, stage, pass, &mut state, buffers, sites);
     let output = to_nchw(&x, stride, block.pixels());
     let memory = Memory::Block {
@@ -193,14 +194,15 @@ fn run_transition(
         statistics: &statistics,
         affine: &mut Affine::default(),
     };
+    let stage = (&transition, &transition.tensors());
+    let sites = drops.at(DropoutSites::alone(0), pass.frozen);
     let target = Destination {
         values: &mut output,
         columns: OutputColumns {
-            dropout: drops.at(DropoutSites::alone(0)).transition(),
+            dropout: sites.transition(&stage.1.conv),
             ..OutputColumns::all(transition.output)
         },
     };
-    let stage = (&transition, &transition.tensors());
     transition::forward(engine, stage, pass, maps, target);
     let output = to_nchw(&output, transition.output, height * width);
     let memory = Memory::Transition {
@@ -252,6 +254,9 @@ impl Record {
             batch: self.batch,
             parameters,
             gradients: Gradients::after(0, gradients),
+            frozen: FrozenTensors::default(),
+            running: &[],
+            first_trained: 0,
         };
         let pass = &mut pass;
         let drops = self.drops;
@@ -301,7 +306,7 @@ impl Record {
                     input: &mut dinput,
                 };
                 let stage = (&block, &block.tensors()[..]);
-                let sites = drops.at(DropoutSites::alone(block.layers));
+                let sites = drops.at(DropoutSites::alone(block.layers), pass.frozen);
                 block::backward(engine, stage, pass, &mut state, buffers, sites);
                 to_nchw(&dinput, block.input, block.pixels())
             }
@@ -313,7 +318,8 @@ impl Record {
                 let (height, width) = transition.output_size();
                 let dout = nhwc(doutput, transition.output, height * width);
                 let stage = (&transition, &transition.tensors());
-                let dropout = drops.at(DropoutSites::alone(0)).transition();
+                let sites = drops.at(DropoutSites::alone(0), pass.frozen);
+                let dropout = sites.transition(&stage.1.conv);
                 let channels = transition.input;
                 let dinput = undone(engine, &x, channels, &statistics, |engine, maps, into| {
                     transition::backward(engine, stage, pass, maps, &dout, dropout, into);

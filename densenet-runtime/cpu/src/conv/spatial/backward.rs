@@ -22,15 +22,15 @@ const CHANNELS: usize = 64;
 /// Goes back through a 3x3 convolution, ReLU and the affine part of BN.
 ///
 /// `dout` is the gradient of the maps (pixels x maps). `engine.packed` holds the weight, packed by
-/// [`super::pack_backward`]. The engine's scratch receives the sums, and the threads' shares of the
-/// gradient of the transformed weight ((place x maps) rows of `padded(channels)`), for
-/// [`super::add_weight`].
+/// [`super::pack_backward`]. The engine's scratch receives the sums and, if the weight trains, the
+/// threads' shares of the gradient of the transformed weight ((place x maps) rows of
+/// `padded(channels)`), for [`super::add_weight`].
 pub fn backward(
     engine: &mut Engine,
     shape: Shape,
     x: (&[f32], usize),
     norm: Norm<'_>,
-    dout: &[f32],
+    (dout, weight_trains): (&[f32], bool),
     sink: Sink<'_>,
 ) {
     let Shape {
@@ -62,6 +62,7 @@ pub fn backward(
                 stride,
             },
             add,
+            weight_trains,
             scratch: share.scratch,
         });
     });
@@ -80,6 +81,7 @@ struct Backward<'a> {
     b: &'a [f32],
     into: TileMut<'a>,
     add: bool,
+    weight_trains: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -98,6 +100,7 @@ impl Kernel for Backward<'_> {
             b,
             into,
             add,
+            weight_trains,
             scratch,
         } = self;
         let source = NormRelu {
@@ -137,29 +140,34 @@ impl Kernel for Backward<'_> {
             for (index, row) in tile.clone().enumerate() {
                 let memory = &mut scratch.other;
                 let strip = load_strip(simd, patches, row, &gradient, 0..maps, memory, index > 0);
-                strip.transform_outputs(simd, maps, &mut outputs[outer.row(index)..], outer);
+                if weight_trains {
+                    strip.transform_outputs(simd, maps, &mut outputs[outer.row(index)..], outer);
+                }
                 strip.transform(simd, maps, &mut inputs[inner.row(index)..], inner);
             }
             if form == Form::Rounded {
-                pairs::round_all(both);
+                let unread = if weight_trains { 0 } else { outer.len() };
+                pairs::round_all(&mut both[unread..]);
             }
             let (outputs, inputs) = both.split_at(outer.len());
             for from in (0..channels).step_by(CHANNELS) {
                 let range = from..channels.min(from + CHANNELS);
                 let layout = Layout::new(tile.len(), columns, range.len(), of_rows);
                 let operand = need(&mut scratch.operand, layout.len());
-                let memory = &mut scratch.other;
-                transform_tile(
-                    simd,
-                    patches,
-                    tile.clone(),
-                    source,
-                    range.clone(),
-                    memory,
-                    (&mut *operand, layout),
-                );
-                if form == Form::Rounded {
-                    pairs::round_all(operand);
+                if weight_trains {
+                    let memory = &mut scratch.other;
+                    transform_tile(
+                        simd,
+                        patches,
+                        tile.clone(),
+                        source,
+                        range.clone(),
+                        memory,
+                        (&mut *operand, layout),
+                    );
+                    if form == Form::Rounded {
+                        pairs::round_all(operand);
+                    }
                 }
                 let panels = Panels {
                     columns: range.len(),
@@ -169,19 +177,21 @@ impl Kernel for Backward<'_> {
                 let products = Layout::of_products(tile.len(), columns, width);
                 let sums = need(&mut scratch.places, products.len());
                 for place in 0..PLACES {
-                    accumulate(
-                        simd,
-                        form,
-                        outer.rows(outputs, place),
-                        maps,
-                        layout.rows(operand, place),
-                        range.len(),
-                        Out {
-                            values: &mut weight[place * maps * share + from..],
-                            stride: share,
-                            add: tile.start > first_row,
-                        },
-                    );
+                    if weight_trains {
+                        accumulate(
+                            simd,
+                            form,
+                            outer.rows(outputs, place),
+                            maps,
+                            layout.rows(operand, place),
+                            range.len(),
+                            Out {
+                                values: &mut weight[place * maps * share + from..],
+                                stride: share,
+                                add: tile.start > first_row,
+                            },
+                        );
+                    }
                     multiply(
                         simd,
                         inner.rows(inputs, place),

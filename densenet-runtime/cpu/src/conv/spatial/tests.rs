@@ -163,7 +163,7 @@ impl Case {
         pack_backward(&mut engine, &weight, maps, channels);
         let from = (&x[..], channels);
         let sink = Sink::Store(&mut dx);
-        backward(&mut engine, shape, from, norm, &dout, sink);
+        backward(&mut engine, shape, from, norm, (&dout, true), sink);
         close("gradient of the input", &dx, &masked);
         let mut dweight = vec![1.0; weight.len()];
         add_weight(&mut engine, &mut dweight, maps, channels);
@@ -183,7 +183,7 @@ impl Case {
         let width = channels + 5;
         let mut g = vec![1.0; self.pixels() * width];
         let sink = Sink::Add(&mut g, width);
-        backward(&mut engine, shape, from, norm, &dout, sink);
+        backward(&mut engine, shape, from, norm, (&dout, true), sink);
         let added: Vec<f64> = (masked.iter().enumerate())
             .map(|(i, d)| 1.0 + f64::from(gamma[i % channels]) * d)
             .collect();

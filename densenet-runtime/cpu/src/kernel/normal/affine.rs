@@ -19,6 +19,8 @@ pub enum Norms<'a> {
 pub struct Affine {
     pub scale: Vec<f32>,
     pub shift: Vec<f32>,
+    /// The gamma of a frozen BN in the backward pass ([`Norm::of_running`]).
+    gamma: Vec<f32>,
 }
 
 impl Affine {
@@ -36,13 +38,13 @@ impl Affine {
     }
 
     /// Prepares the BN of a consumer, whose tensors are `tensors`. Depending on `norms`, it uses
-    /// the batch's statistics, which update the running ones, or the running ones.
+    /// the batch's statistics over `pixels`, which update the running ones, or the running ones.
     pub fn prepare(
         &mut self,
         parameters: &[f32],
         tensors: &NormTensors,
         statistics: &Statistics,
-        norms: &mut Norms<'_>,
+        norms: Norms<'_>,
         pixels: usize,
     ) {
         let norm = &NormWeights::of(parameters, tensors);
@@ -129,6 +131,29 @@ impl<'a> Norm<'a> {
         Self {
             affine,
             gamma: weights.scale,
+            mean: &statistics.mean,
+            inverse: &statistics.inverse,
+        }
+    }
+
+    /// A frozen BN, which normalised with its running statistics. All gradients after the
+    /// normalisation are multiplied by the batch's inverse deviation later, so its gamma makes up
+    /// for that.
+    pub fn of_running(
+        affine: &'a mut Affine,
+        weights: NormWeights<'a>,
+        running: &[f32],
+        statistics: &'a Statistics,
+    ) -> Self {
+        affine.set_running(&weights, running);
+        let Affine { scale, gamma, .. } = affine;
+        let factors = scale.iter().zip(&statistics.inverse);
+        gamma.clear();
+        gamma.extend(factors.map(|(scale, inverse)| scale / inverse));
+        let affine = &*affine;
+        Self {
+            affine,
+            gamma: &affine.gamma,
             mean: &statistics.mean,
             inverse: &statistics.inverse,
         }

@@ -108,18 +108,16 @@ impl GradientSums {
         }
     }
 
-    /// Starts with the sums of the block's last consumer (a transition or the head), and adds them
-    /// to its gradients of gamma and beta.
-    pub fn start<'a>(
+    /// Adds the sums of a consumer, also to its gradients of gamma and beta.
+    pub fn add<'a>(
         &mut self,
         parts: impl Iterator<Item = &'a Sums> + Clone,
         gamma: &[f32],
         gradient: (&mut [f32], &mut [f32]),
     ) {
-        self.reset(gamma.len());
         Sums::merge(parts, gradient, |c, dscale, dbias| {
-            self.plain[c] = gamma[c] * dbias;
-            self.normalised[c] = gamma[c] * dscale;
+            self.plain[c] += gamma[c] * dbias;
+            self.normalised[c] += gamma[c] * dscale;
         });
     }
 }

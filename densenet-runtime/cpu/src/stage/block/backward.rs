@@ -1,14 +1,12 @@
 //! The layers of a block, last to first.
 
 use super::forward::spatial_shape;
-use super::layer::{LayerGradients, Weights};
 use super::{BlockState, Bottlenecks, LayerNorms, Sites};
 use crate::conv::finish::{Narrow, Source, finish, undo_norm};
 use crate::conv::pointwise::{self, Destination, Input, OutputColumns};
 use crate::conv::spatial::{self, Sink};
 use crate::engine::{Engine, padded};
 use crate::kernel::load::NormRelu;
-use crate::kernel::normal::{Norm, Sums};
 use crate::stage::Backward;
 use densenet_plan::{Block, LayerTensors};
 
@@ -35,7 +33,8 @@ pub struct BlockGradients<'a> {
     pub input: &'a mut [f32],
 }
 
-/// Goes back through the layers of a block, last to first, to the gradient of its input.
+/// Goes back through the layers of a block, last to first, to the gradient of its input, or to the
+/// first layer that trains if nothing before it does.
 ///
 /// `buffers.g` and `state.gradient` hold what the block's last consumer left.
 pub fn backward(
@@ -44,7 +43,7 @@ pub fn backward(
     pass: &mut Backward<'_>,
     state: &mut BlockState,
     buffers: BlockGradients<'_>,
-    sites: Sites,
+    sites: Sites<'_>,
 ) {
     let pixels = pass.batch * block.pixels();
     let BlockGradients {
@@ -69,8 +68,11 @@ pub fn backward(
         undo,
     } = norms;
     for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate().rev() {
-        let weights = Weights::of(pass.parameters, tensors);
-        let gradients = LayerGradients::of(&mut pass.gradients, tensors);
+        if pass.is_done(tensors.conv.weight.range().end) {
+            return;
+        }
+        let conv2 = tensors.conv.weight.of(pass.parameters);
+        let weight_trains = !pass.frozen.has(tensors.conv.weight);
         let channels = layer.input;
         let growth = layer.growth;
         let shape = spatial_shape(block, layer);
@@ -83,12 +85,15 @@ pub fn backward(
             statistics,
             sums,
             raw,
-            dropout: sites.maps(index),
+            dropout: sites.maps(index, &tensors.conv),
         };
         finish(engine, undo, own, dout);
-        let norm1 = Norm::of_batch(affine1, weights.norm1, statistics);
-        match layer.bottleneck {
-            Some(maps) => {
+        let norm1 = pass.norm(affine1, &tensors.norm1, statistics);
+        match &tensors.narrow {
+            Some((narrow_conv, norm2)) => {
+                let maps = narrow_conv.maps;
+                let conv1 = narrow_conv.weight.of(pass.parameters);
+                let narrow_dropout = sites.bottleneck(index, narrow_conv);
                 let recomputed = matches!(bottlenecks, Bottlenecks::Recomputed(_));
                 let y = bottlenecks.layer(index, pixels * maps);
                 if recomputed {
@@ -100,54 +105,56 @@ pub fn backward(
                     let target = Destination {
                         values: &mut *y,
                         columns: OutputColumns {
-                            dropout: sites.bottleneck(index),
+                            dropout: narrow_dropout,
                             ..OutputColumns::all(maps)
                         },
                     };
-                    let weight = weights.conv1;
-                    pointwise::convolve(engine, &source, pixels, channels, weight, target);
+                    pointwise::convolve(engine, &source, pixels, channels, conv1, target);
                 }
                 let own = &narrow_statistics[index];
-                let norm2 = Norm::of_batch(affine2, weights.norm2, own);
+                let norm = pass.norm(affine2, norm2, own);
                 let dy = &mut dy[..pixels * maps];
-                spatial::pack_backward(engine, weights.conv2, growth, maps);
-                let sink = Sink::Store(dy);
-                spatial::backward(engine, shape, (y, maps), norm2, dout, sink);
-                spatial::add_weight(engine, gradients.conv2, growth, maps);
-                let gamma = weights.norm2.scale;
-                let into = (&mut *gradients.scale2, &mut *gradients.bias2);
-                totals.start(engine.sums(), gamma, into);
+                spatial::pack_backward(engine, conv2, growth, maps);
+                let (dout, sink) = ((&*dout, weight_trains), Sink::Store(dy));
+                spatial::backward(engine, shape, (y, maps), norm, dout, sink);
+                if weight_trains {
+                    let gradient = pass.gradients.range(tensors.conv.weight.range());
+                    spatial::add_weight(engine, gradient, growth, maps);
+                }
+                pass.start(engine, norm2, totals);
                 let narrow = Narrow {
                     y,
                     statistics: own,
-                    gamma,
+                    gamma: norm.gamma,
                     sums: totals,
-                    dropout: sites.bottleneck(index),
+                    dropout: narrow_dropout,
                 };
                 undo_norm(engine, undo, &narrow, dy);
-                pointwise::pack_backward(engine, weights.conv1, maps, channels);
+                pointwise::pack_backward(engine, conv1, maps, channels);
                 let input = Input {
                     x,
                     stride,
                     channels,
                     norm: norm1,
                 };
-                pointwise::backward(engine, input, dy, maps, g);
-                engine.add_weight(gradients.conv1, channels, padded(channels));
+                let weight_trains = !pass.frozen.has(narrow_conv.weight);
+                pointwise::backward(engine, input, (dy, maps), weight_trains, g);
+                if weight_trains {
+                    let gradient = pass.gradients.range(narrow_conv.weight.range());
+                    engine.add_weight(gradient, channels, padded(channels));
+                }
             }
             None => {
-                spatial::pack_backward(engine, weights.conv2, growth, channels);
-                let sink = Sink::Add(g, stride);
+                spatial::pack_backward(engine, conv2, growth, channels);
+                let (dout, sink) = ((&*dout, weight_trains), Sink::Add(g, stride));
                 spatial::backward(engine, shape, (x, stride), norm1, dout, sink);
-                spatial::add_weight(engine, gradients.conv2, growth, channels);
+                if weight_trains {
+                    let gradient = pass.gradients.range(tensors.conv.weight.range());
+                    spatial::add_weight(engine, gradient, growth, channels);
+                }
             }
         }
-        let gamma = weights.norm1.scale;
-        let into = (&mut *gradients.scale1, &mut *gradients.bias1);
-        Sums::merge(engine.sums(), into, |c, dscale, dbias| {
-            sums.plain[c] += gamma[c] * dbias;
-            sums.normalised[c] += gamma[c] * dscale;
-        });
+        pass.add(engine, &tensors.norm1, sums);
     }
     if dinput.is_empty() {
         return;

@@ -1,6 +1,5 @@
 //! The layers of a block, first to last.
 
-use super::layer::Weights;
 use super::{BlockBuffers, BlockState, LayerNorms, Sites};
 use crate::conv::pointwise::{self, Destination, OutputColumns};
 use crate::conv::spatial::{self, Shape, Size};
@@ -17,14 +16,13 @@ pub fn forward(
     pass: &mut Forward<'_>,
     state: &mut BlockState,
     mut buffers: BlockBuffers<'_>,
-    sites: Sites,
+    sites: Sites<'_>,
 ) {
     let batch = pass.batch;
     let pixels = batch * block.pixels();
     let stride = buffers.stride;
     let measure = pass.training();
     let parameters = pass.parameters;
-    let norms = &mut pass.norms;
     let BlockState {
         maps,
         bottlenecks,
@@ -33,8 +31,8 @@ pub fn forward(
     } = state;
     let [affine1, affine2] = affine;
     for (index, (layer, tensors)) in block.iter().zip(tensors).enumerate() {
-        let weights = Weights::of(parameters, tensors);
-        affine1.prepare(parameters, &tensors.norm1, maps, norms, pixels);
+        let conv2 = tensors.conv.weight.of(parameters);
+        pass.prepare(affine1, &tensors.norm1, maps, pixels);
         let source = NormRelu {
             x: buffers.x,
             stride,
@@ -44,14 +42,14 @@ pub fn forward(
         let columns = OutputColumns {
             stride,
             column: layer.input,
-            dropout: sites.maps(index),
+            dropout: sites.maps(index, &tensors.conv),
             measure,
         };
         match &tensors.narrow {
             Some((conv, norm2)) => {
                 let y = buffers.bottleneck.layer(index, pixels * conv.maps);
                 let narrow = OutputColumns {
-                    dropout: sites.bottleneck(index),
+                    dropout: sites.bottleneck(index, conv),
                     measure,
                     ..OutputColumns::all(conv.maps)
                 };
@@ -59,13 +57,13 @@ pub fn forward(
                     values: &mut *y,
                     columns: narrow,
                 };
-                let weight = weights.conv1;
+                let weight = conv.weight.of(parameters);
                 pointwise::convolve(engine, &source, pixels, layer.input, weight, target);
                 if measure {
                     bottlenecks[index].merge(0, engine.moments());
                 }
-                affine2.prepare(parameters, norm2, &bottlenecks[index], norms, pixels);
-                spatial::pack_forward(engine, weights.conv2, layer.growth, conv.maps);
+                pass.prepare(affine2, norm2, &bottlenecks[index], pixels);
+                spatial::pack_forward(engine, conv2, layer.growth, conv.maps);
                 let source = NormRelu {
                     x: y,
                     stride: conv.maps,
@@ -78,7 +76,7 @@ pub fn forward(
                 spatial::forward(engine, shape, batch, source, target);
             }
             None => {
-                spatial::pack_forward(engine, weights.conv2, layer.growth, layer.input);
+                spatial::pack_forward(engine, conv2, layer.growth, layer.input);
                 let fresh = &mut buffers.fresh[..pixels * layer.growth];
                 let target = Destination {
                     values: fresh,

@@ -9,7 +9,6 @@
 
 mod backward;
 mod forward;
-mod layer;
 
 pub use backward::{BlockGradients, backward};
 pub use forward::forward;
@@ -17,7 +16,7 @@ pub use forward::forward;
 use super::Drops;
 use crate::kernel::dropout::Dropout;
 use crate::kernel::normal::{Affine, GradientSums, Statistics, Undo};
-use densenet_plan::{Block, DropoutSites, Layer};
+use densenet_plan::{Block, ConvTensor, DropoutSites, FrozenTensors, Layer};
 
 /// The state of a block in a training step, besides its feature maps.
 pub struct BlockState {
@@ -83,27 +82,30 @@ pub struct BlockBuffers<'a> {
     pub fresh: &'a mut [f32],
 }
 
-/// The dropout of a block and of the transition that follows it.
+/// The dropout of a block and of the transition that follows it, after convolutions with weights
+/// that train.
 #[derive(Clone, Copy)]
-pub struct Sites {
+pub struct Sites<'a> {
     pub drops: Drops,
     pub sites: DropoutSites,
+    pub frozen: FrozenTensors<'a>,
 }
 
-impl Sites {
-    fn at(self, site: usize) -> Option<Dropout> {
-        Dropout::new(self.drops.probability, self.drops.seed, site)
+impl Sites<'_> {
+    fn at(self, site: usize, conv: &ConvTensor) -> Option<Dropout> {
+        let dropout = Dropout::new(self.drops.probability, self.drops.seed, site);
+        dropout.filter(|_| !self.frozen.has(conv.weight))
     }
 
-    fn bottleneck(self, layer: usize) -> Option<Dropout> {
-        self.at(self.sites.bottleneck(layer))
+    fn bottleneck(self, layer: usize, conv: &ConvTensor) -> Option<Dropout> {
+        self.at(self.sites.bottleneck(layer), conv)
     }
 
-    pub fn transition(self) -> Option<Dropout> {
-        self.at(self.sites.transition())
+    pub fn transition(self, conv: &ConvTensor) -> Option<Dropout> {
+        self.at(self.sites.transition(), conv)
     }
 
-    fn maps(self, layer: usize) -> Option<Dropout> {
-        self.at(self.sites.maps(layer))
+    fn maps(self, layer: usize, conv: &ConvTensor) -> Option<Dropout> {
+        self.at(self.sites.maps(layer), conv)
     }
 }
