@@ -99,7 +99,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         freeze: Freeze::parts(arguments.freeze.clone()),
         ..Config::imagenet()
     };
-    let training = config.training(&plan)?;
     let device = arguments.device.open()?;
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
     let parameters = initial(&plan, &mut rng);
@@ -181,7 +180,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // A multiply-add is two operations.
     let operations = 2.0
         * match arguments.mode {
-            Mode::Train => plan.step_multiply_adds(training.frozen) as f64,
+            Mode::Train => config.step_multiply_adds(&plan)? as f64,
             Mode::Infer => plan.multiply_adds() as f64,
         };
     let planned = match &work {

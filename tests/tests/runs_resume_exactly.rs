@@ -274,10 +274,23 @@ fn a_run_with_frozen_stages_goes_on_from_any_checkpoint() {
 }
 
 #[test]
-fn precise_bn_leaves_the_statistics_of_frozen_stages() {
+fn a_run_with_frozen_parts_goes_on_from_any_checkpoint() {
+    let config = Config {
+        freeze: Freeze::parts(["denseblock1.denselayer2", "transition1.norm", "norm5"]),
+        ema: Some(0.8),
+        optimizer: Algorithm::adamw(),
+        schedule: Schedule::cosine(0.01, 0.5),
+        ..config(Precision::F32)
+    };
+    every_checkpoint_leads_to_the_same_end(&in_memory(), config);
+}
+
+/// The parameters and running statistics before and after a run, for each tensor; whether it was
+/// frozen.
+fn frozen_stay(freeze: Freeze, is_frozen: impl Fn(&str) -> bool) {
     let images = in_memory();
     let config = Config {
-        freeze: Freeze::until("denseblock2"),
+        freeze,
         ..config(Precision::F32)
     };
     assert!(config.precise_bn > 0);
@@ -290,21 +303,34 @@ fn precise_bn_leaves_the_statistics_of_frozen_stages() {
         &Fit::default(),
         &mut Record::default(),
     );
-    let frozen = config.training(&Small::PLAN).unwrap().frozen;
-    let [own, statistics] = Small::PLAN.trainable(frozen);
     let after = State::of(trainer.model().unwrap());
-    assert_eq!(
-        after.parameters[..own.start],
-        before.parameters[..own.start]
-    );
-    assert_eq!(
-        after.running[..statistics.start],
-        before.running[..statistics.start]
-    );
-    assert_ne!(
-        after.running[statistics.start..],
-        before.running[statistics.start..]
-    );
+    for tensor in Small::PLAN.parameters() {
+        let name = &tensor.torchvision;
+        let [before, after] = [&before, &after].map(|state| state.of_parameter(&tensor));
+        assert_eq!(before == after, is_frozen(name), "{name}");
+    }
+}
+
+#[test]
+fn precise_bn_leaves_the_statistics_of_frozen_stages() {
+    frozen_stay(Freeze::until("denseblock2"), |name| {
+        ["conv0", "denseblock1", "transition1"]
+            .iter()
+            .any(|part| name.contains(part))
+    });
+}
+
+#[test]
+fn precise_bn_leaves_the_statistics_of_frozen_parts() {
+    let parts = ["conv0", "denseblock1.denselayer2", "denseblock2", "norm5"];
+    frozen_stay(Freeze::parts(parts), |name| {
+        parts.iter().any(|part| name.contains(part))
+    });
+}
+
+#[test]
+fn frozen_norms_keep_their_statistics() {
+    frozen_stay(Freeze::parts(["norms"]), |name| name.contains("norm"));
 }
 
 #[test]

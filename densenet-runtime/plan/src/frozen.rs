@@ -130,25 +130,35 @@ impl Plan {
         names
     }
 
-    /// Multiply-adds of a training step with one image: those of the forward pass, and in stages
-    /// that train the same number for the gradients of a stage's input, and again for those of its
-    /// weights.
-    pub fn step_multiply_adds(&self, frozen: Frozen) -> u64 {
-        let classifier = self.features() as u128 * self.classes() as u128;
+    /// Multiply-adds of a training step with one image: those of the forward pass, from the first
+    /// weight that trains on the same number for the gradients of the maps, and for weights that
+    /// train again for theirs.
+    pub fn step_multiply_adds(&self, stages: Frozen, frozen: FrozenTensors<'_>) -> u64 {
+        let tensors = self.tensors();
         let (height, width) = self.stem().convolved_size();
-        let mut stages = vec![self.stem().multiply_adds() * height as u128 * width as u128];
+        // Each weight, and how often an image multiplies with it.
+        let mut weights = vec![(tensors.stem.conv.weight, height * width)];
         for (index, block) in self.blocks().iter().enumerate() {
-            let pixel: u128 = block.iter().map(|layer| layer.multiply_adds()).sum();
-            stages.push(pixel * block.pixels() as u128);
-            if let Some(own) = self.transitions().get(index) {
-                stages.push(own.input as u128 * own.output as u128 * own.pixels() as u128);
+            for layer in &tensors.blocks[index] {
+                let narrow = layer.narrow.map(|(conv, _)| conv);
+                let own = narrow.into_iter().chain([layer.conv]);
+                weights.extend(own.map(|conv| (conv.weight, block.pixels())));
+            }
+            if let Some(own) = tensors.transitions.get(index) {
+                weights.push((own.conv.weight, self.transitions()[index].pixels()));
             }
         }
-        // The last BN has none.
-        stages.extend([0, classifier]);
-        let trained: u128 = stages.iter().skip(frozen.stages).sum();
-        // The plan's own count fits, so these saturate at most.
-        u64::try_from(stages.iter().sum::<u128>() + 2 * trained).unwrap_or(u64::MAX)
+        weights.push((tensors.head.weight, 1));
+        let [own, _] = self.trainable(stages);
+        let start = frozen.first_trained(own.start);
+        let counts = weights.into_iter().map(|(weight, times)| {
+            let passes = 1
+                + u128::from(weight.start >= start)
+                + u128::from(weight.start >= start && !frozen.has(weight));
+            passes * weight.len as u128 * times as u128
+        });
+        // The plan's own count fits, so this saturates at most.
+        u64::try_from(counts.sum::<u128>()).unwrap_or(u64::MAX)
     }
 
     /// The parameters and the running statistics that train: those of the first stage that is not

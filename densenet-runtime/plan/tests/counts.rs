@@ -1,7 +1,8 @@
 //! The plan's numbers agree with the paper's and with a naive count.
 
 use densenet_plan::{
-    Block, BlockSpec, Frozen, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind, Transition,
+    Block, BlockSpec, Frozen, FrozenTensors, Plan, Ratio, Recompute, Role, Spec, Stem, StemKind,
+    Transition,
 };
 use proptest::prelude::*;
 
@@ -351,11 +352,37 @@ fn the_first_stage_of_one_pixel_is_named() {
 fn a_step_has_three_times_the_multiply_adds_of_a_pass_and_fewer_where_stages_are_frozen() {
     let plan = spec(&[6, 12, 24, 16], 32, true, true).plan().unwrap();
     let stages = plan.stages().len();
-    let all = plan.step_multiply_adds(Frozen::default());
+    let with =
+        |stages, ranges: &[_]| plan.step_multiply_adds(stages, FrozenTensors::in_ranges(ranges));
+    let of = |stages| with(stages, &[]);
+    let all = of(Frozen::default());
     assert_eq!(all, 3 * plan.multiply_adds());
     let classifier = (plan.features() * plan.classes()) as u64;
-    let head = plan.step_multiply_adds(Frozen::first(stages - 1));
+    let head = of(Frozen::first(stages - 1));
     assert_eq!(head, plan.multiply_adds() + 2 * classifier);
-    let of = (0..stages).map(|count| plan.step_multiply_adds(Frozen::first(count)));
-    assert!(of.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
+    let fewer = (0..stages).map(|count| of(Frozen::first(count)));
+    assert!(fewer.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
+    // A frozen weight leaves out its own gradient; the first ones, those of the maps too.
+    let tensors = plan.tensors();
+    let middle = tensors.transitions[1].conv.weight;
+    let own = (middle.len * plan.transitions()[1].pixels()) as u64;
+    let middle = middle.range();
+    let found = with(Frozen::default(), std::slice::from_ref(&middle));
+    assert_eq!(found, all - own);
+    let layer = tensors.blocks[0][0].conv.weight.range();
+    let after = Frozen::first(1);
+    let stem = plan.trainable(after)[0].start;
+    let (narrow, _) = tensors.blocks[0][0].narrow.unwrap();
+    let layer_of = (narrow.weight.len + layer.len()) * plan.blocks()[0].pixels();
+    let layer_of = layer_of as u64;
+    let first_layer = stem..layer.end;
+    let found = with(after, std::slice::from_ref(&first_layer));
+    assert_eq!(found, of(after) - 2 * layer_of);
+    // BNs have none.
+    let norms: Vec<_> = plan
+        .norms()
+        .iter()
+        .map(|(norm, _)| norm.trainable())
+        .collect();
+    assert_eq!(with(Frozen::default(), &norms), all);
 }

@@ -2,6 +2,7 @@
 
 mod differences;
 mod executor;
+mod groups;
 
 use std::fmt::{self, Display};
 
@@ -132,7 +133,7 @@ pub struct Config {
     /// Leaves BN's gamma and beta and the classifier's bias without weight decay.
     #[serde(default)]
     pub no_decay: bool,
-    /// The stages that do not train.
+    /// The parts that do not train.
     #[serde(default)]
     pub freeze: Freeze,
     /// The decay of the exponential moving average of parameters and running statistics, such as

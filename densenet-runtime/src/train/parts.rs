@@ -1,20 +1,21 @@
 //! Parts of a network by name: their learning rates, and which of them are frozen.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Group;
 use crate::plan::{Frozen, Parameter, Plan, Role};
 
 /// A part of a network, and its share of the learning rate.
 ///
 /// Parts are named as the tensors of torchvision's checkpoints begin: `features.conv0`,
 /// `features.denseblock3`, `features.denseblock3.denselayer2`, `features` (all but the classifier) or
-/// `classifier`. `features.` in front may be left out.
+/// `classifier`. `features.` in front may be left out. `norms` are all BNs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartRate {
-    /// The part's name. If a tensor belongs to several parts, the longest name counts.
+    /// The part's name. If a tensor belongs to several parts, the longest name counts, and `norms`
+    /// before all others.
     pub part: String,
     /// Its share of the learning rate, 0 or more.
     pub rate: f32,
@@ -26,9 +27,12 @@ impl fmt::Display for PartRate {
     }
 }
 
-/// The frozen parts of a network, which must be its first stages: a backward pass that stops before
-/// them needs nothing from them. A frozen stage normalises with its running statistics and does not
-/// change them, has no dropout, and no gradient.
+/// The frozen parts of a network. A frozen part has no gradient, and its BNs normalise with their
+/// running statistics and do not change them; no dropout follows its convolutions.
+///
+/// The first whole stages that are frozen ([`of`](Self::of)) also keep nothing for a backward pass.
+/// Other frozen parts save the computation of their weights' gradients; gradients still flow through
+/// them to what trains before ([`Group::frozen`](crate::Group::frozen)).
 ///
 /// ```
 /// use densenet_runtime::train::{Config, Freeze};
@@ -37,6 +41,8 @@ impl fmt::Display for PartRate {
 /// let head = Config { freeze: Freeze::parts(["features"]), ..Config::imagenet() };
 /// // The last block and what follows it.
 /// let end = Config { freeze: Freeze::until("denseblock4"), ..Config::imagenet() };
+/// // All but the BNs, which keep the statistics that they have: usual for small batches.
+/// let convolutions = Config { freeze: Freeze::parts(["norms"]), ..Config::imagenet() };
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,16 +51,16 @@ pub enum Freeze {
     /// Nothing.
     #[default]
     Nothing,
-    /// The stages before this one.
+    /// What is before this part.
     Until(String),
-    /// These parts, which are the first stages together. They are named as in [`PartRate`].
+    /// These parts. They are named as in [`PartRate`].
     Parts(Vec<String>),
 }
 
 impl Freeze {
-    /// The stages before one, such as `denseblock4`.
-    pub fn until(stage: impl Into<String>) -> Self {
-        Self::Until(stage.into())
+    /// What is before a part, such as `denseblock4`.
+    pub fn until(part: impl Into<String>) -> Self {
+        Self::Until(part.into())
     }
 
     /// These parts.
@@ -62,36 +68,59 @@ impl Freeze {
         Self::Parts(parts.into_iter().map(Into::into).collect())
     }
 
-    /// The stages of a plan that are frozen.
+    /// The first whole stages of a plan that are frozen.
     ///
     /// # Errors
-    /// If a name is unknown, if the frozen parts are not the first stages, or if nothing is left to
-    /// train.
+    /// If a name is unknown, if a BN would be frozen in part, or if nothing is left to train.
     pub fn of(&self, plan: &Plan) -> Result<Frozen, PartError> {
-        let stages = plan.stages();
-        let count = match self {
-            Self::Nothing => 0,
+        let frozen = self.tensors(plan, &trainable(plan))?;
+        let is_whole = |count: &usize| {
+            let [own, _] = plan.trainable(Frozen::first(*count));
+            frozen
+                .iter()
+                .all(|(range, is_frozen)| *is_frozen || range.start >= own.start)
+        };
+        // All but the last stage, since something trains.
+        let stages = 1..plan.stages().len();
+        Ok(Frozen::first(
+            stages.take_while(is_whole).last().unwrap_or(0),
+        ))
+    }
+
+    /// The ranges of these tensors, which are all that train otherwise, and whether they are frozen.
+    pub(super) fn tensors(
+        &self,
+        plan: &Plan,
+        tensors: &[Parameter],
+    ) -> Result<Vec<(Range<usize>, bool)>, PartError> {
+        let frozen: Vec<bool> = match self {
+            Self::Nothing => vec![false; tensors.len()],
             Self::Until(name) => {
                 let part = Part::find(plan, name)?;
-                let is_it = |stage: &String| *stage == part.0;
-                let Some(index) = stages.iter().position(is_it) else {
-                    return Err(PartError::NoStage {
-                        name: name.clone(),
-                        stages: stages.join(", "),
-                    });
-                };
-                index
+                let first = tensors.iter().position(|tensor| part.has(tensor));
+                let first = first.unwrap_or_default();
+                (0..tensors.len()).map(|index| index < first).collect()
             }
             Self::Parts(names) => {
-                let parts: Result<Vec<Part>, PartError> =
-                    names.iter().map(|name| Part::find(plan, name)).collect();
-                first_stages(plan, &stages, &parts?)?
+                let parts = names.iter().map(|name| Part::find(plan, name));
+                let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
+                let is_frozen = |tensor: &Parameter| parts.iter().any(|part| part.has(tensor));
+                tensors.iter().map(is_frozen).collect()
             }
         };
-        if count == stages.len() {
+        if frozen.iter().all(|frozen| *frozen) {
             return Err(PartError::NothingTrains);
         }
-        Ok(Frozen::first(count))
+        // A BN's bias follows its scale.
+        for (pair, frozen) in tensors.windows(2).zip(frozen.windows(2)) {
+            if pair[0].role == Role::NormScale && frozen[0] != frozen[1] {
+                let name = &pair[0].torchvision;
+                let norm = name.strip_suffix(".weight").unwrap_or(name).into();
+                return Err(PartError::PartOfNorm { norm });
+            }
+        }
+        let ranges = tensors.iter().map(Parameter::range);
+        Ok(ranges.zip(frozen).collect())
     }
 }
 
@@ -99,95 +128,38 @@ impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("nothing"),
-            Self::Until(stage) => write!(f, "what is before {stage}"),
+            Self::Until(part) => write!(f, "what is before {part}"),
             Self::Parts(parts) => f.write_str(&parts.join(" and ")),
         }
     }
 }
 
-/// The number of first stages that some parts form together.
-fn first_stages(plan: &Plan, stages: &[String], parts: &[Part]) -> Result<usize, PartError> {
-    let tensors = plan.parameters();
-    let mut count = 0;
-    let mut trains: Option<&String> = None;
-    for (index, stage) in stages.iter().enumerate() {
-        // The stem's BN belongs to the stem.
-        let of_stage = |tensor: &&Parameter| {
-            let name = &tensor.torchvision;
-            is_within(name, stage) || (index == 0 && is_within(name, "features.norm0"))
-        };
-        let own: Vec<&Parameter> = tensors.iter().filter(of_stage).collect();
-        let frozen = |tensor: &&&Parameter| parts.iter().any(|part| part.has(tensor));
-        let frozen = own.iter().filter(frozen).count();
-        if frozen != 0 && frozen != own.len() {
-            return Err(PartError::PartOfStage {
-                stage: stage.clone(),
-            });
-        }
-        if frozen == 0 && !own.is_empty() {
-            trains = trains.or(Some(stage));
-        } else if let (Some(before), false) = (trains, own.is_empty()) {
-            return Err(PartError::NotFirst {
-                stage: stage.clone(),
-                before: before.clone(),
-            });
-        }
-        if trains.is_none() {
-            count = index + 1;
-        }
-    }
-    Ok(count)
-}
-
-/// The groups of a plan's parameters, for [`Executor::set_groups`](crate::Executor::set_groups).
-pub(super) fn groups(
-    plan: &Plan,
-    rates: &[PartRate],
-    no_decay: bool,
-) -> Result<Vec<Group>, PartError> {
-    let mut parts = Vec::new();
-    for PartRate { part, rate } in rates {
-        parts.push((Part::find(plan, part)?, *rate));
-    }
-    // If two match, the longer one counts; of equal names, the last.
-    parts.sort_by_key(|(part, _)| part.0.len());
-    let mut groups: Vec<Group> = Vec::new();
-    for parameter in plan.parameters() {
-        if !parameter.role.is_trainable() {
-            continue;
-        }
-        let own = parts.iter().rev().find(|(part, _)| part.has(&parameter));
-        let rate = own.map_or(1.0, |(_, rate)| *rate);
-        let is_weight = matches!(parameter.role, Role::ConvWeight | Role::LinearWeight);
-        let decay = if no_decay && !is_weight { 0.0 } else { 1.0 };
-        match groups.last_mut() {
-            Some(last) if (last.rate, last.decay) == (rate, decay) => {
-                last.range.end = parameter.range().end;
-            }
-            _ => groups.push(Group {
-                range: parameter.range(),
-                rate,
-                decay,
-                frozen: false,
-            }),
-        }
-    }
-    Ok(groups)
+/// A plan's tensors but for running statistics.
+pub(super) fn trainable(plan: &Plan) -> Vec<Parameter> {
+    let mut tensors = plan.parameters();
+    tensors.retain(|tensor| tensor.role.is_trainable());
+    tensors
 }
 
 /// A part that a network has, by its whole name.
-struct Part(String);
+pub(super) struct Part(String);
 
 impl Part {
-    fn find(plan: &Plan, name: &str) -> Result<Self, PartError> {
-        let tensors = plan.parameters();
+    /// All BNs.
+    const NORMS: &'static str = "norms";
+
+    pub(super) fn find(plan: &Plan, name: &str) -> Result<Self, PartError> {
+        if name == Self::NORMS {
+            return Ok(Self(name.into()));
+        }
+        let tensors = trainable(plan);
         let has = |name: &String| tensors.iter().any(|own| is_within(&own.torchvision, name));
         let names = [name.to_string(), format!("features.{name}")];
         if let Some(name) = names.into_iter().find(has) {
             return Ok(Self(name));
         }
         // Stages, their parts, and so on down to the tensors.
-        let mut known: Vec<String> = vec!["features".into()];
+        let mut known: Vec<String> = vec!["features".into(), Self::NORMS.into()];
         for tensor in &tensors {
             let ends = tensor.torchvision.match_indices('.').map(|(end, _)| end);
             let whole = [tensor.torchvision.len()];
@@ -212,8 +184,16 @@ impl Part {
         })
     }
 
-    fn has(&self, tensor: &Parameter) -> bool {
+    pub(super) fn has(&self, tensor: &Parameter) -> bool {
+        if self.0 == Self::NORMS {
+            return matches!(tensor.role, Role::NormScale | Role::NormBias);
+        }
         is_within(&tensor.torchvision, &self.0)
+    }
+
+    /// Of two parts that have a tensor, the one that counts has more.
+    pub(super) fn narrowness(&self) -> (bool, usize) {
+        (self.0 == Self::NORMS, self.0.len())
     }
 }
 
@@ -230,8 +210,8 @@ pub enum PartError {
     /// The network has no such part.
     #[error(
         "the network has no part `{name}`; did you mean `{nearest}`? Parts are features \
-            ({stages}), the layers in each block, such as features.denseblock1.denselayer1, and \
-            their tensors"
+            ({stages}), the layers in each block, such as features.denseblock1.denselayer1, \
+            their tensors, and norms (all BNs)"
     )]
     Unknown {
         /// The name.
@@ -241,41 +221,18 @@ pub enum PartError {
         /// The network's stages.
         stages: String,
     },
-    /// Frozen stages end before a whole stage.
+    /// A BN would be frozen in part.
     #[error(
-        "frozen stages end before a whole stage, and `{name}` is not one; the stages are \
-        {stages}"
+        "{norm} would be partly frozen, but a BN's weight and bias are frozen together with its \
+            running statistics; freeze all of it, or give a part of it a learning-rate share of 0 \
+            instead"
     )]
-    NoStage {
-        /// The name.
-        name: String,
-        /// The network's stages.
-        stages: String,
+    PartOfNorm {
+        /// The BN.
+        norm: String,
     },
-    /// A stage is frozen in part.
-    #[error(
-        "{stage} would be partly frozen, but stages are frozen as a whole (the stem is \
-            features.conv0 and features.norm0); to keep some of its weights unchanged, give them \
-            a learning-rate share of 0 instead"
-    )]
-    PartOfStage {
-        /// The stage.
-        stage: String,
-    },
-    /// A stage before a frozen one trains.
-    #[error(
-        "{stage} cannot be frozen while {before} before it trains, as gradients go through it; \
-            freeze {before} as well, or give {stage} a learning-rate share of 0 instead, which \
-            keeps its weights unchanged"
-    )]
-    NotFirst {
-        /// The stage that is to be frozen.
-        stage: String,
-        /// A stage before it that trains.
-        before: String,
-    },
-    /// All stages are frozen.
-    #[error("freezing all stages would leave nothing to train; leave at least the classifier")]
+    /// All parts are frozen.
+    #[error("freezing all parts would leave nothing to train; leave at least the classifier")]
     NothingTrains,
 }
 
@@ -321,33 +278,37 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stages_are_frozen_by_their_names() {
-        assert_eq!(frozen(&[]), Ok(0));
+    fn the_first_whole_stages_are_frozen_as_stages() {
+        assert_eq!(frozen(&["conv0"]), Ok(0));
         assert_eq!(frozen(&["features.conv0", "norm0"]), Ok(1));
         assert_eq!(frozen(&["conv0", "norm0", "denseblock1"]), Ok(2));
+        assert_eq!(
+            frozen(&["conv0", "norm0", "denseblock1.denselayer1"]),
+            Ok(1)
+        );
+        assert_eq!(frozen(&["conv0", "norms", "transition1"]), Ok(1));
+        assert_eq!(frozen(&["denseblock1", "norms"]), Ok(0));
         assert_eq!(frozen(&["features"]), Ok(5));
+        assert_eq!(frozen(&["features", "classifier.bias"]), Ok(5));
         let until = |name: &str| Freeze::until(name).of(&plan()).map(Frozen::stages);
         assert_eq!(until("features.conv0"), Ok(0));
         assert_eq!(until("denseblock2"), Ok(3));
+        assert_eq!(until("denseblock2.denselayer1"), Ok(3));
+        assert_eq!(until("denseblock2.denselayer2"), Ok(3));
         assert_eq!(until("norm5"), Ok(4));
         assert_eq!(until("classifier"), Ok(5));
-        assert!(matches!(
-            until("denseblock2.denselayer1"),
-            Err(PartError::NoStage { .. })
-        ));
     }
 
     #[test]
     fn what_cannot_be_frozen_is_refused_with_what_to_do() {
         for (parts, words) in [
             (
-                &["denseblock1"][..],
-                ["features.conv0 before it", "share of 0"],
+                &["denseblock1.denselayer1.norm1.weight"][..],
+                ["features.denseblock1.denselayer1.norm1 would", "share of 0"],
             ),
-            (&["conv0"][..], ["partly frozen", "features.norm0"]),
             (
-                &["conv0", "norm0", "denseblock1.denselayer1"][..],
-                ["partly frozen", "share of 0"],
+                &["conv0", "norm0.bias"][..],
+                ["features.norm0 would be partly frozen", "share of 0"],
             ),
             (
                 &["features", "classifier"][..],
@@ -361,12 +322,19 @@ mod tests {
                 &["clasifier"][..],
                 ["did you mean `classifier`", "features.transition1"],
             ),
+            (&["norm"][..], ["did you mean `norms`", "all BNs"]),
+            (
+                &["norm0.running_mean"][..],
+                ["has no part", "features.norm0"],
+            ),
         ] {
             let error = frozen(parts).unwrap_err().to_string();
             for word in words {
                 assert!(error.contains(word), "{parts:?}: {error}");
             }
         }
+        let error = Freeze::until("norm5.bias").of(&plan()).unwrap_err();
+        assert!(matches!(error, PartError::PartOfNorm { .. }));
     }
 
     #[test]
@@ -394,39 +362,5 @@ mod tests {
             );
             assert_eq!([own.end, statistics.end], [plan.parameter_count(), all]);
         }
-    }
-
-    #[test]
-    fn groups_have_the_shares_of_the_longest_name() {
-        let plan = plan();
-        let share = |part: &str, rate| PartRate {
-            part: part.into(),
-            rate,
-        };
-        let rates = [
-            share("features.denseblock1.denselayer2", 0.5),
-            share("features", 0.1),
-        ];
-        let groups = groups(&plan, &rates, true).unwrap();
-        Group::check(&groups, &plan).unwrap();
-        for tensor in plan.parameters() {
-            if !tensor.role.is_trainable() {
-                continue;
-            }
-            let own = groups.iter().find(|group| group.range.end > tensor.offset);
-            let own = own.unwrap();
-            assert!(own.range.end >= tensor.range().end);
-            let name = &tensor.torchvision;
-            let rate = match name {
-                name if name.starts_with("features.denseblock1.denselayer2.") => 0.5,
-                name if name.starts_with("classifier.") => 1.0,
-                _ => 0.1,
-            };
-            let is_matrix = tensor.shape.len() > 1;
-            let decay = if is_matrix { 1.0 } else { 0.0 };
-            assert_eq!((own.rate, own.decay), (rate, decay), "{name}");
-        }
-        let alike = super::groups(&plan, &[], false).unwrap();
-        assert_eq!(alike, [Group::all(plan.parameter_count())]);
     }
 }

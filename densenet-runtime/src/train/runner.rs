@@ -11,7 +11,7 @@ use super::checkpoint::Position;
 use super::population::Population;
 use super::score::{BestBy, Predictions};
 use super::tally::Tally;
-use super::{Batches, Config, Progress, Rescheduled, StepReport, TrainError, parts, views};
+use super::{Batches, Config, Progress, Rescheduled, StepReport, TrainError, views};
 use crate::executor::check_smoothing;
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Step};
@@ -33,8 +33,8 @@ pub(super) struct Runner {
     /// Recomputed running statistics, and the step after which they belong to the weights. The
     /// executor keeps those of training.
     precise: Option<(u64, Vec<f32>)>,
-    /// The running statistics of stages that are not frozen.
-    own_statistics: Range<usize>,
+    /// The running statistics that are frozen.
+    frozen_statistics: Vec<Range<usize>>,
     /// The changes of its schedule.
     pub(super) rescheduled: Vec<Rescheduled>,
     /// The notes in the run's files, by key.
@@ -77,8 +77,8 @@ impl Runner {
     ) -> Result<Self, TrainError> {
         config.check()?;
         let plan = executor.plan();
-        let [_, own_statistics] = plan.trainable(config.freeze.of(plan)?);
-        let groups = parts::groups(plan, &config.part_rates, config.no_decay)?;
+        let frozen_statistics = config.frozen_statistics(plan)?;
+        let groups = config.groups(plan)?;
         executor.set_groups(&groups)?;
         if executor.capacity() < config.piece() {
             return Err(TrainError::Config(format!(
@@ -98,7 +98,7 @@ impl Runner {
             config,
             position: Position::default(),
             precise: None,
-            own_statistics,
+            frozen_statistics,
             rescheduled: Vec::new(),
             notes: BTreeMap::new(),
             writes: true,
@@ -290,10 +290,11 @@ impl Runner {
     /// settings ask for precise BN. The executor keeps those of training.
     pub(super) fn recompute_statistics(&mut self, train: &dyn Batches) -> Result<(), TrainError> {
         let batches = self.config.precise_bn;
-        if batches == 0 {
+        let trained = self.running()?;
+        let frozen: usize = self.frozen_statistics.iter().map(Range::len).sum();
+        if batches == 0 || frozen == trained.len() {
             return Ok(());
         }
-        let trained = self.running()?;
         let average = self.average()?;
         let in_training = self.exchange_parameters(average.as_ref())?;
         let mut population = Population::new(self.executor.plan());
@@ -317,8 +318,9 @@ impl Runner {
         }
         self.executor.total(population.sums())?;
         let mut statistics = population.statistics();
-        let frozen = ..self.own_statistics.start;
-        statistics[frozen].copy_from_slice(&trained[frozen]);
+        for frozen in &self.frozen_statistics {
+            statistics[frozen.clone()].copy_from_slice(&trained[frozen.clone()]);
+        }
         self.precise = Some((self.position.step, statistics));
         Ok(())
     }
@@ -330,9 +332,11 @@ impl Runner {
         trained: &[f32],
         population: &mut Population,
     ) -> Result<(), TrainError> {
-        // Frozen stages need theirs.
-        let mut zeros = trained.to_vec();
-        zeros[self.own_statistics.clone()].fill(0.0);
+        // Frozen BNs need theirs.
+        let mut zeros = vec![0.0; trained.len()];
+        for frozen in &self.frozen_statistics {
+            zeros[frozen.clone()].copy_from_slice(&trained[frozen.clone()]);
+        }
         for piece in self.pieces(batch, self.config.accumulation) {
             self.executor.write(Arena::Running, &zeros)?;
             self.executor.update_statistics(piece)?;

@@ -2,7 +2,7 @@
 
 use densenet_runtime::cpu::{self, Level};
 use densenet_runtime::data::{Dataset, EXTENSIONS, ImageFolder};
-use densenet_runtime::plan::{Frozen, Plan};
+use densenet_runtime::plan::{Frozen, FrozenTensors, Plan};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::Freeze;
 
@@ -15,7 +15,6 @@ pub fn describe(
 ) {
     let piece = config.piece();
     // The trainer refuses settings that do not fit the network.
-    let training = config.training(plan).unwrap_or_default();
     let bytes = config.bytes(plan, device).unwrap_or_default();
     say!(
         "network   {}: {} parameters, {} layers, {:.3} GMACs an image",
@@ -29,8 +28,8 @@ pub fn describe(
         densenet_spec::in_words(bytes),
     );
     if config.freeze != Freeze::Nothing {
-        let [own, all] = [training.frozen, Frozen::default()]
-            .map(|frozen| plan.step_multiply_adds(frozen) as f64);
+        let own = config.step_multiply_adds(plan).unwrap_or_default() as f64;
+        let all = plan.step_multiply_adds(Frozen::default(), FrozenTensors::default()) as f64;
         say!(
             "frozen    {}: a step has {:.0}% of the multiply-adds of one that trains all",
             config.freeze,

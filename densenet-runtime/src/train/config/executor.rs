@@ -10,7 +10,7 @@ use crate::plan::{Plan, Training};
 use crate::{Device, Executor, ExecutorError};
 
 impl Config {
-    /// Makes an executor for a plan with these settings.
+    /// Makes an executor for a plan with these settings, its groups of parameters among them.
     ///
     /// # Errors
     /// When there is not enough memory, or the device fails.
@@ -30,26 +30,29 @@ impl Config {
         ranks: &Ranks,
     ) -> Result<Box<dyn Executor>, ExecutorError> {
         let training = self.training(&plan)?;
-        let group = ranks.process_group()?;
-        match device {
+        let groups = self.groups(&plan)?;
+        let process_group = ranks.process_group()?;
+        let mut executor: Box<dyn Executor> = match device {
             Device::Cpu => {
                 let options = self.cpu_options(training);
                 let executor = Box::new(cpu::CpuExecutor::new(plan, options)?);
-                match group {
-                    None => Ok(executor),
-                    Some(group) => Ok(Box::new(Parallel::new(executor, Box::new(group)))),
+                match process_group {
+                    None => executor,
+                    Some(group) => Box::new(Parallel::new(executor, Box::new(group))),
                 }
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => {
                 let options = self.cuda_options(training);
                 let mut executor = cuda::CudaExecutor::new(device, plan, options)?;
-                if let Some(group) = group {
+                if let Some(group) = process_group {
                     executor.join(group)?;
                 }
-                Ok(Box::new(executor))
+                Box::new(executor)
             }
-        }
+        };
+        executor.set_groups(&groups)?;
+        Ok(executor)
     }
 
     fn cpu_options(&self, training: Training) -> cpu::CpuOptions {

@@ -38,12 +38,12 @@ pub struct Recipe {
     /// is evaluated and saved.
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
-    /// Parts that do not train: features (all but the classifier), conv0, denseblock1, ...; they
-    /// must be the first ones.
+    /// Parts that do not train: features (all but the classifier), conv0, denseblock1,
+    /// denseblock1.denselayer2, norms (all BNs, which keep their statistics), ...
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     freeze: Vec<String>,
-    /// The first stage that trains, such as denseblock4; those before it do not.
-    #[arg(long, value_name = "STAGE", conflicts_with = "freeze")]
+    /// The first part that trains, such as denseblock4; what is before it does not.
+    #[arg(long, value_name = "PART", conflicts_with = "freeze")]
     freeze_until: Option<String>,
     /// A part's share of the learning rate, such as denseblock1=0.1.
     #[arg(long, value_name = "PART=SHARE", value_delimiter = ',', value_parser = part_rate)]

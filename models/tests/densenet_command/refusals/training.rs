@@ -158,14 +158,13 @@ refusals! {
     a_share_of_the_rate_without_a_part_is_refused:
         "train DATA --part-rate 0.1" => "write it as denseblock1=0.1";
     a_frozen_part_that_is_not_there_is_refused: "train DATA --freeze denseblok1" => "did you mean `features.denseblock1`";
-    a_frozen_stage_behind_one_that_trains_is_refused:
-        "train DATA --freeze denseblock1" => "features.denseblock1 cannot be frozen while features.conv0 before it trains";
-    a_stage_that_is_frozen_in_part_is_refused:
-        "train DATA --freeze conv0,denseblock1.denselayer1.conv1" => "would be partly frozen";
+    a_norm_that_is_frozen_in_part_is_refused:
+        "train DATA --freeze conv0,denseblock1.denselayer1.norm1.weight" =>
+        "features.denseblock1.denselayer1.norm1 would be partly frozen";
     a_network_of_which_nothing_trains_is_refused:
-        "train DATA --freeze features,classifier" => "freezing all stages would leave nothing to train";
-    frozen_stages_that_end_within_one_are_refused:
-        "train DATA --freeze-until denseblock1.denselayer1" => "frozen stages end before a whole stage";
+        "train DATA --freeze features,classifier" => "freezing all parts would leave nothing to train";
+    frozen_parts_that_end_within_a_norm_are_refused:
+        "train DATA --freeze-until norm5.bias" => "features.norm5 would be partly frozen";
     two_ways_to_freeze_together_are_refused:
         "train DATA --freeze conv0 --freeze-until denseblock1" => "cannot be used with";
 }
