@@ -111,9 +111,9 @@ fn compare_arena(
     }
 }
 
-/// Steps of a network of which some parts are frozen are PyTorch's: logits, gradients, running
-/// statistics, and if the golden file has them three steps of SGD and AdamW. What is frozen stays bit
-/// for bit. `make` makes an executor for a batch, with second moments.
+/// Steps of a network with frozen parts are PyTorch's: logits, gradients, running statistics, and three
+/// steps of SGD and AdamW where the golden file has them. What is frozen stays bit for bit. `make`
+/// makes an executor for a batch, with second moments.
 ///
 /// # Panics
 /// If a result differs.

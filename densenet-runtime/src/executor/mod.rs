@@ -33,8 +33,8 @@ use crate::plan::{Plan, Training};
 pub enum Arena {
     /// Trainable parameters, in the order of [`Plan::parameters`].
     Parameters,
-    /// Their gradients. Parameters of frozen stages have neither these nor moments: they are read as
-    /// zeros.
+    /// Their gradients. Parameters of frozen stages have neither these nor moments, and those of
+    /// frozen groups have no gradients: they are read as zeros.
     Gradients,
     /// Their momentum.
     Momentum,

@@ -134,7 +134,7 @@ impl fmt::Display for Freeze {
     }
 }
 
-/// A plan's tensors but for running statistics.
+/// A plan's tensors, running statistics excepted.
 pub(super) fn trainable(plan: &Plan) -> Vec<Parameter> {
     let mut tensors = plan.parameters();
     tensors.retain(|tensor| tensor.role.is_trainable());
