@@ -143,8 +143,9 @@ pub trait Executor: Send {
     }
 
     /// Gives groups of parameters their own shares of the learning rate and the weight decay, and
-    /// freezes some ([`Group::frozen`]). The groups contain each parameter once, in order. At first
-    /// there is one group. They change between steps, not between batches that are accumulated.
+    /// freezes some ([`Group::frozen`](field@Group::frozen)). The groups contain each parameter once, in
+    /// order. At first there is one group. They change between steps, not between batches that are
+    /// accumulated.
     ///
     /// # Errors
     /// When the groups do not fit the parameters, freeze a tensor or a BN in part, or the executor

@@ -32,7 +32,7 @@ impl fmt::Display for PartRate {
 ///
 /// The first whole stages that are frozen ([`of`](Self::of)) also keep nothing for a backward pass.
 /// Other frozen parts save the computation of their weights' gradients; gradients still flow through
-/// them to what trains before ([`Group::frozen`](crate::Group::frozen)).
+/// them to what trains before ([`Group::frozen`](field@crate::Group::frozen)).
 ///
 /// ```
 /// use densenet_runtime::train::{Config, Freeze};

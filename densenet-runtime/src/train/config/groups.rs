@@ -11,7 +11,7 @@ use crate::plan::{FrozenTensors, Plan, Role};
 impl Config {
     /// The groups of a plan's parameters, for
     /// [`Executor::set_groups`](crate::Executor::set_groups). Stages that the executor is made with as
-    /// frozen ([`Freeze::of`]) are not frozen as groups.
+    /// frozen ([`Freeze::of`](crate::train::Freeze::of)) are not frozen as groups.
     pub(in crate::train) fn groups(&self, plan: &Plan) -> Result<Vec<Group>, PartError> {
         let mut parts = Vec::new();
         for PartRate { part, rate } in &self.part_rates {
