@@ -6,7 +6,7 @@ use std::time::Duration;
 use densenet_runtime::cuda::{self, CudaDevice};
 use densenet_runtime::parallel::{Parallel, ProcessGroup, Ranks, Secret, Threads};
 use densenet_runtime::plan::{Plan, Precision, Recompute};
-use densenet_runtime::{Arena, Batch, Descent, Executor, Network, Pixels, Sgd, Step};
+use densenet_runtime::{Arena, Batch, Descent, Executor, Group, Network, Pixels, Sgd, Step};
 
 use crate::compare::{Comparison, TOLERANCE};
 use crate::emulated;
@@ -60,7 +60,16 @@ fn whole_step(executor: &mut dyn Executor, pixels: &[f32], labels: &[u32]) -> f3
 
 /// Three steps of a rank; the last is of fewer images, as an epoch's last may be.
 pub fn steps(executor: &mut dyn Executor, rank: usize) -> Seen {
+    steps_in(&[Group::all(PLAN.parameter_count())], executor, rank)
+}
+
+/// The same with groups of parameters.
+///
+/// # Panics
+/// If a step fails.
+pub fn steps_in(groups: &[Group], executor: &mut dyn Executor, rank: usize) -> Seen {
     load(executor, &random::state(&PLAN, 1));
+    executor.set_groups(groups).unwrap();
     let mut losses = Vec::new();
     for (step, images) in [PART, PART, PART - 1].into_iter().enumerate() {
         let seed = 10 * step as u64 + rank as u64;
@@ -122,12 +131,20 @@ pub fn are_equal(found: &[Seen]) {
 
 /// Ranks are equal bit for bit, and follow ranks on the CPU.
 pub fn follow_the_cpu(found: &[Seen]) {
+    follow_the_cpu_in(&[Group::all(PLAN.parameter_count())], found);
+}
+
+/// The same with groups of parameters.
+///
+/// # Panics
+/// If they do not.
+pub fn follow_the_cpu_in(groups: &[Group], found: &[Seen]) {
     let expected = together(Threads::group(2), |collective, rank| {
         let mut executor = Parallel::new(
             Box::new(on_cpu(&PLAN, PART, Recompute::Nothing, Precision::F32)),
             Box::new(collective),
         );
-        steps(&mut executor, rank)
+        steps_in(groups, &mut executor, rank)
     });
     are_equal(found);
     let (found, expected) = (&found[0], &expected[0]);

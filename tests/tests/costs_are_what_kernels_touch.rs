@@ -5,14 +5,21 @@ use cuda_emulator::Touched;
 use densenet_models::DenseNet201;
 use densenet_runtime::cuda::{self, Launch};
 use densenet_runtime::plan::{Plan, Precision, Recompute};
-use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
+use densenet_runtime::{Batch, Executor, Group, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, logits};
+use densenet_tests::frozen_parts;
 use densenet_tests::networks::{Bc, Compressed, ImageNetBc, many_channels, many_maps};
 use densenet_tests::random;
 
 /// A training step on bytes of images, with kernels that report each access.
-fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -> Vec<Touched> {
+fn step(
+    groups: &[Group],
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Vec<Touched> {
     let (emulator, device) = device();
     let options = cuda::CudaOptions {
         precision,
@@ -21,6 +28,7 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
     };
     let mut executor = emulator.watched(|| on_cuda(&device, plan, options));
     load(&mut executor, &random::state(plan, 1));
+    executor.set_groups(groups).unwrap();
     let stem = plan.stem();
     let count = batch * stem.channels * stem.height * stem.width;
     let bytes: Vec<u8> = (0..count).map(|i| (i * 89 % 251) as u8).collect();
@@ -46,9 +54,28 @@ fn step(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) -
 const BY_CHANCE: [&str; 3] = ["head_pull", "stem_sums", "stem_weight"];
 
 fn agree(plan: &Plan, batch: usize, precision: Precision, recompute: Recompute) {
-    let _alone = alone();
+    let groups = [Group::all(plan.parameter_count())];
     let counted = cuda::launches(plan, batch, precision, recompute).unwrap();
-    let seen = step(plan, batch, precision, recompute);
+    agree_with(&counted, &groups, plan, batch, precision, recompute);
+}
+
+/// The same where parts are frozen.
+fn agree_frozen(parts: &[&str], plan: &Plan, batch: usize, recompute: Recompute) {
+    let (groups, precision) = (frozen_parts::groups(plan, parts), Precision::F32);
+    let counted = cuda::launches_with_groups(&groups, plan, batch, precision, recompute).unwrap();
+    agree_with(&counted, &groups, plan, batch, precision, recompute);
+}
+
+fn agree_with(
+    counted: &[Launch],
+    groups: &[Group],
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) {
+    let _alone = alone();
+    let seen = step(groups, plan, batch, precision, recompute);
     let names = |launch: &Launch| launch.kernel.to_string();
     let expected: Vec<_> = counted.iter().map(names).collect();
     let found: Vec<_> = seen.iter().map(|launch| launch.kernel.clone()).collect();
@@ -83,6 +110,79 @@ fn of_a_network_that_pools_before_a_transitions_product() {
 #[test]
 fn of_a_network_whose_1x1_products_are_shared_by_blocks() {
     agree(&many_channels(), 1, Precision::F32, Recompute::Nothing);
+}
+
+#[test]
+fn of_networks_that_are_frozen_in_places() {
+    let plan = Bc::PLAN.with_dropout(0.25).unwrap();
+    let parts = [
+        "features.denseblock1.denselayer2",
+        "features.transition1",
+        "features.norm5",
+        "classifier.bias",
+    ];
+    agree_frozen(&parts, &plan, 3, Recompute::Bottlenecks);
+    agree_frozen(
+        &["norms", "features.denseblock1"],
+        &Compressed::PLAN,
+        3,
+        Recompute::Nothing,
+    );
+    agree_frozen(
+        &["features.norm0"],
+        &ImageNetBc::PLAN,
+        2,
+        Recompute::Nothing,
+    );
+}
+
+/// How many launches of a kernel a step has where parts are frozen.
+fn count(plan: &Plan, parts: &[&str], kernel: &str) -> usize {
+    let (groups, precision) = (frozen_parts::groups(plan, parts), Precision::F32);
+    let launches = cuda::launches_with_groups(&groups, plan, 3, precision, Recompute::Nothing);
+    let launches = launches.unwrap();
+    launches.iter().filter(|own| own.kernel == kernel).count()
+}
+
+#[test]
+fn what_is_frozen_alone_is_not_computed() {
+    let plan = &Bc::PLAN;
+    // Seven layers.
+    assert_eq!(count(plan, &[], "spatial_weight"), 7);
+    assert_eq!(count(plan, &["features.denseblock2"], "spatial_weight"), 5);
+    let transition = ["features.transition1"];
+    assert_eq!(count(plan, &transition, "transition_weight"), 1);
+    assert_eq!(count(plan, &["features.conv0"], "stem_weight"), 0);
+    assert_eq!(count(plan, &["classifier"], "classify_weight"), 0);
+    // The backward pass ends with the first layer that trains.
+    let first = ["features.conv0", "features.denseblock1.denselayer1"];
+    assert_eq!(count(plan, &first, "spatial_pull"), 6);
+    assert_eq!(count(plan, &["features"], "head_pull"), 0);
+    let all_but_norm = [
+        "features.conv0",
+        "features.denseblock1",
+        "features.transition1",
+        "features.denseblock2",
+        "features.transition2",
+        "features.denseblock3",
+    ];
+    assert_eq!(count(plan, &all_but_norm, "head_pull"), 1);
+    assert_eq!(count(plan, &all_but_norm, "spatial_pull"), 0);
+}
+
+#[test]
+fn no_dropout_follows_a_frozen_transition() {
+    let plan = &many_maps().with_dropout(0.25).unwrap();
+    let forward = |parts: &[&str]| {
+        [
+            "transition_pool",
+            "transition_forward",
+            "transition_forward_dropped",
+        ]
+        .map(|kernel| count(plan, parts, kernel))
+    };
+    assert_eq!(forward(&[]), [0, 0, 1]);
+    assert_eq!(forward(&["features.transition1.conv"]), [1, 1, 0]);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use densenet_runtime::cuda::{self, Cache, CudaDevice, Placement};
 use densenet_runtime::plan::{Frozen, Plan, Precision, Recompute};
 use densenet_runtime::weights::State;
 use densenet_runtime::{
-    AdamW, Arena, Batch, Descent, Executor, Network, Outcome, Pixels, Sgd, Step,
+    AdamW, Arena, Batch, Descent, Executor, Group, Network, Outcome, Pixels, Sgd, Step,
 };
 use densenet_tests::compare::{Comparison, TOLERANCE};
 use densenet_tests::emulated::{alone, device, device_that_is_emulated, on_cuda, options};
 use densenet_tests::executor::{evaluate, load, logits, on_cpu, read, state};
+use densenet_tests::frozen_parts::groups;
 use densenet_tests::networks::{Bc, Case, Compressed, ImageNetBc, many_channels, many_maps};
 use densenet_tests::{each_network, random};
 
@@ -35,6 +36,20 @@ fn compare_with(
     tolerance: f64,
     descent: impl Fn(u64) -> Descent,
 ) {
+    let all = |_| vec![Group::all(plan.parameter_count())];
+    compare_in_groups(plan, name, options, seed, tolerance, descent, all);
+}
+
+/// The same with a descent and groups of parameters for each step.
+fn compare_in_groups(
+    plan: &Plan,
+    name: &str,
+    options: cuda::CudaOptions,
+    seed: u64,
+    tolerance: f64,
+    descent: impl Fn(u64) -> Descent,
+    groups: impl Fn(u64) -> Vec<Group>,
+) {
     let (emulator, device) = device();
     let capacity = options.batch;
     let kept = cpu::CpuOptions {
@@ -54,12 +69,17 @@ fn compare_with(
     // The first step is launched, the second one recorded, and the third one replayed.
     for (number, images) in [capacity - 1, capacity, capacity].into_iter().enumerate() {
         emulator.seed(number as u64);
+        let own = groups(1 + number as u64);
+        let executors: [&mut dyn Executor; 2] = [&mut cpu, &mut cuda];
+        for executor in executors {
+            executor.set_groups(&own).unwrap();
+        }
         let (pixels, labels) = random::batch(plan, images, 10 + number as u64);
         let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
         let step = Step {
             label_smoothing: 0.1,
             scale: 0.5,
-            accumulate: number == 2,
+            accumulate: number == 2 && own == groups(2),
             seed: 7 + number as u64,
         };
         let descent = descent(1 + number as u64);
@@ -158,20 +178,23 @@ fn adamw_clips_and_averages_alike() {
         ..options(4)
     };
     for plan in [Bc::PLAN, Compressed::PLAN] {
-        compare_with(&plan, "AdamW", options.clone(), 1, TOLERANCE, |step| {
-            let adamw = AdamW {
-                learning_rate: 0.01,
-                // Where a gradient is nearly zero, its rounding would be most of a step.
-                epsilon: 1e-2,
-                step,
-                ..AdamW::default()
-            };
-            Descent {
-                clip: Some(0.5),
-                ema: Some(0.8),
-                ..adamw.into()
-            }
-        });
+        compare_with(&plan, "AdamW", options.clone(), 1, TOLERANCE, clipped);
+    }
+}
+
+/// A step of AdamW with clipped gradients and averages.
+fn clipped(step: u64) -> Descent {
+    let adamw = AdamW {
+        learning_rate: 0.01,
+        // Where a gradient is nearly zero, its rounding would be most of a step.
+        epsilon: 1e-2,
+        step,
+        ..AdamW::default()
+    };
+    Descent {
+        clip: Some(0.5),
+        ema: Some(0.8),
+        ..adamw.into()
     }
 }
 
@@ -220,6 +243,102 @@ fn frozen_stages_are_alike() {
         let name = format!("{count} stages frozen");
         compare(&plan, &name, options, 1, TOLERANCE);
     }
+}
+
+/// Trains with parts frozen; with AdamW, also clips and averages.
+fn compare_frozen(parts: &[&str], plan: &Plan, recompute: Recompute, adamw: bool) {
+    let options = cuda::CudaOptions {
+        recompute,
+        second_moments: adamw,
+        average: adamw,
+        ..options(3)
+    };
+    let descent = |step| match adamw {
+        false => Sgd::default().into(),
+        true => clipped(step),
+    };
+    let name = format!("{parts:?} frozen");
+    let of_step = |_| groups(plan, parts);
+    compare_in_groups(plan, &name, options, 1, TOLERANCE, descent, of_step);
+}
+
+#[test]
+fn frozen_layers_transitions_and_blocks_are_alike() {
+    let _alone = alone();
+    let plan = Bc::PLAN.with_dropout(0.25).unwrap();
+    let parts = [
+        "features.denseblock1.denselayer2",
+        "features.denseblock2.denselayer1.norm2",
+        "features.transition2",
+        "features.norm5",
+    ];
+    compare_frozen(&parts, &plan, Recompute::Bottlenecks, false);
+    let parts = [
+        "features.conv0",
+        "features.denseblock1.denselayer1",
+        "features.denseblock2",
+        "classifier.weight",
+    ];
+    compare_frozen(&parts, &plan, Recompute::Nothing, true);
+}
+
+#[test]
+fn a_step_that_was_recorded_freezes_what_it_is_asked_to() {
+    let _alone = alone();
+    let plan = Bc::PLAN;
+    let descent = |_| Sgd::default().into();
+    // The second step is recorded.
+    let of_step = |step| match step {
+        1 | 2 => groups(&plan, &["features.denseblock1.denselayer1"]),
+        _ => groups(&plan, &["features.denseblock2", "features.norm5"]),
+    };
+    let name = "other parts frozen";
+    compare_in_groups(&plan, name, options(3), 1, TOLERANCE, descent, of_step);
+}
+
+#[test]
+fn groups_freeze_the_first_stages_as_options_do() {
+    let _alone = alone();
+    let (_, device) = device();
+    let plan = Bc::PLAN.with_dropout(0.25).unwrap();
+    let parts = [
+        "features.conv0",
+        "features.denseblock1",
+        "features.transition1",
+    ];
+    let first = Frozen::first(parts.len());
+    let of = |frozen: Frozen, groups: &[Group]| {
+        let options = cuda::CudaOptions {
+            frozen,
+            ..options(3)
+        };
+        let mut executor = on_cuda(&device, &plan, options);
+        load(&mut executor, &random::state(&plan, 1));
+        executor.set_groups(groups).unwrap();
+        for seed in 0..3 {
+            let (pixels, labels) = random::batch(&plan, 3, seed);
+            let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+            let step = Step {
+                seed,
+                ..Step::default()
+            };
+            let pending = executor.step(batch, step, Sgd::default().into()).unwrap();
+            executor.finish(pending).unwrap();
+        }
+        (state(&executor), read(&executor, Arena::Gradients))
+    };
+    let all = [Group::all(plan.parameter_count())];
+    let (expected, gradients) = of(first, &all);
+    let (found, own) = of(Frozen::default(), &groups(&plan, &parts));
+    let mut compare = Comparison::within(TOLERANCE);
+    compare.add_state("after training", &plan, &found, &expected);
+    compare.add_parameters("gradient of", &plan, &own, &gradients);
+    compare.assert("the first stages");
+    // Not a bit of what is frozen has moved.
+    let start = random::state(&plan, 1);
+    let [trained, moving] = plan.trainable(first);
+    assert!(found.parameters[..trained.start] == start.parameters[..trained.start]);
+    assert!(found.running[..moving.start] == start.running[..moving.start]);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use std::time::Duration;
 use cuda_emulator::Emulator;
 use densenet_runtime::{Batch, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, folder};
+use densenet_tests::frozen_parts::groups;
 use densenet_tests::networks::Bc;
 use densenet_tests::random;
 use densenet_tests::ranks::{
-    PART, are_equal, follow_the_cpu, join, on_cuda, steps, steps_of_which_one_is_broken, together,
-    two_ranks,
+    PART, are_equal, follow_the_cpu, follow_the_cpu_in, join, on_cuda, steps, steps_in,
+    steps_of_which_one_is_broken, together, two_ranks,
 };
 
 fn joined(ranks: densenet_runtime::parallel::Ranks) -> densenet_runtime::cuda::CudaExecutor {
@@ -32,6 +33,19 @@ fn devices_that_average_by_nccl_follow_ranks_on_the_cpu() {
         });
         follow_the_cpu(&found);
     }
+}
+
+/// Statistics of frozen BNs are not averaged, so the others are in several parts.
+#[test]
+fn devices_average_around_what_is_frozen() {
+    let _alone = alone();
+    Emulator::load_with_nccl(folder());
+    let parts = ["features.denseblock1.denselayer2", "features.transition2"];
+    let groups = groups(&Bc::PLAN, &parts);
+    let found = together(two_ranks().into(), |ranks, rank| {
+        steps_in(&groups, &mut joined(ranks), rank)
+    });
+    follow_the_cpu_in(&groups, &found);
 }
 
 #[test]

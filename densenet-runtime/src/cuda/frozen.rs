@@ -18,7 +18,7 @@ use crate::executor::{
     ExecutorError, Inference, MapsOf, Outputs, Pixels, check_capacity, check_length, check_maps,
     check_outputs, check_pixels,
 };
-use crate::plan::{Plan, Precision};
+use crate::plan::{FrozenTensors, Plan, Precision};
 
 /// How a network is frozen on a CUDA device.
 #[derive(Clone, Debug)]
@@ -392,6 +392,7 @@ impl DeviceNetwork {
             ready,
             dropout: false,
             beside: false,
+            frozen: FrozenTensors::default(),
         };
         let stored = Stored::for_inference(&self.plan, self.precision, self.outputs);
         Pass::new(on, &self.kernels, stored.training)

@@ -9,7 +9,7 @@ use super::program::tile::{
     GATHER_THREADS, REDUCTION_THREADS, SWEEPING, SWEPT, THREADS, vector_of,
 };
 use super::target::LaunchTarget;
-use crate::plan::{Plan, Precision};
+use crate::plan::{FrozenTensors, Plan, Precision, Span};
 
 /// Launches kernels on a batch of `batch` images.
 #[derive(Clone, Copy)]
@@ -34,6 +34,8 @@ pub(super) struct Launcher<'a> {
     pub dropout: bool,
     /// Whether NCCL averages beside the launches.
     pub beside: bool,
+    /// What is frozen besides the first stages.
+    pub frozen: FrozenTensors<'a>,
 }
 
 impl Launcher<'_> {
@@ -47,12 +49,21 @@ impl Launcher<'_> {
         self.at(self.slots.parameters).floats(offset)
     }
 
-    /// The gradient of a parameter that trains. A launch without a weight or a BN has offset 0 and
-    /// does not use the address.
+    /// The gradient of a parameter after the frozen stages.
     pub fn gradient_of(&self, offset: usize) -> Address {
         let first = self.slots.trainable[0].start;
-        self.at(self.slots.gradients)
-            .floats(offset.saturating_sub(first))
+        self.at(self.slots.gradients).floats(offset - first)
+    }
+
+    /// Whether the tensor that starts with this parameter is frozen, and not by its stage.
+    pub fn is_frozen(&self, start: usize) -> bool {
+        self.frozen.has(Span { start, len: 1 })
+    }
+
+    /// Whether any parameter before this one trains.
+    pub fn trains_before(&self, offset: usize) -> bool {
+        let first = self.slots.trainable[0].start;
+        self.frozen.first_trained(first) < offset
     }
 
     /// A weight as an operand.
@@ -69,6 +80,20 @@ impl Launcher<'_> {
     /// The shift of BN.
     pub fn shift(&self, norm: NormAt) -> Address {
         self.scale(norm).floats(norm.channels)
+    }
+
+    /// What a backward pass takes for gamma of a frozen BN (`norm.cu`).
+    pub fn effective(&self, norm: NormAt) -> Address {
+        // As many as scales; shifts have none.
+        self.at(self.slots.effective).floats(norm.affine / 2)
+    }
+
+    /// What a backward pass through BN multiplies by.
+    pub fn gamma(&self, norm: NormAt) -> Address {
+        match self.is_frozen(norm.gamma) {
+            true => self.effective(norm),
+            false => self.parameter(norm.gamma),
+        }
     }
 
     /// The multiprocessors that a weight's gradient is cut into slices for.
@@ -96,14 +121,15 @@ impl Launcher<'_> {
         self.scalars().floats(BROKEN)
     }
 
-    /// Whether values are dropped.
-    pub fn drops(&self) -> bool {
-        self.dropout && self.plan.dropout() > 0.0
+    /// Whether values are dropped after the convolution with this weight.
+    pub fn drops_after(&self, weight: WeightAt) -> bool {
+        self.dropout && self.plan.dropout() > 0.0 && !self.is_frozen(weight.parameter)
     }
 
-    /// A dropout site's number; negative if nothing is dropped.
-    pub fn site(&self, site: usize) -> i32 {
-        if self.drops() {
+    /// The number of the dropout site that follows the convolution with this weight; negative if
+    /// nothing is dropped.
+    pub fn site(&self, site: usize, weight: WeightAt) -> i32 {
+        if self.drops_after(weight) {
             i32::try_from(site).unwrap_or(i32::MAX)
         } else {
             -1

@@ -42,5 +42,5 @@ pub use program::Cache;
 #[cfg(feature = "roofline")]
 pub use roofline::{
     Argument, Card, Eager, Launch, Listed, Listing, Roof, Value, cards, eager, everything,
-    launches, launches_towards, listing,
+    launches, launches_towards, launches_with_groups, listing,
 };

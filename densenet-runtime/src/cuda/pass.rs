@@ -115,43 +115,54 @@ impl<'a> Pass<'a> {
         self.backward_stages()?;
         // The forward pass has updated the running statistics.
         let running = on.at(on.slots.running);
-        on.target.complete(running, on.plan.running_count())?;
+        let first = on.slots.trainable[1].start;
+        for own in on.offsets.moving(first, on.frozen) {
+            on.target.complete(running.floats(own.start), own.len())?;
+        }
         on.target.join()
     }
 
+    /// Ends with the first stage that has anything to train.
     fn backward_stages(&self) -> Result<(), CudaError> {
-        let (on, frozen) = (&self.on, self.training.frozen);
+        let on = &self.on;
         let mut stages = on.offsets.stages(&on.slots.trainable[0]).into_iter();
-        let mut complete = || match stages.next() {
-            Some((from, count)) if count > 0 => on.target.complete(on.gradient_of(from), count),
-            _ => Ok(()),
+        // The stage whose turn it is: the first of its parameters, and their number.
+        let mut next = || stages.next().unwrap_or_default();
+        let complete = |(from, count)| match count {
+            0 => Ok(()),
+            _ => on.target.complete(on.gradient_of(from), count),
         };
-        let last = on.plan.blocks().len() - 1;
-        let head = self.head(on);
-        if frozen.reader(last) {
-            head.classifier_backward()?;
-            return complete();
+        let (head, own) = (self.head(on), next());
+        head.classifier_backward()?;
+        if !on.trains_before(on.offsets.classifier) {
+            return complete(own);
         }
         head.backward()?;
-        complete()?;
-        for index in (0..=last).rev() {
-            if frozen.block(index) {
-                return Ok(());
-            }
-            let is_input_frozen = frozen.input(index);
+        complete(own)?;
+        if !on.trains_before(own.0) {
+            return Ok(());
+        }
+        for index in (0..on.plan.blocks().len()).rev() {
+            let own = next();
+            let wanted = on.trains_before(own.0);
             self.block(on, index)
-                .backward(self.training.recompute, !is_input_frozen)?;
-            complete()?;
-            if is_input_frozen {
+                .backward(self.training.recompute, wanted)?;
+            complete(own)?;
+            if !wanted {
                 return Ok(());
             }
-            if let Some(before) = index.checked_sub(1) {
-                self.transition(on, before).backward()?;
-                complete()?;
+            let Some(before) = index.checked_sub(1) else {
+                continue;
+            };
+            let own = next();
+            self.transition(on, before).backward()?;
+            complete(own)?;
+            if !on.trains_before(own.0) {
+                return Ok(());
             }
         }
         self.stem(on).backward()?;
-        complete()
+        complete(next())
     }
 
     fn bn<'b>(&'b self, on: &'b Launcher<'a>) -> BatchNorm<'b> {

@@ -118,22 +118,6 @@ impl Group {
         }
         Ok(())
     }
-
-    /// Refuses frozen groups, for an executor that cannot freeze parts after those that train.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn check_none_frozen(groups: &[Self]) -> Result<(), ExecutorError> {
-        match groups.iter().find(|group| group.frozen) {
-            None => Ok(()),
-            Some(group) => Err(ExecutorError::Device(
-                format!(
-                    "this executor freezes only the first stages, found frozen parameters {:?}; \
-                        give them a rate of 0 instead, which keeps them unchanged",
-                    group.range
-                )
-                .into(),
-            )),
-        }
-    }
 }
 
 #[cfg(test)]

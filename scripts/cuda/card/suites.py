@@ -2,7 +2,7 @@
 
 KERNELS = ["head", "norm", "stem", "step", "transition"]
 NETWORKS = ["cuda_equals_cpu", "cuda_bfloat16", "cuda_prefetches", "cuda_training", "frozen_stages", "frozen_on_cuda",
-            "frozen_agrees_with_pytorch", "optimizers_agree_with_pytorch", "refused_steps", "targets_of_all_kinds",
+            "frozen_parts_on_cuda", "frozen_agrees_with_pytorch", "optimizers_agree_with_pytorch", "refused_steps", "targets_of_all_kinds",
             "trained_weights"]
 # They need what only an emulated device has: its calls and accesses, memory that runs out, or several devices. Pictures that
 # are decoded and mixed are the same on every device.

@@ -38,7 +38,7 @@ impl Passed {
             tiles,
             channels,
             add,
-            partial: numbers.take(tiles * channels * 2),
+            partial: numbers.take(tiles.max(1) * channels * 2),
             gamma: numbers.around(channels, 1.5, 1.0),
             inverse: numbers.around(channels, 1.5, 1.0),
             before: [(); 4].map(|()| numbers.take(channels)),

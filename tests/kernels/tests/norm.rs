@@ -37,132 +37,167 @@ const TILES: [[usize; 5]; 6] = [
 
 #[test]
 fn moments_of_tiles_are_those_of_all_values() {
-    for [tiles, rows, pixels, channels, lanes] in TILES {
-        let gpu = Gpu::new(1);
-        let mut numbers = Numbers::new(tiles as u64);
-        let values: Vec<Vec<f64>> = (0..channels)
-            .map(|c| {
-                (0..pixels)
-                    .map(|_| f64::from(numbers.draw()) + 3.0 * c as f64)
-                    .collect()
-            })
-            .collect();
-        let moments = |values: &[f64]| {
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>())
-        };
-        let mut partial = Vec::new();
-        for tile in 0..tiles {
-            for values in &values {
-                let (mean, squares) = moments(&values[tile * rows..pixels.min((tile + 1) * rows)]);
-                partial.extend([mean as f32, squares as f32]);
-            }
-        }
-        // Two channels before them and one after have their statistics already.
-        let all = channels + 3;
-        let before = numbers.around(all, 1.5, 1.0);
-        let [mean, variance, inverse] = [(); 3].map(|()| gpu.floats(&before));
-        let moving = numbers.around(2 * all, 1.5, 1.0);
-        let running = gpu.floats(&moving);
-        let gamma = gpu.floats(&before);
-        let [scale, shift] = [(); 2].map(|()| gpu.no_floats(all));
-        program(&gpu, Precision::F32, &[1]).launch(
-            "prepare",
-            [channels.div_ceil(lanes) + 1, 1, 1],
-            GATHER_THREADS,
-            arguments![
-                &gpu.floats(&partial),
-                &gamma,
-                &gamma,
-                &mean,
-                &variance,
-                &inverse,
-                &running,
-                &scale,
-                &shift,
-                2usize,
-                channels,
-                tiles,
-                rows,
-                pixels,
-                all,
-                1usize,
-                lanes
-            ],
-        );
-        let of = |number: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
-            let mut expected: Vec<_> = before.iter().map(|&v| f64::from(v)).collect();
-            for (into, values) in expected[2..].iter_mut().zip(&values) {
-                let (mean, squares) = moments(values);
-                *into = number(mean, squares / pixels as f64);
-            }
-            expected
-        };
-        let what = format!("{tiles} tiles");
-        let inverses = of(&|_, v| 1.0 / (v + EPSILON).sqrt());
-        check(&what, &mean.read_floats(), &of(&|mean, _| mean), 1e-6);
-        check(&what, &variance.read_floats(), &of(&|_, v| v), 1e-5);
-        check(&what, &inverse.read_floats(), &inverses, 1e-5);
-        let scales = inverses.iter().zip(&before);
-        let scales: Vec<_> = scales.map(|(i, &gamma)| i * f64::from(gamma)).collect();
-        check(&what, &scale.read_floats(), &scales, 1e-5);
-        // Each channel has moved once.
-        let means = of(&|mean, _| mean);
-        let moved = moving.iter().zip(&means);
-        let moved: Vec<_> = moved
-            .map(|(&m, mean)| 0.9 * f64::from(m) + 0.1 * mean)
-            .collect();
-        check(&what, &running.read_floats()[..all], &moved, 1e-5);
+    for shape in TILES {
+        measure(shape, false);
     }
+}
+
+/// Others may need the batch's statistics of what a frozen BN normalises.
+#[test]
+fn a_frozen_norm_measures_and_keeps_its_running_statistics() {
+    for shape in TILES {
+        measure(shape, true);
+    }
+}
+
+fn measure([tiles, rows, pixels, channels, lanes]: [usize; 5], frozen: bool) {
+    let gpu = Gpu::new(1);
+    let mut numbers = Numbers::new(tiles as u64);
+    let values: Vec<Vec<f64>> = (0..channels)
+        .map(|c| {
+            (0..pixels)
+                .map(|_| f64::from(numbers.draw()) + 3.0 * c as f64)
+                .collect()
+        })
+        .collect();
+    let moments = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>())
+    };
+    let mut partial = Vec::new();
+    for tile in 0..tiles {
+        for values in &values {
+            let (mean, squares) = moments(&values[tile * rows..pixels.min((tile + 1) * rows)]);
+            partial.extend([mean as f32, squares as f32]);
+        }
+    }
+    // Two channels before them and one after have their statistics already.
+    let all = channels + 3;
+    let before = numbers.around(all, 1.5, 1.0);
+    let [mean, variance, inverse] = [(); 3].map(|()| gpu.floats(&before));
+    let moving = numbers.around(2 * all, 1.5, 1.0);
+    let running = gpu.floats(&moving);
+    let gamma = gpu.floats(&before);
+    let [scale, shift, effective] = [(); 3].map(|()| gpu.no_floats(all));
+    program(&gpu, Precision::F32, &[1]).launch(
+        "prepare",
+        [channels.div_ceil(lanes) + 1, 1, 1],
+        GATHER_THREADS,
+        arguments![
+            &gpu.floats(&partial),
+            &gamma,
+            &gamma,
+            &mean,
+            &variance,
+            &inverse,
+            &running,
+            &scale,
+            &shift,
+            &effective,
+            2usize,
+            channels,
+            tiles,
+            rows,
+            pixels,
+            all,
+            1usize,
+            usize::from(frozen),
+            lanes
+        ],
+    );
+    let of = |number: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+        let mut expected: Vec<_> = before.iter().map(|&v| f64::from(v)).collect();
+        for (into, values) in expected[2..].iter_mut().zip(&values) {
+            let (mean, squares) = moments(values);
+            *into = number(mean, squares / pixels as f64);
+        }
+        expected
+    };
+    let what = format!("{tiles} tiles");
+    let inverses = of(&|_, v| 1.0 / (v + EPSILON).sqrt());
+    check(&what, &mean.read_floats(), &of(&|mean, _| mean), 1e-6);
+    check(&what, &variance.read_floats(), &of(&|_, v| v), 1e-5);
+    check(&what, &inverse.read_floats(), &inverses, 1e-5);
+    let deviation = |c: usize| match frozen {
+        true => 1.0 / (f64::from(moving[all + c]) + EPSILON).sqrt(),
+        false => inverses[c],
+    };
+    let scales = (0..all).map(|c| deviation(c) * f64::from(before[c]));
+    let scales: Vec<f64> = scales.collect();
+    check(&what, &scale.read_floats(), &scales, 1e-5);
+    if frozen {
+        let product = effective.read_floats().into_iter().zip(&inverses);
+        let product: Vec<f32> = product.map(|(own, &i)| own * i as f32).collect();
+        check(&what, &product, &scales, 1e-5);
+        assert_eq!(running.read_floats(), moving);
+        return;
+    }
+    // Each channel has moved once.
+    let means = of(&|mean, _| mean);
+    let moved = moving.iter().zip(&means);
+    let moved: Vec<_> = moved
+        .map(|(&m, mean)| 0.9 * f64::from(m) + 0.1 * mean)
+        .collect();
+    check(&what, &running.read_floats()[..all], &moved, 1e-5);
 }
 
 #[test]
 fn sums_of_tiles_are_added_once() {
     for [tiles, _, _, channels, lanes] in TILES {
-        for add in [false, true] {
-            let gpu = Gpu::new(2);
-            let passed = Passed::random(tiles, channels, add);
-            let at = passed.on(&gpu);
-            // A weight goes along, in its order or not.
-            let slices = Slices::random(tiles.min(64), add);
-            let [share, gradient] = slices.on(&gpu);
-            // The threads of a value: one, some, more than slices.
-            let parts = [1, 4, 16][(tiles + usize::from(add)) % 3];
-            let blocks = (slices.count * parts).div_ceil(GATHER_THREADS);
-            program(&gpu, Precision::F32, &[1]).launch(
-                "gather",
-                [channels.div_ceil(lanes) + blocks, 1, 1],
-                GATHER_THREADS,
-                arguments![
-                    &at.partial,
-                    &at.gamma,
-                    &at.inverse,
-                    &at.into[0],
-                    &at.into[1],
-                    &at.into[2],
-                    &at.into[3],
-                    tiles,
-                    channels,
-                    usize::from(add),
-                    lanes,
-                    &share,
-                    &gradient,
-                    slices.slices,
-                    slices.count,
-                    slices.order[0],
-                    slices.order[1],
-                    parts
-                ],
-            );
-            passed.check(&format!("{tiles} tiles, add {add}"), &at, channels);
-            slices.check("weight", &gradient);
-        }
+        gather(tiles, channels, lanes);
+    }
+}
+
+#[test]
+fn sums_of_no_tiles_count_as_zeros() {
+    gather(0, 5, 4);
+    gather(0, 70, 32);
+}
+
+fn gather(tiles: usize, channels: usize, lanes: usize) {
+    for add in [false, true] {
+        let gpu = Gpu::new(2);
+        let passed = Passed::random(tiles, channels, add);
+        let at = passed.on(&gpu);
+        // A weight goes along, in its order or not.
+        let slices = Slices::random(tiles.clamp(1, 64), add);
+        let [share, gradient] = slices.on(&gpu);
+        // The threads of a value: one, some, more than slices.
+        let parts = [1, 4, 16][(tiles + usize::from(add)) % 3];
+        let blocks = (slices.count * parts).div_ceil(GATHER_THREADS);
+        program(&gpu, Precision::F32, &[1]).launch(
+            "gather",
+            [channels.div_ceil(lanes) + blocks, 1, 1],
+            GATHER_THREADS,
+            arguments![
+                &at.partial,
+                &at.gamma,
+                &at.inverse,
+                &at.into[0],
+                &at.into[1],
+                &at.into[2],
+                &at.into[3],
+                tiles,
+                channels,
+                usize::from(add),
+                lanes,
+                &share,
+                &gradient,
+                slices.slices,
+                slices.count,
+                slices.order[0],
+                slices.order[1],
+                parts
+            ],
+        );
+        passed.check(&format!("{tiles} tiles, add {add}"), &at, channels);
+        slices.check("weight", &gradient);
     }
 }
 
 #[test]
 fn a_consumers_norm_is_a_multiply_add() {
-    for training in [0, 1] {
+    for [training, frozen] in [[0, 0], [0, 1], [1, 0], [1, 1]] {
         for (channels, pixels) in [(1, 1), (70, 35), (600, 7)] {
             let gpu = Gpu::new(3);
             let mut numbers = Numbers::new(channels as u64);
@@ -172,7 +207,7 @@ fn a_consumers_norm_is_a_multiply_add() {
             let mut before = numbers.take(channels);
             before.extend(numbers.around(channels, 1.5, 1.0));
             let running = gpu.floats(&before);
-            let [scale, shift] = [(); 2].map(|()| gpu.no_floats(channels));
+            let [scale, shift, effective] = [(); 3].map(|()| gpu.no_floats(channels));
             program(&gpu, Precision::F32, &[1]).launch(
                 "prepare",
                 [channels.div_ceil(GATHER_THREADS), 1, 1],
@@ -187,6 +222,7 @@ fn a_consumers_norm_is_a_multiply_add() {
                     &running,
                     &scale,
                     &shift,
+                    &effective,
                     0usize,
                     0usize,
                     0usize,
@@ -194,27 +230,25 @@ fn a_consumers_norm_is_a_multiply_add() {
                     pixels,
                     channels,
                     training,
+                    frozen,
                     32usize
                 ],
             );
             let mut expected = [vec![], vec![], vec![], vec![]];
+            let moves = [training, frozen] == [1, 0];
             for c in 0..channels {
                 let (old_mean, old_variance) =
                     (f64::from(before[c]), f64::from(before[channels + c]));
-                let (m, v) = match training {
-                    1 => (f64::from(mean[c]), f64::from(variance[c])),
-                    _ => (old_mean, old_variance),
+                let (m, v) = match moves {
+                    true => (f64::from(mean[c]), f64::from(variance[c])),
+                    false => (old_mean, old_variance),
                 };
                 let s = f64::from(gamma[c]) / (v + EPSILON).sqrt();
                 // PyTorch's rule: the running variance is of the unbiased one; of one value it has
                 // none.
                 let unbiased = v * pixels as f64 / (pixels.max(2) - 1) as f64;
                 let moved = |old: f64, new: f64| {
-                    if training == 1 {
-                        0.9 * old + 0.1 * new
-                    } else {
-                        old
-                    }
+                    if moves { 0.9 * old + 0.1 * new } else { old }
                 };
                 let values = [
                     s,
@@ -226,7 +260,7 @@ fn a_consumers_norm_is_a_multiply_add() {
                     into.push(value);
                 }
             }
-            let what = format!("{channels} channels, training {training}");
+            let what = format!("{channels} channels, training {training}, frozen {frozen}");
             let found = running.read_floats();
             for (found, expected) in [
                 &scale.read_floats(),

@@ -2,7 +2,8 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Left, Shares, Statistics, Sums, Totals};
+use super::super::kernel::left::{Left, Shares, Sums, Totals};
+use super::super::kernel::norm::{BatchNorm, Statistics};
 use super::super::memory::WeightAt;
 use super::super::program::Sources;
 use super::super::program::slices::{MULTIPROCESSORS, Slicing};
@@ -255,11 +256,13 @@ impl Pointwise<'_> {
         let slicing = slicing(channels, maps);
         let (slices, length) = slicing.slices(self.pixels, on.multiprocessors());
         let sums = Sums {
+            norm,
             inverse: statistics.inverse,
             totals,
             tiles: slices,
             add: true,
         };
+        let sums = sums.counted(on).needed();
         let group = maps_of_back(maps, on.precision);
         for map0 in (0..maps).step_by(group) {
             on.tiled(
@@ -272,7 +275,7 @@ impl Pointwise<'_> {
                     scale: on.scale(norm),
                     shift: on.shift(norm),
                     mean: statistics.mean,
-                    gamma: on.parameter(norm.gamma),
+                    gamma: on.gamma(norm),
                     into,
                     partial: on.partial(),
                     share: on.shares(),
@@ -284,18 +287,15 @@ impl Pointwise<'_> {
             )?;
             // The next group leaves its sums in the same place.
             if map0 + group < maps {
-                self.bn.gather(norm, sums, Shares::NONE)?;
+                self.bn.gather(sums, None)?;
             }
         }
+        // The launch has computed them in any case.
+        let trains = !on.is_frozen(self.weight.parameter);
+        let shares = Shares::in_order(self.weight.parameter, slices, slicing.weight);
         Ok(Left {
-            norm,
-            sums: Some(sums),
-            shares: Shares {
-                weight: self.weight.parameter,
-                slices,
-                count: slicing.weight,
-                ..Shares::NONE
-            },
+            sums,
+            shares: trains.then_some(shares),
         })
     }
 }

@@ -3,8 +3,9 @@
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 #[cfg(feature = "roofline")]
-use super::super::kernel::norm::passed;
-use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Statistics, Totals, lanes_on_the_way};
+use super::super::kernel::left::passed;
+use super::super::kernel::left::{Left, PassedAt, Shares, Sums, Totals};
+use super::super::kernel::norm::{BatchNorm, Fresh, Statistics, lanes_on_the_way};
 use super::super::memory::WeightAt;
 use super::super::program::slices::Slicing;
 use super::super::program::tile::{ROWS, depth, line, stage, vector};
@@ -213,7 +214,8 @@ impl Spatial<'_> {
 
     /// From the gradient of the maps to that of the input. Masked, it is stored in `into`; if the
     /// input has had other consumers, it is added to `into`, times gamma. Completes the pass through
-    /// the input's BN, and leaves the shares of the weight's gradient.
+    /// the input's BN, and leaves the shares of the weight's gradient. If the weight is frozen, it
+    /// has none, and the sums of the input's BN are left.
     pub fn backward(
         &self,
         dout: Address,
@@ -221,7 +223,7 @@ impl Spatial<'_> {
         totals: Totals,
         into: Address,
         add: bool,
-    ) -> Result<Shares, CudaError> {
+    ) -> Result<Left, CudaError> {
         let (on, norm, pixels) = (self.bn.on, self.input.norm, self.pixels);
         let (channels, maps) = (norm.channels, self.weight.maps);
         let (scale, shift) = (on.scale(norm), on.shift(norm));
@@ -235,7 +237,7 @@ impl Spatial<'_> {
                 scale,
                 shift,
                 mean: statistics.mean,
-                gamma: on.parameter(norm.gamma),
+                gamma: on.gamma(norm),
                 into,
                 partial: on.partial(),
                 add,
@@ -243,6 +245,21 @@ impl Spatial<'_> {
                 channels,
             },
         )?;
+        let sums = Sums {
+            norm,
+            inverse: statistics.inverse,
+            totals,
+            tiles: self.tiles(),
+            add,
+        };
+        let sums = sums.counted(on);
+        if on.is_frozen(self.weight.parameter) {
+            return Ok(Left {
+                sums: sums.needed(),
+                shares: None,
+            });
+        }
+        let passed = PassedAt::of(on, Some(sums));
         let slicing = slicing(self.block, channels);
         let (slices, length) = slicing.slices(pixels, on.multiprocessors());
         on.tiled(
@@ -262,23 +279,27 @@ impl Spatial<'_> {
                 channels,
                 length,
                 partial: on.partial(),
-                gamma: on.parameter(norm.gamma),
-                inverse: statistics.inverse,
-                dgamma: on.gradient_of(norm.gamma),
-                dbeta: on.gradient_of(norm.beta()),
+                gamma: passed.gamma,
+                inverse: passed.inverse,
+                dgamma: passed.dgamma,
+                dbeta: passed.dbeta,
                 plain: totals.plain,
                 normalised: totals.normalised,
-                tiles: self.tiles(),
+                tiles: passed.tiles,
                 add,
-                lanes: lanes_on_the_way(self.tiles(), channels, slicing.blocks * slices),
+                lanes: lanes_on_the_way(passed.tiles, channels, slicing.blocks * slices),
             },
         )?;
-        Ok(Shares {
+        let shares = Shares {
             weight: self.weight.parameter,
             slices,
             count: slicing.weight,
             taps: 9,
             channels,
+        };
+        Ok(Left {
+            sums: None,
+            shares: Some(shares),
         })
     }
 }

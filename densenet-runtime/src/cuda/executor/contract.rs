@@ -124,7 +124,6 @@ impl Executor for CudaExecutor {
 
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         Group::check(groups, &self.plan)?;
-        Group::check_none_frozen(groups)?;
         let most = most_groups(&self.plan);
         check_length(
             "the most groups of parameters",

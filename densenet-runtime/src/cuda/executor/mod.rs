@@ -18,7 +18,7 @@ use crate::executor::{
     check_frozen, check_training,
 };
 use crate::parallel::{Collective, ProcessGroup};
-use crate::plan::Plan;
+use crate::plan::{FrozenTensors, Plan};
 
 mod contract;
 mod options;
@@ -41,6 +41,8 @@ pub struct CudaExecutor {
     ran: [[bool; 3]; 4],
     /// How a recorded step descends.
     manner: Manner,
+    /// The parameters that groups freeze.
+    frozen: Vec<Range<usize>>,
     buffers: Buffers,
     feed: Feed,
     /// Averages with the other ranks, if there are any.
@@ -90,6 +92,7 @@ impl CudaExecutor {
             recorded: Recorded::default(),
             ran: Default::default(),
             manner: Manner::default(),
+            frozen: Vec::new(),
             reducer: None,
             latest: 0,
             loss_weights: LossWeights::default(),
@@ -129,7 +132,11 @@ impl CudaExecutor {
         let gradients = self.buffers.at(self.slots.gradients);
         let stages = self.offsets.stages(&self.slots.trainable[0]);
         let stages = stages.into_iter().map(|(_, own)| own);
-        let mut counts: Vec<_> = stages.chain([self.plan.running_count(), 1]).collect();
+        let first = self.slots.trainable[1].start;
+        let frozen = FrozenTensors::in_ranges(&self.frozen);
+        let moving = self.offsets.moving(first, frozen).into_iter();
+        let moving = moving.map(|own| own.len());
+        let mut counts: Vec<_> = stages.chain(moving).chain([1]).collect();
         counts.sort_unstable();
         counts.dedup();
         counts.retain(|&own| own > 0);
@@ -226,8 +233,9 @@ impl CudaExecutor {
         Ok(())
     }
 
-    /// Sets the groups of parameters and their shares.
+    /// Sets the groups of parameters: what is frozen, and the shares of the others.
     fn write_groups(&mut self, groups: &[Group]) -> Result<(), CudaError> {
+        self.freeze(Group::frozen(groups))?;
         // Of the parameters that train.
         let groups = Group::after(groups, self.slots.trainable[0].start);
         let words: Vec<u32> = groups
@@ -243,6 +251,25 @@ impl CudaExecutor {
             groups: groups.len(),
             ..self.manner
         })
+    }
+
+    /// Freezes parameters from now on, and no others.
+    fn freeze(&mut self, parameters: Vec<Range<usize>>) -> Result<(), CudaError> {
+        if parameters == self.frozen {
+            return Ok(());
+        }
+        // Other launches are recorded, after a pass that meets new kernels and new sizes of averages.
+        self.device.wait("freezing parameters")?;
+        self.recorded = Recorded::default();
+        self.ran = Default::default();
+        let (gradients, own) = self.arena(Arena::Gradients);
+        for range in &parameters {
+            let range = range.start.max(own.start)..range.end.max(own.start);
+            let at = gradients.floats(range.start - own.start);
+            self.device.clear(at, 4 * range.len())?;
+        }
+        self.frozen = parameters;
+        Ok(())
     }
 
     /// Starts work on a batch, and returns the number that identifies its outcome. The host does
@@ -317,6 +344,7 @@ impl CudaExecutor {
             ready: false,
             dropout: training,
             beside: self.reducer.as_ref().is_some_and(Reducer::is_recordable),
+            frozen: FrozenTensors::in_ranges(&self.frozen),
         };
         Pass::new(on, &self.kernels, self.options.training())
     }

@@ -35,14 +35,16 @@ struct Moments {
 };
 
 // BN of a consumer as a multiply-add: from the batch's statistics, which update its running ones,
-// or, if not training, from the running ones. The statistics of the `count` channels from `first`
-// on (mean, variance (biased), inverse deviation) are computed here, from the moments of their
-// producer's tiles. `running` has its means, then its variances. Grid: a block for each `lanes` of
-// the `count` channels, then a thread for each of the others.
+// or, if not training or if it is frozen, from the running ones. The statistics of the `count`
+// channels from `first` on (mean, variance (biased), inverse deviation) are computed here, from the
+// moments of their producer's tiles. `running` has its means, then its variances. Grid: a block for
+// each `lanes` of the `count` channels, then a thread for each of the others.
+// The backward pass multiplies by gamma and, once for all consumers, by the batch's inverse
+// deviation. For a frozen BN it takes `effective` for gamma: with it the product is the scale.
 extern "C" __global__ void __launch_bounds__(GATHER_THREADS) prepare(
     const float *partial, const float *gamma, const float *beta, float *mean, float *variance, float *inverse,
-    float *running, float *scale, float *shift, int first, int count, int tiles, int rows, int pixels, int channels,
-    int training, int lanes) {
+    float *running, float *scale, float *shift, float *effective, int first, int count, int tiles, int rows, int pixels,
+    int channels, int training, int frozen, int lanes) {
     __shared__ Totals<GATHER_THREADS> totals;
     int t = threadIdx.x, measuring = (count + lanes - 1) >> bits_of(lanes), fresh = blockIdx.x * lanes + (t & (lanes - 1));
     bool measures = (int)blockIdx.x < measuring;
@@ -52,7 +54,8 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) prepare(
     float factor, constant, moving_mean, moving_variance, m, v, deviation = 0.0f;
     if (c < channels) {
         factor = gamma[c], constant = beta[c], moving_mean = running[c], moving_variance = running[channels + c];
-        if (training && !measures) m = mean[c], v = variance[c], deviation = inverse[c];
+        if (training && !measures) deviation = inverse[c];
+        if (training && !measures && !frozen) m = mean[c], v = variance[c];
     }
     if (measures) {
         // Beyond the last channel, that channel's sums are computed again.
@@ -62,13 +65,14 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) prepare(
     }
     if (c >= channels) return;
     float s = factor * deviation;
-    if (training) {
+    if (training && !frozen) {
         float unbiased = (float)pixels / (float)(max(pixels, 2) - 1), moving = (float)MOMENTUM;
         running[c] = moving_mean + moving * (m - moving_mean);
         running[channels + c] = moving_variance + moving * (v * unbiased - moving_variance);
     } else {
         m = moving_mean;
         s = factor / sqrtf(moving_variance + (float)EPSILON);
+        if (training) effective[c] = s / deviation;
     }
     scale[c] = s;
     shift[c] = constant - m * s;

@@ -5,19 +5,21 @@ use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
 use super::super::launch::Launcher;
 use super::super::memory::{NormAt, Slot};
-use super::super::program::slices::MULTIPROCESSORS;
 use super::super::program::tile::{GATHER_THREADS, ROWS, SWEPT, THREADS, tiles, vector_of};
 use super::super::program::{GATHER, Sources};
 #[cfg(feature = "roofline")]
 use super::super::traffic::{Counter, Traffic};
+#[cfg(feature = "roofline")]
+use super::left::passed;
+use super::left::{Left, PassedAt, Shares, SharesAt, Sums, Totals};
 
 arguments! {
     pub struct Prepare {
         partial: Address, gamma: Address, beta: Address,
         mean: Address, variance: Address, inverse: Address,
-        running: Address, scale: Address, shift: Address,
+        running: Address, scale: Address, shift: Address, effective: Address,
         first: usize, count: usize, tiles: usize, rows: usize, pixels: usize, channels: usize,
-        training: bool, lanes: usize,
+        training: bool, frozen: bool, lanes: usize,
     }
     pub struct Gather {
         partial: Address, gamma: Address, inverse: Address, dgamma: Address, dbeta: Address,
@@ -81,13 +83,6 @@ pub struct Statistics {
     pub inverse: Address,
 }
 
-/// Two sums of each channel: of g, and of g times the normalised value.
-#[derive(Clone, Copy)]
-pub struct Totals {
-    pub plain: Address,
-    pub normalised: Address,
-}
-
 /// Maps that have only the moments of their producer's tiles. Their first consumer computes their
 /// statistics: `count` channels from `first` on, from tiles of `rows` pixels.
 #[derive(Clone, Copy)]
@@ -135,50 +130,6 @@ pub struct ColumnRange {
     pub site: i32,
 }
 
-/// What a backward pass through a BN leaves: sums of tiles for gamma and beta.
-#[derive(Clone, Copy)]
-pub struct Sums {
-    pub inverse: Address,
-    pub totals: Totals,
-    pub tiles: usize,
-    /// Whether an earlier consumer of the channels has added its sums to the totals.
-    pub add: bool,
-}
-
-/// The slices' shares of the gradient of a weight with `count` values.
-#[derive(Clone, Copy)]
-pub struct Shares {
-    pub weight: usize,
-    pub slices: usize,
-    pub count: usize,
-    /// The weight's taps and channels, if a share is maps x taps x channels, which is written
-    /// faster than the weight's order. For a share in the weight's order, 1 and 1.
-    pub taps: usize,
-    pub channels: usize,
-}
-
-impl Shares {
-    /// No weight.
-    pub const NONE: Self = Self {
-        weight: 0,
-        slices: 0,
-        count: 0,
-        taps: 1,
-        channels: 1,
-    };
-}
-
-/// Sums and shares of a layer's backward pass that no launch needs before the one after it, which
-/// puts them together on the way.
-#[derive(Clone, Copy)]
-pub struct Left {
-    /// The BN of the layer's input.
-    pub norm: NormAt,
-    /// Its sums, if they are left.
-    pub sums: Option<Sums>,
-    pub shares: Shares,
-}
-
 /// The channels of a block whose threads share `tiles`, a power of two: enough that each thread has
 /// something to load if there are few tiles, and at least a whole sector's.
 fn lanes(tiles: usize, threads: usize) -> usize {
@@ -190,14 +141,6 @@ fn lanes(tiles: usize, threads: usize) -> usize {
 pub fn lanes_on_the_way(tiles: usize, channels: usize, blocks: usize) -> usize {
     let few = 1 << (8 * THREADS / tiles.max(1)).clamp(1, 32).ilog2();
     channels.div_ceil(blocks).next_power_of_two().max(few)
-}
-
-/// The threads that sum the shares of each value of a weight, a power of two. For a small weight
-/// there are several, each with some slices, so that all multiprocessors of a large card load as
-/// much as they can.
-pub fn parts(of: Shares) -> usize {
-    let values = (MULTIPROCESSORS * 2048 / of.count.max(1)).min(of.slices / 4);
-    1 << values.clamp(1, 16).ilog2()
 }
 
 /// Batch normalisation, for the stages.
@@ -256,6 +199,10 @@ impl BatchNorm<'_> {
                 running: on.at(on.slots.running).floats(norm.running),
                 scale: on.scale(norm),
                 shift: on.shift(norm),
+                effective: match on.is_frozen(norm.gamma) {
+                    true => on.effective(norm),
+                    false => on.partial(),
+                },
                 first: fresh.first,
                 count,
                 tiles: fresh.tiles,
@@ -263,6 +210,7 @@ impl BatchNorm<'_> {
                 pixels,
                 channels: norm.channels,
                 training: on.training && !on.at_rest,
+                frozen: on.is_frozen(norm.gamma),
                 lanes,
             },
         )
@@ -280,43 +228,39 @@ impl BatchNorm<'_> {
         self.prepare(norm, of, Fresh::NONE, 0)
     }
 
-    /// Completes a backward pass: computes gradients of gamma and beta, and the sums that undo BN,
-    /// from the tiles' sums, and a weight's gradient from the slices' shares.
-    pub fn gather(&self, norm: NormAt, sums: Sums, shares: Shares) -> Result<(), CudaError> {
+    /// Completes a backward pass, if anything is left of it: computes gradients of gamma and beta, and
+    /// the sums that undo BN, from the tiles' sums, and a weight's gradient from the slices' shares.
+    pub fn gather(&self, sums: Option<Sums>, shares: Option<Shares>) -> Result<(), CudaError> {
+        if sums.is_none() && shares.is_none() {
+            return Ok(());
+        }
         let on = self.on;
-        let (lanes, parts) = (lanes(sums.tiles, GATHER_THREADS), parts(shares));
+        let (passed, shares) = (PassedAt::of(on, sums), SharesAt::of(on, shares));
+        let lanes = lanes(passed.tiles, GATHER_THREADS);
         on.gathering(
             &self.kernels.gather,
-            norm.channels.div_ceil(lanes) + (shares.count * parts).div_ceil(GATHER_THREADS),
+            passed.channels.div_ceil(lanes) + shares.blocks(GATHER_THREADS),
             Gather {
                 partial: on.partial(),
-                gamma: on.parameter(norm.gamma),
-                inverse: sums.inverse,
-                dgamma: on.gradient_of(norm.gamma),
-                dbeta: on.gradient_of(norm.beta()),
-                plain: sums.totals.plain,
-                normalised: sums.totals.normalised,
-                tiles: sums.tiles,
-                channels: norm.channels,
-                add: sums.add,
+                gamma: passed.gamma,
+                inverse: passed.inverse,
+                dgamma: passed.dgamma,
+                dbeta: passed.dbeta,
+                plain: passed.totals.plain,
+                normalised: passed.totals.normalised,
+                tiles: passed.tiles,
+                channels: passed.channels,
+                add: passed.add,
                 lanes,
                 share: on.shares(),
-                gradient: on.gradient_of(shares.weight),
+                gradient: shares.gradient,
                 slices: shares.slices,
                 count: shares.count,
                 taps: shares.taps,
                 across: shares.channels,
-                parts,
+                parts: shares.parts,
             },
         )
-    }
-
-    /// [`gather`](Self::gather) for what a layer has left.
-    pub fn gather_left(&self, left: Left) -> Result<(), CudaError> {
-        match left.sums {
-            Some(sums) => self.gather(left.norm, sums, left.shares),
-            None => self.add_shares(left.shares),
-        }
     }
 
     /// Undoes the BN of some columns of a block after all their consumers, and writes their gradient.
@@ -324,25 +268,15 @@ impl BatchNorm<'_> {
     pub fn finish(&self, columns: ColumnRange, left: Option<Left>) -> Result<(), CudaError> {
         let on = self.on;
         let ColumnRange { first, count, .. } = columns;
-        let left = match left {
-            Some(left) if left.sums.is_some() && count > FINISHED => {
-                self.gather_left(left)?;
-                None
-            }
-            left => left,
-        };
-        let left = left.unwrap_or(Left {
-            norm: NormAt::default(),
-            sums: None,
-            shares: Shares::NONE,
-        });
-        let shares = left.shares;
-        let tiles = left.sums.map_or(0, |sums| sums.tiles);
-        let (lanes, parts) = (lanes(tiles, THREADS), parts(shares));
-        let groups = left.sums.map_or(0, |_| (first + count).div_ceil(lanes));
+        let mut left = left.unwrap_or_default();
+        if left.sums.is_some() && count > FINISHED {
+            self.gather(left.sums.take(), left.shares.take())?;
+        }
+        let (passed, shares) = (PassedAt::of(on, left.sums), SharesAt::of(on, left.shares));
+        let lanes = lanes(passed.tiles, THREADS);
         on.sweep(
             &self.kernels.finish,
-            groups + (shares.count * parts).div_ceil(THREADS),
+            passed.channels.div_ceil(lanes) + shares.blocks(THREADS),
             [columns.pixels, count],
             Finish {
                 g: on.at(on.slots.gradient),
@@ -359,62 +293,21 @@ impl BatchNorm<'_> {
                 pixels: columns.pixels,
                 site: columns.site,
                 partial: on.partial(),
-                gamma: on.parameter(left.norm.gamma),
-                dgamma: on.gradient_of(left.norm.gamma),
-                dbeta: on.gradient_of(left.norm.beta()),
-                tiles,
+                gamma: passed.gamma,
+                dgamma: passed.dgamma,
+                dbeta: passed.dbeta,
+                tiles: passed.tiles,
                 lanes,
                 share: on.shares(),
-                gradient: on.gradient_of(shares.weight),
+                gradient: shares.gradient,
                 slices: shares.slices,
                 values: shares.count,
                 taps: shares.taps,
                 across: shares.channels,
-                parts,
+                parts: shares.parts,
             },
         )
     }
-
-    /// The part of [`gather`](Self::gather) that concerns the weight.
-    pub fn add_shares(&self, shares: Shares) -> Result<(), CudaError> {
-        // With no channels, nothing is read.
-        let nothing = self.on.partial();
-        let sums = Sums {
-            inverse: nothing,
-            totals: Totals {
-                plain: nothing,
-                normalised: nothing,
-            },
-            tiles: 0,
-            add: false,
-        };
-        self.gather(NormAt::default(), sums, shares)
-    }
-}
-
-/// The elements that a launch moves to complete a pass backward through the BN of its channels
-/// (`Passed` in gather.cuh).
-#[cfg(feature = "roofline")]
-pub fn passed(of: &Counter<'_>) -> Traffic {
-    let channels = of.count("channels");
-    let added = of.count("add") * channels;
-    of.moves(
-        &[
-            ("partial", 2 * of.count("tiles") * channels),
-            ("gamma", channels),
-            ("inverse", channels),
-            ("dgamma", channels),
-            ("dbeta", channels),
-            ("plain", added),
-            ("normalised", added),
-        ],
-        &[
-            ("dgamma", channels),
-            ("dbeta", channels),
-            ("plain", channels),
-            ("normalised", channels),
-        ],
-    )
 }
 
 /// The elements that a launch moves.
@@ -424,26 +317,29 @@ pub fn traffic(of: &Counter<'_>) -> Option<Traffic> {
     Some(match of.kernel() {
         "prepare" => {
             let fresh = of.count("count");
-            let trained = u64::from(of.training()) * channels;
+            let training = u64::from(of.training());
+            let frozen = training * of.count("frozen");
+            let moving = training - frozen;
             // Of channels that have their statistics.
-            let measured = u64::from(of.training()) * (channels - fresh);
+            let measured = channels - fresh;
             of.moves(
                 &[
                     ("partial", 2 * of.count("tiles") * fresh),
                     ("gamma", channels),
                     ("beta", channels),
-                    ("mean", measured),
-                    ("variance", measured),
-                    ("inverse", measured),
+                    ("mean", moving * measured),
+                    ("variance", moving * measured),
+                    ("inverse", training * measured),
                     ("running", 2 * channels),
                 ],
                 &[
                     ("mean", fresh),
                     ("variance", fresh),
                     ("inverse", fresh),
-                    ("running", 2 * trained),
+                    ("running", 2 * moving * channels),
                     ("scale", channels),
                     ("shift", channels),
+                    ("effective", frozen * channels),
                 ],
             )
         }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::super::program::tile::{LONGEST_VECTOR, PACKED};
-use crate::plan::{ConvTensor, LayerTensors, NormTensors, Plan};
+use crate::plan::{ConvTensor, FrozenTensors, LayerTensors, NormTensors, Plan, Span};
 
 /// The offsets of a BN's parameters, running statistics and multiply-add.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,11 @@ pub struct WeightAt {
 }
 
 impl WeightAt {
+    /// The parameter after it.
+    pub fn end(self) -> usize {
+        self.parameter + self.maps * self.channels * self.taps
+    }
+
     /// The number of blocks that pack it.
     pub fn blocks(self) -> usize {
         (self.maps * self.channels).div_ceil(PACKED / self.taps)
@@ -196,6 +201,27 @@ impl Offsets {
         ends.into_iter().chain(of_layers).chain(transitions)
     }
 
+    /// The running statistics that training moves, in their order: those from `first` on, without
+    /// those of frozen BNs.
+    pub fn moving(&self, first: usize, frozen: FrozenTensors<'_>) -> Vec<Range<usize>> {
+        let trains = |norm: &NormAt| {
+            let len = norm.channels;
+            let start = norm.gamma;
+            len > 0 && norm.running >= first && !frozen.has(Span { start, len })
+        };
+        let mut norms: Vec<NormAt> = self.norms().filter(trains).collect();
+        norms.sort_unstable_by_key(|norm| norm.running);
+        let mut moving: Vec<Range<usize>> = Vec::new();
+        for norm in norms {
+            let end = norm.running + 2 * norm.channels;
+            match moving.last_mut() {
+                Some(last) if last.end == norm.running => last.end = end,
+                _ => moving.push(norm.running..end),
+            }
+        }
+        moving
+    }
+
     /// The weights that are packed.
     pub fn packed_weights(&self) -> impl Iterator<Item = WeightAt> {
         let layers = self.blocks.iter().flatten();
@@ -224,16 +250,17 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::plan::{BlockSpec, Frozen, Ratio, Spec, StemKind};
 
-    #[test]
-    fn stages_have_all_gradients_once_from_the_last_on() {
+    fn plan() -> Plan {
         let block = BlockSpec {
             layers: 2,
             growth: 3,
         };
-        let plan = Spec {
+        let spec = Spec {
             blocks: vec![block; 2],
             theta: Ratio::ONE,
             bottleneck: None,
@@ -243,7 +270,34 @@ mod tests {
             classes: 10,
             dropout: 0.0,
         };
-        let plan = plan.plan().unwrap();
+        spec.plan().unwrap()
+    }
+
+    #[test]
+    fn statistics_of_what_is_frozen_do_not_move() {
+        let plan = plan();
+        let offsets = Offsets::new(&plan);
+        let count = plan.running_count();
+        let moving = |first, frozen: &[Range<usize>]| {
+            offsets.moving(first, FrozenTensors::in_ranges(frozen))
+        };
+        let whole = moving(0, &[]);
+        assert_eq!(whole, slice::from_ref(&(0..count)));
+        // A BN, and the weight after it.
+        let layer = &offsets.blocks[0][1];
+        let statistics = layer.norm1.running..layer.norm1.running + 2 * layer.norm1.channels;
+        let frozen = layer.norm1.gamma..layer.conv.end();
+        let frozen = slice::from_ref(&frozen);
+        let rest = [0..statistics.start, statistics.end..count];
+        assert_eq!(moving(0, frozen), rest);
+        assert_eq!(moving(statistics.start, frozen), rest[1..]);
+        let all = 0..plan.parameter_count();
+        assert_eq!(moving(0, slice::from_ref(&all)), []);
+    }
+
+    #[test]
+    fn stages_have_all_gradients_once_from_the_last_on() {
+        let plan = plan();
         for frozen in 0..plan.stages().len() {
             let [trainable, _] = plan.trainable(Frozen::first(frozen));
             let stages = Offsets::new(&plan).stages(&trainable);

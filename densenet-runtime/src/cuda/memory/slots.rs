@@ -137,6 +137,8 @@ pub struct Slots {
     pub weight_table: Slot,
     /// BN as multiply-adds, of all consumers.
     pub affine: Slot,
+    /// What a backward pass takes for gamma of frozen BNs, of all consumers.
+    pub effective: Slot,
     /// Raw images, twice: one batch is computed while the next one is copied in.
     pub raw: [Slot; 2],
     /// Their normalisation: means, standard deviations.
@@ -287,6 +289,7 @@ impl Slots {
             packed: layout.maps(offsets.packed, precision),
             weight_table: layout.floats(trained(WEIGHT_WORDS * offsets.packed_weights().count())),
             affine: layout.floats(offsets.affine),
+            effective: layout.floats(trained(offsets.affine / 2)),
             raw: [
                 layout.floats(batch * of_all.input),
                 layout.floats(trained(batch * of_all.input)),

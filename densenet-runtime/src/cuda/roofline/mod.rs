@@ -18,7 +18,7 @@ mod paper;
 pub use cards::{Card, cards};
 pub use eager::{Eager, eager};
 pub use listing::{Argument, Listed, Listing, Value};
-pub use paper::{everything, launches, launches_towards, listing};
+pub use paper::{everything, launches, launches_towards, launches_with_groups, listing};
 
 /// A kernel's launch, and its least cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

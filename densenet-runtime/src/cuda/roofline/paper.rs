@@ -1,6 +1,7 @@
 //! A training step on paper.
 
 use std::cell::RefCell;
+use std::slice;
 
 use super::{Argument, Launch, Listed, Listing, Value};
 use crate::cuda::conv::{pointwise, spatial};
@@ -15,8 +16,8 @@ use crate::cuda::pass::Pass;
 use crate::cuda::stage::{head, stem, transition};
 use crate::cuda::target::LaunchTarget;
 use crate::cuda::traffic::{Counter, Traffic};
-use crate::executor::{Targets, check_capacity};
-use crate::plan::{Outputs, Plan, Precision, Recompute};
+use crate::executor::{Group, Targets, check_capacity};
+use crate::plan::{FrozenTensors, Outputs, Plan, Precision, Recompute};
 
 /// The launches of a training step in order: images from bytes, forward, loss, backward, gradient
 /// descent. It needs no CUDA.
@@ -44,7 +45,26 @@ pub fn launches_towards(
     precision: Precision,
     recompute: Recompute,
 ) -> Result<Vec<Launch>, CudaError> {
-    let listed = step(targets, plan, batch, precision, recompute)?.launches;
+    let groups = [Group::all(plan.parameter_count())];
+    let listed = step(targets, &groups, plan, batch, precision, recompute)?.launches;
+    Ok(listed.into_iter().map(|one| one.cost).collect())
+}
+
+/// The same of an executor with these groups of parameters, some of which may be frozen
+/// ([`Executor::set_groups`](crate::Executor::set_groups)). Their shares do not matter.
+///
+/// # Errors
+/// As [`launches`], and if the groups do not fit the parameters or freeze a tensor or a BN in part.
+pub fn launches_with_groups(
+    groups: &[Group],
+    plan: &Plan,
+    batch: usize,
+    precision: Precision,
+    recompute: Recompute,
+) -> Result<Vec<Launch>, CudaError> {
+    Group::check(groups, plan)?;
+    let targets = Targets::Classes(&[]);
+    let listed = step(targets, groups, plan, batch, precision, recompute)?.launches;
     Ok(listed.into_iter().map(|one| one.cost).collect())
 }
 
@@ -58,12 +78,14 @@ pub fn listing(
     precision: Precision,
     recompute: Recompute,
 ) -> Result<Listing, CudaError> {
-    step(Targets::Classes(&[]), plan, batch, precision, recompute)
+    let groups = [Group::all(plan.parameter_count())];
+    let targets = Targets::Classes(&[]);
+    step(targets, &groups, plan, batch, precision, recompute)
 }
 
 /// Every kind of launch that an executor of a plan can be asked for: images of all kinds, a pass
-/// that trains with each loss, both descents, clipping and averages, a pass that evaluates, and what
-/// the frozen form gives beside logits and features.
+/// that trains with each loss, one where most is frozen, both descents, clipping and averages, a
+/// pass that evaluates, and what the frozen form gives beside logits and features.
 ///
 /// # Errors
 /// As [`launches`].
@@ -88,6 +110,16 @@ pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Lis
             pass.loss(loss)?;
         }
         pass.backward()?;
+        // All but the stem's convolution and the classifier's bias.
+        let [stem, classifier] = pass.on.offsets.read_alone(plan);
+        let frozen = stem.end..classifier.end - plan.classes();
+        let resting = Launcher {
+            frozen: FrozenTensors::in_ranges(slice::from_ref(&frozen)),
+            ..pass.on
+        };
+        let resting = Pass::new(resting, pass.kernels, pass.training);
+        resting.forward()?;
+        resting.backward()?;
         for adamw in [false, true] {
             pass.surroundings().descend(step::Manner {
                 adamw,
@@ -110,6 +142,7 @@ pub fn everything(plan: &Plan, batch: usize, precision: Precision) -> Result<Lis
 
 fn step(
     targets: Targets<'_>,
+    groups: &[Group],
     plan: &Plan,
     batch: usize,
     precision: Precision,
@@ -120,14 +153,20 @@ fn step(
         recompute,
         ..CudaOptions::for_batch(batch)
     };
+    let frozen = Group::frozen(groups);
     on_paper(plan, &options, Outputs::default(), |pass| {
+        let on = Launcher {
+            frozen: FrozenTensors::in_ranges(&frozen),
+            ..pass.on
+        };
+        let pass = Pass::new(on, pass.kernels, pass.training);
         let raw = pass.on.at(pass.on.slots.raw[0]);
         pass.surroundings().images_from_bytes(raw)?;
         pass.forward()?;
         pass.loss(head::Loss::towards(targets))?;
         pass.backward()?;
         pass.surroundings().descend(step::Manner {
-            groups: 1,
+            groups: groups.len(),
             ..step::Manner::default()
         })
     })
@@ -163,6 +202,7 @@ fn on_paper(
         ready: false,
         dropout: true,
         beside: false,
+        frozen: FrozenTensors::default(),
     };
     work(&Pass::new(on, &kernels, options.training()))?;
     Ok(Listing {

@@ -5,9 +5,8 @@ use super::super::conv::pointwise::{self, Pointwise, PointwiseKernels};
 use super::super::conv::spatial::{self, Spatial, SpatialKernels};
 use super::super::driver::{Address, Source};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{
-    BatchNorm, ColumnRange, Fresh, Left, Statistics, Totals, Undo, parts,
-};
+use super::super::kernel::left::{Left, SharesAt, Totals};
+use super::super::kernel::norm::{BatchNorm, ColumnRange, Fresh, Statistics, Undo};
 use super::super::memory::{LayerAt, Scratch, WeightAt};
 use super::super::program::tile::THREADS;
 use super::super::program::{Library, Sources};
@@ -98,14 +97,14 @@ impl<'a> Block<'a> {
                 bn.prepare(read.norm, narrow.statistics, fresh, pixels)?;
             }
             let spatial = self.spatial(read, layer.conv);
-            let site = self.site(number);
+            let site = self.site(number, layer);
             fresh = spatial.forward(wide.x, wide.norm.channels, site)?;
         }
         Ok(fresh)
     }
 
     /// From the gradient of the maps, after their BN, to that of the block's input.
-    /// This gradient is left out if it is not wanted.
+    /// This gradient is left out if it is not wanted, and so are the first layers if they are frozen.
     pub fn backward(&self, recompute: Recompute, wanted: bool) -> Result<(), CudaError> {
         let (on, bn) = (self.bn.on, self.bn);
         let fresh = on.at(on.slots.fresh);
@@ -113,10 +112,13 @@ impl<'a> Block<'a> {
         let mut left = None;
         let recomputed = self.index < on.plan.recomputed_blocks(recompute);
         for (number, layer) in on.offsets.blocks[self.index].iter().enumerate().rev() {
+            if !on.trains_before(layer.conv.end()) {
+                break;
+            }
             let own = self.columns(
                 [layer.norm1.channels, self.shape().growth],
                 fresh,
-                self.site(number),
+                self.site(number, layer),
             );
             bn.finish(own, left.take())?;
             if let Some(narrow) = self.narrow(number, layer) {
@@ -132,15 +134,10 @@ impl<'a> Block<'a> {
             let spatial = self.spatial(wide, layer.conv);
             let into = on.at(on.slots.gradient);
             let (statistics, totals) = (self.statistics(), self.totals());
-            let shares = spatial.backward(fresh, statistics, totals, into, true)?;
-            left = Some(Left {
-                norm: wide.norm,
-                sums: None,
-                shares,
-            });
+            left = Some(spatial.backward(fresh, statistics, totals, into, true)?);
         }
         if let Some(left) = left {
-            bn.gather_left(left)?;
+            bn.gather(left.sums, left.shares)?;
         }
         // The remaining columns are the gradient of the block's input, which goes to the stage
         // before.
@@ -165,18 +162,20 @@ impl<'a> Block<'a> {
         let dy = on.at(on.slots.narrow_gradient);
         let totals = bn.totals(on.slots.narrow_totals, maps);
         let spatial = self.spatial(narrow.maps, weight);
-        let shares = spatial.backward(dout, statistics, totals, dy, false)?;
-        let parts = parts(shares);
+        let left = spatial.backward(dout, statistics, totals, dy, false)?;
+        // Undoing needs the totals.
+        bn.gather(left.sums, None)?;
+        let shares = SharesAt::of(on, left.shares);
         on.sweep(
             &bn.kernels.undo,
-            (shares.count * parts).div_ceil(THREADS),
+            shares.blocks(THREADS),
             [pixels, maps],
             Undo {
                 dy,
                 y: narrow.maps.x,
                 mean: statistics.mean,
                 inverse: statistics.inverse,
-                gamma: on.parameter(norm.gamma),
+                gamma: on.gamma(norm),
                 plain: totals.plain,
                 normalised: totals.normalised,
                 scalars: on.scalars(),
@@ -184,12 +183,12 @@ impl<'a> Block<'a> {
                 pixels,
                 site: narrow.site,
                 share: on.shares(),
-                gradient: on.gradient_of(shares.weight),
+                gradient: shares.gradient,
                 slices: shares.slices,
                 values: shares.count,
                 taps: shares.taps,
                 across: shares.channels,
-                parts,
+                parts: shares.parts,
             },
         )?;
         let into = on.at(on.slots.gradient);
@@ -239,8 +238,8 @@ impl<'a> Block<'a> {
     }
 
     /// The site of the dropout after a layer's 3x3 convolution.
-    fn site(&self, layer: usize) -> i32 {
-        self.bn.on.site(self.sites().maps(layer))
+    fn site(&self, number: usize, layer: &LayerAt) -> i32 {
+        self.bn.on.site(self.sites().maps(number), layer.conv)
     }
 
     fn sites(&self) -> DropoutSites {
@@ -275,7 +274,7 @@ impl<'a> Block<'a> {
                 norm,
             },
             statistics: self.bn.statistics(statistics, norm.channels),
-            site: self.bn.on.site(self.sites().bottleneck(number)),
+            site: self.bn.on.site(self.sites().bottleneck(number), weight),
         })
     }
 

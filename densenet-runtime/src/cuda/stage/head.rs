@@ -3,7 +3,8 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums};
+use super::super::kernel::left::Sums;
+use super::super::kernel::norm::{BatchNorm, Fresh};
 use super::super::program::Sources;
 use super::super::program::tile::{COLUMNS, ROWS, THREADS, tiles, vector};
 #[cfg(feature = "roofline")]
@@ -199,9 +200,8 @@ impl Head<'_> {
         }
     }
 
-    /// From the gradient of the logits to that of the last block's maps.
+    /// From the gradient of the logits to that of the last block's maps, and those of BN.
     pub fn backward(&self) -> Result<(), CudaError> {
-        self.classifier_backward()?;
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let head = on.plan.head();
         let (channels, batch) = (head.input, on.batch);
@@ -230,26 +230,36 @@ impl Head<'_> {
                 scale: on.scale(norm),
                 shift: on.shift(norm),
                 mean: statistics.mean,
-                gamma: on.parameter(norm.gamma),
+                gamma: on.gamma(norm),
                 g: on.at(slots.gradient),
                 partial: on.partial(),
                 batch,
             },
         )?;
         let sums = Sums {
+            norm,
             inverse: statistics.inverse,
             totals: self.bn.totals(own.totals, channels),
             tiles: across,
             add: false,
         };
-        self.bn.gather(norm, sums, Shares::NONE)
+        self.bn.gather(sums.counted(on).needed(), None)
     }
 
-    /// The gradients of the classifier.
+    /// The gradients of the classifier. One launch computes those of its weight and its bias; if
+    /// only one of them is frozen, its gradient becomes zero again.
     pub fn classifier_backward(&self) -> Result<(), CudaError> {
         let (on, slots) = (self.bn.on, self.bn.on.slots);
         let head = on.plan.head();
         let (channels, classes) = (head.input, head.classes);
+        let both = [
+            (on.offsets.classifier, classes * channels),
+            (on.offsets.bias, classes),
+        ];
+        let frozen = both.iter().filter(|(start, _)| on.is_frozen(*start));
+        if frozen.clone().count() == both.len() {
+            return Ok(());
+        }
         on.tiled(
             &self.kernels.classify_weight,
             [channels.div_ceil(COLUMNS), classes.div_ceil(ROWS), 1],
@@ -260,7 +270,11 @@ impl Head<'_> {
                 dbias: on.gradient_of(on.offsets.bias),
                 batch: on.batch,
             },
-        )
+        )?;
+        for &(start, count) in frozen {
+            on.target.clear(on.gradient_of(start), 4 * count)?;
+        }
+        Ok(())
     }
 }
 

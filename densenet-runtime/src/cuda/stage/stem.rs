@@ -2,7 +2,8 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums, UndoNumbers};
+use super::super::kernel::left::{Shares, Sums};
+use super::super::kernel::norm::{BatchNorm, Fresh, UndoNumbers};
 use super::super::memory::Scratch;
 use super::super::program::Sources;
 use super::super::program::slices::{MULTIPROCESSORS, Slicing};
@@ -241,6 +242,9 @@ impl Stem<'_> {
         if let Some(pool) = self.pool {
             self.pool_backward(pool)?;
         }
+        if on.is_frozen(on.offsets.stem) {
+            return Ok(());
+        }
         let [elements, maps] = weight_tiles(on.plan, on.precision);
         let slicing = slicing(on.plan, on.precision);
         let (slices, length) = slicing.slices(pixels, on.multiprocessors());
@@ -258,12 +262,8 @@ impl Stem<'_> {
                 length,
             },
         )?;
-        self.bn.add_shares(Shares {
-            weight: on.offsets.stem,
-            slices,
-            count: slicing.weight,
-            ..Shares::NONE
-        })
+        let shares = Shares::in_order(on.offsets.stem, slices, slicing.weight);
+        self.bn.gather(None, Some(shares))
     }
 
     /// The sums for gamma and beta, and the coefficients with which the backward pass of the
@@ -274,32 +274,38 @@ impl Stem<'_> {
         let pooled = on.batch * on.plan.blocks()[0].pixels();
         let statistics = self.bn.statistics(slots.stem_statistics, maps);
         let totals = self.bn.totals(slots.stem_totals, maps);
-        on.tiled(
-            &pool.stem_sums,
-            [tiles(pooled), maps.div_ceil(COLUMNS), 1],
-            PoolSums {
-                dout: on.at(slots.handover),
-                choice: on.at(slots.choice),
-                convolved: on.at(slots.convolved),
-                mean: statistics.mean,
-                partial: on.partial(),
-                pooled,
-            },
-        )?;
+        if !on.is_frozen(norm.gamma) {
+            on.tiled(
+                &pool.stem_sums,
+                [tiles(pooled), maps.div_ceil(COLUMNS), 1],
+                PoolSums {
+                    dout: on.at(slots.handover),
+                    choice: on.at(slots.choice),
+                    convolved: on.at(slots.convolved),
+                    mean: statistics.mean,
+                    partial: on.partial(),
+                    pooled,
+                },
+            )?;
+        }
         let sums = Sums {
+            norm,
             inverse: statistics.inverse,
             totals,
             tiles: tiles(pooled),
             add: false,
         };
-        self.bn.gather(norm, sums, Shares::NONE)?;
+        self.bn.gather(sums.counted(on).needed(), None)?;
+        if on.is_frozen(on.offsets.stem) {
+            return Ok(());
+        }
         on.each(
             &self.bn.kernels.undo_numbers,
             maps,
             UndoNumbers {
                 mean: statistics.mean,
                 inverse: statistics.inverse,
-                gamma: on.parameter(norm.gamma),
+                gamma: on.gamma(norm),
                 plain: totals.plain,
                 normalised: totals.normalised,
                 into: on.at(slots.stem_undo),

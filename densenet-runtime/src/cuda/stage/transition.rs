@@ -2,7 +2,8 @@
 
 use super::super::driver::{Address, Source, arguments, kernels};
 use super::super::error::CudaError;
-use super::super::kernel::norm::{BatchNorm, Fresh, Shares, Sums};
+use super::super::kernel::left::{Shares, Sums};
+use super::super::kernel::norm::{BatchNorm, Fresh};
 use super::super::memory::Scratch;
 use super::super::program::Sources;
 use super::super::program::slices::Slicing;
@@ -120,7 +121,7 @@ impl Transition<'_> {
         let statistics = self.bn.statistics(own.statistics, shape.input);
         let pixels = on.batch * on.plan.blocks()[self.index].pixels();
         self.bn.prepare(norm, statistics, fresh, pixels)?;
-        let kernel = if on.drops() {
+        let kernel = if self.drops() {
             &self.kernels.transition_forward_dropped
         } else {
             &self.kernels.transition_forward
@@ -176,7 +177,7 @@ impl Transition<'_> {
             let values = on.batch * on.plan.blocks()[self.index].pixels() * shape.input;
             on.target.clear(into, on.precision.bytes() * values)?;
         }
-        let (pull, of_weight) = if on.drops() {
+        let (pull, of_weight) = if self.drops() {
             (
                 &self.kernels.transition_pull_dropped,
                 &self.kernels.transition_weight_dropped,
@@ -203,7 +204,7 @@ impl Transition<'_> {
                 scale,
                 shift,
                 mean: statistics.mean,
-                gamma: on.parameter(norm.gamma),
+                gamma: on.gamma(norm),
                 into,
                 partial: on.partial(),
                 scalars,
@@ -211,6 +212,17 @@ impl Transition<'_> {
                 pooled,
             },
         )?;
+        let sums = Sums {
+            norm,
+            inverse: statistics.inverse,
+            totals: self.bn.totals(own.totals, shape.input),
+            tiles: across,
+            add: false,
+        };
+        let sums = sums.counted(on).needed();
+        if on.is_frozen(weight.parameter) {
+            return self.bn.gather(sums, None);
+        }
         let slicing = slicing(shape);
         let (slices, length) = slicing.slices(self.rows(), on.multiprocessors());
         on.tiled(
@@ -232,19 +244,8 @@ impl Transition<'_> {
                 length,
             },
         )?;
-        let sums = Sums {
-            inverse: statistics.inverse,
-            totals: self.bn.totals(own.totals, shape.input),
-            tiles: across,
-            add: false,
-        };
-        let shares = Shares {
-            weight: weight.parameter,
-            slices,
-            count: slicing.weight,
-            ..Shares::NONE
-        };
-        self.bn.gather(norm, sums, shares)
+        let shares = Shares::in_order(weight.parameter, slices, slicing.weight);
+        self.bn.gather(sums, Some(shares))
     }
 
     fn shape(&self) -> &plan::Transition {
@@ -253,7 +254,7 @@ impl Transition<'_> {
 
     /// Whether the operand of the products is made before them.
     fn pooled_first(&self) -> bool {
-        pooled_first(self.shape()) && !self.bn.on.drops()
+        pooled_first(self.shape()) && !self.drops()
     }
 
     /// The operand of the products: the block's maps, or the values made from them.
@@ -272,7 +273,7 @@ impl Transition<'_> {
 
     /// Rows of a product for each pooled pixel: dropout comes before the pool.
     fn group(&self) -> usize {
-        if self.bn.on.drops() { 4 } else { 1 }
+        if self.drops() { 4 } else { 1 }
     }
 
     /// Rows of a product.
@@ -280,10 +281,17 @@ impl Transition<'_> {
         self.pooled() * self.group()
     }
 
+    /// Whether dropout follows the convolution.
+    fn drops(&self) -> bool {
+        let on = self.bn.on;
+        on.drops_after(on.offsets.transitions[self.index].1)
+    }
+
     /// The site of its dropout.
     fn site(&self) -> i32 {
         let on = self.bn.on;
-        on.site(on.plan.dropout_sites(self.index).transition())
+        let (_, weight) = on.offsets.transitions[self.index];
+        on.site(on.plan.dropout_sites(self.index).transition(), weight)
     }
 }
 

@@ -10,14 +10,16 @@ def prepare(launch):
     tiles, rows = launch["tiles"], launch["rows"]
     gamma, beta = launch.vector("gamma", channels), launch.vector("beta", channels)
     running = launch.take("running", (2, channels), kind="positive")
-    if not launch["training"]:
+    moves = launch["training"] and not launch["frozen"]
+    if not moves:
         mean, scale = running[0], gamma / numpy.sqrt(running[1] + EPSILON)
-        if fresh:
-            raise ValueError("an evaluation measures nothing")
+    if fresh and not launch["training"]:
+        raise ValueError("an evaluation measures nothing")
     statistics = {name: numpy.zeros(channels) for name in ("mean", "variance", "inverse")}
     old = numpy.array([c for c in range(channels) if not first <= c < first + fresh], int)
     if launch["training"]:
-        for name in statistics:
+        # Of a frozen BN, what its effective gamma is computed from.
+        for name in statistics if moves else ["inverse"]:
             places = old[None]
             launch.write(name, places, launch.random.uniform(0.25, 1.25, places.shape))
             statistics[name][old] = launch.read(name, places)[0]
@@ -32,11 +34,13 @@ def prepare(launch):
         statistics["inverse"][own] = 1 / numpy.sqrt(variance + EPSILON)
         for name in statistics:
             launch.put(name, statistics[name][own], start=first)
-    if launch["training"]:
+    if moves:
         mean, scale = statistics["mean"], gamma * statistics["inverse"]
         unbiased = pixels / (max(pixels, 2) - 1)
         moved = running + MOMENTUM * (numpy.stack([mean, statistics["variance"] * unbiased]) - running)
         launch.put("running", moved)
+    elif launch["training"]:
+        launch.put("effective", scale / statistics["inverse"])
     launch.put("scale", scale)
     launch.put("shift", beta - mean * scale, scale=numpy.abs(beta) + numpy.abs(mean * scale))
 
