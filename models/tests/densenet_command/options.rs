@@ -341,4 +341,15 @@ fn rare_classes_weigh_more_where_that_is_asked_for() {
     .unwrap();
     said(folder, &[&run[..], &table, &["--balance"]].concat());
     assert_eq!(config(folder).loss_weights.positive, [11.0, 1.0]);
+
+    let by_hand = ["--class-weight", "even=0.5", "--positive-weight", "rare=3"];
+    said(folder, &[&run[..], &table, &by_hand].concat());
+    let weights = config(folder).loss_weights;
+    assert_eq!(
+        [weights.classes, weights.positive],
+        [[1.0, 0.5], [3.0, 1.0]]
+    );
+    let both = [&["--balance"][..], &["--positive-weight", "even=2"]].concat();
+    said(folder, &[&run[..], &table, &both].concat());
+    assert_eq!(config(folder).loss_weights.positive, [11.0, 2.0]);
 }

@@ -1,6 +1,7 @@
 //! How a network is trained.
 
 use clap::{Args, ValueEnum};
+use densenet_runtime::LossWeights;
 use densenet_runtime::data::{DataError, Dataset, LabelKind, class_weights, positive_weights};
 use densenet_runtime::prelude::*;
 use densenet_runtime::train::{
@@ -65,6 +66,14 @@ pub struct Recipe {
     /// Gives rare classes more weight in the loss, so that all classes have the same total weight.
     #[arg(long)]
     balance: bool,
+    /// A class's weight in the loss, such as 'rare=4', once for each class; the others have 1. It
+    /// takes precedence over `--balance`.
+    #[arg(long, value_name = "CLASS=WEIGHT", value_parser = class_weight)]
+    class_weight: Vec<(String, f32)>,
+    /// The weight of a class where it applies, if a picture may have several classes, such as
+    /// 'rare=4', once for each class; the others have 1. It takes precedence over `--balance`.
+    #[arg(long, value_name = "CLASS=WEIGHT", value_parser = class_weight)]
+    positive_weight: Vec<(String, f32)>,
     /// Ends the run after this many evaluations in a row that did not improve on the best one.
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
@@ -177,8 +186,55 @@ impl Recipe {
                 LabelKind::Independent => config.loss_weights.positive = positive_weights(set)?,
             }
         }
+        if !self.positive_weight.is_empty() && kind_of(set) == LabelKind::Exclusive {
+            return Err(DataError::Options(
+                "--positive-weight is for pictures that may have several classes; these have one \
+                    each, and --class-weight weighs it"
+                    .into(),
+            ));
+        }
+        let LossWeights { classes, positive } = &mut config.loss_weights;
+        for (option, own, weights) in [
+            ("--class-weight", &self.class_weight, classes),
+            ("--positive-weight", &self.positive_weight, positive),
+        ] {
+            weigh(option, own, set.classes(), weights)?;
+        }
         Ok(config)
     }
+}
+
+/// Sets the weights of classes that an option names; those of other classes stay, or are 1.
+fn weigh(
+    option: &str,
+    named: &[(String, f32)],
+    classes: &[String],
+    weights: &mut Vec<f32>,
+) -> Result<(), DataError> {
+    for (index, (name, weight)) in named.iter().enumerate() {
+        let Some(class) = classes.iter().position(|class| class == name) else {
+            let classes = classes.join(", ");
+            return Err(DataError::Options(format!(
+                "{option} names `{name}`, but the pictures have the classes {classes}"
+            )));
+        };
+        if named[..index].iter().any(|(before, _)| before == name) {
+            return Err(DataError::Options(format!(
+                "{option} names `{name}` twice; leave one out"
+            )));
+        }
+        weights.resize(classes.len(), 1.0);
+        weights[class] = *weight;
+    }
+    Ok(())
+}
+
+fn class_weight(text: &str) -> Result<(String, f32), String> {
+    let read = text.rsplit_once('=').and_then(|(class, weight)| {
+        let weight: f32 = weight.parse().ok()?;
+        (weight.is_finite() && weight >= 0.0).then(|| (class.to_string(), weight))
+    });
+    read.ok_or_else(|| "write it as CLASS=4, with a weight of 0 or more".to_string())
 }
 
 fn part_rate(text: &str) -> Result<PartRate, String> {

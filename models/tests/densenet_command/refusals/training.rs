@@ -141,6 +141,17 @@ refusals! {
         "--label-smoothing is for pictures that have one class each; these may have several";
     weights_of_classes_of_which_one_never_applies_are_refused:
         "train --csv never.csv --root data/train --balance" => "no weight can balance it";
+    a_weight_of_an_unknown_class_is_refused:
+        "train DATA --class-weight zebra=2" => "--class-weight names `zebra`, but the pictures have the classes ";
+    a_weight_of_a_class_below_0_is_refused:
+        "train TABLE --class-weight a=-1" => "write it as CLASS=4, with a weight of 0 or more";
+    two_weights_of_a_class_are_refused:
+        "train TABLE --class-weight odd=1 --class-weight odd=2" => "--class-weight names `odd` twice; leave one out";
+    a_weight_without_a_class_is_refused:
+        "train TABLE --positive-weight 2" => "write it as CLASS=4, with a weight of 0 or more";
+    a_positive_weight_where_classes_exclude_each_other_is_refused:
+        "train DATA --positive-weight zebra=2" =>
+        "--positive-weight is for pictures that may have several classes";
     an_unknown_score_is_refused: "train DATA --best-by f1" => "`f1` is not a score; use one of";
     an_unknown_rule_for_thresholds_is_refused:
         "train DATA --threshold 0.5" => "`0.5` is not a rule for thresholds; write youden, or sensitivity=0.9";
