@@ -249,12 +249,12 @@ impl From<PartError> for crate::ExecutorError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
 
     /// Two blocks after the ImageNet stem.
-    fn plan() -> Plan {
+    pub(in crate::train) fn plan() -> Plan {
         let block = BlockSpec {
             layers: 2,
             growth: 3,

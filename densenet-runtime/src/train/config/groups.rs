@@ -77,27 +77,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{BlockSpec, Ratio, Spec, StemKind};
     use crate::train::Freeze;
-
-    /// Two blocks after the ImageNet stem.
-    fn plan() -> Plan {
-        let block = BlockSpec {
-            layers: 2,
-            growth: 3,
-        };
-        let spec = Spec {
-            blocks: vec![block; 2],
-            theta: Ratio::ONE,
-            bottleneck: Some(2),
-            stem: StemKind::ImageNet,
-            init: 6,
-            input: [3, 32, 32],
-            classes: 10,
-            dropout: 0.0,
-        };
-        spec.plan().unwrap()
-    }
+    use crate::train::parts::tests::plan;
 
     #[test]
     fn other_frozen_parts_are_groups() {
