@@ -229,22 +229,19 @@ fn weigh(
     Ok(())
 }
 
+/// A name and its number, written as this example. The run's settings check the number.
+fn named(text: &str, example: &str) -> Result<(String, f32), String> {
+    let read = text.rsplit_once('=');
+    let read = read.and_then(|(name, number)| Some((name.to_string(), number.parse().ok()?)));
+    read.ok_or_else(|| format!("write it as {example}"))
+}
+
 fn class_weight(text: &str) -> Result<(String, f32), String> {
-    let read = text.rsplit_once('=').and_then(|(class, weight)| {
-        let weight: f32 = weight.parse().ok()?;
-        (weight.is_finite() && weight >= 0.0).then(|| (class.to_string(), weight))
-    });
-    read.ok_or_else(|| "write it as CLASS=4, with a weight of 0 or more".to_string())
+    named(text, "CLASS=4")
 }
 
 fn part_rate(text: &str) -> Result<PartRate, String> {
-    let read = text.split_once('=').and_then(|(part, rate)| {
-        Some(PartRate {
-            part: part.to_string(),
-            rate: rate.parse().ok()?,
-        })
-    });
-    read.ok_or_else(|| "write it as denseblock1=0.1".to_string())
+    named(text, "denseblock1=0.1").map(|(part, rate)| PartRate { part, rate })
 }
 
 fn at_least_zero(text: &str) -> Result<f64, String> {

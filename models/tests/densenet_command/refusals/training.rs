@@ -144,11 +144,13 @@ refusals! {
     a_weight_of_an_unknown_class_is_refused:
         "train DATA --class-weight zebra=2" => "--class-weight names `zebra`, but the pictures have the classes ";
     a_weight_of_a_class_below_0_is_refused:
-        "train TABLE --class-weight a=-1" => "write it as CLASS=4, with a weight of 0 or more";
+        "train TABLE --class-weight odd=-1" => "class weights: class 0 has -1";
+    a_weight_that_is_no_number_is_refused:
+        "train TABLE --positive-weight odd=nan" => "positive weights: class 0 has NaN";
     two_weights_of_a_class_are_refused:
         "train TABLE --class-weight odd=1 --class-weight odd=2" => "--class-weight names `odd` twice; leave one out";
     a_weight_without_a_class_is_refused:
-        "train TABLE --positive-weight 2" => "write it as CLASS=4, with a weight of 0 or more";
+        "train TABLE --positive-weight 2" => "write it as CLASS=4";
     a_positive_weight_where_classes_exclude_each_other_is_refused:
         "train DATA --positive-weight zebra=2" =>
         "--positive-weight is for pictures that may have several classes";
