@@ -13,14 +13,13 @@ holds, for each CASE below:
                                   what is not frozen
 """
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from densenet import DenseNet
-from make import AGREEMENT, BATCH, MARGIN, NETWORKS, OUT, RATE, Kinks, difference
+from frozen import write
+from make import NETWORKS, RATE, Kinks
 
 # The frozen modules of each case. "norms" are all BNs.
 CASES = {
@@ -137,41 +136,7 @@ def run(network, state, images, labels, case, dtype):
     return out, margin
 
 
-def make(network: str) -> None:
-    spec = NETWORKS[network]
-    golden = load_file(OUT / f"{network}.safetensors")
-    names = DenseNet(spec).state_dict()
-    state = {name: tensor for name, tensor in golden.items() if name in names}
-    for seed in range(2000):
-        rng = np.random.default_rng([seed, 15])
-        images = torch.from_numpy(rng.normal(0, 1, (BATCH, *spec.input)).astype(np.float32))
-        labels = torch.from_numpy(rng.integers(0, spec.classes, BATCH))
-        tensors, worst = {}, 0.0
-        for case in CASES[network]:
-            out, margin = run(network, state, images, labels, case, torch.float64)
-            if margin < MARGIN:
-                break
-            single, _ = run(network, state, images, labels, case, torch.float32)
-            worst = max([worst, *(difference(single[key], out[key]) for key in out)])
-            if worst > AGREEMENT:
-                break
-            tensors.update(out)
-        else:
-            break
-    else:
-        raise SystemExit(f"{network}: no seed keeps away from the kinks")
-    tensors = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
-    notes = {
-        "rate": str(RATE.get(network, 0.1)),
-        "seed": str(seed),
-        "made_with": f"scripts/reference/frozen_parts.py, torch {torch.__version__}",
-    }
-    path = OUT / f"frozen_parts_{network}.safetensors"
-    save_file({"images": images, "labels": labels, **tensors}, path, notes)
-    print(f"{network:20} seed {seed:3}  {path.stat().st_size / 1024:6.1f} KiB  {worst:.1e}")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for network in CASES:
-        make(network)
+    for network, cases in CASES.items():
+        write("frozen_parts", network, cases, 15, run, rate=str(RATE.get(network, 0.1)))
