@@ -1,8 +1,15 @@
 //! NCCL's averages run beside the backward pass: in a stream of their own, which the kernels do not
-//! wait for before the backward pass is over. The tests examine the calls of the (emulated) driver.
+//! wait for before the backward pass is over, and on multiprocessors that kernels leave to them. The
+//! tests examine the calls of the (emulated) driver.
 
 use cuda_emulator::{Call, Emulator, Kind};
-use densenet_tests::emulated::folder;
+use densenet_runtime::cuda::CudaDevice;
+use densenet_runtime::parallel::Ranks;
+use densenet_runtime::{Batch, Executor, Pixels, Step};
+use densenet_tests::emulated::{self, alone, folder, options};
+use densenet_tests::executor::load;
+use densenet_tests::networks::many_channels;
+use densenet_tests::random;
 use densenet_tests::ranks::{join, on_cuda, steps, together, two_ranks};
 
 /// The kernel that the backward pass ends with.
@@ -10,6 +17,7 @@ const LAST: &str = "stem_weight";
 
 #[test]
 fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
+    let _alone = alone();
     let emulator = Emulator::load_with_nccl(folder());
     let calls = emulator.calls(|| {
         together(two_ranks().into(), |ranks, rank| {
@@ -64,4 +72,40 @@ fn averages_have_a_stream_of_their_own_beside_the_backward_pass() {
         }
     }
     assert_eq!(ranks, 2);
+}
+
+/// The most blocks of a launch of this kernel.
+fn most_blocks(calls: &[Call], kernel: &str) -> u64 {
+    let launches = calls.iter().filter(|call| call.kernel == kernel);
+    launches.map(|call| call.blocks).max().expect("a launch")
+}
+
+/// An H100 has 132 multiprocessors. These kernels have two blocks on each at once. Alone, there are as
+/// many slices as fit on all of them; beside NCCL, 16 are left to it.
+#[test]
+fn weights_gradients_leave_multiprocessors_to_averages() {
+    const IMAGES: usize = 15;
+    let _alone = alone();
+    let emulator = Emulator::load_with_nccl(folder());
+    let plan = many_channels();
+    let differentiate = |ranks: Option<Ranks>| {
+        let device = CudaDevice::open(0).unwrap();
+        let mut executor = emulated::on_cuda(&device, &plan, options(IMAGES));
+        if let Some(ranks) = ranks {
+            executor.join(join(ranks)).unwrap();
+        }
+        load(&mut executor, &random::state(&plan, 1));
+        let (pixels, labels) = random::batch(&plan, IMAGES, 1);
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+        executor.differentiate(batch, Step::default()).unwrap();
+    };
+    let of_one = emulator.calls(|| differentiate(None));
+    let of_two = emulator.calls(|| {
+        together(two_ranks().into(), |ranks, _| differentiate(Some(ranks)));
+    });
+    for kernel in ["pointwise_back", "stem_weight"] {
+        let [alone, joined] = [&of_one, &of_two].map(|calls| most_blocks(calls, kernel));
+        assert!(2 * 116 < alone && alone <= 2 * 132, "{kernel}: {alone}");
+        assert!(joined <= 2 * 116, "{kernel} beside NCCL: {joined}");
+    }
 }

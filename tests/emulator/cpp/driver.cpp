@@ -56,7 +56,7 @@ enum Kind { Allocated, CopyIn, CopyOut, CopyOver, Clear, Launched, Captured, Rep
 struct Call {
     int kind;
     const char *kernel;
-    uint64_t bytes, stream, thread;
+    uint64_t bytes, blocks, stream, thread;
     bool captured, pinned;
 };
 std::vector<Call> calls;
@@ -125,10 +125,11 @@ void push(Stream *stream, Work work) {
     } else stream->queue.push_back(std::move(work));
 }
 
-void note(Kind kind, Stream *stream, size_t bytes = 0, const void *host = nullptr, const char *kernel = nullptr) {
+void note(Kind kind, Stream *stream, size_t bytes = 0, const void *host = nullptr, const char *kernel = nullptr,
+          size_t blocks = 0) {
     if (!listening) return;
     stream = of(stream);
-    calls.push_back({kind, kernel, bytes, (uint64_t)stream, (uint64_t)pthread_self(), bool(stream->capture),
+    calls.push_back({kind, kernel, bytes, blocks, (uint64_t)stream, (uint64_t)pthread_self(), bool(stream->capture),
                      host && is_pinned(host, bytes)});
 }
 
@@ -668,7 +669,7 @@ int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, un
     Launch launch{function, {gx, gy, gz}, {bx, by, bz}, {}, shared};
     for (const unsigned *size = function->kernel->sizes; *size; ++size, ++parameters)
         launch.values.emplace_back((unsigned char *)*parameters, (unsigned char *)*parameters + *size);
-    note(Launched, stream, 0, nullptr, function->kernel->name);
+    note(Launched, stream, 0, nullptr, function->kernel->name, size_t(gx) * gy * gz);
     push(stream, [launch]() mutable { return run(launch); });
     return Success;
 }

@@ -151,6 +151,8 @@ pub struct Call {
     pub kernel: String,
     /// Bytes that are allocated, copied or cleared.
     pub bytes: u64,
+    /// The blocks of a launch.
+    pub blocks: u64,
     /// The number of the stream.
     pub stream: u64,
     /// The number of the host's thread.
@@ -167,6 +169,7 @@ struct Noted {
     kind: c_int,
     kernel: *const c_char,
     bytes: u64,
+    blocks: u64,
     stream: u64,
     thread: u64,
     captured: bool,
@@ -202,6 +205,7 @@ impl Noted {
             kind: KINDS[self.kind as usize],
             kernel,
             bytes: self.bytes,
+            blocks: self.blocks,
             stream: self.stream,
             thread: self.thread,
             captured: self.captured,
@@ -396,6 +400,7 @@ impl Emulator {
                 kind: 0,
                 kernel: std::ptr::null(),
                 bytes: 0,
+                blocks: 0,
                 stream: 0,
                 thread: 0,
                 captured: false,

@@ -231,7 +231,7 @@ fn what_the_driver_is_asked_for_is_told() {
         launch.launch(blocks(1, 1)).unwrap();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).unwrap();
-        launch.launch(blocks(1, 1)).unwrap();
+        launch.launch(blocks(3, 1)).unwrap();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         graph.unwrap().unwrap().launch().unwrap();
         stream.synchronize().unwrap();
@@ -239,16 +239,24 @@ fn what_the_driver_is_asked_for_is_told() {
     });
     let told: Vec<_> = calls
         .iter()
-        .map(|call| (call.kind, call.kernel.as_str(), call.bytes, call.captured))
+        .map(|call| {
+            (
+                call.kind,
+                call.kernel.as_str(),
+                call.bytes,
+                call.blocks,
+                call.captured,
+            )
+        })
         .collect();
     let expected = [
-        (Kind::Allocation, "", 8, false),
-        (Kind::CopyIn, "", 4, false),
-        (Kind::CopyIn, "", 4, false),
-        (Kind::Launch, "more", 0, false),
-        (Kind::Capture, "", 0, false),
-        (Kind::Launch, "more", 0, true),
-        (Kind::Replay, "", 0, false),
+        (Kind::Allocation, "", 8, 0, false),
+        (Kind::CopyIn, "", 4, 0, false),
+        (Kind::CopyIn, "", 4, 0, false),
+        (Kind::Launch, "more", 0, 1, false),
+        (Kind::Capture, "", 0, 0, false),
+        (Kind::Launch, "more", 0, 3, true),
+        (Kind::Replay, "", 0, 0, false),
     ];
     assert_eq!(told, expected);
     assert!(!calls[1].pinned && calls[2].pinned);
