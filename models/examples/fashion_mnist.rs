@@ -5,9 +5,10 @@
 //! cargo run --example fashion_mnist
 //! ```
 //!
-//! With `--evaluate` it computes the test error of a trained network instead.
+//! With `--evaluate` it computes the test error of a trained network instead, which needs no package.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -25,10 +26,11 @@ densenet! {
 /// Trains a small DenseNet-BC on Fashion-MNIST.
 #[derive(Parser)]
 struct Arguments {
-    /// Computes the test error of a DenseNet-BC with L = 100 and k = 12, whose weights are part of
-    /// this repository.
-    #[arg(long, conflicts_with_all = ["Start", "TrainingOptions"])]
-    evaluate: bool,
+    /// Computes the test error of a DenseNet-BC with L = 100 and k = 12 instead, whose weights are in
+    /// a file [default: models/weights/clothes_bc.safetensors].
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = CLOTHES_BC,
+          conflicts_with_all = ["Start", "TrainingOptions"])]
+    evaluate: Option<PathBuf>,
     #[command(flatten)]
     fashion: Fashion,
     #[command(flatten)]
@@ -42,8 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
-    if arguments.evaluate {
-        return evaluate(&arguments.fashion);
+    if let Some(weights) = &arguments.evaluate {
+        return evaluate(weights, &arguments.fashion);
     }
     let options = &arguments.training;
     let ranks = Ranks::from_env()?;
@@ -89,12 +91,11 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     Ok(summary.ending)
 }
 
-/// Prints the test error of the trained network.
-fn evaluate(fashion: &Fashion) -> Result<Ending, Box<dyn Error>> {
-    let (_, test) = fashion.read()?;
+/// Prints the test error of a trained network.
+fn evaluate(weights: &Path, fashion: &Fashion) -> Result<Ending, Box<dyn Error>> {
+    let test = Arc::new(fashion.test_images()?);
     let images = test.len();
-    let test = Arc::new(test);
-    let logits = clothes_logits(CLOTHES_BC, test.clone(), FrozenOptions::for_batch(100))?;
+    let logits = clothes_logits(weights, test.clone(), FrozenOptions::for_batch(100))?;
     let wrong = mistakes(&logits, &*test);
     say!(
         "test error: {:.2}% ({wrong} of {images} images)",

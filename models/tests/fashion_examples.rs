@@ -1,11 +1,17 @@
-//! The examples that train on Fashion-MNIST with a recipe, as programs.
+//! The examples that train on Fashion-MNIST with a recipe, and that evaluate what was trained so, as programs.
 
 mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
+use densenet_models::{CLOTHES_BC, ClothesBc, clothes_logits, mistakes};
+use densenet_runtime::Network as _;
+use densenet_runtime::cpu::FrozenOptions;
+use densenet_runtime::data::idx;
+use densenet_runtime::weights::State;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -180,4 +186,40 @@ fn any_network_is_trained_with_the_recipe_and_goes_on_from_its_checkpoint() {
     let said =
         support::refusal_at_once(&support::command("clothes", folder, &grey).output().unwrap());
     assert!(said.contains("28"), "{said}");
+}
+
+#[test]
+fn the_error_of_trained_weights_is_printed_without_training() {
+    let folder = folder();
+    let folder = folder.path();
+    let evaluate = |weights: &[&str]| {
+        let arguments = [&["--data", "data", "--evaluate"], weights].concat();
+        let mut command = support::command("fashion_mnist", folder, &arguments);
+        command.output().unwrap()
+    };
+    let untrained = folder.join("untrained.safetensors");
+    let state = State::initial(&ClothesBc::PLAN, 1);
+    state.write(&ClothesBc::PLAN, &untrained).unwrap();
+    let (_, test) = idx::train_and_test(folder.join("data"), &idx::FASHION).unwrap();
+    let test = Arc::new(test);
+    for (weights, file) in [
+        (&[][..], Path::new(CLOTHES_BC)),
+        (&["untrained.safetensors"], &untrained),
+    ] {
+        let logits = clothes_logits(file, test.clone(), FrozenOptions::for_batch(40)).unwrap();
+        let wrong = mistakes(&logits, &*test);
+        let percent = 2.5 * wrong as f64;
+        let [said, _] = support::said(evaluate(weights));
+        assert_eq!(
+            said,
+            format!("test error: {percent:.2}% ({wrong} of 40 images)\n")
+        );
+    }
+    let said = support::refusal(&evaluate(&["none.safetensors"]));
+    assert!(said.contains("none.safetensors"), "{said}");
+    assert_eq!(
+        fs::read_dir(folder).unwrap().count(),
+        2,
+        "nothing is written"
+    );
 }

@@ -1,10 +1,13 @@
 //! Where Fashion-MNIST is.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use densenet_runtime::data::{InMemory, idx};
+
+/// Where Debian's package dataset-fashion-mnist puts the files.
+const PACKAGE: &str = "/usr/share/datasets/fashion-mnist";
 
 /// The data set of the small examples.
 #[derive(Args)]
@@ -14,7 +17,7 @@ pub struct Fashion {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "/usr/share/datasets/fashion-mnist"
+        default_value = PACKAGE
     )]
     pub data: PathBuf,
 }
@@ -33,5 +36,17 @@ impl Fashion {
             .into());
         }
         Ok(idx::train_and_test(&self.data, &idx::FASHION)?)
+    }
+
+    /// All images to test on; if the package is not installed, those of this repository.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn test_images(&self) -> Result<InMemory, Box<dyn Error>> {
+        if self.data == Path::new(PACKAGE) && !self.data.is_dir() {
+            let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/fashion-mnist");
+            return Ok(idx::train_and_test(kept, &idx::FASHION)?.1);
+        }
+        Ok(self.read()?.1)
     }
 }
