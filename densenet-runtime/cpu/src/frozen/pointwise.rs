@@ -216,13 +216,15 @@ impl Tile<'_> {
         for (group, pixels) in blocks(count, GROUP) {
             for v in 0..vectors {
                 let channel = channels.start + v * S::LANES;
+                // Beyond the channels there may be maps of earlier images, and NaN times a weight of 0 is NaN.
+                let lanes = S::LANES.min(channels.len() - v * S::LANES);
                 // SAFETY: the assertions bound all vectors of all pixels.
                 unsafe {
                     let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
                     let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
                     for pixel in group..group + pixels {
                         let at = (first + pixel) * maps.stride + channel;
-                        let x = simd.load(maps.values.as_ptr().add(at));
+                        let x = simd.load_part(maps.values.as_ptr().add(at), lanes);
                         let value = simd.relu(simd.fma(x, scale, shift));
                         let at = pixel * stride + v * S::LANES / E::VALUES;
                         element.store(simd, into.as_mut_ptr().add(at), value);
@@ -263,13 +265,15 @@ impl Tile<'_> {
             assert!(vectors * S::LANES / E::VALUES <= row.len());
             for v in 0..vectors {
                 let channel = channels.start + v * S::LANES;
+                let lanes = S::LANES.min(channels.len() - v * S::LANES);
                 // SAFETY: the assertions bound all vectors; the last corner is the furthest.
                 unsafe {
                     let scale = simd.load(maps.affine.scale.as_ptr().add(channel));
                     let shift = simd.load(maps.affine.shift.as_ptr().add(channel));
                     let mut sum = simd.zero();
                     for pixel in corners {
-                        let x = simd.load(maps.values.as_ptr().add(pixel * maps.stride + channel));
+                        let at = pixel * maps.stride + channel;
+                        let x = simd.load_part(maps.values.as_ptr().add(at), lanes);
                         sum = simd.add(sum, simd.relu(simd.fma(x, scale, shift)));
                     }
                     let mean = simd.fma(sum, simd.splat(quarter.as_ptr()), simd.zero());

@@ -422,3 +422,27 @@ fn numbers_of_another_network_are_refused() {
         Some(ExecutorError::Capacity { found: 0, .. })
     ));
 }
+
+#[test]
+fn in_bfloat16_a_nan_reaches_no_later_images() {
+    for bottleneck in [None, Some(2)] {
+        // Odd channels, and layers of whole vectors: maps of the images before come after the last channel.
+        let stem = (StemKind::Cifar, 17);
+        let plan = plan(&[(3, 16), (2, 16)], Ratio::ONE, bottleneck, stem, [3, 6, 6]);
+        let executor = trained(&plan, Level::detect());
+        let options = FrozenOptions {
+            threads: 2,
+            precision: Precision::Bf16,
+            ..FrozenOptions::for_batch(BATCH)
+        };
+        let mut frozen = frozen_with(&executor, options);
+        let pixels = images(&plan, BATCH, 9);
+        let mut infer = |pixels: &[f32]| {
+            let logits = frozen.infer(Pixels::Nchw(pixels), BATCH);
+            logits.unwrap().to_vec()
+        };
+        let first = infer(&pixels);
+        infer(&vec![f32::NAN; pixels.len()]);
+        assert_eq!(infer(&pixels), first, "{bottleneck:?}");
+    }
+}
