@@ -67,6 +67,21 @@ fn a_rank_that_waits_for_one_that_has_gone_is_told() {
     }
 }
 
+/// Such as one whose device has too little memory.
+#[test]
+fn a_rank_that_goes_before_nccl_connects_is_named() {
+    let _alone = alone();
+    Emulator::load_with_nccl(folder());
+    let [first, second] = two_ranks();
+    thread::scope(|scope| {
+        let other = scope.spawn(move || drop(join(second)));
+        let group = join(first);
+        other.join().unwrap();
+        let error = on_cuda().join(group).unwrap_err().to_string();
+        assert!(error.contains("rank 0 lost rank 1"), "{error}");
+    });
+}
+
 /// The second of two ranks goes after a step, and the first one takes another some time later.
 fn one_goes(pause: Duration) {
     let [first, second] = two_ranks();

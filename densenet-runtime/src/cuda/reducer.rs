@@ -78,6 +78,9 @@ impl Reducer {
         counts: &[usize],
     ) -> Result<Self, CudaError> {
         let (rank, world_size) = (group.rank(), group.world_size());
+        Nccl::find()?;
+        // NCCL waits without end until all ranks join. One that has failed, or has no NCCL, is noticed here.
+        group.sum(&mut [0.0]).map_err(ExecutorError::from)?;
         let mut id = match rank {
             0 => Nccl::id()?,
             _ => [0; super::driver::ID_BYTES],

@@ -117,6 +117,14 @@ struct Handle(sys::ncclComm_t);
 unsafe impl Send for Handle {}
 
 impl Nccl {
+    /// Looks for NCCL.
+    ///
+    /// # Errors
+    /// If there is none; the error says where it was looked for.
+    pub fn find() -> Result<(), CudaError> {
+        Functions::find().map(|_| ())
+    }
+
     /// The id of a new group; one member makes it and sends it to the others.
     pub fn id() -> Result<[u8; ID_BYTES], CudaError> {
         let functions = Functions::find()?;
