@@ -195,3 +195,53 @@ fn no_dropout_follows_a_frozen_convolution() {
         }
     }
 }
+
+#[test]
+fn one_image_of_one_pixel_trains_if_its_norms_are_frozen() {
+    let block = BlockSpec {
+        layers: 1,
+        growth: 4,
+    };
+    let spec = Spec {
+        blocks: vec![block; 2],
+        theta: Ratio::new(1, 2),
+        bottleneck: Some(2),
+        stem: StemKind::Cifar,
+        init: 8,
+        input: [3, 2, 2],
+        classes: 3,
+        dropout: 0.0,
+    };
+    let plan = &spec.plan().unwrap();
+    let mut executor = on_cpu(plan, 1, Recompute::Nothing, Precision::F32);
+    load(&mut executor, &random::state(plan, 1));
+    let (pixels, labels) = random::batch(plan, 1, 3);
+    let one = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+    // Some of them are not enough.
+    for parts in [&[][..], &["features.denseblock2.denselayer1.norm1"]] {
+        executor.set_groups(&groups(plan, parts)).unwrap();
+        let error = executor.differentiate(one, Step::default()).unwrap_err();
+        assert!(error.to_string().contains("1x1 pixels"), "{error}");
+    }
+    executor.set_groups(&groups(plan, &["norms"])).unwrap();
+    let outcome = executor.differentiate(one, Step::default()).unwrap();
+    assert!(outcome.loss.is_finite());
+    let gradients = read(&executor, Arena::Gradients);
+    assert!(gradients.iter().any(|&value| value != 0.0));
+}
+
+#[test]
+fn what_becomes_frozen_has_no_gradients_at_once() {
+    let plan = &Bc::PLAN;
+    let mut executor = on_cpu(plan, 2, Recompute::Nothing, Precision::F32);
+    load(&mut executor, &random::state(plan, 1));
+    let (pixels, labels) = random::batch(plan, 2, 1);
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+    executor.differentiate(batch, Step::default()).unwrap();
+    let groups = groups(plan, &["norms"]);
+    executor.set_groups(&groups).unwrap();
+    let gradients = read(&executor, Arena::Gradients);
+    for group in groups.into_iter().filter(|group| group.frozen) {
+        assert!(gradients[group.range].iter().all(|&value| value == 0.0));
+    }
+}

@@ -205,7 +205,7 @@ impl Plan {
 
     /// Bytes of a training step on the CPU: parameters, gradients, moments, statistics, averages,
     /// activations, with the gaps between the pixels' feature maps ([`Block::stride`]). Each
-    /// thread's scratch, a few MiB at most, comes on top, and so do the buffers of frozen stages,
+    /// thread's scratch, little more than the largest weight of a transition, comes on top, and so do the buffers of frozen stages,
     /// which `cpu::CpuOptions::bytes` includes. `cuda::CudaOptions::bytes` gives the bytes on CUDA.
     pub fn training_footprint(&self, training: impl Into<Training>) -> Footprint {
         let training = training.into();

@@ -69,8 +69,8 @@ impl CpuOptions {
     }
 
     /// Bytes that an executor of a plan allocates: those of [`Plan::training_footprint`], plus the
-    /// packed weights and activations of its frozen stages. Each thread's scratch, a few MiB at
-    /// most, comes on top. If no executor can be made for the batch, the footprint alone.
+    /// packed weights and activations of its frozen stages. Each thread's scratch, little
+    /// more than the largest weight of a transition (11 MB in DenseNet-264), comes on top. If no executor can be made for the batch, the footprint alone.
     pub fn bytes(&self, plan: &Plan) -> u64 {
         let footprint = plan.training_footprint(self.training());
         let of_training = footprint.bytes(self.batch);
@@ -261,6 +261,14 @@ impl CpuExecutor {
         }
     }
 
+    /// Checks that each BN that normalises with the batch can.
+    fn check_training(&self, batch: Batch<'_>) -> Result<(), ExecutorError> {
+        let frozen = FrozenTensors::in_ranges(&self.frozen);
+        let [_, statistics] = &self.trainable;
+        let images = batch.images(&self.plan);
+        check_training(&self.plan, images, frozen, statistics.start)
+    }
+
     /// Checks a batch, and copies its images in as NHWC, unless frozen stages read them directly.
     fn accept(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
         let images = batch.check(&self.plan, self.capacity)?;
@@ -402,7 +410,7 @@ impl Executor for CpuExecutor {
     }
 
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
-        check_training(&self.plan, batch.images(&self.plan))?;
+        self.check_training(batch)?;
         check_smoothing(batch.targets, step)?;
         self.accept(batch)?;
         if !step.accumulate {
@@ -438,6 +446,10 @@ impl Executor for CpuExecutor {
         self.groups = Group::after(groups, start);
         self.frozen = Group::frozen(groups);
         self.first_trained = FrozenTensors::in_ranges(&self.frozen).first_trained(start);
+        for range in &self.frozen {
+            let own = range.start.max(start) - start..range.end.max(start) - start;
+            self.gradients[own].fill(0.0);
+        }
         Ok(())
     }
 
@@ -478,7 +490,7 @@ impl Executor for CpuExecutor {
     }
 
     fn update_statistics(&mut self, batch: Batch<'_>) -> Result<(), ExecutorError> {
-        check_training(&self.plan, batch.images(&self.plan))?;
+        self.check_training(batch)?;
         self.accept(batch)?;
         self.forward(Mode::Measure, batch.pixels);
         Ok(())

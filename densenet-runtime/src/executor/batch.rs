@@ -2,7 +2,9 @@
 
 use super::ExecutorError;
 use super::targets::{check_rows, check_targets};
-use crate::plan::{Frozen, MapsOf, Outputs, Pixels, Plan, Recompute, Stem, Targets};
+use crate::plan::{
+    Frozen, FrozenTensors, MapsOf, NormTensors, Outputs, Pixels, Plan, Recompute, Stem, Targets,
+};
 
 /// Images and their targets.
 #[derive(Clone, Copy, Debug)]
@@ -171,10 +173,18 @@ pub(crate) fn check_length(
     })
 }
 
-/// Checks that BN has more than one value of each channel to normalise over.
-pub(crate) fn check_training(plan: &Plan, images: usize) -> Result<(), ExecutorError> {
+/// Checks that each BN has more than one value of each channel to normalise over, unless it is frozen:
+/// among `frozen`, or in a stage whose statistics come before `first`.
+pub(crate) fn check_training(
+    plan: &Plan,
+    images: usize,
+    frozen: FrozenTensors<'_>,
+    first: usize,
+) -> Result<(), ExecutorError> {
+    let is_frozen = |norm: &NormTensors| norm.running().start < first || frozen.has_norm(norm);
     if images == 1
         && let Some(stage) = plan.stage_of_one_pixel()
+        && (plan.norms().iter()).any(|(norm, pixels)| *pixels == 1 && !is_frozen(norm))
     {
         return Err(ExecutorError::OneValue { stage });
     }

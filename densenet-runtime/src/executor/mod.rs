@@ -115,7 +115,7 @@ pub trait Executor: Send {
     ///
     /// # Errors
     /// When the batch does not fit the plan, or is a single image whose last feature maps are one
-    /// pixel ([`ExecutorError::OneValue`]). Nothing has changed then.
+    /// pixel, unless their BNs are frozen ([`ExecutorError::OneValue`]). Nothing has changed then.
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError>;
 
     /// Starts what [`differentiate`](Self::differentiate) does. A device may still be computing

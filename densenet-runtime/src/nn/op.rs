@@ -12,7 +12,7 @@ use super::stage::{self, Engine, Part};
 use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
 use crate::cpu::{self, Level};
 use crate::executor::{ExecutorError, check_training};
-use crate::plan::{Block, Head, Precision, Stem, Transition};
+use crate::plan::{Block, FrozenTensors, Head, Precision, Stem, Transition};
 use crate::weights::State;
 
 /// One stage of a network, with its shapes.
@@ -58,7 +58,8 @@ fn engine() -> MutexGuard<'static, Engine> {
 /// If the batch is a single image whose feature maps become one pixel: BN would normalise over
 /// one value.
 pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
-    Ok(check_training(&N::PLAN, batch.size())?)
+    let none = FrozenTensors::default();
+    Ok(check_training(&N::PLAN, batch.size(), none, 0)?)
 }
 
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.

@@ -281,7 +281,10 @@ impl CudaExecutor {
         scalars: &[u32],
     ) -> Result<u64, ExecutorError> {
         if work != Work::Evaluate {
-            check_training(&self.plan, batch.images(&self.plan))?;
+            let frozen = FrozenTensors::in_ranges(&self.frozen);
+            let [_, statistics] = &self.slots.trainable;
+            let images = batch.images(&self.plan);
+            check_training(&self.plan, images, frozen, statistics.start)?;
         }
         self.latest = batch.check(&self.plan, self.options.batch)?;
         let destination = Destination {
