@@ -518,3 +518,31 @@ fn a_share_that_is_none_is_refused() {
         assert!(words.contains("above 0 and at most 1"), "{words}");
     }
 }
+
+#[test]
+fn a_range_that_is_given_is_of_the_files_samples_where_the_smallest_is_white() {
+    let mut cases = deep_cases().into_iter();
+    let case = cases.find(|case| case.name == "tiff 16 grey < plain");
+    let case = case.expect("a case");
+    // Tag 262, a short, one value: 1 (black is zero) becomes 0.
+    let tag = [6, 1, 3, 0, 1, 0, 0, 0, 1, 0];
+    let mut file = case.file;
+    let at = file.windows(10).position(|bytes| bytes == tag);
+    file[at.expect("the tag") + 8] = 0;
+    let range = SampleRange {
+        low: 1000.0,
+        high: 5000.0,
+    };
+    let found = shown(&whole(1).ranged(range).unwrap(), &file);
+    for (found, sample) in found.iter().zip(&case.samples) {
+        let expected = 1.0 - ((sample - 1000.0) / 4000.0).clamp(0.0, 1.0);
+        assert!((found - expected).abs() < 1e-6, "{sample}: {found}");
+    }
+    // Without a range, all of 16 bits.
+    for (found, sample) in shown(&whole(1), &file).iter().zip(&case.samples) {
+        assert!(
+            (found - (1.0 - sample / 65_535.0)).abs() < 1e-6,
+            "{sample}: {found}"
+        );
+    }
+}

@@ -30,9 +30,12 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
     if !Directory::of(file).is_plausible() {
         return Err(broken("its tags claim more values than it has"));
     }
-    let (plain, colours) = without_palette(file);
-    let mut decoder =
-        Decoder::new(Cursor::new(plain.as_deref().unwrap_or(file))).map_err(failed)?;
+    let Plain {
+        copy,
+        colours,
+        is_inverted,
+    } = Plain::of(file);
+    let mut decoder = Decoder::new(Cursor::new(copy.as_deref().unwrap_or(file))).map_err(failed)?;
     let (width, height) = decoder.dimensions().map_err(failed)?;
     within(width, height, max_pixels)?;
     let area = width as usize * height as usize;
@@ -88,7 +91,13 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
             height,
             channels: used,
             samples: samples?,
-            range: SampleRange { low, high },
+            range: match is_inverted {
+                false => SampleRange { low, high },
+                true => SampleRange {
+                    low: high,
+                    high: low,
+                },
+            },
         };
         Ok(Picture::Deep(deep.checked()?))
     };
@@ -318,6 +327,16 @@ impl<'a> Directory<'a> {
         })
     }
 
+    /// What samples mean, and where the lowest byte of that number is.
+    fn photometric(&self) -> Option<(u64, usize)> {
+        const PHOTOMETRIC: u64 = 262;
+        let entry = self.entries().find(|entry| entry.tag == PHOTOMETRIC)?;
+        // A short, or a long.
+        let bytes = if entry.kind == 3 { 2 } else { 4 };
+        let lowest = if self.is_little { 0 } else { bytes - 1 };
+        Some((self.number(entry.at, bytes)?, entry.at + lowest))
+    }
+
     /// Whether the file is long enough for all values that its tags claim to have. The decoder takes
     /// memory for them first.
     fn is_plausible(&self) -> bool {
@@ -333,36 +352,44 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// A file with a palette as one of grey indices, which is what the decoder can read, and its
-/// colours. Neither for other files.
-fn without_palette(file: &[u8]) -> (Option<Vec<u8>>, Option<Vec<[u8; 3]>>) {
-    const PHOTOMETRIC: u64 = 262;
-    const PALETTE: u64 = 3;
-    let directory = Directory::of(file);
-    let place = directory
-        .entries()
-        .find(|entry| entry.tag == PHOTOMETRIC)
-        .and_then(|entry| {
-            // A short, or a long.
-            let bytes = if entry.kind == 3 { 2 } else { 4 };
-            (directory.number(entry.at, bytes)? == PALETTE).then_some(entry.at)
-        });
-    let Some(at) = place else {
-        return (None, None);
-    };
-    let mut plain = file.to_vec();
-    // One byte of the value is 3; grey is 1.
-    for byte in plain.iter_mut().skip(at).take(4) {
-        if *byte == 3 {
-            *byte = 1;
-            break;
+/// A file for the decoder.
+#[derive(Default)]
+struct Plain {
+    /// A copy that says that its samples are grey and the smallest is black; none if the file itself will do.
+    copy: Option<Vec<u8>>,
+    /// The colours of a palette, whose indices are decoded as grey. The decoder cannot read palettes.
+    colours: Option<Vec<[u8; 3]>>,
+    /// Whether the smallest sample is white, of more than 8 bits. The decoder would turn them round, but they
+    /// are needed as they are in the file.
+    is_inverted: bool,
+}
+
+impl Plain {
+    fn of(file: &[u8]) -> Self {
+        const WHITE_IS_ZERO: u64 = 0;
+        const BLACK_IS_ZERO: u8 = 1;
+        const PALETTE: u64 = 3;
+        let (is_inverted, at) = match Directory::of(file).photometric() {
+            Some((PALETTE, at)) => (false, at),
+            Some((WHITE_IS_ZERO, at)) if is_deep(file) => (true, at),
+            _ => return Self::default(),
+        };
+        let mut copy = file.to_vec();
+        if let Some(lowest) = copy.get_mut(at) {
+            *lowest = BLACK_IS_ZERO;
+        }
+        let colours = || {
+            let map = Decoder::new(Cursor::new(&copy))?.get_tag_u16_vec(Tag::ColorMap)?;
+            let count = map.len() / 3;
+            let colour =
+                |at: usize| [0, 1, 2].map(|channel| (map[channel * count + at] >> 8) as u8);
+            Ok::<_, TiffError>((0..count).map(colour).collect())
+        };
+        let colours = (!is_inverted).then(|| colours().unwrap_or_default());
+        Self {
+            copy: Some(copy),
+            colours,
+            is_inverted,
         }
     }
-    let colours = Decoder::new(Cursor::new(&plain)).and_then(|mut decoder| {
-        let map = decoder.get_tag_u16_vec(Tag::ColorMap)?;
-        let count = map.len() / 3;
-        let colour = |at: usize| [0, 1, 2].map(|channel| (map[channel * count + at] >> 8) as u8);
-        Ok((0..count).map(colour).collect())
-    });
-    (Some(plain), Some(colours.unwrap_or_default()))
 }
