@@ -64,6 +64,14 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// Counts the epochs of steps that were done before the length of an epoch was known.
+    pub(super) fn count_epochs(&mut self, epoch_steps: u64) {
+        if self.epoch_step > epoch_steps {
+            self.epoch = u32::try_from(self.step / epoch_steps).unwrap_or(u32::MAX);
+            self.epoch_step = self.step % epoch_steps;
+        }
+    }
+
     /// Why no run can be at this position, if its numbers are inconsistent.
     fn problem(&self) -> Option<String> {
         /// More steps than any run has, but few enough that counting cannot overflow.

@@ -10,7 +10,7 @@ use super::runner::{Runner, Started};
 use super::score::Predictions;
 use super::tally::Tally;
 use super::{
-    Batches, Best, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
+    Batches, Best, BestBy, Ending, Evaluation, Interrupt, Observer, Outline, StepReport, Summary,
     TrainError,
 };
 use crate::{Batch, Targets, classes, tell};
@@ -72,7 +72,11 @@ pub(super) fn run(
     checkpoint::check_classes(&runner.classes, classes)?;
     let normalization = train.normalization();
     checkpoint::check_normalization(runner.normalization.as_ref(), normalization)?;
-    if let Some(found) = runner.position.epoch_steps.replace(epoch_steps)
+    let known = runner.position.epoch_steps.replace(epoch_steps);
+    if known.is_none() {
+        runner.position.count_epochs(epoch_steps);
+    }
+    if let Some(found) = known
         && found != epoch_steps
     {
         runner.position.epoch_steps = Some(found);
@@ -138,7 +142,8 @@ impl Run<'_> {
         if self.steps_are_done() && self.runner.position.epoch_step < self.outline.epoch_steps {
             return Ok(Ending::StepsDone);
         }
-        if self.is_stalled() {
+        // An evaluation that is due comes first: it may be the best.
+        if !self.outline.evaluation_due && self.is_stalled() {
             return Ok(Ending::Stalled);
         }
         loop {
@@ -385,9 +390,14 @@ impl Run<'_> {
         }
         self.observer.evaluation(&evaluation)?;
         if score.is_none() {
+            let why = match by {
+                BestBy::Default | BestBy::Top1Error | BestBy::Top5Error => {
+                    "a picture may have several classes"
+                }
+                _ => "no class has both positive and negative labels",
+            };
             self.observer.notice(&format!(
-                "this evaluation has no {by}, which selects the best one: no class has both \
-                    positive and negative labels; it cannot be the best"
+                "this evaluation has no {by}, which selects the best one: {why}; it cannot be the best"
             ))?;
         }
         Ok(is_best)

@@ -71,12 +71,13 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// The score by which the best evaluation of the run is chosen; `None` if it is undefined, such
-    /// as a mean AUROC if no class has both positive and negative labels.
+    /// as a mean AUROC if no class has both positive and negative labels, or a top-1 error if targets
+    /// are independent.
     pub fn score(&self) -> Option<f64> {
         let means = self.means.unwrap_or_default();
         match self.by {
-            BestBy::Default | BestBy::Top1Error => Some(self.top1_error()),
-            BestBy::Top5Error => Some(self.top5_error()),
+            BestBy::Default | BestBy::Top1Error => (!self.independent).then(|| self.top1_error()),
+            BestBy::Top5Error => (!self.independent).then(|| self.top5_error()),
             BestBy::Loss => (!self.independent || self.known > 0).then_some(self.loss),
             BestBy::Accuracy => means.accuracy,
             BestBy::Auroc => means.auroc,

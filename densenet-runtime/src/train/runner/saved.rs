@@ -69,8 +69,8 @@ impl Runner {
         let (header, numbers) = checkpoint::load(path, &self.network, self.executor.plan())?;
         let mut run = header.config.clone();
         let mut rescheduled = header.rescheduled;
-        let is_rescheduled =
-            (run.epochs, &run.schedule) != (self.config.epochs, &self.config.schedule);
+        let is_other_schedule = run.schedule != self.config.schedule;
+        let is_rescheduled = is_other_schedule || run.epochs != self.config.epochs;
         if reschedule == Reschedule::Allow && is_rescheduled {
             rescheduled.push(Rescheduled {
                 step: header.position.step,
@@ -105,8 +105,8 @@ impl Runner {
             self.executor.write(Arena::AverageRunning, &ema.running)?;
         }
         self.position = header.position;
-        if is_rescheduled {
-            // Another schedule starts at its own learning rate.
+        if is_other_schedule {
+            // It starts at its own learning rate.
             self.position.plateau = PlateauState::default();
         }
         // Evaluated statistics that are neither those of training nor averages were recomputed.

@@ -391,3 +391,24 @@ fn curves_are_drawn_as_a_picture_in_colour() {
     let line_pixels = pixels.filter(|pixel| coloured(pixel)).count();
     assert!(line_pixels > 1000, "{line_pixels}");
 }
+
+#[test]
+fn a_run_that_begins_with_single_steps_can_be_resumed() {
+    for singles in [3, 5, 6] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let mut first = runner(config());
+        for _ in 0..singles {
+            first
+                .step(train().first(8), std::time::Instant::now())
+                .unwrap();
+        }
+        let fit = Fit {
+            checkpoint: Some(path.clone()),
+            ..Fit::default()
+        };
+        let summary = run(&mut first, &fit, &mut ());
+        assert_eq!((summary.ending, summary.step), (Ending::Finished, 9));
+        runner(config()).restore(&path).unwrap();
+    }
+}

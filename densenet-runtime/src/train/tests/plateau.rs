@@ -133,3 +133,68 @@ fn an_interrupted_run_keeps_count_of_its_patience() {
         assert_eq!((summary.ending, summary.step), (Ending::Stalled, 9));
     }
 }
+
+#[test]
+fn an_evaluation_that_is_due_comes_before_the_end_of_patience() {
+    let config = Config {
+        epochs: 8,
+        schedule: Schedule::constant(0.0),
+        ..config()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let fit = Fit {
+        patience: Some(2),
+        checkpoint: Some(path.clone()),
+        ..Fit::default()
+    };
+    // After the last step of the third epoch, and before its evaluation.
+    let mut before = InterruptAt(9, fit.interrupt.clone(), Memory::default());
+    let summary = run(&mut runner(config.clone()), &fit, &mut before);
+    assert_eq!((summary.ending, summary.step), (Ending::Interrupted, 9));
+    let mut again = runner(config);
+    again.restore(&path).unwrap();
+    let fit = Fit {
+        patience: Some(2),
+        ..Fit::default()
+    };
+    let summary = run(&mut again, &fit, &mut Memory::default());
+    assert_eq!((summary.ending, summary.step), (Ending::Stalled, 9));
+    assert_eq!(summary.evaluation.map(|own| own.step), Some(9));
+}
+
+#[test]
+fn a_run_that_is_made_longer_keeps_its_plateaus() {
+    let config = Config {
+        epochs: 8,
+        schedule: Schedule::plateau(2.0, 0),
+        ..config()
+    };
+    let mut whole = Memory::default();
+    run(&mut runner(config.clone()), &Fit::default(), &mut whole);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let fit = Fit {
+        checkpoint: Some(path.clone()),
+        ..Fit::default()
+    };
+    let shorter = Config {
+        epochs: 6,
+        ..config.clone()
+    };
+    let mut before = Memory::default();
+    run(&mut runner(shorter), &fit, &mut before);
+    let rate = |memory: &Memory| memory.0.last().map(|report| report.learning_rate);
+    assert!(rate(&before) < Some(2.0), "a plateau came before");
+    for asks in [false, true] {
+        let mut longer = runner(config.clone());
+        match asks {
+            true => longer.restore_with_schedule(&path).unwrap(),
+            false => longer.restore(&path).unwrap(),
+        }
+        let mut after = Memory::default();
+        run(&mut longer, &Fit::default(), &mut after);
+        let steps = [before.steps(), after.steps()].concat();
+        assert_eq!(steps, whole.steps(), "{asks}");
+    }
+}

@@ -161,6 +161,15 @@ impl Recipe {
             };
         }
         config.best_by = self.best_by.unwrap_or(config.best_by);
+        if matches!(config.best_by, BestBy::Top1Error | BestBy::Top5Error)
+            && kind_of(set) == LabelKind::Independent
+        {
+            return Err(DataError::Options(
+                "--best-by top1_error and top5_error are for pictures that have one class each; these \
+                    may have several, so use auroc, average_precision, accuracy, calibration_error or loss"
+                    .into(),
+            ));
+        }
         config.threshold = self.threshold.or(config.threshold);
         if config.threshold.is_some() && kind_of(set) == LabelKind::Exclusive {
             return Err(DataError::Options(

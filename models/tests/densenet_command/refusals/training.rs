@@ -154,6 +154,8 @@ refusals! {
     a_positive_weight_where_classes_exclude_each_other_is_refused:
         "train DATA --positive-weight zebra=2" =>
         "--positive-weight is for pictures that may have several classes";
+    an_error_of_one_class_as_the_score_where_classes_are_independent_is_refused:
+        "train TABLE --best-by top1_error" => "are for pictures that have one class each";
     an_unknown_score_is_refused: "train DATA --best-by f1" => "`f1` is not a score; use one of";
     an_unknown_rule_for_thresholds_is_refused:
         "train DATA --threshold 0.5" => "`0.5` is not a rule for thresholds; write youden, or sensitivity=0.9";
