@@ -1,19 +1,19 @@
 //! A spec may come out of another macro.
 
 macro_rules! network {
-    ($(#[$attribute:meta])* $visibility:vis $name:ident, $k:literal, $classes:expr) => {
+    ($(#[$attribute:meta])* $visibility:vis $name:ident, $blocks:expr, $k:literal, $classes:expr) => {
         densenet_runtime::densenet! {
             $(#[$attribute])*
-            $visibility $name { blocks: [2, 2], k: $k, classes: $classes }
+            $visibility $name { blocks: $blocks, k: $k, classes: $classes }
         }
     };
 }
 
 network!(
     /// Public.
-    pub Public, 4, 7
+    pub Public, [2, 2], 4, 7
 );
-network!(Private, 8, 9);
+network!(Private, [2, 2], 8, ["cat", "dog"]);
 
 fn main() {
     assert!(Public::PARAMETERS < Private::PARAMETERS);

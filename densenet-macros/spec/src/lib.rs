@@ -19,17 +19,31 @@ mod text;
 mod words;
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{format_ident, quote};
 
 pub use bytes::in_words;
 pub use text::{ParsedSpec, SpecError, SpecErrors};
 
+/// The type parameters of generated code, which would hide a network of the same name.
+const PARAMETERS: [&str; 7] = ["S", "T", "E", "D", "V", "E2", "D2"];
+
 /// Compiles a spec: the parse, the check with its plan, and the expansion. Mistakes become
 /// `compile_error!`s.
 pub fn compile(input: TokenStream) -> TokenStream {
-    let ((written, network), errors) = read(input);
+    let ((mut written, network), errors) = read(input);
     let errors = errors.map(|errors| errors.to_compile_error());
     let errors = errors.unwrap_or_default();
+    let name = &written.name;
+    if PARAMETERS.iter().any(|parameter| name == parameter) {
+        let other = format_ident!("{name}Net");
+        let message = format!(
+            "a network cannot be named `{name}`, as a type parameter of the generated code is\n= help: name it `{other}`"
+        );
+        let error = syn::Error::new_spanned(name, message).to_compile_error();
+        let name = std::mem::replace(&mut written.name, other);
+        let (stub, vis, other) = (expand::stub(&written), &written.vis, &written.name);
+        return quote!(#errors #error #stub #vis type #name = #other;);
+    }
     // A network with a plan is expanded even if there are errors, and a type with its name always
     // exists, so that its uses add no errors of their own.
     let code = match network {

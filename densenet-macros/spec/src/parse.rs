@@ -95,6 +95,8 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Written {
     let result = parser.parse2(tokens);
     if let Err(error) = result {
         errors.push(error);
+        // The keys were not reached, so none is known to be missing.
+        written.meant.extend(KEYS.iter().map(|key| key.name));
     }
     written
 }

@@ -1,7 +1,8 @@
 //! What the macro generates and reports; `ui-tests` shows the same as rustc prints it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Delimiter, Group, TokenStream};
 use proptest::prelude::*;
+use quote::quote;
 
 fn expand(spec: &str) -> String {
     let tokens: TokenStream = spec.parse().expect("the spec is made of tokens");
@@ -187,4 +188,36 @@ fn a_stand_in_for_a_bad_value_is_not_reported_itself() {
             messages(spec)
         );
     }
+}
+
+#[test]
+fn a_mistake_before_the_keys_does_not_make_them_missing() {
+    for name in ["DenseNet-BC", "Net<E>", "Self"] {
+        let found = messages(&format!("pub {name} {{ blocks: [6, 12], k: 12 }}"));
+        assert_eq!(found.len(), 1, "{name}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_network_named_as_a_type_parameter_is_refused_alone() {
+    for name in ["S", "T", "E", "D", "V", "E2", "D2"] {
+        let found = messages(&format!("pub {name} {{ blocks: [6, 12], k: 12 }}"));
+        let [message] = &found[..] else {
+            panic!("{found:#?}");
+        };
+        assert!(
+            message.contains(&format!("name it `{name}Net`")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn lists_that_another_macro_passes_on_are_read() {
+    let passed = |tokens| Group::new(Delimiter::None, tokens);
+    let (blocks, input) = (passed(quote!([2, 1])), passed(quote!([3, 8, 8])));
+    let classes = passed(quote!(["cat", "dog"]));
+    let spec = quote!(Pets { blocks: #blocks, k: 4, input: #input, classes: #classes });
+    let code = crate::compile(spec).to_string();
+    assert!(!code.contains("compile_error"), "{code}");
 }

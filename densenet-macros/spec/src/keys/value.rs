@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use densenet_plan::{Ratio, StemKind};
-use proc_macro2::{Group, TokenStream, TokenTree};
+use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
@@ -295,7 +295,8 @@ pub fn list<T>(
     element: impl Fn(ParseStream) -> syn::Result<Given<T>>,
     stand_in: impl Fn() -> T,
 ) -> syn::Result<Given<Vec<Given<T>>>> {
-    let tokens = input.fork().parse::<Group>()?.into_token_stream();
+    // A list that another macro passes on as an expression is in an invisible group.
+    let tokens = input.fork().parse::<TokenTree>()?.into_token_stream();
     let content;
     bracketed!(content in input);
     let mut value = Vec::new();
