@@ -119,6 +119,19 @@ fn the_picture_has_a_colour_for_each_mean() {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut state = state(&Plain::PLAN);
+        let first = &Plain::PLAN.tensors().blocks[0][0];
+        state.parameters[first.conv.weight.start] = value;
+        let reuse = FeatureReuse::of(&Plain::PLAN, &state).unwrap();
+        let error = reuse.draw(folder.path().join("reuse.png"), "").unwrap_err();
+        assert!(error.to_string().contains("not a finite number"), "{error}");
+    }
+}
+
+#[test]
 fn a_state_of_another_network_is_refused() {
     let error = FeatureReuse::of(&Plain::PLAN, &state(&Bottlenecks::PLAN)).unwrap_err();
     assert!(

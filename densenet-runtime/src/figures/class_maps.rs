@@ -131,11 +131,18 @@ fn over(
             let line = |row| mix(at(row, across.first), at(row, across.second), across.share);
             mix(line(down.first), line(down.second), down.share)
         };
-        let colour = ViridisRGB.get_color(((value - low) / spread).clamp(0.0, 1.0));
         let [red, green, blue] = pixel.map(f32::from);
         // Rec. 601.
         let grey = 0.299 * red + 0.587 * green + 0.114 * blue;
-        let colour = [colour.0, colour.1, colour.2].map(f32::from);
+        let share = (value - low) / spread;
+        // What is not a number has no colour.
+        let colour = match share.is_nan() {
+            true => [grey; 3],
+            false => {
+                let colour = ViridisRGB.get_color(share.clamp(0.0, 1.0));
+                [colour.0, colour.1, colour.2].map(f32::from)
+            }
+        };
         all.extend(colour.map(|part| mix(grey, part, COVER).round() as u8));
     }
     all
@@ -243,7 +250,7 @@ fn text(area: &Area<'_>, words: &str, size: u32, width: u32, at: (i32, i32)) -> 
 /// The colour bar, with a number at each quarter.
 fn scale(area: &Area<'_>, [low, high]: [f32; 2], (left, top): (i32, i32), height: i32) -> Drawn {
     for line in 0..height {
-        let colour = ViridisRGB.get_color(1.0 - line as f32 / (height - 1) as f32);
+        let colour = ViridisRGB.get_color(1.0 - line as f32 / (height - 1).max(1) as f32);
         let corners = [(left, top + line), (left + 20, top + line + 1)];
         area.draw(&Rectangle::new(corners, colour.filled()))?;
     }

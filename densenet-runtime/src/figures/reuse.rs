@@ -75,8 +75,16 @@ impl FeatureReuse {
     /// the block's largest mean.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If a weight is not a finite number, or the file cannot be written.
     pub fn draw(&self, path: impl AsRef<Path>, title: &str) -> Result<(), DrawError> {
+        let blocks = self.blocks.iter();
+        let mut means = blocks.flat_map(|block| block.targets.iter().flatten());
+        if means.any(|mean| !mean.is_finite()) {
+            return Err(DrawError {
+                path: path.as_ref().to_owned(),
+                reason: "a weight is not a finite number; the run may have diverged".into(),
+            });
+        }
         heat::draw(&self.blocks, title, path.as_ref())
     }
 }

@@ -80,3 +80,21 @@ fn what_cannot_be_drawn_is_refused() {
     );
     assert!(!path.exists());
 }
+
+#[test]
+fn a_picture_of_one_row_and_a_map_with_a_gap_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = ClassMaps {
+        picture: &[200; 3 * 256],
+        size: [1, 256],
+        map_size: [1, 2],
+        maps: vec![("cat".into(), &[0.0, 1.0])],
+    };
+    row.draw(folder.path().join("row.png"), "").unwrap();
+    for gap in [f32::NAN, f32::INFINITY] {
+        let mut map = MAP;
+        map[0] = gap;
+        let path = folder.path().join("gap.png");
+        of(&[200; 60], &map).draw(path, "").unwrap();
+    }
+}
