@@ -198,6 +198,17 @@ pub enum WeightsError {
         /// The first tensor that does not fit.
         why: String,
     },
+    /// The pictures are too small for the network that the shapes give.
+    #[error(
+        "the network in {path} takes no pictures of this size: {why}; give a larger one (`--input`)",
+        path = .path.display()
+    )]
+    TooSmall {
+        /// The file.
+        path: PathBuf,
+        /// What is too small.
+        why: String,
+    },
     /// A state does not have the size of the plan or the model.
     #[error(
         "the state has {found} {what}, but the network has {expected}; it belongs to another network"

@@ -14,6 +14,8 @@ const CLASSES: &str = "densenet.classes";
 const NORMALIZATION: &str = "densenet.normalization";
 /// The note with the thresholds, a list of a number for each class, or null.
 const THRESHOLDS: &str = "densenet.thresholds";
+/// The notes that [`Notes`] holds.
+pub(super) const HELD: [&str; 3] = [CLASSES, NORMALIZATION, THRESHOLDS];
 
 /// What a file of weights says beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -28,11 +28,18 @@ pub fn plan_of(file: &TensorFile, input: Option<[usize; 2]>) -> Result<Plan, Wei
         file,
         names: Names::of(file),
     };
-    shapes.plan(input).map_err(|why| WeightsError::NoNetwork {
-        path: file.path().to_path_buf(),
-        why,
+    shapes.plan(input).map_err(|why| {
+        let path = file.path().to_path_buf();
+        // If it is a network for large pictures, the size is to blame.
+        match shapes.plan(Some(LARGE)) {
+            Ok(_) => WeightsError::TooSmall { path, why },
+            Err(why) => WeightsError::NoNetwork { path, why },
+        }
     })
 }
+
+/// Large enough for every network.
+const LARGE: [usize; 2] = [1 << 12; 2];
 
 /// Feature maps after the layers of a block.
 fn grown(block: &Block) -> Result<usize, String> {

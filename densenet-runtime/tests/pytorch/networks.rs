@@ -198,7 +198,8 @@ fn what_is_not_a_densenet_is_not_told_by_its_shapes() {
         "{error}"
     );
     let error = plan_of(&network("torchvision"), Some([4, 4])).unwrap_err();
-    assert!(matches!(error, WeightsError::NoNetwork { .. }), "{error}");
+    assert!(matches!(error, WeightsError::TooSmall { .. }), "{error}");
+    assert!(error.to_string().contains("--input"), "{error}");
     // Of the usual size where none is given.
     let told = plan_of(&network("torchvision"), None).unwrap();
     assert_eq!((told.stem().height, told.stem().width), (224, 224));

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use densenet_runtime::Normalization;
-use densenet_runtime::weights::{NamedTensor, Notes, State, TensorFile, convert, convert_to_f16};
+use densenet_runtime::weights::{
+    NamedTensor, Notes, State, TensorFile, convert, convert_to_f16, copy,
+};
 use tempfile::TempDir;
 
 use crate::containers::assert_has_the_tensors;
@@ -206,4 +208,17 @@ fn notes_that_make_no_sense_are_refused_by_name() {
             .to_string();
         assert!(error.contains(note) && error.contains(said), "{error}");
     }
+}
+
+#[test]
+fn a_copy_has_the_notes_that_it_is_given_and_not_the_files_own() {
+    let folder = TempDir::new().unwrap();
+    let [own, to] = ["own.safetensors", "to.safetensors"].map(|name| folder.path().join(name));
+    let plan = plan(3, 3);
+    let (state, _) = load(&plan, &network("monai"));
+    state.write_with(&plan, &own, &notes()).unwrap();
+    let file = TensorFile::read(&own).unwrap();
+    copy(&file, &plan, &to, &Notes::default(), []).unwrap();
+    let copied = Notes::of(&TensorFile::read(&to).unwrap()).unwrap();
+    assert_eq!(copied, Notes::default());
 }
