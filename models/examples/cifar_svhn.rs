@@ -82,7 +82,9 @@ fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let mut trainer = Trainer::among(model, config, &device, &ranks)?;
     options.resume(&mut trainer)?;
     let best = folder.best();
-    if let (Some(file), Some(_), Some(_)) = (options.checkpoint(), &validation, trainer.best()) {
+    if let (Some(file), Some(_), Some(_)) = (options.checkpoint(), &validation, trainer.best())
+        && trainer.writes()
+    {
         folder.bring_best(file)?;
     }
     let fit = Fit {

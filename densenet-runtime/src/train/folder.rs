@@ -11,11 +11,14 @@ use crate::{files, tell};
 const BEST: &str = "best.safetensors";
 
 /// The folder for the files of a run: `checkpoint.safetensors`, `metrics.jsonl`, `curves.png`, and,
-/// on request, `best.safetensors` ([`Fit::best`]) and `tensorboard`.
+/// on request, `best.safetensors` ([`Fit::best`]), `tensorboard` and `split.csv`.
 #[derive(Clone, Debug)]
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
+    /// The name of the file that lists the pictures for validation, for a program that draws them.
+    pub const SPLIT: &'static str = "split.csv";
+
     /// Makes the folder, unless it exists.
     ///
     /// # Errors
@@ -130,6 +133,7 @@ impl RunFolder {
             self.metrics(),
             self.curves(),
             self.tensorboard(),
+            self.0.join(Self::SPLIT),
         ];
         let files: Vec<_> = files.into_iter().filter(|file| file.exists()).collect();
         if files.is_empty() {

@@ -169,3 +169,10 @@ fn what_cannot_be_exported_is_refused_by_what_is_wrong_with_it() {
     let left = fs::read_dir(folder).unwrap().count();
     assert_eq!(left, 3);
 }
+
+#[test]
+fn a_grey_network_that_is_asked_for_is_exported() {
+    let (folder, ..) = with_weights(&Notes::default());
+    let shown = export(folder.path(), "--input 1x32x32");
+    assert!(shown.contains("images, batch x 1 x 32 x 32"), "{shown}");
+}

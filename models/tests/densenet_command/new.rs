@@ -46,3 +46,19 @@ fn a_new_crate_trains_by_cargo_run() {
     assert!(made.join("out/checkpoint.safetensors").is_file());
     assert!(made.join("out/best.safetensors").is_file());
 }
+
+#[test]
+fn a_new_crate_of_a_grey_network_reads_grey_pictures() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let new = [
+        "new", "grey", "--data", "data", "--spec", SPEC, "--input", "1x32x32",
+    ];
+    said(folder, &new);
+    let program = fs::read_to_string(folder.join("grey/src/main.rs")).unwrap();
+    assert!(program.contains("input: [1, 32, 32]"), "{program}");
+    assert!(
+        program.contains("Pictures::shaped([1, 32, 32])"),
+        "{program}"
+    );
+}

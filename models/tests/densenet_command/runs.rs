@@ -2,12 +2,14 @@
 
 use std::cmp::Ordering;
 use std::fs;
+use std::path::Path;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
 use crate::{
-    SMALL, SPEC, TABLE, judged, last_evaluation, numbers, refusal, said, scores, train,
-    with_pictures, with_table,
+    SMALL, SPEC, TABLE, densenet, judged, last_evaluation, numbers, refusal, said, scores, support,
+    train, with_pictures, with_table,
 };
 
 #[test]
@@ -225,4 +227,157 @@ fn the_pictures_that_validated_a_run_are_judged_by_its_split() {
         refused.contains("data has validation pictures in data/val"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_resumed_run_keeps_its_split_and_refuses_another() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let data = ["--data", "data/train"];
+    let share = ["--val", "0.25"];
+    let start = [
+        "--seed", "7", "--epochs", "2", "--steps", "1", "--out", "run",
+    ];
+    said(folder, &[&SMALL[..], &data, &share, &start].concat());
+    let split = || fs::read_to_string(folder.join("run/split.csv")).unwrap();
+    let own = split();
+    let resume = ["train", "--resume", "run/checkpoint.safetensors", "--steps"];
+    // As an interrupted run prints it, and without the share.
+    said(folder, &[&resume[..], &["2"], &data, &share].concat());
+    assert_eq!(split(), own);
+    said(folder, &[&resume[..], &["3"], &data].concat());
+    assert_eq!(split(), own);
+    let other = ["--val", "0.3"];
+    let refused = refusal(folder, &[&resume[..], &["4"], &data, &other].concat());
+    assert!(refused.contains("asks for others"), "{refused}");
+    // A checkpoint that was copied without its split has the seed to draw it again.
+    fs::create_dir(folder.join("alone")).unwrap();
+    let alone = "alone/checkpoint.safetensors";
+    fs::copy(folder.join(resume[2]), folder.join(alone)).unwrap();
+    fs::copy(
+        folder.join("run/best.safetensors"),
+        folder.join("alone/best.safetensors"),
+    )
+    .unwrap();
+    let resume = ["train", "--resume", alone, "--steps", "4"];
+    said(folder, &[&resume[..], &data, &share].concat());
+    assert_eq!(
+        fs::read_to_string(folder.join("alone/split.csv")).unwrap(),
+        own
+    );
+}
+
+#[test]
+fn a_split_stays_with_its_run() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let share = ["--val", "0.25"];
+    let run = |seed: &str| {
+        let more = [
+            "--data",
+            "data/train",
+            "--steps",
+            "1",
+            "--out",
+            "run",
+            "--seed",
+            seed,
+        ];
+        said(folder, &[&SMALL[..], &share, &more].concat());
+        fs::read_to_string(folder.join("run/split.csv")).unwrap()
+    };
+    let [first, second] = ["1", "2"].map(run);
+    assert_ne!(first, second);
+    let kept = fs::read_to_string(folder.join("run/previous-1/split.csv"));
+    assert_eq!(kept.ok(), Some(first));
+    // Refused runs change nothing.
+    let resume = ["train", "--resume", "run/checkpoint.safetensors"];
+    refusal(folder, &[&resume[..], &["--data", "data/val"]].concat());
+    refusal(
+        folder,
+        &[&resume[..], &["--data", "data/train", "--freeze", "norms"]].concat(),
+    );
+    let now = fs::read_to_string(folder.join("run/split.csv")).unwrap();
+    assert_eq!(now, second);
+}
+
+#[test]
+fn a_later_table_has_labels_of_the_kind_of_the_first() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let table = |name: &str, pictures: &[(usize, &str)]| {
+        let mut lines = vec!["path,label".to_string()];
+        for class in fs::read_dir(folder.join("data/train")).unwrap() {
+            let class = class.unwrap().file_name().into_string().unwrap();
+            let line = |(n, label): &(usize, &str)| format!("{class}/{n:04}.jpg,{label}");
+            lines.extend(pictures.iter().map(line));
+        }
+        fs::write(folder.join(name), lines.join("\n")).unwrap();
+    };
+    table("train.csv", &[(0, "odd|late"), (1, "odd")]);
+    table("val.csv", &[(2, "odd"), (3, "late")]);
+    let run = ["--root", "data/train", "--steps", "1", "--out", "run"];
+    let tables = ["--csv", "train.csv", "--val", "val.csv"];
+    let shown = said(folder, &[&SMALL[..], &tables, &run].concat());
+    assert!(shown.contains("decisions wrong"), "{shown}");
+    let judge = [
+        "evaluate",
+        "--weights",
+        "run/checkpoint.safetensors",
+        "--csv",
+        "val.csv",
+    ];
+    let files = ["--root", "data/train", "--json", "scores.json"];
+    said(folder, &[&judge[..], &files].concat());
+    assert_eq!(scores(folder)["top1_error"], Value::Null);
+    // A name for none of the classes says so, too.
+    table("none.csv", &[(0, "odd"), (1, "late"), (2, "nothing")]);
+    let none = ["--csv", "none.csv", "--no-class", "nothing"];
+    let shown = said(folder, &[&SMALL[..], &none, &run].concat());
+    assert!(shown.contains("decisions wrong"), "{shown}");
+}
+
+/// A command on each of two ranks.
+fn two_ranks(folder: &Path, commands: [Vec<&str>; 2]) -> [Output; 2] {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let mut rank = 0;
+    let children = commands.map(|arguments| {
+        let mut command = densenet(folder, &arguments);
+        command
+            .env("WORLD_SIZE", "2")
+            .env("MASTER_ADDR", "127.0.0.1");
+        command.env("MASTER_PORT", &port);
+        for own in ["RANK", "LOCAL_RANK"] {
+            command.env(own, rank.to_string());
+        }
+        rank += 1;
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    children.map(|child| child.wait_with_output().unwrap())
+}
+
+/// The second rank's checkpoint has no best one beside it.
+#[test]
+fn the_first_rank_alone_takes_the_best_checkpoint_along() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let start = [
+        "--data", "data", "--epochs", "2", "--steps", "2", "--out", "run",
+    ];
+    let start = [&SMALL[..], &start].concat();
+    for output in two_ranks(folder, [start.clone(), start]) {
+        support::said(output);
+    }
+    let checkpoint = "run/checkpoint.safetensors";
+    let alone = "alone/checkpoint.safetensors";
+    fs::create_dir(folder.join("alone")).unwrap();
+    fs::copy(folder.join(checkpoint), folder.join(alone)).unwrap();
+    let resume = |from, out| vec!["train", "--data", "data", "--resume", from, "--out", out];
+    for output in two_ranks(folder, [resume(checkpoint, "next"), resume(alone, "other")]) {
+        support::said(output);
+    }
+    assert!(folder.join("next/best.safetensors").is_file());
 }

@@ -185,3 +185,43 @@ fn weights_for_colour_are_used_for_grey_pictures_as_those_are_usually_normalised
     let notes = notes_of(&folder.join("run/checkpoint.safetensors"));
     assert_eq!(notes.normalization, Some(Normalization::grey()));
 }
+
+#[test]
+fn a_network_that_is_asked_for_is_that_of_the_file_or_refused() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    train(folder, &["--steps", "1", "--out", "run"]);
+    let checkpoint = "run/checkpoint.safetensors";
+    let resume = [
+        "train", "--data", "data", "--resume", checkpoint, "--steps", "2",
+    ];
+    for other in [["--input", "64"], ["--model", "densenet169"]] {
+        let refused = refusal(folder, &[&resume[..], &other].concat());
+        assert!(
+            refused.contains("has another network than --model"),
+            "{refused}"
+        );
+    }
+    said(folder, &[&resume[..], &["--spec", SPEC]].concat());
+    // Without --model it is that of the weights, whether they note it or not.
+    let plan = plan_in(&folder.join(checkpoint));
+    let state = State::read(&plan, folder.join(checkpoint)).unwrap();
+    state.write(&plan, folder.join("bare.safetensors")).unwrap();
+    for weights in [
+        &["run/checkpoint.safetensors"][..],
+        &["bare.safetensors", "--input", "32"],
+    ] {
+        let start = [
+            "train",
+            "--data",
+            "data",
+            "--batch-size",
+            "8",
+            "--steps",
+            "1",
+        ];
+        let more = [&["--out", "next", "--pretrained"], weights].concat();
+        said(folder, &[&start[..], &more].concat());
+        assert_eq!(plan_in(&folder.join("next/checkpoint.safetensors")), plan);
+    }
+}

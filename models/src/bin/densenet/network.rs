@@ -1,6 +1,7 @@
 //! Which network a command is about.
 
 use std::error::Error;
+use std::path::Path;
 use std::str::FromStr;
 
 use clap::Args;
@@ -41,6 +42,30 @@ impl Choice {
     /// The requested height and width of images.
     pub fn size(&self) -> Option<[usize; 2]> {
         self.input.map(|input| [input.height, input.width])
+    }
+
+    /// The requested channels of images.
+    pub fn channels(&self) -> Option<usize> {
+        self.input.and_then(|input| input.channels)
+    }
+
+    /// Refuses these options if they ask for another network than that of a run, whatever its classes.
+    pub fn check_is(&self, own: &ParsedSpec, checkpoint: &Path) -> Result<(), Box<dyn Error>> {
+        let asked = match (self.is_given(), self.input) {
+            (true, _) => self.network()?,
+            (false, Some(_)) => self.sized(own.clone())?,
+            (false, None) => return Ok(()),
+        };
+        let classes = vec![String::new(); own.plan.classes()];
+        if with(&asked, &[Change::Classes(&classes)])?.plan == own.plan {
+            return Ok(());
+        }
+        Err(format!(
+            "the run of {} has another network than --model, --spec or --input asks for; leave these options out \
+                to continue it, or start a new run",
+            checkpoint.display()
+        )
+        .into())
     }
 
     /// Whether a network is asked for.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use densenet_runtime::data::{Dataset, ImageFolder};
+use densenet_runtime::data::{Dataset, ImageFolder, Pictures};
 use densenet_runtime::say;
 use densenet_spec::ParsedSpec;
 
@@ -60,7 +60,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let spec = arguments.choice.network()?;
     let stem = spec.plan.stem();
-    let (train, _) = ImageFolder::train_and_val(&arguments.data, [stem.height, stem.width])?;
+    let shown = Pictures::shaped([stem.channels, stem.height, stem.width])?;
+    let (train, _) = ImageFolder::train_and_val_as(&arguments.data, shown)?;
     let spec = ParsedSpec {
         classes: train.classes().to_vec(),
         ..network::with(&spec, &[Change::Classes(train.classes())])?
@@ -203,7 +204,7 @@ fn program(
         .ok_or_else(|| format!("there is no spec of {model}'s layers"))?;
     let keys: String = keys.iter().map(|key| format!("        {key},\n")).collect();
     let stem = spec.plan.stem();
-    let (height, width) = (stem.height, stem.width);
+    let (channels, height, width) = (stem.channels, stem.height, stem.width);
     Ok(format!(
         r#"//! Trains {network} on pictures: `cargo run`. Ctrl-C ends a run with a checkpoint, and the next
 //! `cargo run` continues the run.
@@ -211,6 +212,7 @@ fn program(
 use std::error::Error;
 use std::sync::Arc;
 
+use densenet_runtime::data::Pictures;
 use densenet_runtime::prelude::*;
 
 densenet! {{
@@ -230,7 +232,8 @@ fn main() -> Result<(), Box<dyn Error>> {{
         label_smoothing: 0.1,
         ..Config::imagenet()
     }};
-    let (train, val) = ImageFolder::train_and_val(PICTURES, [{height}, {width}])?;
+    let shown = Pictures::shaped([{channels}, {height}, {width}])?;
+    let (train, val) = ImageFolder::train_and_val_as(PICTURES, shown)?;
     let train = Loader::training(Arc::new(train), config.batch)?.seeded(config.seed);
     let val = Loader::evaluation(Arc::new(val), config.batch)?;
     let (train, val) = (train.on_broken(OnBroken::Skip), val.on_broken(OnBroken::Skip));

@@ -11,14 +11,13 @@ use densenet_runtime::data::{
     TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::prelude::*;
+use densenet_runtime::train::{Observer, Outline, TrainError};
 
 use crate::saved::Saved;
 use crate::view::{Variation, View};
 
 /// The default share of pictures for validation.
 const SHARE: f64 = 0.2;
-/// The file in a run's folder that lists the pictures for validation.
-const SPLIT: &str = "split.csv";
 
 /// Pictures with labels.
 pub type Set = Arc<dyn Dataset>;
@@ -84,6 +83,15 @@ enum Part {
     Train,
 }
 
+/// What is known of a table's labels before it is read.
+#[derive(Default)]
+struct Labels<'a> {
+    /// Their classes; empty if the table names them.
+    classes: &'a [String],
+    /// Their kind; by default the table tells.
+    kind: Option<LabelKind>,
+}
+
 /// What validates.
 enum Validating {
     Share(f64),
@@ -101,18 +109,32 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// Writes the split into a run's folder, if there is one.
-    pub fn note_split(&self, folder: &RunFolder) -> Result<(), Box<dyn Error>> {
-        if let Some((all, split)) = &self.division {
-            split.write(&**all, folder.path().join(SPLIT))?;
-        }
-        Ok(())
+    /// Writes the split, if there is one, into a run's folder when the run begins.
+    pub fn note_split(&self, folder: &RunFolder) -> Option<Box<dyn Observer>> {
+        let (all, split) = self.division.clone()?;
+        let file = folder.path().join(RunFolder::SPLIT);
+        Some(Box::new(NoteSplit { all, split, file }))
+    }
+}
+
+/// Writes a split when a run begins: after all that may refuse the run, and after the files of an earlier run
+/// have been moved.
+struct NoteSplit {
+    all: Set,
+    split: Split,
+    file: PathBuf,
+}
+
+impl Observer for NoteSplit {
+    fn begin(&mut self, _: &Outline) -> Result<(), TrainError> {
+        let written = self.split.write(&*self.all, &self.file);
+        written.map_err(|error| TrainError::Data(error.into()))
     }
 }
 
 impl Source {
     /// The pictures of a run, preprocessed as `shown` says. If it is resumed from the checkpoint
-    /// `resumed`, the split is the one beside that.
+    /// `resumed`, the split is the one beside that, and no other may be asked for.
     pub fn sets(
         &self,
         validation: &Validation,
@@ -122,11 +144,8 @@ impl Source {
     ) -> Result<Sets, Box<dyn Error>> {
         self.check(validation.group.is_some())?;
         let part = validation.part()?;
-        let beside = resumed.map(|checkpoint| checkpoint.with_file_name(SPLIT));
-        let before = match &validation.split {
-            Some(file) => Some(file.clone()),
-            None => beside.filter(|file| part.is_none() && file.exists()),
-        };
+        let beside = resumed.map(|checkpoint| checkpoint.with_file_name(RunFolder::SPLIT));
+        let beside = beside.filter(|file| file.exists());
         let (all, groups): (Set, _) = match (&self.data, &self.csv) {
             (Some(dir), _) => {
                 if let Some([train, val]) = divided(dir) {
@@ -144,10 +163,14 @@ impl Source {
                 (self.folder(dir, shown)?, None)
             }
             (None, Some(file)) => {
-                let train = self.table(file, validation.group.clone(), &[], shown)?;
+                let group = &validation.group;
+                let train = self.table(file, group, Labels::default(), shown)?;
                 if let Some(Validating::Table(val)) = &part {
-                    let classes = train.classes();
-                    let val = self.table(val, validation.group.clone(), classes, shown)?;
+                    let labels = Labels {
+                        classes: train.classes(),
+                        kind: train.table().columns().kind,
+                    };
+                    let val = self.table(val, group, labels, shown)?;
                     check_apart(train.table(), val.table())?;
                     check_same_classes(&train, &val)?;
                     return Ok(Sets {
@@ -161,14 +184,15 @@ impl Source {
             }
             (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
         };
-        let split = match (before, part) {
-            (Some(file), _) => {
-                let split = Split::read(&*all, file)?;
-                if let Some(groups) = &groups {
-                    split.check_groups(groups)?;
-                }
-                split
+        let read = |file: &Path| -> Result<Split, Box<dyn Error>> {
+            let split = Split::read(&*all, file)?;
+            if let Some(groups) = &groups {
+                split.check_groups(groups)?;
             }
+            Ok(split)
+        };
+        let asked = match (&validation.split, part) {
+            (Some(file), _) => Some(read(file)?),
             (None, Some(Validating::Table(file))) => {
                 return Err(format!(
                     "--val {}: a table for validation needs a table for training (--csv); with \
@@ -178,8 +202,24 @@ impl Source {
                 .into());
             }
             (None, Some(Validating::Share(share))) => {
-                Split::draw(&*all, groups.as_deref(), share, seed)?
+                Some(Split::draw(&*all, groups.as_deref(), share, seed)?)
             }
+            (None, None) => None,
+        };
+        let split = match (beside, asked) {
+            (Some(file), asked) => {
+                let own = read(&file)?;
+                if asked.is_some_and(|asked| asked != own) {
+                    return Err(format!(
+                        "the run validates on the pictures in {}, and --val or --split asks for others; leave \
+                            them out to continue it, or start a new run",
+                        file.display()
+                    )
+                    .into());
+                }
+                own
+            }
+            (None, Some(asked)) => asked,
             (None, None) => Split::draw(&*all, groups.as_deref(), SHARE, seed)?,
         };
         let (train, val) = split.divide(all.clone())?;
@@ -210,7 +250,13 @@ impl Source {
                     _ => self.folder(dir, shown)?,
                 }
             }
-            (None, Some(file)) => Arc::new(self.table(file, None, &saved.notes.classes, shown)?),
+            (None, Some(file)) => {
+                let labels = Labels {
+                    classes: &saved.notes.classes,
+                    kind: Some(saved.kind).filter(|&kind| kind == LabelKind::Independent),
+                };
+                Arc::new(self.table(file, &None, labels, shown)?)
+            }
             (None, None) => return Err("--data DIR or --csv FILE is needed".into()),
         };
         let set: Set = match &judged.split {
@@ -263,15 +309,17 @@ impl Source {
     fn table(
         &self,
         file: &Path,
-        group: Option<String>,
-        classes: &[String],
+        group: &Option<String>,
+        labels: Labels<'_>,
         shown: &Pictures,
     ) -> Result<TablePictures, Box<dyn Error>> {
         let columns = Columns {
             path: self.path_column.clone(),
             labels: self.labels.clone(),
-            group,
-            classes: classes.to_vec(),
+            group: group.clone(),
+            // If a name stands for none of the classes, a picture may have none.
+            kind: (labels.kind).or(self.no_class.as_ref().map(|_| LabelKind::Independent)),
+            classes: labels.classes.to_vec(),
             no_class: self.no_class.clone(),
             ..Columns::default()
         };

@@ -80,6 +80,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(file) = &arguments.classes {
         saved.name_classes(lines(file)?)?;
     }
+    if arguments.threshold.is_some() && saved.kind == LabelKind::Exclusive {
+        if saved.says_kind() {
+            return Err("--threshold is for pictures that may have several classes; by these weights each has one, \
+                and the likeliest is predicted"
+                .into());
+        }
+        // The file does not say what its classes are, and the option does.
+        saved.kind = LabelKind::Independent;
+    }
     let list = arguments.list.as_deref();
     let set = Unlabelled::find(&arguments.pictures, list, &arguments.view, &saved)?;
     let set: Set = Arc::new(set);
@@ -110,8 +119,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if let Some(features) = &mut features {
             features.add(&path, said.features)?;
         }
-        // The output is closed, so nothing is left to do.
-        Ok(console::check()?)
+        // If nobody reads the answers any more, nothing is left to do, unless files are wanted.
+        if drawn.is_none() && features.is_none() {
+            console::check()?;
+        }
+        Ok(())
     })?;
     if let Some(features) = features {
         features.finish()?;

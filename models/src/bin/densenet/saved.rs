@@ -1,9 +1,10 @@
 //! A file of weights, and its network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::Path;
 
+use densenet_models::PRESETS;
 use densenet_runtime::data::LabelKind;
 use densenet_runtime::plan::Plan;
 use densenet_runtime::say;
@@ -50,11 +51,19 @@ impl Saved {
                 let name = file.note(NAME).unwrap_or(UNNAMED).to_string();
                 choice.sized(ParsedSpec { name, ..spec })?
             }
-            None => ParsedSpec {
-                name: UNNAMED.to_string(),
-                plan: plan_of(&file, choice.size())?,
-                classes: Vec::new(),
-            },
+            None => {
+                let plan = plan_of(&file, choice.size())?;
+                let channels = plan.stem().channels;
+                let spec = ParsedSpec {
+                    name: name_of(&plan).unwrap_or(UNNAMED).to_string(),
+                    plan,
+                    classes: Vec::new(),
+                };
+                match choice.channels() {
+                    Some(asked) if asked != channels => choice.sized(spec)?,
+                    _ => spec,
+                }
+            }
         };
         let notes = Notes::of(&file)?;
         let (named, found) = (notes.classes.len(), spec.plan.classes());
@@ -129,11 +138,23 @@ impl Saved {
     }
 
     /// A name for each class: its own, or its number. A network may have more classes than its data
-    /// had names for.
+    /// had names for. Classes of the same name (ImageNet has a bird and a machine called crane) have
+    /// their numbers, too.
     pub fn class_names(&self) -> Vec<String> {
         let own = &self.notes.classes;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for name in own {
+            *counts.entry(name).or_default() += 1;
+        }
+        let named = own
+            .iter()
+            .enumerate()
+            .map(|(class, name)| match counts.get(name.as_str()) {
+                Some(2..) => format!("{name} (class {class})"),
+                _ => name.clone(),
+            });
         let numbers = (own.len()..self.plan.classes()).map(|class| format!("class {class}"));
-        own.iter().cloned().chain(numbers).collect()
+        named.chain(numbers).collect()
     }
 
     /// The probability from which each class applies: 0.5 if the file has no threshold.
@@ -143,6 +164,24 @@ impl Saved {
             .take(self.plan.classes())
             .collect()
     }
+}
+
+/// The name of the preset that has a plan's layers, whatever its images and classes.
+fn name_of(plan: &Plan) -> Option<&'static str> {
+    let layers = |plan: &Plan| -> Option<Vec<String>> {
+        let spec = ParsedSpec {
+            name: String::new(),
+            plan: plan.clone(),
+            classes: Vec::new(),
+        };
+        let is_of_layers =
+            |key: &String| !key.starts_with("input:") && !key.starts_with("classes:");
+        Some(spec.keys()?.into_iter().filter(is_of_layers).collect())
+    };
+    let own = layers(plan)?;
+    let mut presets = PRESETS.iter();
+    let preset = presets.find(|preset| layers(&preset.plan()).as_ref() == Some(&own))?;
+    Some(preset.network)
 }
 
 /// Notes the network and the kind of its classes in a run's files.

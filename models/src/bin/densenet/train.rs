@@ -58,11 +58,12 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let (mut spec, weights) = match checkpoint {
         Some(file) => {
             let saved = Saved::read(file, &Choice::default())?;
+            arguments.choice.check_is(&saved.spec(), file)?;
             (saved.spec(), Some(saved.file))
         }
         None => {
             let pretrained = arguments.pretrained.as_ref().map(TensorFile::read);
-            (arguments.choice.network()?, pretrained.transpose()?)
+            (arguments.network()?, pretrained.transpose()?)
         }
     };
     let resumed = weights.as_ref().filter(|_| checkpoint.is_some());
@@ -73,7 +74,11 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let variation = as_before(&arguments.variation, resumed)?;
     let shown = view.pictures(&spec.plan, weights.as_ref())?;
     let shown = shown.augmented(variation.augmentation(&view))?;
-    let seed = options.seed().unwrap_or_default();
+    // A resumed run has its checkpoint's seed.
+    let seed = match checkpoint {
+        Some(file) => Config::of_checkpoint(file)?.seed,
+        None => options.seed().unwrap_or_default(),
+    };
     let sets = (arguments.source).sets(&arguments.validation, &shown, seed, checkpoint)?;
     let kind = kind_of(&*sets.train);
     let settings = Recipe::settings(arguments.pretrained.is_some(), kind);
@@ -107,18 +112,16 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
         patience: arguments.recipe.patience,
         ..options.fit(&folder)?
     };
-    if let (Some(file), Some(_)) = (options.checkpoint(), trainer.best()) {
-        folder.bring_best(file)?;
-    }
-    if ranks.is_first() {
-        sets.note_split(&folder)?;
-    }
     let mut observers = folder.observers(&trainer, &title)?;
-    if let Some(dir) = &arguments.tensorboard
-        && trainer.writes()
-    {
-        let dir = dir.clone().unwrap_or_else(|| folder.tensorboard());
-        observers.push(Box::new(TensorBoard::new(dir)));
+    if trainer.writes() {
+        if let (Some(file), Some(_)) = (options.checkpoint(), trainer.best()) {
+            folder.bring_best(file)?;
+        }
+        observers.extend(sets.note_split(&folder));
+        if let Some(dir) = &arguments.tensorboard {
+            let dir = dir.clone().unwrap_or_else(|| folder.tensorboard());
+            observers.push(Box::new(TensorBoard::new(dir)));
+        }
     }
     let summary = trainer.fit(&train, &val, &fit, &mut observers)?;
     match summary.evaluation {
@@ -172,6 +175,18 @@ fn for_classes(spec: ParsedSpec, classes: &[String]) -> Result<ParsedSpec, Box<d
 }
 
 impl Arguments {
+    /// The network of a new run: the chosen one, or that of the weights to start from, or the default.
+    fn network(&self) -> Result<ParsedSpec, Box<dyn Error>> {
+        if let Some(file) = &self.pretrained
+            && !self.choice.is_given()
+            // Weights without a classifier do not tell. Whether they fit the default is found when they are loaded.
+            && let Ok(saved) = Saved::read(file, &self.choice)
+        {
+            return Ok(saved.spec());
+        }
+        self.choice.network()
+    }
+
     /// The initial weights of a run: those of a file, if one is given.
     fn start(
         &self,
