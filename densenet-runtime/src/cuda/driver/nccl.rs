@@ -120,7 +120,7 @@ impl Nccl {
     /// Looks for NCCL.
     ///
     /// # Errors
-    /// If there is none; the error says where it was looked for.
+    /// If it is missing; the error says where it was looked for.
     pub fn find() -> Result<(), CudaError> {
         Functions::find().map(|_| ())
     }

@@ -85,7 +85,7 @@ enum Part {
 
 /// What is known of a table's labels before it is read.
 #[derive(Default)]
-struct Labels<'a> {
+struct ExpectedLabels<'a> {
     /// Their classes; empty if the table names them.
     classes: &'a [String],
     /// Their kind; by default the table tells.
@@ -164,9 +164,9 @@ impl Source {
             }
             (None, Some(file)) => {
                 let group = &validation.group;
-                let train = self.table(file, group, Labels::default(), shown)?;
+                let train = self.table(file, group, ExpectedLabels::default(), shown)?;
                 if let Some(Validating::Table(val)) = &part {
-                    let labels = Labels {
+                    let labels = ExpectedLabels {
                         classes: train.classes(),
                         kind: train.table().columns().kind,
                     };
@@ -251,7 +251,7 @@ impl Source {
                 }
             }
             (None, Some(file)) => {
-                let labels = Labels {
+                let labels = ExpectedLabels {
                     classes: &saved.notes.classes,
                     kind: Some(saved.kind).filter(|&kind| kind == LabelKind::Independent),
                 };
@@ -310,7 +310,7 @@ impl Source {
         &self,
         file: &Path,
         group: &Option<String>,
-        labels: Labels<'_>,
+        labels: ExpectedLabels<'_>,
         shown: &Pictures,
     ) -> Result<TablePictures, Box<dyn Error>> {
         let columns = Columns {
