@@ -116,6 +116,11 @@ impl Reducer {
         collective.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// This rank.
+    pub fn rank(&self) -> usize {
+        self.collective().rank()
+    }
+
     /// Adds up host numbers over all ranks.
     pub fn sum(&self, values: &mut [f64]) -> Result<(), ParallelError> {
         self.collective().sum(values)

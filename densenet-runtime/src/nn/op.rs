@@ -13,7 +13,7 @@ use super::{BatchNorm, Classifier, ForwardError, Taped, Untaped};
 use crate::cpu::{self, Level};
 use crate::executor::{ExecutorError, check_training};
 use crate::plan::{Block, FrozenTensors, Head, Precision, Stem, Transition};
-use crate::weights::State;
+use crate::weights::{State, each_tensor};
 
 /// One stage of a network, with its shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +56,11 @@ fn engine() -> MutexGuard<'static, Engine> {
 ///
 /// # Errors
 /// If the batch is a single image whose feature maps become one pixel: BN would normalise over
-/// one value.
-pub fn trainable<N: Network>(batch: impl Dim) -> Result<(), ForwardError> {
+/// one value; or if one of the network's tensors is a view.
+pub fn trainable<N: Network>(network: &N, batch: impl Dim) -> Result<(), ForwardError> {
     let none = FrozenTensors::default();
-    Ok(check_training(&N::PLAN, batch.size(), none, 0)?)
+    check_training(&N::PLAN, batch.size(), none, 0)?;
+    Slots::of(network).map(drop)
 }
 
 /// Runs a stage with running statistics and without a tape: BN and dropout as in inference.
@@ -105,14 +106,16 @@ where
     let part = stage.into();
     check_part(&state, part, input.shape(), &output)?;
     let slots = Slots::of(module)?;
-    let seed = if dropout > 0.0 {
-        input.device().random_u64()
-    } else {
-        0
-    };
+    let mut seed = None;
+    if dropout > 0.0 {
+        // By the network's device: images may each come from a new one, which would draw the same again.
+        each_tensor(module, |own| {
+            seed.get_or_insert_with(|| own.tensor.draw());
+        });
+    }
     let drops = Drops {
         probability: dropout,
-        seed,
+        seed: seed.unwrap_or_default(),
     };
     let mode = CheckedTraining { part, drops };
     let output = train_part(&mut state, slots, mode, input, output)?;

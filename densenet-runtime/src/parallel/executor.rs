@@ -1,6 +1,6 @@
 //! An executor that trains together with others.
 
-use super::Collective;
+use super::{Collective, step_of};
 use crate::plan::Plan;
 use crate::{Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, Outcome, Step};
 
@@ -65,6 +65,7 @@ impl Executor for Parallel {
             self.executor
                 .read(Arena::Running, &mut self.running_before)?;
         }
+        let step = step_of(step, self.collective.rank());
         let mut outcome = self.executor.differentiate(batch, step)?;
         let mut loss = [outcome.loss];
         self.collective.sum(&mut loss)?;

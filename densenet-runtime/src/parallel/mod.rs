@@ -31,6 +31,8 @@ mod threads;
 #[cfg(feature = "cuda")]
 mod watch;
 
+use crate::Step;
+
 pub use executor::Parallel;
 pub use handshake::Secret;
 pub use process_group::ProcessGroup;
@@ -149,5 +151,14 @@ pub enum ParallelError {
 impl From<ParallelError> for crate::ExecutorError {
     fn from(error: ParallelError) -> Self {
         Self::Device(error.into())
+    }
+}
+
+/// A rank's settings of a step: it drops values of its own.
+pub(crate) fn step_of(step: Step, rank: usize) -> Step {
+    let own = (rank as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Step {
+        seed: step.seed ^ own,
+        ..step
     }
 }

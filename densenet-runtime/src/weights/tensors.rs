@@ -7,7 +7,7 @@ use dfdx::nn::tensor_collection::{
     RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut, ViewTensorName,
     ViewTensorRef,
 };
-use dfdx::prelude::{Cpu, Gradients, HasErr, HasShape, Shape, Tensor};
+use dfdx::prelude::{Cpu, Gradients, HasErr, HasShape, RandomU64, Shape, Tensor};
 
 /// A tensor of a model, whatever its shape.
 pub trait AnyTensor {
@@ -23,6 +23,9 @@ pub trait AnyTensor {
     /// For each dimension, the elements from one index to the next in memory; 0 if it has one index.
     /// The tensor is not empty.
     fn strides(&self) -> Vec<usize>;
+
+    /// A number that its device draws.
+    fn draw(&self) -> u64;
 
     /// Finds or makes the memory of its gradient, which is as long as the memory of the tensor and
     /// has its order. The slot outlives the tensor.
@@ -73,6 +76,10 @@ impl<S: Shape> AnyTensor for Tensor<S, f32, Cpu> {
         let axes = sizes.iter().enumerate();
         axes.map(|(axis, &size)| if size > 1 { of_axis(axis) } else { 0 })
             .collect()
+    }
+
+    fn draw(&self) -> u64 {
+        self.device().random_u64()
     }
 
     fn slot(&self) -> GradientSlot {

@@ -178,7 +178,7 @@ fn forward(network: &CheckedNetwork, stages: &[ExpandedStage]) -> TokenStream {
                 &mut self,
                 x: dfdx::Tensor<S, f32, dfdx::Cpu, T>,
             ) -> ::core::result::Result<Self::Output, Self::Error> {
-                nn::trainable::<Self>(x.shape().batch())?;
+                nn::trainable(&*self, x.shape().batch())?;
                 #(let x = self.#fields.try_forward_mut(x)?;)*
                 nn::train_head(&mut self.norm, &mut self.classifier, HEAD, x)
             }

@@ -2,21 +2,27 @@
 
 use super::super::memory::most_groups;
 use super::super::program::{BROKEN, DESCENT_WORDS, STEP_WORDS};
+use super::super::reducer::Reducer;
 use super::{CudaExecutor, Work};
 use crate::executor::{
     Arena, Batch, Descent, Executor, ExecutorError, Group, LossWeights, NORM_EPSILON, Optimizer,
     Outcome, Pending, Step, check_length, check_loss_weights, check_smoothing,
 };
+use crate::parallel::step_of;
 use crate::plan::Plan;
 
-fn step_words(step: Step) -> [u32; STEP_WORDS] {
-    [
-        step.seed as u32,
-        (step.seed >> 32) as u32,
-        step.label_smoothing.to_bits(),
-        step.scale.to_bits(),
-        u32::from(step.accumulate),
-    ]
+impl CudaExecutor {
+    fn step_words(&self, step: Step) -> [u32; STEP_WORDS] {
+        let rank = self.reducer.as_ref().map_or(0, Reducer::rank);
+        let step = step_of(step, rank);
+        [
+            step.seed as u32,
+            (step.seed >> 32) as u32,
+            step.label_smoothing.to_bits(),
+            step.scale.to_bits(),
+            u32::from(step.accumulate),
+        ]
+    }
 }
 
 /// In the order of the kernels' `Scalars`.
@@ -81,7 +87,7 @@ impl Executor for CudaExecutor {
 
     fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {
         check_smoothing(batch.targets, step)?;
-        let number = self.begin(batch, Work::Differentiate, &step_words(step));
+        let number = self.begin(batch, Work::Differentiate, &self.step_words(step));
         number.map(Pending::later)
     }
 
@@ -93,7 +99,7 @@ impl Executor for CudaExecutor {
     ) -> Result<Pending, ExecutorError> {
         check_smoothing(batch.targets, step)?;
         let mut words = [0; STEP_WORDS + DESCENT_WORDS];
-        words[..STEP_WORDS].copy_from_slice(&step_words(step));
+        words[..STEP_WORDS].copy_from_slice(&self.step_words(step));
         words[STEP_WORDS..].copy_from_slice(&descent_words(descent));
         self.prepare(descent)?;
         self.begin(batch, Work::Step, &words).map(Pending::later)
@@ -152,7 +158,7 @@ impl Executor for CudaExecutor {
             accumulate: true,
             ..Step::default()
         };
-        let number = self.begin(batch, Work::Measure, &step_words(step))?;
+        let number = self.begin(batch, Work::Measure, &self.step_words(step))?;
         self.end(number).map(drop)
     }
 
