@@ -154,3 +154,10 @@ fn the_plans_buffers_are_what_is_allocated() {
         }
     }
 }
+
+#[test]
+fn a_batch_of_no_images_has_the_memory_of_the_parameters() {
+    let bytes = |batch| cuda::CudaOptions::for_batch(batch).bytes(&Bc::PLAN);
+    let none = bytes(0);
+    assert!(none >= 12 * Bc::PLAN.parameter_count() && none < bytes(1));
+}

@@ -13,7 +13,7 @@ use densenet_runtime::train::{
 };
 use densenet_runtime::{
     Arena, Batch, Descent, Executor, ExecutorError, LossWeights, Network, Outcome, Pixels, Sgd,
-    Step,
+    Step, densenet,
 };
 use densenet_tests::batches::{Made, Take};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
@@ -21,6 +21,11 @@ use densenet_tests::executor::{load, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
 use safetensors::SafeTensors;
+
+densenet! {
+    /// The least that there is.
+    Tiny { blocks: [1], k: 1, stem: cifar, init: 1, input: [1, 2, 2], classes: 2 }
+}
 
 const BATCH: usize = 3;
 const PLAN: Plan = OneBlock::PLAN;
@@ -309,4 +314,26 @@ fn a_trainer_that_prefetches_reports_and_keeps_the_same() {
     );
     assert!(prefetched.1 == waited_for.1, "the weights");
     assert!(prefetched.2 == waited_for.2, "the checkpoint");
+}
+
+/// Two steps of as many wait at once.
+#[test]
+fn a_step_may_have_more_than_a_thousand_pieces() {
+    let _alone = alone();
+    let (_, device) = device();
+    let mut executor = on_cuda(&device, &Tiny::PLAN, options(1));
+    load(&mut executor, &random::state(&Tiny::PLAN, 1));
+    let (pixels, labels) = random::batch(&Tiny::PLAN, 1, 1);
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+    let start = |piece: usize| {
+        let step = Step {
+            accumulate: piece > 0,
+            ..Step::default()
+        };
+        executor.start(batch, step).unwrap()
+    };
+    let all: Vec<_> = (0..1030).map(start).collect();
+    for piece in all {
+        assert!(executor.finish(piece).unwrap().loss.is_finite());
+    }
 }

@@ -19,8 +19,9 @@ use super::error::CudaError;
 use super::program::{DESCENT_WORDS, STEP_WORDS};
 use crate::executor::{Outcome, Pixels, Targets};
 
-/// The most outcomes that are kept until they are asked for; older ones are dropped.
-const MOST_OUTCOMES: usize = 1024;
+/// The most outcomes that are kept until they are asked for; older ones are dropped. Those of two steps may
+/// wait, each of as many pieces as images.
+const MOST_OUTCOMES: usize = 1 << 18;
 
 /// The pinned memory that a batch passes through.
 struct Staging {

@@ -26,7 +26,7 @@ pub struct FrozenOptions {
     /// The largest number of images in a call.
     pub batch: usize,
     /// In bf16, feature maps and the operands of products are bfloat16, and the tensor cores
-    /// multiply. The classifier's weights and all sums are f32.
+    /// multiply. The classifier's weights are kept in f32, and all sums are f32.
     pub precision: Precision,
     /// The outputs beside logits and pooled features.
     pub outputs: Outputs,

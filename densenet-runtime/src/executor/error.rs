@@ -238,7 +238,7 @@ impl ExecutorError {
         Self::OutOfMemory {
             what,
             bytes,
-            advice: "use a smaller batch, or recompute the bottlenecks",
+            advice: "use a smaller batch, or recompute the bottlenecks if they are kept",
         }
     }
 

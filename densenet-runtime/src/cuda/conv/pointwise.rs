@@ -115,7 +115,7 @@ fn most_stages(precision: Precision, vector: usize) -> usize {
 fn shared_depth(pixels: usize, channels: usize, maps: usize) -> (usize, usize) {
     let blocks = tiles(pixels) * maps.div_ceil(pointwise_columns(maps));
     let pieces = channels.div_ceil(PIECE);
-    let own = pieces.div_ceil((MULTIPROCESSORS / blocks).clamp(1, MOST_PARTS));
+    let own = pieces.div_ceil((MULTIPROCESSORS / blocks.max(1)).clamp(1, MOST_PARTS));
     if pieces - own < WORTH {
         (1, channels)
     } else {

@@ -106,7 +106,7 @@ impl CudaDevice {
                         .mem_get_info()
                         .map_or(0, |(free, _)| free as u64),
                     device: self.name.clone(),
-                    advice: "use a smaller batch, or recompute the bottlenecks",
+                    advice: "use a smaller batch, or recompute the bottlenecks if they are kept",
                 })
             }
             Err(error) => Err(driver_error("allocating memory", error)),

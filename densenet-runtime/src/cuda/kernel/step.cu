@@ -55,10 +55,10 @@ extern "C" __global__ void start(
     float *gradient, const float *running, float *before, const Scalars *scalars, int count, int statistics) {
     int i = blockIdx.x * blockDim.x + threadIdx.x, all = gridDim.x * blockDim.x;
     if (scalars->accumulate) return;
-    for (int at = 4 * i; at < count; at += 4 * all) {
+    for (long long at = 4LL * i; at < count; at += 4LL * all) {
         if (at + 4 <= count) *reinterpret_cast<float4 *>(ALIGNED(gradient + at, 16)) = {};
         else
-            for (int rest = at; rest < count; ++rest) gradient[rest] = 0.0f;
+            for (long long rest = at; rest < count; ++rest) gradient[rest] = 0.0f;
     }
     if (scalars->broken != 0.0f) return;
     for (; i < statistics; i += all) before[i] = running[i];
