@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,16 +14,18 @@ use densenet_runtime::parallel::{
 };
 use densenet_runtime::plan::{Plan, Recompute};
 use densenet_runtime::train::{
-    Batches, Config, Ending, Fit, Interrupt, Observer, Schedule, StepReport, TrainError, Trainer,
+    Batches, Config, Ending, Fit, Interrupt, Observer, Schedule, StepReport, Summary, TrainError,
+    Trainer,
 };
 use densenet_runtime::weights::State;
 use densenet_runtime::{
-    Arena, Batch, Descent, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu, densenet,
+    Arena, Batch, Descent, Device, Executor, ExecutorError, Network, Pixels, Sgd, Step, cpu,
+    densenet,
 };
 use densenet_tests::batches::{Made, Take};
 use densenet_tests::cause;
 use densenet_tests::compare::difference;
-use densenet_tests::executor::{load, on_cpu, read, state};
+use densenet_tests::executor::{load, logits, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
 use densenet_tests::ranks::{free_port, local_ranks, together};
@@ -30,6 +33,11 @@ use densenet_tests::ranks::{free_port, local_ranks, together};
 densenet! {
     /// A million feature maps.
     Huge { blocks: [1], k: 1, init: 1048576, input: [1, 2, 2], classes: 2 }
+}
+
+densenet! {
+    /// Dropout after each convolution.
+    Dropping { blocks: [1], k: 4, dropout: 0.5, stem: cifar, init: 4, input: [2, 6, 6], classes: 3 }
 }
 
 const PLAN: Plan = OneBlock::PLAN;
@@ -498,4 +506,89 @@ fn bytes_of_rank_0_reach_all() {
             });
         }
     });
+}
+
+/// The first rank takes its time over its last file.
+struct Slow<'a>(usize, &'a AtomicBool);
+
+impl Observer for Slow<'_> {
+    fn end(&mut self, _: &Summary) -> Result<(), TrainError> {
+        if self.0 == 0 {
+            thread::sleep(Duration::from_millis(300));
+            self.1.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_ends_on_all_ranks_when_the_files_of_the_first_are_written() {
+    let written = AtomicBool::new(false);
+    let seen = together(Threads::group(2), |collective, rank| {
+        let mut trainer = trainer(Box::new(collective));
+        let images = images(rank);
+        let mut slow = Slow(rank, &written);
+        let fit = Fit::default();
+        trainer.fit(&images, &images, &fit, &mut slow).unwrap();
+        written.load(Ordering::SeqCst)
+    });
+    assert_eq!(seen, [true, true]);
+}
+
+/// The first rank alone sees that the best checkpoint is missing.
+#[test]
+fn ranks_that_are_resumed_agree_on_the_best_evaluation() {
+    let folder = tempfile::tempdir().unwrap();
+    let [checkpoint, best] = ["checkpoint", "best"].map(|name| folder.path().join(name));
+    let go = |is_resumed: bool, steps, patience| {
+        let port = free_port();
+        let ranks = [0, 1].map(|rank| local_ranks(rank, 2, port));
+        together(ranks.into(), |ranks: Ranks, rank| {
+            let config = Config {
+                epochs: 6,
+                batch: PART,
+                threads: 1,
+                // Every evaluation is the same.
+                schedule: Schedule::constant(0.0),
+                precise_bn: 2,
+                ..Config::cifar()
+            };
+            let model = Cpu::seed_from_u64(1).build_module::<OneBlock, f32>();
+            let mut trainer = Trainer::among(model, config, &Device::Cpu, &ranks).unwrap();
+            if is_resumed {
+                trainer.resume(&checkpoint).unwrap();
+            }
+            let make = move |_, number, take: &mut Take<'_>| pass_part(0, number, rank, take);
+            let images = Made { count: 2, make };
+            let fit = Fit {
+                steps,
+                patience,
+                checkpoint: Some(checkpoint.clone()),
+                best: Some(best.clone()),
+                ..Fit::default()
+            };
+            let summary = trainer.fit(&images, &images, &fit, &mut ()).unwrap();
+            (summary.ending, summary.step)
+        })
+    };
+    go(false, Some(4), None);
+    std::fs::remove_file(&best).unwrap();
+    let ended = go(true, None, Some(2));
+    assert_eq!(ended, [(Ending::Stalled, 10); 2]);
+}
+
+#[test]
+fn each_rank_drops_values_of_its_own() {
+    let plan = Dropping::PLAN;
+    let found = together(Threads::group(2), |collective, _| {
+        let own = on_cpu(&plan, 2, Recompute::Nothing, cpu::Precision::F32);
+        let mut own = Parallel::new(Box::new(own), Box::new(collective));
+        load(&mut own, &random::state(&plan, 1));
+        // The same on both.
+        let (pixels, labels) = random::batch(&plan, 2, 1);
+        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+        own.differentiate(batch, Step::default()).unwrap();
+        logits(&own, 2)
+    });
+    assert_ne!(found[0], found[1]);
 }

@@ -118,6 +118,7 @@ pub(super) fn run(
         }
     }
     run.settle_best(best)?;
+    run.runner.share_best()?;
     let ending = run.epochs(train, validation)?;
     let summary = Summary {
         ending,
@@ -127,6 +128,8 @@ pub(super) fn run(
         best: run.runner.position.best,
     };
     run.observer.end(&summary)?;
+    // No rank goes on before the files of the first are written.
+    run.runner.does_anyone(false)?;
     Ok(summary)
 }
 
@@ -495,6 +498,7 @@ pub(super) fn evaluate(
     let predictions = tally.predictions();
     let independent =
         predictions.is_some_and(|all| matches!(all.targets(), Targets::Independent(_)));
+    let by = runner.config.best_by.of_targets(independent);
     let evaluation = Evaluation {
         step,
         epoch,
@@ -510,7 +514,8 @@ pub(super) fn evaluate(
         means: predictions
             .filter(|_| outcome.loss.is_finite())
             .map(|all| all.scores().means),
-        by: runner.config.best_by.of_targets(independent),
+        by,
+        best: runner.position.best.filter(|best| best.by == by),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok(Evaluated {

@@ -24,7 +24,6 @@ pub struct ProgressBar {
     is_of_decisions: bool,
     seconds: Smooth,
     images: Smooth,
-    best: Option<f64>,
 }
 
 enum Sink {
@@ -67,7 +66,6 @@ impl ProgressBar {
             is_of_decisions: false,
             seconds: Smooth::default(),
             images: Smooth::default(),
-            best: None,
         }
     }
 
@@ -174,11 +172,8 @@ impl Observer for ProgressBar {
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
         let score = evaluation.score();
-        let is_better = |best| score.is_some_and(|score| evaluation.by.is_better(score, best));
-        let best = self.best.is_some_and(is_better);
-        if best || self.best.is_none() {
-            self.best = score;
-        }
+        let best = score.zip(evaluation.best);
+        let best = best.is_some_and(|(score, best)| evaluation.by.is_better(score, best.score));
         let line = format!(
             "epoch {} · step {} · validation: {}, loss {:.3} ({} images in {}){}",
             (evaluation.epoch * 100.0).round() / 100.0,
@@ -359,6 +354,7 @@ mod tests {
             independent: false,
             means: None,
             by: BestBy::Top1Error,
+            best: None,
             seconds: 3.0,
         };
         lines.evaluation(&evaluation).unwrap();

@@ -65,6 +65,8 @@ pub struct Evaluation {
     pub means: Option<MeanScores>,
     /// The score by which the best evaluation of the run is chosen.
     pub by: BestBy,
+    /// The best evaluation of the run before this one, by the same score.
+    pub best: Option<Best>,
     /// Seconds that it took.
     pub seconds: f64,
 }

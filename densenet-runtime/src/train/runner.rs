@@ -11,7 +11,7 @@ use super::checkpoint::Position;
 use super::population::Population;
 use super::score::{BestBy, Predictions};
 use super::tally::Tally;
-use super::{Batches, Config, Progress, Rescheduled, StepReport, TrainError, views};
+use super::{Batches, Best, Config, Progress, Rescheduled, StepReport, TrainError, views};
 use crate::executor::check_smoothing;
 use crate::weights::State;
 use crate::{Arena, Batch, Executor, Normalization, Outcome, Pending, Step};
@@ -219,6 +219,10 @@ impl Runner {
         }
         self.position.step = started.step;
         self.position.epoch_step += 1;
+        if let Some(epoch_steps) = self.position.epoch_steps {
+            // Single steps may pass the end of an epoch.
+            self.position.count_epochs(epoch_steps);
+        }
         Ok(started)
     }
 
@@ -449,6 +453,21 @@ impl Runner {
         let mut sums = [f64::from(u8::from(own))];
         self.executor.total(&mut sums)?;
         Ok(sums[0] > 0.0)
+    }
+
+    /// Takes the best evaluation from the first rank, which alone reads the best checkpoint.
+    pub(super) fn share_best(&mut self) -> Result<(), TrainError> {
+        // JSON keeps every bit of a score; a line ends each rank's.
+        let mut own = serde_json::to_vec(&self.position.best).unwrap_or_default();
+        own.push(b'\n');
+        let own: Vec<f64> = own.into_iter().map(f64::from).collect();
+        let all = self.executor.gather(&own)?;
+        let all: Vec<u8> = all.into_iter().map(|byte| byte as u8).collect();
+        let mut all = serde_json::Deserializer::from_slice(&all).into_iter::<Option<Best>>();
+        if let Some(Ok(first)) = all.next() {
+            self.position.best = first;
+        }
+        Ok(())
     }
 
     /// Divides a batch into pieces of nearly equal size; at most one for each image.

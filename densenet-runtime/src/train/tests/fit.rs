@@ -412,3 +412,28 @@ fn a_run_that_begins_with_single_steps_can_be_resumed() {
         runner(config()).restore(&path).unwrap();
     }
 }
+
+#[test]
+fn single_steps_between_the_parts_of_a_run_count_epochs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut own = runner(config());
+    let part = Fit {
+        steps: Some(2),
+        ..Fit::default()
+    };
+    run(&mut own, &part, &mut ());
+    for _ in 0..2 {
+        own.step(train().first(8), std::time::Instant::now())
+            .unwrap();
+    }
+    own.save(&path).unwrap();
+    runner(config()).restore(&path).unwrap();
+    let fit = Fit {
+        checkpoint: Some(path.clone()),
+        ..Fit::default()
+    };
+    let summary = run(&mut own, &fit, &mut ());
+    assert_eq!((summary.ending, summary.step), (Ending::Finished, 9));
+    runner(config()).restore(&path).unwrap();
+}

@@ -1,11 +1,14 @@
 //! Resumed runs: with another schedule, and with a best checkpoint other than the one that the
 //! checkpoint names.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::super::fit;
 use super::*;
-use crate::train::{Best, Evaluation, Fit, Metric, Metrics, Outline, Rescheduled, Summary, lines};
+use crate::train::{
+    Best, Evaluation, Fit, Metric, Metrics, Outline, ProgressBar, Rescheduled, Summary, lines,
+};
 
 fn train() -> Images {
     Images::new(19, 8)
@@ -298,4 +301,50 @@ fn an_evaluation_that_a_killed_run_wrote_down_is_not_there_twice() {
     }
     run(&mut files.resumed(), &files.fit(None), &mut written(3));
     assert_eq!(figures(), whole);
+}
+
+/// Images with this many wrong labels, four fewer each time.
+struct Worse(std::cell::Cell<usize>);
+
+impl Batches for Worse {
+    fn batches(&self) -> u64 {
+        3
+    }
+
+    fn visit(
+        &self,
+        _: u32,
+        _: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let wrong = self.0.replace(self.0.get() - 4);
+        let mut images = Images::new(20, 8);
+        for label in &mut images.labels[..wrong] {
+            *label = (*label + 1) % double::CLASSES as u32;
+        }
+        images.visit(0, 0, each)
+    }
+}
+
+#[test]
+fn the_best_so_far_is_that_of_the_whole_run() {
+    let files = Files::new();
+    let config = Config {
+        epochs: 6,
+        schedule: Schedule::constant(0.2),
+        ..config()
+    };
+    run(&mut runner(config), &files.fit(Some(9)), &mut ());
+    let mut after = files.resumed();
+    let best = after.position.best.unwrap();
+    assert!(best.score < 0.6, "{best:?}");
+    let shown = files.at("shown");
+    let mut bar = ProgressBar::lines(std::fs::File::create(&shown).unwrap());
+    // Errors of about 1, 0.8 and 0.6.
+    let validation = Worse(std::cell::Cell::new(20));
+    let fit = files.fit(None);
+    let end = fit::run(&mut after, &train(), &validation, &fit, &mut bar).unwrap();
+    assert_eq!(end.best, Some(best));
+    let shown = std::fs::read_to_string(shown).unwrap();
+    assert!(!shown.contains("best so far"), "{shown}");
 }
