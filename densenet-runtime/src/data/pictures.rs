@@ -110,7 +110,8 @@ impl Pictures {
             return self;
         }
         let mut files = files.into_iter().take(LOOKED_AT);
-        let depth = files.find_map(|path| Some(decode::depth(&fs::read(path).ok()?)));
+        let most = self.max_pixels;
+        let depth = files.find_map(|path| decode::depth(&fs::read(path).ok()?, most));
         self.deep(depth.unwrap_or_default())
     }
 

@@ -195,3 +195,25 @@ fn a_dicom_file_that_ends_early_or_is_damaged_is_an_error() {
         }
     }
 }
+
+#[test]
+fn a_sequence_of_unknown_type_is_left_out() {
+    let whole = cases().swap_remove(0).file;
+    let at = whole
+        .windows(6)
+        .position(|bytes| bytes == b"\x28\0\x02\0US");
+    let (before, after) = whole.split_at(at.expect("samples per pixel"));
+    // Private, of undefined length, and so are its item and a sequence in it.
+    let sequence = [
+        &b"\x09\0\x01\x10UN\0\0\xff\xff\xff\xff"[..],
+        b"\xfe\xff\0\xe0\xff\xff\xff\xff",
+        b"\x09\0\x02\x10\x04\0\0\0ABCD",
+        b"\x09\0\x03\x10\xff\xff\xff\xff",
+        b"\xfe\xff\xdd\xe0\0\0\0\0",
+        b"\xfe\xff\x0d\xe0\0\0\0\0",
+        b"\xfe\xff\xdd\xe0\0\0\0\0",
+    ]
+    .concat();
+    let file = [before, &sequence, after].concat();
+    assert_eq!(decode(&file).unwrap(), decode(&whole).unwrap());
+}

@@ -398,6 +398,11 @@ fn the_first_file_that_can_be_read_decides_whether_images_are_floats() {
         fs::write(path("deep"), &case.file).unwrap();
         let pictures = whole(1).as_needed_by([path("missing"), path("deep")]);
         assert_eq!(pictures.depth(), Depth::Floats, "{}", case.name);
+        for broken in [&b""[..], &case.file[..10]] {
+            fs::write(path("broken"), broken).unwrap();
+            let pictures = whole(1).as_needed_by([path("broken"), path("deep")]);
+            assert_eq!(pictures.depth(), Depth::Floats, "{}", case.name);
+        }
         let bytes = whole(1).deep(Depth::Bytes).as_needed_by([path("deep")]);
         assert_eq!(bytes.depth(), Depth::Bytes, "what is set stays");
     }

@@ -483,6 +483,9 @@ fn impossible_shards_are_refused() {
     assert!(error.contains("need at least 12"), "{error}");
     let error = refused(training(numbers(40), 3).keep_last().sharded(0, 4));
     assert!(error.contains("unequal in training"), "{error}");
+    let late = training(numbers(10), 4).sharded(1, 2).unwrap().keep_last();
+    let error = late.epoch(0).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("unequal in training"), "{error}");
     assert!(evaluation(numbers(3), 2).sharded(0, 4).is_err());
     assert!(
         training(numbers(2), 3).sharded(0, 1).is_ok(),

@@ -263,9 +263,12 @@ fn tables_that_share_a_group_or_a_picture_are_refused() {
         error.contains("groups are in both training and validation, such as `Bob`"),
         "{error}"
     );
-    let picture = table("picture.csv", "path,patient,cat\nb,Cyd,1\n");
-    let error = check_apart(&train, &picture).unwrap_err().to_string();
-    assert!(error.contains("1 pictures are in"), "{error}");
+    for same in ["b", "./b"] {
+        let text = format!("path,patient,cat\n{same},Cyd,1\n");
+        let picture = table("picture.csv", &text);
+        let error = check_apart(&train, &picture).unwrap_err().to_string();
+        assert!(error.contains("1 pictures are in"), "{error}");
+    }
 }
 
 #[test]
@@ -366,4 +369,25 @@ fn a_folder_without_sets_is_split_too() {
         .filter(|&&image| folder.name(image).starts_with("cat"))
         .count();
     assert_eq!((cats, split.val().len()), (2, 4));
+}
+
+#[cfg(unix)]
+#[test]
+fn files_whose_names_are_not_utf8_keep_their_sets() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = TempDir::new().unwrap();
+    let cat = dir.path().join("cat");
+    fs::create_dir(&cat).unwrap();
+    for name in [b"\xca.jpg", b"\xcb.jpg", b"\xcc.jpg", b"\xcd.jpg"] {
+        fs::write(cat.join(OsStr::from_bytes(name)), "x").unwrap();
+    }
+    let set = densenet_runtime::data::ImageFolder::open(&dir, [8, 8]).unwrap();
+    let file = dir.path().join("split.csv");
+    for seed in 0..4 {
+        let split = Split::draw(&set, None, 0.5, seed).unwrap();
+        split.write(&set, &file).unwrap();
+        assert_eq!(Split::read(&set, &file).unwrap(), split);
+    }
 }

@@ -522,3 +522,24 @@ fn pictures_without_labels_are_unknown_in_every_class_given() {
         "{message}"
     );
 }
+
+#[test]
+fn a_name_of_two_classes_is_refused() {
+    let columns = Columns {
+        classes: of_names(&["crane", "dog", "crane"]),
+        ..by_rule()
+    };
+    let found = table("path,label\n1,dog\n", &columns);
+    assert_eq!(*found.labels(), Labels::Classes(vec![1]));
+    let message = refused("path,label\n1,crane\n", &columns);
+    assert!(
+        message.contains("several classes are called `crane`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_picture_that_is_written_in_two_ways_is_refused() {
+    let message = refused("path,label\na.png,x\n./a.png,y\n", &by_rule());
+    assert!(message.contains("`./a.png` is also in line 2"), "{message}");
+}

@@ -26,6 +26,7 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
         rest: file.get(PREAMBLE + MAGIC.len()..).unwrap_or_default(),
         is_explicit: true,
         depth: 0,
+        untyped: None,
     };
     let mut found = Attributes::default();
     while let Some((tag, value)) = elements.next()? {
@@ -252,6 +253,8 @@ struct Elements<'a> {
     is_explicit: bool,
     /// The depth in sequences and items whose ends are marked.
     depth: usize,
+    /// The depth from which on elements have no types: in a sequence of unknown type (PS3.5 6.2.2).
+    untyped: Option<usize>,
 }
 
 impl<'a> Elements<'a> {
@@ -291,13 +294,18 @@ impl<'a> Elements<'a> {
                 match tag {
                     0xfffe_e000 if length == UNDEFINED => self.depth += 1,
                     0xfffe_e000 => drop(self.bytes(length as usize)?),
-                    _ => self.depth = self.depth.saturating_sub(1),
+                    _ => {
+                        self.depth = self.depth.saturating_sub(1);
+                        self.untyped = self.untyped.filter(|&depth| depth < self.depth);
+                    }
                 }
                 continue;
             }
-            let is_explicit = self.is_explicit || tag >> 16 == 2;
+            let is_explicit = self.is_explicit && self.untyped.is_none() || tag >> 16 == 2;
+            let mut is_unknown = false;
             let length = if is_explicit {
                 let kind = self.bytes(2)?;
+                is_unknown = kind == b"UN";
                 match kind {
                     b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC"
                     | b"UN" | b"UR" | b"UT" | b"UV" => {
@@ -312,6 +320,9 @@ impl<'a> Elements<'a> {
             if length == UNDEFINED {
                 if tag == 0x7fe0_0010 {
                     return Err(unsupported("whose pixels are compressed".to_owned()));
+                }
+                if is_unknown {
+                    self.untyped = Some(self.depth);
                 }
                 self.depth += 1;
                 continue;

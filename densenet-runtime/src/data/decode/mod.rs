@@ -100,21 +100,11 @@ pub fn decode_deep(bytes: &[u8], max_pixels: u64) -> Result<Picture, PictureErro
     picture(bytes, max_pixels, Depth::Floats)
 }
 
-/// The format that a file's samples need, by its header; bytes for files that cannot be read.
-pub(super) fn depth(bytes: &[u8]) -> Depth {
-    let is_deep = || {
-        Ok(match Format::of(bytes) {
-            Some(Format::Png) => png::is_deep(bytes),
-            Some(Format::Pnm) => pnm::is_deep(bytes),
-            Some(Format::Tiff) => tiff::is_deep(bytes),
-            #[cfg(feature = "dicom")]
-            Some(Format::Dicom) => true,
-            _ => false,
-        })
-    };
-    match caught(is_deep) {
-        Ok(true) => Depth::Floats,
-        _ => Depth::Bytes,
+/// The format that a file's samples need; none if the file cannot be read.
+pub(super) fn depth(bytes: &[u8], max_pixels: u64) -> Option<Depth> {
+    match decode_deep(bytes, max_pixels).ok()? {
+        Picture::Bytes(_) => Some(Depth::Bytes),
+        Picture::Deep(_) => Some(Depth::Floats),
     }
 }
 

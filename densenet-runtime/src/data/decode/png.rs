@@ -54,11 +54,6 @@ pub(super) fn decode(file: &[u8], max_pixels: u64, depth: Depth) -> Result<Pictu
     Ok(Picture::Bytes(checked(width, height, pixels)?))
 }
 
-/// Whether a file that begins as a PNG does has 16 bits a sample.
-pub(super) fn is_deep(file: &[u8]) -> bool {
-    Chunks::of(file).is_ok_and(|chunks| chunks.header[8] == 16)
-}
-
 /// The chunks that pixels depend on.
 struct Chunks<'a> {
     header: &'a [u8; 13],

@@ -104,15 +104,6 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<Picture, PictureErr
     Ok(Picture::Bytes(checked(width, height, pixels)?))
 }
 
-/// Whether a file that begins as a PNM file does has more than 8 bits a sample.
-pub(super) fn is_deep(file: &[u8]) -> bool {
-    let mut words = Words(file.get(2..).unwrap_or_default());
-    let kind = file.get(1);
-    let mut number = || words.number().unwrap_or_default();
-    let [_, _, most] = [number(), number(), number()];
-    !matches!(kind, Some(b'1' | b'4')) && most > 255
-}
-
 /// The numbers of a header or of a picture in text, with comments between them.
 struct Words<'a>(&'a [u8]);
 

@@ -179,7 +179,7 @@ fn divide_by_alpha(samples: &mut DecodingResult) {
 }
 
 /// Whether a file that begins as a TIFF does has more than 8 bits a sample.
-pub(super) fn is_deep(file: &[u8]) -> bool {
+fn is_deep(file: &[u8]) -> bool {
     if !Directory::of(file).is_plausible() {
         return false;
     }

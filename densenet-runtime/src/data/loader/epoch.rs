@@ -77,7 +77,7 @@ impl Epoch {
         let (tasks, queue) = crossbeam_channel::unbounded();
         let (assembled, done) = mpsc::channel();
         let mut workers = Vec::with_capacity(loader.workers);
-        let mut failure = None;
+        let mut failure = loader.refusal();
         for number in 0..loader.workers {
             let (shared, queue, assembled) =
                 (Arc::clone(&shared), queue.clone(), assembled.clone());
@@ -108,7 +108,9 @@ impl Epoch {
             handed_out: first,
             failure,
         };
-        epoch.hand_out();
+        if epoch.failure.is_none() {
+            epoch.hand_out();
+        }
         epoch
     }
 

@@ -23,6 +23,10 @@ use crate::tell;
 use batch::Recycled;
 use order::Order;
 
+/// Why ranks do not train on the images left at the end of an epoch.
+const UNEQUAL: &str =
+    "`keep_last` would make the parts of the ranks unequal in training; leave it out";
+
 pub use batch::{LoadedBatch, LoadedPixels, LoadedTargets};
 pub use epoch::Epoch;
 pub use mix::Mix;
@@ -222,10 +226,7 @@ impl Loader {
                 "rank {rank} is not below the world size, {world_size}"
             ))
         } else if world_size > 1 && self.training && self.keep_last {
-            Some(
-                "`keep_last` would make the parts of the ranks unequal in training; leave it out"
-                    .to_owned(),
-            )
+            Some(UNEQUAL.to_owned())
         } else if world_size > 1 && self.dataset.len() < needed {
             let images = self.dataset.len();
             Some(format!(
@@ -258,7 +259,8 @@ impl Loader {
         }
     }
 
-    /// Serves the images left at the end of an epoch as well, in a smaller batch.
+    /// Serves the images left at the end of an epoch as well, in a smaller batch. One of several ranks cannot in
+    /// training: each epoch would end with an error.
     pub fn keep_last(self) -> Self {
         Self {
             keep_last: true,
@@ -300,6 +302,12 @@ impl Loader {
         } else {
             (self.own() / self.batch).max(1)
         }
+    }
+
+    /// Why no epoch can be served: [`keep_last`](Self::keep_last) after [`sharded`](Self::sharded).
+    fn refusal(&self) -> Option<DataError> {
+        let is_unequal = self.training && self.keep_last && self.shard.world_size > 1;
+        is_unequal.then(|| DataError::Options(UNEQUAL.to_owned()))
     }
 
     /// Number of images in this rank's part.

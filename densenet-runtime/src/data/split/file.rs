@@ -54,9 +54,12 @@ impl Split {
                 nearest::listed(sheet.header.iter())
             )));
         }
-        let mut images = HashMap::with_capacity(dataset.len());
-        for image in 0..dataset.len() {
-            images.insert(dataset.name(image).trim().to_owned(), image);
+        // Names that are not UTF-8 may be the same for several images: their lines are in the same order. The last
+        // come first, as they are popped.
+        let mut images: HashMap<String, Vec<usize>> = HashMap::with_capacity(dataset.len());
+        for image in (0..dataset.len()).rev() {
+            let name = dataset.name(image).trim().to_owned();
+            images.entry(name).or_default().push(image);
         }
         let mut validates = vec![None; dataset.len()];
         let mut strangers = Vec::new();
@@ -69,14 +72,15 @@ impl Split {
                     return Err(sheet.refuse(line, 1, reason));
                 }
             };
-            let Some(&image) = images.get(path) else {
+            let Some(own) = images.get_mut(path) else {
                 strangers.push(path);
                 continue;
             };
-            if validates[image].replace(set).is_some() {
+            let Some(image) = own.pop() else {
                 let reason = format!("`{path}` is in the split twice; keep one line");
                 return Err(sheet.refuse(line, 0, reason));
-            }
+            };
+            validates[image] = Some(set);
         }
         if !strangers.is_empty() {
             return Err(refuse(format!(

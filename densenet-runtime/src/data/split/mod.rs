@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use super::table::plain;
 use super::{DataError, Dataset, Subset, Table, nearest};
 
 /// The split of a dataset into training and validation.
@@ -137,7 +138,7 @@ pub fn check_apart(train: &Table, val: &Table) -> Result<(), DataError> {
 /// The files of a table's pictures.
 fn pictures(table: &Table) -> Vec<String> {
     let all = (0..table.len()).filter_map(|index| table.picture(index));
-    all.map(|path| path.to_string_lossy().into_owned())
+    all.map(|path| plain(&path).to_string_lossy().into_owned())
         .collect()
 }
 

@@ -71,7 +71,16 @@ impl Names {
             ));
         }
         let indices: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+        let mut once = BTreeSet::new();
+        let twice = classes.iter().filter(|name| !once.insert(*name));
+        let twice: BTreeSet<&str> = twice.map(String::as_str).collect();
         let class = |line, name: &str| {
+            if twice.contains(name) {
+                let reason = format!(
+                    "several classes are called `{name}`; give each a name of its own in the weights"
+                );
+                return Err(refuse(line, reason));
+            }
             indices.get(name).copied().ok_or_else(|| {
                 let reason = match name {
                     "" => "a name is empty; remove a separator that is left over".to_owned(),

@@ -51,6 +51,15 @@ impl Columns {
             let names = Names::parse(sheet.file, Some(sheet.name(column)), cells, &columns)?;
             return Ok(ParsedTable::named(columns, rows, names, groups));
         }
+        if self.no_class.is_some() {
+            let columns = columns.labels.iter().map(String::as_str);
+            let reason = format!(
+                "it has a column for each class ({}), so no name stands for none of them; leave that name out, and \
+                    its column if it is not a class",
+                nearest::listed(columns)
+            );
+            return Err(DataError::table(sheet.file, None, None, reason));
+        }
         let kind = self.kind.unwrap_or(LabelKind::Independent);
         let classes = columns.labels.clone();
         if !self.classes.is_empty() && self.classes != classes {

@@ -9,7 +9,7 @@ mod pictures;
 use std::{
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{
@@ -209,7 +209,7 @@ impl Table {
     fn check_paths(&self) -> Result<(), DataError> {
         let mut lines = HashMap::with_capacity(self.rows.len());
         for Row { path, line } in &self.rows {
-            if let Some(before) = lines.insert(&**path, *line) {
+            if let Some(before) = lines.insert(plain(Path::new(&**path)), *line) {
                 return Err(DataError::table(
                     &self.file,
                     *line,
@@ -222,6 +222,12 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// A path without what changes nothing: `./` and doubled separators.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    let parts = path.components();
+    parts.filter(|part| *part != Component::CurDir).collect()
 }
 
 /// Keeps some of the items, `each` for every entry of `is_kept`.
