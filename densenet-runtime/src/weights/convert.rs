@@ -4,6 +4,7 @@ use std::path::Path;
 
 use densenet_plan::Plan;
 
+use super::notes::HELD;
 use super::{LoadOptions, LoadReport, Notes, State, TensorFile, WeightsError, plan_of};
 
 /// Reads a file of weights in any format and under any library's names, and writes it under
@@ -74,6 +75,7 @@ fn write(
 ) -> Result<LoadReport, WeightsError> {
     let (state, report) = State::load(plan, file, &LoadOptions::default())?;
     let mut lines = file.own_notes();
+    lines.retain(|key, _| !HELD.contains(&key.as_str()));
     lines.extend(others);
     state.write_noted(plan, to, notes, lines, f16)?;
     Ok(report)

@@ -198,15 +198,15 @@ pub enum WeightsError {
         /// The first tensor that does not fit.
         why: String,
     },
-    /// The pictures are too small for the network that the shapes give.
+    /// The network that the shapes give does not take pictures of this size.
     #[error(
-        "the network in {path} takes no pictures of this size: {why}; give a larger one (`--input`)",
+        "the network in {path} takes no pictures of this size: {why}; give another one (`--input`)",
         path = .path.display()
     )]
-    TooSmall {
+    Size {
         /// The file.
         path: PathBuf,
-        /// What is too small.
+        /// The reason.
         why: String,
     },
     /// A state does not have the size of the plan or the model.

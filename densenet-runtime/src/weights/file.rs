@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::notes::HELD;
 #[cfg(feature = "pytorch")]
 use super::torch::{self, Found, TorchFile};
 use super::{NamedTensor, WeightsError, seal};
@@ -185,11 +184,9 @@ impl TensorFile {
         }
     }
 
-    /// The notes beside classes, normalisation and thresholds: those whose keys begin with
-    /// `densenet.`, except for the checksum.
+    /// The notes whose keys begin with `densenet.`, except for the checksum.
     pub(super) fn own_notes(&self) -> BTreeMap<String, String> {
-        let is_own =
-            |key: &str| key.starts_with("densenet.") && key != seal::NOTE && !HELD.contains(&key);
+        let is_own = |key: &str| key.starts_with("densenet.") && key != seal::NOTE;
         let kept =
             |(key, note): (&String, &String)| is_own(key).then(|| (key.clone(), note.clone()));
         match &self.contents {

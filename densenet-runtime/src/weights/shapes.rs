@@ -30,9 +30,9 @@ pub fn plan_of(file: &TensorFile, input: Option<[usize; 2]>) -> Result<Plan, Wei
     };
     shapes.plan(input).map_err(|why| {
         let path = file.path().to_path_buf();
-        // If it is a network for large pictures, the size is to blame.
+        // If it is a network for other pictures, the size is to blame.
         match shapes.plan(Some(LARGE)) {
-            Ok(_) => WeightsError::TooSmall { path, why },
+            Ok(_) => WeightsError::Size { path, why },
             Err(why) => WeightsError::NoNetwork { path, why },
         }
     })
