@@ -177,6 +177,19 @@ fn any_network_is_trained_with_the_recipe_and_goes_on_from_its_checkpoint() {
         "{whole}"
     );
     run(&["--out", "part", "--steps", "4"]);
+    let other = [
+        "--resume",
+        "part/checkpoint.safetensors",
+        "--weight-decay",
+        "0.01",
+    ];
+    let other = [&COMMON[..], &["--spec", small], &other].concat();
+    let said = support::refusal(
+        &support::command("clothes", folder, &other)
+            .output()
+            .unwrap(),
+    );
+    assert!(said.contains("weight decay"), "{said}");
     run(&["--resume", "part/checkpoint.safetensors"]);
     let [one, both] = ["whole", "part"]
         .map(|run| fs::read(folder.join(run).join("checkpoint.safetensors")).unwrap());

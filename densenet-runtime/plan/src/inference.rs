@@ -103,7 +103,8 @@ pub struct Inference<'a> {
     pub mapped: &'a [usize],
     /// Images x wanted classes x height x width of the last maps ([`Plan::head`]). The map of a
     /// class is the product of the last feature maps and the classifier's row of that class. It is
-    /// exact: its mean plus the bias of the class is the logit.
+    /// exact: its mean plus the bias of the class is the logit. On a CUDA device in bf16, logits are of rounded
+    /// features and weights, and maps are not.
     pub class_maps: &'a [f32],
     /// After the last BN and ReLU: images x features x height x width.
     pub last_maps: &'a [f32],

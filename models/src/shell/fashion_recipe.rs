@@ -20,12 +20,12 @@ pub struct FashionRecipe {
     /// Epochs over which the learning rate rises from a 25th [default: a tenth of all].
     #[arg(long, value_name = "EPOCHS")]
     warmup: Option<f64>,
-    /// Weight decay.
-    #[arg(long, value_name = "F", default_value_t = 5e-4)]
-    weight_decay: f32,
-    /// The share of the target that is spread over all classes.
-    #[arg(long, value_name = "F", default_value_t = 0.1)]
-    label_smoothing: f32,
+    /// Weight decay [default: 0.0005].
+    #[arg(long, value_name = "F")]
+    weight_decay: Option<f32>,
+    /// The share of the target that is spread over all classes [default: 0.1].
+    #[arg(long, value_name = "F")]
+    label_smoothing: Option<f32>,
     /// The share of images from which a rectangle is erased.
     #[arg(long, value_name = "F", default_value_t = 0.0)]
     pub erase: f64,
@@ -44,8 +44,8 @@ impl FashionRecipe {
             epochs,
             batch,
             schedule: Schedule::one_cycle(learning_rate, self.warmup(epochs)),
-            weight_decay: self.weight_decay,
-            label_smoothing: self.label_smoothing,
+            weight_decay: self.weight_decay.unwrap_or(5e-4),
+            label_smoothing: self.label_smoothing.unwrap_or(0.1),
             ema: self.ema,
             ..base
         }
@@ -64,8 +64,14 @@ impl FashionRecipe {
         let mut config = options.config(self.settings(50, 64), ranks)?;
         if options.checkpoint().is_none() {
             config.schedule.warmup = self.warmup(config.epochs);
-            config.check()?;
+        } else {
+            // The trainer refuses what differs from the checkpoint.
+            config.schedule.warmup = self.warmup.unwrap_or(config.schedule.warmup);
+            config.weight_decay = self.weight_decay.unwrap_or(config.weight_decay);
+            config.label_smoothing = self.label_smoothing.unwrap_or(config.label_smoothing);
+            config.ema = self.ema.or(config.ema);
         }
+        config.check()?;
         Ok(config)
     }
 

@@ -182,14 +182,26 @@ impl TrainingOptions {
     /// The run's folder.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or has the files of another run than the one to resume.
     pub fn folder(&self, default: &str) -> Result<RunFolder, Box<dyn Error>> {
         let out = match (&self.out, &self.resume) {
             (Some(out), _) => out.as_path(),
             (None, Some(file)) => file.parent().unwrap_or(Path::new("")),
             (None, None) => Path::new(default),
         };
-        Ok(RunFolder::create(out)?)
+        let folder = RunFolder::create(out)?;
+        if let Some(file) = &self.resume
+            && folder.checkpoint().exists()
+            && file.canonicalize()?.parent() != Some(&folder.path().canonicalize()?)
+        {
+            return Err(format!(
+                "{} has the files of another run, which this one would overwrite; give another --out, or leave it \
+                    out to continue in the checkpoint's folder",
+                out.display()
+            )
+            .into());
+        }
+        Ok(folder)
     }
 
     /// Settings of a run that writes its checkpoints to the folder, also when Ctrl-C ends it.

@@ -381,3 +381,67 @@ fn the_first_rank_alone_takes_the_best_checkpoint_along() {
     }
     assert!(folder.join("next/best.safetensors").is_file());
 }
+
+#[test]
+fn a_table_with_a_column_for_each_class_is_judged_as_the_folders_are() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    train(folder, &["--steps", "1", "--out", "run"]);
+    let names = fs::read_dir(folder.join("data/val")).unwrap();
+    let names = names.map(|own| own.unwrap().file_name().into_string().unwrap());
+    let mut classes: Vec<_> = names.collect();
+    classes.sort();
+    let mut table = format!("path,{}\n", classes.join(","));
+    for class in &classes {
+        for number in 0..2 {
+            let row: Vec<_> = classes
+                .iter()
+                .map(|own| u8::from(own == class).to_string())
+                .collect();
+            table += &format!("{class}/{number:04}.jpg,{}\n", row.join(","));
+        }
+    }
+    fs::write(folder.join("val.csv"), table).unwrap();
+    let judged = |source: &[&str]| {
+        let own = [
+            "evaluate",
+            "--weights",
+            "run/checkpoint.safetensors",
+            "--json",
+            "scores.json",
+        ];
+        said(folder, &[&own[..], source].concat());
+        scores(folder)
+    };
+    let by_folders = judged(&["--data", "data/val"]);
+    assert!(by_folders["top1_error"].is_number());
+    assert_eq!(
+        judged(&["--csv", "val.csv", "--root", "data/val"]),
+        by_folders
+    );
+}
+
+#[test]
+fn a_resumed_run_does_not_overwrite_another() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    for (seed, out) in [("1", "one"), ("2", "two")] {
+        train(folder, &["--steps", "1", "--seed", seed, "--out", out]);
+    }
+    let there = || fs::read(folder.join("two/checkpoint.safetensors")).unwrap();
+    let before = there();
+    let resume = [
+        "train",
+        "--data",
+        "data",
+        "--resume",
+        "one/checkpoint.safetensors",
+        "--steps",
+        "2",
+    ];
+    let refused = refusal(folder, &[&resume[..], &["--out", "two"]].concat());
+    assert!(refused.contains("the files of another run"), "{refused}");
+    assert!(there() == before);
+    // Its own folder, by another name.
+    said(folder, &[&resume[..], &["--out", "./two/../one"]].concat());
+}

@@ -233,3 +233,22 @@ fn thresholds_find_the_share_that_is_asked_for_and_predictions_are_decided_by_th
         "{answer}"
     );
 }
+
+#[test]
+fn the_report_shows_the_threshold_by_which_it_decides() {
+    let folder = trained("youden");
+    let folder = folder.path();
+    let asked = [
+        "evaluate",
+        "--weights",
+        CHECKPOINT,
+        "--threshold",
+        "youden",
+        "--report",
+        "report",
+    ];
+    said(folder, &[&asked[..], &SOURCE].concat());
+    let page = fs::read_to_string(folder.join("report/index.html")).unwrap();
+    // No picture has this class, so none is chosen.
+    assert!(page.contains("<th scope=\"row\">never</th><td>0.5000</td>"));
+}

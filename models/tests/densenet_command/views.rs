@@ -490,3 +490,31 @@ fn tensorboards_files_are_in_the_runs_folder_or_where_they_are_asked_for() {
         "the first run's files were kept elsewhere"
     );
 }
+
+#[test]
+fn validation_keeps_the_bits_that_training_keeps() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    dark_and_full(folder);
+    let classes = fs::read_dir(folder.join("dark/val")).unwrap();
+    let class = classes.map(|class| class.unwrap().file_name()).min();
+    let class = class.unwrap();
+    let first = folder.join("dark/val").join(&class).join("0.pgm");
+    let from = folder.join("data/val").join(&class).join("0000.jpg");
+    let loss = |out: &str| {
+        let run = ["--data", "dark", "--steps", "1", "--out", out];
+        said(folder, &[&GREY[..], &run].concat());
+        let last = last_evaluation(&folder.join(out));
+        last["val_loss"].as_f64().unwrap()
+    };
+    deepen(&from, &first, 257);
+    let deep = loss("deep");
+    // The same picture in 8 bits.
+    let picture = densenet_runtime::data::read(&from).unwrap();
+    let (width, height) = (picture.width, picture.height);
+    let mut bytes = format!("P5 {width} {height} 255\n").into_bytes();
+    bytes.extend(picture.pixels.chunks_exact(3).map(|pixel| pixel[1]));
+    fs::write(&first, bytes).unwrap();
+    let mixed = loss("mixed");
+    assert!((mixed - deep).abs() < 1e-9, "{mixed} {deep}");
+}

@@ -225,3 +225,39 @@ fn a_network_that_is_asked_for_is_that_of_the_file_or_refused() {
         assert_eq!(plan_in(&folder.join("next/checkpoint.safetensors")), plan);
     }
 }
+
+#[test]
+fn classes_that_a_spec_names_are_those_of_weights_that_name_none() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let two = format!("{SPEC}, classes: 2");
+    let plan = densenet_spec::ParsedSpec::parse(&two).unwrap().plan;
+    let state = State::initial(&plan, 3);
+    state.write(&plan, folder.join("two.safetensors")).unwrap();
+    let named = Notes {
+        classes: ["abnormal", "normal"].map(String::from).to_vec(),
+        ..Notes::default()
+    };
+    let path = folder.join("named.safetensors");
+    state.write_with(&plan, path, &named).unwrap();
+    let drawn = fs::read_dir(folder.join("data/val")).unwrap();
+    for (class, from) in ["abnormal", "normal"].into_iter().zip(drawn) {
+        let own = folder.join("two").join(class);
+        fs::create_dir_all(&own).unwrap();
+        fs::copy(from.unwrap().path().join("0000.jpg"), own.join("1.jpg")).unwrap();
+    }
+    let words = format!("{SPEC}, classes: [\"normal\", \"abnormal\"]");
+    let own = ["--weights", "two.safetensors", "--spec", &words];
+    let refused = refusal(folder, &[&["evaluate", "--data", "two"][..], &own].concat());
+    let expected = "but the weights are for [\"normal\", \"abnormal\"]";
+    assert!(refused.contains(expected), "{refused}");
+    let asked = ["predict", "--format", "csv", "two"];
+    let shown = said(folder, &[&asked[..], &own].concat());
+    assert!(
+        shown.starts_with("path,normal,abnormal,decision\n"),
+        "{shown}"
+    );
+    let own = ["--weights", "named.safetensors", "--spec", &words];
+    let refused = refusal(folder, &[&asked[..], &own].concat());
+    assert!(refused.contains("leave `classes` out"), "{refused}");
+}

@@ -63,9 +63,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     saved.kind = kind_of(&*set);
     arguments.thresholds.check(saved.kind, *crops)?;
     let mut names = saved.class_names();
-    // If a network has more classes than its data had, the others have no names.
-    for (name, own) in names.iter_mut().zip(set.classes()) {
-        name.clone_from(own);
+    if saved.notes.classes.is_empty() {
+        // If a network has more classes than its data, the others have no names.
+        for (name, own) in names.iter_mut().zip(set.classes()) {
+            name.clone_from(own);
+        }
     }
     let folder = match &arguments.report {
         Some(folder) => Some(report::folder(folder)?),

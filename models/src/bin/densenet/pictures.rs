@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use densenet_models::shell::{CommandLine, describe_left_out};
 use densenet_runtime::data::{
-    Columns, Crops, Dataset, ImageFolder, LabelKind, PictureFiles, Pictures, Split, Table,
+    Columns, Crops, Dataset, ImageFolder, LabelKind, Labels, PictureFiles, Pictures, Split, Table,
     TablePictures, Target, check_apart, check_fit, check_same_classes, pictures_in,
 };
 use densenet_runtime::prelude::*;
@@ -16,6 +16,16 @@ use densenet_runtime::train::{Observer, Outline, TrainError};
 use crate::saved::Saved;
 use crate::view::{Variation, View};
 
+/// What folders of sets, not of classes, are called.
+const SETS: [&str; 7] = [
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "test",
+    "testing",
+];
 /// The default share of pictures for validation.
 const SHARE: f64 = 0.2;
 
@@ -152,7 +162,9 @@ impl Source {
                     if validation.val.is_some() || validation.split.is_some() {
                         return Err(already_divided(dir).into());
                     }
-                    let [train, val] = [self.folder(&train, shown)?, self.folder(&val, shown)?];
+                    let train = self.folder(&train, shown)?;
+                    // What training needs decides.
+                    let val = self.folder(&val, &shown.clone().deep(train.depth()))?;
                     check_same_classes(&*train, &*val)?;
                     return Ok(Sets {
                         train,
@@ -170,6 +182,7 @@ impl Source {
                         classes: train.classes(),
                         kind: train.table().columns().kind,
                     };
+                    let shown = &shown.clone().deep(train.depth());
                     let val = self.table(val, group, labels, shown)?;
                     check_apart(train.table(), val.table())?;
                     check_same_classes(&train, &val)?;
@@ -253,7 +266,7 @@ impl Source {
             (None, Some(file)) => {
                 let labels = ExpectedLabels {
                     classes: &saved.notes.classes,
-                    kind: Some(saved.kind).filter(|&kind| kind == LabelKind::Independent),
+                    kind: saved.says_kind().then_some(saved.kind),
                 };
                 Arc::new(self.table(file, &None, labels, shown)?)
             }
@@ -277,9 +290,28 @@ impl Source {
             )
             .into());
         }
+        let (found, expected) = (set.classes().len(), saved.plan.classes());
+        if kind_of(&*set) == LabelKind::Independent && found < expected {
+            return Err(format!(
+                "the pictures have {found} classes, but the weights are for {expected}; the table needs a column \
+                    for each of these, in their order, with empty cells where nothing is known"
+            )
+            .into());
+        }
+        if kind_of(&*set) == LabelKind::Exclusive
+            && found < expected
+            && saved.notes.classes.is_empty()
+        {
+            return Err(format!(
+                "the pictures have {found} classes, but the network has {expected}, and {} does not name them, so \
+                    which of them are meant is unknown; evaluate on pictures of all classes, or name them with --spec",
+                saved.file.path().display()
+            )
+            .into());
+        }
         let stem = saved.plan.stem();
         let input = [stem.channels, stem.height, stem.width];
-        check_fit(&*set, input, saved.plan.classes())?;
+        check_fit(&*set, input, expected)?;
         Ok(set)
     }
 
@@ -302,6 +334,15 @@ impl Source {
 
     fn folder(&self, dir: &Path, shown: &Pictures) -> Result<Set, Box<dyn Error>> {
         let folder = ImageFolder::open_as(dir, shown.clone())?;
+        let is_set = |class: &String| SETS.contains(&class.to_lowercase().as_str());
+        if folder.classes().iter().all(is_set) {
+            return Err(format!(
+                "the folders of {}, {:?}, are sets, not classes; call them `train` and `val`, or give one as --data",
+                dir.display(),
+                folder.classes()
+            )
+            .into());
+        }
         describe_left_out(&dir.display().to_string(), &folder);
         Ok(Arc::new(folder))
     }
@@ -324,6 +365,13 @@ impl Source {
             ..Columns::default()
         };
         let mut table = Table::read(file, &columns)?;
+        if *table.labels() == Labels::None && !labels.classes.is_empty() {
+            return Err(format!(
+                "{} has no labels beside the paths; add a column for each class, or a column `label` of names",
+                file.display()
+            )
+            .into());
+        }
         if let Some(root) = &self.root {
             table = table.rooted(root);
         }

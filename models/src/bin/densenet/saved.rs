@@ -65,7 +65,19 @@ impl Saved {
                 }
             }
         };
-        let notes = Notes::of(&file)?;
+        let mut notes = Notes::of(&file)?;
+        if !spec.classes.is_empty() {
+            if !notes.classes.is_empty() && notes.classes != spec.classes {
+                return Err(format!(
+                    "{} is for the classes {:?}, but the spec names {:?}; leave `classes` out to use its own",
+                    path.display(),
+                    notes.classes,
+                    spec.classes
+                )
+                .into());
+            }
+            notes.classes.clone_from(&spec.classes);
+        }
         let (named, found) = (notes.classes.len(), spec.plan.classes());
         if named > found {
             return Err(format!(

@@ -9,7 +9,7 @@ use densenet_runtime::data::check_fit;
 use densenet_runtime::prelude::*;
 use densenet_runtime::say;
 use densenet_runtime::train::{Evaluation, PlanTrainer, Summary, TensorBoard};
-use densenet_runtime::weights::{LoadOptions, State, TensorFile};
+use densenet_runtime::weights::{LoadOptions, State, TensorFile, WeightsError};
 use densenet_spec::ParsedSpec;
 
 use crate::network::{self, Change, Choice};
@@ -177,14 +177,15 @@ fn for_classes(spec: ParsedSpec, classes: &[String]) -> Result<ParsedSpec, Box<d
 impl Arguments {
     /// The network of a new run: the chosen one, or that of the weights to start from, or the default.
     fn network(&self) -> Result<ParsedSpec, Box<dyn Error>> {
-        if let Some(file) = &self.pretrained
-            && !self.choice.is_given()
-            // Weights without a classifier do not tell. Whether they fit the default is found when they are loaded.
-            && let Ok(saved) = Saved::read(file, &self.choice)
-        {
-            return Ok(saved.spec());
+        match &self.pretrained {
+            Some(file) if !self.choice.is_given() => match Saved::read(file, &self.choice) {
+                Ok(saved) => Ok(saved.spec()),
+                // Weights without a classifier do not tell, and may fit the default.
+                Err(error) if is_nameless(&*error) => self.choice.network(),
+                Err(error) => Err(error),
+            },
+            _ => self.choice.network(),
         }
-        self.choice.network()
     }
 
     /// The initial weights of a run: those of a file, if one is given.
@@ -217,6 +218,11 @@ impl Arguments {
         };
         line.option("--patience", self.recipe.patience)
     }
+}
+
+/// Whether weights do not tell their network.
+fn is_nameless(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(WeightsError::NoNetwork { .. }))
 }
 
 fn conclude(summary: &Summary, evaluation: &Evaluation, folder: &RunFolder) {

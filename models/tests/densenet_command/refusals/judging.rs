@@ -30,9 +30,17 @@ refusals! {
     pictures_of_other_classes_than_the_weights_name_are_refused:
         "evaluate --weights named.safetensors DATA --input 32" => "but the weights are for [\"cat\", \"dog\"]";
     a_set_of_which_no_picture_can_be_read_is_refused:
-        "evaluate --weights weights.safetensors --data broken --input 32" => "none of the pictures could be read";
+        "evaluate --weights two.safetensors --data broken --input 32" => "none of the pictures could be read";
+    pictures_of_fewer_classes_than_nameless_weights_have_are_refused:
+        "evaluate --weights weights.safetensors --data fewer --input 32" => "which of them are meant is unknown";
     a_number_of_crops_that_is_not_known_is_refused:
         "evaluate --weights weights.safetensors DATA --crops 5" => "the number of crops must be 1 or 10, not 5";
+    a_table_without_labels_is_refused:
+        "evaluate --weights named.safetensors --input 32 --csv paths.csv --root data/train" =>
+        "paths.csv has no labels beside the paths";
+    pictures_of_fewer_independent_classes_than_the_network_has_are_refused:
+        "evaluate --weights weights.safetensors --input 32 TABLE" =>
+        "the weights are for 10; the table needs a column for each";
     a_copy_of_the_weights_without_thresholds_is_refused:
         "evaluate --weights weights.safetensors DATA --out own.safetensors" => "--threshold <RULE>";
     thresholds_chosen_for_classes_that_exclude_each_other_are_refused:

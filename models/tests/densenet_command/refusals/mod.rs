@@ -78,6 +78,18 @@ fn made() -> TempDir {
     fs::create_dir(folder.join("empty")).unwrap();
     fs::create_dir_all(folder.join("broken/cat")).unwrap();
     write("broken/cat/1.jpg", "no picture");
+    for other in [
+        "broken/dog",
+        "fewer/cat",
+        "fewer/dog",
+        "halves/train/cat",
+        "halves/valid/cat",
+    ] {
+        let class = folder.join(other);
+        fs::create_dir_all(&class).unwrap();
+        fs::write(class.join("1.jpg"), "no picture").unwrap();
+    }
+    write("paths.csv", "path\nbricks/0000.jpg\n");
     fs::create_dir_all(folder.join("hollow/cat")).unwrap();
     for other in ["train/cat", "val/dog"] {
         let class = folder.join("differ").join(other);

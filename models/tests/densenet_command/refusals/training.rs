@@ -7,6 +7,9 @@ refusals! {
     a_run_without_data_is_refused: "train" => "--data <DIR>";
     a_folder_that_is_not_there_is_refused: "train --data none" => "none is missing";
     a_folder_without_class_folders_is_refused: "train --data empty" => "empty has no class folders";
+    a_folder_of_sets_of_other_names_is_refused: "train --data halves" => "are sets, not classes";
+    a_name_of_no_class_for_columns_of_classes_is_refused:
+        "train TABLE --no-class odd" => "has a column for each class";
     a_class_folder_without_pictures_is_refused: "train --data hollow" => "has no pictures (.jpg";
     sets_of_other_classes_are_refused: "train --data differ" => "the classes of training and validation differ";
     a_folder_and_a_table_together_are_refused: "train DATA --csv labels.csv" => "cannot be used with";

@@ -162,11 +162,7 @@ fn decisions(report: &Report<'_>) -> String {
             counts[usize::from(!says) + 2 * usize::from((target >= 0.5) != says)] += 1;
         }
         let [found, free, wrong, missed] = counts;
-        let own = ["thresholds", name.as_str()];
-        let mut row = vec![match report.measures.pointer("/thresholds") {
-            Some(_) => number(report.measures, &own, four),
-            None => format!("{:.4}", thresholds[class]),
-        }];
+        let mut row = vec![format!("{:.4}", thresholds[class])];
         row.extend([found, wrong, missed, free].map(|count| count.to_string()));
         format!(
             "<tr><th scope=\"row\">{}</th>{}</tr>\n",

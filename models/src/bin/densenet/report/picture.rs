@@ -22,11 +22,14 @@ pub struct RgbPicture {
 impl RgbPicture {
     /// In a size that is good to look at on a page.
     pub fn for_page(self) -> Self {
-        let side = self.size[0].max(self.size[1]).max(1);
+        let [height, width] = self.size;
+        let side = height.max(width).max(1);
         if side < SMALLEST {
             self.enlarged(SMALLEST.div_ceil(side))
         } else {
-            self.reduced(side.div_ceil(LARGEST))
+            // The short side keeps a pixel.
+            let most = height.min(width).max(1);
+            self.reduced(side.div_ceil(LARGEST).min(most))
         }
     }
 
