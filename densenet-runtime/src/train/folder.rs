@@ -51,13 +51,20 @@ impl RunFolder {
     /// one.
     ///
     /// # Errors
-    /// When that folder has no best checkpoint, or it cannot be copied.
+    /// When that folder has no best checkpoint, it cannot be copied, or this folder has that of another run.
     pub fn bring_best(&self, checkpoint: impl AsRef<Path>) -> Result<(), TrainError> {
         let best = self.best();
-        if best.exists() {
-            return Ok(());
-        }
         let before = checkpoint.as_ref().with_file_name(BEST);
+        if best.exists() {
+            // A run that was killed before its first checkpoint finds the copy that it brought.
+            let is_own = || std::fs::read(&before).ok() == std::fs::read(&best).ok();
+            if self.checkpoint().exists() || is_own() {
+                return Ok(());
+            }
+            let reason = "it is of another run, which this one would replace; use another folder";
+            let other = std::io::Error::new(ErrorKind::AlreadyExists, reason);
+            return Err(failed("continue beside", best, other));
+        }
         let copied = std::fs::read(&before).and_then(|bytes| files::replace(&best, &bytes));
         match copied {
             Ok(()) => Ok(()),

@@ -190,9 +190,11 @@ impl TrainingOptions {
             (None, None) => Path::new(default),
         };
         let folder = RunFolder::create(out)?;
+        // Folders are compared, as the checkpoint may be a link, and "" is the current one.
+        let place = |folder: &Path| folder.join(".").canonicalize();
         if let Some(file) = &self.resume
             && folder.checkpoint().exists()
-            && file.canonicalize()?.parent() != Some(&folder.path().canonicalize()?)
+            && place(file.parent().unwrap_or(Path::new("")))? != place(folder.path())?
         {
             return Err(format!(
                 "{} has the files of another run, which this one would overwrite; give another --out, or leave it \

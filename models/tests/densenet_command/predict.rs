@@ -8,7 +8,7 @@ use densenet_runtime::weights::{State, TensorFile};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{SPEC, densenet, refusal, run, said, train, with_pictures};
+use crate::{SPEC, densenet, refusal, run, said, support, train, with_pictures};
 
 /// Pictures, and `weights.safetensors` of ten classes without notes.
 fn with_weights() -> TempDir {
@@ -79,7 +79,8 @@ fn a_threshold_says_that_classes_are_independent_or_is_refused() {
     let folder = with_weights();
     let folder = folder.path();
     let all = ["--threshold", "0", "--format", "csv"];
-    let shown = said(folder, &[&ASKED[..], &all].concat());
+    let [shown, told] = support::said(run(folder, &[&ASKED[..], &all].concat()));
+    assert!(told.contains("judged on its own"), "{told}");
     let decision = shown.lines().nth(1).unwrap().rsplit(',').next().unwrap();
     assert_eq!(decision.split('|').count(), 10, "{shown}");
     train(folder, &["--steps", "1", "--out", "run"]);
@@ -113,6 +114,15 @@ fn classes_of_the_same_name_are_told_apart() {
         let decision = answer["decisions"][0].as_str().unwrap();
         assert!(all.contains_key(decision), "{line}");
     }
+    let both = [
+        "--classes",
+        "names.txt",
+        "--maps",
+        "maps",
+        "--maps-of",
+        "crane",
+    ];
+    said(folder, &[&ASKED[..], &both].concat());
 }
 
 #[test]

@@ -442,6 +442,36 @@ fn a_resumed_run_does_not_overwrite_another() {
     let refused = refusal(folder, &[&resume[..], &["--out", "two"]].concat());
     assert!(refused.contains("the files of another run"), "{refused}");
     assert!(there() == before);
+    // The same where only the best checkpoint was kept.
+    fs::remove_file(folder.join("two/checkpoint.safetensors")).unwrap();
+    let best = || fs::read(folder.join("two/best.safetensors")).unwrap();
+    let before = best();
+    let refused = refusal(folder, &[&resume[..], &["--out", "two"]].concat());
+    assert!(refused.contains("it is of another run"), "{refused}");
+    assert!(best() == before);
     // Its own folder, by another name.
     said(folder, &[&resume[..], &["--out", "./two/../one"]].concat());
+}
+
+#[test]
+fn a_run_is_resumed_in_its_own_folder_and_by_a_link() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    train(folder, &["--steps", "1", "--out", "run"]);
+    let run = folder.join("run");
+    let file = "checkpoint.safetensors";
+    let within = [
+        "train", "--data", "../data", "--resume", file, "--steps", "2",
+    ];
+    said(&run, &within);
+    #[cfg(unix)]
+    {
+        fs::rename(run.join(file), folder.join("kept")).unwrap();
+        std::os::unix::fs::symlink("../kept", run.join(file)).unwrap();
+        let linked = ["--resume", "run/checkpoint.safetensors", "--steps", "3"];
+        said(
+            folder,
+            &[&["train", "--data", "data"][..], &linked].concat(),
+        );
+    }
 }

@@ -203,6 +203,9 @@ fn a_network_that_is_asked_for_is_that_of_the_file_or_refused() {
         );
     }
     said(folder, &[&resume[..], &["--spec", SPEC]].concat());
+    let named = format!("{SPEC}, classes: [\"x\", \"y\"]");
+    let refused = refusal(folder, &[&resume[..], &["--spec", &named]].concat());
+    assert!(refused.contains("the spec names the classes"), "{refused}");
     // Without --model it is that of the weights, whether they note it or not.
     let plan = plan_in(&folder.join(checkpoint));
     let state = State::read(&plan, folder.join(checkpoint)).unwrap();

@@ -77,8 +77,14 @@ fn a_run_that_goes_on_in_another_folder_takes_the_best_checkpoint_along() {
     other.bring_best(first.checkpoint()).unwrap();
     let best = std::fs::read(first.best()).unwrap();
     assert!(std::fs::read(other.best()).unwrap() == best);
-    // Its own it keeps.
+    // Again, as after a run that was killed before its first checkpoint.
+    other.bring_best(first.checkpoint()).unwrap();
+    // That of another run is refused; beside a checkpoint it is the run's own.
     std::fs::write(other.best(), "own").unwrap();
+    let message = other.bring_best(first.checkpoint()).unwrap_err();
+    let message = message.to_string();
+    assert!(message.contains("it is of another run"), "{message}");
+    std::fs::write(other.checkpoint(), "own").unwrap();
     other.bring_best(first.checkpoint()).unwrap();
     assert_eq!(std::fs::read(other.best()).unwrap(), b"own");
     // If there is no best checkpoint, this is reported before anything is trained.

@@ -48,7 +48,17 @@ impl MapOptions {
                 format!("--maps-of: there is no class {wanted:?}; the classes are {shown}{more}")
             })
         };
-        let classes: Vec<usize> = self.maps_of.iter().map(number).collect::<Result<_, _>>()?;
+        // All classes of that name, if several have it.
+        let numbers = |wanted: &String| {
+            let own = saved.notes.classes.iter().enumerate();
+            let own = own.filter(|(_, name)| *name == wanted);
+            match own.map(|(class, _)| class).collect::<Vec<_>>() {
+                none if none.is_empty() => number(wanted).map(|class| vec![class]),
+                own => Ok(own),
+            }
+        };
+        let classes = self.maps_of.iter().map(numbers);
+        let classes = classes.collect::<Result<Vec<_>, _>>()?.concat();
         fresh_folder("--maps", &folder)?;
         Ok(Some(Drawn {
             folder,

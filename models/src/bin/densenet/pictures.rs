@@ -52,7 +52,8 @@ pub struct Source {
     /// The table's column of paths.
     #[arg(long, value_name = "COLUMN")]
     path_column: Option<String>,
-    /// The name that stands for none of the classes, such as 'No Finding'.
+    /// The name in a column of names that stands for none of the classes, such as 'No Finding'; a picture may
+    /// then have several classes or none.
     #[arg(long, value_name = "NAME")]
     no_class: Option<String>,
 }
@@ -304,7 +305,8 @@ impl Source {
         {
             return Err(format!(
                 "the pictures have {found} classes, but the network has {expected}, and {} does not name them, so \
-                    which of them are meant is unknown; evaluate on pictures of all classes, or name them with --spec",
+                    which of them are meant is unknown; evaluate on pictures of all classes, or on a table of names \
+                    (--csv), and name the network's classes with --spec",
                 saved.file.path().display()
             )
             .into());

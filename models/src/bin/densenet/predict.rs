@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use densenet_runtime::data::LabelKind;
-use densenet_runtime::{console, say};
+use densenet_runtime::{console, say, tell};
 use serde_json::{Map, Value, json};
 
 use crate::features::Features;
@@ -31,8 +31,8 @@ pub struct Arguments {
     /// How the answers are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// The probability from which a class applies, if a picture may have several [default: the
-    /// threshold of each class in the weights, or 0.5].
+    /// The probability from which a class applies, if a picture may have several, as it may with this option
+    /// if the weights do not say [default: the threshold of each class in the weights, or 0.5].
     #[arg(long, value_name = "P", value_parser = probability)]
     threshold: Option<f32>,
     #[command(flatten)]
@@ -86,7 +86,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 and the likeliest is predicted"
                 .into());
         }
-        // The file does not say what its classes are, and the option does.
+        tell!(
+            "{} does not say whether a picture may have several of its classes; with --threshold each class is \
+                judged on its own",
+            arguments.weights.display()
+        );
         saved.kind = LabelKind::Independent;
     }
     let list = arguments.list.as_deref();

@@ -7,9 +7,9 @@ use clap::Args;
 use densenet_models::shell::{CommandLine, TrainingOptions, describe};
 use densenet_runtime::data::check_fit;
 use densenet_runtime::prelude::*;
-use densenet_runtime::say;
 use densenet_runtime::train::{Evaluation, PlanTrainer, Summary, TensorBoard};
 use densenet_runtime::weights::{LoadOptions, State, TensorFile, WeightsError};
+use densenet_runtime::{say, tell};
 use densenet_spec::ParsedSpec;
 
 use crate::network::{self, Change, Choice};
@@ -86,6 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     config.check()?;
     if checkpoint.is_none() {
         spec = for_classes(spec, sets.train.classes())?;
+    } else if arguments.choice.is_given() {
+        for_classes(arguments.choice.network()?, sets.train.classes())?;
     }
     let stem = spec.plan.stem();
     let input = [stem.channels, stem.height, stem.width];
@@ -179,7 +181,19 @@ impl Arguments {
     fn network(&self) -> Result<ParsedSpec, Box<dyn Error>> {
         match &self.pretrained {
             Some(file) if !self.choice.is_given() => match Saved::read(file, &self.choice) {
-                Ok(saved) => Ok(saved.spec()),
+                Ok(saved) => {
+                    let stem = saved.plan.stem();
+                    if self.choice.size().is_none() {
+                        tell!(
+                            "the network is that of {}, for pictures of {}x{}x{}; --input gives another size",
+                            file.display(),
+                            stem.channels,
+                            stem.height,
+                            stem.width
+                        );
+                    }
+                    Ok(saved.spec())
+                }
                 // Weights without a classifier do not tell, and may fit the default.
                 Err(error) if is_nameless(&*error) => self.choice.network(),
                 Err(error) => Err(error),
