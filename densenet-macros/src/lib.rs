@@ -17,7 +17,7 @@
 ///         input: [3, 224, 224],      // channels, height, width; by default 3x224x224 or 3x32x32, by the stem
 ///         classes: 1000,             // or their names: ["cat", "dog"]; by default 1000 or 10, by the stem
 ///         dropout: 0.2,              // in [0, 1); by default 0
-///         memory: 24 GiB at 64,      // optional: a training step with batch 64 must fit, or it does not compile
+///         memory: 24 GiB at 64,      // optional: a training step with batch 64 must fit (CPU, f32, SGD), or it does not compile
 ///     }
 /// }
 /// ```

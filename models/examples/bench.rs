@@ -86,6 +86,9 @@ fn finite(outcome: Outcome) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.mode == Mode::Infer && (arguments.recompute || !arguments.freeze.is_empty()) {
+        return Err("--recompute and --freeze are for --mode train".into());
+    }
     let preset = preset(&arguments.model)?;
     let plan = arguments.variant.of(preset.plan())?;
     check_batch(&plan, preset.name, arguments.batch)?;

@@ -58,6 +58,11 @@ fn main() -> ExitCode {
 }
 
 fn run<N: Network>(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
+    if arguments.dataset == Dataset::Svhn && arguments.augment {
+        return Err("--augment is for CIFAR: the paper does not augment SVHN, and digits must not be mirrored; \
+            leave it out"
+            .into());
+    }
     let options = &arguments.training;
     let ranks = Ranks::from_env()?;
     let paper = match arguments.dataset {

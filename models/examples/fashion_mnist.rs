@@ -84,8 +84,13 @@ fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     if summary.ending == Ending::Interrupted {
         let line = CommandLine::of_this_program().path("--data", Some(&arguments.fashion.data));
         options.say_how_to_go_on(line, &summary, &folder, &ranks);
-    } else if let Some(best) = summary.best {
-        say!("test error: {:.2}%", 100.0 * best.score);
+    } else {
+        // Choosing the best epoch would use the test set.
+        let last = match summary.evaluation {
+            Some(last) => last,
+            None => trainer.evaluate(&test)?,
+        };
+        say!("test error: {:.2}%", 100.0 * last.top1_error());
     }
     say!("see {}", folder.path().display());
     Ok(summary.ending)

@@ -261,3 +261,11 @@ fn invalid_arguments_are_refused() {
     }
     assert!(!out.exists());
 }
+
+#[test]
+fn digits_are_not_mirrored() {
+    let folder = TempDir::new().unwrap();
+    let svhn = ["svhn", "--data", text(folder.path()), "--augment"];
+    let said = support::refusal_at_once(&example(&svhn));
+    assert!(said.contains("digits must not be mirrored"), "{said}");
+}

@@ -236,3 +236,38 @@ fn the_error_of_trained_weights_is_printed_without_training() {
         "nothing is written"
     );
 }
+
+#[test]
+fn the_test_error_is_that_after_the_last_epoch() {
+    let folder = folder();
+    let folder = folder.path();
+    let mut cases = 0;
+    for seed in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        // The error goes up and down.
+        let run = [
+            "--data",
+            "data",
+            "--batch-size",
+            "10",
+            "--epochs",
+            "8",
+            "--lr",
+            "2",
+        ];
+        let arguments = [&run[..], &["--seed", seed, "--out", seed]].concat();
+        let mut command = support::command("fashion_mnist", folder, &arguments);
+        let [said, _] = support::said(command.output().unwrap());
+        let metrics = fs::read_to_string(folder.join(seed).join("metrics.jsonl")).unwrap();
+        let lines = metrics
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let errors: Vec<f64> = lines
+            .filter_map(|line| line["top1_error"].as_f64())
+            .collect();
+        let last = errors[errors.len() - 1];
+        cases += usize::from(errors.iter().any(|error| *error < last));
+        let words = format!("test error: {:.2}%", 100.0 * last);
+        assert!(said.contains(&words), "{said}");
+    }
+    assert!(cases > 0, "the last error was the lowest in each run");
+}

@@ -45,3 +45,21 @@ fn every_example_has_a_description() {
         assert!(said.contains("Usage: "), "{name}: {said}");
     }
 }
+
+#[test]
+fn inference_takes_no_options_of_training() {
+    for more in [&["--recompute"][..], &["--freeze", "features"]] {
+        let common = [
+            "--model",
+            "cifar_40_12",
+            "--mode",
+            "infer",
+            "--batch",
+            "1",
+            "--steps",
+            "1",
+        ];
+        let said = refusal("bench", &[&common[..], more].concat());
+        assert!(said.contains("are for --mode train"), "{said}");
+    }
+}

@@ -2,8 +2,10 @@
 //! CPU with each instruction set.
 
 use densenet_runtime::cpu::{CpuExecutor, CpuOptions, Level, Precision};
+use densenet_runtime::dfdx::prelude::{Cpu, DeviceBuildExt};
 use densenet_runtime::parallel::{Parallel, Threads};
 use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Recompute, Spec, StemKind};
+use densenet_runtime::train::{Config, Freeze, Trainer};
 use densenet_runtime::{Arena, Batch, Descent, Executor, Network, Pixels, Sgd, Step};
 use densenet_tests::compare::{Comparison, TOLERANCE, difference, distance};
 use densenet_tests::each_frozen_case;
@@ -244,4 +246,30 @@ fn what_becomes_frozen_has_no_gradients_at_once() {
     for group in groups.into_iter().filter(|group| group.frozen) {
         assert!(gradients[group.range].iter().all(|&value| value == 0.0));
     }
+}
+
+#[test]
+fn a_trainer_freezes_stages_of_an_executor_that_was_made_without() {
+    let plan = Bc::PLAN;
+    let config = Config {
+        batch: 4,
+        threads: 1,
+        freeze: Freeze::until("classifier"),
+        ..Config::cifar()
+    };
+    let [own, statistics] = plan.trainable(config.freeze.of(&plan).unwrap());
+    let executor = on_cpu(&plan, 4, Recompute::Nothing, Precision::F32);
+    let model = Cpu::seed_from_u64(1).build_module::<Bc, f32>();
+    let mut trainer = Trainer::with_executor(model, config, Box::new(executor)).unwrap();
+    let before = trainer.state().unwrap();
+    let (pixels, labels) = random::batch(&plan, 4, 1);
+    let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
+    trainer.step(batch).unwrap();
+    let after = trainer.state().unwrap();
+    assert!(own.start > 0);
+    let [first, rest] = [0..own.start, own.start..own.end];
+    assert_eq!(after.parameters[first.clone()], before.parameters[first]);
+    assert_ne!(after.parameters[rest.clone()], before.parameters[rest]);
+    let first = 0..statistics.start;
+    assert_eq!(after.running[first.clone()], before.running[first]);
 }

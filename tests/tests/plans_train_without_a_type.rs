@@ -6,7 +6,7 @@ use std::fs;
 use densenet_runtime::Network;
 use densenet_runtime::train::{PlanTrainer, Trainer};
 use densenet_runtime::weights::{State, TensorFile};
-use densenet_runtime::{Batch, Pixels};
+use densenet_runtime::{Batch, Device, Pixels};
 use densenet_tests::random;
 use densenet_tests::small_run::{self, Tiny};
 use tempfile::TempDir;
@@ -88,4 +88,14 @@ fn a_state_of_another_plan_is_refused() {
     let trainer = PlanTrainer::new("Tiny", Tiny::PLAN, &state, small_run::config(3, 2));
     let error = trainer.err().unwrap().to_string();
     assert!(error.contains("parameters"), "{error}");
+}
+
+#[test]
+fn an_executor_of_another_plan_is_refused() {
+    let other = Tiny::PLAN.with_dropout(0.5).unwrap();
+    let config = small_run::config(3, 2);
+    let executor = config.executor(other, &Device::Cpu).unwrap();
+    let error = Trainer::with_executor(small_run::model(3), config, executor);
+    let error = error.err().expect("an error").to_string();
+    assert!(error.contains("another plan"), "{error}");
 }

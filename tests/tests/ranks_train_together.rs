@@ -592,3 +592,22 @@ fn each_rank_drops_values_of_its_own() {
     });
     assert_ne!(found[0], found[1]);
 }
+
+#[test]
+fn ranks_on_executors_of_their_own_leave_the_files_to_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    // A path for each, so that the test does not depend on which is first.
+    let path = |rank: usize| folder.path().join(format!("checkpoint-{rank}"));
+    let writes = together(Threads::group(2), |collective, rank| {
+        let mut trainer = trainer(Box::new(collective));
+        let fit = Fit {
+            checkpoint: Some(path(rank)),
+            ..Fit::default()
+        };
+        let images = images(rank);
+        trainer.fit(&images, &images, &fit, &mut ()).unwrap();
+        trainer.writes()
+    });
+    assert_eq!(writes, [true, false]);
+    assert!(path(0).exists() && !path(1).exists());
+}

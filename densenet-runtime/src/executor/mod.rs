@@ -142,6 +142,11 @@ pub trait Executor: Send {
         pending.into_outcome()
     }
 
+    /// This executor's rank among those that train together.
+    fn rank(&self) -> usize {
+        0
+    }
+
     /// Gives groups of parameters their own shares of the learning rate and the weight decay, and
     /// freezes some ([`Group::frozen`](field@Group::frozen)). The groups contain each parameter once, in
     /// order. At first there is one group. They change between steps, not between batches that are

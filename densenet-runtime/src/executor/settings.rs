@@ -7,7 +7,8 @@ pub struct Step {
     pub label_smoothing: f32,
     /// Multiplies the gradient: 1 / n where n batches are accumulated.
     pub scale: f32,
-    /// Adds to the gradients instead of replacing them.
+    /// Adds to the gradients instead of replacing them. The first batch of a step does not: it keeps the
+    /// running statistics, which a loss that is not finite restores.
     pub accumulate: bool,
     /// Seeds dropout; a new one for each step.
     pub seed: u64,

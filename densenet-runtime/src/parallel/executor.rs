@@ -82,6 +82,10 @@ impl Executor for Parallel {
         Ok(outcome)
     }
 
+    fn rank(&self) -> usize {
+        self.collective.rank()
+    }
+
     fn set_groups(&mut self, groups: &[Group]) -> Result<(), ExecutorError> {
         self.executor.set_groups(groups)
     }

@@ -276,9 +276,7 @@ impl Run<'_> {
         let visited = train.visit(epoch, first, &mut |batch, _| {
             ended = self.advance(batch, &mut pending, &mut since);
             match ended {
-                Ok(ControlFlow::Continue(())) if !self.steps_are_done() => {
-                    ControlFlow::Continue(())
-                }
+                Ok(ControlFlow::Continue(())) if !self.is_at_end() => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });

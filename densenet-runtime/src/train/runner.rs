@@ -94,6 +94,7 @@ impl Runner {
             classes: names.map(ToString::to_string).collect(),
             normalization: None,
             thresholds: Vec::new(),
+            writes: executor.rank() == 0,
             executor,
             config,
             position: Position::default(),
@@ -101,7 +102,6 @@ impl Runner {
             frozen_statistics,
             rescheduled: Vec::new(),
             notes: BTreeMap::new(),
-            writes: true,
         })
     }
 

@@ -57,16 +57,31 @@ impl PlanTrainer {
         config.check()?;
         config.training(&plan)?;
         let executor = config.executor_among(plan, device, ranks)?;
-        let mut trainer = Self::with_executor(name, state, config, executor)?;
+        let mut trainer = Self::on_executor(name, state, config, executor)?;
         trainer.runner.writes = ranks.is_first();
         Ok(trainer)
     }
 
-    /// A trainer on an executor that was made for the plan.
+    /// A trainer on an executor that was made for the plan. If it is one of several ranks, the first
+    /// writes the files.
     ///
     /// # Errors
-    /// When a setting makes no sense, or the executor is too small for it or of another plan.
+    /// When a setting makes no sense, the executor is too small for it, or the state does not fit its
+    /// plan.
     pub fn with_executor(
+        name: &str,
+        state: &State,
+        config: Config,
+        executor: Box<dyn Executor>,
+    ) -> Result<Self, TrainError> {
+        let mut trainer = Self::on_executor(name, state, config, executor)?;
+        // It may have been made without the stages that are frozen first.
+        let groups = trainer.config().all_groups(trainer.executor().plan())?;
+        trainer.runner.executor_mut().set_groups(&groups)?;
+        Ok(trainer)
+    }
+
+    fn on_executor(
         name: &str,
         state: &State,
         config: Config,
@@ -292,6 +307,11 @@ impl<N: Network> Trainer<N> {
         config: Config,
         executor: Box<dyn Executor>,
     ) -> Result<Self, TrainError> {
+        if *executor.plan() != N::PLAN {
+            let name = N::NAME;
+            let reason = format!("the executor was made for another plan than that of {name}");
+            return Err(TrainError::Config(reason));
+        }
         let trainer = PlanTrainer::with_executor(N::NAME, &State::of(&model), config, executor)?;
         Ok(Self { trainer, model })
     }

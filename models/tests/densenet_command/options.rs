@@ -353,3 +353,21 @@ fn rare_classes_weigh_more_where_that_is_asked_for() {
     said(folder, &[&run[..], &table, &both].concat());
     assert_eq!(config(folder).loss_weights.positive, [11.0, 2.0]);
 }
+
+#[test]
+fn one_cycle_rises_over_three_tenths_of_a_run_as_in_pytorch() {
+    let folder = with_pictures();
+    let folder = folder.path();
+    let cycle = [
+        "--schedule",
+        "one-cycle",
+        "--epochs",
+        "10",
+        "--steps",
+        "1",
+        "--out",
+        "run",
+    ];
+    train(folder, &cycle);
+    assert_eq!(config(folder).schedule.warmup, 3.0);
+}

@@ -13,8 +13,7 @@ use crate::plan::Plan;
 
 impl CudaExecutor {
     fn step_words(&self, step: Step) -> [u32; STEP_WORDS] {
-        let rank = self.reducer.as_ref().map_or(0, Reducer::rank);
-        let step = step_of(step, rank);
+        let step = step_of(step, self.rank());
         [
             step.seed as u32,
             (step.seed >> 32) as u32,
@@ -83,6 +82,10 @@ impl Executor for CudaExecutor {
     fn differentiate(&mut self, batch: Batch<'_>, step: Step) -> Result<Outcome, ExecutorError> {
         let pending = self.start(batch, step)?;
         self.finish(pending)
+    }
+
+    fn rank(&self) -> usize {
+        self.reducer.as_ref().map_or(0, Reducer::rank)
     }
 
     fn start(&mut self, batch: Batch<'_>, step: Step) -> Result<Pending, ExecutorError> {

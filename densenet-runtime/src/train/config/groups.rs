@@ -13,6 +13,17 @@ impl Config {
     /// [`Executor::set_groups`](crate::Executor::set_groups). Stages that the executor is made with as
     /// frozen ([`Freeze::of`](crate::train::Freeze::of)) are not frozen as groups.
     pub(in crate::train) fn groups(&self, plan: &Plan) -> Result<Vec<Group>, PartError> {
+        let [own, _] = plan.trainable(self.freeze.of(plan)?);
+        self.groups_from(plan, own.start)
+    }
+
+    /// The same for an executor that may have been made without frozen stages.
+    pub(in crate::train) fn all_groups(&self, plan: &Plan) -> Result<Vec<Group>, PartError> {
+        self.groups_from(plan, 0)
+    }
+
+    /// The groups, frozen from the parameter `first` on.
+    fn groups_from(&self, plan: &Plan, first: usize) -> Result<Vec<Group>, PartError> {
         let mut parts = Vec::new();
         for PartRate { part, rate } in &self.part_rates {
             parts.push((Part::find(plan, part)?, *rate));
@@ -21,7 +32,6 @@ impl Config {
         parts.sort_by_key(|(part, _)| part.narrowness());
         let tensors = trainable(plan);
         let frozen = self.freeze.tensors(plan, &tensors)?;
-        let [own, _] = plan.trainable(self.freeze.of(plan)?);
         let mut groups: Vec<Group> = Vec::new();
         for (tensor, (range, is_frozen)) in tensors.iter().zip(frozen) {
             let rate = parts.iter().rev().find(|(part, _)| part.has(tensor));
@@ -33,7 +43,7 @@ impl Config {
                 } else {
                     1.0
                 },
-                frozen: is_frozen && range.start >= own.start,
+                frozen: is_frozen && range.start >= first,
                 range,
             };
             match groups.last_mut() {

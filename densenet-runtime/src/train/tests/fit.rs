@@ -437,3 +437,38 @@ fn single_steps_between_the_parts_of_a_run_count_epochs() {
     assert_eq!((summary.ending, summary.step), (Ending::Finished, 9));
     runner(config()).restore(&path).unwrap();
 }
+
+/// Says that its epochs are shorter than they are.
+struct Short(Images);
+
+impl Batches for Short {
+    fn batches(&self) -> u64 {
+        2
+    }
+
+    fn visit(
+        &self,
+        epoch: u32,
+        first: u64,
+        each: &mut dyn FnMut(Batch<'_>, usize) -> ControlFlow<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.visit(epoch, first, each)
+    }
+}
+
+#[test]
+fn an_epoch_ends_after_its_batches_even_if_there_are_more() {
+    #[derive(Default)]
+    struct Epochs(Vec<f64>);
+    impl Observer for Epochs {
+        fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+            self.0.push(evaluation.epoch);
+            Ok(())
+        }
+    }
+    let (train, validation) = (Short(Images::new(40, 8)), Images::new(20, 8));
+    let (mut own, mut seen) = (runner(config()), Epochs::default());
+    let summary = fit::run(&mut own, &train, &validation, &Fit::default(), &mut seen).unwrap();
+    assert_eq!((summary.ending, summary.step), (Ending::Finished, 6));
+    assert_eq!(seen.0, [1.0, 2.0, 3.0]);
+}

@@ -132,6 +132,14 @@ impl Recipe {
         }
     }
 
+    /// The warm-up of a new run, in epochs: of one cycle, PyTorch's share of the run.
+    pub fn usual_warmup(&self, config: &Config) -> f64 {
+        match self.schedule {
+            Some(Shape::OneCycle) => 0.3 * f64::from(config.epochs),
+            _ => config.schedule.warmup,
+        }
+    }
+
     /// Changes settings by the options, for these pictures.
     pub fn change(&self, mut config: Config, set: &dyn Dataset) -> Result<Config, DataError> {
         if let Some(shape) = self.schedule {

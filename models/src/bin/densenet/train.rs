@@ -82,7 +82,11 @@ pub fn run(arguments: &Arguments) -> Result<Ending, Box<dyn Error>> {
     let sets = (arguments.source).sets(&arguments.validation, &shown, seed, checkpoint)?;
     let kind = kind_of(&*sets.train);
     let settings = Recipe::settings(arguments.pretrained.is_some(), kind);
-    let config = (arguments.recipe).change(options.config(settings, &ranks)?, &*sets.train)?;
+    let mut config = options.config(settings, &ranks)?;
+    if checkpoint.is_none() {
+        config.schedule.warmup = arguments.recipe.usual_warmup(&config);
+    }
+    let config = (arguments.recipe).change(config, &*sets.train)?;
     config.check()?;
     if checkpoint.is_none() {
         spec = for_classes(spec, sets.train.classes())?;
