@@ -20,7 +20,7 @@ pub struct Recipe {
     /// cycle rises, and raises it again while that falls.
     #[arg(long)]
     cycle_momentum: bool,
-    /// Epochs over which the learning rate rises [default: 1].
+    /// Epochs over which the learning rate rises [default: 1, or three tenths of all with `--schedule one-cycle`].
     #[arg(long, value_name = "EPOCHS", value_parser = at_least_zero)]
     warmup: Option<f64>,
     /// The optimiser [default: sgd, with Nesterov momentum 0.9]; AdamW needs a learning rate of about 0.0003.
