@@ -168,3 +168,23 @@ pub fn many_maps() -> Plan {
     };
     spec.plan().expect("a plan")
 }
+
+/// A plan whose last feature maps are one pixel.
+pub fn one_pixel() -> Plan {
+    let block = BlockSpec {
+        layers: 1,
+        growth: 4,
+    };
+    Spec {
+        blocks: vec![block; 2],
+        theta: Ratio::new(1, 2),
+        bottleneck: Some(2),
+        stem: StemKind::Cifar,
+        init: 8,
+        input: [3, 2, 2],
+        classes: 3,
+        dropout: 0.0,
+    }
+    .plan()
+    .unwrap()
+}

@@ -1,31 +1,11 @@
 //! The CUDA executor refuses impossible requests in the CPU executor's words, and nothing changes.
 
 use densenet_runtime::cuda::{self, CudaError};
-use densenet_runtime::plan::{BlockSpec, Plan, Ratio, Spec, StemKind};
 use densenet_runtime::{Batch, Executor, ExecutorError, Pixels, Sgd, Step};
 use densenet_tests::emulated::{alone, device, on_cuda, options};
 use densenet_tests::executor::{load, state};
+use densenet_tests::networks::one_pixel;
 use densenet_tests::random;
-
-/// A plan whose last feature maps are one pixel.
-fn one_pixel() -> Plan {
-    let block = BlockSpec {
-        layers: 1,
-        growth: 4,
-    };
-    Spec {
-        blocks: vec![block; 2],
-        theta: Ratio::new(1, 2),
-        bottleneck: Some(2),
-        stem: StemKind::Cifar,
-        init: 8,
-        input: [3, 2, 2],
-        classes: 3,
-        dropout: 0.0,
-    }
-    .plan()
-    .unwrap()
-}
 
 #[test]
 fn one_image_does_not_train_maps_of_one_pixel_and_changes_nothing() {

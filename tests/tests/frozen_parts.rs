@@ -12,7 +12,7 @@ use densenet_tests::each_frozen_case;
 use densenet_tests::executor::{load, logits, on_cpu, read};
 use densenet_tests::frozen_parts::{agree, groups};
 use densenet_tests::golden::Golden;
-use densenet_tests::networks::{Bc, Case};
+use densenet_tests::networks::{Bc, Case, one_pixel};
 use densenet_tests::random;
 use densenet_tests::ranks::together;
 
@@ -200,21 +200,7 @@ fn no_dropout_follows_a_frozen_convolution() {
 
 #[test]
 fn one_image_of_one_pixel_trains_if_its_norms_are_frozen() {
-    let block = BlockSpec {
-        layers: 1,
-        growth: 4,
-    };
-    let spec = Spec {
-        blocks: vec![block; 2],
-        theta: Ratio::new(1, 2),
-        bottleneck: Some(2),
-        stem: StemKind::Cifar,
-        init: 8,
-        input: [3, 2, 2],
-        classes: 3,
-        dropout: 0.0,
-    };
-    let plan = &spec.plan().unwrap();
+    let plan = &one_pixel();
     let mut executor = on_cpu(plan, 1, Recompute::Nothing, Precision::F32);
     load(&mut executor, &random::state(plan, 1));
     let (pixels, labels) = random::batch(plan, 1, 3);

@@ -25,7 +25,7 @@ use densenet_runtime::{
 use densenet_tests::batches::{Made, Take};
 use densenet_tests::cause;
 use densenet_tests::compare::difference;
-use densenet_tests::executor::{load, logits, on_cpu, read, state};
+use densenet_tests::executor::{load, on_cpu, read, state};
 use densenet_tests::networks::OneBlock;
 use densenet_tests::random;
 use densenet_tests::ranks::{free_port, local_ranks, together};
@@ -33,11 +33,6 @@ use densenet_tests::ranks::{free_port, local_ranks, together};
 densenet! {
     /// A million feature maps.
     Huge { blocks: [1], k: 1, init: 1048576, input: [1, 2, 2], classes: 2 }
-}
-
-densenet! {
-    /// Dropout after each convolution.
-    Dropping { blocks: [1], k: 4, dropout: 0.5, stem: cifar, init: 4, input: [2, 6, 6], classes: 3 }
 }
 
 const PLAN: Plan = OneBlock::PLAN;
@@ -575,22 +570,6 @@ fn ranks_that_are_resumed_agree_on_the_best_evaluation() {
     std::fs::remove_file(&best).unwrap();
     let ended = go(true, None, Some(2));
     assert_eq!(ended, [(Ending::Stalled, 10); 2]);
-}
-
-#[test]
-fn each_rank_drops_values_of_its_own() {
-    let plan = Dropping::PLAN;
-    let found = together(Threads::group(2), |collective, _| {
-        let own = on_cpu(&plan, 2, Recompute::Nothing, cpu::Precision::F32);
-        let mut own = Parallel::new(Box::new(own), Box::new(collective));
-        load(&mut own, &random::state(&plan, 1));
-        // The same on both.
-        let (pixels, labels) = random::batch(&plan, 2, 1);
-        let batch = Batch::of_classes(Pixels::Nchw(&pixels), &labels);
-        own.differentiate(batch, Step::default()).unwrap();
-        logits(&own, 2)
-    });
-    assert_ne!(found[0], found[1]);
 }
 
 #[test]
